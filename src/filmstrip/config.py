@@ -1,0 +1,164 @@
+"""A run, complete: data, objective, optimiser, loop and evaluations, as plain frozen dataclasses.
+
+Configurations are written to ``config.json`` and read back from it. Each dataclass is tagged with its import path,
+and reading imports from ``filmstrip`` only: a run folder cannot name anybody else's code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import importlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation
+from filmstrip.protocols import Objective
+from filmstrip.train.config import Loop, Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What a system trains. Subclasses hold the hyper-parameters and build the module."""
+
+    def bind(self, info: DataInfo) -> ObjectiveConfig:
+        """Fill in what only the data can tell, such as the number of classes; by default nothing."""
+        return self
+
+    def build(self) -> Objective:
+        """Build the module, with fresh weights."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that a training run is made of. Systems offer complete ones as presets."""
+
+    data: Data
+    """What is read, how clips are cut from it, and how they are augmented."""
+    objective: ObjectiveConfig
+    """The method: its model and its loss."""
+    optim: Optim = field(default_factory=Optim)
+    """Optimiser and schedule."""
+    train: Loop = field(default_factory=Loop)
+    """How long, in which precision, what is logged and saved."""
+    evals: tuple[Evaluation, ...] = ()
+    """Protocols to run when training ends, and every ``train.eval_every`` steps."""
+    init: str | None = None
+    """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
+    released weights of a convolutional network. A method without an encoder starts whole, from a run of its own."""
+    seed: int = 0
+    """Decides initial weights, order of the data, clips, augmentations and masks."""
+
+    def bound(self, info: DataInfo) -> Run:
+        """This run with its objective told about the data."""
+        return dataclasses.replace(self, objective=self.objective.bind(info))
+
+
+def to_json(config: Any) -> Any:
+    """A configuration as JSON values; dataclasses carry their import path under ``"type"``."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        cls = type(config)
+        values = {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"type": f"{cls.__module__}:{cls.__qualname__}", **values}
+    if isinstance(config, (tuple, list)):
+        return [to_json(item) for item in config]
+    if isinstance(config, dict):
+        return {str(key): to_json(value) for key, value in config.items()}
+    if isinstance(config, enum.Enum):
+        return config.name
+    if isinstance(config, Path):
+        return str(config)
+    if config is None or isinstance(config, (bool, int, float, str)):
+        return config
+    raise TypeError(f"a configuration cannot hold {config!r} ({type(config).__name__})")
+
+
+def from_json(values: Any, annotation: Any = Any) -> Any:
+    """The configuration that :func:`to_json` wrote.
+
+    Raises:
+        UserError: a type that is not a dataclass of ``filmstrip``, or a field that the type does not have.
+    """
+    if isinstance(values, dict) and "type" in values:
+        cls = _config_class(values["type"])
+        hints = typing.get_type_hints(cls)
+        unknown = values.keys() - hints.keys() - {"type"}
+        if unknown:
+            raise UserError(
+                f"{values['type']} has no field {', '.join(sorted(unknown))}: was the configuration written by "
+                "another version of filmstrip?"
+            )
+        return cls(**{k: from_json(v, hints[k]) for k, v in values.items() if k != "type"})
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        fitting = [a for a in args if _fits(values, a)]
+        return from_json(values, fitting[0]) if fitting else values
+    if isinstance(values, list):
+        inner = args[0] if args else Any
+        items = [from_json(v, inner if len(args) < 2 or args[1] is ... else args[i]) for i, v in enumerate(values)]
+        return items if origin is list else tuple(items)
+    if isinstance(values, dict):
+        return {k: from_json(v, args[1] if len(args) == 2 else Any) for k, v in values.items()}
+    if annotation is Path and isinstance(values, str):
+        return Path(values)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return annotation[values]
+    if annotation is float and isinstance(values, int):
+        return float(values)
+    return values
+
+
+def _config_class(tag: str) -> type:
+    module, _, name = tag.partition(":")
+    if module.split(".")[0] != "filmstrip":
+        raise UserError(f"a configuration names {tag}, which is not part of filmstrip: refused")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"a configuration names {tag}, which this version of filmstrip does not have") from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise UserError(f"a configuration names {tag}, which is not a configuration: refused")
+    return cls
+
+
+def _fits(values: Any, annotation: Any) -> bool:
+    """Whether a JSON value can stand for one member of a union."""
+    origin = typing.get_origin(annotation) or annotation
+    if values is None or annotation is type(None):
+        return values is None and annotation is type(None)
+    if isinstance(values, list):
+        return origin in (tuple, list)
+    if isinstance(values, str):
+        return origin in (str, Path, typing.Literal)
+    return isinstance(origin, type) and isinstance(values, (origin, int) if origin is float else origin)
+
+
+def write_config(run: Run, path: Path) -> None:
+    """Write a run's configuration as JSON, at once: another process never sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(to_json(run), indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_config(path: Path) -> Run:
+    """Read a run's configuration.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or does not describe a run.
+    """
+    try:
+        run = from_json(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(run, Run):
+        raise UserError(f"{path} does not describe a run")
+    return run

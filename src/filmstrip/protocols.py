@@ -1,0 +1,227 @@
+"""The four protocols that every system is made of, and the small types that pass between them.
+
+Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise for themselves, on the
+device. Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+"""What a loader yields. ``video`` is ``B T C H W`` uint8; ``seed`` is ``B`` int64, one per sample, and drives all
+randomness that belongs to a sample; ``name`` lists the samples for error messages; ``index`` (``B`` int64) is a
+sample's place in its split, and ``span`` (``B 2``) holds the times of its first and last frame, seconds; ``label`` is
+``B`` int64, or ``B K`` probabilities once classes were mixed; ``action`` is ``B T`` int64, or ``B T A`` float32, and
+entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``."""
+
+
+class Grid(NamedTuple):
+    """How many tokens lie along time, height and width."""
+
+    t: int
+    h: int
+    w: int
+
+
+@dataclass
+class Features:
+    """What an encoder sees in a video: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` places.
+
+    ``layers`` holds every layer's tokens, first to last, when they were asked for.
+    """
+
+    tokens: Tensor
+    grid: Grid
+    layers: tuple[Tensor, ...] = ()
+
+    def pooled(self) -> Tensor:
+        """The mean over tokens, ``B D``."""
+        return self.tokens.mean(dim=1)
+
+
+@dataclass
+class Tokens:
+    """A tokenizer's code of a video: ``ids`` (``B N``, int64) or ``latents`` (``B N D``), and the grid they fill.
+
+    A tokenizer of variable length codes blocks of the grid, equal runs of its places. ``lengths`` (``B b``, int64)
+    then says how many tokens of each of ``b`` blocks count, the first ones; the rest are zeros. None: all count.
+    """
+
+    grid: Grid
+    ids: Tensor | None = None
+    latents: Tensor | None = None
+    lengths: Tensor | None = None
+
+    def kept(self) -> Tensor | None:
+        """Which of the grid's ``N`` places count, ``B N``; none where all do.
+
+        Raises:
+            ValueError: the grid does not divide into that many blocks.
+        """
+        if self.lengths is None:
+            return None
+        places, blocks = self.grid.t * self.grid.h * self.grid.w, self.lengths.shape[1]
+        if places % blocks:
+            raise ValueError(f"{places} places on a grid of {tuple(self.grid)} do not divide into {blocks} blocks")
+        place = torch.arange(places // blocks, device=self.lengths.device)
+        return (place < self.lengths[:, :, None]).flatten(1)
+
+
+class Loss(NamedTuple):
+    """The number to minimise, and what to log beside it (detached scalars)."""
+
+    total: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns video into features. Probes, tracking, procedures and language models rely on it."""
+
+    width: int
+    """D, the size of a token."""
+
+    def __call__(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video; with ``layers`` also return every layer's tokens."""
+        ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Turns video into tokens and back. Every generator relies on it."""
+
+    def encode(self, video: Tensor) -> Tokens:
+        """Code ``B T C H W`` video."""
+        ...
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Rebuild ``B T C H W`` video in 0..1."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What a sample is to agree with. ``action[:, t]`` is what was done between frames ``t - 1`` and ``t``."""
+
+    batch_size: int
+    num_frames: int
+    """Frames of the result, the given ones included."""
+    video: Tensor | None = None
+    """The first frames, ``B T0 C H W``, uint8 or 0..1."""
+    label: Tensor | None = None
+    """Classes, ``B`` int64."""
+    action: Tensor | None = None
+    """``B T`` int64 or ``B T A`` floating point, for all ``num_frames``."""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Samples video.
+
+    Beside it a generator may have ``stream(condition, *, seed, sampling)``, which yields pieces ``B t C H W`` after
+    the context as they are ready; ``log_prob(batch)``, ``B`` nats; and ``dims_of(batch)``, the number of values that
+    those nats are of.
+    """
+
+    def sample(self, condition: Condition, *, seed: int, sampling: Any = None) -> Tensor:
+        """``B T C H W`` in 0..1, the frames that were given first, as they were given.
+
+        Sample ``i`` draws from ``seed + i``: it does not depend on its batch. ``sampling`` is a
+        :class:`~filmstrip.nn.sampling.Sampling`, or one of its kind; by default the method's own.
+        """
+        ...
+
+
+class Phase(NamedTuple):
+    """One optimiser's share of a step: a GAN has two, most objectives have one."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    """Whose trainable parameters this phase updates."""
+
+
+class ParamGroup(NamedTuple):
+    """Parameters that share a learning rate and a weight decay."""
+
+    names: tuple[str, ...]
+    params: tuple[nn.Parameter, ...]
+    decay: bool
+    """Whether weight decay applies (not to norms, biases and embeddings)."""
+    depth: int
+    """The layer, counted from the input; layer-wise decay scales by ``layer_decay ** (max_depth - depth)``."""
+
+
+class Objective(nn.Module):
+    """A model with whatever else its loss needs. The training loop knows nothing but this class.
+
+    Subclasses own their teacher, momentum copy, discriminator or frozen tokenizer, and know nothing of ranks,
+    checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``.
+    """
+
+    requires: tuple[str, ...] = ("video",)
+    """Batch keys that ``forward`` reads; checked before the first step."""
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """The loss of one batch, for the phase that is being optimised."""
+        raise TypeError(f"{type(self).__name__} does not define forward(batch, phase)")
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The ordered optimiser groups of one step; by default a single one with everything trainable."""
+        return (Phase("main", (self,)),)
+
+    def after_step(self, step: int) -> None:
+        """Runs after each optimiser step (momentum teacher, codebook restarts); ``step`` counts from 1."""
+
+    def depth_of(self, name: str) -> int:
+        """The layer that a parameter belongs to, counted from the input (for layer-wise learning-rate decay)."""
+        return 0
+
+    def no_decay(self, name: str, param: nn.Parameter) -> bool:
+        """Whether a parameter is kept out of weight decay: by default all biases and one-dimensional scales."""
+        return param.ndim < 2 or name.endswith((".bias", "_token", "pos_embed"))
+
+    def param_groups(self, phase: Phase) -> list[ParamGroup]:
+        """The trainable parameters of one phase, grouped by layer and by whether weight decay applies."""
+        wanted = {id(p) for module in phase.modules for p in module.parameters() if p.requires_grad}
+        groups: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
+        for name, param in self.named_parameters():
+            if id(param) in wanted:
+                key = (self.depth_of(name), not self.no_decay(name, param))
+                groups.setdefault(key, []).append((name, param))
+        return [
+            ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth)
+            for (depth, decay), members in sorted(groups.items())
+        ]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """An objective or model that can name what it sees."""
+
+    def classify(self, video: Tensor) -> Tensor:
+        """Logits ``B K`` of ``B T C H W`` video; their softmax is the predicted distribution."""
+        ...
+
+
+def as_float(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Video in 0..1 of a floating dtype: ``uint8`` is divided by 255, floating point is only cast."""
+    return video.to(dtype).div_(255) if video.dtype == torch.uint8 else video.to(dtype)
+
+
+def check_video(video: Tensor, *, channels: int = 3, multiple: Sequence[int] = (1, 1, 1)) -> None:
+    """Refuse a tensor that is not ``B T C H W`` with dimensions that patches of ``multiple`` (t, h, w) tile.
+
+    Raises:
+        ValueError: naming the shape that was given and the one that was expected.
+    """
+    if video.ndim != 5 or video.shape[2] != channels:
+        raise ValueError(f"expected video of shape (B, T, {channels}, H, W), got {tuple(video.shape)}")
+    t, h, w = video.shape[1], video.shape[3], video.shape[4]
+    if any(size % m for size, m in zip((t, h, w), multiple)):
+        raise ValueError(f"video of {t} x {h} x {w} (T x H x W) is not a multiple of patches {tuple(multiple)}")

@@ -1,0 +1,37 @@
+"""Random numbers that belong to a sample, not to a process.
+
+Augmentations, masks and noise are drawn from the sample's own ``seed``, so that they are the same whichever
+process, worker or batch the sample lands in, after a resume as before it, and on every device. A counter-based
+generator (the finaliser of SplitMix64 over ``seed`` and position) needs no state and compiles.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _logical_shift(x: Tensor, bits: int) -> Tensor:
+    """Shift right filling with zeros (``>>`` on int64 copies the sign bit)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _logical_shift(x, 30)) * _MIX1
+    x = (x ^ _logical_shift(x, 27)) * _MIX2
+    return x ^ _logical_shift(x, 31)
+
+
+def uniform(seeds: Tensor, count: int, salt: int) -> Tensor:
+    """Independent uniform numbers in [0, 1), float32, ``B count``, from ``B`` int64 seeds.
+
+    ``salt`` names the use (each use has its own), so that two uses of one seed are independent.
+    """
+    position = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
+    start = _mix(seeds.to(torch.int64) + _mix(torch.full_like(seeds, salt, dtype=torch.int64) * _GOLDEN))
+    bits = _mix(start[:, None] + position * _GOLDEN)
+    return _logical_shift(bits, 40).to(torch.float32) * 2.0**-24
