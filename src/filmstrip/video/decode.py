@@ -1,0 +1,65 @@
+"""Opening and reading video files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
+from filmstrip.video.pyav import PyAVDecoder
+from filmstrip.video.torchcodec import TorchCodecDecoder
+
+Backend = Literal["auto", "pyav", "torchcodec"]
+
+
+def open_video(path: Source, *, backend: Backend = "auto", stream: int = 0, threads: int = 1) -> Decoder:
+    """Open one video stream, the ``stream``-th of the file, reading its header only.
+
+    ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``).
+
+    Raises:
+        DecodeError: the file is missing, empty, not a video, or has no such stream.
+        UserError: TorchCodec was asked for and is not installed.
+    """
+    if backend == "torchcodec":
+        return TorchCodecDecoder(path, stream=stream, threads=threads)
+    return PyAVDecoder(path, stream=stream, threads=threads)
+
+
+def read_video(
+    path: Source,
+    *,
+    start: float = 0.0,
+    stop: float | None = None,
+    size: tuple[int, int] | None = None,
+    backend: Backend = "auto",
+    stream: int = 0,
+    threads: int = 1,
+) -> Frames:
+    """Decode all frames that begin in ``start <= time < stop`` (seconds), scaled to ``size`` (height, width).
+
+    Raises:
+        DecodeError: no frame could be decoded.
+    """
+    with open_video(path, backend=backend, stream=stream, threads=threads) as decoder:
+        parts = list(decoder.frames(start, stop, size=size))
+        if not parts:
+            span = f"{start:g} s to {'the end' if stop is None else f'{stop:g} s'}"
+            reason = f"no frame begins in {span}; it lasts {decoder.info.duration:g} s"
+            raise DecodeError(decoder.info.path, stream, reason)
+    return join(parts)
+
+
+def join(parts: Sequence[Frames]) -> Frames:
+    """One after another, in one tensor."""
+    if len(parts) == 1:
+        return parts[0]
+    return Frames(
+        torch.cat([part.video for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        tuple(flag for part in parts for flag in part.damaged),
+        next((part.truncated for part in parts if part.truncated), ""),
+    )

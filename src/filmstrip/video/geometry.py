@@ -1,0 +1,65 @@
+"""Which part of the frame a clip shows, in source pixels: cutting comes first, so that nothing is scaled in vain."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from filmstrip.video.decoder import Box
+
+
+def centre_crop(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> Box:
+    """The middle of a frame: what is left when its short side is scaled to ``short_side`` and ``size`` is cut out.
+
+    ``short_side`` is by default the smallest that covers ``size`` (height, width).
+    """
+    box = _covering(height, width, size, short_side)
+    return Box((height - box[0]) // 2, (width - box[1]) // 2, *box)
+
+
+def three_crops(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> list[Box]:
+    """Three boxes along the longer side, both ends and the middle (multi-view testing, Feichtenhofer et al. 2019)."""
+    box = _covering(height, width, size, short_side)
+    top, left = height - box[0], width - box[1]
+    if top > left:
+        return [Box(offset, left // 2, *box) for offset in (0, top // 2, top)]
+    return [Box(top // 2, offset, *box) for offset in (0, left // 2, left)]
+
+
+def random_short_side(
+    height: int, width: int, size: tuple[int, int], short_side: tuple[int, int], rng: np.random.Generator
+) -> Box:
+    """Scale the short side to a random length, then cut out ``size`` anywhere (Simonyan and Zisserman 2015)."""
+    length = int(rng.integers(short_side[0], short_side[1] + 1))
+    box = _covering(height, width, size, length)
+    top, left = int(rng.integers(height - box[0] + 1)), int(rng.integers(width - box[1] + 1))
+    return Box(top, left, *box)
+
+
+def random_resized(
+    height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """A box with a random share of the frame's area and a random width over height (Szegedy et al. 2015).
+
+    Log-uniform in shape; after ten that do not fit, the largest box in the middle whose shape is in the range.
+    """
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        shape = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        box_height, box_width = round(math.sqrt(pixels / shape)), round(math.sqrt(pixels * shape))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            top, left = int(rng.integers(height - box_height + 1)), int(rng.integers(width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    shape = min(max(width / height, aspect[0]), aspect[1])
+    box_height = max(1, min(height, round(width / shape)))
+    box_width = max(1, min(width, round(height * shape)))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def _covering(height: int, width: int, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    """Height and width in source pixels of what ``size`` shows once the short side becomes ``short_side``."""
+    scale = max(size[0] / height, size[1] / width)
+    if short_side is not None:
+        scale = max(scale, short_side / min(height, width))
+    return max(1, min(height, round(size[0] / scale))), max(1, min(width, round(size[1] / scale)))

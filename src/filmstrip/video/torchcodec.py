@@ -1,0 +1,108 @@
+"""The optional decoder on TorchCodec: its pixels, with what the file says of itself read through PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from filmstrip.errors import UserError
+from filmstrip.video.decoder import ROUNDING, Box, DecodeError, Decoder, Frames, Request, Source, VideoInfo
+from filmstrip.video.pyav import PyAVDecoder
+
+
+class TorchCodecDecoder(Decoder):
+    """See :class:`filmstrip.video.decoder.Decoder`. It cannot tell which frames are damaged, and never snaps."""
+
+    def __init__(self, source: Source, *, stream: int = 0, threads: int = 1):
+        try:
+            from torchcodec.decoders import VideoDecoder
+        except (ImportError, RuntimeError, OSError) as error:
+            raise UserError(
+                "the torchcodec backend needs TorchCodec and FFmpeg's shared libraries (pip install "
+                f"'filmstrip[scale]'); importing it failed: {str(error).splitlines()[0]}. Or use backend='pyav'."
+            ) from None
+        self._header = PyAVDecoder(source, stream=stream, threads=threads)
+        if not isinstance(source, (str, Path)):
+            source.seek(0)
+            source = source.read()
+        try:
+            self._decoder = VideoDecoder(source, stream_index=self.info.stream_index, num_ffmpeg_threads=threads)
+        except (RuntimeError, ValueError) as error:
+            self.close()
+            raise self._error(error) from None
+
+    def _error(self, error: Exception) -> DecodeError:
+        return DecodeError(self.info.path, self.info.stream, str(error).splitlines()[0])
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the header says."""
+        return self._header.info
+
+    def times(self) -> np.ndarray:
+        """When each frame begins, ascending float64 seconds."""
+        return self._header.times()
+
+    def key_times(self) -> np.ndarray:
+        """When each key frame begins."""
+        return self._header.key_times()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._header.close()
+        self._decoder = None
+
+    def read(self, requests: Sequence[Request], *, snap: bool = False) -> list[Frames]:
+        """Answer several requests from one pass over the file; ``snap`` changes nothing.
+
+        Raises:
+            DecodeError: a frame could not be decoded.
+        """
+        begins = self.times()
+        wanted = [
+            np.maximum(begins.searchsorted(np.asarray(request.times) + ROUNDING, "right") - 1, 0)
+            for request in requests
+        ]
+        needed, places = np.unique(np.concatenate(wanted).astype(np.int64), return_inverse=True)
+        images = self._images(needed)
+        bounds = np.cumsum([len(indices) for indices in wanted])[:-1]
+        return [
+            self._frames(images[torch.from_numpy(place)], begins[indices], request.box, request.size)
+            for request, indices, place in zip(requests, wanted, np.split(places, bounds))
+        ]
+
+    def frames(
+        self,
+        start: float = 0.0,
+        stop: float | None = None,
+        *,
+        box: Box | None = None,
+        size: tuple[int, int] | None = None,
+        chunk: int = 32,
+    ) -> Iterator[Frames]:
+        """All frames that begin in ``start <= time < stop``, in order, up to ``chunk`` at a time."""
+        begins = self.times()
+        inside = np.flatnonzero((begins >= start) & (begins < (np.inf if stop is None else stop)))
+        for first in range(0, len(inside), chunk):
+            indices = inside[first : first + chunk]
+            yield self._frames(self._images(indices), begins[indices], box, size)
+
+    def _images(self, indices: np.ndarray) -> Tensor:
+        if self._decoder is None:
+            raise DecodeError(self.info.path, self.info.stream, "the decoder is closed")
+        try:
+            return self._decoder.get_frames_at(indices.tolist()).data
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise self._error(error) from None
+
+    def _frames(self, video: Tensor, times: np.ndarray, box: Box | None, size: tuple[int, int] | None) -> Frames:
+        if box is not None:
+            video = video[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+        if size is not None and tuple(size) != tuple(video.shape[-2:]):
+            video = functional.interpolate(video, tuple(size), mode="bilinear", antialias=True)
+        return Frames(video, times, (False,) * len(times))
