@@ -1,0 +1,1 @@
+"""Sources, loader, synthetic sets and augmentation: from files to batches."""

@@ -1,0 +1,117 @@
+"""What a run reads: the source, how clips are cut from it, how they are augmented and batched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """How a clip is cut from a video, in time and in space."""
+
+    num_frames: int = 16
+    stride: int = 4
+    """Frames between two sampled frames, at the video's own rate (``dense`` sampling only)."""
+    sampling: Literal["dense", "uniform", "segments"] = "dense"
+    """``dense``: consecutive frames ``stride`` apart; ``uniform``: spread evenly over the video; ``segments``: one
+    frame from each of ``num_frames`` equal segments, at random in training (TSN)."""
+    size: int = 224
+    """Height and width of the clip, pixels."""
+    crop: Literal["short_side", "random_resized"] = "short_side"
+    """Training crop: scale the short side to a random length and cut out a square, or cut out a random part of a
+    random shape and scale it (``area``, ``aspect``)."""
+    short_side: tuple[int, int] = (256, 320)
+    """Range of the short side in training, pixels; evaluation scales the short side to ``size``."""
+    area: tuple[float, float] = (0.5, 1.0)
+    """Range of the share of the frame that a random resized crop covers."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of a random resized crop's width over height."""
+    snap: bool = False
+    """In training, take a neighbouring frame where that saves decoding."""
+    key_starts: bool = False
+    """In training, begin dense clips at a key frame: faster, and varied enough where key frames are close."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random changes to a batch, on the device, each drawn from the sample's own seed."""
+
+    mirror: float = 0.5
+    """Probability of a left-right flip; zero where the data set's classes are directional."""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    """Largest relative change of each colour property (hue: of the full circle)."""
+    rand_ops: int = 0
+    """Operations of the RandAugment-style set applied to each clip."""
+    rand_magnitude: float = 9.0
+    """Their magnitude, 0 to 10."""
+    mixup: float = 0.0
+    """Beta parameter of mixup; zero for none."""
+    cutmix: float = 0.0
+    """Beta parameter of cutmix; zero for none. With both, each batch uses one or the other."""
+    erase: float = 0.0
+    """Probability of erasing a random box through all frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """A data set that is generated, as real encoded files, the first time it is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where clips come from and how they reach the device."""
+
+    path: Path | None = None
+    """A folder ``class/*.mp4``, a manifest (CSV or Parquet), WebDataset shards (``name-{000..012}.tar``), or what
+    ``filmstrip encode`` wrote of them."""
+    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
+    """How a folder is laid out; ``auto`` looks. ``folder`` is a folder of classes, whatever else lies in it."""
+    fold: int = 1
+    """Which of the divisions into training and test of UCF-101, 1 to 3."""
+    synthetic: Synthetic | None = None
+    """What to generate and read when no ``path`` is given."""
+    train_split: str = "train"
+    eval_split: str = "test"
+    clip: Clip = field(default_factory=Clip)
+    augment: Augment = field(default_factory=Augment)
+    batch_size: int = 8
+    """Clips in one optimiser step, over all processes and accumulation steps."""
+    clips_per_video: int = 1
+    """Clips cut from one decode of a video (repeated augmentation)."""
+    cached_clips: int = 0
+    """Clips in a row that make one sample of encoded videos, ``B clips N D``; zero for single ones, ``B N D``."""
+    num_workers: int = 2
+    """Processes that decode, for each training process."""
+    max_unreadable: float = 0.05
+    """Stop when more than this fraction of the samples read so far could not be decoded."""
+    backend: Literal["auto", "pyav", "torchcodec"] = "auto"
+    actions: bool = True
+    """Read the actions of videos that come with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """What an objective may want to know of the data before it is built."""
+
+    classes: tuple[str, ...]
+    num_train: int
+    """Training videos."""
+    directional: bool
+    """Whether mirroring changes what a clip means."""
+    num_actions: int = 0
+    """How many discrete actions there are; zero where there are none, or they are vectors."""
+    action_dim: int = 0
+    """Length of a continuous action; zero where there are none, or they are discrete."""
+    action_names: tuple[str, ...] = ()
+    """What discrete actions are called, in order, where the data says."""
+    grid: tuple[int, int, int] | None = None
+    """Of encoded videos, the places of a clip's features or tokens along time, height and width."""
+    codebook_size: int = 0
+    """Of token ids, how many there are; zero for video and for features."""
+    width: int = 0
+    """Size of a feature; of token ids, how many codebooks there are."""

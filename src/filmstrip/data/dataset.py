@@ -1,0 +1,258 @@
+"""From samples to micro-batches, inside a worker process: decoding, and what to do where that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
+from filmstrip.data.cached import CachedClip, CachedSample
+from filmstrip.data.config import Data
+from filmstrip.data.order import Draw, derive_seed
+from filmstrip.data.parallel import CRASHED
+from filmstrip.data.sample import Sample
+from filmstrip.data.workers import Current
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch
+from filmstrip.video.clips import read_clips
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import DecodeError, Frames
+
+ATTEMPTS = 50
+"""Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
+
+
+class Unreadable(NamedTuple):
+    """A file that could not be read as it should be, and why."""
+
+    name: str
+    reason: str
+    used: bool
+    """Whether what could be decoded of it was used nevertheless."""
+
+
+@dataclass
+class Report:
+    """What a worker tells the main process beside a micro-batch."""
+
+    unreadable: list[Unreadable] = field(default_factory=list)
+    refused: str | None = None
+    """Something that is wrong with the settings, not with a file: stops the run."""
+
+
+@dataclass
+class ActedFrames(Frames):
+    """Decoded frames with what was done before each: ``action`` is ``T`` int64 or ``T A`` float32."""
+
+    action: np.ndarray | None = None
+
+
+class _Clips(Dataset):
+    """What reading for training and for evaluation share: samples, of which some turn out to be bad."""
+
+    def __init__(self, samples: Sequence[Sample], data: Data, actions: ActionSpace | None):
+        self.actions = actions
+        self.samples = samples
+        self.data = data
+        self.labelled = all(sample.label is not None for sample in samples)
+        self.bad: dict[int, Unreadable] = {}
+        self.current: Current | None = None
+
+    def crashed(self, index: int) -> None:
+        """Never read a sample again: it killed the process that read it."""
+        self.bad[index] = Unreadable(self.samples[index].name, CRASHED, used=False)
+
+    def _cut(self, index: int, report: Report, **settings: Any) -> list[Frames] | None:
+        """The clips of one sample; none, and a line in the report, if it cannot be read."""
+        sample = self.samples[index]
+        if index not in self.bad:
+            try:
+                with self.current.at(index) if self.current else nullcontext():
+                    clips = cut(sample, self.data, actions=self.actions, **settings)
+            except (DecodeError, OSError) as error:
+                self.bad[index] = _unreadable(sample, error)
+            else:
+                report.unreadable.extend(_damage(sample, clips))
+                return clips
+        report.unreadable.append(self.bad[index])
+        return None
+
+
+class TrainingSet(_Clips):
+    """Training micro-batches by their draws: a pair of the batch (none if all files failed) and a report."""
+
+    def __init__(self, samples: Sequence[Sample], data: Data, seed: int, actions: ActionSpace | None = None):
+        super().__init__(samples, data, actions)
+        self.seed = seed
+
+    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, Report]:
+        """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
+        report = Report()
+        rows = _Rows(self.labelled)
+        try:
+            for draw in draws:
+                for index in self._candidates(draw):
+                    if self._read(draw.epoch, index, rows, report):
+                        break
+                else:
+                    return None, report
+        except UserError as error:
+            return None, Report(refused=str(error))
+        return rows.collate(), report
+
+    def _candidates(self, draw: Draw) -> Iterable[int]:
+        yield draw.index
+        for attempt in range(ATTEMPTS):
+            yield derive_seed(self.seed, "replacement", draw.position, attempt) % len(self.samples)
+
+    def _read(self, epoch: int, index: int, rows: _Rows, report: Report) -> bool:
+        """Append the clips of one sample; false, and a line in the report, if it cannot be read."""
+        seeds = [derive_seed(self.seed, epoch, index, clip) for clip in range(self.data.clips_per_video)]
+        clips = self._cut(index, report, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
+        if clips is None:
+            return False
+        rows.add(self.samples[index], index, clips, seeds)
+        return True
+
+
+class EvaluationSet(_Clips):
+    """Evaluation views of groups of videos, by the videos' places in the split: a pair as in training."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        data: Data,
+        num_clips: int,
+        num_crops: int,
+        actions: ActionSpace | None = None,
+    ):
+        super().__init__(samples, data, actions)
+        self.num_clips = num_clips
+        self.num_crops = num_crops
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Batch | None, Report]:
+        """Decode the views of each video; bad files are left out, never replaced."""
+        report = Report()
+        rows = _Rows(self.labelled)
+        for index in indices:
+            try:
+                views = self._cut(index, report, num_clips=self.num_clips, num_crops=self.num_crops)
+            except UserError as error:
+                return None, Report(refused=str(error))
+            if views is None:
+                continue
+            sample = self.samples[index]
+            seeds = [derive_seed("evaluation", sample.split, index, view) for view in range(len(views))]
+            rows.add(sample, index, views, seeds)
+        return rows.collate(), report
+
+
+class _Rows:
+    """The rows of a batch under construction."""
+
+    def __init__(self, labelled: bool):
+        self.labelled = labelled
+        self.clips: list[dict[str, torch.Tensor]] = []
+        self.seeds: list[int] = []
+        self.names: list[str] = []
+        self.labels: list[int | None] = []
+        self.indices: list[int] = []
+        self.spans: list[tuple[float, float]] = []
+
+    def add(self, sample: Sample, index: int, clips: Sequence[Frames | CachedClip], seeds: Sequence[int]) -> None:
+        self.clips += [clip.content if isinstance(clip, CachedClip) else _content(clip) for clip in clips]
+        self.seeds += seeds
+        self.names += [sample.name] * len(clips)
+        self.labels += [sample.label] * len(clips)
+        self.indices += [index] * len(clips)
+        self.spans += [(clip.times[0], clip.times[-1]) for clip in clips]
+
+    def collate(self) -> Batch | None:
+        if not self.clips:
+            return None
+        batch: Batch = {
+            # In a worker this stacks straight into shared memory, which the main process then maps.
+            **default_collate(self.clips),
+            "seed": torch.tensor(self.seeds, dtype=torch.int64),
+            "name": self.names,
+            "index": torch.tensor(self.indices, dtype=torch.int64),
+            "span": torch.tensor(self.spans, dtype=torch.float64),
+        }
+        if self.labelled:
+            batch["label"] = torch.tensor(self.labels, dtype=torch.int64)
+        return batch
+
+
+def _content(clip: Frames) -> dict[str, torch.Tensor]:
+    """What a batch takes from a decoded clip."""
+    content = {"video": clip.video}
+    if isinstance(clip, ActedFrames) and clip.action is not None:
+        content["action"] = torch.from_numpy(clip.action)
+    return content
+
+
+def _unreadable(sample: Sample, error: DecodeError | OSError) -> Unreadable:
+    reason = error.reason if isinstance(error, DecodeError) else error.strerror or str(error)
+    return Unreadable(sample.name, reason, used=False)
+
+
+def _damage(sample: Sample, clips: Sequence[Frames | CachedClip]) -> list[Unreadable]:
+    """A line for the report if frames that were used are damaged, or the file is known to end too early."""
+    reasons = [clip.truncated for clip in clips if clip.truncated][:1]
+    if count := sum(sum(clip.damaged) for clip in clips):
+        reasons.append(f"{count} of {sum(len(clip.damaged) for clip in clips)} frames read from it are damaged")
+    return [Unreadable(sample.name, "; ".join(reasons), used=True)] if reasons else []
+
+
+def cut(
+    sample: Sample,
+    data: Data,
+    *,
+    rng: np.random.Generator | None = None,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    actions: ActionSpace | None = None,
+) -> list[Frames] | list[ActedFrames] | list[CachedClip]:
+    """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
+
+    Of a video that was encoded, clips are chosen instead. With ``actions`` clips hold theirs too.
+
+    Raises:
+        DecodeError, OSError: the video or its actions cannot be read.
+        UserError: the clips leave frames out, and the actions do not allow that.
+    """
+    if isinstance(sample, CachedSample):
+        return sample.cut(
+            data.cached_clips, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions is not None
+        )
+    if actions is not None:
+        check_clip(actions, data.clip)
+    exact = {"snap": False, "key_starts": False} if rng is None else {}
+    with open_video(sample.file(), backend=data.backend) as decoder:
+        clips = read_clips(
+            decoder,
+            **asdict(data.clip) | exact,
+            rng=rng,
+            num_clips=num_clips,
+            num_crops=num_crops,
+            start=sample.start,
+            end=sample.end,
+        )
+        if actions is None:
+            return clips
+        frame_times = decoder.times()
+    done = clip_actions(
+        sample.actions,
+        actions,
+        path=sample.path,
+        frame_times=frame_times,
+        shown=[clip.times for clip in clips],
+        truncated=any(clip.truncated for clip in clips),
+    )
+    return [ActedFrames(**vars(clip), action=action) for clip, action in zip(clips, done)]

@@ -1,0 +1,289 @@
+"""Features and tokens on disk: safetensors shards, and one Parquet index that says whose lie where.
+
+Each shard holds a tensor ``features`` (``rows D``; ids of ``D`` codebooks are whole numbers). Each row of the index
+is one clip: its video's ``name``, ``label``, ``split``, the clip's ``start`` and ``end`` (seconds), and its
+``n = t * h * w`` tokens as rows ``offset`` to ``offset + n`` of ``shard``. Where clips come with actions, the shard
+also holds ``action`` (``clips T``, or ``clips T A``), its clips in the order of the index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from filmstrip.errors import UserError
+from filmstrip.protocols import Grid
+
+INDEX = "index.parquet"
+POOLED = Grid(1, 1, 1)
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("label", pa.int64()),
+        ("split", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("n", pa.int64()),
+        ("t", pa.int32()),
+        ("h", pa.int32()),
+        ("w", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRow:
+    """Where the features of one clip lie, and what clip it is."""
+
+    name: str
+    label: int | None
+    split: str
+    start: float | None
+    end: float | None
+    shard: str
+    offset: int
+    n: int
+    t: int
+    h: int
+    w: int
+
+    @property
+    def grid(self) -> Grid:
+        """The places that the tokens fill; ``(1, 1, 1)`` for a pooled feature."""
+        return Grid(self.t, self.h, self.w)
+
+
+class _Clip(NamedTuple):
+    """A clip that waits to be written."""
+
+    row: FeatureRow
+    features: Tensor
+    action: Tensor | None
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What the clips of a shard share: width and type, and shape and type of the actions."""
+        action = None if self.action is None else (tuple(self.action.shape), self.action.dtype)
+        return self.features.shape[1], self.features.dtype, action
+
+
+class FeatureWriter:
+    """Writes features, a shard at a time; used as a context manager, it keeps all it was given even on an exception.
+
+    A folder that was begun is continued: ``name in writer`` says what it holds already. A shard appears together
+    with its lines in the index or not at all.
+    """
+
+    def __init__(self, folder: Path, *, about: Mapping[str, str], shard_bytes: int = 256 * 2**20):
+        """Begin or continue a folder; ``about`` says what made the features (encoder, layer, clip).
+
+        Raises:
+            UserError: the folder holds features that something else made.
+        """
+        self.folder = Path(folder)
+        self.about = dict(about)
+        self._shard_bytes = shard_bytes
+        self._rows: list[FeatureRow] = []
+        self._pending: list[_Clip] = []
+        self._pending_bytes = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / INDEX).exists():
+            self._rows, found = _read_index(self.folder)
+            if found != self.about:
+                raise UserError(
+                    f"{self.folder} holds features made by {found}, not by {self.about}: give another folder, or "
+                    "remove this one first"
+                )
+        self._names = {row.name for row in self._rows}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the features of a video are here, or about to be written."""
+        return name in self._names
+
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def add(
+        self,
+        name: str,
+        features: Tensor,
+        *,
+        grid: Grid = POOLED,
+        spans: Sequence[tuple[float | None, float | None]] = ((None, None),),
+        label: int | None = None,
+        split: str = "",
+        action: Tensor | None = None,
+    ) -> None:
+        """Add all clips of a video at once: ``features`` are ``C N D`` (clips, tokens, width), ``spans`` are C.
+
+        ``action`` holds what was done in each clip, ``C T`` or ``C T A``.
+
+        Raises:
+            ValueError: the shapes do not agree with each other or with what is here, or ``name`` is here already.
+        """
+        clips, n = len(spans), grid.t * grid.h * grid.w
+        if features.ndim != 3 or features.shape[:2] != (clips, n):
+            raise ValueError(
+                f"expected features of shape ({clips}, {n}, D) for {clips} clips on a grid {tuple(grid)}, "
+                f"got {tuple(features.shape)}"
+            )
+        if name in self:
+            raise ValueError(f"the features of {name} are here already")
+        if action is not None and len(action) != clips:
+            raise ValueError(f"expected actions for {clips} clips, got {tuple(action.shape)}")
+        # Copies, so that a view does not keep its whole batch alive (or change with it) until the shard is full.
+        features = features.detach().to("cpu", copy=True)
+        actions = [None] * clips if action is None else action.detach().to("cpu", copy=True)
+        for tokens, done, (start, end) in zip(features, actions, spans):
+            row = FeatureRow(
+                name=name, label=label, split=split, start=start, end=end, shard="", offset=0, n=n, **grid._asdict()
+            )
+            clip = _Clip(row, tokens, done)
+            if self._pending and clip.kind != self._pending[0].kind:
+                raise ValueError(f"expected features like the earlier {self._pending[0].kind}, got {clip.kind}")
+            self._pending.append(clip)
+        self._names.add(name)
+        self._pending_bytes += features.nbytes
+        if self._pending_bytes >= self._shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last shard."""
+        if not self._pending:
+            return
+        # Numbered by the index: a shard that was cut off before its lines reached the index is written over.
+        shard = f"features-{len({row.shard for row in self._rows}):05d}.safetensors"
+        offset, rows = 0, []
+        for row, _, _ in self._pending:
+            rows.append(dataclasses.replace(row, shard=shard, offset=offset))
+            offset += row.n
+        tensors = {"features": torch.cat([clip.features for clip in self._pending])}
+        if self._pending[0].action is not None:
+            tensors["action"] = torch.stack([clip.action for clip in self._pending])
+        partial = self.folder / f"{shard}.partial"
+        save_file(tensors, partial)
+        os.replace(partial, self.folder / shard)
+        _write_index(self.folder, self._rows + rows, self.about)
+        self._rows += rows
+        self._pending.clear()
+        self._pending_bytes = 0
+
+
+class FeatureSource:
+    """Features that were written, read when they are asked for."""
+
+    def __init__(self, folder: Path):
+        """Open a folder of features.
+
+        Raises:
+            UserError: there is no index, or it is not one of features.
+        """
+        self.folder = Path(folder)
+        rows, self.about = _read_index(self.folder)
+        self.rows = tuple(rows)
+        self._shards: dict[str, safe_open] = {}
+        seen: Counter[str] = Counter()
+        self._places: list[int] = []
+        for row in rows:
+            self._places.append(seen[row.shard])
+            seen[row.shard] += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Lets it go to another process, which opens the shards for itself."""
+        return {**self.__dict__, "_shards": {}}
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Tensor:
+        """The features of clip ``i``, ``N D``, read from its shard.
+
+        Raises:
+            UserError: the shard is missing or damaged.
+        """
+        row = self.rows[i]
+        return self._read(row.shard, "features", slice(row.offset, row.offset + row.n))
+
+    def action(self, i: int) -> Tensor | None:
+        """What was done in clip ``i``, ``T`` or ``T A``; none where it was not recorded.
+
+        Raises:
+            UserError: the shard is missing or damaged.
+        """
+        shard = self.rows[i].shard
+        if "action" not in self._open(shard).keys():  # noqa: SIM118 (a shard is no mapping)
+            return None
+        return self._read(shard, "action", self._places[i])
+
+    def _read(self, shard: str, name: str, part: slice | int) -> Tensor:
+        try:
+            return self._open(shard).get_slice(name)[part]
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the features in {self.folder / shard} cannot be read: {error}") from None
+
+    def _open(self, shard: str) -> safe_open:
+        try:
+            if shard not in self._shards:
+                self._shards[shard] = safe_open(self.folder / shard, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"the features in {self.folder / shard} cannot be read: {error}") from None
+        return self._shards[shard]
+
+    def read(self, indices: Iterable[int]) -> Tensor:
+        """The features of several clips on one grid, ``B N D``."""
+        return torch.stack([self[i] for i in indices])
+
+    def split(self, name: str) -> tuple[int, ...]:
+        """The places of the clips of a split.
+
+        Raises:
+            UserError: there is no such split; names those there are.
+        """
+        found = tuple(i for i, row in enumerate(self.rows) if row.split == name)
+        if not found:
+            known = ", ".join(map(repr, sorted({row.split for row in self.rows}))) or "none"
+            raise UserError(f"{self.folder} has no features of a split {name!r}; it has {known}")
+        return found
+
+
+def _write_index(folder: Path, rows: Sequence[FeatureRow], about: Mapping[str, str]) -> None:
+    schema = _SCHEMA.with_metadata({"filmstrip": json.dumps(dict(about))})
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema)
+    partial = folder / f"{INDEX}.partial"
+    pq.write_table(table, partial)
+    os.replace(partial, folder / INDEX)
+
+
+def _read_index(folder: Path) -> tuple[list[FeatureRow], dict[str, str]]:
+    path = folder / INDEX
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"filmstrip"])
+        return [FeatureRow(**row) for row in table.to_pylist()], about
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no features: it has no {INDEX}") from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not an index of features: {error}") from None

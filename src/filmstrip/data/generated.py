@@ -1,0 +1,100 @@
+"""Where generated data sets live: made once, whole or not at all, by one process while the others wait."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from filmstrip.data.config import Synthetic
+from filmstrip.errors import UserError
+
+NOTES = "dataset.json"
+
+
+def cache_folder() -> Path:
+    """``$FILMSTRIP_CACHE``, or ``~/.cache/filmstrip``."""
+    return Path(os.environ.get("FILMSTRIP_CACHE") or Path.home() / ".cache" / "filmstrip")
+
+
+def generate_once(
+    config: Synthetic,
+    *,
+    name: str,
+    version: int,
+    notes: dict[str, Any],
+    write: Callable[[Path], None],
+    out: Path | None,
+) -> Path:
+    """The folder of a generated set: the one that is there already, or a new one that ``write`` fills.
+
+    The folder's name holds a hash of the configuration and of the ``version`` of the code that draws. ``write`` works
+    in a temporary folder beside it, which is renamed when complete.
+
+    Raises:
+        UserError: ``out`` is not empty and holds something else.
+    """
+    made_from = {"name": name, "version": version, "config": _values(config)}
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    folder = Path(out).expanduser().absolute() if out is not None else cache_folder() / f"{name}-{digest}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if _is_made_from(folder, made_from):
+            return folder
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} holds something else than this set: give a folder that is new or empty")
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            write(work)
+            (work / NOTES).write_text(json.dumps({**notes, "generated": made_from}, indent=2) + "\n")
+            work.chmod(0o755)
+            work.replace(folder)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    return folder
+
+
+def write_videos(write: Callable[..., None], jobs: Iterable[Sequence[Any]]) -> None:
+    """Call ``write(*job)`` for every job, on all cores: each draws and encodes one video from a seed of its own."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda job: write(*job), jobs):
+            pass
+
+
+def seeded_paths(folder: Path, counts: dict[str, int], seed: int) -> list[tuple[Path, tuple[int, int, int]]]:
+    """Make a folder for each split, and list its videos-to-be with their seeds."""
+    jobs = []
+    for i, (split, count) in enumerate(counts.items()):
+        (folder / split).mkdir()
+        jobs += [(folder / split / f"{k:05d}.mp4", (seed, i, k)) for k in range(count)]
+    return jobs
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV; the columns are the first row's keys."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _values(config: Synthetic) -> dict[str, Any]:
+    return {key: str(v) if isinstance(v, Path) else v for key, v in dataclasses.asdict(config).items()}
+
+
+def _is_made_from(folder: Path, made_from: dict[str, Any]) -> bool:
+    try:
+        return json.loads((folder / NOTES).read_text()).get("generated") == made_from
+    except (OSError, ValueError, AttributeError):
+        return False

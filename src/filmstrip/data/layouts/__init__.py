@@ -1,0 +1,30 @@
+"""Layouts that public data sets come in, one file each: files of video are read in place, arrays are converted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from filmstrip.data.layouts import bair, kinetics, ssv2, teco, ucf101
+from filmstrip.data.sample import Source
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of video files: whether a folder has it, and the collection in it."""
+
+    detect: Callable[[Path], bool]
+    open: Callable[[Path], Source]
+
+
+LAYOUTS: dict[str, Layout] = {
+    "ucf101": Layout(ucf101.detect, ucf101.open_ucf101),
+    "kinetics": Layout(kinetics.detect, kinetics.open_kinetics),
+    "ssv2": Layout(ssv2.detect, ssv2.open_ssv2),
+    "teco": Layout(teco.detect, teco.open_teco),
+}
+
+ARRAYS: dict[str, ModuleType] = {"bair": bair, "teco": teco}
+"""Layouts of arrays: ``detect_arrays(root)``, ``array_files(root)``, ``read_arrays(file)`` and ``FPS``."""

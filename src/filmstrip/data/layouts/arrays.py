@@ -1,0 +1,33 @@
+"""What a layout of arrays gives: one video after another, with its actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """A video that was kept as an array."""
+
+    name: str
+    """Unique in its split, and fit for a file name."""
+    video: Tensor
+    """``T 3 H W`` uint8."""
+    actions: np.ndarray | None
+    """``T`` or ``T A``: entry ``t`` leads to frame ``t``."""
+
+
+def frames(video: np.ndarray) -> Tensor:
+    """``T 3 H W`` from ``T H W 3``.
+
+    Raises:
+        ValueError: it is no such array of uint8.
+    """
+    if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or 0 in video.shape:
+        raise ValueError(f"video should be uint8 of shape (T, H, W, 3), not {video.dtype} of shape {video.shape}")
+    return rearrange(torch.from_numpy(video), "t h w c -> t c h w")

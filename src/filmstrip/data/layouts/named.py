@@ -1,0 +1,31 @@
+"""What annotations that name files have in common: finding the files, wherever below the folder they lie."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from filmstrip.data.folder import find_videos
+
+Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
+
+
+def by_stem(root: Path) -> dict[str, Path]:
+    """Every video below ``root`` by its name without ending, in small letters."""
+    return {Path(path).stem.lower(): Path(path) for path, _ in find_videos(root)}
+
+
+def leave_out_missing(
+    items: Iterable[Item], find: Callable[[Item], Path | None]
+) -> tuple[list[tuple[Item, Path]], int]:
+    """The items whose file is there, with it, and how many are not: public sets are rarely complete."""
+    files = [(item, find(item)) for item in items]
+    found = [(item, file) for item, file in files if file is not None]
+    missing = len(files) - len(found)
+    if found and missing:
+        log.warning("%d of %d listed videos are not there and are left out", missing, len(files))
+    return found, missing

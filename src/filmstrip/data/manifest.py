@@ -1,0 +1,182 @@
+"""Collections that a table describes: CSV or Parquet with a row for each video, or for each part of one."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import logging
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from filmstrip.data.actions import Sidecar
+from filmstrip.data.sample import Sample, Source, collect, hold_out, number_labels, read_notes
+from filmstrip.errors import UserError
+
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
+
+COLUMNS = {
+    "path": ("path", "video_path", "filepath", "file_path", "video", "file", "filename", "file_name"),
+    "label": ("label", "class", "class_name", "action", "category"),
+    "split": ("split", "subset", "partition"),
+    "start": ("start", "start_time", "t_start"),
+    "end": ("end", "end_time", "t_end"),
+    "text": ("text", "caption", "sentence", "description"),
+    "group": ("group", "subject", "actor"),
+    "actions": ("actions",),
+}
+"""What a column may be called, in order of preference; capitals and blanks around do not matter."""
+
+SHOWN_ERRORS = 5
+
+log = logging.getLogger(__name__)
+
+Row = tuple[int, dict[str, str | None]]
+"""A row's number as an editor shows it (the header being row 1), and its cells by the names of ``COLUMNS``."""
+
+
+def open_manifest(path: Path) -> Source:
+    """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents.
+
+    Rows without a split are left out when other rows have one. Files that are missing are found out when they are
+    read, like unreadable ones; only when none of the first is there, the manifest is refused.
+
+    Raises:
+        UserError: the table has no column of paths, or cells that make no sense; says which rows.
+    """
+    rows = _read(path)
+    if any(cells["split"] for _, cells in rows):
+        kept = [(number, cells) for number, cells in rows if cells["split"]]
+        if len(kept) < len(rows):
+            _warn(f"{path}: {len(rows) - len(kept)} of {len(rows)} rows have no split and are left out")
+        rows = kept
+    notes = read_notes(path.parent)
+    spans = _spans(path, rows)
+    base = _base(path, rows)
+    classes, labels = number_labels([cells["label"] for _, cells in rows], notes.classes, path)
+    samples = [
+        Sample(
+            path=os.path.join(base, str(cells["path"])),
+            name=_name(str(cells["path"]), start, end),
+            label=label,
+            split=cells["split"] or "",
+            start=start,
+            end=end,
+            text=cells["text"],
+            group=cells["group"],
+            actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
+        )
+        for (_, cells), (start, end), label in zip(rows, spans, labels)
+    ]
+    if samples and not samples[0].split:
+        samples = hold_out(samples)
+    return collect(path.parent, classes, samples, notes)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Say something once, however often a manifest is opened: several runs may share it."""
+    log.warning(message)
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a table, with empty cells as ``None``; entirely empty rows are dropped."""
+    header, table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    given = {name.strip().lower().replace(" ", "_"): i for i, name in enumerate(header)}
+    places = {role: next((given[name] for name in names if name in given), None) for role, names in COLUMNS.items()}
+    if places["path"] is None:
+        raise UserError(
+            f"{path} has no column of paths: the first row must name the columns, one of them "
+            f"{' or '.join(COLUMNS['path'][:4])}; it has {', '.join(header) or 'nothing'}"
+        )
+    rows: list[Row] = []
+    errors = []
+    for number, values in table:
+        cells = {role: None if i is None or i >= len(values) else values[i] for role, i in places.items()}
+        if cells["path"]:
+            rows.append((number, cells))
+        elif any(values):
+            errors.append(f"row {number}: no path")
+    _refuse(path, errors)
+    if not rows:
+        raise UserError(f"{path} lists no videos")
+    return rows
+
+
+def _read_text(path: Path) -> tuple[list[str], list[tuple[int, list[str | None]]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=first.count)
+            reader = csv.reader(file, delimiter=delimiter)
+            header = next(reader, [])
+            return header, [(reader.line_num, [cell.strip() or None for cell in row]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV file in UTF-8: {error}") from None
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str | None]]]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file: {error}") from None
+    columns = [column.to_pylist() for column in table.columns]
+    rows = [(number, [_cell(value) for value in row]) for number, row in enumerate(zip(*columns), start=2)]
+    return list(table.column_names), rows
+
+
+def _cell(value: Any) -> str | None:
+    """A Parquet value as the text that a CSV file would hold."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip() or None
+
+
+def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | None]]:
+    """Start and end of each row, seconds."""
+    spans: list[tuple[float | None, float | None]] = []
+    errors = []
+    for number, cells in rows:
+        try:
+            start, end = (None if cells[role] is None else float(str(cells[role])) for role in ("start", "end"))
+        except ValueError:
+            errors.append(f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds")
+            continue
+        if not 0 <= (start or 0.0) < (math.inf if end is None else end):
+            errors.append(f"row {number}: start {start} and end {end} should satisfy 0 <= start < end")
+        spans.append((start, end))
+    _refuse(path, errors)
+    return spans
+
+
+def _base(path: Path, rows: list[Row]) -> Path:
+    """The folder that the paths are relative to: the nearest one from the manifest up where one of them exists."""
+    first = rows[:20]
+    for folder in (path.parent, *path.absolute().parent.parents):
+        if any((folder / str(cells["path"])).exists() for _, cells in first):
+            return folder
+    number, cells = first[0]
+    raise UserError(
+        f"{path}, row {number}: {cells['path']} is not below {path.parent.absolute()} or one of the folders that "
+        "hold it (nor are the next rows): paths in a manifest are relative to its folder, or absolute"
+    )
+
+
+def _name(path: str, start: float | None, end: float | None) -> str:
+    """The path as the manifest has it (an absolute one shortened to its last folder), and the part of the video."""
+    name = "/".join(Path(path).parts[-2:]) if os.path.isabs(path) else path
+    return name if start is None and end is None else f"{name} [{start or 0:g}-{'' if end is None else f'{end:g}'}]"
+
+
+def _refuse(path: Path, errors: list[str]) -> None:
+    if errors:
+        more = f"\nand {len(errors) - SHOWN_ERRORS} more rows" if len(errors) > SHOWN_ERRORS else ""
+        raise UserError(f"{path}:\n" + "\n".join(errors[:SHOWN_ERRORS]) + more)

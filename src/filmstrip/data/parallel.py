@@ -1,0 +1,89 @@
+"""The same work on many files, in processes that may die of one."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CRASHED = "the process that decoded it died: the file crashes the decoder, or memory ran out"
+
+
+def each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    title: str,
+    crashed: Callable[[Item, str], Result],
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for every item as they finish, in any order, with a progress bar.
+
+    With one worker the work is done in this process. With more, an item that kills its process gives
+    ``crashed(item, reason)``, and the others go on.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        results = map(function, items) if workers <= 1 else _in_processes(function, items, workers, crashed)
+        yield from progress.track(results, total=len(items), description=title)
+
+
+def _in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, crashed: Callable[[Item, str], Result]
+) -> Iterator[Result]:
+    """A process that dies takes its pool along; what was in flight then is tried again, each item alone."""
+    waiting = deque(items)
+    while waiting:
+        suspects: list[Item] = []
+        with _pool(workers) as pool:
+            running: dict[Future[Result], Item] = {}
+            while (waiting and not suspects) or running:
+                while waiting and not suspects and len(running) < 2 * workers:
+                    item = waiting.popleft()
+                    try:
+                        running[pool.submit(function, item)] = item
+                    except BrokenProcessPool:
+                        suspects.append(item)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    item = running.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects.append(item)
+                    else:
+                        yield future.result()
+        yield from _one_by_one(function, suspects, crashed)
+
+
+def _one_by_one(
+    function: Callable[[Item], Result], items: Sequence[Item], crashed: Callable[[Item, str], Result]
+) -> Iterator[Result]:
+    """In one process at a time, so that the item that kills it is known."""
+    waiting = deque(items)
+    while waiting:
+        with _pool(1) as pool:
+            while waiting:
+                item = waiting.popleft()
+                future = pool.submit(function, item)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    yield crashed(item, CRASHED)
+                    break
+                yield future.result()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that are forked from a clean one, which imports the slow libraries once; spawned on Windows."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["torch", "filmstrip.video.decode", "filmstrip.video.pyav"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))

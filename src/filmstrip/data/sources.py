@@ -1,0 +1,99 @@
+"""Opening a collection of videos, or of what was encoded of them, whatever the layout it comes in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from filmstrip.data.cached import CachedSource, is_cached, open_cached
+from filmstrip.data.config import Data
+from filmstrip.data.folder import open_folder
+from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
+from filmstrip.data.manifest import MANIFEST_SUFFIXES, open_manifest
+from filmstrip.data.sample import Sample, Source
+from filmstrip.data.shards import is_shards, open_shards
+from filmstrip.errors import UserError
+
+log = logging.getLogger(__name__)
+
+__all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
+
+
+def open_source(data: Data) -> Source:
+    """The collection that ``data`` names; a synthetic one is generated first, unless it already exists.
+
+    Raises:
+        UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
+    """
+    if data.path is None and data.synthetic is None:
+        raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
+    if data.path is None:
+        source = open_path(data.synthetic.generate())
+    else:
+        source = open_path(data.path, data.layout, data.fold)
+    return source if data.actions else replace(source, actions=None)
+
+
+def open_videos(path: Path) -> Source:
+    """The collection at ``path``, for those who want the videos themselves.
+
+    Raises:
+        UserError: see :func:`open_source`; or what is there was encoded.
+    """
+    source = open_path(path)
+    if isinstance(source, CachedSource):
+        raise UserError(f"{path} holds features of videos, not the videos: give those")
+    return source
+
+
+def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
+    """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, what
+    ``filmstrip encode`` wrote, or a public set in its own layout, of which UCF-101 has several divisions.
+
+    Raises:
+        UserError: see :func:`open_source`.
+    """
+    path = Path(path).expanduser()
+    if layout != "auto":
+        return _open_layout(path, layout, fold)
+    if fold != 1 and not (path.is_dir() and ucf101.detect(path)):
+        raise UserError(f"data.fold is for UCF-101, and {path} is not laid out as that")
+    if is_shards(path):
+        return open_shards(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a folder class_name/*.mp4, a manifest, or shards (*.tar)")
+    if is_cached(path):
+        return open_cached(path)
+    if path.is_dir():
+        for suffix in MANIFEST_SUFFIXES:
+            manifest = path / f"manifest{suffix}"
+            if manifest.is_file():
+                return open_manifest(manifest)
+        for name, known in LAYOUTS.items():
+            if known.detect(path):
+                log.info("%s is laid out as %s", path, name)
+                return _open_layout(path, name, fold)
+        for name, arrays in ARRAYS.items():
+            if arrays.detect_arrays(path):
+                raise UserError(
+                    f"{path} holds arrays: `filmstrip data convert {name} {path} --out FOLDER` makes videos"
+                )
+        return open_folder(path)
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return open_manifest(path)
+    raise UserError(
+        f"{path} is a single file of no known layout: give a folder class_name/*.mp4, a manifest "
+        f"({', '.join(MANIFEST_SUFFIXES)}) with the columns path and label, or shards (*.tar)"
+    )
+
+
+def _open_layout(path: Path, layout: str, fold: int) -> Source:
+    """A folder in a layout that was named or recognised."""
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder, and data.layout {layout} is for folders")
+    if layout == "ucf101":
+        return ucf101.open_ucf101(path, fold)
+    if fold != 1:
+        raise UserError(f"data.fold is for UCF-101, and data.layout is {layout}")
+    return open_folder(path) if layout == "folder" else LAYOUTS[layout].open(path)

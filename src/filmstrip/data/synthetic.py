@@ -1,0 +1,28 @@
+"""The synthetic sets by name, for ``filmstrip data make``."""
+
+from __future__ import annotations
+
+from filmstrip.data.config import Synthetic
+from filmstrip.data.mazes import Mazes
+from filmstrip.data.motions import Motions
+from filmstrip.data.moving_mnist import MovingMNIST
+from filmstrip.data.pushing import Pushing
+from filmstrip.errors import UserError
+
+SETS: dict[str, type[Synthetic]] = {
+    "motions": Motions,
+    "moving_mnist": MovingMNIST,
+    "mazes": Mazes,
+    "pushing": Pushing,
+}
+
+
+def named(name: str) -> type[Synthetic]:
+    """The synthetic set of that name.
+
+    Raises:
+        UserError: there is none; lists those there are.
+    """
+    if name not in SETS:
+        raise UserError(f"there is no synthetic set {name!r}; there are {', '.join(SETS)}")
+    return SETS[name]
