@@ -1,0 +1,1 @@
+"""Leaf blocks: torch and plain keyword arguments only."""

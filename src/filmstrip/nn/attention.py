@@ -1,0 +1,170 @@
+"""Multi-head attention: the one module that every network here attends with."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
+
+from filmstrip.nn.masks import Mask
+from filmstrip.nn.rotary import rotate
+
+_LARGE_BLOCK = 128
+"""Tokens in a block from which on a call for each costs less than a mask over all."""
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, for one attention layer; the room is allocated once."""
+
+    def __init__(
+        self,
+        batch: int,
+        num_heads: int,
+        room: int,
+        head_dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.keys = torch.empty(batch, num_heads, room, head_dim, dtype=dtype, device=device)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (``B H N D``); returns all so far.
+
+        Raises:
+            ValueError: there is no room for ``N`` more tokens.
+        """
+        end = self.length + keys.shape[2]
+        if end > self.keys.shape[2]:
+            raise ValueError(f"the cache has room for {self.keys.shape[2]} tokens, {end} were given")
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def rewind(self, length: int) -> None:
+        """Forget all tokens but the first ``length``."""
+        self.length = min(self.length, length)
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention over ``B N D`` tokens, to themselves or to a context of another width.
+
+    ``qkv_bias``: on queries, keys and values, on none, or on all but the keys (a constant added to every key changes
+    nothing after the softmax). ``head_dim`` may differ from ``width / num_heads``; ``qk_norm`` normalises each
+    head's queries and keys (RMS). With ``context_width`` keys and values are always read from ``context``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        qkv_bias: Literal["all", "no_key", "none"] = "all",
+        qk_norm: bool = False,
+        context_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        if head_dim is None and width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of {num_heads} heads: give head_dim")
+        self.num_heads = num_heads
+        self.head_dim = head_dim or width // num_heads
+        inner = num_heads * self.head_dim
+        every = qkv_bias == "all"
+        self.cross = context_width is not None
+        if self.cross:
+            self.q = nn.Linear(width, inner, bias=qkv_bias != "none")
+            self.kv = nn.Linear(context_width, 2 * inner, bias=every)
+        else:
+            self.qkv = nn.Linear(width, 3 * inner, bias=every)
+        partial = qkv_bias == "no_key"
+        self.q_bias = nn.Parameter(torch.zeros(inner)) if partial and not self.cross else None
+        self.v_bias = nn.Parameter(torch.zeros(inner)) if partial else None
+        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        self.out = nn.Linear(inner, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        context: Tensor | None = None,
+        mask: Mask | None = None,
+        angles: Tensor | None = None,
+        context_angles: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Attend from ``x`` (``B N D``) to itself, to ``context`` (``B M C``), or to all that ``cache`` holds.
+
+        ``angles`` (and ``context_angles``, for the keys of a context) are rotary angles from
+        :class:`~filmstrip.nn.rotary.Rotary`. With a cache, mask positions count from its first token.
+        """
+        q, k, v = self._project(x, context)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if angles is not None:
+            q = rotate(q, angles)
+        key_angles = context_angles if self.cross else angles
+        if key_angles is not None:
+            k = rotate(k, key_angles)
+        offset = 0
+        if cache is not None:
+            offset = cache.length
+            k, v = cache.extend(k, v)
+        return self.out(rearrange(attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
+
+    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each ``B H N D``."""
+        if self.cross:
+            if context is None:
+                raise ValueError("this attention was built with context_width: it needs a context")
+            q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads)
+            bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
+            kv = self.kv(context) if bias is None else F.linear(context, self.kv.weight, bias)
+            return q, *rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
+        if self.q_bias is None:
+            qkv = self.qkv(x)
+        else:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            qkv = F.linear(x, self.qkv.weight, bias)
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        return q, k, v
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
+    """Softmax attention of ``B H Q D`` queries, which stand at positions ``offset ..``, over ``B H K D`` keys."""
+    queries, keys = q.shape[2], k.shape[2]
+    if mask is not None and mask.plain_causal and (queries == 1 and offset == keys - 1):
+        mask = None  # the newest token sees everything
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    if mask.plain_causal and offset == 0 and queries == keys:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if mask.block is not None and mask.block >= _LARGE_BLOCK and not (queries % mask.block or offset % mask.block):
+        return _attend_by_blocks(q, k, v, mask.block, offset)
+    if q.is_cuda:
+        return _flex_attention()(q, k, v, block_mask=mask.blocks(queries, keys, q.device, offset))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense(queries, keys, q.device, offset))
+
+
+def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, block: int, offset: int) -> Tensor:
+    """Block-causal attention without a mask: each block of queries to the keys up to its end, and to no others."""
+    ends = range(offset + block, offset + q.shape[2] + 1, block)
+    parts = [
+        F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end])
+        for queries, end in zip(q.split(block, dim=2), ends)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+@cache
+def _flex_attention():
+    """FlexAttention as one fused kernel: without compilation it would build the whole score matrix."""
+    return torch.compile(flex_attention, dynamic=False)

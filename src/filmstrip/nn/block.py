@@ -1,0 +1,45 @@
+"""The pre-norm transformer block."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from filmstrip.nn.attention import Attention, KVCache
+from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.masks import Mask
+from filmstrip.nn.mlp import MLP, GatedMLP
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network, each on normalised tokens and added back: ``B N D -> B N D``.
+
+    ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation and a SwiGLU one (``llama``).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: Literal["all", "no_key", "none"] = "all",
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
+        kind: Literal["vit", "llama"] = "vit",
+    ) -> None:
+        super().__init__()
+        norm, mlp = (nn.LayerNorm, MLP) if kind == "vit" else (nn.RMSNorm, GatedMLP)
+        self.norm1 = norm(width, eps=norm_eps)
+        self.attention = Attention(width, num_heads, qkv_bias=qkv_bias)
+        self.norm2 = norm(width, eps=norm_eps)
+        self.mlp = mlp(width, round(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, x: Tensor, *, mask: Mask | None = None, angles: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Apply the block; the options are those of :class:`Attention`."""
+        x = x + self.drop_path(self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -1,0 +1,78 @@
+"""Convolutions over video, split into space and time.
+
+Activations are ``B C T H W``, kept channels-last in memory (``B T H W C``): every frame is then a channels-last
+image, and the places of a frame are one axis beside time, so that both halves are two-dimensional convolutions on
+plain views. On a CPU that is up to four times faster than a three-dimensional one.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+Window = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""How many frames, rows and columns one place of a layer's output sees, and how far apart two places lie."""
+
+
+class SpatialConv(nn.Conv2d):
+    """A ``kernel x kernel`` convolution within each frame, by default without bias, padded to keep the size."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B C T H W -> B C' T H/stride W/stride``."""
+        y = super().forward(rearrange(x, "b c t h w -> (b t) c h w"))
+        return rearrange(y, "(b t) c h w -> b c t h w", t=x.shape[2])
+
+    def window(self, size: tuple[int, int, int]) -> Window:
+        """Of a place of its output, over activations of ``size`` (t, h, w)."""
+        return (1, *self.kernel_size), (1, *self.stride)
+
+
+class TemporalConv(nn.Conv2d):
+    """A convolution of ``kernel`` frames at each place, without bias, padded to keep the length."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, (kernel, 1), stride=(stride, 1), padding=(kernel // 2, 0), bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B C T H W -> B C' T/stride H W``."""
+        y = super().forward(rearrange(x, "b c t h w -> b c t (h w)"))
+        return rearrange(y, "b c t (h w) -> b c t h w", h=x.shape[3])
+
+    def window(self, size: tuple[int, int, int]) -> Window:
+        """Of a place of its output, over activations of ``size`` (t, h, w)."""
+        return (self.kernel_size[0], 1, 1), (self.stride[0], 1, 1)
+
+
+class Conv2Plus1D(nn.Sequential):
+    """A 3 x 3 convolution in space, then one of 3 frames in time, with a nonlinearity between them.
+
+    Tran et al. 2018. ``middle`` channels between the two give as many parameters as the 3 x 3 x 3 convolution that
+    they stand for, if it is :func:`matching_channels`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, middle: int, stride: int = 1) -> None:
+        super().__init__(
+            SpatialConv(inputs, middle, stride=stride),
+            nn.BatchNorm3d(middle),
+            nn.ReLU(inplace=True),
+            TemporalConv(middle, outputs, stride=stride),
+        )
+
+
+def matching_channels(inputs: int, outputs: int) -> int:
+    """Channels between the halves of a (2+1)D convolution with the parameters of a 3 x 3 x 3 one."""
+    return inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
+
+
+def channels_first(video: Tensor) -> Tensor:
+    """``B T C H W`` video as ``B C T H W`` activations, kept channels-last in memory."""
+    return rearrange(video, "b t c h w -> b c t h w").contiguous(memory_format=torch.channels_last_3d)
+
+
+def tokens_of(x: Tensor) -> Tensor:
+    """The places of ``B C T H W`` activations as tokens ``B N C``."""
+    return rearrange(x, "b c t h w -> b (t h w) c")
