@@ -1,0 +1,167 @@
+"""A convolutional autoencoder for each frame alone, VQ-GAN's and latent diffusion's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.errors import UserError
+from filmstrip.nn.attention import Attention
+
+_EPS = 1e-6  # of every normalisation, as published
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, added to the input: ``B C H W``."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inputs, eps=_EPS)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, outputs, eps=_EPS)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class FrameAttention(nn.Module):
+    """Attention of one head among all places of a frame, added to the input: ``B C H W``."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=_EPS)
+        self.attention = Attention(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        y = self.attention(rearrange(self.norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])
+
+
+class Down(nn.Conv2d):
+    """A convolution that halves height and width, padded below and to the right only, as published."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B C H W -> B C H/2 W/2``."""
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class Up(nn.Conv2d):
+    """Each pixel doubled in height and width, then a convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B C H W -> B C 2H 2W``."""
+        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, each followed by attention if asked, then a change of resolution."""
+
+    def __init__(
+        self, inputs: int, outputs: int, depth: int, *, attention: bool, resample: nn.Module, groups: int
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(outputs if i else inputs, outputs, groups) for i in range(depth))
+        self.attentions = nn.ModuleList(FrameAttention(outputs, groups) for _ in range(depth if attention else 0))
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the level."""
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if self.attentions:
+                x = self.attentions[i](x)
+        return self.resample(x)
+
+
+def _middle(width: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(
+        ResidualBlock(width, width, groups), FrameAttention(width, groups), ResidualBlock(width, width, groups)
+    )
+
+
+def _out(inputs: int, outputs: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(groups, inputs, eps=_EPS), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
+
+
+class FrameAutoencoder(nn.Module):
+    """Esser et al. 2021: levels of residual blocks, each but the last ones halving the frame, and the reverse.
+
+    ``widths`` has one entry a level; the first ``halvings`` levels halve (by default all but the last);
+    ``attention_levels`` counts from 0 at full resolution. The decoder has one block more in each level.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_dim: int,
+        latent_dim: int,
+        widths: Sequence[int] = (128, 128, 256, 512),
+        depth: int = 2,
+        halvings: int | None = None,
+        attention_levels: Sequence[int] = (),
+        groups: int = 32,
+    ) -> None:
+        super().__init__()
+        halvings = len(widths) - 1 if halvings is None else halvings
+        if not 0 <= halvings < len(widths) or any(width % groups for width in widths):
+            raise UserError(
+                f"widths {tuple(widths)} must be multiples of {groups} (the normalisation's groups) and more than "
+                f"the {halvings} halvings"
+            )
+        self.patch_size = (1, 2**halvings, 2**halvings)
+        # a codebook of logits (Gumbel) may be far wider than the network
+        out = min(input_dim, widths[-1])
+        first, last = widths[0], widths[-1]
+        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for i, width in enumerate(widths):
+            half = Down(width) if i < halvings else nn.Identity()
+            same = {"attention": i in attention_levels, "groups": groups}
+            self.down.append(Level(widths[max(i - 1, 0)], width, depth, resample=half, **same))
+        self.encoder_middle = _middle(last, groups)
+        self.encoder_out = _out(last, out, groups)
+        self.to_latents = nn.Conv2d(out, input_dim, 1)
+        self.from_latents = nn.Conv2d(latent_dim, latent_dim, 1)
+        self.decoder_in = nn.Conv2d(latent_dim, last, 3, padding=1)
+        self.decoder_middle = _middle(last, groups)
+        for i in reversed(range(len(widths))):
+            double = Up(widths[i]) if 0 < i <= halvings else nn.Identity()
+            same = {"attention": i in attention_levels, "groups": groups}
+            above = widths[min(i + 1, len(widths) - 1)]
+            self.up.append(Level(above, widths[i], depth + 1, resample=double, **same))
+        self.decoder_out = _out(first, 3, groups)
+
+    @property
+    def last_weight(self) -> nn.Parameter:
+        """The weight of the decoder's last layer, at which an adaptive loss weight compares gradients."""
+        return self.decoder_out[-1].weight
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents ``B t h w D`` of ``B T C H W`` video in 0..1."""
+        x = self.conv_in(rearrange(video * 2 - 1, "b t c h w -> (b t) c h w"))
+        for level in self.down:
+            x = level(x)
+        x = self.to_latents(self.encoder_out(self.encoder_middle(x)))
+        return rearrange(x, "(b t) d h w -> b t h w d", t=video.shape[1])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video ``B T C H W``, about 0..1, of latents ``B t h w D``."""
+        x = self.decoder_in(self.from_latents(rearrange(latents, "b t h w d -> (b t) d h w")))
+        x = self.decoder_middle(x)
+        for level in self.up:
+            x = level(x)
+        return rearrange(self.decoder_out(x), "(b t) c h w -> b t c h w", t=latents.shape[1]) / 2 + 0.5

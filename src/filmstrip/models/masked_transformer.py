@@ -1,0 +1,114 @@
+"""A transformer that predicts any codes of a grid from any others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.nn.block import Block
+from filmstrip.protocols import Grid
+
+Window = tuple[int, int, int]
+WHOLE: Window = (0, 0, 0)
+"""All places of the grid together."""
+
+
+class WindowBlock(nn.Module):
+    """A transformer block within windows of the grid, each seeing only itself; zero stands for the whole axis."""
+
+    def __init__(self, width: int, num_heads: int, *, mlp_ratio: float, window: Window) -> None:
+        super().__init__()
+        self.window = window
+        self.inner = Block(width, num_heads, mlp_ratio=mlp_ratio)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B t h w D -> B t h w D``."""
+        grid = x.shape[1:4]
+        p, q, r = (side or size for side, size in zip(self.window, grid))
+        n, m = (size // side for size, side in zip(grid[1:], (q, r)))
+        x = rearrange(x, "b (s p) (n q) (m r) d -> (b s n m) (p q r) d", p=p, q=q, r=r)
+        return rearrange(
+            self.inner(x), "(b s n m) (p q r) d -> b (s p) (n q) (m r) d", n=n, m=m, p=p, q=q, s=grid[0] // p
+        )
+
+
+class MaskedTransformer(nn.Module):
+    """Bidirectional attention over codes of which some are hidden (Chang et al. 2022, MaskGIT).
+
+    The windows of attention take turns from block to block: ``WHOLE`` is MaskGIT's, a frame alone and then a square
+    through all frames are MaskViT's (Gupta et al. 2022), single lines are axial attention. A condition is
+    concatenated to every place's embedding; the output layer shares its weights with the codes' embeddings.
+
+    Raises:
+        ValueError: a window does not tile the grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        grid: Sequence[int],
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        code_width: int = 256,
+        condition_width: int = 0,
+        windows: Sequence[Window] = (WHOLE,),
+    ) -> None:
+        super().__init__()
+        for window in windows:
+            if any(side and size % side for side, size in zip(window, grid)):
+                raise ValueError(f"windows of {tuple(window)} (t, h, w) do not tile a grid of {tuple(grid)}")
+        self.codebook_size = codebook_size
+        self.mask_id = codebook_size
+        """The id of a hidden code."""
+        self.grid = Grid(*grid)
+        self.embed = nn.Embedding(codebook_size + 1, code_width)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        self.project = nn.Linear(code_width + condition_width, width, bias=False)
+        # a bias as large as the embeddings, the same everywhere, hides at first what and where a code is
+        self.embed_norm = nn.LayerNorm(width, eps=1e-6)
+        # an axis of one place needs no position
+        self.positions = nn.ParameterList(torch.randn(size, width) * 0.02 for size in grid if size > 1)
+        self.blocks = nn.ModuleList(
+            WindowBlock(width, num_heads, mlp_ratio=mlp_ratio, window=window)
+            for window in islice(cycle(windows), depth)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width, eps=1e-6),
+            nn.Linear(width, code_width),
+            nn.GELU(),
+            nn.LayerNorm(code_width, eps=1e-6),
+        )
+        self.bias = nn.Parameter(torch.zeros(codebook_size))
+
+    def forward(self, ids: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Logits ``B N K`` of ids ``B N`` on the whole grid; ``condition`` is ``B N C``.
+
+        Raises:
+            ValueError: the ids are not as many as the grid has places.
+        """
+        t, h, w = self.grid
+        if ids.ndim != 2 or ids.shape[1] != t * h * w:
+            raise ValueError(
+                f"expected ids of shape (B, {t * h * w}) on a grid of {t} x {h} x {w}, got {tuple(ids.shape)}"
+            )
+        x = self.embed(ids)
+        x = self.project(x if condition is None else torch.cat([x, condition.to(x.dtype)], dim=2))
+        x = rearrange(x, "b (t h w) d -> b t h w d", t=t, h=h)
+        positions = iter(self.positions)
+        for axis, size in enumerate(self.grid):
+            if size > 1:
+                x = x + next(positions)[(...,) + (None,) * (2 - axis) + (slice(None),)]
+        x = self.embed_norm(x)
+        for block in self.blocks:
+            x = block(x)
+        x = self.head(rearrange(x, "b t h w d -> b (t h w) d"))
+        return x @ self.embed.weight[: self.codebook_size].T + self.bias
