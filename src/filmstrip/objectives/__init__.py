@@ -1,0 +1,1 @@
+"""Losses with their state, shared by several systems."""

@@ -1,0 +1,75 @@
+"""Classification: an encoder, a pool over its tokens, a linear head, cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from filmstrip.config import ObjectiveConfig
+from filmstrip.data.config import DataInfo
+from filmstrip.protocols import Batch, Encoder, Loss, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(ObjectiveConfig):
+    """What every classifier is told: how many classes there are, and how much to trust their labels."""
+
+    num_classes: int = 400
+    """Taken from the data when training; a preset names its paper's."""
+    label_smoothing: float = 0.0
+
+    def bind(self, info: DataInfo) -> Self:
+        """Take the number of classes from the data, if it has any."""
+        return replace(self, num_classes=len(info.classes)) if info.classes else self
+
+
+class Classification(Objective):
+    """Names what a clip shows. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
+
+    ``norm`` normalises the pooled token (a ViT's ``fc_norm``); ``dropout`` acts before the head.
+    """
+
+    requires = ("video", "label")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        *,
+        norm: bool = False,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.norm = nn.LayerNorm(encoder.width) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.label_smoothing = label_smoothing
+
+    def classify(self, video: Tensor) -> Tensor:
+        """Logits ``B K`` of ``B T C H W`` video."""
+        return self.head(self.dropout(self.norm(self.encoder(video).pooled())))
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Cross-entropy of the batch; also logs its top-1 accuracy (against the heavier of two mixed classes)."""
+        label = batch["label"]
+        logits = self.classify(batch["video"]).float()
+        total = F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
+        with torch.no_grad():
+            truth = label if label.ndim == 1 else label.argmax(dim=1)
+            top1 = (logits.argmax(dim=1) == truth).float().mean()
+        return Loss(total, {"top1": top1})
+
+    def depth_of(self, name: str) -> int:
+        """The encoder's own layers; norm and head come after its last."""
+        prefix = "encoder."
+        if name.startswith(prefix):
+            return self.encoder.depth_of(name.removeprefix(prefix))
+        return self.encoder.depth + 1

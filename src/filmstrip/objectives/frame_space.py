@@ -1,0 +1,94 @@
+"""What a frame is to a model that predicts frames: a tokenizer's codes, or pixels.
+
+Both kinds read ``targets`` from a batch, ``embed`` them for a network, say how unlikely targets are under what the
+network says, choose the likeliest, and ``render`` it as video.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.errors import UserError
+from filmstrip.objectives.latent import LatentObjective
+from filmstrip.objectives.tokenizing import TokenizerObjective
+from filmstrip.protocols import Batch, Tokens, as_float, check_video
+
+
+class CodeFrames(LatentObjective):
+    """Frames as the codes of a frozen tokenizer, which each embed as the tokenizer's own latent.
+
+    Targets are ids ``B T h w``; the network says logits, ``h w K`` for each frame.
+    """
+
+    def __init__(self, tokenizer: TokenizerObjective, *, num_frames: int, size: int) -> None:
+        super().__init__(tokenizer, num_frames=num_frames, size=size)
+        if self.num_codebooks > 1:
+            raise UserError(
+                f"this model predicts one code for each place, and the tokenizer has {self.num_codebooks}: use a "
+                "single codebook"
+            )
+        self.places = (self.grid.h, self.grid.w)
+        self.channels: int = tokenizer.bottleneck.latent_dim
+        self.output_dim = self.codebook_size
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Ids ``B T h w`` of a batch."""
+        tokens = self.codes(batch)
+        return rearrange(tokens.ids, "b (t h w) -> b t h w", h=tokens.grid.h, w=tokens.grid.w)
+
+    def embed(self, targets: Tensor) -> Tensor:
+        """``B T C h w``."""
+        return rearrange(self.tokenizer.bottleneck.decode(targets), "b t h w c -> b t c h w")
+
+    def nats(self, said: Tensor, targets: Tensor) -> Tensor:
+        """Minus the log-probability of the codes of frames ``N h w`` under logits ``N h w K``: ``N``."""
+        each = F.cross_entropy(said.float().movedim(-1, 1).flatten(2), targets.flatten(1), reduction="none")
+        return each.sum(dim=1)
+
+    def likeliest(self, said: Tensor) -> Tensor:
+        """The targets that the network finds most likely."""
+        return said.argmax(dim=-1)
+
+    def render(self, targets: Tensor) -> Tensor:
+        """Video ``B T C H W`` in 0..1 of targets ``B t h w``."""
+        grid = self.grid._replace(t=targets.shape[1])
+        return self.video_of(Tokens(grid, ids=targets.flatten(1)))
+
+
+class PixelFrames(nn.Module):
+    """Frames as pixels in 0..1, of a Gaussian around what the network says. Targets are ``B T 3 H W``."""
+
+    channels = output_dim = 3
+
+    def __init__(self, *, num_frames: int, size: int, sigma: float) -> None:
+        super().__init__()
+        self.places = (size, size)
+        self.num_frames = num_frames
+        self.sigma = sigma
+        """Standard deviation of a pixel: what the squared error is measured against."""
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Video in 0..1."""
+        if "video" not in batch:
+            raise UserError(f"a model of pixels needs 'video' in its batches, and they have {list(batch)}")
+        check_video(batch["video"])
+        return as_float(batch["video"])
+
+    def embed(self, targets: Tensor) -> Tensor:
+        """``B T 3 H W`` in -1..1."""
+        return targets * 2 - 1
+
+    def nats(self, said: Tensor, targets: Tensor) -> Tensor:
+        """Minus the log-density of frames ``N 3 H W`` around ``N H W 3``, up to its constant: ``N``."""
+        error = rearrange(said.float(), "n h w c -> n c h w") + 0.5 - targets
+        return error.square().flatten(1).sum(dim=1) / (2 * self.sigma**2)
+
+    def likeliest(self, said: Tensor) -> Tensor:
+        """The mean."""
+        return (rearrange(said.float(), "n h w c -> n c h w") + 0.5).clamp(0, 1)
+
+    def render(self, targets: Tensor) -> Tensor:
+        """They are video already."""
+        return targets

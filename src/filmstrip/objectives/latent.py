@@ -1,0 +1,109 @@
+"""Models of a tokenizer's codes: the tokenizer is part of them, frozen.
+
+A preset names the paper's tokenizer by its address: ``systems.find("tokenizers.vqvae3d:bair").objective``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from filmstrip.config import ObjectiveConfig
+from filmstrip.errors import UserError
+from filmstrip.objectives.tokenizing import TokenizerObjective
+from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(ObjectiveConfig):
+    """Which tokenizer, and the clips whose codes are modelled."""
+
+    tokenizer: ObjectiveConfig
+    """The tokenizer's network; a ``tokenizer_run`` replaces it by its own."""
+    tokenizer_run: str | None = None
+    """A run folder whose tokenizer is taken, with its weights, when training starts. Later it is not needed: the
+    weights are then part of this run's."""
+    num_frames: int = 16
+    size: int = 64
+    """Frames, and their height and width in pixels, of the clips that are coded."""
+
+    def build_tokenizer(self) -> TokenizerObjective:
+        """The tokenizer with fresh weights, without what only its own training needs.
+
+        Raises:
+            UserError: the tokenizer has no codes.
+        """
+        tokenizer = self.tokenizer.build()
+        if getattr(tokenizer, "codebook_size", None) is None:
+            raise UserError(
+                f"{type(self.tokenizer).__name__} makes no codes to model: give a tokenizer with a codebook"
+            )
+        for name in tokenizer.training_only:
+            delattr(tokenizer, name)
+        return tokenizer
+
+
+class LatentObjective(Objective):
+    """Owns a frozen tokenizer: always in evaluation mode, without gradients, in no optimiser.
+
+    Batches hold ``video``, or ``tokens`` that the same tokenizer made beforehand (``B N`` int64), which then are
+    used instead. ``grid`` says how many places there are for codes along time, height and width, of which each has
+    ``num_codebooks`` codes, side by side.
+    """
+
+    requires = ()  # video or tokens: codes() says so
+
+    def __init__(self, tokenizer: TokenizerObjective, *, num_frames: int, size: int) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        t, h, w = tokenizer.patch_size
+        if num_frames % t or size % h or size % w:
+            raise UserError(
+                f"clips of {num_frames} frames of {size} x {size} are no multiple of the tokenizer's patches, "
+                f"{t} x {h} x {w}"
+            )
+        self.grid = Grid(num_frames // t, size // h, size // w)
+        self.num_frames = num_frames
+        self.codebook_size: int = tokenizer.codebook_size
+        self.num_codebooks: int = getattr(tokenizer.bottleneck, "num_codebooks", 1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Everything but the tokenizer goes into training mode."""
+        super().train(mode)
+        self.tokenizer.eval()
+        return self
+
+    @torch.no_grad()
+    def codes(self, batch: Batch) -> Tokens:
+        """The ids of a batch, ``B (N G)``: those it brings, or those of its video (in full precision).
+
+        Raises:
+            UserError: it has neither, or more or fewer ids than there are places.
+            ValueError: its video has another shape than the tokenizer needs.
+        """
+        if "tokens" in batch:
+            ids = batch["tokens"]
+            places = self.grid.t * self.grid.h * self.grid.w * self.num_codebooks
+            if ids.ndim != 2 or ids.shape[1] != places:
+                raise UserError(
+                    f"the cached tokens are {tuple(ids.shape[1:])} a clip, and this model has places for {places}: "
+                    "encode clips of the same length and size with the same tokenizer"
+                )
+            return Tokens(self.grid, ids=ids)
+        if "video" not in batch:
+            raise UserError(
+                f"{type(self).__name__} needs 'video' or 'tokens' in its batches, and they have {list(batch)}"
+            )
+        video = batch["video"]
+        check_video(video, multiple=self.tokenizer.patch_size)
+        with torch.autocast(video.device.type, enabled=False):
+            return self.tokenizer.encode(video)
+
+    @torch.no_grad()
+    def video_of(self, tokens: Tokens) -> Tensor:
+        """What codes look like: ``B T C H W`` in 0..1, float32."""
+        with torch.autocast(tokens.ids.device.type, enabled=False):
+            return self.tokenizer.decode(tokens)

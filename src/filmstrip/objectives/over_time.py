@@ -1,0 +1,61 @@
+"""Classification of sequences: what a recurrent model says at its last step, or at every one."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstrip.objectives.classification import Classification
+from filmstrip.protocols import Batch, Encoder, Loss
+
+Readout = Literal["last", "every"]
+
+
+class StepwiseClassification(Classification):
+    """A label for each step of a clip. Subclasses say what the head sees at each step (:meth:`states`).
+
+    ``last``: many to one, the last step speaks for the clip. ``every``: many to many, each step learns the clip's
+    label, and the clip's probabilities are the mean of theirs.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        *,
+        readout: Readout,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, num_classes, dropout=dropout, label_smoothing=label_smoothing)
+        self.readout = readout
+
+    @abstractmethod
+    def states(self, video: Tensor) -> Tensor:
+        """What is known after each step, ``B T D``."""
+
+    def step_logits(self, video: Tensor) -> Tensor:
+        """Logits ``B T K`` after each step that is read out: one or all of them."""
+        states = self.states(video)
+        return self.head(self.dropout(states if self.readout == "every" else states[:, -1:]))
+
+    def classify(self, video: Tensor) -> Tensor:
+        """The logarithm of the steps' mean probabilities, ``B K``."""
+        logits = self.step_logits(video).float().log_softmax(dim=-1)
+        return logits.logsumexp(dim=1) - math.log(logits.shape[1])
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Cross-entropy of each step that is read out, averaged; logs the top-1 accuracy of the clip."""
+        label = batch["label"]
+        logits = self.step_logits(batch["video"]).float()
+        repeated = label.repeat_interleave(logits.shape[1], dim=0)
+        total = F.cross_entropy(logits.flatten(0, 1), repeated, label_smoothing=self.label_smoothing)
+        with torch.no_grad():
+            truth = label if label.ndim == 1 else label.argmax(dim=1)
+            guess = logits.softmax(dim=-1).mean(dim=1).argmax(dim=1)
+        return Loss(total, {"top1": (guess == truth).float().mean()})

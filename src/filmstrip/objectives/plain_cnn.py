@@ -1,0 +1,31 @@
+"""Classification by a plain chain of convolutions: what the first video networks and C3D are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
+from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.hidden_head import HiddenClassification
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainCNNConfig(ClassificationConfig):
+    """A chain of convolutions, then fully connected layers over all that is left; without ``hidden``, its mean."""
+
+    layers: tuple[ConvLayer, ...]
+    hidden: tuple[int, ...] = (4096, 4096)
+    """Widths of the fully connected layers before the classes; empty pools over space and time instead."""
+    num_frames: int
+    size: int
+    """Frames of a clip, and their height and width: what fully connected layers are made for."""
+    dropout: float = 0.5
+
+    def build(self) -> Classification:
+        """Build the network with fresh weights."""
+        encoder = PlainCNN(self.layers)
+        options = {"dropout": self.dropout, "label_smoothing": self.label_smoothing}
+        if not self.hidden:
+            return Classification(encoder, self.num_classes, **options)
+        grid = encoder.grid_of(self.num_frames, self.size)
+        return HiddenClassification(encoder, self.num_classes, hidden=self.hidden, grid=grid, **options)

@@ -1,0 +1,138 @@
+import dataclasses
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from filmstrip import experiment, loading
+from filmstrip.config import read_config
+from filmstrip.errors import UserError
+from filmstrip.objectives.latent import LatentConfig, LatentObjective
+from filmstrip.protocols import Loss, Tokens
+from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
+from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
+from filmstrip.systems.tokenizers.vqvae3d import tiny as vqvae3d
+
+
+class Histogram(LatentObjective):
+    """The smallest prior there is: all codes alike and independent."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logits = nn.Parameter(torch.zeros(self.codebook_size))
+
+    def forward(self, batch, phase="main"):
+        loss = -self.logits.log_softmax(0)[self.codes(batch).ids].mean()
+        return Loss(loss, {})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HistogramConfig(LatentConfig):
+    def build(self):
+        return Histogram(self.build_tokenizer(), num_frames=self.num_frames, size=self.size)
+
+
+# Run folders name configurations of filmstrip only.
+HistogramConfig.__module__ = "filmstrip.objectives.latent"
+
+
+@pytest.fixture
+def config():
+    return HistogramConfig(tokenizer=vqvae3d().objective, num_frames=8, size=32)
+
+
+@pytest.fixture
+def video():
+    return torch.randint(0, 256, (2, 8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_tokenizer_is_frozen(config, video):
+    objective = config.build().train()
+    assert objective.training and not any(m.training for m in objective.tokenizer.modules())
+    objective({"video": video}).total.backward()
+    (phase,) = objective.phases()
+    assert [name for group in objective.param_groups(phase) for name in group.names] == ["logits"]
+    before = {name: value.clone() for name, value in objective.tokenizer.state_dict().items()}
+    objective.after_step(1)
+    assert all(torch.equal(before[name], value) for name, value in objective.tokenizer.state_dict().items())
+
+
+def test_codes_come_from_the_batch_if_it_has_them(config, video):
+    objective = config.build()
+    fresh = objective.codes({"video": video})
+    assert fresh.grid == objective.grid == (4, 8, 8) and fresh.ids.shape == (2, 256)
+    cached = torch.randint(0, 64, (2, 256))
+    assert objective.codes({"video": video, "tokens": cached}).ids is cached
+    shown = objective.video_of(fresh)
+    assert shown.shape == video.shape and shown.min() >= 0 and shown.max() <= 1
+    torch.testing.assert_close(shown, objective.tokenizer.decode(Tokens(fresh.grid, ids=fresh.ids)))
+
+
+def test_codes_are_the_same_under_autocast(config, video):
+    objective = config.build()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = objective.codes({"video": video})
+    assert torch.equal(mixed.ids, objective.codes({"video": video}).ids)
+
+
+def test_what_does_not_fit_is_refused(config):
+    objective = config.build()
+    with pytest.raises(UserError, match="places for 256"):
+        objective.codes({"tokens": torch.zeros(2, 255, dtype=torch.int64)})
+    with pytest.raises(UserError, match="'video' or 'tokens'"):
+        objective.codes({"label": torch.zeros(2)})
+    with pytest.raises(UserError, match="no multiple"):
+        dataclasses.replace(config, num_frames=7).build()
+    with pytest.raises(UserError, match="makes no codes"):
+        dataclasses.replace(config, tokenizer=vae_kl().objective).build()
+
+
+def test_what_only_training_a_tokenizer_needs_is_left_out():
+    run = vqgan()
+    objective = HistogramConfig(tokenizer=run.objective, num_frames=2, size=32).build()
+    assert not any("discriminator" in name or "perceptual" in name for name in objective.state_dict())
+    assert objective.codes({"video": torch.zeros(1, 2, 3, 32, 32)}).ids.shape[0] == 1
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A tokenizer's run folder, with weights that nothing else has."""
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    run = vqvae3d()
+    network = dataclasses.replace(run.objective, codebook=dataclasses.replace(run.objective.codebook, size=32))
+    run = dataclasses.replace(
+        run,
+        data=dataclasses.replace(
+            run.data,
+            num_workers=0,
+            batch_size=2,
+            synthetic=dataclasses.replace(run.data.synthetic, train_per_class=1, test_per_class=1),
+        ),
+        objective=network,
+        train=dataclasses.replace(run.train, steps=1),
+    )
+    experiment.train(run, tmp_path / "tokenizer")
+    return run, tmp_path / "tokenizer"
+
+
+def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(trained, config, monkeypatch, tmp_path):
+    monkeypatch.setattr("filmstrip.objectives.latent.HistogramConfig", HistogramConfig, raising=False)
+    of_tokenizer, folder = trained
+    run = dataclasses.replace(of_tokenizer, objective=dataclasses.replace(config, tokenizer_run=str(folder)))
+    weights = loading.load_objective(folder, "cpu")[0].state_dict()
+    experiment.train(run, tmp_path / "prior")
+    assert read_config(tmp_path / "prior" / "config.json").objective.tokenizer == of_tokenizer.objective
+    shutil.rmtree(folder)
+    objective, _ = loading.load_objective(tmp_path / "prior", "cpu")
+    assert objective.codebook_size == 32
+    assert all(torch.equal(value, weights[name]) for name, value in objective.tokenizer.state_dict().items())
+
+
+def test_a_missing_tokenizer_is_named_and_an_untrained_one_warned_of(trained, config, caplog, tmp_path):
+    run = dataclasses.replace(trained[0], objective=dataclasses.replace(config, tokenizer_run=str(tmp_path / "none")))
+    with pytest.raises(UserError, match="none is not a run folder"):
+        loading.with_tokenizer(run)
+    run = dataclasses.replace(run, objective=config)
+    loading.start_tokenizer(run.objective.build(), run)
+    assert "untrained" in caplog.text
