@@ -1,0 +1,1 @@
+"""One loop, optimisers, schedules, run folders, logging."""

@@ -1,0 +1,248 @@
+"""The training loop: the only one, for every objective.
+
+It knows steps, batches, phases, precision and processes. It knows nothing of labels, models or tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from filmstrip.dist import process
+from filmstrip.dist.parallel import parallelise, unsharded
+from filmstrip.errors import UserError
+from filmstrip.evals.inference import modes_kept
+from filmstrip.evals.throughput import peak_memory
+from filmstrip.protocols import Batch, Objective
+from filmstrip.train.blocks import changed_blocks
+from filmstrip.train.config import Loop, Optim
+from filmstrip.train.ema import Average
+from filmstrip.train.interrupt import Interrupt
+from filmstrip.train.optim import optimiser, rate_factor, set_rates
+from filmstrip.train.progress import ProgressBar
+from filmstrip.train.random_state import random_state_kept, set_processes_apart
+from filmstrip.train.readings import Readings
+from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.state import TrainingState
+from filmstrip.train.step import Step
+from filmstrip.train.stopwatch import Stopwatch
+
+Augment = Callable[[Batch], Batch]
+Evaluate = Callable[[Objective, int], Iterator[tuple[str, float]]]
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+SAID = 12
+"""Values of an evaluation that are shown while training; ``metrics.jsonl`` has all."""
+
+
+class BatchStream(Protocol):
+    """Where batches come from. One that meets bad files also lists them, in ``unreadable``."""
+
+    steps_per_epoch: float
+    """Optimiser steps in one pass over the training data."""
+
+    def stream(self, start: int) -> Iterator[Batch]:
+        """This process's micro-batches from optimiser step ``start`` (counted from zero) on, without end."""
+        ...
+
+
+def fit(
+    objective: Objective,
+    batches: BatchStream,
+    *,
+    optim: Optim,
+    loop: Loop,
+    folder: RunFolder,
+    augment: Augment = lambda batch: batch,
+    evaluate: Evaluate | None = None,
+) -> None:
+    """Train ``objective`` in place, on from the last state in ``folder`` if there is one.
+
+    It ends with its final weights (averaged ones if ``loop.ema``), which ``folder`` then holds too. The modes of its
+    modules (training, evaluation) stay as they are. ``evaluate`` gets the objective and the steps done, and runs in
+    every process; what it yields is recorded as ``eval/name``.
+
+    Raises:
+        UserError: batches lack what the objective requires, a loss is not finite, or the settings do not fit.
+        KeyboardInterrupt: Ctrl-C, once the step was finished and saved.
+    """
+    total = total_steps(loop, batches.steps_per_epoch)
+    accelerator = _accelerator(loop, folder)
+    set_processes_apart()
+    objective.to(accelerator.device)
+    folder.write_environment(accelerator.device)
+    with changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks:
+        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate).run()
+
+
+class _Training:
+    """The parts of one run, put together; see :func:`fit`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        batches: BatchStream,
+        blocks: list[nn.Module],
+        total: int,
+        accelerator: Accelerator,
+        optim: Optim,
+        loop: Loop,
+        folder: RunFolder,
+        augment: Augment,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self.objective, self.batches, self.evaluate = objective, batches, evaluate
+        self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
+        self.device = accelerator.device
+        phases = objective.phases()
+        model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
+        # Sharding has replaced the parameters: only now can optimisers hold them.
+        self.optimisers = {phase: optimiser(objective, phase, optim) for phase in phases}
+        self.average = Average(objective, loop.ema)
+        self.state = TrainingState(
+            objective=objective,
+            optimisers={phase.name: one for phase, one in self.optimisers.items()},
+            average=self.average,
+            scaler=accelerator.scaler,
+            device=self.device,
+        )
+        # A scaler finds its scale by letting gradients overflow, and leaves out those steps by itself.
+        watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
+        prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
+        self.readings = Readings(self.device, {prefix + name for prefix in prefixes for name in watched})
+        self.take_step = Step(
+            objective,
+            model,
+            self.optimisers,
+            accelerator=accelerator,
+            readings=self.readings,
+            augment=augment,
+            clip_grad=loop.clip_grad,
+        )
+
+    def run(self) -> None:
+        """All steps from the last saved one on, and the final evaluation."""
+        self.state.load(self.folder.state)
+        start = self.state.step
+        self.folder.forget_metrics_after(start)
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+        self.watch = Stopwatch(self.state.seconds)
+        try:
+            with ProgressBar(start, self.total) as self.bar, peak_memory(self.device) as self.peak_bytes:
+                with Interrupt() as interrupt:
+                    self._train(_checked(self.batches.stream(start), self.objective), interrupt)
+                if self.evaluate:
+                    self._evaluate()
+        finally:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        self.average.swap()
+
+    def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
+        clips, since = 0, self.watch.seconds
+        while self.state.step < self.total:
+            factor = rate_factor(self.optim, self.state.step, self.total)
+            set_rates(self.optimisers.values(), factor)
+            self.state.step += 1
+            step, last = self.state.step, self.state.step == self.total
+            clips += self.take_step(step, stream)
+            self.objective.after_step(step)
+            self.average.update(step)
+            self.bar.advance(step)
+            logged = last or step % self.loop.log_every == 0
+            if logged:
+                seconds = self.watch.seconds
+                self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
+                clips, since = 0, seconds
+            # Processes exchange that they were interrupted where they exchange losses anyway.
+            stop = (logged or not process.is_several()) and interrupt.agreed(self.device)
+            if last or stop or step % self.loop.save_every == 0:
+                self._save()
+            if stop and not last:
+                self.bar.say(f"Interrupted: saved after step {step}.")
+                raise KeyboardInterrupt
+            if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
+                self._evaluate()
+
+    def _log(self, lr: float, clips_per_second: float) -> None:
+        """Record the means since the last time; over several phases, ``loss`` is the sum of theirs."""
+        means = self.readings.means()
+        loss = means["loss"] if "loss" in means else sum(means[f"{phase.name}/loss"] for phase in self.optimisers)
+        speed = {"lr": lr, "clips_per_second": clips_per_second, "memory_gib": self.peak_bytes() / 2**30}
+        values = {"loss": loss, **means, **speed}
+        self._record(values)
+        self.bar.report(self.state.step, values, self.watch.seconds - self.state.seconds)
+
+    def _evaluate(self) -> None:
+        """Run the evaluations on the averaged weights; training goes on as if they had not run."""
+        with (
+            self.watch.paused(),
+            self.average.applied(),
+            modes_kept(self.objective),
+            random_state_kept(self.device),
+            unsharded(self.objective),
+        ):
+            values = {f"eval/{name}": value for name, value in self.evaluate(self.objective, self.state.step)}
+        self._record(values)
+        said = [f"{k} {v:.4g}" for k, v in list(values.items())[:SAID]]
+        more = [f"and {len(values) - SAID} more"] if len(values) > SAID else []
+        self.bar.say("  ".join((f"step {self.state.step}", *said, *more)))
+
+    def _record(self, values: dict[str, float]) -> None:
+        self.folder.append_metrics({"step": self.state.step, "seconds": round(self.watch.seconds, 3), **values})
+        self.accelerator.log(values, step=self.state.step)
+
+    def _save(self) -> None:
+        """Write the weights, then the state: a crash in between only repeats some steps."""
+        self.readings.check(wait=True)
+        with self.average.applied():
+            self.folder.save_weights(self.objective)
+        self.state.save(self.folder.state, self.watch.seconds)
+        self.folder.write_unreadable(getattr(self.batches, "unreadable", ()))
+
+
+def total_steps(loop: Loop, steps_per_epoch: float) -> int:
+    """Optimiser steps of a whole run.
+
+    Raises:
+        UserError: steps and epochs are both given, or neither, or come to less than one step.
+    """
+    if (loop.steps is None) == (loop.epochs is None):
+        given = "neither is" if loop.steps is None else "both are"
+        raise UserError(f"give train.steps or train.epochs, and set the other to None: {given} given")
+    steps = loop.steps if loop.steps is not None else math.ceil(loop.epochs * steps_per_epoch)
+    if steps < 1:
+        raise UserError(f"a run needs at least one step, and train asks for {steps}")
+    return steps
+
+
+def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
+    """Accelerate's view of this process, for the precision that is asked for."""
+    if loop.precision == "float16" and not torch.cuda.is_available():
+        raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")
+    # Accelerate keeps one state a process and refuses another precision; an earlier run here may have had one.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=PRECISIONS[loop.precision],
+        gradient_accumulation_steps=loop.accumulate,
+        log_with="tensorboard",
+        project_dir=folder.path,
+    )
+
+
+def _checked(stream: Iterator[Batch], objective: Objective) -> Iterator[Batch]:
+    """The same batches; the first one has to hold what the objective requires."""
+    first = next(stream)
+    missing = [key for key in objective.requires if key not in first]
+    if missing:
+        raise UserError(
+            f"{type(objective).__name__} needs {', '.join(map(repr, missing))} in its batches, and this data gives "
+            f"{', '.join(map(repr, first))}" + (": are the videos labelled?" if "label" in missing else "")
+        )
+    yield first
+    yield from stream

@@ -1,0 +1,103 @@
+"""Losses, metrics and gradient norms on their way from the device to the log, and the guard that stops at a NaN."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from filmstrip.dist import process
+from filmstrip.dist.reduce import sum_over_processes
+from filmstrip.errors import UserError
+
+SHOWN = 8
+"""Clips that an error message names."""
+
+
+class _Reading(NamedTuple):
+    step: int
+    clips: tuple[str, ...]
+    terms: tuple[str, ...]
+    values: Tensor
+    """One for each term, on the host."""
+    ready: torch.cuda.Event | None
+    """When the copy to the host is done; none where there is nothing to wait for."""
+
+
+class Readings:
+    """Values of steps, copied to the host behind the steps' backs: no step waits for its own loss.
+
+    On a CPU a step sees its values at once; on a GPU a value that is not finite is noticed a step or two later, and
+    always before anything is logged, evaluated or saved. Only values named in ``must_be_finite`` have to be (a PSNR
+    may well be infinite).
+    """
+
+    def __init__(self, device: torch.device, must_be_finite: Collection[str]) -> None:
+        self._device = device
+        self._must_be_finite = frozenset(must_be_finite)
+        self._on_their_way: deque[_Reading] = deque()
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, step: int, terms: Mapping[str, Tensor], clips: Sequence[str]) -> None:
+        """Send off the scalars of a step, and the names of the clips that they come from."""
+        values = torch.stack([value.detach().to(self._device, torch.float32).reshape(()) for value in terms.values()])
+        ready = None
+        if values.is_cuda:
+            host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+            values, ready = host, torch.cuda.Event()
+            ready.record()
+        self._on_their_way.append(_Reading(step, tuple(clips), tuple(terms), values, ready))
+
+    def check(self, wait: bool = False) -> None:
+        """Look at what has arrived; with ``wait``, at everything.
+
+        Raises:
+            UserError: a value is not finite and has to be; names the step, the terms and the clips.
+        """
+        while self._on_their_way:
+            ready = self._on_their_way[0].ready
+            if ready is not None and wait:
+                ready.synchronize()
+            if ready is not None and not ready.query():
+                return
+            self._take(self._on_their_way.popleft())
+
+    def means(self) -> dict[str, float]:
+        """The mean of every term since the last call, over steps and processes.
+
+        Every process must call it, with the same terms. Terms without a finite value are left out.
+        """
+        self.check(wait=True)
+        terms = sorted(self._counts)
+        table = [[self._sums[t] for t in terms], [float(self._counts[t]) for t in terms]]
+        device = self._device if process.is_several() else None
+        sums, counts = sum_over_processes(torch.tensor(table, dtype=torch.float64, device=device)).tolist()
+        self._sums.clear()
+        self._counts.clear()
+        return {term: total / count for term, total, count in zip(terms, sums, counts) if count}
+
+    def _take(self, reading: _Reading) -> None:
+        values = dict(zip(reading.terms, reading.values.tolist()))
+        bad = [term for term, value in values.items() if not math.isfinite(value)]
+        if self._must_be_finite.intersection(bad):
+            raise UserError(_complaint(reading, values, bad))
+        for term, value in values.items():
+            finite = math.isfinite(value)
+            self._sums[term] = self._sums.get(term, 0.0) + (value if finite else 0.0)
+            self._counts[term] = self._counts.get(term, 0) + finite
+
+
+def _complaint(reading: _Reading, values: Mapping[str, float], bad: Sequence[str]) -> str:
+    more = f" and {len(reading.clips) - SHOWN} more" if len(reading.clips) > SHOWN else ""
+    seen = (", ".join(reading.clips[:SHOWN]) + more) if reading.clips else "clips without names"
+    where = f" on process {process.rank()}" if process.is_several() else ""
+    return (
+        f"step {reading.step}{where}: {', '.join(bad)} is not finite "
+        f"({', '.join(f'{term} {value:.4g}' for term, value in values.items())}); the batch was {seen}. "
+        "The last saved state is sound. Look at these clips, lower optim.lr, or clip gradients (train.clip_grad)"
+    )

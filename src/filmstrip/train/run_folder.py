@@ -1,0 +1,126 @@
+"""The folder that a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import filmstrip
+from filmstrip.dist import process
+from filmstrip.errors import UserError
+from filmstrip.train.files import gathered, write_json, write_tensors, write_text
+
+if TYPE_CHECKING:
+    from filmstrip.data.dataset import Unreadable
+
+
+class RunFolder:
+    """``config.json``, ``weights.safetensors``, ``state/``, ``metrics.jsonl``, TensorBoard events and the rest.
+
+    Made if it does not exist. Every process calls its methods; only the first one writes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights, frozen ones and buffers too; averaged where the run keeps an average."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What resuming needs."""
+        return self.path / "state"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def save_weights(self, module: nn.Module) -> None:
+        """Write the weights as they are now."""
+        tensors = gathered(module.state_dict())
+        if process.rank() == 0:
+            write_tensors(tensors, self.weights)
+
+    def load_weights(self, module: nn.Module) -> None:
+        """Fill a module with the trained weights.
+
+        Raises:
+            UserError: the run has none yet, or they do not fit.
+        """
+        if not self.weights.exists():
+            raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
+        try:
+            module.load_state_dict(load_file(self.weights))
+        except RuntimeError as error:
+            raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        if process.rank() == 0:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def last_step(self) -> int:
+        """The last step that ``metrics.jsonl`` tells of; zero for none."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
+        return max((int(step) for step in map(_step_of, lines) if step != float("inf")), default=0)
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Take out the lines of later steps, which will be trained again, and one that a crash cut short."""
+        if process.rank() != 0 or not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), self.metrics)
+
+    def write_unreadable(self, entries: Iterable[Unreadable]) -> None:
+        """Add the bad files that this process met to ``unreadable.csv``; all processes take their turns."""
+        from filmstrip.data.loader import write_unreadable
+
+        entries = list(entries)
+        process.in_turn(lambda: write_unreadable(self.path / "unreadable.csv", entries) if entries else None)
+
+    def write_environment(self, device: torch.device) -> None:
+        """Write what the run was made with: versions, git hash, device, processes."""
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+        environment = {
+            "filmstrip": filmstrip.__version__,
+            "git": _git_hash(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": name or device.type,
+            "processes": process.world_size(),
+        }
+        if process.rank() == 0:
+            write_json(environment, self.path / "environment.json")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+def _git_hash() -> str | None:
+    """The commit of this package's own sources; none if they do not lie in a checkout."""
+    here = Path(__file__)
+    # An installed copy can lie inside somebody else's repository, whose commit would say nothing about it.
+    tracked = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
+    head = ["git", "-C", str(here.parent), "rev-parse", "HEAD"]
+    try:
+        subprocess.run(tracked, capture_output=True, check=True, timeout=5)
+        return subprocess.run(head, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,115 @@
+"""One optimiser step: every phase in turn, each over all micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from filmstrip.dist.parallel import gradients_stay_local
+from filmstrip.dist.tensors import whole
+from filmstrip.protocols import Batch, Objective, Phase
+from filmstrip.train.readings import Readings
+
+
+class Step:
+    """Takes optimiser steps. Values of a single phase are read under their own names, otherwise ``phase/name``."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: nn.Module,
+        optimisers: Mapping[Phase, Optimizer],
+        *,
+        accelerator: Accelerator,
+        readings: Readings,
+        augment: Callable[[Batch], Batch],
+        clip_grad: float | None,
+    ) -> None:
+        self._objective = objective
+        self._model = model
+        self._optimisers = optimisers
+        self._accelerator = accelerator
+        self._readings = readings
+        self._augment = augment
+        self._clip_grad = clip_grad
+        self._accumulate = accelerator.gradient_accumulation_steps
+
+    def __call__(self, step: int, stream: Iterator[Batch]) -> int:
+        """Take step ``step``, counted from 1; returns how many clips this process read for it."""
+        micro = (self._on_device(next(stream)) for _ in range(self._accumulate))
+        if len(self._optimisers) > 1:
+            micro = list(micro)  # every phase reads them; a single phase holds one at a time
+        for phase, optimiser in self._optimisers.items():
+            with self._trained_alone(optimiser):
+                clips, names = self._collect_gradients(step, phase, micro)
+            norm = self._clip(optimiser)
+            self._readings.add(step, {self._called(phase, "grad_norm"): norm}, names)
+            self._readings.check()
+            self._update(optimiser)
+            self._objective.zero_grad(set_to_none=True)
+        return clips
+
+    def _collect_gradients(self, step: int, phase: Phase, micro: Iterator[Batch]) -> tuple[int, list[str]]:
+        """The gradient of the mean loss; returns the number and the names of the clips."""
+        clips, names = 0, []
+        for i, batch in enumerate(micro, 1):
+            with gradients_stay_local(self._model, i < self._accumulate):
+                with self._accelerator.autocast():
+                    loss = self._model(batch, phase=phase.name)
+                terms = {"loss": loss.total, **{k: v for k, v in loss.metrics.items() if k != "loss"}}
+                named = batch.get("name", ())
+                self._readings.add(step, {self._called(phase, k): v for k, v in terms.items()}, named)
+                self._accelerator.backward(loss.total)
+            clips += _batch_size(batch)
+            names += named
+        return clips, names
+
+    def _clip(self, optimiser: Optimizer) -> Tensor:
+        """Scale the gradients down to the largest norm allowed; returns their norm before."""
+        self._accelerator.unscale_gradients(optimiser)
+        params = [p for group in optimiser.param_groups for p in group["params"]]
+        norm = whole(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
+        if self._clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(params, self._clip_grad, norm)
+        return norm
+
+    def _update(self, optimiser: Optimizer) -> None:
+        if (scaler := self._accelerator.scaler) is None:
+            optimiser.step()
+        else:
+            scaler.step(optimiser)
+            scaler.update()
+
+    @contextmanager
+    def _trained_alone(self, optimiser: Optimizer) -> Iterator[None]:
+        """Inside, only what ``optimiser`` updates asks for gradients: the rest would compute them in vain."""
+        own = {id(p) for group in optimiser.param_groups for p in group["params"]}
+        others = [p for p in self._objective.parameters() if p.requires_grad and id(p) not in own]
+        for param in others:
+            param.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for param in others:
+                param.requires_grad_(True)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """The batch, augmented there. Seeds follow last: drawing from them on the host waits for nothing."""
+        augmented = self._augment({k: v if k == "seed" else self._moved(v) for k, v in batch.items()})
+        return {k: self._moved(v) for k, v in augmented.items()}
+
+    def _moved(self, value: Any) -> Any:
+        return value.to(self._accelerator.device, non_blocking=True) if torch.is_tensor(value) else value
+
+    def _called(self, phase: Phase, name: str) -> str:
+        return name if len(self._optimisers) == 1 else f"{phase.name}/{name}"
+
+
+def _batch_size(batch: Batch) -> int:
+    return next(len(value) for value in batch.values() if torch.is_tensor(value))

@@ -1,0 +1,108 @@
+"""Two gloo processes against one with the same batches. Each pair is started once, for all of its trainings."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.multiprocess
+
+WORKER = Path(__file__).parents[1] / "train" / "worker.py"
+CASES = {
+    "plain": {"objective": "Regression"},
+    "accumulated": {"objective": "Regression", "accumulate": 2},
+    "adversarial": {"objective": "Adversarial"},
+    "momentum": {"objective": "Momentum"},
+    "frozen": {"objective": "Probe"},
+    "averaged": {"objective": "Regression", "ema": 0.9, "checkpoint": True, "evaluate": True},
+}
+AVERAGED = CASES["averaged"]
+BREAKS = {"broken": {"stop_at": 5}, "interrupted": {"press_at": 2}}
+"""Ways to end the training of "averaged" early; it is then resumed."""
+
+
+def trainings(folder, shard):
+    """What each process trains, one after another."""
+    specs = [{"folder": name, **case} for name, case in CASES.items()]
+    for name, way in BREAKS.items():
+        specs += [{"folder": name, **AVERAGED, **way}, {"folder": name, **AVERAGED}]
+    return [{**spec, "folder": str(folder / spec["folder"]), "shard": shard, "save_every": 2} for spec in specs]
+
+
+def start(folder, world, shard="none"):
+    """Run all trainings in ``world`` processes; returns the folder of their results."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(world):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        env = os.environ | {key: str(value) for key, value in (names | address).items()} if world > 1 else None
+        command = [sys.executable, str(WORKER), json.dumps(trainings(folder, shard))]
+        processes.append(
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("alone"), world=1)
+
+
+@pytest.fixture(scope="module", params=["none", "fsdp"])
+def together(request, tmp_path_factory):
+    return start(tmp_path_factory.mktemp(request.param), world=2, shard=request.param)
+
+
+def trace(folder):
+    """Losses, gradient norms and evaluations, by name, in the order of their steps."""
+    found = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        for name, value in json.loads(line).items():
+            if name.endswith(("loss", "grad_norm")) or name.startswith("eval/"):
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_loss_traces_are_those_of_one_process(alone, together):
+    for name in CASES:
+        expected, got = trace(alone / name), trace(together / name)
+        assert len(expected["loss"]) == 6 and got.keys() == expected.keys()
+        for term, values in expected.items():
+            assert got[term] == pytest.approx(values, rel=1e-4, abs=1e-6), (name, term)
+
+
+def test_the_weights_are_those_of_one_process(alone, together):
+    for name in CASES:
+        expected = load_file(alone / name / "weights.safetensors")
+        got = load_file(together / name / "weights.safetensors")
+        assert expected.keys() == got.keys()
+        for key, tensor in expected.items():
+            assert got[key].flatten().tolist() == pytest.approx(tensor.flatten().tolist(), rel=1e-2, abs=1e-4), key
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_resuming_is_exact(together, name):
+    assert trace(together / "averaged") == trace(together / name)
+    expected, got = (load_file(together / which / "weights.safetensors") for which in ("averaged", name))
+    assert all(tensor.equal(got[key]) for key, tensor in expected.items())
+
+
+def test_one_process_goes_on_from_what_two_began(alone, together, tmp_path):
+    """States hold whole tensors: whoever reads them may be split otherwise."""
+    for origin in (alone, together):
+        shutil.copytree(origin / "averaged", tmp_path / origin.name)
+    specs = [{**AVERAGED, "folder": str(tmp_path / origin.name), "steps": 8} for origin in (alone, together)]
+    subprocess.run([sys.executable, str(WORKER), json.dumps(specs)], check=True, timeout=100, capture_output=True)
+    expected, got = (trace(tmp_path / origin.name)["loss"] for origin in (alone, together))
+    assert len(expected) == 8 and got == pytest.approx(expected, rel=1e-3)

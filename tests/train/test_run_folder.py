@@ -1,0 +1,97 @@
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import torch
+from rich.console import Console
+from toys import Regression, Stream, differing, train
+
+from filmstrip.data.dataset import Unreadable
+from filmstrip.train import run_folder
+from filmstrip.train.config import Loop, Optim
+from filmstrip.train.loop import fit
+from filmstrip.train.progress import ProgressBar
+from filmstrip.train.run_folder import RunFolder
+
+VALUES = {"loss": 0.25, "clips_per_second": 80.0}
+
+
+def test_the_environment_is_described(tmp_path):
+    train(tmp_path, steps=1)
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__ and environment["processes"] == 1
+    assert environment["git"] is None or re.fullmatch("[0-9a-f]{40}", environment["git"])
+
+
+def test_a_repository_that_only_surrounds_the_package_is_not_its_commit(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    installed = tmp_path / "site-packages" / "run_folder.py"
+    installed.parent.mkdir()
+    shutil.copy(run_folder.__file__, installed)
+    monkeypatch.setattr(run_folder, "__file__", str(installed))
+    RunFolder(tmp_path / "run").write_environment(torch.device("cpu"))
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
+
+
+def test_bad_files_are_listed(tmp_path):
+    stream = Stream()
+    stream.unreadable = [Unreadable("a.mp4", "cut off", used=True), Unreadable("b.mp4", "empty", used=False)]
+    fit(Regression(), stream, optim=Optim(), loop=Loop(steps=1), folder=RunFolder(tmp_path))
+    with (tmp_path / "unreadable.csv").open(newline="") as file:
+        assert [(row["name"], row["reason"]) for row in csv.DictReader(file)] == [
+            ("a.mp4", "cut off"),
+            ("b.mp4", "empty"),
+        ]
+
+
+def test_weights_are_replaced_at_once(tmp_path, monkeypatch):
+    folder, first = RunFolder(tmp_path), Regression()
+    folder.save_weights(first)
+
+    def fails(tensors, path):
+        path.write_bytes(b"half a fi")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("filmstrip.train.files.save_file", fails)
+    try:
+        folder.save_weights(Regression())
+    except OSError:
+        pass
+    else:
+        raise AssertionError("the disk was not full")
+    fresh = Regression()
+    folder.load_weights(fresh)
+    assert differing(fresh.state_dict(), first.state_dict()) == []
+
+
+def shown(terminal, start=0):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with ProgressBar(start, 100, console) as bar:
+        for step in range(start + 10, 101, 10):
+            bar.advance(step)
+            bar.report(step, VALUES, seconds=(step - start) * 1.0)
+        bar.say("[step] 100  eval/top1 0.5")
+    return console.file.getvalue()
+
+
+def test_elsewhere_than_on_a_terminal_there_are_plain_lines():
+    lines = shown(terminal=False).splitlines()
+    assert lines == [
+        "step 10/100  loss 0.25  80 clips/s  1:30 left",
+        "step 100/100  loss 0.25  80 clips/s  0:00 left",
+        "[step] 100  eval/top1 0.5",
+    ]
+
+
+def test_time_left_counts_only_this_sessions_steps():
+    assert shown(terminal=False, start=40).splitlines()[0].endswith("0:50 left")
+
+
+def test_on_a_terminal_there_is_a_bar():
+    text = shown(terminal=True)
+    assert "100/100" in text and "loss 0.25  80 clips/s  0:00 left" in text and "\x1b[" in text
