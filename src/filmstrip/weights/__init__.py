@@ -1,0 +1,1 @@
+"""One key map per external checkpoint format."""

@@ -1,0 +1,133 @@
+"""Encoders from the Hugging Face Hub, or a local folder in its layout. Safetensors only: nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from filmstrip.data.config import Clip
+from filmstrip.errors import UserError
+from filmstrip.models.vit import ViT
+from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.weights.keymap import Weights
+from filmstrip.weights.videomae import ENCODER, from_transformers
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_STRIDE = 4  # frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with it
+
+
+def load_hub(source: str) -> tuple[ViT, Clip]:
+    """The encoder at ``hf:OWNER/NAME`` or in a local folder of that layout, and how its clips are cut.
+
+    The normalisation of pixels is inside the encoder.
+
+    Raises:
+        UserError: there is no such model, it is not a VideoMAE, it has no safetensors, or they do not fit.
+    """
+    folder = _folder(source)
+    config = _json(folder / "config.json", source)
+    if config.get("model_type") != "videomae":
+        raise UserError(
+            f"{source} is a {config.get('model_type', 'model of unknown type')}; the encoders that can be loaded "
+            "from the Hub's layout are: videomae"
+        )
+    weights = _encoder_weights(_weights(folder, source))
+    encoder = _build(config, _preprocessing(folder), final_norm="norm.weight" in weights)
+    try:
+        missing, unknown = encoder.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"the weights of {source} do not fit its config.json: {error}") from None
+    missing = [name for name in missing if name not in ("embed.normalise.mean", "embed.normalise.std")]
+    if missing or unknown:
+        raise UserError(f"{source} lacks weights that its config.json asks for: {', '.join(missing[:5])}")
+    clip = Clip(num_frames=encoder.grid.t * encoder.patch_size[0], stride=_STRIDE, size=config.get("image_size", 224))
+    return encoder.eval(), clip
+
+
+def _encoder_weights(theirs: Weights) -> Weights:
+    """The encoder's part of a file that may hold an encoder, a pretraining model or a classifier."""
+    prefix = "videomae."
+    if any(name.startswith(prefix) for name in theirs):
+        theirs = {name.removeprefix(prefix): t for name, t in theirs.items() if name.startswith(prefix)}
+    return from_transformers(theirs, ENCODER)
+
+
+def _build(config: dict[str, Any], preprocessing: dict[str, Any], *, final_norm: bool) -> ViT:
+    patch = config.get("patch_size", 16)
+    width = config.get("hidden_size", 768)
+    return ViT(
+        width=width,
+        depth=config.get("num_hidden_layers", 12),
+        num_heads=config.get("num_attention_heads", 12),
+        num_frames=config.get("num_frames", 16),
+        size=config.get("image_size", 224),
+        patch_size=(config.get("tubelet_size", 2), patch, patch),
+        mlp_ratio=config.get("intermediate_size", 4 * width) / width,
+        final_norm=final_norm,
+        norm_eps=config.get("layer_norm_eps", 1e-12),
+        mean=preprocessing.get("image_mean", IMAGENET_MEAN),
+        std=preprocessing.get("image_std", IMAGENET_STD),
+    )
+
+
+def _folder(source: str) -> Path:
+    """The files of a model on this disk, fetched and cached when they come from the Hub."""
+    if not source.startswith("hf:"):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise UserError(f"{source} is not a folder; write hf:OWNER/NAME for a model on the Hugging Face Hub")
+        return folder
+    name = source.removeprefix("hf:")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except RepositoryNotFoundError:
+        raise UserError(f"the Hugging Face Hub has no model {name!r}, or it is private") from None
+    except HFValidationError:
+        raise UserError(f"{name!r} is not the name of a model: write hf:OWNER/NAME") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{name} could not be fetched from the Hugging Face Hub, and is not cached: {error}"
+        ) from None
+
+
+def _weights(folder: Path, source: str) -> Weights:
+    """All tensors of a model, whether in one file or in shards."""
+    if (folder / _WEIGHTS).exists():
+        shards = {_WEIGHTS}
+    elif (folder / _INDEX).exists():
+        shards = set(_json(folder / _INDEX, source)["weight_map"].values())
+    else:
+        pickled = sorted(p.name for p in folder.glob("*.bin"))
+        reason = f"only {', '.join(pickled)}, which is pickled and can run code" if pickled else "no weights"
+        raise UserError(
+            f"{source} holds {reason}: {_WEIGHTS} is needed (transformers writes it with save_pretrained)"
+        )
+    weights: Weights = {}
+    for shard in sorted(shards):
+        if Path(shard).name != shard or not (folder / shard).exists():
+            raise UserError(f"{source} names {shard} in {_INDEX}, but that file is not there")
+        try:
+            weights |= load_file(folder / shard)
+        except SafetensorError as error:
+            raise UserError(f"{folder / shard} is damaged: {error}") from None
+    return weights
+
+
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    path = folder / "preprocessor_config.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{source} is not a model in the Hub's layout: it has no {path.name}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None

@@ -1,0 +1,126 @@
+"""VideoMAE checkpoints in the layout of ``transformers``: encoder, pretraining model, classifier; both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from filmstrip.nn.patches import conv_to_linear, linear_to_conv
+from filmstrip.weights.keymap import KeyMap, Weights
+
+_CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
+
+_BLOCK = (
+    ("attention.attention.q_bias", "attention.q_bias"),
+    ("attention.attention.v_bias", "attention.v_bias"),
+    ("attention.attention.qkv.weight", "attention.qkv.weight"),
+    ("attention.output.dense.weight", "attention.out.weight"),
+    ("attention.output.dense.bias", "attention.out.bias"),
+    ("layernorm_before.weight", "norm1.weight"),
+    ("layernorm_before.bias", "norm1.bias"),
+    ("layernorm_after.weight", "norm2.weight"),
+    ("layernorm_after.bias", "norm2.bias"),
+    ("intermediate.dense.weight", "mlp.fc1.weight"),
+    ("intermediate.dense.bias", "mlp.fc1.bias"),
+    ("output.dense.weight", "mlp.fc2.weight"),
+    ("output.dense.bias", "mlp.fc2.bias"),
+)
+
+
+def _blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{theirs}.{{i}}.{a}", f"{ours}.{{i}}.{b}") for a, b in _BLOCK)
+
+
+ENCODER = KeyMap(
+    (
+        (_CONV, _LINEAR),
+        ("embeddings.patch_embeddings.projection.bias", "embed.proj.bias"),
+        *_blocks("encoder.layer", "blocks"),
+        ("layernorm.weight", "norm.weight"),
+        ("layernorm.bias", "norm.bias"),
+    )
+)
+"""``VideoMAEModel``, once its queries, keys and values are fused, to :class:`~filmstrip.models.vit.ViT`."""
+
+_INNER = tuple((f"videomae.{a}", f"encoder.{b}") for a, b in ENCODER.pairs)
+
+PRETRAINING = KeyMap(
+    (
+        *_INNER,
+        ("encoder_to_decoder.weight", "decoder.project.weight"),
+        ("mask_token", "decoder.mask_token"),
+        *_blocks("decoder.decoder_layers", "decoder.blocks"),
+        ("decoder.norm.weight", "decoder.norm.weight"),
+        ("decoder.norm.bias", "decoder.norm.bias"),
+        ("decoder.head.weight", "decoder.head.weight"),
+        ("decoder.head.bias", "decoder.head.bias"),
+    )
+)
+"""``VideoMAEForPreTraining`` to :class:`~filmstrip.systems.pretraining.videomae.VideoMAE`."""
+
+CLASSIFIER = KeyMap(
+    (
+        *_INNER,
+        ("fc_norm.weight", "norm.weight"),
+        ("fc_norm.bias", "norm.bias"),
+        ("classifier.weight", "head.weight"),
+        ("classifier.bias", "head.bias"),
+    )
+)
+"""``VideoMAEForVideoClassification`` to :class:`~filmstrip.objectives.classification.Classification`."""
+
+
+def from_transformers(theirs: Mapping[str, Tensor], keys: KeyMap) -> Weights:
+    """Our weights from theirs: names, fused queries, keys and values, and the patch convolution as a linear map."""
+    ours = keys.ours(_fuse(theirs))
+    for name in ours:
+        if name.endswith(_LINEAR):
+            ours[name] = conv_to_linear(ours[name])
+        elif name.endswith("mask_token"):
+            ours[name] = ours[name].flatten()
+    return ours
+
+
+def to_transformers(ours: Mapping[str, Tensor], keys: KeyMap, patch_size: tuple[int, int, int]) -> Weights:
+    """Their weights from ours, as ``save_pretrained`` of ``transformers`` names them."""
+    theirs = keys.theirs(ours)
+    for name in theirs:
+        if name.endswith(_CONV):
+            theirs[name] = linear_to_conv(theirs[name], patch_size)
+        elif name.endswith("mask_token"):
+            theirs[name] = theirs[name].view(1, 1, -1)
+    return _unfuse(theirs)
+
+
+def _fuse(theirs: Mapping[str, Tensor]) -> Weights:
+    """One ``qkv`` weight for each attention.
+
+    The two biases have had two spellings in published files: ``q_bias`` beside the layer, and ``query.bias`` in it.
+    """
+    fused = {}
+    for name, tensor in theirs.items():
+        stem, _, part = name.partition(".attention.attention.")
+        prefix = f"{stem}.attention.attention."
+        if part == "query.weight":
+            parts = [theirs[f"{prefix}{part}.weight"] for part in ("query", "key", "value")]
+            fused[f"{prefix}qkv.weight"] = torch.cat(parts)
+        elif part in ("query.bias", "value.bias"):
+            fused[f"{prefix}{part[0]}_bias"] = tensor
+        elif part not in ("key.weight", "value.weight"):
+            fused[name] = tensor
+    return fused
+
+
+def _unfuse(fused: Mapping[str, Tensor]) -> Weights:
+    theirs = {}
+    for name, tensor in fused.items():
+        if name.endswith("qkv.weight"):
+            for part, weight in zip(("query", "key", "value"), tensor.chunk(3)):
+                theirs[name.replace("qkv", part)] = weight.contiguous()
+        elif name.endswith(("q_bias", "v_bias")):
+            theirs[name.replace("q_bias", "query.bias").replace("v_bias", "value.bias")] = tensor
+        else:
+            theirs[name] = tensor
+    return theirs

@@ -1,0 +1,70 @@
+"""VQ-GAN and VAE against ``diffusers``, through the key map, both ways."""
+
+import pytest
+import torch
+
+from filmstrip.objectives.codebook import Codebook
+from filmstrip.protocols import Tokens
+from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
+from filmstrip.systems.tokenizers.vqgan import VQGANConfig
+from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
+
+diffusers = pytest.importorskip("diffusers")
+
+SHARED = dict(
+    block_out_channels=(16, 32, 32),
+    layers_per_block=1,
+    norm_num_groups=8,
+    down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+    up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"),
+)
+# Their per-level attention takes its heads from attention_head_dim, of which VQModel has no argument: leave it out.
+PLAIN = SHARED | dict(down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3)
+SIZES = dict(widths=(16, 32, 32), depth=1, groups=8)
+
+
+def randomise(model):
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def load(objective, theirs):
+    weights = from_diffusers(theirs.state_dict(), objective.state_dict())
+    missing, unknown = objective.load_state_dict(weights, strict=False)
+    assert not unknown and not [name for name in missing if name.startswith(("autoencoder.", "bottleneck."))]
+    back = to_diffusers(objective.state_dict())
+    assert back.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
+    return objective.eval()
+
+
+@pytest.fixture
+def frames():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_vae(frames, assert_close):
+    theirs = randomise(diffusers.AutoencoderKL(latent_channels=4, **SHARED))
+    ours = load(VAEKLConfig(latent_dim=4, attention_levels=(2,), **SIZES).build(), theirs)
+    tokens = ours.encode(frames[:, None])
+    latents = theirs.encode(frames * 2 - 1).latent_dist.mode()
+    assert_close(tokens.latents, latents.flatten(2).mT)
+    assert_close(
+        ours.autoencoder.decode(latents.movedim(1, -1)[:, None])[:, 0], theirs.decode(latents).sample / 2 + 0.5
+    )
+
+
+@torch.no_grad()
+def test_vqgan(frames, assert_close):
+    theirs = randomise(diffusers.VQModel(latent_channels=8, num_vq_embeddings=16, **PLAIN))
+    ours = load(VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), **SIZES).build(), theirs)
+    latents = theirs.encode(frames * 2 - 1).latents
+    _, _, (_, _, ids) = theirs.quantize(latents)
+    tokens = ours.encode(frames[:, None])
+    assert torch.equal(tokens.ids.flatten(), ids)
+    assert len(ids.unique()) > 1
+    rebuilt = theirs.decode(latents).sample / 2 + 0.5
+    assert_close(ours.decode(Tokens(tokens.grid, ids=tokens.ids))[:, 0], rebuilt.clamp(0, 1))

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from filmstrip.models.vit import ViT
+from filmstrip.objectives.classification import Classification
+from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_cubes
+from filmstrip.weights.videomae import CLASSIFIER, ENCODER, PRETRAINING, from_transformers, to_transformers
+
+PATCH = (2, 8, 8)
+NETWORK = dict(width=48, depth=3, num_heads=4, num_frames=4, size=32, patch_size=PATCH)
+# transformers pads layer norms by 1e-12, the published code by 1e-6; ours follows the latter unless told.
+EPS = 1e-12
+
+
+def encoder(final_norm):
+    return ViT(**NETWORK, mlp_ratio=2.0, final_norm=final_norm, norm_eps=EPS)
+
+
+def pretraining():
+    config = VideoMAEConfig(**NETWORK, decoder_width=24, decoder_depth=2, decoder_num_heads=2, mask_ratio=0.75)
+    objective = config.build()
+    for module in objective.modules():
+        if isinstance(module, torch.nn.LayerNorm) and module is not objective.decoder.norm:
+            module.eps = EPS
+    return objective
+
+
+def load(module, weights):
+    """Load into ours; only the pixel statistics, which the other library keeps elsewhere, may be missing."""
+    missing, unexpected = module.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all("normalise" in name for name in missing), missing
+    return module.eval()
+
+
+def boolean(hidden, places):
+    return torch.zeros(len(hidden), places, dtype=torch.bool).scatter_(1, hidden, True)
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_encoder_tokens_agree(reference, video, pixels, assert_close, final_norm):
+    theirs = reference("VideoMAEModel", use_mean_pooling=not final_norm)
+    ours = load(encoder(final_norm), from_transformers(theirs.state_dict(), ENCODER))
+    with torch.no_grad():
+        assert_close(ours(video).tokens, theirs(pixels).last_hidden_state)
+
+
+@pytest.mark.parametrize("masking", ["tube", "random"])
+def test_pretraining_logits_loss_and_gradients_agree(reference, video, pixels, assert_close, masking):
+    # The published pretraining models end their encoder in a norm.
+    theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
+    ours = load(pretraining(), from_transformers(theirs.state_dict(), PRETRAINING))
+    visible, hidden = choose_cubes(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75)
+    output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
+    assert_close(ours.predict(video, visible, hidden), output.logits)
+    loss = ours.loss(video, visible, hidden)
+    assert_close(loss, output.loss)
+    loss.backward()
+    output.loss.backward()
+    ours_grad = ours.encoder.blocks[0].mlp.fc1.weight.grad
+    assert_close(ours_grad, theirs.videomae.encoder.layer[0].intermediate.dense.weight.grad, tolerance=1e-4)
+
+
+def test_classification_logits_agree(reference, video, pixels, assert_close):
+    theirs = reference("VideoMAEForVideoClassification", num_labels=7)
+    ours = load(Classification(encoder(False), 7, norm=True), from_transformers(theirs.state_dict(), CLASSIFIER))
+    with torch.no_grad():
+        assert_close(ours.classify(video), theirs(pixels).logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "changes"),
+    [
+        ("VideoMAEModel", ENCODER, {}),
+        ("VideoMAEForPreTraining", PRETRAINING, {"use_mean_pooling": False}),
+        ("VideoMAEForVideoClassification", CLASSIFIER, {}),
+    ],
+)
+def test_weights_survive_the_way_there_and_back(reference, name, keys, changes):
+    theirs = reference(name, **changes).state_dict()
+    back = to_transformers(from_transformers(theirs, keys), keys, PATCH)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+
+
+def test_ours_runs_in_theirs(reference, video, pixels, assert_close):
+    torch.manual_seed(5)
+    ours = Classification(encoder(False), 7, norm=True).eval()
+    theirs = reference("VideoMAEForVideoClassification", num_labels=7)
+    theirs.load_state_dict(to_transformers(ours.state_dict(), CLASSIFIER, PATCH))
+    with torch.no_grad():
+        assert_close(ours.classify(video), theirs(pixels).logits)
+
+
+def test_our_pretraining_runs_in_theirs(reference, video, pixels, assert_close):
+    torch.manual_seed(6)
+    ours = pretraining().eval()
+    theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
+    theirs.load_state_dict(to_transformers(ours.state_dict(), PRETRAINING, PATCH))
+    visible, hidden = choose_cubes(torch.tensor([1, 2]), ours.encoder.grid, "tube", 0.75)
+    with torch.no_grad():
+        output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
+        assert_close(ours.loss(video, visible, hidden), output.loss)
+        assert_close(ours.predict(video, visible, hidden), output.logits)
+
+
+def test_older_spelling_of_the_biases_loads(reference):
+    theirs = reference("VideoMAEModel").state_dict()
+    older = {name.replace("query.bias", "q_bias").replace("value.bias", "v_bias"): t for name, t in theirs.items()}
+    assert older.keys() != theirs.keys()
+    ours, again = from_transformers(theirs, ENCODER), from_transformers(older, ENCODER)
+    assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
