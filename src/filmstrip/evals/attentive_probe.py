@@ -1,0 +1,101 @@
+"""Attentive probe: a learned query attends to the frozen tokens (V-JEPA, Bardes et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.nn.attention import Attention
+from filmstrip.nn.mlp import MLP
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentiveProbe(Evaluation):
+    """Top-1 of one cross-attention block with a learned query and a linear layer, trained on each layer's tokens.
+
+    The recipe is the same for every layer and model: AdamW, cosine from ``lr``, ``epochs`` passes over the features.
+    """
+
+    epochs: int = 20
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    batch_size: int = 16
+    cache: Path | None = None
+    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+    seed: int = 0
+    """Decides the probe's initial weights and the order of the videos."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``attentive/layer_I/top1``, then the best of them and its layer."""
+        train, test = train_and_test(subject, tokens=True, batch_size=self.batch_size, cache=self.cache)
+        num_classes = len(subject.source.classes)
+        yield from by_layer(
+            "attentive",
+            (
+                self.top1(x, train.labels, y, test.labels, num_classes, subject.device)
+                for x, y in zip(train.layers, test.layers)
+            ),
+        )
+
+    def top1(
+        self,
+        train: Tensor,
+        train_labels: Tensor,
+        test: Tensor,
+        test_labels: Tensor,
+        num_classes: int,
+        device: torch.device,
+    ) -> float:
+        """Accuracy on the tokens ``test`` (``M T D``) of a probe trained on the tokens ``train`` (``N T D``)."""
+        probe = self.fit(train, train_labels, num_classes, device)
+        with torch.inference_mode():
+            predicted = torch.cat([probe(x.to(device)).argmax(dim=1).cpu() for x in test.split(self.batch_size)])
+        return (predicted == test_labels).float().mean().item()
+
+    def fit(self, tokens: Tensor, labels: Tensor, num_classes: int, device: torch.device) -> AttentivePooling:
+        """A probe trained on ``N T D`` tokens; leaves the global random state as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            probe = AttentivePooling(tokens.shape[2], num_classes).to(device)
+        order = torch.Generator().manual_seed(self.seed)
+        optimiser = torch.optim.AdamW(probe.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        steps = self.epochs * -(-len(tokens) // self.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        with torch.inference_mode(False), torch.enable_grad():
+            for _ in range(self.epochs):
+                for rows in torch.randperm(len(tokens), generator=order).split(self.batch_size):
+                    loss = cross_entropy(probe(tokens[rows].to(device)), labels[rows].to(device))
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                    schedule.step()
+        return probe.eval()
+
+
+class AttentivePooling(nn.Module):
+    """Class logits ``B K`` of ``B T D`` tokens: a learned query, cross-attention, a feed-forward, a linear layer."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        num_heads = max(1, width // 64)
+        self.query = nn.Parameter(torch.empty(1, width).normal_(std=0.02))
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, head_dim=width // num_heads, context_width=width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool the tokens and classify."""
+        query = repeat(self.query, "one d -> b one d", b=len(tokens))
+        pooled = query + self.attention(query, context=self.norm1(tokens))
+        pooled = pooled + self.mlp(self.norm2(pooled))
+        return self.head(pooled[:, 0])

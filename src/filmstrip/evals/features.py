@@ -1,0 +1,150 @@
+"""Features of a frozen encoder, at every layer, for the probes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from filmstrip.config import to_json
+from filmstrip.data.features import FeatureSource, FeatureWriter
+from filmstrip.data.loader import eval_batches
+from filmstrip.errors import UserError
+from filmstrip.evals import Subject
+from filmstrip.evals.inference import encoder_of, inference
+from filmstrip.protocols import Features, Grid
+
+MAX_BYTES = 16 * 2**30
+"""Features of one split are kept in memory; more than this is refused before it fills the machine."""
+
+
+@dataclass(frozen=True)
+class LayerFeatures:
+    """What a frozen encoder sees in the readable, labelled videos of a split."""
+
+    layers: tuple[Tensor, ...]
+    """For each layer ``N D`` (pooled), or ``N M D`` (tokens), on the CPU."""
+    labels: Tensor
+    """``N`` int64."""
+
+
+def layer_tokens(features: Features) -> tuple[Tensor, ...]:
+    """Every layer's tokens; of an encoder that offers no layers, its output alone."""
+    return features.layers or (features.tokens,)
+
+
+def train_and_test(
+    subject: Subject, *, tokens: bool = False, num_clips: int = 1, batch_size: int = 16, cache: Path | None = None
+) -> tuple[LayerFeatures, LayerFeatures]:
+    """The features of the training and the evaluation split; see :func:`extract`.
+
+    With a ``cache`` folder they are kept there, and taken from there as long as weights, data and clips are the same.
+    """
+    found = []
+    for split in (subject.data.train_split, subject.data.eval_split):
+        key = (fingerprint(encoder_of(subject.objective)), to_json(subject.data), split, tokens, num_clips)
+        folder = None if cache is None else cache / hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
+        if folder is not None and folder.exists():
+            found.append(_restore(folder, tokens))
+            continue
+        found.append(extract(subject, split, tokens=tokens, num_clips=num_clips, batch_size=batch_size))
+        if folder is not None:
+            _keep(found[-1], folder, {"encoder": key[0], "split": split})
+    return found[0], found[1]
+
+
+def extract(
+    subject: Subject, split: str, *, tokens: bool = False, num_clips: int = 1, batch_size: int = 16
+) -> LayerFeatures:
+    """Encode a split once: the mean over tokens and clips, or with ``tokens`` all tokens of one clip.
+
+    Raises:
+        UserError: the objective has no encoder, the features do not fit into memory, or no video of the split is
+            both labelled and readable.
+    """
+    encoder = encoder_of(subject.objective)
+    if tokens and num_clips != 1:
+        raise ValueError(f"token features are of one clip, got num_clips={num_clips}")
+    samples = subject.source.split(split)
+    sums: list[Tensor] = []
+    views = torch.zeros(len(samples))
+    batches = eval_batches(subject.source, subject.data, split, num_clips=num_clips, batch_size=batch_size)
+    with inference(subject.objective):
+        for batch in batches:
+            video = batch["video"].to(subject.device, non_blocking=True)
+            found = [
+                layer.float() if tokens else layer.float().mean(dim=1)
+                for layer in layer_tokens(encoder(video, layers=True))
+            ]
+            if not sums:
+                _check_memory(found, len(samples))
+                sums = [torch.zeros(len(samples), *layer.shape[1:]) for layer in found]
+            for total, layer in zip(sums, found):
+                total.index_add_(0, batch["index"], layer.cpu())
+            views.index_add_(0, batch["index"], torch.ones(len(batch["index"])))
+    kept = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
+    if not kept:
+        raise UserError(f"no video of the split {split!r} is both labelled and readable: nothing to probe with")
+    # Indexing outside inference mode copies into ordinary tensors, which probes can train on.
+    layers = tuple(total[kept] / views[kept].view(-1, *[1] * (total.ndim - 1)) for total in sums)
+    if not all(layer.isfinite().all() for layer in layers):
+        raise UserError("the encoder's features are not finite: its training diverged")
+    return LayerFeatures(layers, torch.tensor([samples[i].label for i in kept]))
+
+
+def fingerprint(module: nn.Module, *, without: Sequence[str] = ()) -> str:
+    """A short name for a module's weights: other weights have another one. Submodules can be left ``without``."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(module.state_dict().items()):
+        if name.partition(".")[0] in without:
+            continue
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def by_layer(protocol: str, top1: Iterable[float]) -> Iterator[tuple[str, float]]:
+    """Stream a probe's accuracy at each layer, then the best one and where it was.
+
+    The best layer is chosen on the evaluated split, as the literature reports it.
+    """
+    scores = []
+    for layer, score in enumerate(top1):
+        scores.append(score)
+        yield f"{protocol}/layer_{layer}/top1", score
+    yield f"{protocol}/best_top1", max(scores)
+    yield f"{protocol}/best_layer", float(scores.index(max(scores)))
+
+
+def _check_memory(layers: list[Tensor], num_samples: int) -> None:
+    needed = num_samples * sum(layer[0].numel() for layer in layers) * 4
+    if needed > MAX_BYTES:
+        raise UserError(
+            f"the features of {num_samples} videos take {needed / 2**30:.0f} GiB, the limit is "
+            f"{MAX_BYTES / 2**30:.0f}: use a probe on pooled features (linear_probe, knn), or fewer videos"
+        )
+
+
+def _keep(features: LayerFeatures, folder: Path, about: dict[str, str]) -> None:
+    """Write features to a folder that appears only when it is complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for number, layer in enumerate(features.layers):
+        clips = layer if layer.ndim == 3 else layer[:, None]
+        with FeatureWriter(partial / f"layer_{number:03d}", about=about) as writer:
+            for row, (clip, label) in enumerate(zip(clips, features.labels.tolist())):
+                writer.add(str(row), clip[None], grid=Grid(len(clip), 1, 1), label=label)
+    partial.rename(folder)
+
+
+def _restore(folder: Path, tokens: bool) -> LayerFeatures:
+    sources = [FeatureSource(layer) for layer in sorted(folder.iterdir())]
+    layers = [source.read(range(len(source))) for source in sources]
+    return LayerFeatures(
+        tuple(x if tokens else x[:, 0] for x in layers), torch.tensor([row.label for row in sources[0].rows])
+    )

@@ -1,0 +1,81 @@
+"""How like two videos are, frame by frame: PSNR, SSIM and LPIPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from filmstrip.errors import UserError
+from filmstrip.protocols import as_float
+from filmstrip.weights.lpips import load_perceptual
+
+EQUAL_PSNR = 100.0
+"""Decibels that are given to equal frames, so that means stay finite."""
+_SSIM_WINDOW, _LPIPS_SIZE = 11, 16
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of frames ``... C H W`` in 0..1, ``...`` decibels, :data:`EQUAL_PSNR` at most."""
+    error = (a.double() - b.double()).square().mean(dim=(-3, -2, -1))
+    return -10 * error.clamp_min(10 ** (-EQUAL_PSNR / 10)).log10()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of frames ``N C H W`` in 0..1 (Wang et al. 2004): ``N`` in float64, 1 for equal frames.
+
+    The mean over colours and over places where a Gaussian window of 11 x 11, deviation 1.5, lies within the frame.
+    """
+    border = _SSIM_WINDOW // 2
+    # Variances are differences of squares that all but cancel in flat frames: in float32 equal frames come out at 0.9998.
+    a, b = a.double(), b.double()
+    # torchmetrics' own mean counts the border too, over frames that it mirrors there: the definition does not.
+    _, places = structural_similarity_index_measure(
+        a, b, sigma=1.5, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
+    )
+    return places[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+class FrameMetrics:
+    """PSNR, SSIM and the perceptual distance of videos, by the names in ``names``, the higher the better or not.
+
+    The perceptual distance is LPIPS on VGG-16 with its published weights (``files``), else a stand-in of ours with
+    random features, which is named ``random_features``.
+    """
+
+    def __init__(self, files: tuple[Path, ...] = (), *, device: torch.device, frames_at_once: int = 64) -> None:
+        self._perceptual = load_perceptual(files).to(device).eval()
+        self._at_once = frames_at_once
+        self.higher_is_better = {"psnr": True, "ssim": True, self._perceptual.name: False}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is measured."""
+        return tuple(self.higher_is_better)
+
+    @torch.no_grad()
+    def __call__(self, video: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Each metric of ``B T C H W`` videos, uint8 or 0..1: ``B T``, float64 on the CPU.
+
+        Raises:
+            ValueError: the videos differ in shape.
+            UserError: frames are smaller than SSIM's window, or LPIPS's weights are not there.
+        """
+        if video.shape != truth.shape:
+            raise ValueError(f"videos of {tuple(video.shape)} and {tuple(truth.shape)} cannot be compared")
+        if min(video.shape[-2:]) < max(_SSIM_WINDOW, _LPIPS_SIZE):
+            raise UserError(
+                f"frames of {video.shape[-2]} x {video.shape[-1]} pixels are too small to compare: "
+                f"SSIM needs {_SSIM_WINDOW}, LPIPS {_LPIPS_SIZE}"
+            )
+        pairs = zip(*(rearrange(v, "b t c h w -> (b t) c h w").split(self._at_once) for v in (video, truth)))
+        parts = [self._frames(as_float(a), as_float(b)) for a, b in pairs]
+        shape = video.shape[:2]
+        return {name: torch.cat([part[name] for part in parts]).unflatten(0, shape) for name in self.names}
+
+    def _frames(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        values = (psnr(a, b), ssim(a, b), self._perceptual(a, b))
+        return {name: value.double().cpu() for name, value in zip(self.names, values)}

@@ -1,0 +1,90 @@
+"""How like real video a generator's samples are, as a set: FVD, and the inception score of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from filmstrip.data.levels import to_levels
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.clips import first_clips
+from filmstrip.evals.inference import inference
+from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, inception_score
+from filmstrip.nn.sampling import Sampling
+from filmstrip.protocols import Condition, Generator
+
+
+def generator_of(subject: Subject) -> Generator:
+    """The generator that a protocol looks at.
+
+    Raises:
+        UserError: the objective is none.
+    """
+    if not isinstance(subject.objective, Generator):
+        raise UserError(f"{type(subject.objective).__name__} is no generator: it has no samples to look at")
+    return subject.objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation(Evaluation):
+    """FVD of samples against real clips, and the inception score where the feature network classifies."""
+
+    num_samples: int = 2048
+    """Samples, and the most real clips they are compared with (the first of the split)."""
+    by_class: bool = False
+    """Ask for classes, as often as the real clips have them."""
+    num_frames: int | None = None
+    """Of samples and real clips; by default the data's."""
+    batch_size: int = 16
+    split: str | None = None
+    """Of the real clips; by default the data's ``eval_split``. Published FVDs often take the training split."""
+    features: FeatureNetwork = field(default_factory=FeatureNetwork)
+    sampling: Sampling | None = None
+    """By default the method's own; on the command line ``sampling:sampling --sampling.top-k 100``."""
+    splits: int = 10
+    """Of the inception score."""
+    seed: int = 0
+    """Sample ``i`` draws from ``seed + i``."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``fvd``, its bias and what is left, then ``inception_score``; names say how they were measured.
+
+        Raises:
+            UserError: the objective is no generator, or real clips or their classes are missing.
+        """
+        generator = generator_of(subject)
+        distance = VideoDistance(self.features.build(subject.device))
+        labels: list[Tensor] = []
+        num_frames = self.num_frames or subject.data.clip.num_frames
+        clips = first_clips(
+            subject, self.split, most=self.num_samples, num_frames=num_frames, batch_size=self.batch_size
+        )
+        for batch in clips:
+            if self.by_class and "label" not in batch:
+                raise UserError("samples by class need videos with labels, and some of these have none")
+            labels.append(batch["label"] if self.by_class else torch.empty(0))
+            distance.update(real=batch["video"])
+        classes = torch.cat(labels)
+        for first in range(0, self.num_samples, self.batch_size):
+            count = min(self.batch_size, self.num_samples - first)
+            chosen = torch.arange(first, first + count, device=classes.device)
+            condition = Condition(
+                batch_size=count,
+                num_frames=num_frames,
+                label=classes[chosen % len(classes)] if self.by_class else None,
+            )
+            with inference(subject.objective):
+                made = generator.sample(condition, seed=self.seed + first, sampling=self.sampling)
+            distance.update(made=to_levels(made))
+        yield from distance.values("fvd")
+        if distance.made_logits:
+            logits = torch.cat(distance.made_logits)
+            splits = min(self.splits, len(logits))
+            mean, deviation = inception_score(logits, splits)
+            label = f"{distance.label}/n{len(logits)}x{splits}"
+            yield f"inception_score/{label}", mean
+            yield f"inception_score_deviation/{label}", deviation

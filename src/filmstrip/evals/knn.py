@@ -1,0 +1,60 @@
+"""k-nearest-neighbour probe: no training at all, so it shows how the features lie (Wu et al. 2018, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.features import by_layer, train_and_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNN(Evaluation):
+    """Top-1 of a vote of the ``k`` most similar training videos, weighted by ``exp(cosine / temperature)``."""
+
+    k: int = 20
+    temperature: float = 0.07
+    num_clips: int = 1
+    """Clips of each video whose features are averaged."""
+    batch_size: int = 16
+    cache: Path | None = None
+    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``knn/layer_I/top1``, then the best of them and its layer."""
+        train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
+        num_classes = len(subject.source.classes)
+        where = subject.device
+        scores = (
+            self.votes(x.to(where), train.labels.to(where), y.to(where), num_classes).argmax(dim=1).cpu()
+            == test.labels
+            for x, y in zip(train.layers, test.layers)
+        )
+        yield from by_layer("knn", (right.float().mean().item() for right in scores))
+
+    def votes(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
+        """Votes ``M K`` for each of ``M D`` test features, from ``N D`` labelled training features.
+
+        Training videos that tie for the last of the ``k`` places share what is left of them, so that the result does
+        not depend on their order.
+        """
+        train, test = normalize(train, dim=1), normalize(test, dim=1)
+        k = min(self.k, len(train))
+        classes = one_hot(labels, num_classes).to(train.dtype)
+        return torch.cat([self._vote(chunk @ train.T, k) @ classes for chunk in test.split(1024)])
+
+    def _vote(self, similarity: Tensor, k: int) -> Tensor:
+        """The weight of each training video in each test video's vote, ``M N``."""
+        last = similarity.topk(k, dim=1).values[:, -1:]
+        # Cosines that are equal on paper differ by rounding.
+        tied = (similarity - last).abs() < 1e-6
+        nearer = (similarity > last) & ~tied
+        share = (k - nearer.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
+        weight = (similarity / self.temperature).exp()
+        return weight * (nearer + tied * share)

@@ -1,0 +1,52 @@
+"""How probable unseen clips are to a generator: nats, and bits for each dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.clips import first_clips
+from filmstrip.evals.inference import inference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(Evaluation):
+    """Bits/dim by the generator's ``log_prob``; its ``dims_of`` says what the dimensions are (codes, or pixels)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    num_videos: int | None = None
+    """The first of the split; by default all."""
+    batch_size: int = 16
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``bits_per_dim``, its standard error over clips, and ``nats`` of a clip; lower is better.
+
+        Raises:
+            UserError: the objective has no likelihood, it is not finite, or there is nothing to measure.
+        """
+        objective = subject.objective
+        if not callable(getattr(objective, "log_prob", None)):
+            raise UserError(f"{type(objective).__name__} has no likelihood (log_prob)")
+        nats: list[Tensor] = []
+        bits: list[Tensor] = []
+        for batch in first_clips(subject, self.split, most=self.num_videos, batch_size=self.batch_size):
+            with inference(objective):
+                nats.append(-objective.log_prob(batch).double().cpu())
+            bits.append(nats[-1] / (math.log(2) * objective.dims_of(batch)))
+        each = torch.cat(bits)
+        count = len(each)
+        if not each.isfinite().all():
+            raise UserError("the likelihood is not finite: the model's training diverged")
+        yield f"bits_per_dim/n{count}", float(each.mean())
+        if count > 1:
+            yield f"bits_per_dim_error/n{count}", float(each.std() / math.sqrt(count))
+        yield f"nats/n{count}", float(torch.cat(nats).mean())

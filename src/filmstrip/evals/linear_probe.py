@@ -1,0 +1,107 @@
+"""Linear probe: multinomial logistic regression on standardised pooled features, at every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.features import by_layer, train_and_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Evaluation):
+    """Top-1 of a linear classifier on frozen features, fitted by L-BFGS to the training split, for each layer.
+
+    The penalty is chosen on a fifth of the training videos; the classifier is then refitted to all of them.
+    """
+
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Candidates for the L2 penalty: ``penalty / 2 * |weights|^2`` is added to the mean cross-entropy."""
+    num_clips: int = 1
+    """Clips of each video whose features are averaged."""
+    batch_size: int = 16
+    cache: Path | None = None
+    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``linear/layer_I/top1``, then the best of them and its layer."""
+        train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
+        num_classes = len(subject.source.classes)
+        where = subject.device
+        train_labels, test_labels = train.labels.to(where), test.labels.to(where)
+        yield from by_layer(
+            "linear",
+            (
+                self.top1(x.to(where), train_labels, y.to(where), test_labels, num_classes)
+                for x, y in zip(train.layers, test.layers)
+            ),
+        )
+
+    def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
+        """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""
+        mean, scale = train.mean(dim=0), train.std(dim=0, correction=0)
+        # A feature that never varies would be divided by rounding noise.
+        scale = torch.where(scale > 1e-6 * mean.abs() + 1e-12, scale, torch.ones_like(scale))
+        train, test = (train - mean) / scale, (test - mean) / scale
+        penalty = self._choose_penalty(train, train_labels, num_classes)
+        weight, bias = fit_logistic(train, train_labels, num_classes, penalty)
+        return _accuracy(test, test_labels, weight, bias)
+
+    def _choose_penalty(self, train: Tensor, labels: Tensor, num_classes: int) -> float:
+        held_out = hold_out(labels)
+        if not held_out.any() or len(self.penalties) == 1:
+            return self.penalties[len(self.penalties) // 2]
+        fitted, scored = train[~held_out], train[held_out]
+        losses = [
+            cross_entropy(torch.addmm(bias, scored, weight), labels[held_out]).item()
+            for weight, bias in (
+                fit_logistic(fitted, labels[~held_out], num_classes, penalty) for penalty in self.penalties
+            )
+        ]
+        return self.penalties[losses.index(min(losses))]
+
+
+def fit_logistic(
+    features: Tensor, labels: Tensor, num_classes: int, penalty: float, max_iter: int = 200
+) -> tuple[Tensor, Tensor]:
+    """Weights ``D K`` and biases ``K`` that minimise mean cross-entropy plus ``penalty / 2 * |weights|^2``.
+
+    The problem is convex and starts at zero, so the result depends on nothing random.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        weight = features.new_zeros(features.shape[1], num_classes).requires_grad_()
+        bias = features.new_zeros(num_classes).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=max_iter,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-10,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = cross_entropy(torch.addmm(bias, features, weight), labels) + penalty / 2 * weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def hold_out(labels: Tensor, every: int = 5) -> Tensor:
+    """Marks every fifth video of each class, ``N`` bool: a class with fewer than five gives none away."""
+    marked = torch.zeros_like(labels, dtype=torch.bool)
+    for label in labels.unique():
+        marked[(labels == label).nonzero()[every - 1 :: every, 0]] = True
+    return marked
+
+
+def _accuracy(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
+    return (torch.addmm(bias, features, weight).argmax(dim=1) == labels).float().mean().item()

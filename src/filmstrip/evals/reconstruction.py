@@ -1,0 +1,102 @@
+"""What a tokenizer keeps of a video: the likeness of decoded frames, and how much of the codebook it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstrip.data.levels import to_levels
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.clips import first_clips
+from filmstrip.evals.frame_metrics import FrameMetrics
+from filmstrip.evals.inference import inference
+from filmstrip.evals.video_features import FeatureNetwork, VideoDistance
+from filmstrip.protocols import Tokenizer, Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(Evaluation):
+    """PSNR, SSIM, LPIPS and FVD of reconstructed clips against the clips, and the use of the codebook.
+
+    A generator that owns a tokenizer is judged by that.
+    """
+
+    num_videos: int | None = None
+    """The first of the split; by default all."""
+    batch_size: int = 8
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+    features: FeatureNetwork = field(default_factory=FeatureNetwork)
+    """Of the FVD."""
+    lpips: tuple[Path, ...] = ()
+    """LPIPS's published weights (VGG-16 and its linear layers, one file or two); without, a stand-in is used."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield the metrics, named by frame size or network, preprocessing, frames and number of clips.
+
+        Raises:
+            UserError: the objective neither is nor has a tokenizer, or there is nothing to reconstruct.
+        """
+        tokenizer = getattr(subject.objective, "tokenizer", subject.objective)
+        if not isinstance(tokenizer, Tokenizer):
+            raise UserError(f"{type(subject.objective).__name__} is no tokenizer: it does not encode and decode")
+        network = self.features.build(subject.device)
+        metrics = FrameMetrics(self.lpips, device=subject.device)
+        frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
+        distance, use = VideoDistance(network), CodeUse()
+        for batch in first_clips(subject, self.split, most=self.num_videos, batch_size=self.batch_size):
+            video = batch["video"]
+            with inference(tokenizer):
+                tokens = tokenizer.encode(video)
+                rebuilt = to_levels(tokenizer.decode(tokens))
+            use.update(tokens)
+            for name, values in metrics(rebuilt, video).items():
+                frames[name].append(values)
+            distance.update(real=video, made=rebuilt)
+        joined = {name: torch.cat(values) for name, values in frames.items()}
+        count, length = joined["psnr"].shape
+        shape = f"{video.shape[-2]}x{video.shape[-1]}/{length}f/n{count}"
+        for name, values in joined.items():
+            yield f"{name}/{shape}", float(values.mean())
+        yield from distance.values("rfvd")
+        yield from use.values(getattr(tokenizer, "codebook_size", None), count)
+
+
+class CodeUse:
+    """How often each id occurs, by codebook."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, Tensor] = {}
+
+    def update(self, tokens: Tokens) -> None:
+        """Count the ids of a batch; continuous tokens have none."""
+        if tokens.ids is None:
+            return
+        ids, kept = tokens.ids, tokens.kept()
+        places = tokens.grid.t * tokens.grid.h * tokens.grid.w
+        books = ids.unflatten(1, (places, -1))
+        for book, column in enumerate(books.unbind(dim=2)):
+            counted = torch.bincount((column if kept is None else column[kept]).flatten()).cpu()
+            before = self._counts.get(book, counted.new_zeros(0))
+            total = counted.new_zeros(max(len(before), len(counted)))
+            total[: len(before)] += before
+            total[: len(counted)] += counted
+            self._counts[book] = total
+
+    def values(self, codebook_size: int | None, clips: int) -> Iterator[tuple[str, float]]:
+        """Yield the perplexity of all ids together and the share of the codebook they use, means over codebooks."""
+        if not self._counts:
+            return
+        perplexity = used = 0.0
+        for counts in self._counts.values():
+            share = counts.double() / counts.sum()
+            perplexity += float((-torch.xlogy(share, share).sum()).exp()) / len(self._counts)
+            used += int((counts > 0).sum()) / len(self._counts)
+        yield f"code_perplexity/n{clips}", perplexity
+        if codebook_size:
+            yield f"codes_used/n{clips}", used / codebook_size

@@ -1,0 +1,215 @@
+"""Speed and memory of a system, beside what the machine can do at most."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from filmstrip.complexity import flop_counter
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.inference import inference, modes_kept
+from filmstrip.protocols import Batch, Loss, Objective, Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(Evaluation):
+    """Clips per second, time of a forward and a whole training pass, peak memory, and the share of the matrix rate.
+
+    Runs on random clips of the data's shape, in float32, so it measures the model and not the loader.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    batch_size: int = 8
+    rounds: int = 5
+    """Measured passes; the median is reported."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield seconds, clips/s, bytes and FLOP/s of the loss forward, then of forward and backward."""
+        batch = random_batch(subject, self.batch_size)
+        rate = matrix_rate(torch.float32, subject.device)
+        objective, device = subject.objective, subject.device
+
+        def forward() -> None:
+            objective(batch)
+
+        with inference(objective):
+            flops, seconds, peak = _measure(forward, device, self.rounds)
+        yield from self._values("forward", flops, seconds, peak, rate)
+        with _training(objective):
+            flops, seconds, peak = _measure(lambda: train_pass(objective, batch), device, self.rounds)
+        yield from self._values("training", flops, seconds, peak, rate)
+        yield "machine/matrix_flops_per_second", rate
+
+    def _values(self, name: str, flops: int, seconds: float, peak: int, rate: float) -> Iterator[tuple[str, float]]:
+        yield f"{name}/clips_per_second", self.batch_size / seconds
+        yield f"{name}/seconds", seconds
+        yield f"{name}/peak_bytes", float(peak)
+        yield f"{name}/flops_per_second", flops / seconds
+        yield f"{name}/share_of_matrix_rate", flops / seconds / rate
+
+
+def train_pass(objective: Objective, batch: Batch) -> None:
+    """Fresh gradients: forward and backward of every phase, without an optimiser step."""
+    objective.zero_grad(set_to_none=True)
+    for phase in objective.phases():
+        backward(objective(batch, phase=phase.name), phase)
+
+
+def backward(loss: Loss, phase: Phase) -> None:
+    """Gradients of the phase's own trainable parameters alone, as in training."""
+    own = {p: None for module in phase.modules for p in module.parameters() if p.requires_grad}
+    loss.total.backward(inputs=list(own))
+
+
+def random_batch(subject: Subject, batch_size: int) -> Batch:
+    """A batch of noise with the keys that the objective requires, as a loader would give it.
+
+    Raises:
+        UserError: the objective requires a key that no video file gives.
+    """
+    clip, device = subject.data.clip, subject.device
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch_size, clip.num_frames, 3, clip.size, clip.size)
+    classes = max(1, len(subject.source.classes))
+    batch: Batch = {
+        "video": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device),
+        "label": torch.arange(batch_size, device=device) % classes,
+        "seed": torch.arange(batch_size, device=device),
+        "name": [f"noise {i}" for i in range(batch_size)],
+    }
+    missing = [key for key in subject.objective.requires if key not in batch]
+    if missing:
+        raise UserError(f"throughput is measured on clips alone; the objective also requires {', '.join(missing)}")
+    return batch
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Floating-point operations (two for a multiply-add) of one call: its matrix products and convolutions."""
+    with flop_counter() as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def median_seconds(function: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """Median wall time of one call, after one call that is not counted; waits for the device."""
+    function()
+    times = []
+    for _ in range(rounds):
+        wait_for(device)
+        start = time.perf_counter()
+        function()
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", threads: int | None = None) -> float:
+    """The best rate of square matrix products that this machine reaches, FLOP/s (two for a multiply-add)."""
+    device = torch.device(device)
+    sizes = (4096, 8192) if device.type == "cuda" else (768, 1536, 2304)
+    with _threads(threads):
+        return max(_product_rate(size, dtype, device) for size in sizes)
+
+
+def memory_bandwidth(device: torch.device | str = "cpu", threads: int | None = None) -> float:
+    """The best rate of copying a large array, bytes/s, counting what is read and what is written."""
+    device = torch.device(device)
+    size = 2**30 if device.type == "cuda" else 2**27
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    with _threads(threads):
+        return 2 * size / _best_seconds(lambda: target.copy_(source), device)
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Gives a function that tells the peak memory since entry, bytes: the device's, or this process's resident set.
+
+    Where the system keeps no resettable peak (outside Linux), the process's is that of its whole life.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: torch.cuda.max_memory_allocated(device)
+        return
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")  # resets the high-water mark of the resident set
+    yield _resident_peak
+
+
+def _resident_peak() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _measure(function: Callable[[], object], device: torch.device, rounds: int) -> tuple[int, float, int]:
+    flops = count_flops(function)
+    with peak_memory(device) as peak:
+        seconds = median_seconds(function, device, rounds)
+        return flops, seconds, peak()
+
+
+@contextmanager
+def _training(objective: Objective) -> Iterator[None]:
+    """Training mode with gradients; afterwards modes, buffers and gradients are as before."""
+    buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    grads = [(p, p.grad) for p in objective.parameters()]
+    try:
+        with modes_kept(objective), torch.inference_mode(False), torch.enable_grad():
+            objective.train()
+            yield
+    finally:
+        for name, buffer in objective.named_buffers():
+            buffer.copy_(buffers[name])
+        for p, grad in grads:
+            p.grad = grad
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _product_rate(size: int, dtype: torch.dtype, device: torch.device) -> float:
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, dtype=dtype, device=device)
+    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), device)
+
+
+def _best_seconds(function: Callable[[], Tensor], device: torch.device, budget: float = 0.3) -> float:
+    """Shortest time of one call, over at least three calls and ``budget`` seconds, after a warm one."""
+    function()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < budget:
+        wait_for(device)
+        start = time.perf_counter()
+        function()
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

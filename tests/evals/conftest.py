@@ -1,0 +1,18 @@
+import pytest
+import torch
+from in_memory import memory_batches
+
+from filmstrip.data.config import Data
+from filmstrip.evals import Subject, features, multi_view
+
+
+@pytest.fixture
+def subject_of(monkeypatch):
+    """``subject_of(objective, source)``: a subject whose videos lie in memory."""
+    monkeypatch.setattr(multi_view, "eval_batches", memory_batches)
+    monkeypatch.setattr(features, "eval_batches", memory_batches)
+
+    def build(objective, source):
+        return Subject(objective=objective, source=source, data=Data(), device=torch.device("cpu"))
+
+    return build
