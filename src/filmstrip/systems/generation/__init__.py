@@ -1,0 +1,1 @@
+"""Making video: priors over codes, and models that predict frames."""

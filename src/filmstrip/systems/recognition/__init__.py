@@ -1,0 +1,1 @@
+"""Systems that name what happens in a clip."""

@@ -1,0 +1,1 @@
+"""Turning video into tokens and back."""

@@ -1,0 +1,135 @@
+"""ElasticTok's regressor: how many tokens each block of a video needs to meet an error, told in one evaluation.
+
+A copy of a trained ElasticTok's encoder learns the lengths that a search with that tokenizer finds. Afterwards it
+codes videos with it, in the lengths that it predicts. Faster than any search, and less exact.
+Yan et al., "ElasticTok: Adaptive Tokenization for Image and Video", ICLR 2025, table 4.4.
+
+    filmstrip train tokenizers.elastic_regressor:continuous --objective.tokenizer-run RUN --data.path PATH
+
+Where we deviate: lengths are searched while training, by halving, not collected beforehand (100,000 of them). The
+paper gives neither the rate nor the number of steps of the fine-tuning: those are ours.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.config import Run
+from filmstrip.errors import UserError
+from filmstrip.objectives.elastic import ElasticTokenizer
+from filmstrip.objectives.latent import LatentConfig, LatentObjective
+from filmstrip.objectives.tokenizing import TokenizerObjective
+from filmstrip.protocols import Batch, Loss, Tokens, as_float
+from filmstrip.systems import find
+from filmstrip.train.config import Loop, Optim
+
+
+class ElasticRegressor(LatentObjective):
+    """A :class:`~filmstrip.protocols.Tokenizer`: a frozen one of variable length, and what chooses the lengths."""
+
+    requires = ("video",)
+
+    def __init__(self, tokenizer: TokenizerObjective, *, num_frames: int, size: int, target: float) -> None:
+        super().__init__(tokenizer, num_frames=num_frames, size=size)
+        self.target = target
+        self.network = deepcopy(tokenizer.autoencoder).requires_grad_(True)
+        del self.network.to_latents, self.network.from_latents, self.network.decoder, self.network.to_pixels
+        self.head = nn.Linear(self.network.encoder.norm.weight.numel(), 1)
+        # Weights that the tokenizer is given later are the ones to start from; those of a saved regressor follow.
+        tokenizer.register_load_state_dict_post_hook(self._start)
+
+    def _start(self, tokenizer: nn.Module, incompatible: object) -> None:
+        self.network.load_state_dict(tokenizer.autoencoder.state_dict(), strict=False)
+
+    @property
+    def patch_size(self) -> tuple[int, int, int]:
+        """Frames, rows and columns that one token stands for."""
+        return self.tokenizer.patch_size
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Error of the lengths of one batch; also logs it relative to the lengths that were found."""
+        video = as_float(batch["video"])
+        with torch.autocast(video.device.type, enabled=False):
+            found = self.tokenizer.encode_to(video, self.target).tokens.lengths
+        low, span = self._range()
+        shares = self.shares(video)
+        loss = F.smooth_l1_loss(shares, (found - low) / span)
+        with torch.no_grad():
+            off = ((low + shares * span - found).abs() / found).mean()
+        return Loss(loss, {"relative_error": off, "tokens": found.float().mean()})
+
+    def shares(self, video: Tensor) -> Tensor:
+        """Where each block lies between the shortest length, 0, and the longest, 1: ``B b``."""
+        tokens = self.network.encoder(self.network.embed_kept(video))
+        blocks = rearrange(tokens, "b (n t) d -> b n t d", t=self.network.tokens_per_block)
+        return self.head(blocks.mean(dim=2)).squeeze(-1).float().sigmoid()
+
+    @torch.no_grad()
+    def lengths(self, video: Tensor) -> Tensor:
+        """How many tokens each block of ``B T C H W`` video needs to meet the target, as predicted: ``B b`` int64."""
+        low, span = self._range()
+        return low + (self.shares(as_float(video)) * span).round().long()
+
+    def _range(self) -> tuple[int, int]:
+        low = self.tokenizer.min_tokens
+        return low, max(1, self.tokenizer.max_tokens - low)
+
+    def encode(self, video: Tensor) -> Tokens:
+        """Code ``B T C H W`` video in the predicted lengths."""
+        return self.tokenizer.encode(video, self.lengths(video))
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Rebuild ``B T C H W`` video in 0..1."""
+        return self.tokenizer.decode(tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElasticRegressorConfig(LatentConfig):
+    """The tokenizer, and what it is to meet."""
+
+    target: float = 0.00075
+    """Mean squared error of each block, pixels in 0..1."""
+
+    def build(self) -> ElasticRegressor:
+        """Build the network; it starts from the tokenizer's weights.
+
+        Raises:
+            UserError: the tokenizer's length does not vary.
+        """
+        tokenizer = self.tokenizer.build()
+        if not isinstance(tokenizer, ElasticTokenizer):
+            raise UserError(f"{type(self.tokenizer).__name__} has one length: give a tokenizer of variable length")
+        for name in tokenizer.training_only:
+            delattr(tokenizer, name)
+        return ElasticRegressor(tokenizer, num_frames=self.num_frames, size=self.size, target=self.target)
+
+
+def _of(preset: str, *, target: float, optim: Optim, train: Loop) -> Run:
+    """A regressor for the tokenizer of a preset, on the clips that it is trained on."""
+    run = find(f"tokenizers.elastictok:{preset}")
+    clip = run.data.clip
+    objective = ElasticRegressorConfig(
+        tokenizer=replace(run.objective, still_share=0.0), num_frames=clip.num_frames, size=clip.size, target=target
+    )
+    return Run(data=run.data, objective=objective, optim=optim, train=train)
+
+
+def tiny() -> Run:
+    """For ElasticTok's ``tiny``; trains in seconds on two CPU cores."""
+    return _of("tiny", target=0.02, optim=Optim(lr=1e-3, weight_decay=1e-4), train=Loop(steps=50))
+
+
+def continuous() -> Run:
+    """For the continuous ElasticTok, single blocks, at the paper's middle target (0.003 in -1..1)."""
+    return _of("continuous", target=0.00075, optim=Optim(lr=1e-5, weight_decay=1e-4), train=Loop(steps=10_000))
+
+
+def discrete() -> Run:
+    """For the discrete ElasticTok, single blocks, at the paper's middle target (0.003 in -1..1)."""
+    return _of("discrete", target=0.00075, optim=Optim(lr=1e-5, weight_decay=1e-4), train=Loop(steps=10_000))

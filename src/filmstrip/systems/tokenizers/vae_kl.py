@@ -1,0 +1,86 @@
+"""VAE: each frame becomes a small grid of continuous latents, close to a standard normal.
+
+VQ-GAN's autoencoder and loss, with a Gaussian bottleneck and a slight divergence from the prior in the codebook's
+place: what diffusion models in a latent space are trained on.
+Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022; the presets are those of
+TECO's baselines (Yan et al. 2023, appendix B.14).
+
+    filmstrip train tokenizers.vae_kl:minecraft --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
+
+Where we deviate: errors and divergence are means over values, not sums over a clip, and the error has no learnt
+variance; otherwise as VQ-GAN here, whose remarks on the presets hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from filmstrip.config import Run
+from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.motions import Motions
+from filmstrip.nn.gaussian import Gaussian
+from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
+from filmstrip.train.config import Loop, Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEKLConfig(AdversarialConfig):
+    """The networks around a Gaussian bottleneck."""
+
+    latent_dim: int = 4
+    """Channels of a latent."""
+    kl_weight: float = 1e-6
+    """Weight of the divergence from a standard normal, nats a latent channel."""
+
+    def build(self) -> AdversarialTokenizer:
+        """Build the networks with fresh weights."""
+        return self.build_around(Gaussian(self.latent_dim, kl_weight=self.kl_weight))
+
+
+def tiny() -> Run:
+    """Motions at 32 x 32 pixels; trains in seconds on two CPU cores."""
+    return Run(
+        data=Data(
+            synthetic=Motions(),
+            clip=Clip(num_frames=2, stride=8, size=32, short_side=(32, 32)),
+            augment=Augment(mirror=0.0),
+            batch_size=16,
+        ),
+        objective=VAEKLConfig.small(),
+        optim=Optim(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
+        train=Loop(steps=100, clip_grad=None),
+    )
+
+
+def _teco(*, size: int, **network: object) -> Run:
+    """TECO's baselines: single frames, batches of 64, 3e-4, 16 x 16 latents."""
+    return Run(
+        data=Data(
+            clip=Clip(num_frames=1, stride=1, size=size, short_side=(size, size)),
+            augment=Augment(mirror=0.0),
+            batch_size=64,
+        ),
+        objective=VAEKLConfig(adversarial_weight=1.0, start=0, gan_loss="log", **network),
+        optim=Optim(lr=3e-4, weight_decay=0.0, betas=(0.5, 0.9), schedule="constant", warmup=0.0),
+        train=Loop(steps=500_000, clip_grad=None),
+    )
+
+
+def dmlab() -> Run:
+    """For DMLab: 64 x 64 frames, 4 channels."""
+    return _teco(size=64, widths=(128, 256, 256, 256), halvings=2, attention_levels=(2, 3))
+
+
+def minecraft() -> Run:
+    """For Minecraft: 128 x 128 frames, 4 channels."""
+    return _teco(size=128, widths=(128, 256, 256, 256), attention_levels=(3,))
+
+
+def habitat() -> Run:
+    """For Habitat: 128 x 128 frames, 8 channels."""
+    return _teco(size=128, latent_dim=8, widths=(128, 256, 384, 512), attention_levels=(3,))
+
+
+def kinetics600() -> Run:
+    """For Kinetics-600: Habitat's network."""
+    return _teco(size=128, latent_dim=8, widths=(128, 256, 384, 512), attention_levels=(3,))

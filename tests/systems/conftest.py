@@ -1,0 +1,83 @@
+"""What every system is tried on: batches drawn from a fixed generator, and the small synthetic sets as real files."""
+
+from itertools import cycle, islice
+
+import pytest
+import torch
+
+from filmstrip import systems
+from filmstrip.data.config import DataInfo
+
+NUM_CLASSES = 8
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-golden", action="store_true", help="write tests/golden/*.txt anew instead of comparing with them"
+    )
+
+
+@pytest.fixture(params=systems.names())
+def name(request):
+    """Every system there is: a new one is covered without an edit."""
+    return request.param
+
+
+@pytest.fixture
+def run(name):
+    info = DataInfo(classes=tuple(str(i) for i in range(NUM_CLASSES)), num_train=96, directional=True)
+    return systems.find(f"{name}:tiny").bound(info)
+
+
+@pytest.fixture
+def objective(run):
+    torch.manual_seed(0)
+    return run.objective.build()
+
+
+@pytest.fixture
+def batches(run):
+    return [draw_batch(run.data.clip, size=4, seed=seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="session")
+def synthetic_cache(tmp_path_factory):
+    """Generated data sets live here for the session, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FILMSTRIP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def draw_batch(clip, *, size, seed):
+    """Smooth random clips that drift, with labels and seeds; the same on every machine."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(size, 3, clip.size // 8, clip.size // 8, generator=generator)
+    image = torch.nn.functional.interpolate(coarse, size=(clip.size, clip.size), mode="bilinear")
+    drift = torch.randint(-3, 4, (size, 2), generator=generator).tolist()
+    video = [
+        torch.stack([frames.roll((dy * t, dx * t), dims=(1, 2)) for t in range(clip.num_frames)])
+        for frames, (dy, dx) in zip(image, drift)
+    ]
+    return {
+        "video": (torch.stack(video) * 255).to(torch.uint8),
+        "label": torch.randint(0, NUM_CLASSES, (size,), generator=generator),
+        "seed": torch.randint(0, 2**40, (size,), generator=generator),
+        "name": [f"clip {i}" for i in range(size)],
+        "index": torch.arange(size),
+    }
+
+
+class Repeat:
+    """A stream over the same few batches; ``stop_at`` breaks it off, as a crash would."""
+
+    steps_per_epoch = 2.0
+    unreadable = ()
+
+    def __init__(self, batches, stop_at=None):
+        self.batches, self.stop_at = batches, stop_at
+
+    def stream(self, start):
+        for step, batch in enumerate(islice(cycle(self.batches), start, None), start):
+            if step == self.stop_at:
+                raise ConnectionError("the power went out")
+            yield dict(batch)
