@@ -1,0 +1,145 @@
+"""Small looping clips: what a classifier says of them, and clips side by side that a network made."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from filmstrip.report.markup import Markup, join, tag
+
+MAX_PREDICTIONS = 3
+STILL_QUALITY, CLIP_QUALITY = 70, 75
+SEAM = 2
+"""Black pixels between the pictures of a strip."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip (``T C H W`` uint8), what was predicted of it, most probable first, and what it is if that is known."""
+
+    video: Tensor
+    name: str
+    predictions: Sequence[tuple[str, float]]
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A grid of looping clips with bars of probability; correct and wrong are marked by sign and word."""
+
+    title: str
+    clips: Sequence[Clip]
+    fps: float = 8.0
+    note: str | None = None
+    """A short paragraph above the clips."""
+
+    def html(self) -> Markup:
+        """One figure a clip."""
+        return join([_note(self.note), tag("div", *(self._figure(clip) for clip in self.clips), class_="clips")])
+
+    def _figure(self, clip: Clip) -> Markup:
+        shown = clip.predictions[:MAX_PREDICTIONS]
+        bars = (
+            tag(
+                "li",
+                tag("span", label, class_="name"),
+                tag("span", f"{share:.0%}", class_="share"),
+                tag("span", class_="bar", style=f"--share:{share:.3f}"),
+                class_="true" if label == clip.truth else None,
+            )
+            for label, share in shown
+        )
+        described = f"Video {clip.name}" + (f", showing {clip.truth}" if clip.truth else "")
+        caption = tag("figcaption", _verdict(clip), tag("ol", *bars), tag("p", clip.name, class_="note"))
+        return tag("figure", moving_picture(clip.video, self.fps, described), caption)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Clips of one shape (``T C H W`` uint8) that are shown in step, and what they are."""
+
+    videos: Sequence[Tensor]
+    name: str
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Clips side by side, such as originals and their reconstructions; one picture each, so in step."""
+
+    title: str
+    strips: Sequence[Strip]
+    heads: Sequence[str] = ()
+    """What stands above each clip of a strip."""
+    fps: float = 8.0
+    note: str | None = None
+    """A short paragraph above the strips."""
+
+    def html(self) -> Markup:
+        """One figure a strip."""
+        heads = tag("p", *(tag("span", head) for head in self.heads)) if self.heads else None
+        described = f": {', '.join(self.heads)}" if self.heads else ""
+        figures = (
+            tag(
+                "figure",
+                heads,
+                moving_picture(side_by_side(strip.videos), self.fps, f"Video {strip.name}{described}"),
+                tag("figcaption", strip.name, class_="note"),
+            )
+            for strip in self.strips
+        )
+        return join([_note(self.note), tag("div", *figures, class_="strips")])
+
+
+def side_by_side(videos: Sequence[Tensor]) -> Tensor:
+    """Videos of one shape (``T C H W``) as a single wide one, with black seams."""
+    padded = [F.pad(video, (0, SEAM if i < len(videos) - 1 else 0)) for i, video in enumerate(videos)]
+    return torch.cat(padded, dim=-1)
+
+
+def moving_picture(video: Tensor, fps: float, description: str) -> Markup:
+    """A looping clip (``T C H W`` uint8); on paper, and for who prefers less motion, its middle frame."""
+    frames = [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
+    still = _webp(frames[len(frames) // 2 :][:1], fps, STILL_QUALITY)
+    height, width = video.shape[-2:]
+    return tag(
+        "picture",
+        tag("source", srcset=still, media="print, (prefers-reduced-motion: reduce)"),
+        tag("img", src=_webp(frames, fps, CLIP_QUALITY), alt=description, width=width, height=height),
+    )
+
+
+def _webp(frames: Sequence[Image.Image], fps: float, quality: int) -> str:
+    """Frames as an animated WebP that loops for ever, in a data URI."""
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        format="WEBP",
+        save_all=True,
+        append_images=frames[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        quality=quality,
+        method=4,
+    )
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _note(text: str | None) -> Markup | None:
+    return tag("p", text, class_="note above") if text else None
+
+
+def _verdict(clip: Clip) -> Markup | None:
+    """Whether the first guess is right, by sign, word and colour."""
+    if clip.truth is None or not clip.predictions:
+        return None
+    if clip.predictions[0][0] == clip.truth:
+        return tag("p", "✓ correct: ", tag("b", clip.truth), class_="verdict right")
+    return tag("p", "✗ wrong: it is ", tag("b", clip.truth), class_="verdict wrong")

@@ -1,0 +1,170 @@
+"""Line charts as SVG: thin lines, each named where it ends, values on hover."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from filmstrip.report.axes import Axis, fitted, tick_labels
+from filmstrip.report.markup import Markup, join, tag
+
+WIDTH, HEIGHT = 460, 280
+TOP, BOTTOM, LEFT, RIGHT = 26, 36, 12, 14
+CHARACTER = 6.3
+"""Room for a character of a label, in the same units."""
+LINE = 14
+"""Height of a line of text."""
+MAX_LABEL = 20
+"""Characters of a curve's name beside the curve; the whole name stays in the hover text."""
+MAX_POINTS = 300
+"""Points drawn of a curve: more than the screen shows would only make the page heavy."""
+MAX_HOVER = 40
+NUM_COLOURS = 6
+
+Series = tuple[Sequence[float], Sequence[float]]
+"""Positions along x, and the values there; values that are not finite leave a gap."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Values over steps. ``smooth`` in 0..1 is the weight of the past in a moving average; what was measured stays
+    visible behind it, faint. With ``log`` the y axis is logarithmic and values that are not positive are left out.
+    """
+
+    title: str
+    curves: Mapping[str, Series]
+    x_label: str = "step"
+    y_label: str = ""
+    log: bool = False
+    smooth: float = 0.0
+
+    def html(self) -> Markup:
+        """An SVG chart, or a sentence when there is nothing to draw."""
+        curves = {name: self._points(*series) for name, series in self.curves.items()}
+        curves = {name: points for name, points in curves.items() if any(p[1] is not None for p in points)}
+        if not curves:
+            return tag("p", "Nothing was recorded.", class_="note")
+        smoothed = {name: _smoothed(points, self.smooth) for name, points in curves.items()}
+        xs = [x for points in curves.values() for x, _ in points]
+        ys = [y for points in curves.values() for _, y in points if y is not None]
+        y_axis = fitted(ys, HEIGHT - BOTTOM, TOP, log=self.log, margin=0.04)
+        y_labels = tick_labels(y_axis.ticks(), self.log)
+        left = LEFT + max(map(len, y_labels), default=1) * CHARACTER
+        named = len(curves) > 1
+        right = RIGHT + (max(len(_shortened(name)) for name in curves) * CHARACTER + 6 if named else 0)
+        x_axis = fitted(xs, left, WIDTH - right)
+        lines = []
+        for i, name in enumerate(curves):
+            colour = f"series s{i % NUM_COLOURS}"
+            faint = _path(curves[name], x_axis, y_axis, "raw") if self.smooth else None
+            shown = _path(smoothed[name], x_axis, y_axis, "line")
+            lines.append(tag("g", faint, shown, self._hover(name, smoothed[name], x_axis, y_axis), class_=colour))
+        chart = tag(
+            "svg",
+            self._frame(x_axis, y_axis, y_labels),
+            *lines,
+            _end_labels(smoothed, x_axis, y_axis) if named else None,
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            role="img",
+            aria_label=self._description(smoothed),
+        )
+        return tag("figure", chart, class_="chart")
+
+    def _points(self, xs: Sequence[float], ys: Sequence[float]) -> list[Point]:
+        """The curve's points in order, thinned evenly; a gap is a point without a value."""
+        points = [(float(x), _drawable(float(y), self.log)) for x, y in zip(xs, ys, strict=True)]
+        points.sort(key=lambda point: point[0])
+        return _thinned(points, MAX_POINTS)
+
+    def _frame(self, x_axis: Axis, y_axis: Axis, y_labels: Sequence[str]) -> Markup:
+        """Grid lines, tick labels and axis names."""
+        parts = [tag("text", self.y_label, x=0, y=12, class_="label")]
+        for tick, text in zip(y_axis.ticks(), y_labels, strict=True):
+            y = y_axis(tick)
+            parts.append(tag("line", x1=x_axis.start, x2=x_axis.end, y1=y, y2=y, class_="grid"))
+            parts.append(tag("text", text, x=x_axis.start - 6, y=y + 4, text_anchor="end"))
+        ticks = x_axis.ticks()
+        for tick, text in zip(ticks, tick_labels(ticks), strict=True):
+            parts.append(tag("text", text, x=x_axis(tick), y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+        x_name = tag("text", self.x_label, x=x_axis.end, y=HEIGHT - 4, text_anchor="end", class_="label")
+        return join([*parts, x_name])
+
+    def _hover(self, name: str, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Markup:
+        """Invisible spots along a curve that say its value there."""
+        spots = []
+        for x, y in _thinned([point for point in points if point[1] is not None], MAX_HOVER):
+            said = tag("title", f"{name}, {self.x_label} {x:,.6g}: {y:.4g}")
+            spots.append(tag("circle", said, cx=x_axis(x), cy=y_axis(y), r=7, class_="hover"))
+        return join(spots)
+
+    def _description(self, curves: Mapping[str, Sequence[Point]]) -> str:
+        """The chart in words, for who cannot see it."""
+        ends = []
+        for name, points in curves.items():
+            values = [y for _, y in points if y is not None]
+            ends.append(f"{name} goes from {values[0]:.3g} to {values[-1]:.3g}")
+        return f"{self.y_label or self.title} over {self.x_label}: {'; '.join(ends)}."
+
+
+Point = tuple[float, float | None]
+
+
+def _drawable(value: float, log: bool) -> float | None:
+    return value if math.isfinite(value) and (value > 0 or not log) else None
+
+
+def _thinned(points: Sequence[Point], most: int) -> list[Point]:
+    """At most ``most`` points, evenly spaced, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _smoothed(points: Sequence[Point], weight: float) -> list[Point]:
+    """Exponential moving average, corrected for its start as in Adam: the first value counts in full."""
+    average, norm, smoothed = 0.0, 0.0, []
+    for x, y in points:
+        if y is None:
+            smoothed.append((x, None))
+            continue
+        average = weight * average + (1 - weight) * y
+        norm = weight * norm + (1 - weight)
+        smoothed.append((x, average / norm))
+    return smoothed
+
+
+def _path(points: Sequence[Point], x_axis: Axis, y_axis: Axis, kind: str) -> Markup:
+    """One line through the points, interrupted at gaps; a lone point is a dot (a line of no length, round caps)."""
+    words, pen_down = [], False
+    for x, y in points:
+        if y is not None:
+            words.append(f"{'L' if pen_down else 'M'}{x_axis(x)} {y_axis(y)}")
+            words.append("" if pen_down else "h0")
+        pen_down = y is not None
+    return tag("path", d="".join(words), class_=kind)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
+
+
+def _end_labels(curves: Mapping[str, Sequence[Point]], x_axis: Axis, y_axis: Axis) -> Markup:
+    """Each curve's name where the curve ends, moved apart where two would overlap."""
+    ends = []
+    for i, (name, points) in enumerate(curves.items()):
+        x, y = next((x, y) for x, y in reversed(points) if y is not None)
+        ends.append((y_axis(y), x_axis(x), i, name))
+    ends.sort()
+    places: list[float] = []
+    for y, *_ in ends:
+        places.append(max(y + 4, places[-1] + LINE) if places else y + 4)
+    excess = max(0.0, places[-1] - (HEIGHT - BOTTOM + 4))
+    labels, ceiling = [], math.inf
+    for place, (y, x, i, name) in reversed(list(zip(places, ends, strict=True))):
+        place = min(place - (excess if ceiling == math.inf else 0), ceiling)
+        ceiling = place - LINE
+        dot = tag("circle", cx=x, cy=y, r=2.5)
+        text = tag("text", _shortened(name), x=x_axis.end + 7, y=round(place, 1))
+        labels.append(tag("g", dot, text, class_=f"series end s{i % NUM_COLOURS}"))
+    return join(labels)

@@ -1,0 +1,81 @@
+"""Generators and tokenizers side by side: what their evaluations say, and predictions frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from filmstrip.evals.video_prediction import CURVE
+from filmstrip.report.curves import Curves, Series
+from filmstrip.report.page import Group
+from filmstrip.report.sections import Column, Table
+
+_HEADINGS = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "random_features": "Distance of random features, in place of LPIPS",
+}
+_HIGHEST = ("psnr", "ssim", "inception_score", "code_perplexity", "codes_used")
+_LOWEST = ("lpips", "random_features", "fvd", "rfvd", "bits_per_dim", "nats")
+
+
+def is_curve_point(name: str) -> bool:
+    """Whether a metric is of one predicted frame, and so belongs to a curve."""
+    return CURVE in name
+
+
+def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Prediction by frame") -> Group | None:
+    """One chart for each metric of predicted frames, one curve for each run, as last measured; none without any.
+
+    ``recorded`` is the runs' :func:`~filmstrip.report.run.history` by the name that the curve gets.
+    """
+    charts: dict[str, dict[str, Series]] = {}
+    for run, history in recorded.items():
+        for name, (_, values) in history.items():
+            if not is_curve_point(name):
+                continue
+            metric, _, frame = name.partition(CURVE)
+            kind, _, label = metric.removeprefix("eval/").partition("/")
+            stem = kind.removesuffix("_best")
+            curve = run if kind == stem else f"{run}, best"
+            heading = f"{_HEADINGS.get(stem, stem)}: {label}"
+            xs, ys = charts.setdefault(heading, {}).setdefault(curve, ([], []))
+            xs.append(float(frame))
+            ys.append(values[-1])
+    if not charts:
+        return None
+    return Group(title, [Curves(heading, curves, x_label="predicted frame") for heading, curves in charts.items()])
+
+
+def generation_table(recorded: Mapping[str, Mapping[str, Series]], title: str = "Generation") -> Table:
+    """Every evaluation of several runs, as last measured: a row for each run.
+
+    What a column was measured on (network, preprocessing, frames, number of clips) stands below the table, numbered:
+    figures in one column are comparable, those in two columns are not.
+    """
+    names = list(
+        dict.fromkeys(
+            name
+            for history in recorded.values()
+            for name in history
+            if name.startswith("eval/") and not is_curve_point(name)
+        )
+    )
+    columns, labels = [Column("run")], []
+    for name in names:
+        kind, _, label = name.removeprefix("eval/").partition("/")
+        if label not in labels:
+            labels.append(label)
+        columns.append(Column(f"{kind} ({labels.index(label) + 1})", ",.4g", _best(kind)))
+    notes = [f"({i}) {label.replace('/', ', ') or 'as the protocol has it'}" for i, label in enumerate(labels, 1)]
+    rows = [
+        (run, *(history[name][1][-1] if name in history else None for name in names))
+        for run, history in recorded.items()
+    ]
+    return Table(title, columns, rows, notes)
+
+
+def _best(kind: str) -> Literal["highest", "lowest"] | None:
+    stem = kind.removesuffix("_best").removesuffix("_unbiased").partition("_after_")[0]
+    return "highest" if stem in _HIGHEST else "lowest" if stem in _LOWEST else None

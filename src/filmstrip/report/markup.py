@@ -1,0 +1,38 @@
+"""HTML and SVG elements whose text is escaped unless it already is markup: a hostile class name stays a name."""
+
+from __future__ import annotations
+
+import html
+
+VOID = frozenset({"img", "br", "meta", "link", "source"})
+
+
+class Markup(str):
+    """Text that is HTML or SVG already. Everything else is escaped when an element takes it in."""
+
+    __slots__ = ()
+
+
+def escaped(value: object) -> Markup:
+    """A value as markup: escaped, or as it is when it already is :class:`Markup`."""
+    return value if isinstance(value, Markup) else Markup(html.escape(str(value), quote=True))
+
+
+def tag(name: str, /, *children: object, **attributes: object) -> Markup:
+    """The element ``name``. ``None`` children and attributes are left out, ``True`` gives a bare attribute.
+
+    In attribute names a trailing underscore is dropped and others become hyphens: ``class_``, ``stroke_width``.
+    """
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escaped(value)}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in VOID:
+        return Markup(f"<{name}{written}>")
+    return Markup(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(parts: object) -> Markup:
+    """Markup or text, one after the other; ``None`` is left out."""
+    return Markup("".join(escaped(part) for part in parts if part is not None))

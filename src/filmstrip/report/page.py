@@ -1,0 +1,103 @@
+"""A report: one HTML file that holds everything it shows, and asks nothing of the network."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from filmstrip import __version__
+from filmstrip.report.markup import Markup, join, tag
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""What a browser may load: what is in the file. It also keeps any script from running, whatever a name contains."""
+
+
+class Section(Protocol):
+    """A part of a report."""
+
+    title: str
+
+    def html(self) -> Markup:
+        """The part's content, without its heading."""
+        ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sections side by side under one heading, each with its own smaller one."""
+
+    title: str
+    sections: Sequence[Section]
+
+    def html(self) -> Markup:
+        """The sections as columns, as many as fit."""
+        columns = (tag("div", tag("h3", s.title), s.html()) for s in self.sections)
+        return tag("div", *columns, class_="group")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page of sections below a title and one paragraph that says what was found."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+
+    def html(self) -> str:
+        """The whole document."""
+        style = (resources.files("filmstrip.report") / "style.css").read_text()
+        anchors = _anchors([section.title for section in self.sections])
+        links = (tag("a", s.title, href=f"#{anchor}") for s, anchor in zip(self.sections, anchors, strict=True))
+        head = tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", self.title),
+            tag("style", Markup(style)),
+        )
+        body = tag(
+            "body",
+            tag("header", tag("h1", self.title), tag("p", self.lead, class_="lead"), tag("nav", *links)),
+            tag("main", *(_section(s, anchor) for s, anchor in zip(self.sections, anchors, strict=True))),
+            tag("footer", f"Written by Filmstrip {__version__}."),
+        )
+        return "<!doctype html>\n" + tag("html", head, "\n", body, lang="en") + "\n"
+
+    def write(self, path: Path) -> Path:
+        """Write the document in one step: a reader sees the old page or the new one, never half of it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # File names may hold bytes that are no text (surrogates): a replacement character stands for them.
+        content = self.html().encode("utf-8", "replace")
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return path
+
+
+def _section(section: Section, anchor: str) -> Markup:
+    return join(["\n", tag("section", tag("h2", section.title), section.html(), id=anchor)])
+
+
+def _anchors(titles: Sequence[str]) -> list[str]:
+    """A name for each heading that a link can point to, each used once."""
+    anchors: list[str] = []
+    for title in titles:
+        base = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        candidates = (base if i == 1 else f"{base}-{i}" for i in itertools.count(1))
+        anchors.append(next(name for name in candidates if name not in anchors))
+    return anchors

@@ -1,0 +1,144 @@
+"""The report of one run: what was trained, how it went, and what its evaluations say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filmstrip.errors import UserError
+from filmstrip.report.curves import Curves, Series
+from filmstrip.report.generation import frame_curves, is_curve_point
+from filmstrip.report.page import Group, Report, Section
+from filmstrip.report.sections import Column, Facts, Table
+
+MAX_BAD_FILES = 50
+EVALUATION = "eval/"
+"""What the names of evaluations begin with in ``metrics.jsonl``."""
+
+
+def run_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder, from what the folder holds alone.
+
+    Raises:
+        UserError: this is no run folder, or nothing was recorded in it yet.
+    """
+    recorded = history(folder)
+    if not recorded:
+        raise UserError(f"{folder} has no metrics.jsonl with anything in it: was the run started?")
+    config = json.loads((folder / "config.json").read_text())
+    whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
+    sections: list[Section] = [_facts(whole, training_seconds(folder)), _training(whole)]
+    if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
+        sections.append(_evaluations(evaluations))
+    if curves := frame_curves({folder.resolve().name: recorded}):
+        sections.append(curves)
+    if bad := _unreadable(folder / "unreadable.csv"):
+        sections.append(bad)
+    options = [(name.removesuffix(".type"), _option(name, value)) for name, value in _flat(config)]
+    sections.append(Table("Configuration", (Column("option"), Column("value")), options))
+    environment = folder / "environment.json"
+    if environment.exists():
+        made_with = [(name, str(value)) for name, value in _flat(json.loads(environment.read_text()))]
+        sections.append(Table("Environment", (Column("what"), Column("value")), made_with))
+    method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+    lead = f"A {method}, trained on {_data(config['data'])}. Everything below is read from the run's own folder."
+    return Report(folder.resolve().name, lead, sections).write(folder / "report.html")
+
+
+def history(folder: Path) -> dict[str, Series]:
+    """Everything that ``metrics.jsonl`` records, by name: its steps and values.
+
+    A step that was run again after a resume counts once, as it was last; a line that a crash cut short is left out.
+    """
+    recorded: dict[str, dict[int, float]] = {}
+    for row in _rows(folder):
+        for name, value in _flat(row):
+            if isinstance(value, int | float) and name != "step":
+                recorded.setdefault(name, {})[row["step"]] = float(value)
+    return {name: (sorted(values), [values[s] for s in sorted(values)]) for name, values in recorded.items()}
+
+
+def training_seconds(folder: Path) -> float:
+    """How long a run was trained, interruptions taken out; the evaluation at its end does not count."""
+    return max((row["seconds"] for row in _rows(folder) if "loss" in row), default=0.0)
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue  # cut short by a crash
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _facts(recorded: dict[str, Series], seconds: float) -> Facts:
+    """The last word on steps, time, loss and every evaluation."""
+    last = {name: values[-1] for name, (_, values) in recorded.items()}
+    steps = max(steps[-1] for steps, _ in recorded.values())
+    facts = [("steps", f"{steps:,}"), ("training time", duration(seconds))]
+    if "loss" in last:
+        facts.append(("final loss", f"{last['loss']:.4g}"))
+    facts += [(name.removeprefix(EVALUATION), f"{v:,.4g}") for name, v in last.items() if name.startswith(EVALUATION)]
+    return Facts("At a glance", facts[:8])
+
+
+def _training(recorded: dict[str, Series]) -> Group:
+    """A chart of everything that changes while training."""
+    charts = [
+        Curves(name, {name: series}, smooth=0.6 if len(series[0]) > 10 else 0.0)
+        for name, series in recorded.items()
+        if name != "seconds" and (len(series[0]) > 1 or not name.startswith(EVALUATION))
+    ]
+    return Group("Training", charts)
+
+
+def _evaluations(evaluations: dict[str, Series]) -> Table:
+    rows = [
+        (name.removeprefix(EVALUATION), values[-1], int(steps[-1])) for name, (steps, values) in evaluations.items()
+    ]
+    return Table("Evaluations", (Column("name"), Column("value", ",.4g"), Column("after step", ",")), rows)
+
+
+def _unreadable(path: Path) -> Table | None:
+    """The files that could not be read, as the run listed them."""
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [(row["name"], row["used"], row["reason"]) for row in csv.DictReader(file)]
+    if not rows:
+        return None
+    shown = f"The first {MAX_BAD_FILES} of {len(rows)}." if len(rows) > MAX_BAD_FILES else f"{len(rows)} in all."
+    columns = (Column("file"), Column("used"), Column("reason"))
+    return Table("Files that could not be read in full", columns, rows[:MAX_BAD_FILES], (shown,))
+
+
+def _data(data: dict[str, Any]) -> str:
+    if data["path"]:
+        return Path(data["path"]).name
+    return f"the synthetic set {data['synthetic']['type'].rpartition(':')[2]}" if data["synthetic"] else "nothing"
+
+
+def _option(name: str, value: Any) -> str:
+    """An option's value as text; of a part's import path only the class."""
+    return value.rpartition(":")[2] if name.rpartition(".")[2] == "type" else str(value)
+
+
+def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested JSON as dotted names and plain values; a list is one value."""
+    if not isinstance(values, dict):
+        yield name, ", ".join(map(str, values)) if isinstance(values, list) else values
+        return
+    for key, value in values.items():
+        yield from _flat(value, f"{name}.{key}" if name else key)

@@ -1,0 +1,51 @@
+"""How many tokens a tokenizer of variable length spends along a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from filmstrip.report.clips import moving_picture, side_by_side
+from filmstrip.report.curves import Curves, Series
+from filmstrip.report.markup import Markup, join, tag
+
+
+@dataclass(frozen=True)
+class TokenUse:
+    """A video (``T C H W`` uint8) beside what its tokens decode to, and the share of tokens that each block took."""
+
+    title: str
+    video: Tensor
+    rebuilt: Tensor
+    lengths: Sequence[int]
+    """Tokens of each block; blocks are equal parts of the video."""
+    tokens_per_block: int
+    fps: float
+    """Frames a second."""
+    beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Other values of each block, such as how busy it is, each in a chart of its own below."""
+    note: str | None = None
+    """A short paragraph above."""
+
+    def html(self) -> Markup:
+        """The moving picture, then charts over the same seconds."""
+        described = f"{self.title}: original on the left, decoded from its tokens on the right"
+        shown = moving_picture(side_by_side([self.video, self.rebuilt]), self.fps, described)
+        heads = tag("p", tag("span", "original"), tag("span", "decoded"), class_="note")
+        shares = [100 * length / self.tokens_per_block for length in self.lengths]
+        charts = {"tokens used, %": shares, **self.beside}
+        drawn = (
+            Curves(name, {name: self._steps(values)}, x_label="second", y_label=name).html()
+            for name, values in charts.items()
+        )
+        note = tag("p", self.note, class_="note above") if self.note else None
+        figure = tag("figure", heads, shown)
+        return join([note, tag("div", *(tag("div", part) for part in (figure, *drawn)), class_="group")])
+
+    def _steps(self, values: Sequence[float]) -> Series:
+        """A value that stays for as long as its block does."""
+        seconds = len(self.video) / self.fps / len(values)
+        xs = [edge * seconds for i in range(len(values)) for edge in (i, i + 1)]
+        return xs, [value for value in values for _ in range(2)]

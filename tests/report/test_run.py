@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from filmstrip.errors import UserError
+from filmstrip.report.run import duration, history, run_report, training_seconds
+
+CONFIG = {
+    "type": "filmstrip.config:Run",
+    "data": {"path": None, "synthetic": {"type": "filmstrip.data.motions:Motions", "size": 64}, "batch_size": 16},
+    "objective": {"type": "filmstrip.systems.recognition.vit:ViTConfig", "width": 96, "patch_size": [2, 8, 8]},
+    "evals": [],
+    "init": None,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run folder with the files that a report reads."""
+    path = tmp_path / "a run"
+    path.mkdir()
+    lines = [{"step": 10 * i, "seconds": 30.0 * i, "loss": 2.0 / i, "top1": 0.1 * i, "lr": 1e-3} for i in range(1, 9)]
+    lines += [{"step": step, "seconds": 999.0, "eval/top1": value} for step, value in ((40, 0.75), (80, 0.5))]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "environment.json").write_text(json.dumps({"filmstrip": "0.1.0", "git": "abc123"}))
+    return path
+
+
+def test_the_report_says_what_the_folder_holds(folder, read_page):
+    path = run_report(folder)
+    assert path == folder / "report.html"
+    page = read_page(path.read_text())
+    assert "A ViT, trained on the synthetic set Motions." in page.text
+    assert page.count("svg") == 4  # loss, top1, lr, eval/top1: not the clock
+    assert page.words[page.words.index("after step") + 1 :][:3] == ["top1", "0.5", "80"]
+    assert page.words[page.words.index("objective") :][:2] == ["objective", "ViTConfig"]
+    for fact in ("4 min 0 s", "0.25", "objective.patch_size", "2, 8, 8", "abc123"):
+        assert fact in page.words
+
+
+def test_training_time_does_not_count_the_evaluation_after_it(folder):
+    assert training_seconds(folder) == 240.0
+
+
+def test_bad_files_are_listed_and_hostile_names_harmless(folder, read_page):
+    rows = ["name,used,reason", *(f'"<b>{i}</b>.mp4",no,"cut, short"' for i in range(60))]
+    (folder / "unreadable.csv").write_text("\n".join(rows) + "\n")
+    page = read_page(run_report(folder).read_text())
+    assert "<b>0</b>.mp4" in page.words and "<b>50</b>.mp4" not in page.words
+    assert "The first 50 of 60." in page.words
+    assert page.count("b") == 0
+
+
+def test_no_list_of_bad_files_where_there_are_none(folder):
+    (folder / "unreadable.csv").write_text("name,used,reason\n")
+    assert "could not be read" not in run_report(folder).read_text()
+
+
+def test_data_of_ones_own_are_named(folder, read_page):
+    data = {"path": "/somewhere/private/actions", "synthetic": None}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "data": data}))
+    assert "trained on actions." in read_page(run_report(folder).read_text()).text
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(UserError, match="was the run started"):
+        run_report(tmp_path)
+
+
+def test_history_counts_a_repeated_step_once_and_leaves_out_a_torn_line(tmp_path):
+    lines = [
+        '{"step": 1, "loss": 3}',
+        '{"step": 2, "loss": 2}',
+        '{"step": 2, "loss": 1.5, "x": {"y": 1}}',
+        '{"step": 3, "lo',
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert history(tmp_path) == {"loss": ([1, 2], [3.0, 1.5]), "x.y": ([2], [1.0])}
+
+
+def test_a_run_that_diverged_can_still_be_reported(folder):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 90, "seconds": 270, "loss": NaN}\n')
+    assert "nan" in run_report(folder).read_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (99, "99 s"), (119.6, "2 min 0 s"), (3599, "59 min 59 s"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said
