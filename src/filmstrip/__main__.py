@@ -1,0 +1,383 @@
+"""The command line: ``filmstrip COMMAND ...``. Thin: each command reads its options and calls one function."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from filmstrip import __version__
+from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.config import Run
+
+Words = list[str]
+File = Annotated[Path, tyro.conf.Positional]
+Files = Annotated[tuple[Path, ...], tyro.conf.Positional]
+
+
+def command_list() -> None:
+    """List the systems with their presets."""
+    from filmstrip import index
+
+    Console().print(index.table())
+
+
+def command_show(words: Words) -> None:
+    """Show a preset as it would run: configuration, parameters, GMACs, tokens, memory.
+
+    Usage: filmstrip show SYSTEM[:PRESET] [options of the run]
+    """
+    from filmstrip import index
+
+    run, _ = _run_from(words, "show")
+    index.show(run, Console())
+
+
+def command_train(words: Words) -> None:
+    """Train a preset, on its own data or on yours.
+
+    Usage: filmstrip train SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]
+    """
+    from filmstrip import experiment
+    from filmstrip.dist import process
+    from filmstrip.report.run import run_report
+
+    run, out = _run_from(words, "train")
+    result = experiment.train(run, out)
+    if process.rank() > 0:
+        return
+    for name, value in result.metrics.items():
+        print(f"{name:<24} {value:.4f}")
+    print(run_report(out))
+
+
+def command_eval(words: Words) -> None:
+    """Evaluate a run by one of its protocols, or by all that it was configured with.
+
+    What is measured on the run's own data goes into its report, curves by frame too.
+
+    Usage: filmstrip eval RUN [--protocol NAME [options of the protocol]] [--data PATH]
+    """
+    from filmstrip import evals, experiment
+    from filmstrip.report.generation import is_curve_point
+    from filmstrip.report.run import run_report
+
+    folder, words = _leading(words, "eval", "RUN")
+    data, words = _option(words, "--data")
+    name, words = _option(words, "--protocol")
+    protocols = (
+        (tyro.cli(evals.protocol(name), args=words, prog=f"filmstrip eval --protocol {name}"),) if name else ()
+    )
+    if words and not name:
+        raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol")
+    for key, value in experiment.evaluate(Path(folder), protocols, Path(data) if data else None):
+        if not is_curve_point(key):
+            print(f"{key:<24} {value:.4f}", flush=True)
+    if data is None:
+        print(run_report(Path(folder)))
+
+
+def command_predict(
+    run: File,
+    files: Files,
+    top_k: int = 5,
+    clips: int = 4,
+    json: bool = False,
+) -> int:
+    """Name what happens in videos: the best classes of each file, and a timeline of its clips.
+
+    Args:
+        run: A run folder of a classifier.
+        files: Videos to look at.
+        top_k: How many classes to name.
+        clips: Clips along the timeline.
+        json: Print one JSON object instead of text.
+    """
+    from filmstrip.predict import predict_files
+
+    return predict_files(run, files, top_k=top_k, num_clips=clips, as_json=json)
+
+
+def command_encode(
+    encoder: Annotated[str, tyro.conf.Positional],
+    files: Files,
+    out: Path,
+    level: Literal["pooled", "tokens", "ids", "latents"] = "pooled",
+    clips: int = 1,
+    batch_size: int = 8,
+) -> int:
+    """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
+
+    What it writes can be trained on: --data FOLDER.
+
+    Args:
+        encoder: A run folder, hf:OWNER/NAME, or a local folder in the Hub's layout; for ids and latents, a
+            tokenizer's run folder.
+        files: Videos, or folders of them.
+        out: Where the features go.
+        level: One vector a clip or every token of an encoder; token ids or continuous latents of a tokenizer.
+        clips: Clips cut from each video, evenly spaced.
+        batch_size: Clips encoded at once.
+    """
+    from filmstrip.encode import encode_files
+
+    return encode_files(encoder, files, out, level=level, num_clips=clips, batch_size=batch_size)
+
+
+def command_decode(
+    tokenizer: File, tokens: Annotated[Path, tyro.conf.Positional], out: Path, batch_size: int = 8
+) -> None:
+    """Write tokens as videos again; clips that are there already are left alone.
+
+    Args:
+        tokenizer: The run folder of the tokenizer that made the tokens.
+        tokens: What `filmstrip encode --level ids` (or latents) wrote.
+        out: Where the videos go.
+        batch_size: Clips decoded at once.
+    """
+    from filmstrip.decode import decode_files
+
+    print(f"{out}: {decode_files(tokenizer, tokens, out, batch_size=batch_size)} clips")
+
+
+def command_generate(words: Words) -> int:
+    """Sample video from a trained generator, into an mp4, gif, webp or a png with a row of frames for each sample.
+
+    Usage: filmstrip generate RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--out sample.mp4] [options]
+    """
+    from filmstrip.generate import Request, default_request, generate
+
+    folder, words = _leading(words, "generate", "RUN")
+    default = default_request(Path(folder))
+    request = tyro.cli(
+        Request,
+        default=default,
+        args=words,
+        prog=f"filmstrip generate {folder}",
+        config=(tyro.conf.AvoidSubcommands,),
+        description=inspect.getdoc(command_generate),
+    )
+    return generate(Path(folder), request)
+
+
+def command_data(words: Words) -> int:
+    """Check, prepare, convert or make a collection of videos.
+
+    Usage: filmstrip data check PATH | data prepare PATH --out FOLDER | data convert LAYOUT PATH --out FOLDER
+           | data make NAME [--out FOLDER]
+    """
+    action, words = _leading(words, "data", "check | prepare | convert | make")
+    actions: dict[str, Callable[..., Any]] = {
+        "check": _data_check,
+        "prepare": _data_prepare,
+        "convert": _data_convert,
+    }
+    if action == "make":
+        return _data_make(words)
+    if action not in actions:
+        raise UserError(f"filmstrip data {action} does not exist: use check, prepare, convert or make")
+    return tyro.cli(actions[action], args=words, prog=f"filmstrip data {action}") or 0
+
+
+def command_bench(words: Words) -> None:
+    """Measure a preset on this machine: loading, step time, memory, achieved over the machine's limit.
+
+    Usage: filmstrip bench SYSTEM[:PRESET] [--data PATH] [options of the run]
+    """
+    from filmstrip.bench import bench_system
+
+    run, _ = _run_from(words, "bench")
+    bench_system(run)
+
+
+def command_demo(data: Path | None = None, out: Path = Path("runs/demo")) -> None:
+    """Pretrain, fine-tune and compare four small systems, learn to generate, and write one report.
+
+    Generation is part of it on the synthetic set only.
+
+    Args:
+        data: A folder class_name/*.mp4, or a manifest; by default a synthetic set that is made first.
+        out: Where the runs and report.html go.
+    """
+    from filmstrip.demo import run_demo
+
+    print(run_demo(out, data))
+
+
+def _data_check(path: File, workers: int = 2, json: bool = False) -> int:
+    """Decode every file of a collection; list what is unreadable or damaged, and print statistics.
+
+    Args:
+        path: A folder, a manifest or shards.
+        workers: Processes.
+        json: Print one JSON object instead of text.
+    """
+    from filmstrip.data.check import check_collection
+
+    report = check_collection(path, workers=workers)
+    print(report.to_json() if json else report.text())
+    return 1 if report.bad else 0
+
+
+def _data_prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2) -> int:
+    """Re-encode a collection so that training loads it several times faster; resumes where it stopped.
+
+    Args:
+        path: A folder, a manifest or shards.
+        out: Where the new files and their manifest go.
+        short_side: Length of the shorter side, pixels; smaller videos keep their size.
+        gop: Frames between two key frames.
+        crf: H.264 quality, lower is better.
+        workers: Processes.
+    """
+    from filmstrip.data.prepare import prepare_collection
+
+    report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
+    print(report.text())
+    return 1 if report.bad else 0
+
+
+def _data_convert(
+    layout: Annotated[str, tyro.conf.Positional], path: File, out: Path, lossless: bool = False, workers: int = 2
+) -> int:
+    """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped.
+
+    Args:
+        layout: bair (TFRecord files) or teco (DMLab's npz files).
+        path: Its folder.
+        out: Where the videos go, as split/*.mp4 with *.actions.npy.
+        lossless: Keep every pixel; the files are several times larger.
+        workers: Processes.
+    """
+    from filmstrip.data.convert import convert_layout
+
+    report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
+    print(report.text())
+    return 1 if report.bad else 0
+
+
+def _data_make(words: Words) -> int:
+    """Generate a synthetic set: ``data make motions [--out FOLDER] [options of the set]``."""
+    from filmstrip.data import synthetic
+
+    name, words = _leading(words, "data make", "NAME")
+    out, words = _option(words, "--out")
+    made = tyro.cli(synthetic.named(name), args=words, prog=f"filmstrip data make {name}").generate(
+        Path(out) if out else None
+    )
+    print(made)
+    return 0
+
+
+def _run_from(words: Words, command: str) -> tuple[Run, Path]:
+    """The run that the words after ``train``, ``show`` or ``bench`` describe, and where it goes."""
+    from filmstrip import systems
+    from filmstrip.config import Run
+
+    address, words = _leading(words, command, "SYSTEM[:PRESET]")
+    preset = systems.find(address)
+    out, words = _option(words, "--out")
+    words = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in words]
+    run = tyro.cli(
+        Run,
+        default=preset,
+        args=words,
+        prog=f"filmstrip {command} {address}",
+        config=(tyro.conf.AvoidSubcommands,),
+        description=f"{inspect.getdoc(COMMANDS[command])}\n\nThe options of the run, as {address} sets them:",
+    )
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _leading(words: Words, command: str, wanted: str) -> tuple[str, Words]:
+    """The first word, which is not an option, and the rest."""
+    if not words or words[0].startswith("-"):
+        raise UserError(f"filmstrip {command} needs {wanted} first; see `filmstrip {command.split()[0]} --help`")
+    return words[0], words[1:]
+
+
+def _option(words: Words, flag: str) -> tuple[str | None, Words]:
+    """The value of one option, and the words without it."""
+    for i, word in enumerate(words):
+        if word == flag and i + 1 < len(words):
+            return words[i + 1], words[:i] + words[i + 2 :]
+        if word.startswith(flag + "="):
+            return word.partition("=")[2], words[:i] + words[i + 1 :]
+        if word == flag:
+            raise UserError(f"{flag} needs a value")
+    return None, words
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": command_demo,
+    "list": command_list,
+    "show": command_show,
+    "train": command_train,
+    "eval": command_eval,
+    "predict": command_predict,
+    "encode": command_encode,
+    "decode": command_decode,
+    "generate": command_generate,
+    "data": command_data,
+    "bench": command_bench,
+}
+TAKES_WORDS = (command_show, command_train, command_eval, command_generate, command_data, command_bench)
+"""Commands whose options depend on their first word; the others are read off their signature."""
+
+
+def main(arguments: Words | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 when some files were bad, 2 for wrong input."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        _print_help()
+        return 0
+    if words[0] == "--version":
+        print(f"filmstrip {__version__}")
+        return 0
+    try:
+        return _dispatch(words[0], words[1:])
+    except UserError as error:
+        print(f"filmstrip: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("filmstrip: interrupted; the same command goes on from the last saved state", file=sys.stderr)
+        return 130
+
+
+def _dispatch(name: str, words: Words) -> int:
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "see `filmstrip --help`"
+        raise UserError(f"there is no command {name!r}; {hint}")
+    command = COMMANDS[name]
+    if command not in TAKES_WORDS:
+        return tyro.cli(command, args=words, prog=f"filmstrip {name}") or 0
+    if words[:1] in (["-h"], ["--help"]):
+        print(inspect.getdoc(command))
+        return 0
+    return command(words) or 0
+
+
+def _print_help() -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, command in COMMANDS.items():
+        table.add_row(f"[bold]{name}[/]", (inspect.getdoc(command) or "").splitlines()[0])
+    console = Console()
+    console.print(f"[bold]filmstrip[/] {__version__}: learn from video\n\n  filmstrip COMMAND ...\n")
+    console.print(table)
+    console.print("\n`filmstrip COMMAND --help` tells more; `filmstrip demo` shows everything at work.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

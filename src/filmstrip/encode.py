@@ -1,0 +1,234 @@
+"""Features or tokens of many files, written so that the work can stop and go on at any time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from filmstrip.data.actions import beside, check_clip
+from filmstrip.data.cached import IDS
+from filmstrip.data.config import Clip, Data
+from filmstrip.data.features import POOLED, FeatureWriter
+from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
+from filmstrip.data.manifest import MANIFEST_SUFFIXES
+from filmstrip.data.sample import Notes, collect
+from filmstrip.data.sources import Sample, Source, open_videos
+from filmstrip.errors import UserError
+from filmstrip.evals.features import fingerprint
+from filmstrip.evals.inference import inference
+from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.protocols import Features
+
+Level = Literal["pooled", "tokens", "ids", "latents"]
+TOKENIZER_LEVELS = (IDS, "latents")
+SECONDS_AT_RISK = 60.0
+"""Features are on disk at the latest so long after they were computed, whatever ends the process."""
+
+
+class Encoded(NamedTuple):
+    """What was made of the clips of one video."""
+
+    index: int
+    """The video's place in the split."""
+    features: Features
+    """``C N D``: clips, tokens, width."""
+    spans: list[tuple[float, float]]
+    """Each clip's start and end, seconds."""
+    action: Tensor | None
+    """``C T`` or ``C T A``."""
+
+
+def encode_files(
+    encoder: str | Path | VideoEncoder | VideoTokenizer,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    level: Level = "pooled",
+    num_clips: int = 1,
+    batch_size: int = 8,
+    num_workers: int = 2,
+) -> int:
+    """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
+
+    Continues what ``out`` already holds. Bad files are listed in ``out/unreadable.csv``; returns 1 if there were
+    any, else 0.
+
+    Raises:
+        UserError: there is no such encoder or file, it has no such level, or ``out`` holds what another encoder or
+            other settings made.
+    """
+    console, out = Console(stderr=True), Path(out)
+    source = find_source(files)
+    model = encoder
+    if isinstance(encoder, (str, Path)):
+        model = load_tokenizer(encoder) if level in TOKENIZER_LEVELS else load(encoder)
+    reader = reader_of(model, level)
+    source = _with_fitting_actions(source, model.clip, console)
+    with FeatureWriter(out, about=_about(model, level, num_clips, source)) as writer:
+        left = [sample for sample in source.samples if sample.name not in writer]
+        if len(left) < len(source.samples):
+            console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
+        if not left:
+            return 0
+        data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
+        whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
+        loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
+        with _progress(console) as progress:
+            bar = progress.add_task("encoding", total=len(left))
+            flushed = time.monotonic()
+            for index, features, spans, action in encode_videos(model, reader, loader, num_clips):
+                sample = left[index]
+                writer.add(
+                    sample.name,
+                    features.tokens,
+                    grid=features.grid,
+                    spans=spans,
+                    label=sample.label,
+                    split=sample.split,
+                    action=action,
+                )
+                progress.update(bar, completed=index + 1)
+                if time.monotonic() - flushed > SECONDS_AT_RISK:
+                    writer.flush()
+                    flushed = time.monotonic()
+            progress.update(bar, completed=len(left))
+    bad = [entry for entry in loader.unreadable if not entry.used]
+    if loader.unreadable:
+        write_unreadable(out / "unreadable.csv", loader.unreadable)
+        console.print(f"{len(bad)} files could not be read: see {out / 'unreadable.csv'}")
+    return int(bool(bad))
+
+
+def find_source(files: Sequence[Path]) -> Source:
+    """The videos that paths stand for: a video file is itself, any other path a collection with labels and splits.
+
+    Of several paths the classes are put together, by name. Actions are kept where all videos have them.
+
+    Raises:
+        UserError: a path does not exist or holds no videos, or two videos have the same name.
+    """
+    sources = [_source_at(path) for path in files]
+    if len(sources) == 1:
+        return sources[0]
+    classes = tuple(dict.fromkeys(name for source in sources for name in source.classes))
+    samples: list[Sample] = []
+    for path, source in zip(files, sources):
+        for sample in source.samples:
+            name = sample.name if _is_video(path) else f"{path}/{sample.name}"
+            label = None if sample.label is None else classes.index(source.classes[sample.label])
+            samples.append(replace(sample, name=name, label=label))
+    names = [sample.name for sample in samples]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{twice} was given twice")
+    if any(sample.actions is None for sample in samples):
+        samples = [replace(sample, actions=None) for sample in samples]
+    return collect(Path("."), classes, samples, Notes())
+
+
+def _is_video(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() not in (*MANIFEST_SUFFIXES, ".tar")
+
+
+def _source_at(path: Path) -> Source:
+    if _is_video(path):
+        names = {file.name for file in path.absolute().parent.iterdir()}
+        sample = Sample(path=str(path), name=str(path), actions=beside(path, names))
+        return collect(path.parent, (), [sample], Notes())
+    return open_videos(path)
+
+
+def reader_of(model: VideoEncoder | VideoTokenizer, level: Level) -> Callable[[Tensor], Features]:
+    """What turns ``B T C H W`` video into what is written of it, ``B N D``.
+
+    Ids are int16 where the codebook is small enough for that, otherwise int32; ``D`` is the number of codebooks.
+
+    Raises:
+        UserError: the model has no such level.
+    """
+    if isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
+        wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "pooled or tokens"
+        raise UserError(f"this model has no level {level!r}: give --level {wanted}")
+    if level == "pooled":
+        return lambda video: Features(model(video).pooled()[:, None], POOLED)
+    if level == "tokens":
+        return model
+    if (model.codebook_size is not None) != (level == IDS):
+        has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
+        raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
+    return model.ids if level == IDS else model.latents
+
+
+def encode_videos(
+    model: torch.nn.Module, reader: Callable[[Tensor], Features], loader: EvalLoader, num_clips: int
+) -> Iterator[Encoded]:
+    """What ``reader`` makes of the ``num_clips`` clips of each readable video.
+
+    A batch may hold several videos, or a part of one.
+    """
+    clips: dict[int, list[Tensor]] = defaultdict(list)
+    spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    actions: dict[int, list[Tensor]] = defaultdict(list)
+    for batch in loader:
+        with inference(model):
+            features = reader(batch["video"])
+            tokens = features.tokens.cpu()
+        for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
+            clips[index].append(tokens[row])
+            spans[index].append(tuple(span))
+            if "action" in batch:
+                actions[index].append(batch["action"][row])
+            if len(clips[index]) == num_clips:
+                done = torch.stack(actions.pop(index)) if "action" in batch else None
+                whole = Features(torch.stack(clips.pop(index)), features.grid)
+                yield Encoded(index, whole, spans.pop(index), done)
+
+
+def _about(model: VideoEncoder | VideoTokenizer, level: Level, num_clips: int, source: Source) -> dict[str, str]:
+    """What the index says of all features: what made them, and what labels and actions mean."""
+    clip = model.clip
+    about = {
+        "weights": model.fingerprint if isinstance(model, VideoTokenizer) else fingerprint(model),
+        "clip": f"{clip.num_frames} frames, {clip.sampling}, stride {clip.stride}, {clip.size} pixels",
+        "num_clips": str(num_clips),
+        "level": level,
+        "classes": json.dumps(source.classes),
+    }
+    if level == IDS:
+        about["codebook_size"] = str(model.codebook_size)
+    if source.actions is not None:
+        about["actions"] = json.dumps(asdict(source.actions))
+    return about
+
+
+def _with_fitting_actions(source: Source, clip: Clip, console: Console) -> Source:
+    """The same videos, without actions where the clips leave frames out and that cannot be."""
+    try:
+        if source.actions is not None:
+            check_clip(source.actions, clip)
+    except UserError:
+        console.print(
+            f"the actions are left out: they are discrete, and clips with a stride of {clip.stride} skip frames"
+        )
+        return replace(source, actions=None)
+    return source
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

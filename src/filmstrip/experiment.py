@@ -1,0 +1,166 @@
+"""From a ``Run`` to trained weights and measured figures: open the data, build, train, evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from filmstrip import loading
+from filmstrip.config import Run, read_config, write_config
+from filmstrip.data.augment import apply_augment, effective_augment
+from filmstrip.data.cached import CachedSource
+from filmstrip.data.config import DataInfo
+from filmstrip.data.loader import TrainLoader
+from filmstrip.data.sources import Source, open_source
+from filmstrip.dist import process
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.inference import device_of
+from filmstrip.protocols import Objective
+from filmstrip.train.loop import fit
+from filmstrip.train.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What training leaves in memory beside the run folder."""
+
+    run: Run
+    """The run as it was trained: bound to its data."""
+    objective: Objective
+    source: Source
+    folder: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The final value of every evaluation."""
+
+    @property
+    def subject(self) -> Subject:
+        """What an evaluation needs to look at this result again."""
+        return _subject(self.objective, self.source, self.run)
+
+
+def train(run: Run, folder: Path) -> Result:
+    """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
+
+    Raises:
+        UserError: the folder holds another run, or the data, ``run.init`` or a tokenizer's run cannot be used.
+    """
+    source = open_source(run.data)
+    info = source.info(run.data.train_split)
+    run = loading.with_tokenizer(run).bound(info)
+    files = RunFolder(folder)
+    _claim(folder, run, info)
+    torch.manual_seed(run.seed)
+    objective = run.objective.build()
+    if run.init:
+        loading.start(objective, run.init)
+    loading.start_tokenizer(objective, run)
+    if isinstance(source, CachedSource):
+        loading.check_tokenizer(objective, source)
+    loader = TrainLoader(
+        source,
+        run.data,
+        seed=run.seed,
+        rank=process.rank(),
+        world=process.world_size(),
+        accumulate=run.train.accumulate,
+    )
+    metrics: dict[str, float] = {}
+    try:
+        fit(
+            objective,
+            loader,
+            optim=run.optim,
+            loop=run.train,
+            folder=files,
+            augment=partial(
+                apply_augment,
+                augment=effective_augment(run.data.augment, source.directional),
+                num_classes=len(source.classes) or None,
+            ),
+            evaluate=_evaluator(run, source, metrics),
+        )
+    finally:
+        loader.close()
+    return Result(run=run, objective=objective, source=source, folder=folder, metrics=metrics)
+
+
+def evaluate(
+    folder: Path, protocols: tuple[Evaluation, ...] = (), data: Path | None = None
+) -> Iterator[tuple[str, float]]:
+    """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``.
+
+    What its own data say is added to the run's ``metrics.jsonl``, as of its last step.
+
+    Raises:
+        UserError: this is no run folder, or the data lack what a protocol looks at.
+    """
+    objective, run = loading.load_objective(folder)
+    if data is not None:
+        run = replace(run, data=replace(run.data, path=data))
+    run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
+    for protocol in run.evals:
+        if missing := protocol.requires - source.gives:
+            raise UserError(_lacking(protocol, missing, source) + ": give the videos (--data PATH)")
+    values = {}
+    for name, value in _evaluate(objective, source, run):
+        values[f"eval/{name}"] = value
+        yield name, value
+    if data is None:
+        files = RunFolder(folder)
+        files.append_metrics({"step": files.last_step(), **values})
+
+
+def _evaluator(
+    run: Run, source: Source, metrics: dict[str, float]
+) -> Callable[[Objective, int], Iterator[tuple[str, float]]] | None:
+    """The loop's view of the run's evaluations; keeps the latest values in ``metrics``.
+
+    Those that look at what the data lack are left out: training on encoded videos must not fail at its end.
+    """
+    lacking = {protocol: missing for protocol in run.evals if (missing := protocol.requires - source.gives)}
+    for protocol, missing in lacking.items():
+        log.warning("%s, and is left out", _lacking(protocol, missing, source))
+    run = replace(run, evals=tuple(protocol for protocol in run.evals if protocol not in lacking))
+    if not run.evals:
+        return None
+
+    def evaluate_at(objective: Objective, step: int) -> Iterator[tuple[str, float]]:
+        for name, value in _evaluate(objective, source, run):
+            metrics[name] = value
+            yield name, value
+
+    return evaluate_at
+
+
+def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[str, float]]:
+    subject = _subject(objective, source, run)
+    for protocol in run.evals:
+        yield from protocol(subject)
+
+
+def _lacking(protocol: Evaluation, missing: Collection[str], source: Source) -> str:
+    return f"{type(protocol).__name__} looks at {', '.join(missing)}, which {source.root} does not hold"
+
+
+def _subject(objective: Objective, source: Source, run: Run) -> Subject:
+    return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
+
+
+def _claim(folder: Path, run: Run, info: DataInfo) -> None:
+    """Write what the run is and what its data said, unless the folder already holds a different run."""
+    config = folder / "config.json"
+    if config.exists() and read_config(config) != run:
+        raise UserError(
+            f"{folder} holds another run (its config.json differs): give another --out, or remove it first"
+        )
+    if process.rank() == 0:
+        write_config(run, config)
+        loading.save_data_info(info, folder)

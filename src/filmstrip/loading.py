@@ -1,0 +1,306 @@
+"""Using what was trained: encoders and objectives from a run folder or from the Hub, with their own preprocessing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.config import Run, from_json, read_config, to_json
+from filmstrip.data.cached import CachedSource
+from filmstrip.data.config import Clip, DataInfo
+from filmstrip.errors import UserError
+from filmstrip.evals.features import fingerprint
+from filmstrip.evals.inference import device_of, encoder_of, inference
+from filmstrip.objectives.latent import LatentConfig
+from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
+from filmstrip.train.run_folder import RunFolder
+from filmstrip.views import read_views
+
+log = logging.getLogger(__name__)
+
+
+class VideoEncoder(nn.Module):
+    """A trained encoder that reads files by itself: cut as in evaluation, ``clip`` says how."""
+
+    def __init__(self, encoder: Encoder, clip: Clip, backend: str = "auto") -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clip = clip
+        self.backend = backend
+        self.eval()
+
+    @property
+    def width(self) -> int:
+        """D, the size of a token."""
+        return self.encoder.width
+
+    def read(self, path: Path | str, num_clips: int = 1) -> Tensor:
+        """``num_clips`` clips, evenly spaced along the file, centre crop: ``num_clips T C H W`` uint8.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        return read_views(path, self.clip, num_clips=num_clips, backend=self.backend).video
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video, ``uint8`` or 0..1; with ``layers`` also return every layer's tokens."""
+        return self.encoder(video.to(device_of(self)), layers=layers)
+
+    def encode(self, paths: Path | str | Sequence[Path | str]) -> Features:
+        """The features of one clip of each file (``B`` files), without gradients."""
+        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        with inference(self):
+            return self(torch.cat([self.read(path) for path in paths]))
+
+
+class VideoTokenizer(nn.Module):
+    """A trained tokenizer, and how the clips that it codes are cut from files."""
+
+    def __init__(self, tokenizer: Tokenizer, clip: Clip, backend: str = "auto") -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.clip = clip
+        self.backend = backend
+        self.eval()
+
+    @property
+    def codebook_size(self) -> int | None:
+        """How many ids there are; none for continuous tokens."""
+        return getattr(self.tokenizer, "codebook_size", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for the weights that code and decode; a prior's copy of this tokenizer has the same."""
+        return tokenizer_fingerprint(self.tokenizer)
+
+    def encode(self, video: Tensor) -> Tokens:
+        """Code ``B T C H W`` video, ``uint8`` or 0..1."""
+        return self.tokenizer.encode(video.to(device_of(self)))
+
+    def ids(self, video: Tensor) -> Features:
+        """The ids of a video, ``B N G`` (codebooks last), int16 where the codebook is small enough, else int32."""
+        tokens = _all_counting(self.encode(video))
+        places = tokens.grid.t * tokens.grid.h * tokens.grid.w
+        dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
+        return Features(rearrange(tokens.ids, "b (n g) -> b n g", n=places).to(dtype), tokens.grid)
+
+    def latents(self, video: Tensor) -> Features:
+        """The continuous latents of a video, ``B N D``."""
+        tokens = _all_counting(self.encode(video))
+        return Features(tokens.latents, tokens.grid)
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Rebuild ``B T C H W`` video in 0..1.
+
+        Raises:
+            ValueError: the tokens are of another kind or number than this tokenizer's, or outside its codebook.
+        """
+        return self.tokenizer.decode(tokens)
+
+
+def _all_counting(tokens: Tokens) -> Tokens:
+    if tokens.lengths is not None:
+        raise UserError("this tokenizer uses as many tokens as a clip needs; a folder keeps as many of every clip")
+    return tokens
+
+
+def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
+    """A short name for the weights of a tokenizer that code and decode."""
+    return fingerprint(tokenizer, without=getattr(tokenizer, "training_only", ()))
+
+
+def load_tokenizer(folder: str | Path, device: torch.device | str | None = None) -> VideoTokenizer:
+    """A trained tokenizer from its run folder, or from that of a prior, which owns its own.
+
+    Raises:
+        UserError: this is no run folder, or what it holds is no tokenizer.
+    """
+    objective, run = load_objective(folder, device)
+    tokenizer = getattr(objective, "tokenizer", objective)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(
+            f"{folder} holds a {type(objective).__name__}, which is no tokenizer: give a run of tokenizers.*"
+        )
+    return VideoTokenizer(tokenizer, run.data.clip, run.data.backend)
+
+
+def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:
+    """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout.
+
+    By default it goes to a CUDA device where there is one.
+
+    Raises:
+        UserError: there is no such source, or what it holds has no encoder.
+    """
+    if _is_run(source):
+        objective, run = load_objective(source, device)
+        return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
+    from filmstrip.weights.hub import load_hub
+
+    encoder, clip = load_hub(str(source))
+    return VideoEncoder(encoder, clip).to(default_device(device))
+
+
+def load_objective(folder: str | Path, device: torch.device | str | None = None) -> tuple[Objective, Run]:
+    """A trained objective, in evaluation mode, and the run that made it, from its folder alone.
+
+    Raises:
+        UserError: this is no run folder, it holds no weights yet, or they do not fit its configuration.
+    """
+    folder = Path(folder)
+    run = read_config(folder / "config.json")
+    objective = run.objective.build()
+    RunFolder(folder).load_weights(objective)
+    return objective.to(default_device(device)).eval(), run
+
+
+def start(objective: Objective, source: str | Path) -> None:
+    """Begin where ``source`` ended, in place: with its encoder, or, for an objective without one, all its weights.
+
+    Raises:
+        UserError: the source has no encoder, or is no run of the same method, or its weights have other shapes.
+    """
+    if getattr(objective, "encoder", None) is not None:
+        start_encoder(objective, source)
+        return
+    given, _ = load_objective(source, "cpu")
+    if type(given) is not type(objective):
+        kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
+        raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
+    _copy(given.state_dict(), objective, source)
+
+
+def start_encoder(objective: Objective, source: str | Path) -> None:
+    """Copy the encoder of a run or of the Hub into ``objective``, in place.
+
+    Weights that only the source has (a norm after its last layer) are left out. A file is read as released weights
+    (:mod:`filmstrip.weights.pytorchvideo`).
+
+    Raises:
+        UserError: either has no encoder, or the source lacks a weight, or has it in another shape.
+    """
+    target = encoder_of(objective)
+    if Path(source).is_file():
+        from filmstrip.weights.pytorchvideo import load_published
+
+        load_published(Path(source), objective, head=False)
+        return
+    _copy(load(source, "cpu").encoder.state_dict(), target, source)
+
+
+def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path) -> None:
+    """Give ``target`` those weights that it has."""
+    wanted = target.state_dict()
+    missing = sorted(wanted.keys() - given.keys())
+    if missing:
+        raise UserError(f"{source} cannot start this network: it lacks {_some(missing)}")
+    unlike = [
+        f"{name} ({tuple(given[name].shape)} there, {tuple(value.shape)} here)"
+        for name, value in wanted.items()
+        if given[name].shape != value.shape
+    ]
+    if unlike:
+        raise UserError(f"{source} cannot start this network, which has other shapes: {_some(unlike)}")
+    unused = sorted(given.keys() - wanted.keys())
+    if unused:
+        log.info("%s: this network has no %s", source, _some(unused))
+    target.load_state_dict({name: given[name] for name in wanted})
+
+
+def with_tokenizer(run: Run) -> Run:
+    """This run with the tokenizer of ``objective.tokenizer_run``, if it names one: what its config.json should say.
+
+    Raises:
+        UserError: that is no run folder.
+    """
+    objective = run.objective
+    if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
+        return run
+    tokenizer = read_config(Path(objective.tokenizer_run) / "config.json").objective
+    return replace(run, objective=replace(objective, tokenizer=tokenizer))
+
+
+def start_tokenizer(objective: Objective, run: Run) -> None:
+    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``; warn where there is none.
+
+    Raises:
+        UserError: that run has no weights yet, or they do not fit.
+    """
+    if not isinstance(run.objective, LatentConfig) or run.objective.tokenizer is None:
+        return
+    folder = run.objective.tokenizer_run
+    if folder is None:
+        log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
+        return
+    given = load_objective(folder, "cpu")[0].state_dict()
+    objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
+
+
+def check_tokenizer(objective: Objective, source: CachedSource) -> None:
+    """See that cached tokens are those of the tokenizer that a prior holds.
+
+    Raises:
+        UserError: another tokenizer, or one with other weights, made them.
+    """
+    tokenizer = getattr(objective, "tokenizer", None)
+    if not source.codebook_size or tokenizer is None:
+        return
+    if tokenizer_fingerprint(tokenizer) != source.made_by:
+        raise UserError(
+            f"the tokens in {source.root} were made by another tokenizer than the one that this run decodes with: "
+            "name theirs (--objective.tokenizer-run FOLDER)"
+        )
+
+
+def save_data_info(info: DataInfo, folder: Path) -> None:
+    """Keep what the data told the objective in the run folder: prediction needs the names of the classes."""
+    (folder / "data.json").write_text(json.dumps(to_json(info), indent=2) + "\n")
+
+
+def load_data_info(folder: str | Path) -> DataInfo:
+    """What the data of a run told its objective.
+
+    Raises:
+        UserError: the folder does not say.
+    """
+    path = Path(folder) / "data.json"
+    if not path.exists():
+        raise UserError(f"{folder} does not say what its data were: it has no {path.name}")
+    return from_json(json.loads(path.read_text()))
+
+
+def load_classes(folder: str | Path) -> tuple[str, ...]:
+    """The names of the classes that a run was trained on, in the order of its logits.
+
+    Raises:
+        UserError: the folder does not say.
+    """
+    return load_data_info(folder).classes
+
+
+def _is_run(source: str | Path) -> bool:
+    """Whether this is a run folder; the Hub's layout has a config.json too, without our type tags."""
+    path = Path(source) / "config.json"
+    if str(source).startswith("hf:") or not path.exists():
+        return False
+    try:
+        return "type" in json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+
+
+def default_device(device: torch.device | str | None = None) -> torch.device:
+    """The device that was asked for; otherwise CUDA where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,73 @@
+"""What a person meets: help, wrong input with its exit code, and the commands that need no training."""
+
+import subprocess
+import sys
+
+import pytest
+
+from filmstrip.__main__ import COMMANDS, main
+
+
+def said(capsys, *words):
+    code = main(list(words))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_names_every_command(capsys):
+    code, out, _ = said(capsys, "--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys, command):
+    try:
+        code = main([command, "--help"])
+    except SystemExit as done:
+        code = done.code
+    assert code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tran"], "did you mean 'train'"),
+        (["train"], "SYSTEM"),
+        (["train", "recognition.vitt"], "did you mean 'recognition.vit'"),
+        (["show", "recognition.vit:tyni"], "did you mean 'tiny'"),
+        (["train", "recognition.vit", "--data", "no/such/folder"], "no/such/folder"),
+        (["eval", "no/such/run"], "not a run folder"),
+        (["eval", "no/such/run", "--protocol", "knnn"], "did you mean 'knn'"),
+        (["predict", "no/such/run", "a.mp4"], "not a run folder"),
+        (["data", "chekc", "x"], "check, prepare, convert or make"),
+        (["data", "make", "motion"], "motions"),
+        (["data", "check", "no/such/folder"], "no/such/folder"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, words, expected):
+    code, _, err = said(capsys, *words)
+    assert code == 2
+    assert expected in err
+    assert err.startswith("filmstrip: ") and "Traceback" not in err
+
+
+def test_an_unknown_option_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["show", "recognition.vit", "--optim.lrr", "1"])
+    assert stopped.value.code == 2
+    assert "--optim.lr" in capsys.readouterr().err
+
+
+def test_list_and_show(capsys):
+    _, out, _ = said(capsys, "list")
+    assert "recognition.vit" in out and "base_k400" in out
+    _, out, _ = said(capsys, "show", "recognition.vit:base_k400", "--optim.lr", "0.5")
+    assert '"lr": 0.5' in out
+    assert "86.5" in out and "180.3" in out and "1568" in out
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from filmstrip.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

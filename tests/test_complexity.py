@@ -1,0 +1,69 @@
+import torch
+from torch import nn
+
+from filmstrip import complexity
+from filmstrip.data.config import Clip
+from filmstrip.objectives.classification import Classification
+from filmstrip.protocols import Features, Grid
+
+
+class OneProduct(nn.Module):
+    """An encoder of one matrix product on one token: 48 x 5 multiply-adds."""
+
+    width = 5
+    depth = 0
+
+    def __init__(self):
+        super().__init__()
+        self.product = nn.Linear(48, 5, bias=False)
+        self.batch_norm = nn.BatchNorm1d(1)
+
+    def forward(self, video, layers=False):
+        return Features(self.batch_norm(self.product(video.float().flatten(1)[:, None])), Grid(1, 1, 1))
+
+
+CLIP = Clip(num_frames=1, size=4)
+
+
+def test_counts_by_hand():
+    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    assert cost.encoder_multiply_adds == 48 * 5
+    assert cost.multiply_adds == 48 * 5 + 5 * 7
+    assert cost.encoder_parameters == 48 * 5 + 2
+    assert cost.parameters == 48 * 5 + 2 + 5 * 7 + 7
+    assert cost.tokens == 1
+
+
+def test_the_objective_is_left_as_it_was():
+    objective = Classification(OneProduct(), 7)
+    before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    complexity.measure(objective, CLIP)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+    assert objective.training and all(p.grad is None for p in objective.parameters())
+
+
+def test_meta_and_real_networks_cost_the_same():
+    with torch.device("meta"):
+        meta = Classification(OneProduct(), 7)
+    assert complexity.measure(meta, CLIP) == complexity.measure(Classification(OneProduct(), 7), CLIP)
+
+
+def test_memory_is_what_autograd_keeps():
+    objective = nn.Sequential(nn.Linear(48, 100), nn.GELU(), nn.Linear(100, 5))
+
+    class Three(OneProduct):
+        def __init__(self):
+            super().__init__()
+            self.product = objective
+
+    cost = complexity.measure(Classification(Three(), 7), CLIP)
+    floats = cost.activations / 4
+    # The clip as floats (48), both sides of the nonlinearity (200) and a few outputs of a handful of numbers.
+    assert 248 <= floats < 320
+    assert cost.training_memory(3) == 16 * cost.parameters + 3 * cost.activations
+
+
+def test_the_table_names_its_units():
+    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    text = " ".join(cell for column in cost.table().columns for cell in column.cells)
+    assert "parameters" in text and " M" in text and " G" in text and "MiB" in text

@@ -1,0 +1,41 @@
+"""The documentation agrees with the repository."""
+
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_the_index_of_systems_is_up_to_date():
+    check = subprocess.run([sys.executable, ROOT / "docs/make_index.py", "--check"])
+    assert check.returncode == 0, "docs/systems.md is out of date: run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http", "mailto")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_example_of_a_system_works(monkeypatch):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/add_a_system.md").read_text(), re.DOTALL)[1]
+    module = types.ModuleType("mean_frame")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, "add_a_system.md", "exec"), vars(module))
+    run = module.tiny()
+    clip = run.data.clip
+    video = torch.randint(0, 256, (2, clip.num_frames, 3, clip.size, clip.size), dtype=torch.uint8)
+    objective = run.objective.build()
+    loss = objective({"video": video, "label": torch.tensor([0, 1])}).total
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.parameters())
+    objective.eval()
+    assert torch.allclose(objective.classify(video), objective.classify(video.flip(1)), atol=1e-4)

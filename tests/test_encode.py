@@ -1,0 +1,118 @@
+import csv
+
+import pytest
+import torch
+
+from colour_videos import CLIP, MeanColour, write_colours
+from filmstrip import encode as encode_module
+from filmstrip.data.features import FeatureSource
+from filmstrip.encode import encode_files, find_source
+from filmstrip.errors import UserError
+from filmstrip.loading import VideoEncoder
+
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [write_colours(tmp_path / f"{colour}.mp4", colour) for colour in COLOURS]
+
+
+def encode(files, out, encoder=None, **options):
+    model = VideoEncoder(encoder or MeanColour(), CLIP)
+    return encode_files(model, files, out, num_workers=0, **options)
+
+
+def test_pooled_features_say_what_was_seen(files, tmp_path):
+    assert encode(files, tmp_path / "out", num_clips=3, batch_size=2) == 0
+    source = FeatureSource(tmp_path / "out")
+    assert len(source) == 9
+    for i, row in enumerate(source.rows):
+        assert row.name == str(files[i // 3]) and (row.t, row.h, row.w) == (1, 1, 1)
+        assert source[i].shape == (1, 3)
+        assert source[i][0].argmax() == i // 3 and source[i].max() > 0.8
+        assert row.end - row.start == pytest.approx(6 / 8)
+    starts = [row.start for row in source.rows[:3]]
+    assert starts == sorted(set(starts))
+
+
+def test_token_features_keep_their_grid(files, tmp_path):
+    encode(files[:1], tmp_path / "out", level="tokens")
+    source = FeatureSource(tmp_path / "out")
+    assert source[0].shape == (4, 3) and tuple(source.rows[0].grid) == (4, 1, 1)
+
+
+def test_goes_on_where_it_stopped_and_loses_nothing(files, tmp_path):
+    class Interrupted(MeanColour):
+        def forward(self, video, layers=False):
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().forward(video, layers)
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(files, tmp_path / "out", Interrupted(), batch_size=1)
+    assert [row.name for row in FeatureSource(tmp_path / "out").rows] == [str(f) for f in files[:2]]
+    rest, all_at_once = MeanColour(), MeanColour()
+    encode(files, tmp_path / "out", rest, batch_size=1)
+    encode(files, tmp_path / "whole", all_at_once, batch_size=1)
+    assert (rest.calls, all_at_once.calls) == (1, 3)
+    one, other = FeatureSource(tmp_path / "out"), FeatureSource(tmp_path / "whole")
+    assert [row.name for row in one.rows] == [row.name for row in other.rows]
+    assert torch.equal(one.read(range(3)), other.read(range(3)))
+    assert encode(files, tmp_path / "out") == 0
+
+
+def test_features_reach_the_disk_while_the_work_goes_on(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode_module, "SECONDS_AT_RISK", 0.0)
+    on_disk = []
+
+    class Looking(MeanColour):
+        def forward(self, video, layers=False):
+            if self.calls:
+                on_disk.append(len(FeatureSource(tmp_path / "out")))
+            return super().forward(video, layers)
+
+    encode(files, tmp_path / "out", Looking(), batch_size=1)
+    assert on_disk == [1, 2]
+
+
+def test_other_weights_or_clips_do_not_go_into_the_same_folder(files, tmp_path):
+    encode(files[:1], tmp_path / "out")
+    with pytest.raises(UserError, match="give another folder"):
+        encode(files, tmp_path / "out", MeanColour(2.0))
+    with pytest.raises(UserError, match="give another folder"):
+        encode(files, tmp_path / "out", num_clips=2)
+
+
+def test_bad_files_are_listed_and_the_rest_is_encoded(files, tmp_path):
+    files[1].write_bytes(b"no video")
+    assert encode(files, tmp_path / "out") == 1
+    assert [row.name for row in FeatureSource(tmp_path / "out").rows] == [str(files[0]), str(files[2])]
+    with (tmp_path / "out" / "unreadable.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [str(files[1])]
+
+
+def test_collections_keep_labels_and_splits(tmp_path):
+    for split in ("train", "test"):
+        for colour in ("blue", "red"):
+            write_colours(tmp_path / "set" / split / colour / "a.mp4", colour)
+    encode([tmp_path / "set"], tmp_path / "out")
+    source = FeatureSource(tmp_path / "out")
+    assert sorted((r.name, r.label, r.split) for r in source.rows) == [
+        ("test/blue/a.mp4", 0, "test"),
+        ("test/red/a.mp4", 1, "test"),
+        ("train/blue/a.mp4", 0, "train"),
+        ("train/red/a.mp4", 1, "train"),
+    ]
+    assert all(source[i][0].argmax() == (2, 0)[row.label] for i, row in enumerate(source.rows))
+
+
+def test_what_cannot_be_found_or_is_given_twice(files, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        find_source([tmp_path / "absent.mp4"])
+    with pytest.raises(UserError, match="given twice"):
+        find_source([files[0], files[0]])
+    write_colours(tmp_path / "more" / "red.mp4", "red")
+    write_colours(tmp_path / "others" / "red.mp4", "red")
+    names = [sample.name for sample in find_source([files[0], tmp_path / "more", tmp_path / "others"]).samples]
+    assert names == [str(tmp_path / name) for name in ("red.mp4", "more/red.mp4", "others/red.mp4")]

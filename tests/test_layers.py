@@ -1,0 +1,71 @@
+"""Dependencies point one way, read off the import statements."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import filmstrip
+
+ROOT = Path(filmstrip.__file__).parent
+PARTS = {"nn", "models", "objectives", "systems"}
+LEAVES = {"errors", "protocols", "randomness"}
+
+# Of these parts, the ones that each part may import; parts that are not listed are free.
+ALLOWED = {
+    "nn": {"nn"},
+    "models": {"nn", "models"},
+    "objectives": {"nn", "models", "objectives"},
+    "systems": {"nn", "models", "objectives"},
+    "train": set(),
+    "dist": set(),
+    "data": set(),
+    "video": set(),
+    "evals": {"nn", "models", "objectives"},
+    "weights": {"nn", "models", "objectives"},
+}
+
+
+def imports(path):
+    """The modules of ``filmstrip`` that a file imports, anywhere in it, by full name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1:] for name in names if name.split(".")[0] == "filmstrip")
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_parts_import_only_what_lies_below(part):
+    files = list((ROOT / part).rglob("*.py"))
+    assert files
+    for path in files:
+        # A system may name another's preset by its address, as a person would; it never sees the code behind it.
+        used = {name[0] for name in imports(path) if name and name != ["systems", "find"]} & PARTS
+        assert used <= ALLOWED[part] | ({"systems"} if path == ROOT / "systems/__init__.py" else set()), path
+
+
+def test_video_imports_only_errors():
+    used = {(path.name, name[0]) for path in (ROOT / "video").rglob("*.py") for name in imports(path)}
+    assert {name for _, name in used} <= {"video", "errors"}, used
+
+
+def test_leaves_import_nothing_of_ours():
+    for leaf in LEAVES:
+        assert list(imports(ROOT / f"{leaf}.py")) == []
+
+
+def test_networks_are_told_by_arguments_not_by_configurations():
+    for part in ("nn", "models"):
+        for path in (ROOT / part).rglob("*.py"):
+            assert {name[0] for name in imports(path)} <= LEAVES | {"nn", "models"}, path
+
+
+def test_the_loop_asks_no_objective_what_it_is():
+    asked = re.findall(r"isinstance\(.*?, *(\w+)\)", (ROOT / "train" / "loop.py").read_text())
+    assert set(asked) <= {"Tensor"}

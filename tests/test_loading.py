@@ -1,0 +1,142 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import filmstrip
+from colour_videos import write_colours
+from filmstrip import loading, systems
+from filmstrip.config import write_config
+from filmstrip.data.config import DataInfo
+from filmstrip.errors import UserError
+from filmstrip.loading import VideoEncoder, load_classes, load_objective, save_data_info, start, start_encoder
+from filmstrip.protocols import Objective
+
+INFO = DataInfo(classes=("left", "right", "über"), num_train=6, directional=True)
+
+
+def save_run(folder, address, **changes):
+    """A run folder with random weights, as training leaves it."""
+    run = systems.find(address).bound(INFO)
+    run = replace(run, objective=replace(run.objective, **changes))
+    torch.manual_seed(0)
+    objective = run.objective.build().eval()
+    for parameter in objective.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    folder.mkdir()
+    write_config(run, folder / "config.json")
+    save_file(objective.state_dict(), folder / "weights.safetensors")
+    save_data_info(INFO, folder)
+    return objective, run
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [write_colours(tmp_path / f"{colour}.mp4", colour, frames=24) for colour in ("red", "blue")]
+
+
+def test_a_run_folder_alone_gives_the_encoder(tmp_path, files):
+    objective, run = save_run(tmp_path / "run", "recognition.vit:tiny")
+    encoder = filmstrip.load(tmp_path / "run", device="cpu")
+    clip = run.data.clip
+    assert (encoder.clip, encoder.width, encoder.training) == (clip, objective.encoder.width, False)
+    video = encoder.read(files[0])
+    assert video.shape == (1, clip.num_frames, 3, clip.size, clip.size) and video.dtype == torch.uint8
+    assert (video[:, :, 0] > 200).all() and (video[:, :, 2] < 60).all(), "the first video is red"
+    assert encoder.read(files[0], num_clips=3).shape[0] == 3
+    both = encoder.encode(files)
+    with torch.no_grad():
+        expected = [objective.encoder(encoder.read(path)).tokens for path in files]
+    torch.testing.assert_close(both.tokens, torch.cat(expected))
+    torch.testing.assert_close(encoder.encode(files[1]).pooled()[0], expected[1].mean(dim=1)[0])
+    assert len(encoder(video, layers=True).layers) == run.objective.depth
+
+
+def test_the_hubs_layout_gives_the_encoder(tmp_path, files):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoMAEConfig(
+        image_size=32, patch_size=8, num_frames=4, hidden_size=48, num_hidden_layers=2, num_attention_heads=3,
+        intermediate_size=96, decoder_hidden_size=24, decoder_num_hidden_layers=1, decoder_num_attention_heads=3,
+    )  # fmt: skip
+    model = transformers.VideoMAEModel(config).eval()
+    model.save_pretrained(tmp_path / "hub")
+    encoder = filmstrip.load(str(tmp_path / "hub"), "cpu")
+    assert isinstance(encoder, VideoEncoder) and (encoder.clip.num_frames, encoder.clip.size) == (4, 32)
+    video = encoder.read(files[0])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        expected = model((video / 255 - mean) / std).last_hidden_state
+    torch.testing.assert_close(encoder.encode(files[0]).tokens, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_objective_and_classes_of_a_run(tmp_path):
+    objective, run = save_run(tmp_path / "run", "recognition.vit:tiny")
+    loaded, found = load_objective(tmp_path / "run", "cpu")
+    assert found == run and not loaded.training
+    assert all(torch.equal(value, objective.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert load_classes(tmp_path / "run") == INFO.classes
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder(tmp_path):
+    pretrained, _ = save_run(tmp_path / "pretraining", "pretraining.videomae:tiny")
+    run = systems.find("recognition.vit:tiny").bound(INFO)
+    objective = run.objective.build()
+    head = {name: value.clone() for name, value in objective.state_dict().items() if not name.startswith("encoder.")}
+    start_encoder(objective, tmp_path / "pretraining")
+    theirs = pretrained.encoder.state_dict()
+    for name, value in objective.encoder.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    assert all(torch.equal(value, objective.state_dict()[name]) for name, value in head.items())
+
+
+def test_an_encoder_that_does_not_fit_is_refused(tmp_path):
+    save_run(tmp_path / "other", "recognition.vit:tiny", width=48)
+    save_run(tmp_path / "shallow", "recognition.vit:tiny", depth=1)
+    objective = systems.find("recognition.vit:tiny").bound(INFO).objective.build()
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    with pytest.raises(UserError, match=r"other shapes: .*\(.*48.* there, .*96.* here\)"):
+        start_encoder(objective, tmp_path / "other")
+    with pytest.raises(UserError, match=r"lacks blocks\.1"):
+        start_encoder(objective, tmp_path / "shallow")
+    with pytest.raises(UserError, match="no encoder"):
+        start_encoder(Objective(), tmp_path / "other")
+    assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
+
+
+def test_what_has_no_encoder_starts_whole_from_its_own_kind(tmp_path):
+    first, _ = save_run(tmp_path / "first", "tokenizers.elastictok:tiny")
+    save_run(tmp_path / "other", "tokenizers.dvae:tiny")
+    save_run(tmp_path / "shallow", "tokenizers.elastictok:tiny", depth=1)
+    second = systems.find("tokenizers.elastictok:tiny").objective.build()
+    start(second, tmp_path / "first")
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in second.state_dict().items())
+    with pytest.raises(UserError, match="holds a DVAE, and this run trains a ElasticTok"):
+        start(second, tmp_path / "other")
+    with pytest.raises(UserError, match=r"cannot start this network: it lacks .*blocks\.1"):
+        start(second, tmp_path / "shallow")
+
+
+def test_wrong_sources_are_answered_for_people(tmp_path):
+    with pytest.raises(UserError, match="not a folder"):
+        loading.load(tmp_path / "absent")
+    save_run(tmp_path / "run", "recognition.vit:tiny")
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="weights"):
+        loading.load(tmp_path / "run")
+    with pytest.raises(UserError, match="does not say what its data were"):
+        load_classes(tmp_path)
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        loading.load(tmp_path / "run")
+
+
+def test_importing_filmstrip_imports_no_torch_and_load_stays_a_function():
+    script = (
+        "import sys, filmstrip; assert not {'torch', 'numpy', 'av'} & sys.modules.keys();"
+        "import filmstrip.loading; assert callable(filmstrip.load) and filmstrip.load is filmstrip.loading.load;"
+        "from filmstrip import read_video; assert callable(read_video)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,164 @@
+"""From videos to a folder of tokens, to the same videos again, and to a prior that cannot tell the difference."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import avg_pool2d
+
+from filmstrip import experiment, systems
+from filmstrip.__main__ import main
+from filmstrip.config import write_config
+from filmstrip.data.config import DataInfo
+from filmstrip.data.features import FeatureSource, FeatureWriter
+from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.errors import UserError
+from filmstrip.evals.multi_view import MultiView
+from filmstrip.evals.throughput import Throughput
+from filmstrip.loading import load_tokenizer, save_data_info
+from filmstrip.protocols import Tokens
+from filmstrip.video import read_video
+
+
+def save_tokenizer(folder: Path, address: str = "tokenizers.vqvae3d:tiny", seed: int = 0) -> Path:
+    run = systems.find(address)
+    torch.manual_seed(seed)
+    objective = run.objective.build()
+    folder.mkdir(parents=True)
+    write_config(run, folder / "config.json")
+    save_file(objective.state_dict(), folder / "weights.safetensors")
+    save_data_info(DataInfo(classes=(), num_train=1, directional=False), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    """Just long enough for one clip each, 8 frames of which every second is taken, and of its size."""
+    return Motions(train_per_class=1, test_per_class=1, num_frames=15, size=32).generate(
+        tmp_path_factory.mktemp("videos") / "motions"
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    return save_tokenizer(tmp_path_factory.mktemp("runs") / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def tokens(videos, tokenizer, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tokens") / "ids"
+    assert main(["encode", str(tokenizer), str(videos), "--level", "ids", "--out", str(out)]) == 0
+    return out
+
+
+def prior(tokenizer: Path, data: Path):
+    run = systems.find("generation.videogpt:tiny")
+    return replace(
+        run,
+        data=replace(run.data, path=data, batch_size=4, num_workers=0),
+        objective=replace(run.objective, tokenizer_run=str(tokenizer), width=32, depth=1, num_heads=2),
+        train=replace(run.train, steps=3),
+        evals=(MultiView(),),
+    )
+
+
+def test_ids_are_small_and_those_of_the_tokenizer(tokens, tokenizer, videos):
+    source, model = FeatureSource(tokens), load_tokenizer(tokenizer, "cpu")
+    assert source[0].dtype == torch.int16 and source[0].shape == (4 * 8 * 8, 1)
+    assert all(row.label == list(MOTIONS).index(row.name.split("/")[1]) for row in source.rows)
+    assert len(source) == 16
+    row = source.rows[5]
+    shown = read_video(videos / row.name).video[::2]
+    with torch.no_grad():
+        expected = model.encode(shown[None]).ids[0]
+    assert torch.equal(source[5].flatten().long(), expected)
+
+
+def test_a_prior_learns_the_same_from_tokens_as_from_videos(tokens, tokenizer, videos, tmp_path):
+    weights = []
+    for data in (videos, tokens):
+        folder = tmp_path / data.name
+        experiment.train(replace(prior(tokenizer, data), evals=()), folder)
+        weights.append(load_file(folder / "weights.safetensors"))
+    assert any(not torch.equal(weights[0][name], 0 * weights[0][name]) for name in weights[0])
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_evaluations_that_need_video_are_left_out_of_training_and_refused_alone(tokens, tokenizer, tmp_path, caplog):
+    result = experiment.train(prior(tokenizer, tokens), tmp_path / "run")
+    assert not result.metrics and "MultiView looks at video" in caplog.text
+    with pytest.raises(UserError, match="give the videos"):
+        list(experiment.evaluate(tmp_path / "run"))
+    assert list(experiment.evaluate(tmp_path / "run", (Throughput(batch_size=1, rounds=1),)))
+
+
+def test_tokens_of_another_tokenizer_are_not_learnt_from(tokens, tmp_path):
+    other = save_tokenizer(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="made by another tokenizer"):
+        experiment.train(prior(other, tokens), tmp_path / "run")
+
+
+def test_decoding_gives_the_reconstructions_at_their_speed(tokens, tokenizer, videos, tmp_path):
+    assert main(["decode", str(tokenizer), str(tokens), "--out", str(tmp_path / "out")]) == 0
+    source, model = FeatureSource(tokens), load_tokenizer(tokenizer, "cpu")
+    written = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.mp4"))
+    assert [str(path) for path in written] == sorted(row.name for row in source.rows)
+    made = read_video(tmp_path / "out" / source.rows[3].name)
+    with torch.no_grad():
+        expected = model.decode(Tokens(source.rows[3].grid, ids=source[3].flatten()[None].long()))[0]
+    # An untrained tokenizer's video is noise, of which mp4 keeps the brightness and less of the colour.
+    seen, wanted = (avg_pool2d(video.mean(dim=1), 4) for video in (made.video / 255, expected))
+    assert torch.corrcoef(torch.stack([seen.flatten(), wanted.flatten()]))[0, 1] > 0.8
+    # The motions have 16 frames a second; clips take every second one.
+    assert made.times[1] == pytest.approx(1 / 8)
+
+
+def test_decoding_goes_on_and_several_clips_are_numbered(tokenizer, videos, tmp_path):
+    file = next((videos / "test" / "left").iterdir())
+    words = ["encode", str(tokenizer), str(file), "--level", "ids", "--clips", "2", "--out", str(tmp_path / "ids")]
+    assert main(words) == 0
+    decode = ["decode", str(tokenizer), str(tmp_path / "ids"), "--out", str(tmp_path / "out")]
+    assert main(decode) == 0
+    clips = sorted((tmp_path / "out").rglob("*.mp4"))
+    assert [clip.name for clip in clips] == [f"{file.stem}-000.mp4", f"{file.stem}-001.mp4"]
+    clips[0].unlink()
+    before = clips[1].stat().st_mtime_ns
+    assert main(decode) == 0
+    assert clips[0].exists() and clips[1].stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, capsys):
+    def refused(*words):
+        assert main([str(word) for word in words]) == 2
+        return capsys.readouterr().err
+
+    out = ("--out", tmp_path / "out")
+    assert "give --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
+    assert "--level ids" in refused("encode", tokenizer, videos, *out)
+    assert "not the videos: give those" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
+    continuous = save_tokenizer(tmp_path / "continuous", "tokenizers.vae_kl:tiny")
+    assert "give --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
+    assert "another tokenizer" in refused("decode", continuous, tokens, *out)
+
+    def broken(name, ids, **about):
+        with FeatureWriter(tmp_path / name, about=about) as writer:
+            writer.add("a", ids, grid=FeatureSource(tokens).rows[0].grid)
+        return tmp_path / name
+
+    high = broken("high", torch.full((1, 256, 1), 64, dtype=torch.int16), level="ids")
+    assert "0..63; 64..64 were given" in refused("decode", tokenizer, high, *out)
+    books = broken("books", torch.zeros(1, 256, 2, dtype=torch.int16), level="ids")
+    assert "ids of shape (B, 256)" in refused("decode", tokenizer, books, *out)
+    features = broken("features", torch.zeros(1, 256, 2), level="tokens")
+    assert "which nothing decodes" in refused("decode", tokenizer, features, *out)
+
+
+def test_continuous_latents_survive_the_folder(videos, tmp_path):
+    continuous = save_tokenizer(tmp_path / "continuous", "tokenizers.vae_kl:tiny")
+    file = next((videos / "test" / "left").iterdir())
+    assert main(["encode", str(continuous), str(file), "--level", "latents", "--out", str(tmp_path / "f")]) == 0
+    assert FeatureSource(tmp_path / "f")[0].is_floating_point()
+    assert main(["decode", str(continuous), str(tmp_path / "f"), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 1
