@@ -1,0 +1,12 @@
+"""All comparisons with peers as Markdown: ``python -m bench``. Leave the machine alone meanwhile."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SCRIPTS = ("decode", "loader", "augment", "videomae", "sampling")
+
+for script in SCRIPTS:
+    print(f"\n## {script}\n", flush=True)
+    subprocess.run([sys.executable, FOLDER / f"{script}.py"], check=True)

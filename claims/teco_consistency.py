@@ -1,0 +1,137 @@
+"""TECO keeps revisited places of a maze as they were, where a model of short context does not.
+
+    python claims/teco_consistency.py
+
+Walks through mazes whose every other way leads back to a place seen long ago. Two TECOs of one size learn from pixels
+and actions: one on whole walks, one on clips of 8 frames, which it continues in a sliding window; each step of both
+shows as many frames. Both are given the first part of unseen walks and all actions, and are compared with what was
+really seen. Paper, DMLab, 156 frames after 144 (Yan et al. 2023, table 3.1, figure 3.5).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstrip import experiment
+from filmstrip.config import Run
+from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.loader import eval_batches
+from filmstrip.data.mazes import Mazes
+from filmstrip.evals.frame_metrics import FrameMetrics
+from filmstrip.evals.inference import inference
+from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.systems.generation import teco
+from filmstrip.train.config import Loop, Optim
+
+PAPER = {"TECO, whole walks": (21.9, 0.157), "short context": (11.2, 0.487)}  # the latter: Perceiver AR
+WINDOW = 8
+
+
+def run_of(args: argparse.Namespace, num_frames: int) -> Run:
+    """TECO on clips of so many frames; batches have the same number of frames."""
+    mazes = Mazes(num_train=args.videos, num_test=32, num_frames=args.frames, rooms=args.rooms, size=args.size)
+    return Run(
+        data=Data(
+            synthetic=mazes,
+            clip=Clip(num_frames=num_frames, stride=1, size=args.size, short_side=(args.size, args.size)),
+            augment=Augment(mirror=0.0),
+            batch_size=args.batch_size * args.frames // num_frames,
+        ),
+        objective=teco.TECOConfig(
+            num_frames=num_frames,
+            size=args.size,
+            encoder_widths=(16, 32, 64),
+            encoder_blocks=1,
+            decoder_widths=(24, 48, 96),
+            decoder_blocks=1,
+            codebook_size=256,
+            code_dim=16,
+            latent_dim=64,
+            stride=4,
+            width=192,
+            depth=4,
+            num_heads=6,
+            prior_width=96,
+            prior_depth=3,
+            prior_num_heads=4,
+            prior_code_width=64,
+            drop_loss=1 - 4 / num_frames if num_frames > WINDOW else 0.5,
+            conditions=("action",),
+        ),
+        optim=Optim(lr=1e-3, weight_decay=0.0),
+        train=Loop(steps=args.steps, log_every=50),
+    )
+
+
+def whole(model: Generator, video: Tensor, action: Tensor, context: int) -> Tensor:
+    """The walk, continued with all of its context in sight."""
+    given = Condition(batch_size=len(video), num_frames=video.shape[1], video=video[:, :context], action=action)
+    return model.sample(given, seed=0)
+
+
+def sliding(model: Generator, video: Tensor, action: Tensor, context: int) -> Tensor:
+    """The walk, half a window at a time, each from the half before."""
+    made, half = as_float(video[:, :context]), WINDOW // 2
+    for start in range(context - half, video.shape[1] - half, half):
+        end = min(start + WINDOW, video.shape[1])
+        given = Condition(
+            batch_size=len(video),
+            num_frames=end - start,
+            video=made[:, start : start + half],
+            action=action[:, start:end],
+        )
+        made = torch.cat([made, model.sample(given, seed=start)[:, half:]], dim=1)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--videos", type=int, default=400, help="walks to learn from")
+    parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--context", type=int, default=40)
+    parser.add_argument("--rooms", type=int, default=2, help="rooms along a side of a maze")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=4, help="whole walks in a step")
+    parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
+    args = parser.parse_args()
+    metrics, curves = FrameMetrics(device=torch.device("cpu")), {}
+    perceptual = metrics.names[-1]
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, length, make in (("TECO, whole walks", args.frames, whole), ("short context", WINDOW, sliding)):
+            run = run_of(args, length)
+            result = experiment.train(run, (args.out or Path(temporary)) / name.replace(" ", "-"))
+            data = replace(run.data, clip=replace(run.data.clip, num_frames=args.frames), batch_size=32)
+            batch = next(iter(eval_batches(result.source, data, data.eval_split)))
+            video, action = batch["video"], batch["action"]
+            with inference(result.objective):
+                made = make(result.objective, video, action, args.context)
+            curves[name] = metrics(made[:, args.context :], video[:, args.context :])
+    still = video[:, args.context - 1 : args.context].expand_as(video[:, args.context :])
+    curves["the last frame given"] = metrics(still, video[:, args.context :])
+
+    points = range(0, args.frames - args.context, max(1, (args.frames - args.context) // 6))
+    print(
+        f"\n| | paper: PSNR, LPIPS | here: PSNR, {perceptual} | PSNR at frame " + " | ".join(map(str, points)) + " |"
+    )
+    print("|---|---:|---:|" + "---:|" * len(points))
+    for name, curve in curves.items():
+        mean = curve["psnr"].mean(), curve[perceptual].mean()
+        shown = " | ".join(f"{curve['psnr'][:, t].mean():.1f}" for t in points)
+        paper = "{:.1f}, {:.3f}".format(*PAPER[name]) if name in PAPER else ""
+        print(f"| {name} | {paper} | {mean[0]:.1f}, {mean[1]:.3f} | {shown} |")
+    ours, short = (curves[name] for name in PAPER)
+    late = slice((args.frames - args.context) // 2, None)
+    gain = (ours["psnr"][:, late].mean(dim=1) - short["psnr"][:, late].mean(dim=1)).mean().item()
+    print(f"\nin the second half of the prediction, all of the walk in sight gives {gain:+.2f} dB")
+    print(f"whole walks keep places as they were better than a short context: {gain > 0} (paper: True)")
+
+
+if __name__ == "__main__":
+    main()
