@@ -30,7 +30,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     The mean over colours and over places where a Gaussian window of 11 x 11, deviation 1.5, lies within the frame.
     """
     border = _SSIM_WINDOW // 2
-    # Variances are differences of squares that all but cancel in flat frames: in float32 equal frames come out at 0.9998.
+    # Variances are differences of squares that all but cancel in flat frames: in float32 they come out at 0.9998.
     a, b = a.double(), b.double()
     # torchmetrics' own mean counts the border too, over frames that it mirrors there: the definition does not.
     _, places = structural_similarity_index_measure(
