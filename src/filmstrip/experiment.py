@@ -18,6 +18,7 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.dist import process
+from filmstrip.dist.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.inference import device_of
@@ -141,6 +142,7 @@ def _evaluator(
 
 
 def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[str, float]]:
+    buffers_from_first_process(objective)
     subject = _subject(objective, source, run)
     for protocol in run.evals:
         yield from protocol(subject)

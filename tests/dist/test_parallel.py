@@ -1,14 +1,13 @@
 """Two gloo processes against one with the same batches. Each pair is started once, for all of its trainings."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_processes
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.multiprocess
@@ -37,20 +36,7 @@ def trainings(folder, shard):
 
 def start(folder, world, shard="none"):
     """Run all trainings in ``world`` processes; returns the folder of their results."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(world):
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        env = os.environ | {key: str(value) for key, value in (names | address).items()} if world > 1 else None
-        command = [sys.executable, str(WORKER), json.dumps(trainings(folder, shard))]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+    run_processes([str(WORKER), json.dumps(trainings(folder, shard))], world)
     return folder
 
 

@@ -141,8 +141,8 @@ def test_distance_is_frechets_of_the_features(caplog):
     _, found = features(classifies=True)
     real, made = torch.rand(2, 9, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     distance = VideoDistance(found)
-    distance.update(real=real[:5], made=made)
-    distance.update(real=real[5:])
+    distance.add(distance.look(real=real[:5], made=made))
+    distance.add(distance.look(real=real[5:]))
     values = dict(distance.values("fvd"))
     label = "corners/4px_bilinear/2f/n9"
     assert list(values) == [f"fvd/{label}", f"fvd_bias/{label}", f"fvd_unbiased/{label}"]
@@ -153,7 +153,7 @@ def test_distance_is_frechets_of_the_features(caplog):
     assert torch.equal(torch.cat(distance.made_logits), found(made))
     assert "9 and 9 samples" in caplog.text
     alone = VideoDistance(found)
-    alone.update(real=real[:1], made=made)
+    alone.add(alone.look(real=real[:1], made=made))
     with pytest.raises(UserError, match="fvd cannot be measured"):
         dict(alone.values("fvd"))
 

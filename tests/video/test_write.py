@@ -1,5 +1,6 @@
 """What is written can be read, by us and by Pillow."""
 
+import ctypes
 import io
 
 import numpy as np
@@ -68,3 +69,19 @@ def test_refusals(tmp_path):
     with pytest.raises(UserError, match="at least one row"):
         write_grid(tmp_path / "a.png", [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_bytes_do_not_depend_on_what_memory_held_before():
+    """glibc fills what it hands out with a pattern."""
+    image = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    video = torch.cat([image.roll((t, 2 * t), (2, 3)) for t in range(24)])
+    files, perturb = [], -6  # M_PERTURB
+    try:
+        for pattern in (1, 90, 200):
+            ctypes.CDLL(None).mallopt(perturb, pattern)
+            files.append(io.BytesIO())
+            write_video(files[-1], video, 12, format="mp4")
+    finally:
+        ctypes.CDLL(None).mallopt(perturb, 0)
+    assert len({file.getvalue() for file in files}) == 1

@@ -120,13 +120,23 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass."""
+        for batches in self.groups():
+            yield from batches
+
+    def groups(self, rank: int = 0, world: int = 1) -> Iterator[list[Batch]]:
+        """A pass that ``world`` processes share: this one's batches in each of as many rounds as every process has.
+
+        The batches of a pass are those of round 0 by rank, then those of round 1, and so on. A round may have none.
+        """
         self.unreadable = []
-        for batch, report in load(self._set, self._groups, min(self._num_workers, len(self._groups))):
+        mine = self._groups[rank::world]
+        for batch, report in load(self._set, mine, min(self._num_workers, len(mine))):
             if report.refused:
                 raise UserError(report.refused)
             self.unreadable += report.unreadable
-            if batch is not None:
-                yield from _parts(batch, self._batch_size)
+            yield [] if batch is None else list(_parts(batch, self._batch_size))
+        if len(mine) < -(-len(self._groups) // world):
+            yield []
 
 
 def eval_batches(

@@ -39,7 +39,7 @@ NUM_PICTURES = 8
 TEXTURE = 64
 SKY = ((0.28, 0.45, 0.75), (0.70, 0.80, 0.90))
 """Overhead and at the horizon, before each maze shifts them a little."""
-VERSION = 1
+VERSION = 2
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 

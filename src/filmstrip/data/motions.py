@@ -41,7 +41,7 @@ SPEED = np.array([0.024, 0.024, 0.014, 0.026])
 LARGEST, RATIO = 0.27, 3.0
 """The largest radius of a shape, in sides of the frame, and how much smaller the smallest is."""
 NUM_SHAPES = 4
-VERSION = 2
+VERSION = 3
 SPLITS = ("train", "test")
 
 

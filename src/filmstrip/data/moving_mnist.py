@@ -23,7 +23,7 @@ from filmstrip.data.generated import generate_once, write_table, write_videos
 from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
-VERSION = 1
+VERSION = 2
 MAGIC = {1: 0x801, 3: 0x803}
 """The first four bytes of an idx file of bytes, by its number of dimensions."""
 

@@ -39,7 +39,7 @@ ROUND = 0.85
 BASE, LINKS = (0.5, -0.25), (0.72, 0.72)
 """Where the arm stands, and the lengths of its two links."""
 SHADOW = (0.012, 0.018)
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from filmstrip.data.colour import GREY
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
+from filmstrip.video.write import REPEATABLE
 
 TICKS = 90_000
 """Time stamps a second: exact for all common frame rates."""
@@ -131,12 +132,9 @@ def _writer(
     params = {
         **{"keyint": recipe.gop, "min-keyint": recipe.gop, "scenecut": 0, "open-gop": 0},
         **{"bframes": min(recipe.b_frames, recipe.gop - 1), "b-adapt": 0, "b-pyramid": "none"},
-        # x264's tree of macroblocks, with AVX-512 and B frames, reads memory that nobody has written where frames are
-        # small: the same video would give other bytes each time. Over GOPs as short as these it gains little.
-        "mbtree": 0,
     }
     options = {
-        **{"preset": "fast", "tune": "fastdecode", "crf": str(recipe.crf)},
+        **{"preset": "fast", "tune": "fastdecode", "crf": str(recipe.crf), **REPEATABLE},
         "x264-params": ":".join(f"{key}={value}" for key, value in params.items()),
     }
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:

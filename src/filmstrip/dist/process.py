@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def is_several() -> bool:
@@ -37,6 +40,15 @@ def in_turn(action: Callable[[], None]) -> None:
         if turn == rank():
             action()
         wait_for_all()
+
+
+def from_all(value: Value) -> list[Value]:
+    """Every process's ``value``, by rank: anything that can be pickled, tensors on the CPU."""
+    if not is_several():
+        return [value]
+    values: list[Value] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def stack_over_processes(tensor: Tensor, device: torch.device) -> Tensor:

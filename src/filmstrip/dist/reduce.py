@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
@@ -18,3 +18,9 @@ def from_first_process(tensor: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.broadcast(tensor, src=0)
     return tensor
+
+
+def buffers_from_first_process(module: nn.Module) -> None:
+    """Give every process the first one's buffers, as DDP does before each step: statistics of norms differ after it."""
+    for buffer in module.buffers():
+        from_first_process(buffer)

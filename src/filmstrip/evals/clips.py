@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,23 +13,28 @@ from torch import Tensor
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
+from filmstrip.evals.shared import looked_at
 from filmstrip.protocols import Batch
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
 
-def first_clips(
+
+def of_first_clips(
     subject: Subject,
+    look: Callable[[Batch, int], Found],
     split: str | None = None,
     *,
     most: int | None = None,
     num_frames: int | None = None,
     batch_size: int = 16,
-) -> Iterator[Batch]:
-    """Batches of one clip of each of the first ``most`` readable videos of a split, on the device.
+) -> Iterator[Found]:
+    """What ``look`` finds in batches of one clip of each of the first ``most`` readable videos of a split, in order.
 
+    It gets a batch on the device, and the number of clips before it; tensors in what it returns lie on the CPU.
     ``split`` is by default the data's ``eval_split``, and clips have the data's frames unless ``num_frames`` says
-    otherwise.
+    otherwise. Several processes share the clips, and each gets everything that was found.
 
     Raises:
         UserError: the split has no readable video.
@@ -37,19 +43,19 @@ def first_clips(
     if num_frames is not None:
         data = replace(data, clip=replace(data.clip, num_frames=num_frames))
     split = split or data.eval_split
-    seen = 0
-    for batch in eval_batches(subject.source, data, split, batch_size=batch_size):
-        if "video" in batch and not seen:
+
+    def look_on_device(batch: Batch, before: int) -> Found:
+        if "video" in batch and not before:
             _check_length(batch["video"])
-        count = len(batch["name"]) if most is None else min(len(batch["name"]), most - seen)
-        yield {
-            key: value[:count].to(subject.device) if isinstance(value, Tensor) else value[:count]
-            for key, value in batch.items()
-        }
-        seen += count
-        if seen == most:
-            return
-    if not seen:
+        there = {k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return look(there, before)
+
+    batches = eval_batches(subject.source, data, split, batch_size=batch_size)
+    empty = True
+    for found in looked_at(subject, batches, look_on_device, most=most):
+        empty = False
+        yield found
+    if empty:
         raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
 
 

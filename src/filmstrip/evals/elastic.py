@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +13,12 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.inference import inference
+from filmstrip.evals.shared import looked_at
 from filmstrip.nn.length_search import Method
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import Batch, as_float
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -61,46 +65,49 @@ class TokensAgainstError(Evaluation):
 
     def at_length(self, subject: Subject, length: int) -> Spent:
         """Every block of the split in ``length`` tokens."""
-        tokenizer, errors = self._tokenizer(subject), []
-        with inference(subject.objective):
-            for batch in self._batches(subject):
-                video = as_float(batch["video"].to(subject.device))
-                rebuilt = tokenizer.decode(tokenizer.encode(video, length))
-                pairs = zip(rebuilt.split(tokenizer.block_frames, 1), video.split(tokenizer.block_frames, 1))
-                errors += [mean_squared_error(ours, theirs) for ours, theirs in pairs]
-        errors = torch.cat(errors).float().cpu()
+        tokenizer = self._tokenizer(subject)
+
+        def look(video: Tensor) -> Tensor:
+            video = as_float(video)
+            rebuilt = tokenizer.decode(tokenizer.encode(video, length))
+            pairs = zip(rebuilt.split(tokenizer.block_frames, 1), video.split(tokenizer.block_frames, 1))
+            return torch.cat([mean_squared_error(ours, theirs) for ours, theirs in pairs]).float().cpu()
+
+        errors = torch.cat(self._of_clips(subject, look))
         return Spent(torch.full_like(errors, length), errors, evaluations=1)
 
     def at_error(self, subject: Subject, target: float) -> Spent:
         """Every block of the split in the fewest tokens that meet ``target``."""
-        with inference(subject.objective):
-            found = [
-                self._tokenizer(subject).encode_to(
-                    batch["video"].to(subject.device),
-                    target,
-                    method=self.method,
-                    bins=self.bins,
-                    distance=mean_squared_error,
-                )
-                for batch in self._batches(subject)
-            ]
-        tokens = torch.cat([fitted.tokens.lengths.flatten() for fitted in found])
-        errors = torch.cat([fitted.errors.flatten() for fitted in found])
-        return Spent(tokens.float().cpu(), errors.float().cpu(), found[0].evaluations)
+        tokenizer = self._tokenizer(subject)
 
-    def _batches(self, subject: Subject) -> Iterator[Batch]:
-        """The clips of the split.
+        def look(video: Tensor) -> Spent:
+            fitted = tokenizer.encode_to(
+                video, target, method=self.method, bins=self.bins, distance=mean_squared_error
+            )
+            lengths, errors = fitted.tokens.lengths.flatten(), fitted.errors.flatten()
+            return Spent(lengths.float().cpu(), errors.float().cpu(), fitted.evaluations)
+
+        found = self._of_clips(subject, look)
+        tokens, errors = (torch.cat([getattr(part, name) for part in found]) for name in ("tokens", "errors"))
+        return Spent(tokens, errors, found[0].evaluations)
+
+    def _of_clips(self, subject: Subject, look: Callable[[Tensor], Found]) -> list[Found]:
+        """What ``look`` finds in each batch of clips of the split.
 
         Raises:
             UserError: none can be read.
         """
+
+        def look_at(batch: Batch, before: int) -> Found:
+            with inference(subject.objective):
+                return look(batch["video"].to(subject.device))
+
         split = self.split or subject.data.eval_split
-        count = 0
-        for batch in eval_batches(subject.source, subject.data, split, batch_size=self.batch_size):
-            count += 1
-            yield batch
-        if not count:
+        batches = eval_batches(subject.source, subject.data, split, batch_size=self.batch_size)
+        found = list(looked_at(subject, batches, look_at))
+        if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
+        return found
 
     def _tokenizer(self, subject: Subject) -> ElasticTokenizer:
         if not isinstance(subject.objective, ElasticTokenizer):

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from filmstrip.config import to_json
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.loader import eval_batches
+from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.inference import encoder_of, inference
-from filmstrip.protocols import Features, Grid
+from filmstrip.evals.shared import looked_at
+from filmstrip.protocols import Batch, Features, Grid
 
 MAX_BYTES = 16 * 2**30
 """Features of one split are kept in memory; more than this is refused before it fills the machine."""
@@ -49,12 +51,14 @@ def train_and_test(
     for split in (subject.data.train_split, subject.data.eval_split):
         key = (fingerprint(encoder_of(subject.objective)), to_json(subject.data), split, tokens, num_clips)
         folder = None if cache is None else cache / hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
-        if folder is not None and folder.exists():
+        if folder is not None and all(process.from_all(folder.exists())):
             found.append(_restore(folder, tokens))
             continue
         found.append(extract(subject, split, tokens=tokens, num_clips=num_clips, batch_size=batch_size))
         if folder is not None:
-            _keep(found[-1], folder, {"encoder": key[0], "split": split})
+            if process.rank() == 0 and not folder.exists():
+                _keep(found[-1], folder, {"encoder": key[0], "split": split})
+            process.wait_for_all()
     return found[0], found[1]
 
 
@@ -74,23 +78,22 @@ def extract(
     sums: list[Tensor] = []
     views = torch.zeros(len(samples))
     batches = eval_batches(subject.source, subject.data, split, num_clips=num_clips, batch_size=batch_size)
-    with inference(subject.objective):
-        for batch in batches:
-            video = batch["video"].to(subject.device, non_blocking=True)
-            found = [
-                layer.float() if tokens else layer.float().mean(dim=1)
-                for layer in layer_tokens(encoder(video, layers=True))
-            ]
-            if not sums:
-                _check_memory(found, len(samples))
-                sums = [torch.zeros(len(samples), *layer.shape[1:]) for layer in found]
-            for total, layer in zip(sums, found):
-                total.index_add_(0, batch["index"], layer.cpu())
-            views.index_add_(0, batch["index"], torch.ones(len(batch["index"])))
+
+    def look(batch: Batch, before: int) -> tuple[Tensor, list[Tensor]]:
+        with inference(subject.objective):
+            layers = layer_tokens(encoder(batch["video"].to(subject.device, non_blocking=True), layers=True))
+            return batch["index"], [(x.float() if tokens else x.float().mean(dim=1)).cpu() for x in layers]
+
+    for index, found in looked_at(subject, batches, look):
+        if not sums:
+            _check_memory(found, len(samples))
+            sums = [torch.zeros(len(samples), *layer.shape[1:]) for layer in found]
+        for total, layer in zip(sums, found):
+            total.index_add_(0, index, layer)
+        views.index_add_(0, index, torch.ones(len(index)))
     kept = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
     if not kept:
         raise UserError(f"no video of the split {split!r} is both labelled and readable: nothing to probe with")
-    # Indexing outside inference mode copies into ordinary tensors, which probes can train on.
     layers = tuple(total[kept] / views[kept].view(-1, *[1] * (total.ndim - 1)) for total in sums)
     if not all(layer.isfinite().all() for layer in layers):
         raise UserError("the encoder's features are not finite: its training diverged")

@@ -11,11 +11,12 @@ from torch import Tensor
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import first_clips
+from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.inference import inference
-from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, inception_score
+from filmstrip.evals.shared import made_of
+from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance, inception_score
 from filmstrip.nn.sampling import Sampling
-from filmstrip.protocols import Condition, Generator
+from filmstrip.protocols import Batch, Condition, Generator
 
 
 def generator_of(subject: Subject) -> Generator:
@@ -60,16 +61,20 @@ class Generation(Evaluation):
         distance = VideoDistance(self.features.build(subject.device))
         labels: list[Tensor] = []
         num_frames = self.num_frames or subject.data.clip.num_frames
-        clips = first_clips(
-            subject, self.split, most=self.num_samples, num_frames=num_frames, batch_size=self.batch_size
-        )
-        for batch in clips:
+
+        def look(batch: Batch, before: int) -> tuple[Seen, Tensor]:
             if self.by_class and "label" not in batch:
                 raise UserError("samples by class need videos with labels, and some of these have none")
-            labels.append(batch["label"] if self.by_class else torch.empty(0))
-            distance.update(real=batch["video"])
-        classes = torch.cat(labels)
-        for first in range(0, self.num_samples, self.batch_size):
+            return distance.look(real=batch["video"]), batch["label"].cpu() if self.by_class else torch.empty(0)
+
+        for seen, label in of_first_clips(
+            subject, look, self.split, most=self.num_samples, num_frames=num_frames, batch_size=self.batch_size
+        ):
+            distance.add(seen)
+            labels.append(label)
+        classes = torch.cat(labels).to(subject.device)
+
+        def make(first: int) -> Seen:
             count = min(self.batch_size, self.num_samples - first)
             chosen = torch.arange(first, first + count, device=classes.device)
             condition = Condition(
@@ -79,7 +84,10 @@ class Generation(Evaluation):
             )
             with inference(subject.objective):
                 made = generator.sample(condition, seed=self.seed + first, sampling=self.sampling)
-            distance.update(made=to_levels(made))
+            return distance.look(made=to_levels(made))
+
+        for seen in made_of(subject, range(0, self.num_samples, self.batch_size), make):
+            distance.add(seen)
         yield from distance.values("fvd")
         if distance.made_logits:
             logits = torch.cat(distance.made_logits)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import first_clips
+from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.inference import inference
+from filmstrip.protocols import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,16 @@ class Likelihood(Evaluation):
             raise UserError(f"{type(objective).__name__} has no likelihood (log_prob)")
         nats: list[Tensor] = []
         bits: list[Tensor] = []
-        for batch in first_clips(subject, self.split, most=self.num_videos, batch_size=self.batch_size):
+
+        def look(batch: Batch, before: int) -> tuple[Tensor, int]:
             with inference(objective):
-                nats.append(-objective.log_prob(batch).double().cpu())
-            bits.append(nats[-1] / (math.log(2) * objective.dims_of(batch)))
+                return -objective.log_prob(batch).double().cpu(), objective.dims_of(batch)
+
+        for found, dims in of_first_clips(
+            subject, look, self.split, most=self.num_videos, batch_size=self.batch_size
+        ):
+            nats.append(found)
+            bits.append(found / (math.log(2) * dims))
         each = torch.cat(bits)
         count = len(each)
         if not each.isfinite().all():

@@ -13,7 +13,8 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.inference import inference
-from filmstrip.protocols import Classifier
+from filmstrip.evals.shared import looked_at
+from filmstrip.protocols import Batch, Classifier
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,17 @@ class MultiView(Evaluation):
             num_crops=self.num_crops,
             batch_size=self.batch_size,
         )
-        with inference(classifier):
-            for batch in loader:
+
+        def look(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
+            with inference(classifier):
                 logits = classifier.classify(batch["video"].to(subject.device, non_blocking=True))
                 if logits.shape[1] != len(classes):
                     raise UserError(f"the model knows {logits.shape[1]} classes, but the data has {len(classes)}")
-                sums.index_add_(0, batch["index"], logits.float().softmax(dim=1).cpu())
-                views.index_add_(0, batch["index"], torch.ones(len(logits)))
+                return batch["index"], logits.float().softmax(dim=1).cpu()
+
+        for index, said in looked_at(subject, loader, look):
+            sums.index_add_(0, index, said)
+            views.index_add_(0, index, torch.ones(len(said)))
         probabilities = sums / views[:, None]
         seen = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
         if not seen:

@@ -12,11 +12,11 @@ from torch import Tensor
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import first_clips
+from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics
 from filmstrip.evals.inference import inference
-from filmstrip.evals.video_features import FeatureNetwork, VideoDistance
-from filmstrip.protocols import Tokenizer, Tokens
+from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
+from filmstrip.protocols import Batch, Tokenizer, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +49,26 @@ class Reconstruction(Evaluation):
         metrics = FrameMetrics(self.lpips, device=subject.device)
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
         distance, use = VideoDistance(network), CodeUse()
-        for batch in first_clips(subject, self.split, most=self.num_videos, batch_size=self.batch_size):
-            video = batch["video"]
+
+        def look(batch: Batch, before: int) -> tuple[CodeUse, dict[str, Tensor], Seen]:
+            video, used = batch["video"], CodeUse()
             with inference(tokenizer):
                 tokens = tokenizer.encode(video)
                 rebuilt = to_levels(tokenizer.decode(tokens))
-            use.update(tokens)
-            for name, values in metrics(rebuilt, video).items():
+            used.update(tokens)
+            return used, metrics(rebuilt, video), distance.look(real=video, made=rebuilt)
+
+        for used, found, seen in of_first_clips(
+            subject, look, self.split, most=self.num_videos, batch_size=self.batch_size
+        ):
+            use.add(used)
+            distance.add(seen)
+            for name, values in found.items():
                 frames[name].append(values)
-            distance.update(real=video, made=rebuilt)
         joined = {name: torch.cat(values) for name, values in frames.items()}
         count, length = joined["psnr"].shape
-        shape = f"{video.shape[-2]}x{video.shape[-1]}/{length}f/n{count}"
+        size = subject.data.clip.size
+        shape = f"{size}x{size}/{length}f/n{count}"
         for name, values in joined.items():
             yield f"{name}/{shape}", float(values.mean())
         yield from distance.values("rfvd")
@@ -81,12 +89,19 @@ class CodeUse:
         places = tokens.grid.t * tokens.grid.h * tokens.grid.w
         books = ids.unflatten(1, (places, -1))
         for book, column in enumerate(books.unbind(dim=2)):
-            counted = torch.bincount((column if kept is None else column[kept]).flatten()).cpu()
-            before = self._counts.get(book, counted.new_zeros(0))
-            total = counted.new_zeros(max(len(before), len(counted)))
-            total[: len(before)] += before
-            total[: len(counted)] += counted
-            self._counts[book] = total
+            self._count(book, torch.bincount((column if kept is None else column[kept]).flatten()).cpu())
+
+    def add(self, other: CodeUse) -> None:
+        """Count what another has counted."""
+        for book, counted in other._counts.items():
+            self._count(book, counted)
+
+    def _count(self, book: int, counted: Tensor) -> None:
+        before = self._counts.get(book, counted.new_zeros(0))
+        total = counted.new_zeros(max(len(before), len(counted)))
+        total[: len(before)] += before
+        total[: len(counted)] += counted
+        self._counts[book] = total
 
     def values(self, codebook_size: int | None, clips: int) -> Iterator[tuple[str, float]]:
         """Yield the perplexity of all ids together and the share of the codebook they use, means over codebooks."""

@@ -151,6 +151,15 @@ class VideoFeatures:
         return self._function(rearrange(frames, "(b t) c h w -> b t c h w", b=len(windows)))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a feature network saw of videos, ``N D`` of either side, all of one length in frames."""
+
+    real: Tensor | None
+    made: Tensor | None
+    num_frames: int
+
+
 class VideoDistance:
     """The Frechet distance between real video and made video, gathered batch by batch."""
 
@@ -162,16 +171,17 @@ class VideoDistance:
         self.made_logits: list[Tensor] = []
         """Of made video, if the network classifies."""
 
-    def update(self, real: Tensor | None = None, made: Tensor | None = None) -> None:
-        """Add ``B T C H W`` video of either side; all of one length."""
-        for side, video in (("a", real), ("b", made)):
-            if video is None:
-                continue
-            features = self._network(video)
-            self.label = self._network.label(video.shape[1])
-            self._pair.update(**{side: features})
-            if side == "b" and self._network.classifies:
-                self.made_logits.append(features)
+    def look(self, real: Tensor | None = None, made: Tensor | None = None) -> Seen:
+        """What the network sees of ``B T C H W`` video of either side; all of one length."""
+        length = next(video.shape[1] for video in (real, made) if video is not None)
+        return Seen(*(None if video is None else self._network(video) for video in (real, made)), length)
+
+    def add(self, seen: Seen) -> None:
+        """Take in what the network saw, in this process or in another."""
+        self.label = self._network.label(seen.num_frames)
+        self._pair.update(seen.real, seen.made)
+        if seen.made is not None and self._network.classifies:
+            self.made_logits.append(seen.made)
 
     def values(self, name: str) -> Iterator[tuple[str, float]]:
         """Yield the distance, what of it is owed to the number of samples, and what is left; warn if that is much.

@@ -18,11 +18,11 @@ from torch import Tensor
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import first_clips
+from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics
 from filmstrip.evals.generation import generator_of
 from filmstrip.evals.inference import inference
-from filmstrip.evals.video_features import FeatureNetwork, VideoDistance
+from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
 
@@ -75,18 +75,29 @@ class VideoPrediction(Evaluation):
         metrics = FrameMetrics(self.lpips, device=subject.device)
         distance = VideoDistance(self.features.build(subject.device))
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
-        seen = 0
-        for batch in self._clips(subject):
-            video = batch["video"]
+
+        def look(batch: Batch, before: int) -> tuple[dict[str, Tensor], Seen]:
             with inference(subject.objective):
-                made = self._predict(generator, batch, seen)
-            truth = video[:, self.context :]
-            distance.update(real=truth, made=made)
-            for name, values in metrics(made, truth.repeat_interleave(self.samples, dim=0)).items():
+                made = self._predict(generator, batch, before)
+            truth = batch["video"][:, self.context :]
+            found = metrics(made, truth.repeat_interleave(self.samples, dim=0))
+            return found, distance.look(real=truth, made=made)
+
+        count = 0
+        for found, seen in of_first_clips(
+            subject,
+            look,
+            self.split,
+            most=self.num_videos,
+            num_frames=self.context + self.horizon,
+            batch_size=self.batch_size,
+        ):
+            distance.add(seen)
+            for name, values in found.items():
                 frames[name].append(values.unflatten(0, (-1, self.samples)))
-            seen += len(video)
-        size = f"{video.shape[-2]}x{video.shape[-1]}"
-        label = f"{size}/{self.horizon}f_after_{self.context}/n{seen}x{self.samples}"
+            count += len(frames["psnr"][-1])
+        size = subject.data.clip.size
+        label = f"{size}x{size}/{self.horizon}f_after_{self.context}/n{count}x{self.samples}"
         curves = {}
         for name, parts in frames.items():
             found = torch.cat(parts)
@@ -99,15 +110,6 @@ class VideoPrediction(Evaluation):
         for name, curve in curves.items():
             for frame, value in enumerate(curve.tolist()):
                 yield f"{name}{CURVE}{frame:03d}", value
-
-    def _clips(self, subject: Subject) -> Iterator[Batch]:
-        return first_clips(
-            subject,
-            self.split,
-            most=self.num_videos,
-            num_frames=self.context + self.horizon,
-            batch_size=self.batch_size,
-        )
 
     def _predict(self, generator: Generator, batch: Batch, seen: int) -> Tensor:
         """The predicted frames of ``B * samples`` clips, samples of a clip side by side, uint8."""

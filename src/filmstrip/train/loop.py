@@ -65,7 +65,7 @@ def fit(
 
     It ends with its final weights (averaged ones if ``loop.ema``), which ``folder`` then holds too. The modes of its
     modules (training, evaluation) stay as they are. ``evaluate`` gets the objective and the steps done, and runs in
-    every process; what it yields is recorded as ``eval/name``.
+    every process, which may share its work; what it yields is recorded as ``eval/name``.
 
     Raises:
         UserError: batches lack what the objective requires, a loss is not finite, or the settings do not fit.

@@ -22,6 +22,10 @@ Target = str | Path | BinaryIO
 LOSSLESS = "libx264rgb"
 """The codec that keeps every pixel as it is, with ``crf=0``; few players show it."""
 
+REPEATABLE = {"mbtree": "0"}
+"""Options of x264 without which one video gives other bytes each time: with AVX-512 and B frames, its tree of
+macroblocks reads memory that nobody has written where frames are small."""
+
 
 def write_video(
     target: Target,
@@ -148,7 +152,7 @@ class _Mp4:
         layout = {"movflags": "faststart"} if isinstance(file, str) else {}
         self.container = av.open(file, "w", format="mp4", options=layout)
         rate = Fraction(fps).limit_denominator(1001 * 120)
-        self.stream = self.container.add_stream(codec, rate=rate, options=options)
+        self.stream = self.container.add_stream(codec, rate=rate, options={**options, **REPEATABLE})
         self.stream.height, self.stream.width = size
         even = size[0] % 2 == 0 and size[1] % 2 == 0
         self.stream.pix_fmt = "rgb24" if codec == LOSSLESS else "yuv420p" if even else "yuv444p"

@@ -1,0 +1,72 @@
+"""Evaluation on several processes: each looks at its part of the data, and all of them get what was found, in order.
+
+A part is every so-many-th batch, whole, and what was found is put together as one process would do it: figures are
+exactly those of one process. Sharded networks (FSDP) are not shared out like that, since all processes must call them
+alike: there each process looks at everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from torch.distributed.fsdp import FSDPModule
+
+from filmstrip.data.loader import EvalLoader
+from filmstrip.dist import process
+from filmstrip.evals import Subject
+from filmstrip.protocols import Batch
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def looked_at(
+    subject: Subject, batches: EvalLoader, look: Callable[[Batch, int], Found], *, most: int | None = None
+) -> Iterator[Found]:
+    """What ``look(batch, number of rows before it)`` returns for each batch of the first ``most`` rows.
+
+    What is found crosses from process to process, so tensors in it lie on the CPU.
+    """
+    rank, world = _share(subject)
+    seen = 0
+    # Alone, anything that yields batches will do.
+    for mine in batches.groups(rank, world) if world > 1 else ([batch] for batch in batches):
+        counts = _exchanged(sum(_rows(batch) for batch in mine), world)
+        before = seen + sum(counts[:rank])
+        found = []
+        for batch in mine:
+            rows = _rows(batch) if most is None else min(_rows(batch), most - before)
+            if rows > 0:
+                found.append(look({key: value[:rows] for key, value in batch.items()}, before))
+            before += _rows(batch)
+        for part in _exchanged(found, world):
+            yield from part
+        seen += sum(counts)
+        if most is not None and seen >= most:
+            return
+
+
+def made_of(subject: Subject, items: Sequence[Item], make: Callable[[Item], Found]) -> Iterator[Found]:
+    """What ``make`` returns for each of ``items``; tensors in it lie on the CPU."""
+    rank, world = _share(subject)
+    for start in range(0, len(items), world):
+        found = [make(item) for item in islice(items, start + rank, min(start + rank + 1, len(items)))]
+        for part in _exchanged(found, world):
+            yield from part
+
+
+def _share(subject: Subject) -> tuple[int, int]:
+    """This process's number, and how many share the work."""
+    if not process.is_several() or isinstance(subject.objective, FSDPModule):
+        return 0, 1
+    return process.rank(), process.world_size()
+
+
+def _exchanged(value: Found, world: int) -> list[Found]:
+    return process.from_all(value) if world > 1 else [value]
+
+
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
