@@ -17,6 +17,13 @@ Where we deviate: one linear layer has a bias in each attention and the two at t
 one frame of every clip, at its own size. A still is a block whose first frame stays, and stills of one clip see those
 before them. Betas and decay of the learning rate are not stated: AdamW's usual ones and none. Errors and targets are
 of pixels in 0..1, a quarter of the published ones in -1..1.
+
+The paper reports 1.3 to 5 times fewer tokens than tokenizers of fixed length for as many blocks to meet an error, a
+Pearson correlation of 0.77 between a block's tokens and its Sobel energy, and binary search 7% off in 12 evaluations.
+We measured, with ``python claims/elastictok_busy.py`` (0.6 M parameters, mazes at 32 x 32, 400 steps, one seed):
+correlations of 0.59, 0.70 and 0.60, and 0.81, 1.52 and 3.53 times fewer tokens, at errors that 44, 87 and 98% of the
+blocks met; binary search 0.2% off at the middle one, and 12 evaluations of 4,096 lengths. Where most blocks need all
+tokens, a tokenizer of fixed length is better: training for every length has its price.
 """
 
 from __future__ import annotations

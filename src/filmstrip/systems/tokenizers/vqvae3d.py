@@ -14,7 +14,9 @@ variance is a setting, 0.06 as published, and only scales the error against the 
 The paper reports, on BAIR with and without attention: normalised MSE 0.0033 and 0.0041, reconstruction FVD 14.9 and
 15.3. We measured, with ``python claims/vqvae_attention.py`` (motions at 32 x 32, 600 steps, one seed), error over
 variance 0.473 with attention (528,435 parameters) and 0.497 without (546,163): the same direction, a smaller gap.
-``claims/vqvae_codebook.py`` asks what keeps codes alive.
+With ``claims/vqvae_codebook.py`` (512 codes, 300 steps), moving averages with restarts keep 99% of the codes in use,
+perplexity 407, error over variance 0.515; without restarts 1.4%, 6.8 and 0.670; codes learnt by gradient 13.5%, 18.4
+and 0.675.
 """
 
 from __future__ import annotations
