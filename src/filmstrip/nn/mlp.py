@@ -5,16 +5,16 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them, applied to every token."""
+    """Two linear layers with a GELU between them, applied to every token; ``outputs`` may differ from ``width``."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, outputs: int | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, outputs or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``... D -> ... D``."""
+        """``... D -> ... outputs``."""
         return self.fc2(self.act(self.fc1(x)))
 
 
