@@ -62,7 +62,9 @@ class MeMViT(MViT):
         """The memory of one that has seen nothing."""
         return Memory(len(self.memory_layers), self.memory_length)
 
-    def read(self, clip: Tensor, memory: Memory, *, new_video: Tensor | None = None, layers: bool = False) -> Features:
+    def read(
+        self, clip: Tensor, memory: Memory, *, new_video: Tensor | None = None, layers: bool = False
+    ) -> Features:
         """Encode the next clip of each video, ``B T C H W``, in the light of ``memory``, which then holds it too.
 
         ``new_video`` (``B``, true or false) says whose clip is the first of another video: it sees no memory.
@@ -80,8 +82,7 @@ class MeMViT(MViT):
             if layers:
                 seen.append(tokens[:, 1:])
         memory.end()
-        tokens = self.norm(tokens)
-        return Features(tokens[:, 1:], grid, tuple(seen), class_token=tokens[:, 0])
+        return self._features(tokens, grid, seen)
 
     def clips(self, video: Tensor, layers: bool = False) -> Iterator[Features]:
         """The features of each clip of ``B T C H W`` video in order, each read with the ones before in memory.
@@ -98,7 +99,7 @@ class MeMViT(MViT):
             yield self.read(clip, memory, layers=layers)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
-        """Encode ``B T C H W`` video of any number of clips; the class token is that of the last, which has seen most.
+        """Encode ``B T C H W`` video of any number of clips; the class token is the last's, which has seen most.
 
         Raises:
             ValueError: the frames are not a whole number of clips, or of another size than the network's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -103,10 +103,11 @@ class MViTBlock(nn.Module):
 
 
 class MViT(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder` with a class token, whose grid shrinks and whose width grows by stages.
+    """An :class:`~filmstrip.protocols.Encoder` with a class token; its grid shrinks and its width grows by stages.
 
     Fan et al. 2021, and with ``improved`` Li et al. 2022: relative positions instead of absolute ones (separate for
-    space and time), pooled queries added to what they attend to, and channels that double within attention.
+    space and time), pooled queries added to what they attend to, and channels that double within attention. The
+    clip's summary is the ``class_token``, or the mean of the others.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class MViT(nn.Module):
         num_frames: int = 16,
         size: int = 224,
         improved: bool = True,
+        summary: Literal["class_token", "mean"] = "class_token",
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         mean: Sequence[float] = PIXEL_MEAN,
@@ -129,6 +131,7 @@ class MViT(nn.Module):
         self.depth = depth
         self.clip = (num_frames, size)
         self.improved = improved
+        self.summary = summary
         self.normalise = Normalise(mean, std)
         self.embed = nn.Conv3d(3, width, _KERNEL, _STRIDE, _PADDING)
         grid = Grid(num_frames // _STRIDE[0], size // _STRIDE[1], size // _STRIDE[2])
@@ -155,7 +158,7 @@ class MViT(nn.Module):
         self.width = self.blocks[-1].mlp.fc2.out_features
         self.norm = nn.LayerNorm(self.width, eps=_EPS)
         self.apply(init_truncated)
-        for name, parameter in self.named_parameters(recurse=False):
+        for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def _attention(self, index: int, sizes: Plan) -> PoolingAttention:
@@ -183,8 +186,7 @@ class MViT(nn.Module):
             tokens, grid = block(tokens, grid)
             if layers:
                 seen.append(tokens[:, 1:])
-        tokens = self.norm(tokens)
-        return Features(tokens[:, 1:], grid, tuple(seen), class_token=tokens[:, 0])
+        return self._features(tokens, grid, seen)
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter of this network: 0 for the embedding, ``i + 1`` for block ``i``."""
@@ -192,6 +194,12 @@ class MViT(nn.Module):
         if block:
             return int(block[1]) + 1
         return self.depth + 1 if name.startswith("norm.") else 0
+
+    def _features(self, tokens: Tensor, grid: Grid, layers: Sequence[Tensor]) -> Features:
+        """What the last block's tokens, ``B 1+N D``, say."""
+        tokens = self.norm(tokens)
+        cls = tokens[:, 0] if self.summary == "class_token" else None
+        return Features(tokens[:, 1:], grid, tuple(layers), cls=cls)
 
     def _embedded(self, video: Tensor) -> tuple[Tensor, Grid]:
         """Class token and patches with their positions, ``B 1+N D``, and the grid of the patches."""

@@ -88,7 +88,7 @@ class PoolingAttention(nn.Module):
         return self._result(q, attend(q, k, v, bias=bias)), q_grid
 
     def _pooled(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
-        """Queries, keys and values by heads, ``B H N D``, projected unless that comes later; the grids they lie on."""
+        """Queries, keys, values by heads, ``B H N D``, projected unless that comes later; the grids they lie on."""
         if self.pool_first:
             q = k = v = rearrange(x, "b n (h d) -> b h n d", h=self.num_heads)
         else:

@@ -45,7 +45,7 @@ def table_between(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def decomposed_scores(q: Tensor, q_grid: Sequence[int], time: Tensor, height: Tensor, across: Tensor) -> Tensor:
-    """Products of ``B H Q D`` queries with the vectors to a grid of keys, one ``Q K D`` for each axis: ``B H Q K``."""
+    """``B H Q K`` products of ``B H Q D`` queries with the vectors to a grid of keys, ``Q K D`` for each axis."""
     t, h, w = q_grid
     q = rearrange(q, "b n (t h w) d -> b n t h w d", t=t, h=h, w=w)
     along_t = torch.einsum("bnthwd,tkd->bnthwk", q, time)[..., :, None, None]
@@ -64,7 +64,7 @@ class RelativeBias(nn.Module):
         nn.init.trunc_normal_(self.bias, std=0.02)
 
     def forward(self, window: Extent | None = None) -> Tensor:
-        """What is added to the scores within a window, ``H N N``; one cut shorter than the one learnt may be named."""
+        """What is added to the scores within a window, ``H N N``; it may be smaller than the one learnt."""
         (t, h, w), device = window or self.window, self.bias.device
         offsets = [
             (torch.arange(n, device=device)[:, None] - torch.arange(n, device=device)) + (full - 1)
