@@ -138,9 +138,19 @@ class Attention(nn.Module):
         return q, k, v
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
-    """Softmax attention of ``B H Q D`` queries, which stand at positions ``offset ..``, over ``B H K D`` keys."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0, *, bias: Tensor | None = None
+) -> Tensor:
+    """Softmax attention of ``B H Q D`` queries, which stand at positions ``offset ..``, over ``B H K D`` keys.
+
+    ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
+    not see a key.
+    """
     queries, keys = q.shape[2], k.shape[2]
+    if bias is not None:
+        if mask is not None:
+            bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
     if mask is not None and mask.plain_causal and (queries == 1 and offset == keys - 1):
         mask = None  # the newest token sees everything
     if mask is None:

@@ -1,21 +1,43 @@
 """The feed-forward half of a transformer block."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class MLP(nn.Module):
-    """Two linear layers with a GELU between them, applied to every token."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
+class QuickGELU(nn.Module):
+    """A sigmoid in place of the normal distribution's (Hendrycks & Gimpel 2016), as CLIP has it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``... D -> ... D``."""
-        return self.fc2(self.act(self.fc1(x)))
+        """Any shape."""
+        return x * (1.702 * x).sigmoid()
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them, applied to every token; ``outputs`` may differ from ``width``.
+
+    ``dropout`` acts between the nonlinearity and the second layer.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        outputs: int | None = None,
+        *,
+        act: Callable[[], nn.Module] = nn.GELU,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = act()
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, outputs or width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``... D -> ... outputs``."""
+        return self.fc2(self.dropout(self.act(self.fc1(x))))
 
 
 class GatedMLP(nn.Module):

@@ -59,8 +59,10 @@ class Classification(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the batch; also logs its top-1 accuracy (against the heavier of two mixed classes)."""
-        label = batch["label"]
-        logits = self.classify(batch["video"]).float()
+        return self.compare(self.classify(batch["video"]).float(), batch["label"])
+
+    def compare(self, logits: Tensor, label: Tensor) -> Loss:
+        """The loss of logits ``B K`` against the labels."""
         total = F.cross_entropy(logits, label, label_smoothing=self.label_smoothing)
         with torch.no_grad():
             truth = label if label.ndim == 1 else label.argmax(dim=1)

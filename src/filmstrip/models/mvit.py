@@ -1,0 +1,228 @@
+"""Multiscale vision transformers: few channels on many places at first, many on few at last (MViT, MViTv2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
+from filmstrip.nn.conv import channels_first, tokens_of
+from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.mlp import MLP
+from filmstrip.nn.normalise import Normalise
+from filmstrip.nn.pooling_attention import PoolingAttention
+from filmstrip.protocols import Features, Grid, check_video
+
+_KERNEL, _STRIDE, _PADDING = (3, 7, 7), (2, 4, 4), (1, 3, 3)
+_EPS = 1e-6
+
+
+class Plan(NamedTuple):
+    """The sizes of one block."""
+
+    width: int
+    attention_width: int
+    outputs: int
+    num_heads: int
+    grid: Grid
+    """Of the tokens that come in, as far as strides divide it."""
+    q_stride: tuple[int, int, int] | None
+    kv_stride: tuple[int, int, int]
+
+
+def plan(
+    *,
+    width: int,
+    depth: int,
+    num_heads: int,
+    stages: Sequence[int],
+    grid: Grid,
+    kv_stride: tuple[int, int, int],
+    improved: bool,
+) -> Iterator[Plan]:
+    """The sizes of ``depth`` blocks, of which those at ``stages`` halve height and width.
+
+    There the heads double too. Channels double within their attention (``improved``, MViTv2), or in the feed-forward
+    network of the block before (MViT). Keys and values lie on the same grid throughout: their stride shrinks as that
+    of the queries has grown.
+    """
+    for i in range(depth):
+        first = i in stages
+        num_heads *= 2 if first else 1
+        attention_width = 2 * width if first and improved else width
+        outputs = attention_width if improved else 2 * width if i + 1 in stages else width
+        q_stride = (1, 2, 2) if first else (1, 1, 1) if improved else None
+        if first:
+            kv_stride = (kv_stride[0], max(kv_stride[1] // 2, 1), max(kv_stride[2] // 2, 1))
+        yield Plan(width, attention_width, outputs, num_heads, grid, q_stride, kv_stride)
+        width = outputs
+        if first:
+            grid = Grid(grid.t, grid.h // 2, grid.w // 2)
+
+
+class MViTBlock(nn.Module):
+    """Pooling attention, then a feed-forward network, each on normalised tokens and added to a skip that is pooled
+    and widened where they are: ``B 1+N D -> B 1+M outputs``."""
+
+    def __init__(
+        self, sizes: Plan, attention: PoolingAttention, *, mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        width, middle, outputs = sizes.width, sizes.attention_width, sizes.outputs
+        self.norm1 = nn.LayerNorm(width, eps=_EPS)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(middle, eps=_EPS)
+        self.mlp = MLP(middle, round(middle * mlp_ratio), outputs)
+        self.drop_path = DropPath(drop_path)
+        self.widens_first = middle != width
+        self.widen = nn.Linear(width, outputs) if width != outputs else None
+        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if sizes.q_stride == (1, 2, 2) else None
+
+    def forward(self, x: Tensor, grid: Grid, *memory: object) -> tuple[Tensor, Grid]:
+        """Apply the block to tokens on ``grid``; returns the result and its grid. ``memory`` is the attention's."""
+        normed = self.norm1(x)
+        y, pooled_grid = self.attention(normed, grid, *memory)
+        skip = self.widen(normed) if self.widens_first else x
+        x = self._pooled(skip, grid) + self.drop_path(y)
+        normed = self.norm2(x)
+        y = self.mlp(normed)
+        skip = self.widen(normed) if self.widen is not None and not self.widens_first else x
+        return skip + self.drop_path(y), pooled_grid
+
+    def _pooled(self, x: Tensor, grid: Grid) -> Tensor:
+        if self.pool is None:
+            return x
+        t, h, w = grid
+        places = self.pool(rearrange(x[:, 1:], "b (t h w) d -> b d t h w", t=t, h=h, w=w))
+        return torch.cat([x[:, :1], tokens_of(places)], dim=1)
+
+
+class MViT(nn.Module):
+    """An :class:`~filmstrip.protocols.Encoder` with a class token; its grid shrinks and its width grows by stages.
+
+    Fan et al. 2021, and with ``improved`` Li et al. 2022: relative positions instead of absolute ones (separate for
+    space and time), pooled queries added to what they attend to, and channels that double within attention. The
+    clip's summary is the ``class_token``, or the mean of the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 96,
+        depth: int = 16,
+        num_heads: int = 1,
+        stages: Sequence[int] = (1, 3, 14),
+        kv_stride: tuple[int, int, int] = (1, 8, 8),
+        num_frames: int = 16,
+        size: int = 224,
+        improved: bool = True,
+        summary: Literal["class_token", "mean"] = "class_token",
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        mean: Sequence[float] = PIXEL_MEAN,
+        std: Sequence[float] = PIXEL_STD,
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.clip = (num_frames, size)
+        self.improved = improved
+        self.summary = summary
+        self.normalise = Normalise(mean, std)
+        self.embed = nn.Conv3d(3, width, _KERNEL, _STRIDE, _PADDING)
+        grid = Grid(num_frames // _STRIDE[0], size // _STRIDE[1], size // _STRIDE[2])
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        if not improved:
+            self.place_positions = nn.Parameter(torch.zeros(1, grid.h * grid.w, width))
+            self.time_positions = nn.Parameter(torch.zeros(1, grid.t, width))
+            self.class_position = nn.Parameter(torch.zeros(1, 1, width))
+        plans = plan(
+            width=width,
+            depth=depth,
+            num_heads=num_heads,
+            stages=stages,
+            grid=grid,
+            kv_stride=kv_stride,
+            improved=improved,
+        )
+        self.blocks = nn.ModuleList(
+            MViTBlock(
+                sizes, self._attention(i, sizes), mlp_ratio=mlp_ratio, drop_path=drop_path * i / max(1, depth - 1)
+            )
+            for i, sizes in enumerate(plans)
+        )
+        self.width = self.blocks[-1].mlp.fc2.out_features
+        self.norm = nn.LayerNorm(self.width, eps=_EPS)
+        self.apply(init_truncated)
+        for parameter in self.parameters(recurse=False):
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+    def _attention(self, index: int, sizes: Plan) -> PoolingAttention:
+        """The attention of one block."""
+        return PoolingAttention(
+            sizes.width,
+            sizes.attention_width,
+            sizes.num_heads,
+            grid=sizes.grid,
+            q_stride=sizes.q_stride,
+            kv_stride=sizes.kv_stride,
+            relative=self.improved,
+            residual=self.improved,
+        )
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video; ``layers`` also returns each block's tokens, on grids and widths of its own.
+
+        Raises:
+            ValueError: the clip is not of the size that the network was built for.
+        """
+        tokens, grid = self._embedded(video)
+        seen = []
+        for block in self.blocks:
+            tokens, grid = block(tokens, grid)
+            if layers:
+                seen.append(tokens[:, 1:])
+        return self._features(tokens, grid, seen)
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter of this network: 0 for the embedding, ``i + 1`` for block ``i``."""
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if block:
+            return int(block[1]) + 1
+        return self.depth + 1 if name.startswith("norm.") else 0
+
+    def _features(self, tokens: Tensor, grid: Grid, layers: Sequence[Tensor]) -> Features:
+        """What the last block's tokens, ``B 1+N D``, say."""
+        tokens = self.norm(tokens)
+        cls = tokens[:, 0] if self.summary == "class_token" else None
+        return Features(tokens[:, 1:], grid, tuple(layers), cls=cls)
+
+    def _embedded(self, video: Tensor) -> tuple[Tensor, Grid]:
+        """Class token and patches with their positions, ``B 1+N D``, and the grid of the patches."""
+        check_video(video)
+        frames, size = self.clip
+        if (video.shape[1], *video.shape[3:]) != (frames, size, size):
+            raise ValueError(
+                f"this network was built for clips of {frames} x {size} x {size}, got "
+                f"{video.shape[1]} x {video.shape[3]} x {video.shape[4]}: cut clips of the size that it was built for"
+            )
+        x = self.embed(channels_first(self.normalise(video)))
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens_of(x)], dim=1)
+        grid = Grid(*x.shape[2:])
+        if not self.improved:
+            time = self.time_positions.repeat_interleave(grid.h * grid.w, dim=1)
+            places = time + self.place_positions.repeat(1, grid.t, 1)
+            tokens = tokens + torch.cat([self.class_position, places], dim=1)
+        return tokens, grid
+
+
+def init_truncated(module: nn.Module) -> None:
+    """Normal weights of deviation 0.02, cut at two absolute, and zero biases for linear layers and convolutions."""
+    if isinstance(module, (nn.Linear, nn.Conv3d)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,80 @@
+"""Relative positions: what is added to an attention score for how far apart a query and a key lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+Extent = tuple[int, int, int]
+
+
+class DecomposedPositions(nn.Module):
+    """A vector for each distance along time, height and width; a query's product with their sum joins its scores.
+
+    Li et al. 2022 (MViTv2), section 4.1: ``O(t + h + w)`` parameters for a grid of ``t h w`` places. Queries and keys
+    may lie on grids of different resolution; a distance is counted in steps of the finer one. On grids larger than
+    ``sizes`` (t, h, w) the vectors are interpolated.
+    """
+
+    def __init__(self, head_dim: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.time, self.height, self.across = (nn.Parameter(torch.empty(2 * n - 1, head_dim)) for n in sizes)
+        for table in self.parameters():
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def forward(self, q: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
+        """What is added to the scores of ``B H Q D`` queries, ``B H Q K``; both run over their grids, row-major."""
+        tables = (self.time, self.height, self.across)
+        per_axis = [table_between(table, *sizes) for table, *sizes in zip(tables, q_grid, k_grid)]
+        return decomposed_scores(q, q_grid, *per_axis)
+
+
+def table_between(table: Tensor, queries: int, keys: int) -> Tensor:
+    """For ``queries`` and ``keys`` places along one axis the vector between each pair, ``Q K D``."""
+    finest = max(queries, keys)
+    if len(table) != 2 * finest - 1:
+        table = F.interpolate(table.T[None], size=2 * finest - 1, mode="linear")[0].T
+    i = torch.arange(queries, device=table.device) * max(keys / queries, 1.0)
+    j = torch.arange(keys, device=table.device) * max(queries / keys, 1.0)
+    last = (keys - 1) * max(queries / keys, 1.0)
+    return table[(i[:, None] - j + last).long()]
+
+
+def decomposed_scores(q: Tensor, q_grid: Sequence[int], time: Tensor, height: Tensor, across: Tensor) -> Tensor:
+    """``B H Q K`` products of ``B H Q D`` queries with the vectors to a grid of keys, ``Q K D`` for each axis."""
+    t, h, w = q_grid
+    q = rearrange(q, "b n (t h w) d -> b n t h w d", t=t, h=h, w=w)
+    along_t = torch.einsum("bnthwd,tkd->bnthwk", q, time)[..., :, None, None]
+    along_h = torch.einsum("bnthwd,hkd->bnthwk", q, height)[..., None, :, None]
+    along_w = torch.einsum("bnthwd,wkd->bnthwk", q, across)[..., None, None, :]
+    return rearrange(along_t + along_h + along_w, "b n t h w kt kh kw -> b n (t h w) (kt kh kw)")
+
+
+class RelativeBias(nn.Module):
+    """A learnt number for each head and each offset within a window of ``t h w`` places (Liu et al. 2021, Swin)."""
+
+    def __init__(self, num_heads: int, window: Extent) -> None:
+        super().__init__()
+        self.window = window
+        self.bias = nn.Parameter(torch.empty(num_heads, *(2 * n - 1 for n in window)))
+        nn.init.trunc_normal_(self.bias, std=0.02)
+
+    def forward(self, window: Extent | None = None) -> Tensor:
+        """What is added to the scores within a window, ``H N N``; it may be smaller than the one learnt."""
+        (t, h, w), device = window or self.window, self.bias.device
+        offsets = [
+            (torch.arange(n, device=device)[:, None] - torch.arange(n, device=device)) + (full - 1)
+            for n, full in zip((t, h, w), self.window)
+        ]
+        time, height, across = offsets
+        bias = self.bias[
+            :,
+            time[:, None, None, :, None, None],
+            height[None, :, None, None, :, None],
+            across[None, None, :, None, None, :],
+        ]
+        return bias.flatten(4, 6).flatten(1, 3)
