@@ -33,16 +33,18 @@ class Grid(NamedTuple):
 class Features:
     """What an encoder sees in a video: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` places.
 
-    ``layers`` holds every layer's tokens, first to last, when they were asked for.
+    ``layers`` holds every layer's tokens, first to last, when they were asked for; ``cls`` (``B D``) the class token
+    of a network that has one, which has no place on the grid.
     """
 
     tokens: Tensor
     grid: Grid
     layers: tuple[Tensor, ...] = ()
+    cls: Tensor | None = None
 
     def pooled(self) -> Tensor:
-        """The mean over tokens, ``B D``."""
-        return self.tokens.mean(dim=1)
+        """One vector for the clip, ``B D``: the class token, or the mean over tokens where there is none."""
+        return self.tokens.mean(dim=1) if self.cls is None else self.cls
 
 
 @dataclass

@@ -1,16 +1,18 @@
 """The feed-forward half of a transformer block."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between them, applied to every token."""
+    """Two linear layers with a GELU between them, exact or by its tanh formula, applied to every token."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, *, gelu: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
+        self.act = nn.GELU(approximate=gelu)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
