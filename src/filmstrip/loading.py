@@ -18,6 +18,7 @@ from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import device_of, encoder_of, inference
+from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
 from filmstrip.train.run_folder import RunFolder
@@ -180,8 +181,8 @@ def start(objective: Objective, source: str | Path) -> None:
 def start_encoder(objective: Objective, source: str | Path) -> None:
     """Copy the encoder of a run or of the Hub into ``objective``, in place.
 
-    Weights that only the source has (a norm after its last layer) are left out. A file is read as released weights
-    (:mod:`filmstrip.weights.pytorchvideo`).
+    Weights that only the source has (a norm after its last layer) are left out. An image's transformer starts a
+    video's as that says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.pytorchvideo`).
 
     Raises:
         UserError: either has no encoder, or the source lacks a weight, or has it in another shape.
@@ -192,7 +193,21 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
 
         load_published(Path(source), objective, head=False)
         return
-    _copy(load(source, "cpu").encoder.state_dict(), target, source)
+    given = load(source, "cpu").encoder
+    if isinstance(given, FrameTransformer) and hasattr(target, "load_image"):
+        _start_from_image(given, target, source)
+    else:
+        _copy(given.state_dict(), target, source)
+
+
+def _start_from_image(given: FrameTransformer, target: nn.Module, source: str | Path) -> None:
+    if given.patch_size[0] > 1:
+        _copy(given.state_dict(), target, source)
+        return
+    try:
+        target.load_image(given.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"{source} cannot start this network, which has other shapes: {error}") from None
 
 
 def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path) -> None:

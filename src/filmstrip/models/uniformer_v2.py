@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.mlp import MLP, QuickGELU
+from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
 
@@ -48,7 +48,7 @@ class LocalUniBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, act=QuickGELU)
+        self.mlp = MLP(width, 4 * width, gelu="quick")
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -79,7 +79,7 @@ class GlobalUniBlock(nn.Module):
         self.norm_context = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads, context_width=width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, 4 * width, act=QuickGELU, dropout=dropout)
+        self.mlp = MLP(width, 4 * width, gelu="quick", dropout=dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, token: Tensor, x: Tensor, grid: Grid) -> Tensor:

@@ -118,7 +118,11 @@ class Attention(nn.Module):
         if cache is not None:
             offset = cache.length
             k, v = cache.extend(k, v)
-        return self.out(rearrange(attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
+        return self.out(rearrange(self.attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
+        """What each head reads, ``B H N D``: every query from all keys that the mask allows."""
+        return attend(q, k, v, mask, offset)
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each ``B H N D``."""

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention, KVCache
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask
-from filmstrip.nn.mlp import MLP, GatedMLP
+from filmstrip.nn.mlp import GELU, MLP, GatedMLP
 
 
 class Block(nn.Module):
     """Attention, then a feed-forward network, each on normalised tokens and added back: ``B N D -> B N D``.
 
     ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation and a SwiGLU one (``llama``).
+    ``gelu`` is of the ``vit`` kind.
     """
 
     def __init__(
@@ -28,13 +29,15 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
         kind: Literal["vit", "llama"] = "vit",
+        gelu: GELU = "exact",
     ) -> None:
         super().__init__()
-        norm, mlp = (nn.LayerNorm, MLP) if kind == "vit" else (nn.RMSNorm, GatedMLP)
+        norm = nn.LayerNorm if kind == "vit" else nn.RMSNorm
         self.norm1 = norm(width, eps=norm_eps)
         self.attention = Attention(width, num_heads, qkv_bias=qkv_bias)
         self.norm2 = norm(width, eps=norm_eps)
-        self.mlp = mlp(width, round(width * mlp_ratio))
+        hidden = round(width * mlp_ratio)
+        self.mlp = MLP(width, hidden, gelu=gelu) if kind == "vit" else GatedMLP(width, hidden)
         self.drop_path = DropPath(drop_path)
 
     def forward(

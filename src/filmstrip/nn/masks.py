@@ -77,3 +77,8 @@ def block_causal(block: int) -> Mask:
 def document(ids: Tensor) -> Mask:
     """A token sees its own document only; ``ids`` (``B N``) says which document a token belongs to."""
     return Mask(lambda b, h, q, k: ids[b, q] == ids[b, k], batch=ids.shape[0])
+
+
+def sliding_window(reach: int) -> Mask:
+    """A token sees those up to ``reach`` places away and the first one, which sees all (Beltagy et al. 2020)."""
+    return Mask(lambda b, h, q, k: ((q - k).abs() <= reach) | (q == 0) | (k == 0))

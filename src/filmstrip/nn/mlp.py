@@ -1,9 +1,12 @@
 """The feed-forward half of a transformer block."""
 
-from collections.abc import Callable
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+GELU = Literal["exact", "tanh", "quick"]
+"""How the Gaussian error linear unit is computed: as defined, by its tanh formula, or by a sigmoid (CLIP)."""
 
 
 class QuickGELU(nn.Module):
@@ -26,12 +29,12 @@ class MLP(nn.Module):
         hidden: int,
         outputs: int | None = None,
         *,
-        act: Callable[[], nn.Module] = nn.GELU,
+        gelu: GELU = "exact",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = act()
+        self.act = QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden, outputs or width)
 

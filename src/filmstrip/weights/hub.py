@@ -13,32 +13,47 @@ from safetensors.torch import load_file
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
 from filmstrip.models.vit import ViT
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.keymap import Weights
+from filmstrip.weights.plain_transformers import IMAGE, TIMESFORMER, VIVIT
 from filmstrip.weights.videomae import ENCODER, from_transformers
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_STRIDE = 4  # frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with it
+# Frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with these.
+_STRIDE = 4
+_STRIDES = {("timesformer", 8): 32, ("timesformer", 16): 16, ("vivit", 32): 2}
+_PLAIN = {"vit": IMAGE, "timesformer": TIMESFORMER, "vivit": VIVIT}
+_GELU = {"gelu": "exact", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+HubEncoder = ViT | FrameTransformer | SpaceTimeTransformer
 
 
-def load_hub(source: str) -> tuple[ViT, Clip]:
+def load_hub(source: str) -> tuple[HubEncoder, Clip]:
     """The encoder at ``hf:OWNER/NAME`` or in a local folder of that layout, and how its clips are cut.
 
     The normalisation of pixels is inside the encoder.
 
     Raises:
-        UserError: there is no such model, it is not a VideoMAE, it has no safetensors, or they do not fit.
+        UserError: there is no such model, it is of a kind that is not known here, it has no safetensors, or they do
+            not fit.
     """
     folder = _folder(source)
     config = _json(folder / "config.json", source)
-    if config.get("model_type") != "videomae":
+    kind = config.get("model_type", "model of unknown type")
+    if kind not in ("videomae", *_PLAIN):
         raise UserError(
-            f"{source} is a {config.get('model_type', 'model of unknown type')}; the encoders that can be loaded "
-            "from the Hub's layout are: videomae"
+            f"{source} is a {kind}; the encoders that can be loaded from the Hub's layout are: "
+            f"{', '.join(('videomae', *_PLAIN))}"
         )
-    weights = _encoder_weights(_weights(folder, source))
-    encoder = _build(config, _preprocessing(folder), final_norm="norm.weight" in weights)
+    theirs, statistics = _weights(folder, source), _statistics(_preprocessing(folder))
+    if kind == "videomae":
+        weights = _encoder_weights(theirs)
+        encoder = _build(config, statistics, final_norm="norm.weight" in weights)
+    else:
+        weights = _PLAIN[kind].encoder_from(theirs)
+        encoder = _build_plain(kind, config, statistics, source)
     try:
         missing, unknown = encoder.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -46,8 +61,9 @@ def load_hub(source: str) -> tuple[ViT, Clip]:
     missing = [name for name in missing if name not in ("embed.normalise.mean", "embed.normalise.std")]
     if missing or unknown:
         raise UserError(f"{source} lacks weights that its config.json asks for: {', '.join(missing[:5])}")
-    clip = Clip(num_frames=encoder.grid.t * encoder.patch_size[0], stride=_STRIDE, size=config.get("image_size", 224))
-    return encoder.eval(), clip
+    num_frames = encoder.grid.t * encoder.patch_size[0]
+    stride = _STRIDES.get((kind, num_frames), _STRIDE)
+    return encoder.eval(), Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
 
 
 def _encoder_weights(theirs: Weights) -> Weights:
@@ -58,7 +74,43 @@ def _encoder_weights(theirs: Weights) -> Weights:
     return from_transformers(theirs, ENCODER)
 
 
-def _build(config: dict[str, Any], preprocessing: dict[str, Any], *, final_norm: bool) -> ViT:
+def _build_plain(
+    kind: str, config: dict[str, Any], statistics: dict[str, Any], source: str
+) -> FrameTransformer | SpaceTimeTransformer:
+    """An image's transformer (clips of any length), TimeSformer or ViViT."""
+    if (act := config.get("hidden_act", "gelu_fast" if kind == "vivit" else "gelu")) not in _GELU:
+        raise UserError(f"{source} has the activation {act!r}; those known here are: {', '.join(_GELU)}")
+    width, patch = config.get("hidden_size", 768), config.get("patch_size", 16)
+    sizes = {
+        "width": width,
+        "depth": config.get("num_hidden_layers", 12),
+        "num_heads": config.get("num_attention_heads", 12),
+        "num_frames": config.get("num_frames", 32 if kind == "vivit" else 8),
+        "size": config.get("image_size", 224),
+        "patch_size": tuple(config.get("tubelet_size", (2, 16, 16))) if kind == "vivit" else (1, patch, patch),
+        "mlp_ratio": config.get("intermediate_size", 4 * width) / width,
+        "norm_eps": config.get("layer_norm_eps", 1e-12 if kind == "vit" else 1e-6),
+        "gelu": _GELU[act],
+        **statistics,
+    }
+    attention = config.get("attention_type", "divided_space_time")
+    if kind == "vit" or (kind == "timesformer" and attention == "space_only"):
+        return FrameTransformer(**sizes)
+    divided = kind == "timesformer" and attention == "divided_space_time"
+    return SpaceTimeTransformer("divided" if divided else "joint", time_positions=kind == "timesformer", **sizes)
+
+
+def _statistics(preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """The mean and deviation of pixels in 0..1 that a preprocessor's rescaling and normalising come to."""
+    scale = 255 * preprocessing.get("rescale_factor", 1 / 255) if preprocessing.get("do_rescale", True) else 255.0
+    offset = 1.0 if preprocessing.get("offset", False) else 0.0
+    normalise = preprocessing.get("do_normalize", True)
+    mean = preprocessing.get("image_mean", IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
+    std = preprocessing.get("image_std", IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
+    return {"mean": [(offset + m) / scale for m in mean], "std": [s / scale for s in std]}
+
+
+def _build(config: dict[str, Any], statistics: dict[str, Any], *, final_norm: bool) -> ViT:
     patch = config.get("patch_size", 16)
     width = config.get("hidden_size", 768)
     return ViT(
@@ -71,8 +123,7 @@ def _build(config: dict[str, Any], preprocessing: dict[str, Any], *, final_norm:
         mlp_ratio=config.get("intermediate_size", 4 * width) / width,
         final_norm=final_norm,
         norm_eps=config.get("layer_norm_eps", 1e-12),
-        mean=preprocessing.get("image_mean", IMAGENET_MEAN),
-        std=preprocessing.get("image_std", IMAGENET_STD),
+        **statistics,
     )
 
 

@@ -9,35 +9,21 @@ from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.layers import LAYER, layers
 
 _CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
 
 _BLOCK = (
     ("attention.attention.q_bias", "attention.q_bias"),
     ("attention.attention.v_bias", "attention.v_bias"),
-    ("attention.attention.qkv.weight", "attention.qkv.weight"),
-    ("attention.output.dense.weight", "attention.out.weight"),
-    ("attention.output.dense.bias", "attention.out.bias"),
-    ("layernorm_before.weight", "norm1.weight"),
-    ("layernorm_before.bias", "norm1.bias"),
-    ("layernorm_after.weight", "norm2.weight"),
-    ("layernorm_after.bias", "norm2.bias"),
-    ("intermediate.dense.weight", "mlp.fc1.weight"),
-    ("intermediate.dense.bias", "mlp.fc1.bias"),
-    ("output.dense.weight", "mlp.fc2.weight"),
-    ("output.dense.bias", "mlp.fc2.bias"),
+    *LAYER,
 )
-
-
-def _blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
-    return tuple((f"{theirs}.{{i}}.{a}", f"{ours}.{{i}}.{b}") for a, b in _BLOCK)
-
 
 ENCODER = KeyMap(
     (
         (_CONV, _LINEAR),
         ("embeddings.patch_embeddings.projection.bias", "embed.proj.bias"),
-        *_blocks("encoder.layer", "blocks"),
+        *layers("encoder.layer", "blocks", _BLOCK),
         ("layernorm.weight", "norm.weight"),
         ("layernorm.bias", "norm.bias"),
     )
@@ -51,7 +37,7 @@ PRETRAINING = KeyMap(
         *_INNER,
         ("encoder_to_decoder.weight", "decoder.project.weight"),
         ("mask_token", "decoder.mask_token"),
-        *_blocks("decoder.decoder_layers", "decoder.blocks"),
+        *layers("decoder.decoder_layers", "decoder.blocks", _BLOCK),
         ("decoder.norm.weight", "decoder.norm.weight"),
         ("decoder.norm.bias", "decoder.norm.bias"),
         ("decoder.head.weight", "decoder.head.weight"),

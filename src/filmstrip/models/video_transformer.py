@@ -1,0 +1,408 @@
+"""Plain video transformers, which start from an image's: over frames apart, over space and time, factorised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from filmstrip.models.vit import check_tiles
+from filmstrip.nn.attention import Attention
+from filmstrip.nn.block import Block
+from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.nn.mlp import GELU
+from filmstrip.nn.patches import PatchEmbed
+from filmstrip.nn.space_time import DividedBlock, FactorisedBlock, FactorisedHeads
+from filmstrip.protocols import Features, Grid, check_video
+
+Kind = Literal["joint", "divided", "factorised", "factorised_heads"]
+TubeletInit = Literal["central_frame", "inflate"]
+_STD = 0.02  # of what starts at random, as published
+
+
+class _Patches(nn.Module):
+    """What all networks here begin with: tubelets to tokens on a fixed grid, with pixels normalised inside."""
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_frames: int,
+        size: int,
+        patch_size: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        tubelet_init: TubeletInit,
+    ) -> None:
+        super().__init__()
+        check_tiles(num_frames, size, patch_size)
+        self.width, self.depth = width, depth
+        self.patch_size = tuple(patch_size)
+        self.tubelet_init = tubelet_init
+        self.grid = Grid(*(extent // p for extent, p in zip((num_frames, size, size), patch_size)))
+        self.embed = PatchEmbed(width, patch_size, mean=mean, std=std)
+
+    def _tokens(self, video: Tensor, any_length: bool = False) -> tuple[Tensor, Grid]:
+        """The tubelets of ``B T C H W`` video, ``B N D``, and their grid.
+
+        Raises:
+            ValueError: the video has another size than the network was built for.
+        """
+        check_video(video, multiple=self.patch_size)
+        grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.patch_size)))
+        if grid[1:] != self.grid[1:] or (grid.t != self.grid.t and not any_length):
+            raise ValueError(
+                f"this network was built for a grid of {tuple(self.grid)} cubes of {self.patch_size} pixels, "
+                f"got {tuple(grid)}: cut clips of the size that it was built for"
+            )
+        return self.embed(video), grid
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter of this network: 0 for embedding and positions, ``i + 1`` for block ``i``."""
+        return layer_of(name, self.depth + 1)
+
+
+class FrameTransformer(_Patches):
+    """An image transformer that sees each time step alone (Dosovitskiy et al. 2021), with a class token for each.
+
+    Clips may have any length. As an :class:`~filmstrip.protocols.Encoder` its class token is the mean over time.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        num_frames: int = 8,
+        size: int = 224,
+        patch_size: Sequence[int] = (1, 16, 16),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
+        gelu: GELU = "exact",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        tubelet_init: TubeletInit = "central_frame",
+    ) -> None:
+        super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
+        self.cls_token = nn.Parameter(torch.zeros(width))
+        self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, width))
+        self.blocks = nn.ModuleList(
+            Block(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
+            for rate in drop_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.apply(init_normal)
+        nn.init.trunc_normal_(self.cls_token, std=_STD)
+        nn.init.trunc_normal_(self.pos_embed, std=_STD)
+
+    def steps(self, video: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first; all layers too."""
+        tokens, grid = self._tokens(video, any_length=True)
+        frames = rearrange(tokens, "b (t p) d -> (b t) p d", t=grid.t)
+        x = torch.cat([self.cls_token.expand(len(frames), 1, -1), frames], dim=1) + self.pos_embed
+        seen = []
+        for block in self.blocks:
+            x = block(x)
+            seen.append(x)
+        return rearrange(x, "(b t) n d -> b t n d", t=grid.t), seen
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video into tokens ``B N D``; class tokens are averaged over time, then normalised."""
+        x, seen = self.steps(video)
+        t = x.shape[1]
+        tokens = self.norm(rearrange(x[:, :, 1:], "b t p d -> b (t p) d"))
+        seen = [rearrange(s[:, 1:], "(b t) p d -> b (t p) d", t=t) for s in seen] if layers else ()
+        return Features(tokens, self.grid._replace(t=t), tuple(seen), self.norm(x[:, :, 0].mean(dim=1)))
+
+    def load_image(self, image: Mapping[str, Tensor]) -> None:
+        """Take over an image transformer's weights, in place."""
+        start_from_image(self, image)
+
+
+class SpaceTimeTransformer(_Patches):
+    """One transformer over all tokens of a clip.
+
+    ``kind``: ``joint`` attention of all to all, with a class token; ``divided`` (TimeSformer's
+    :class:`~filmstrip.nn.space_time.DividedBlock`), with one; ViViT's ``factorised`` blocks and
+    ``factorised_heads``, without. ``time_positions``: learned positions of frames beside those within a frame;
+    otherwise one for each place of the grid.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        num_frames: int = 8,
+        size: int = 224,
+        patch_size: Sequence[int] = (1, 16, 16),
+        time_positions: bool = False,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
+        gelu: GELU = "exact",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        tubelet_init: TubeletInit = "central_frame",
+    ) -> None:
+        super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
+        self.kind = kind
+        t, h, w = self.grid
+        self.cls_token = nn.Parameter(torch.zeros(width)) if kind in ("joint", "divided") else None
+        places = (1 if time_positions else t) * h * w + (self.cls_token is not None)
+        self.pos_embed = nn.Parameter(torch.zeros(places, width))
+        self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
+        make = {"divided": DividedBlock, "factorised": FactorisedBlock}.get(kind, Block)
+        self.blocks = nn.ModuleList(
+            make(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
+            for rate in drop_rates(drop_path, depth)
+        )
+        if kind == "factorised_heads":
+            for block in self.blocks:
+                block.attention = FactorisedHeads(width, num_heads, time=t)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.apply(init_normal)
+        for positions in (self.cls_token, self.pos_embed):
+            if positions is not None:
+                nn.init.trunc_normal_(positions, std=_STD)
+        for i, block in enumerate(self.blocks):
+            # The network starts as one of frames alone; TimeSformer's first block is published with its random start.
+            last = {"divided": getattr(block, "time_fc", None) if i else None, "factorised": block}.get(kind)
+            if last is not None:
+                last = last.time_attention.out if kind == "factorised" else last
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output."""
+        tokens, grid = self._tokens(video)
+        first = 0 if self.cls_token is None else 1
+        positions = self.pos_embed[first:]
+        if self.time_pos_embed is not None:
+            positions = rearrange(positions + self.time_pos_embed[:, None], "t p d -> (t p) d")
+        x = tokens + positions
+        if first:
+            cls = (self.cls_token + self.pos_embed[0]).expand(len(x), 1, -1)
+            x = torch.cat([cls.to(x.dtype), x], dim=1)
+        seen = []
+        for block in self.blocks:
+            x = block(x, grid) if self.kind in ("divided", "factorised") else block(x)
+            if layers:
+                seen.append(x[:, first:])
+        x = self.norm(x)
+        return Features(x[:, first:], grid, tuple(seen), x[:, 0] if first else None)
+
+    def load_image(self, image: Mapping[str, Tensor]) -> None:
+        """Take over an image transformer's weights, in place; attention over time starts as that over space."""
+        given = dict(image)
+        if self.kind == "divided":
+            for name, value in image.items():
+                if re.match(r"blocks\.\d+\.(attention|norm1)\.", name):
+                    given[name.replace(".attention.", ".time_attention.").replace(".norm1.", ".time_norm.")] = value
+        start_from_image(self, given)
+
+
+class RegionAdapter(nn.Module):
+    """What a frame's class token is told before time: it reads from the frame's tokens, by a narrow attention.
+
+    Starts as the identity.
+    """
+
+    def __init__(self, width: int, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, head_dim=head_dim, context_width=width)
+        nn.init.zeros_(self.attention.out.weight)
+        nn.init.zeros_(self.attention.out.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """``B 1+p D -> B D``, the class token first."""
+        normalised = self.norm(frames)
+        return frames[:, 0] + self.attention(normalised[:, :1], context=normalised[:, 1:])[:, 0]
+
+
+class FactorisedEncoder(nn.Module):
+    """Frames apart, then their class tokens over time: late fusion (ViViT's model 2; VTN with another ``temporal``).
+
+    Features are one token for each time step, and the class token. With ``frozen`` the frames' network does not
+    learn, and nothing is kept of it for a backward pass; ``adapter`` then lets class tokens read from their frames
+    anew (:class:`RegionAdapter`).
+    """
+
+    def __init__(
+        self,
+        frames: FrameTransformer,
+        temporal: nn.Module,
+        *,
+        frozen: bool = False,
+        adapter: RegionAdapter | None = None,
+    ) -> None:
+        super().__init__()
+        self.width, self.depth = frames.width, frames.depth + temporal.depth
+        self.grid = Grid(frames.grid.t, 1, 1)
+        self.patch_size = frames.patch_size
+        self.frames = frames
+        self.adapter = adapter
+        self.temporal = temporal
+        self.frozen = frozen
+        if frozen:
+            frames.requires_grad_(False)
+            self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but frozen frames stay in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.frames.eval()
+        return self
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video into one token for each time step, ``B t D``, and the class token."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            steps, _ = self.frames.steps(video)
+            b, t = steps.shape[:2]
+            steps = self.frames.norm(steps if self.adapter is not None else steps[:, :, 0])
+        if self.adapter is not None:
+            steps = rearrange(self.adapter(rearrange(steps, "b t n d -> (b t) n d")), "(b t) d -> b t d", b=b)
+        x, seen = self.temporal(steps)
+        return Features(x[:, 1:], Grid(t, 1, 1), tuple(s[:, 1:] for s in seen) if layers else (), x[:, 0])
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter: the frames' come first, then the adapter, then those over time."""
+        part, _, rest = name.partition(".")
+        if part == "frames":
+            return self.frames.depth_of(rest)
+        return self.frames.depth + (self.temporal.depth_of(rest) if part == "temporal" else 0)
+
+    def load_image(self, image: Mapping[str, Tensor]) -> None:
+        """Take over an image transformer's weights, in place; with frozen frames, time starts as its last layers."""
+        self.frames.load_image(image)
+        if self.frozen:
+            self.temporal.load_image(image, self.frames.depth)
+
+
+class TemporalTransformer(nn.Module):
+    """A class token, learned positions and pre-norm blocks over a clip's steps: ``B t D -> B 1+t D``."""
+
+    def __init__(
+        self,
+        num_steps: int,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        norm_eps: float = 1e-6,
+        gelu: GELU = "exact",
+    ) -> None:
+        super().__init__()
+        self.depth = depth
+        self.cls_token = nn.Parameter(torch.zeros(width))
+        self.pos_embed = nn.Parameter(torch.zeros(1 + num_steps, width))
+        self.blocks = nn.ModuleList(
+            Block(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
+            for rate in drop_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.apply(init_normal)
+        nn.init.trunc_normal_(self.cls_token, std=_STD)
+        nn.init.trunc_normal_(self.pos_embed, std=_STD)
+
+    def forward(self, steps: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The normalised tokens, the class token first, and every block's output.
+
+        Raises:
+            ValueError: the clip has another number of steps than there are positions.
+        """
+        if steps.shape[1] + 1 != len(self.pos_embed):
+            raise ValueError(f"this network was built for {len(self.pos_embed) - 1} steps, got {steps.shape[1]}")
+        x = torch.cat([self.cls_token.expand(len(steps), 1, -1), steps], dim=1) + self.pos_embed
+        seen = []
+        for block in self.blocks:
+            x = block(x)
+            seen.append(x)
+        return self.norm(x), seen
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for positions, ``i + 1`` for block ``i``."""
+        return layer_of(name, self.depth + 1)
+
+    def load_image(self, image: Mapping[str, Tensor], depth: int) -> None:
+        """Start as the last layers of an image transformer of ``depth`` layers."""
+        given = {}
+        for name, value in image.items():
+            block = re.match(r"blocks\.(\d+)\.", name)
+            if block and int(block[1]) >= depth - self.depth:
+                given[f"blocks.{int(block[1]) - depth + self.depth}.{name[block.end() :]}"] = value
+            elif name.startswith("norm.") or name == "cls_token":
+                given[name] = value
+        self.load_state_dict(given, strict=False)
+
+
+def layer_of(name: str, norm: int) -> int:
+    """The layer of a parameter: ``i + 1`` in ``blocks.i``, ``norm`` in the norm, 0 in the embedding and positions."""
+    block = re.match(r"blocks\.(\d+)\.", name)
+    if block:
+        return int(block[1]) + 1
+    return norm if name.startswith("norm.") else 0
+
+
+def drop_rates(last: float, depth: int) -> list[float]:
+    """Stochastic depth's rates: zero at the first block, rising evenly to ``last``."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+def init_normal(module: nn.Module) -> None:
+    """Truncated-normal weights of deviation 0.02 and zero biases for linear layers, as published."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def start_from_image(network: FrameTransformer | SpaceTimeTransformer, image: Mapping[str, Tensor]) -> None:
+    """Copy an image transformer's weights (by :class:`FrameTransformer`'s names) into a video's, in place.
+
+    Its patch filter becomes a tubelet's as :func:`image_filter` says; positions within a frame are resized to the
+    grid, and repeated along time where the network has one for each place. What only the video's network has stays.
+    """
+    state = network.state_dict()
+    given = {name: value for name, value in image.items() if name in state and not name.startswith("embed.normalise")}
+    given["embed.proj.weight"] = image_filter(image["embed.proj.weight"], network.patch_size[0], network.tubelet_init)
+    positions = _resized(image["pos_embed"], network.grid)
+    rest = len(state["pos_embed"]) - (state.get("cls_token") is not None)
+    places = repeat(positions[1:], "p d -> (t p) d", t=rest // (network.grid.h * network.grid.w))
+    given["pos_embed"] = torch.cat([positions[:1], places]) if len(state["pos_embed"]) > rest else places
+    network.load_state_dict(state | given)
+
+
+def image_filter(weight: Tensor, frames: int, how: TubeletInit) -> Tensor:
+    """An image's patch filter ``D (q r C)`` for tubelets of ``frames`` frames, ``D (frames q r C)``.
+
+    ``central_frame`` sees the middle frame alone; ``inflate`` the mean of all (Arnab et al. 2021, section 3.4).
+    """
+    if how == "inflate":
+        return weight.repeat(1, frames) / frames
+    tubelet = weight.new_zeros(len(weight), frames, weight.shape[1])
+    tubelet[:, frames // 2] = weight
+    return tubelet.flatten(1)
+
+
+def _resized(positions: Tensor, grid: Grid) -> Tensor:
+    """Positions of a square grid of places, the class token's first, for another grid."""
+    side = round((len(positions) - 1) ** 0.5)
+    if (side, side) == (grid.h, grid.w):
+        return positions
+    square = rearrange(positions[1:], "(h w) d -> 1 d h w", h=side)
+    square = F.interpolate(square, size=(grid.h, grid.w), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:1], rearrange(square, "1 d h w -> (h w) d")])
