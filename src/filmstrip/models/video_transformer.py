@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from filmstrip.models.vit import check_tiles
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block
-from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.mlp import GELU
+from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.nn.space_time import DividedBlock, FactorisedBlock, FactorisedHeads
 from filmstrip.protocols import Features, Grid, check_video

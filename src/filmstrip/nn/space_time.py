@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
