@@ -18,7 +18,13 @@ Batch = dict[str, Any]
 randomness that belongs to a sample; ``name`` lists the samples for error messages; ``index`` (``B`` int64) is a
 sample's place in its split, and ``span`` (``B 2``) holds the times of its first and last frame, seconds; ``label`` is
 ``B`` int64, or ``B K`` probabilities once classes were mixed; ``action`` is ``B T`` int64, or ``B T A`` float32, and
-entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``."""
+entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``.
+
+Procedures are windows of ``S`` places, in order of time, and bring no ``video``: ``features`` is ``B S N D`` float32,
+zeros where a place's clip is not given; ``step`` is ``B S`` int64, -1 where it is unknown and in padding; ``seen``
+(``B S`` bool) says where the clip's features are given and ``target`` (``B S`` bool) where the step is to be
+predicted. The two are disjoint, or equal where the given clips themselves are to be named; padding is neither.
+``task`` is ``B`` int64, -1 where it is unknown."""
 
 
 class Grid(NamedTuple):
@@ -206,6 +212,18 @@ class Classifier(Protocol):
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video; their softmax is the predicted distribution."""
+        ...
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """An objective or model that can name the steps of a procedure."""
+
+    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+        """Logits ``B K S steps`` of the step at every place of a batch of procedures, for ``K = samples`` draws.
+
+        It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` draws from ``seed + i``.
+        """
         ...
 
 

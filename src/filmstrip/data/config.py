@@ -115,3 +115,9 @@ class DataInfo:
     """Of token ids, how many there are; zero for video and for features."""
     width: int = 0
     """Size of a feature; of token ids, how many codebooks there are."""
+    steps: tuple[str, ...] = ()
+    """Of procedures, what the steps are called, in the order of their ids."""
+    tasks: tuple[str, ...] = ()
+    """Of procedures, what the tasks are called, in the order of their ids."""
+    window: int = 0
+    """Of procedures, the places of a sample, S."""
