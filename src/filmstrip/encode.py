@@ -74,7 +74,10 @@ def encode_files(
         model = load_tokenizer(encoder) if level in TOKENIZER_LEVELS else load(encoder)
     reader = reader_of(model, level)
     source = _with_fitting_actions(source, model.clip, console)
-    with FeatureWriter(out, about=_about(model, level, num_clips, source)) as writer:
+    about = _about(model, level, num_clips, source)
+    if isinstance(encoder, (str, Path)):
+        about["encoder"] = str(Path(encoder).absolute() if Path(encoder).exists() else encoder)
+    with FeatureWriter(out, about=about) as writer:
         left = [sample for sample in source.samples if sample.name not in writer]
         if len(left) < len(source.samples):
             console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
