@@ -187,26 +187,44 @@ def command_encode(
     encoder: Annotated[str, tyro.conf.Positional],
     files: Files,
     out: Path,
-    level: Literal["pooled", "tokens", "ids", "latents"] = "pooled",
+    level: Literal["clip", "frame", "patch", "ids", "latents"] = "clip",
     clips: int = 1,
+    frames: int | None = None,
+    sampling: Literal["dense", "uniform"] | None = None,
     batch_size: int = 8,
+    processes: int = 1,
 ) -> int:
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
     What it writes can be trained on: --data FOLDER.
 
     Args:
-        encoder: A run folder, hf:OWNER/NAME, or a local folder in the Hub's layout; for ids and latents, a
-            tokenizer's run folder.
+        encoder: A run folder; hf:OWNER/NAME, or a short name (siglip, siglip2, clip, dinov2, videomae, timesformer,
+            vjepa2; with -base and the like); a local folder in the Hub's layout; for ids and latents, a tokenizer's
+            run folder.
         files: Videos, or folders of them.
         out: Where the features go.
-        level: One vector a clip or every token of an encoder; token ids or continuous latents of a tokenizer.
+        level: One vector a clip, one for each of its frames (or groups of frames), or every token of an encoder;
+            token ids or continuous latents of a tokenizer.
         clips: Clips cut from each video, evenly spaced.
+        frames: Frames of a clip; by default those that the encoder was trained with, 16 for one that sees images.
+        sampling: Frames spread over the whole video, or consecutive ones; by default the encoder's own way.
         batch_size: Clips encoded at once.
+        processes: How many processes share the videos.
     """
     from filmstrip.encode import encode_files
 
-    return encode_files(encoder, files, out, level=level, num_clips=clips, batch_size=batch_size)
+    return encode_files(
+        encoder,
+        files,
+        out,
+        level=level,
+        num_clips=clips,
+        num_frames=frames,
+        sampling=sampling,
+        batch_size=batch_size,
+        processes=processes,
+    )
 
 
 def command_decode(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,7 +32,9 @@ class FeatureRecord:
     """What encoded them: a run folder, ``hf:OWNER/NAME`` or a local folder; none where nobody said."""
     weights: str | None = None
     """The encoder's fingerprint."""
-    level: str = "pooled"
+    level: str = "clip"
+    clip_changes: str = "{}"
+    """How clips differ from the encoder's own, as JSON."""
     clip_seconds: float
     """How long a clip was that was given, the median."""
 
@@ -158,4 +160,5 @@ def load_planner(folder: Path, tasks: Sequence[str], encoder: str | None = None)
             f"{source} has other weights than the encoder that made the features of {folder}: name that one "
             "(--encoder)"
         )
+    model.clip = replace(model.clip, **json.loads(record.clip_changes))
     return Planner(objective, run, info, record, model)
