@@ -130,7 +130,12 @@ def encode_part(
     model.clip = replace(model.clip, **clip)
     reader = reader_of(model, level)
     source = _with_fitting_actions(source, model.clip, console)
-    with FeatureWriter(out, about=_about(model, level, num_clips, source)) as writer:
+    about = _about(model, level, num_clips, source)
+    if clip:
+        about["clip_changes"] = json.dumps(dict(clip))
+    if isinstance(encoder, (str, Path)):
+        about["encoder"] = str(Path(encoder).absolute() if Path(encoder).exists() else encoder)
+    with FeatureWriter(out, about=about) as writer:
         left = [sample for sample in source.samples if sample.name not in writer]
         if len(left) < len(source.samples):
             console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")

@@ -30,6 +30,8 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
 
 INDEX = "index.parquet"
+WHERE = "encoder"
+"""What says where the encoder lay: no part of what it is, so that a folder goes on after the encoder was moved."""
 POOLED = Grid(1, 1, 1)
 
 _SCHEMA = pa.schema(
@@ -108,7 +110,7 @@ class FeatureWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / INDEX).exists():
             self._rows, found = _read_index(self.folder)
-            if found != self.about:
+            if _without_place(found) != _without_place(self.about):
                 raise UserError(
                     f"{self.folder} holds features made by {found}, not by {self.about}: give another folder, or "
                     "remove this one first"
@@ -283,6 +285,10 @@ class FeatureSource:
             known = ", ".join(map(repr, sorted({row.split for row in self.rows}))) or "none"
             raise UserError(f"{self.folder} has no features of a split {name!r}; it has {known}")
         return found
+
+
+def _without_place(about: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in about.items() if key != WHERE}
 
 
 def sort_index(folder: Path, names: Sequence[str]) -> None:
