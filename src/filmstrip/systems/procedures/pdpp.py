@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
+from filmstrip.data.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
 from filmstrip.models.temporal_unet import TemporalUNet
@@ -103,7 +104,10 @@ class PDPP(Planner):
         weight[[0, -1]] = self.ends_weight
         error = ((denoised - clean).float().square() * weight).sum(dim=(1, 2)).mean()
         tasks = self.classifier(ends.flatten(2))
-        said = {"top1": top1(self._steps_of(denoised).flatten(0, 1), step.flatten()), "task_top1": top1(tasks, batch["task"])}
+        said = {
+            "top1": top1(self._steps_of(denoised).flatten(0, 1), step.flatten()),
+            "task_top1": top1(tasks, batch["task"]),
+        }
         return Loss(error + step_loss(tasks, batch["task"]), {"error": error.detach(), **said})
 
     def unet_width(self, ends: Tensor) -> int:
@@ -158,11 +162,8 @@ def project(x: Tensor, task: Tensor, ends: Tensor, num_steps: int) -> Tensor:
 
 
 def cosine_schedule(steps: int) -> Tensor:
-    """How much of the signal's variance is left after each of ``steps`` (Nichol & Dhariwal 2021), ``steps`` float32.
-
-    Counted as in the published code, whose cosine ends one step later.
-    """
-    angle = (torch.linspace(0, steps + 1, steps + 1, dtype=torch.float64) / (steps + 1) + 0.008) / 1.008 * math.pi / 2
+    """The share of the signal's variance that is left after each of ``steps`` (Nichol & Dhariwal 2021), float32."""
+    angle = (torch.linspace(0, 1, steps + 1, dtype=torch.float64) + 0.008) / 1.008 * math.pi / 2
     level = angle.cos().square()
     return (level[1:] / level[:-1]).clamp(0.001, 1).cumprod(dim=0).float()
 
@@ -205,10 +206,15 @@ class PDPPConfig(StepPredictionConfig):
 def tiny() -> Run:
     """A narrow one, 20 steps of diffusion; trains in seconds on two CPU cores."""
     return Run(
-        data=Data(batch_size=32),
+        data=Data(
+            synthetic=Recipes(),
+            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            batch_size=32,
+        ),
         objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
         optim=Optim(lr=1e-3, weight_decay=0.0),
         train=Loop(steps=200, clip_grad=None),
+        evals=(Planning(),),
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from filmstrip.config import Run
 from filmstrip.data.config import Data, DataInfo, Procedures
+from filmstrip.data.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
 from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
@@ -31,7 +32,7 @@ from filmstrip.objectives.step_prediction import StepPredictionConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.train.config import Loop, Optim
 
-_EPS = 1e-4
+_EPS, _NEVER = 1e-4, -1e4
 
 
 class Retrieval(Planner):
@@ -64,20 +65,22 @@ class Retrieval(Planner):
         return super().forward(batch, phase)
 
     def plan(self, ends: Tensor, horizon: int, seeds: Tensor) -> Tensor:
-        """Log-shares of the votes ``B T steps``: the nearest's alone, but for all in training.
+        """Log-shares of the votes ``B T steps``: the nearest's alone, but of all in training.
+
+        Before anything is remembered, every step has the same.
 
         Raises:
-            UserError: nothing is remembered yet, or plans of another length.
+            UserError: plans of another length were asked for.
         """
-        there = self.plans[:, 0] >= 0
-        if horizon != self.plans.shape[1] or not there.any():
-            raise UserError(f"no plans of {horizon} steps are remembered: train on such ones first")
-        nearness = (_key(ends) @ self.keys.T).masked_fill(~there, -math.inf)
+        if horizon != self.plans.shape[1]:
+            raise UserError(f"plans of {self.plans.shape[1]} steps are remembered, not of {horizon}")
+        there = (self.plans >= 0).all(dim=1)
+        nearness = (_key(ends) @ self.keys.T).masked_fill(~there, _NEVER)
         if self.training:
             votes = (nearness * self.log_scale.exp()).softmax(dim=-1)
         else:
             votes = F.one_hot(nearness.argmax(dim=-1), len(self.keys)).to(nearness)
-        plans = F.one_hot(self.plans.clamp(min=0), self.num_steps).to(votes)
+        plans = F.one_hot(self.plans.clamp(min=0), self.num_steps).to(votes) * there[:, None, None]
         shares = torch.einsum("bm,mtc->btc", votes, plans)
         return (shares + _EPS).log()
 
@@ -117,10 +120,15 @@ class RetrievalConfig(StepPredictionConfig):
 def tiny() -> Run:
     """Trains in seconds on two CPU cores."""
     return Run(
-        data=Data(batch_size=32),
+        data=Data(
+            synthetic=Recipes(),
+            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            batch_size=32,
+        ),
         objective=RetrievalConfig(),
         optim=Optim(lr=3e-2, weight_decay=0.0),
         train=Loop(steps=20),
+        evals=(Planning(),),
     )
 
 

@@ -19,7 +19,9 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.config import Run
-from filmstrip.data.config import Data
+from filmstrip.data.config import Data, Procedures
+from filmstrip.data.recipes import Recipes
+from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.models.procedure_transformer import ProcedureTransformer
 from filmstrip.nn.attentive_pooling import AttentivePooling
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
@@ -78,8 +80,13 @@ class StepTransformerConfig(StepPredictionConfig):
 def tiny() -> Run:
     """A narrow one; trains in seconds on two CPU cores."""
     return Run(
-        data=Data(batch_size=32),
+        data=Data(
+            synthetic=Recipes(),
+            procedures=Procedures(width=16, tokens=2, noise=0.5),
+            batch_size=32,
+        ),
         objective=StepTransformerConfig(width=64, depth=2, num_heads=4),
         optim=Optim(lr=1e-3),
         train=Loop(steps=200),
+        evals=(StepAccuracy(),),
     )
