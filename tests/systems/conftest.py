@@ -61,13 +61,14 @@ def draw_batch(clip, *, size, seed):
         torch.stack([frames.roll((dy * t, dx * t), dims=(1, 2)) for t in range(clip.num_frames)])
         for frames, (dy, dx) in zip(image, drift)
     ]
-    return draw_procedures(generator, size) | {
+    batch = {
         "video": (torch.stack(video) * 255).to(torch.uint8),
         "label": torch.randint(0, NUM_CLASSES, (size,), generator=generator),
         "seed": torch.randint(0, 2**40, (size,), generator=generator),
         "name": [f"clip {i}" for i in range(size)],
         "index": torch.arange(size),
     }
+    return batch | draw_procedures(generator, size)
 
 
 def draw_procedures(generator, size):
