@@ -99,6 +99,22 @@ def test_schema_lets_the_chain_of_steps_decide_where_states_do_not():
     assert ((said[:, 1:] - said[:, :-1]) % 8 == 1).all()
 
 
+@pytest.mark.parametrize("blocks", ["vanilla", "vedit"])
+def test_schema_learns_plans_with_either_kind_of_blocks(blocks):
+    model, batch = build(schema, blocks=blocks), windows()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first, horizons = model(batch).metrics["nats"], set()
+    for _ in range(40):
+        optimiser.zero_grad()
+        model(batch).total.backward()
+        optimiser.step()
+    assert model(batch).metrics["nats"] < 0.4 * first
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for horizon in (1, 4):
+        horizons.add(model.plan(start_and_goal(batch), horizon, batch["seed"]).shape[1])
+    assert horizons == {1, 4}
+
+
 def test_schema_counts_no_steps_while_it_is_evaluated():
     model = build(schema).eval()
     model(windows())

@@ -19,17 +19,18 @@ _EPS = 1e-6
 
 
 class Placement(NamedTuple):
-    """Where the tokens of both branches stand, and which count. Made once for all layers and all steps."""
+    """Where the tokens of both branches stand, and which count: all where there is no mask. Made once for all layers
+    and all steps."""
 
     target_angles: Tensor
-    """Rotary angles of the targets' tokens, ``B T d/2``."""
+    """Rotary angles of the targets' tokens, ``B T d/2`` or ``T d/2``."""
     seen_angles: Tensor
-    """Rotary angles of the seen tokens, ``B M d/2``."""
-    targets: Mask
+    """Rotary angles of the seen tokens, ``B M d/2`` or ``M d/2``."""
+    targets: Mask | None
     """Allows the targets' tokens that count, as keys."""
-    seen: Mask
+    seen: Mask | None
     """Allows the seen tokens that count, as keys."""
-    both: Mask
+    both: Mask | None
     """The same for the targets' tokens followed by the seen ones."""
 
 
