@@ -18,7 +18,13 @@ Batch = dict[str, Any]
 randomness that belongs to a sample; ``name`` lists the samples for error messages; ``index`` (``B`` int64) is a
 sample's place in its split, and ``span`` (``B 2``) holds the times of its first and last frame, seconds; ``label`` is
 ``B`` int64, or ``B K`` probabilities once classes were mixed; ``action`` is ``B T`` int64, or ``B T A`` float32, and
-entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``."""
+entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``.
+
+Procedures are windows of ``S`` places, in order of time, and bring no ``video``: ``features`` is ``B S N D`` float32,
+zeros where a place's clip is not given; ``step`` is ``B S`` int64, -1 where it is unknown and in padding; ``seen``
+(``B S`` bool) says where the clip's features are given and ``target`` (``B S`` bool) where the step is to be
+predicted. The two are disjoint, or equal where the given clips themselves are to be named; padding is neither.
+``task`` is ``B`` int64, -1 where it is unknown."""
 
 
 class Grid(NamedTuple):
@@ -33,18 +39,24 @@ class Grid(NamedTuple):
 class Features:
     """What an encoder sees in a video: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` places.
 
-    ``layers`` holds every layer's tokens, first to last, when they were asked for; ``cls`` (``B D``) the class token
-    of a network that has one, which has no place on the grid.
+    ``layers`` holds every layer's tokens, first to last, when they were asked for. ``summary`` is the encoder's own
+    word for each moment (``B t D``) or for the clip (``B 1 D``), such as a class token, where it has one.
     """
 
     tokens: Tensor
     grid: Grid
     layers: tuple[Tensor, ...] = ()
-    cls: Tensor | None = None
+    summary: Tensor | None = None
 
     def pooled(self) -> Tensor:
-        """One vector for the clip, ``B D``: the class token, or the mean over tokens where there is none."""
-        return self.tokens.mean(dim=1) if self.cls is None else self.cls
+        """One vector for the clip, ``B D``: the mean of the encoder's own summary, else of its tokens."""
+        return (self.tokens if self.summary is None else self.summary).mean(dim=1)
+
+    def of_frames(self) -> Tensor:
+        """One vector for each moment, ``B t D``: the encoder's own summary of it, else the mean of its tokens."""
+        if self.summary is not None and self.summary.shape[1] == self.grid.t:
+            return self.summary
+        return self.tokens.unflatten(1, (self.grid.t, -1)).mean(dim=2)
 
 
 @dataclass
@@ -208,6 +220,18 @@ class Classifier(Protocol):
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video; their softmax is the predicted distribution."""
+        ...
+
+
+@runtime_checkable
+class Forecaster(Protocol):
+    """An objective or model that can name the steps of a procedure."""
+
+    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+        """Logits ``B K S steps`` of the step at every place of a batch of procedures, for ``K = samples`` draws.
+
+        It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` draws from ``seed + i``.
+        """
         ...
 
 

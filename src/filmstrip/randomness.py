@@ -35,3 +35,12 @@ def uniform(seeds: Tensor, count: int, salt: int) -> Tensor:
     start = _mix(seeds.to(torch.int64) + _mix(torch.full_like(seeds, salt, dtype=torch.int64) * _GOLDEN))
     bits = _mix(start[:, None] + position * _GOLDEN)
     return _logical_shift(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def normal(seeds: Tensor, count: int, salt: int) -> Tensor:
+    """Independent standard normal numbers, float32, ``B count``, from ``B`` int64 seeds (Box and Muller 1958).
+
+    The first numbers do not depend on how many follow. None is larger than 5.8.
+    """
+    first, second = uniform(seeds, 2 * count, salt).unflatten(1, (count, 2)).unbind(2)
+    return (-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * torch.pi * second)

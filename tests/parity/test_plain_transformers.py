@@ -69,7 +69,7 @@ def test_frames_alone_agree(written, tmp_path, video, pixels, assert_close):
         features, expected = ours(video), theirs(pixels).last_hidden_state
     assert_close(features.tokens, expected[:, 1:].reshape(2, 4 * 16, 48))
     with torch.no_grad():
-        assert_close(ours(video[:, :1]).cls, expected.unflatten(0, (2, 4))[:, 0, 0])
+        assert_close(ours(video[:, :1]).pooled(), expected.unflatten(0, (2, 4))[:, 0, 0])
 
 
 def test_vivit_logits_agree(written, tmp_path, video, pixels, assert_close):
@@ -131,7 +131,7 @@ def test_folders_load_with_their_own_preprocessing(
     body = getattr(theirs, "timesformer", theirs)
     with torch.no_grad():
         features, expected = ours(video), body(scaled(video.float() / 255)).last_hidden_state
-    assert_close(features.cls, expected[:, 0])
+    assert_close(features.pooled(), expected[:, 0])
     if name == "VivitModel":
         assert_close(features.tokens, expected[:, 1:])
     else:  # place by place there, frame by frame here
@@ -150,7 +150,7 @@ def test_image_transformers_agree(image, video, pixels, assert_close):
     with torch.no_grad():
         ours, expected = load(folder, "cpu")(video), theirs(pixels[:, 0]).last_hidden_state
         assert_close(ours.tokens[:, :16], expected[:, 1:])
-        assert_close(load(folder, "cpu")(video[:, :1]).cls, expected[:, 0])
+        assert_close(load(folder, "cpu")(video[:, :1]).pooled(), expected[:, 0])
 
 
 def still(video):
@@ -168,7 +168,7 @@ def test_timesformer_starts_as_the_image_transformer(image, video, pixels, asser
     for norm in (m for m in ours.modules() if isinstance(m, torch.nn.LayerNorm)):
         norm.eps = 1e-12
     with torch.no_grad():
-        assert_close(ours.encoder(still(video)).cls, theirs(pixels[:, 0]).last_hidden_state[:, 0])
+        assert_close(ours.encoder(still(video)).pooled(), theirs(pixels[:, 0]).last_hidden_state[:, 0])
 
 
 @pytest.mark.parametrize("init", ["central_frame", "inflate"])

@@ -9,6 +9,7 @@ from filmstrip import systems
 from filmstrip.data.config import DataInfo
 
 NUM_CLASSES = 8
+WINDOW, TOKENS, WIDTH = 5, 2, 16  # places of a procedure, tokens of a clip, their size
 
 
 def pytest_addoption(parser):
@@ -25,7 +26,9 @@ def name(request):
 
 @pytest.fixture
 def run(name):
-    info = DataInfo(classes=tuple(str(i) for i in range(NUM_CLASSES)), num_train=96, directional=True)
+    names = tuple(str(i) for i in range(NUM_CLASSES))
+    procedures = {"steps": names, "tasks": names, "window": WINDOW, "width": WIDTH, "grid": (TOKENS, 1, 1)}
+    info = DataInfo(classes=names, num_train=96, directional=True, **procedures)
     return systems.find(f"{name}:tiny").bound(info)
 
 
@@ -58,12 +61,29 @@ def draw_batch(clip, *, size, seed):
         torch.stack([frames.roll((dy * t, dx * t), dims=(1, 2)) for t in range(clip.num_frames)])
         for frames, (dy, dx) in zip(image, drift)
     ]
-    return {
+    batch = {
         "video": (torch.stack(video) * 255).to(torch.uint8),
         "label": torch.randint(0, NUM_CLASSES, (size,), generator=generator),
         "seed": torch.randint(0, 2**40, (size,), generator=generator),
         "name": [f"clip {i}" for i in range(size)],
         "index": torch.arange(size),
+    }
+    return batch | draw_procedures(generator, size)
+
+
+def draw_procedures(generator, size):
+    """Windows whose first and last clips are given; the steps between, which follow from the first, are asked for."""
+    step = (torch.randint(0, NUM_CLASSES, (size, 1), generator=generator) + torch.arange(WINDOW)) % NUM_CLASSES
+    seen = torch.zeros(size, WINDOW, dtype=torch.bool)
+    seen[:, [0, -1]] = True
+    features = torch.nn.functional.one_hot(step, WIDTH).float()[:, :, None]
+    features = features + 0.1 * torch.randn(size, WINDOW, TOKENS, WIDTH, generator=generator)
+    return {
+        "features": features * seen[..., None, None],
+        "step": step,
+        "seen": seen,
+        "target": ~seen,
+        "task": step[:, 0],
     }
 
 

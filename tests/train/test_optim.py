@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -62,6 +63,8 @@ def test_schedule_values():
     optim = Optim(warmup=0.1, final=0.2)
     assert [rate_factor(optim, step, 100) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert rate_factor(optim, 55, 100) == pytest.approx(0.6)
+    from_a_half = [rate_factor(replace(optim, start=0.5), step, 100) for step in (0, 4, 9, 10)]
+    assert from_a_half == pytest.approx([0.55, 0.75, 1.0, 1.0])
     assert rate_factor(optim, 100, 100) == pytest.approx(0.2)
     constant = Optim(warmup=0.1, schedule="constant")
     assert [rate_factor(constant, step, 100) for step in (0, 9, 10, 99)] == pytest.approx([0.1, 1, 1, 1])

@@ -63,6 +63,49 @@ class Synthetic:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Procedures:
+    """Which annotated procedures are read, and what is asked of them.
+
+    ``data.path`` then holds the features of their videos: what ``filmstrip encode`` wrote, a folder ``VIDEO.npy`` (or
+    npz) as public planners read it, or a ``.npy`` with an embedding of each step, which stands for clips that are not
+    there. Without a path, each step has a random embedding.
+    """
+
+    dataset: Literal["own", "coin", "crosstask", "niv", "ego4d"] = "own"
+    """Whose annotations they are; ``own``: a ``procedures.json``."""
+    annotations: Path | None = None
+    """The folder of the annotations; none for a synthetic set, which knows its own."""
+    division: Literal["pdpp", "schema", "release"] = "pdpp"
+    """Who divided a public set into training and test."""
+    shared_steps: bool = False
+    """In CrossTask, count steps of one name as one (105), whatever their task (133)."""
+    vocabulary: Literal["verb", "noun"] = "verb"
+    """In Ego4D, what of an action is to be named."""
+    task: Literal["forecast", "planning", "task_classification", "step_classification", "anticipation"] = "forecast"
+    """``forecast``: the next ``horizon`` steps from up to ``observed`` clips before them; ``anticipation``: the same
+    with as many observed clips in every window; ``planning``: ``horizon`` steps from a start to a goal;
+    ``task_classification``: the task, which is asked for as a step at a last place, from up to ``observed`` clips;
+    ``step_classification``: the step of a clip."""
+    horizon: int = 1
+    """Steps to be predicted."""
+    observed: int = 8
+    """Most clips that are given."""
+    state_seconds: float = 3.0
+    """In planning, seconds of video that show the start, from where the first step begins, and the goal, until the
+    last one ends."""
+    rate: float = 1.0
+    """Of a folder of arrays, features in a second."""
+    noise: float = 1.0
+    """Of embeddings that stand for clips, the noise's deviation over their own root mean square."""
+    width: int = 64
+    """Of random embeddings, their size."""
+    tokens: int = 1
+    """Of embeddings that stand for clips, tokens in a clip."""
+    seed: int = 0
+    """Of random embeddings and of noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Where clips come from and how they reach the device."""
 
@@ -75,6 +118,8 @@ class Data:
     """Which of the divisions into training and test of UCF-101, 1 to 3."""
     synthetic: Synthetic | None = None
     """What to generate and read when no ``path`` is given."""
+    procedures: Procedures | None = None
+    """Read windows of procedures instead of clips."""
     train_split: str = "train"
     eval_split: str = "test"
     clip: Clip = field(default_factory=Clip)
@@ -115,3 +160,9 @@ class DataInfo:
     """Of token ids, how many there are; zero for video and for features."""
     width: int = 0
     """Size of a feature; of token ids, how many codebooks there are."""
+    steps: tuple[str, ...] = ()
+    """Of procedures, what the steps are called, in the order of their ids."""
+    tasks: tuple[str, ...] = ()
+    """Of procedures, what the tasks are called, in the order of their ids."""
+    window: int = 0
+    """Of procedures, the places of a sample, S."""

@@ -16,6 +16,7 @@ from filmstrip.data.cached import CachedClip, CachedSample
 from filmstrip.data.config import Data
 from filmstrip.data.order import Draw, derive_seed
 from filmstrip.data.parallel import CRASHED
+from filmstrip.data.procedures.source import ProcedureSample
 from filmstrip.data.sample import Sample
 from filmstrip.data.workers import Current
 from filmstrip.errors import UserError
@@ -221,12 +222,15 @@ def cut(
 ) -> list[Frames] | list[ActedFrames] | list[CachedClip]:
     """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
 
-    Of a video that was encoded, clips are chosen instead. With ``actions`` clips hold theirs too.
+    Of a video that was encoded, clips are chosen instead; a window of a procedure is what it is. With ``actions``
+    clips hold theirs too.
 
     Raises:
         DecodeError, OSError: the video or its actions cannot be read.
         UserError: the clips leave frames out, and the actions do not allow that.
     """
+    if isinstance(sample, ProcedureSample):
+        return sample.cut(rng=rng, num_clips=num_clips, num_crops=num_crops)
     if isinstance(sample, CachedSample):
         return sample.cut(
             data.cached_clips, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions is not None

@@ -11,6 +11,7 @@ from filmstrip.data.config import Data
 from filmstrip.data.folder import open_folder
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.manifest import MANIFEST_SUFFIXES, open_manifest
+from filmstrip.data.procedures.source import open_procedures
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.shards import is_shards, open_shards
 from filmstrip.errors import UserError
@@ -23,9 +24,13 @@ __all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
 def open_source(data: Data) -> Source:
     """The collection that ``data`` names; a synthetic one is generated first, unless it already exists.
 
+    Of ``data.procedures`` it is their windows; a synthetic set's need no videos.
+
     Raises:
         UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
     """
+    if data.procedures is not None:
+        return open_procedures(data)
     if data.path is None and data.synthetic is None:
         raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
     if data.path is None:

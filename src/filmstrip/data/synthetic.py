@@ -7,6 +7,7 @@ from filmstrip.data.mazes import Mazes
 from filmstrip.data.motions import Motions
 from filmstrip.data.moving_mnist import MovingMNIST
 from filmstrip.data.pushing import Pushing
+from filmstrip.data.recipes import Recipes
 from filmstrip.errors import UserError
 
 SETS: dict[str, type[Synthetic]] = {
@@ -14,6 +15,7 @@ SETS: dict[str, type[Synthetic]] = {
     "moving_mnist": MovingMNIST,
     "mazes": Mazes,
     "pushing": Pushing,
+    "recipes": Recipes,
 }
 
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from einops import repeat
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
-from filmstrip.nn.attention import Attention
-from filmstrip.nn.mlp import MLP
+from filmstrip.nn.attentive_pooling import AttentivePooling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +76,3 @@ class AttentiveProbe(Evaluation):
                     optimiser.step()
                     schedule.step()
         return probe.eval()
-
-
-class AttentivePooling(nn.Module):
-    """Class logits ``B K`` of ``B T D`` tokens: a learned query, cross-attention, a feed-forward, a linear layer."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        num_heads = max(1, width // 64)
-        self.query = nn.Parameter(torch.empty(1, width).normal_(std=0.02))
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads, head_dim=width // num_heads, context_width=width)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, 4 * width)
-        self.head = nn.Linear(width, num_classes)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Pool the tokens and classify."""
-        query = repeat(self.query, "one d -> b one d", b=len(tokens))
-        pooled = query + self.attention(query, context=self.norm1(tokens))
-        pooled = pooled + self.mlp(self.norm2(pooled))
-        return self.head(pooled[:, 0])

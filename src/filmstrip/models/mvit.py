@@ -198,8 +198,8 @@ class MViT(nn.Module):
     def _features(self, tokens: Tensor, grid: Grid, layers: Sequence[Tensor]) -> Features:
         """What the last block's tokens, ``B 1+N D``, say."""
         tokens = self.norm(tokens)
-        cls = tokens[:, 0] if self.summary == "class_token" else None
-        return Features(tokens[:, 1:], grid, tuple(layers), cls=cls)
+        summary = tokens[:, :1] if self.summary == "class_token" else None
+        return Features(tokens[:, 1:], grid, tuple(layers), summary)
 
     def _embedded(self, video: Tensor) -> tuple[Tensor, Grid]:
         """Class token and patches with their positions, ``B 1+N D``, and the grid of the patches."""

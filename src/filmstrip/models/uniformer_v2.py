@@ -179,7 +179,7 @@ class UniFormerV2(nn.Module):
         gate = self.balance.sigmoid()
         frames = rearrange(x[:, 0], "(b t) d -> b t d", t=grid.t).mean(dim=1)
         tokens = rearrange(x[:, 1:], "(b t) n d -> b (t n) d", t=grid.t)
-        return Features(tokens, grid, tuple(seen), cls=(1 - gate) * token[:, 0] + gate * frames)
+        return Features(tokens, grid, tuple(seen), ((1 - gate) * token[:, 0] + gate * frames)[:, None])
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: 0 for the embedding, ``i + 1`` for block ``i`` and the global one after it."""

@@ -119,7 +119,7 @@ class FrameTransformer(_Patches):
         t = x.shape[1]
         tokens = self.norm(rearrange(x[:, :, 1:], "b t p d -> b (t p) d"))
         seen = [rearrange(s[:, 1:], "(b t) p d -> b (t p) d", t=t) for s in seen] if layers else ()
-        return Features(tokens, self.grid._replace(t=t), tuple(seen), self.norm(x[:, :, 0].mean(dim=1)))
+        return Features(tokens, self.grid._replace(t=t), tuple(seen), self.norm(x[:, :, 0].mean(dim=1, keepdim=True)))
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place."""
@@ -199,7 +199,7 @@ class SpaceTimeTransformer(_Patches):
             if layers:
                 seen.append(x[:, first:])
         x = self.norm(x)
-        return Features(x[:, first:], grid, tuple(seen), x[:, 0] if first else None)
+        return Features(x[:, first:], grid, tuple(seen), x[:, :1] if first else None)
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place; attention over time starts as that over space."""
@@ -274,7 +274,7 @@ class FactorisedEncoder(nn.Module):
         if self.adapter is not None:
             steps = rearrange(self.adapter(rearrange(steps, "b t n d -> (b t) n d")), "(b t) d -> b t d", b=b)
         x, seen = self.temporal(steps)
-        return Features(x[:, 1:], Grid(t, 1, 1), tuple(s[:, 1:] for s in seen) if layers else (), x[:, 0])
+        return Features(x[:, 1:], Grid(t, 1, 1), tuple(s[:, 1:] for s in seen) if layers else (), x[:, :1])
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: the frames' come first, then the adapter, then those over time."""

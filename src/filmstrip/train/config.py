@@ -20,7 +20,9 @@ class Optim:
     """Each layer further from the output learns this much slower."""
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.05
-    """Share of all steps in which the learning rate rises linearly from zero."""
+    """Share of all steps in which the learning rate rises linearly from ``start``."""
+    start: float = 0.0
+    """Learning rate that the warm-up rises from, as a share of the peak."""
     final: float = 0.0
     """Learning rate at the end of the cosine, as a share of the peak."""
 

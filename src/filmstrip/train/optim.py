@@ -41,12 +41,12 @@ def optimiser(objective: Objective, phase: Phase, optim: Optim) -> Optimizer:
 def rate_factor(optim: Optim, step: int, total: int) -> float:
     """The learning rate of a step (counted from zero) as a share of its peak.
 
-    It rises linearly over the warm-up, whose last step has the full rate, and then follows half a cosine that would
-    reach ``final`` at step ``total`` (Loshchilov and Hutter 2017).
+    It rises linearly from ``start`` over the warm-up, whose last step has the full rate, and then follows half a
+    cosine that would reach ``final`` at step ``total`` (Loshchilov and Hutter 2017).
     """
     warmup = round(optim.warmup * total)
     if step < warmup:
-        return (step + 1) / warmup
+        return optim.start + (1 - optim.start) * (step + 1) / warmup
     if optim.schedule == "constant":
         return 1.0
     progress = (step - warmup) / max(total - warmup, 1)

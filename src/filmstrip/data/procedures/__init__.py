@@ -1,0 +1,1 @@
+"""Procedures: annotated videos of ordered steps, and the windows that forecasting and planning are learned from."""

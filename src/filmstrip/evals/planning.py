@@ -1,0 +1,45 @@
+"""Procedure planning: whether the steps from a start to a goal are the ones that were taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals import procedures as metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning(Evaluation):
+    """Success rate, mean accuracy and mean IoU (Chang et al. 2020), each a share from 0 to 1.
+
+    ``miou`` compares each sequence's set of steps, as PDPP's public evaluation does one sequence at a time.
+    ``miou_of_ids`` is what SCHEMA's prints, from the bits of the steps' numbers: it is the one to set beside the mIoU
+    of tables that build on it, and says little else.
+    """
+
+    requires: ClassVar[frozenset[str]] = metrics.REQUIRES
+
+    samples: int = 1
+    """Draws whose probabilities are averaged."""
+    seed: int = 0
+    """Window ``i`` of the split draws from ``seed + i``."""
+    batch_size: int = 64
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``success_rate``, ``mean_accuracy``, ``miou``, ``miou_of_ids`` and ``count``.
+
+        Raises:
+            UserError: the objective is no forecaster, or the data are no procedures.
+        """
+        found = metrics.answers(
+            subject, split=self.split, samples=self.samples, seed=self.seed, batch_size=self.batch_size
+        )
+        yield "success_rate", metrics.success_rate(found.predicted, found.true)
+        yield "mean_accuracy", metrics.top1(found.predicted, found.true)
+        yield "miou", metrics.mean_iou(found.predicted, found.true)
+        yield "miou_of_ids", metrics.mean_iou_of_ids(found.predicted, found.true)
+        yield "count", float(len(found.true))

@@ -1,0 +1,40 @@
+"""How often the next step, the step of a clip or the task of a video is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals import procedures as metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepAccuracy(Evaluation):
+    """Top-1 and class-mean recall@5 over all steps that are asked for."""
+
+    requires: ClassVar[frozenset[str]] = metrics.REQUIRES
+
+    samples: int = 1
+    """Draws whose probabilities are averaged."""
+    seed: int = 0
+    """Window ``i`` of the split draws from ``seed + i``."""
+    batch_size: int = 64
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``top1``, ``class_mean_recall@5`` (for six classes or more) and ``count``.
+
+        Raises:
+            UserError: the objective is no forecaster, or the data are no procedures.
+        """
+        found = metrics.answers(
+            subject, split=self.split, samples=self.samples, seed=self.seed, batch_size=self.batch_size
+        )
+        yield "top1", metrics.top1(found.predicted, found.true)
+        scores = found.probabilities.mean(dim=1).flatten(0, 1)
+        if scores.shape[1] > 5:
+            yield "class_mean_recall@5", metrics.class_mean_recall(scores, found.true.flatten())
+        yield "count", float(len(found.true))

@@ -1,0 +1,174 @@
+"""The two-branch transformer block: tokens that are given, and tokens that are being made, meet in attention."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.nn.attention import attend
+from filmstrip.nn.masks import Mask
+from filmstrip.nn.mlp import MLP
+from filmstrip.nn.rotary import rotate
+
+AttentionKind = Literal["joint", "self", "cross"]
+_EPS = 1e-6
+
+
+class Placement(NamedTuple):
+    """Where the tokens of both branches stand, and which count: all where there is no mask. Made once for all layers
+    and all steps."""
+
+    target_angles: Tensor
+    """Rotary angles of the targets' tokens, ``B T d/2`` or ``T d/2``."""
+    seen_angles: Tensor
+    """Rotary angles of the seen tokens, ``B M d/2`` or ``M d/2``."""
+    targets: Mask | None
+    """Allows the targets' tokens that count, as keys."""
+    seen: Mask | None
+    """Allows the seen tokens that count, as keys."""
+    both: Mask | None
+    """The same for the targets' tokens followed by the seen ones."""
+
+
+def allow_keys(used: Tensor) -> Mask:
+    """Attention to the keys that ``used`` (``B K``, bool) marks; to all where it marks none: nobody reads that."""
+    allowed = used | ~used.any(dim=1, keepdim=True)
+    return Mask(lambda b, h, q, k: allowed[b, k], batch=len(used))
+
+
+class AdaptiveNorm(nn.Module):
+    """What ``parts`` vectors of a block's width a time asks for: shifts, scales and gates (DiT's adaLN-Zero).
+
+    All begin at zero: the block then changes nothing.
+    """
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(width, parts * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
+        """``parts`` tensors ``B 1 D`` for embedded times ``B D``; one row serves a whole batch at the same time."""
+        return self.linear(F.silu(time))[:, None].chunk(self.parts, dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalised tokens ``B N D``, scaled by ``1 + scale`` and shifted."""
+    return F.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
+
+
+class JointAttention(nn.Module):
+    """Attention among the tokens of two branches, which have projections of their own.
+
+    ``joint``: every token attends to both branches (Esser et al. 2024, MM-DiT). ``cross``: to the other branch only.
+    ``self``: as joint, with one set of projections for both. After the ``last`` one nobody reads the seen branch:
+    it gives keys and values and asks nothing.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, *, head_dim: int, kind: AttentionKind = "joint", last: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.kind, self.last = kind, last
+        inner = num_heads * head_dim
+        self.target_q = nn.Linear(width, inner)
+        self.target_kv = None if kind == "cross" and last else nn.Linear(width, 2 * inner)
+        self.target_out = nn.Linear(inner, width)
+        if kind != "self":
+            self.seen_q = None if last else nn.Linear(width, inner)
+            self.seen_kv = nn.Linear(width, 2 * inner)
+            self.seen_out = None if last else nn.Linear(inner, width)
+
+    def forward(self, target: Tensor, seen: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
+        """What the targets ``B T D`` and the seen tokens ``B M D`` read; without seen ones, of the targets alone."""
+        shared = self.kind == "self"
+        q = self._rotated(self.target_q(target), placement.target_angles)
+        k, v = (None, None) if self.target_kv is None else self._pair(self.target_kv(target), placement.target_angles)
+        if seen is None:
+            read = torch.zeros_like(q) if self.kind == "cross" else attend(q, k, v, placement.targets)
+            return self.target_out(self._merged(read)), None
+        seen_kv = self.target_kv if shared else self.seen_kv
+        seen_k, seen_v = self._pair(seen_kv(seen), placement.seen_angles)
+        seen_q = None
+        if not self.last:
+            seen_q = self._rotated((self.target_q if shared else self.seen_q)(seen), placement.seen_angles)
+        if self.kind == "cross":
+            read = attend(q, seen_k, seen_v, placement.seen)
+            seen_read = None if self.last else attend(seen_q, k, v, placement.targets)
+        else:
+            queries = q if self.last else torch.cat([q, seen_q], dim=2)
+            read = attend(queries, torch.cat([k, seen_k], dim=2), torch.cat([v, seen_v], dim=2), placement.both)
+            read, seen_read = read[:, :, : q.shape[2]], read[:, :, q.shape[2] :]
+        if self.last:
+            return self.target_out(self._merged(read)), None
+        seen_out = self.target_out if shared else self.seen_out
+        return self.target_out(self._merged(read)), seen_out(self._merged(seen_read))
+
+    def _rotated(self, x: Tensor, angles: Tensor) -> Tensor:
+        return rotate(rearrange(x, "b n (h d) -> b h n d", h=self.num_heads), angles)
+
+    def _pair(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated keys, and values."""
+        k, v = x.chunk(2, dim=-1)
+        return self._rotated(k, angles), rearrange(v, "b n (h d) -> b h n d", h=self.num_heads)
+
+    def _merged(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b h n d -> b n (h d)")
+
+
+class TwoBranchBlock(nn.Module):
+    """Adaptive norms, :class:`JointAttention`, then a feed-forward network for each branch, all gated by the time.
+
+    Algorithm 1 of Lin et al. 2024 (VEDIT), with the attention gate that its listing forgets. The ``last`` block of a
+    network ends the seen branch after the attention, for nothing reads it afterwards.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        mlp_ratio: float = 4.0,
+        attention: AttentionKind = "joint",
+        last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.last = last
+        self.target_norm = AdaptiveNorm(width, 6)
+        # Self-attention takes both branches as one input: one norm for both.
+        self.seen_norm = None if attention == "self" else AdaptiveNorm(width, 2 if last else 6)
+        self.attention = JointAttention(
+            width, num_heads, head_dim=head_dim or width // num_heads, kind=attention, last=last
+        )
+        self.target_mlp = MLP(width, round(width * mlp_ratio))
+        self.seen_mlp = None if last else MLP(width, round(width * mlp_ratio))
+
+    def forward(
+        self, target: Tensor, seen: Tensor | None, time: Tensor, placement: Placement
+    ) -> tuple[Tensor, Tensor | None]:
+        """Targets ``B T D`` and seen tokens ``B M D`` at embedded times ``B D`` or ``1 D``; the same of both again.
+
+        Without seen tokens, and after the last block, there are none.
+        """
+        shift, scale, gate, *for_mlp = of_target = self.target_norm(time)
+        seen_read = None
+        if seen is not None:
+            of_seen = of_target if self.seen_norm is None else self.seen_norm(time)
+            seen_read = modulate(seen, *of_seen[:2])
+        read, seen_read = self.attention(modulate(target, shift, scale), seen_read, placement)
+        target = _feed_forward(target + gate * read, self.target_mlp, *for_mlp)
+        if seen_read is None:
+            return target, None
+        return target, _feed_forward(seen + of_seen[2] * seen_read, self.seen_mlp, *of_seen[3:])
+
+
+def _feed_forward(x: Tensor, mlp: MLP, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+    return x + gate * mlp(modulate(x, shift, scale))

@@ -1,0 +1,1 @@
+"""Procedures: which steps a person takes next, or takes from a start to a goal."""

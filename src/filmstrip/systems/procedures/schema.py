@@ -1,0 +1,271 @@
+"""SCHEMA: a plan by way of its states, which language describes.
+
+A language model told what the world looks like before and after each step. Features of start and goal are drawn to
+the texts of their steps; one decoder fills in the states between, another the steps between the states, both looking
+at all texts; a chain of the training set's steps has the last word (Viterbi).
+Niu et al., "SCHEMA: State CHangEs MAtter for Procedure Planning in Instructional Videos", ICLR 2024.
+
+    filmstrip train procedures.schema:niv --data FEATURES --data.procedures.annotations ANNOTATIONS \
+        --objective.texts niv_state_prompt_features.npy
+
+``texts`` are the features of these texts, ``steps K D``: first half before, second half after the step. Without them
+each text is a fixed random vector, and there is no language.
+
+Where we deviate: start and goal are one vector each, the mean of a clip's tokens; the chain counts which steps follow
+which in the training windows as they are drawn (published: in whole videos, before training); the learning rate
+follows a cosine (published: times 0.65 every 40 epochs). With VEDIT's blocks (``*_vedit``) what is to be decoded is
+VEDIT's target branch, what is known and all texts its seen one, in one pass without noise: neither paper says more.
+
+The paper reports success rate, mAcc and mIoU of 27.93, 41.64, 76.77 on NIV (T = 3), 23.26, 39.93, 76.75 (T = 4);
+32.09, 49.84, 83.83 and 22.02, 45.33, 83.47 on COIN; 31.83, 57.31, 78.33 and 19.71, 51.85, 74.46 on CrossTask (VEDIT,
+table 2; replicated there over ten runs: 26.66, 22.32; 26.38, 21.00; 30.57, 20.26 success). Its mIoU is that of the
+bits of ids (``miou_of_ids`` of :mod:`filmstrip.evals.planning`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.config import Run
+from filmstrip.data.config import Data, Procedures
+from filmstrip.data.recipes import Recipes
+from filmstrip.errors import UserError
+from filmstrip.evals.planning import Planning
+from filmstrip.models.text_decoder import TextDecoder, TwoBranchTextDecoder
+from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start_and_goal
+from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
+from filmstrip.protocols import Batch, Loss
+from filmstrip.train.config import Loop, Optim
+
+_STATE_WEIGHT = 0.1
+_RARE = 1e-6  # the share of a step that never followed another
+
+
+class SCHEMA(Planner):
+    """States, then steps, then their chain."""
+
+    requires = ("features", "step", "seen", "target", "task")
+
+    def __init__(
+        self,
+        texts: Tensor,
+        state_decoder: nn.Module,
+        step_decoder: nn.Module,
+        *,
+        width: int,
+        feature_width: int,
+        num_tasks: int,
+        dropout: float,
+        state_task: bool,
+        input_dropout: float,
+    ) -> None:
+        super().__init__()
+        num_steps, _, text_width = texts.shape
+        self.register_buffer("texts", texts)
+        self.register_buffer("followed", torch.zeros(num_steps, num_steps))
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.state = nn.Sequential(nn.Linear(feature_width, 2 * feature_width), nn.Linear(2 * feature_width, width))
+        self.text = nn.Linear(text_width, width, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.state_decoder, self.step_decoder = state_decoder, step_decoder
+        self.state_in = nn.Linear(width, width)
+        self.state_out = nn.Linear(width, width, bias=False)
+        self.state_task = nn.Linear(num_tasks, width) if state_task else None
+        self.step_task = nn.Embedding(num_tasks, width)
+        self.task_head = _head(2 * width, width, num_tasks, dropout)
+        self.step_head = _head(width, width, num_steps, dropout)
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Nats of steps, of the first and last step by their states' texts, of tasks; distance of states' texts."""
+        steps, task = plan_steps(batch), batch["task"]
+        if (steps == NO_STEP).any() or (task < 0).any():
+            raise UserError("SCHEMA learns from plans whose steps and task are all known")
+        if self.training:
+            pairs = (steps[:, :-1].flatten(), steps[:, 1:].flatten())
+            self.followed.index_put_(pairs, self.followed.new_ones(()), accumulate=True)
+        ends, texts = self._encode(start_and_goal(batch))
+        tasks = self.task_head(ends.flatten(1))
+        states, logits = self._decode(ends, texts, tasks, task, steps.shape[1])
+        ends_loss = self._match(ends[:, 0], texts, steps[:, 0], 0) + self._match(ends[:, 1], texts, steps[:, -1], 1)
+        # A state between two steps is described after the one and before the other.
+        before, after = texts[steps].unflatten(2, (2, -1)).mean(dim=3).unbind(2)
+        described = (before[:, 1:] + after[:, :-1]).detach() / 2
+        distance = F.mse_loss(states[:, 1:-1], described) if steps.shape[1] > 1 else states.new_zeros(())
+        nats = step_loss(logits.flatten(0, 1), steps.flatten())
+        total = nats + ends_loss / 2 + step_loss(tasks, task) + _STATE_WEIGHT * distance
+        said = {"top1": top1(logits.flatten(0, 1), steps.flatten()), "task_top1": top1(tasks, task)}
+        return Loss(total, {"nats": nats.detach(), "distance": distance.detach(), **said})
+
+    def plan(self, ends: Tensor, horizon: int, seeds: Tensor) -> Tensor:
+        """Log-probability ``B T steps`` of the best chain through each step."""
+        states, texts = self._encode(ends)
+        tasks = self.task_head(states.flatten(1))
+        _, logits = self._decode(states, texts, tasks, tasks.argmax(dim=-1), horizon)
+        follows = (self.followed / self.followed.sum(dim=1, keepdim=True).clamp(min=1)).clamp(min=_RARE).log()
+        return best_paths(logits.log_softmax(dim=-1), follows)
+
+    def _encode(self, ends: Tensor) -> tuple[Tensor, Tensor]:
+        """States ``B 2 W`` of features ``B 2 N D``, and texts ``steps K W``."""
+        states = self.state(self.input_dropout(ends.mean(dim=2)))
+        return states, self.text(self.input_dropout(self.texts))
+
+    def _decode(
+        self, ends: Tensor, texts: Tensor, tasks: Tensor, task: Tensor, horizon: int
+    ) -> tuple[Tensor, Tensor]:
+        """All states ``B T+1 W``, and logits ``B T steps``; ``tasks`` are logits, ``task`` is the chosen one."""
+        texts = rearrange(texts, "c k d -> (c k) d")
+        place = torch.arange(2 * horizon + 1, device=ends.device)
+        between = (place[: horizon + 1] > 0) & (place[: horizon + 1] < horizon)
+        told = None if self.state_task is None else self.state_task(tasks.detach())
+        made = self.state_out(self.state_decoder(self.state_in(ends), between, texts, told))
+        states = torch.cat([ends[:, :1], made, ends[:, 1:]], dim=1)
+        steps = self.step_decoder(states, place % 2 == 1, texts, self.step_task(task))
+        return states, self.step_head(steps)
+
+    def _match(self, state: Tensor, texts: Tensor, step: Tensor, half: int) -> Tensor:
+        """Nats of ``step`` by how alike ``state`` (``B W``) is to all steps' texts before (0) or after (1) them."""
+        texts = F.normalize(texts.unflatten(1, (2, -1))[:, half], dim=-1)
+        alike = torch.einsum("bw,ckw->bc", F.normalize(state, dim=-1), texts) / texts.shape[1]
+        return F.cross_entropy(self.log_scale.exp() * alike, step)
+
+
+def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCHEMAConfig(StepPredictionConfig):
+    """Sizes; the defaults are those of all three sets."""
+
+    texts: Path | None = None
+    """A ``.npy`` with the features of each step's texts, ``steps K D``."""
+    text_width: int = 768
+    num_texts: int = 6
+    """Of each step, half of them before it: where ``texts`` is not given."""
+    width: int = 128
+    depth: int = 2
+    """Blocks of each decoder."""
+    num_heads: int = 32
+    mlp_ratio: float = 2.0
+    dropout: float = 0.2
+    input_dropout: float = 0.4
+    """Of features and texts."""
+    blocks: Literal["vanilla", "vedit"] = "vanilla"
+    """Of both decoders: SCHEMA's own, or VEDIT's."""
+    state_task: bool = True
+    """Whether the decoder of states is told the task that was recognised."""
+
+    def build(self) -> SCHEMA:
+        """Build with fresh weights.
+
+        Raises:
+            UserError: the data has no steps or no tasks, or the texts are not of these steps.
+        """
+        self.check()
+        if not self.num_tasks:
+            raise UserError("SCHEMA plans for a task, and the data has none")
+        return SCHEMA(
+            self.read_texts(),
+            self._decoder(),
+            self._decoder(),
+            width=self.width,
+            feature_width=self.feature_width,
+            num_tasks=self.num_tasks,
+            dropout=self.dropout,
+            state_task=self.state_task,
+            input_dropout=self.input_dropout,
+        )
+
+    def _decoder(self) -> nn.Module:
+        sizes = (self.width, self.depth, self.num_heads)
+        if self.blocks == "vedit":
+            return TwoBranchTextDecoder(*sizes, mlp_ratio=self.mlp_ratio)
+        return TextDecoder(*sizes, mlp_ratio=self.mlp_ratio, dropout=self.dropout)
+
+    def read_texts(self) -> Tensor:
+        """Features ``steps K D`` of all texts; without a file fixed random ones.
+
+        Raises:
+            UserError: the file cannot be read, or holds something else.
+        """
+        if self.texts is None:
+            generator = torch.Generator().manual_seed(0)
+            return torch.randn(self.num_steps, self.num_texts, self.text_width, generator=generator)
+        try:
+            texts = np.load(self.texts)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the texts of steps in {self.texts} cannot be read: {error}") from None
+        if texts.ndim != 3 or len(texts) != self.num_steps or texts.shape[1] % 2:
+            raise UserError(
+                f"{self.texts} holds {texts.shape}; expected ({self.num_steps} steps, an even number of texts, width)"
+            )
+        return torch.from_numpy(texts).float()
+
+
+def tiny() -> Run:
+    """A narrow one; trains in seconds on two CPU cores."""
+    return Run(
+        data=Data(
+            synthetic=Recipes(),
+            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            batch_size=32,
+        ),
+        objective=SCHEMAConfig(text_width=16, width=32, num_heads=4, dropout=0.0, input_dropout=0.0),
+        optim=Optim(lr=3e-3, weight_decay=1e-4),
+        train=Loop(steps=200),
+        evals=(Planning(),),
+    )
+
+
+def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
+    return Run(
+        data=Data(
+            procedures=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
+        ),
+        objective=SCHEMAConfig(state_task=state_task),
+        optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
+        train=Loop(epochs=500, clip_grad=None),
+        evals=(Planning(),),
+    )
+
+
+def crosstask() -> Run:
+    """CrossTask, T = 3."""
+    return _paper("crosstask", lr=4e-3)
+
+
+def coin() -> Run:
+    """COIN, T = 3."""
+    return _paper("coin", lr=5e-3)
+
+
+def niv() -> Run:
+    """NIV, T = 3."""
+    return _paper("niv", lr=3e-3, state_task=False)
+
+
+def tiny_vedit() -> Run:
+    """The narrow one with VEDIT's blocks."""
+    run = tiny()
+    return replace(run, objective=replace(run.objective, blocks="vedit"))
+
+
+def niv_vedit() -> Run:
+    """NIV, T = 3, with VEDIT's blocks."""
+    run = niv()
+    return replace(run, objective=replace(run.objective, blocks="vedit"))
+
+
+def crosstask_vedit() -> Run:
+    """CrossTask, T = 3, with VEDIT's blocks."""
+    run = crosstask()
+    return replace(run, objective=replace(run.objective, blocks="vedit"))
