@@ -1,21 +1,25 @@
 """Forecasts and plans of real files, by an encoder and a forecaster so simple that it is known what they must say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from colour_videos import CLIP, RGB, MeanColour, write_colours
-from filmstrip import procedure_clips
+from filmstrip import experiment, procedure_clips, systems
 from filmstrip.__main__ import main
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.features import FeatureSource
 from filmstrip.data.procedures.own import write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
+from filmstrip.data.recipes import Recipes
 from filmstrip.data.sources import open_source
 from filmstrip.encode import encode_files
+from filmstrip.evals.step_accuracy import StepAccuracy
+from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.loading import VideoEncoder, save_data_info
 from filmstrip.procedure_clips import record_features, recorded_features
 from filmstrip.protocols import Objective
@@ -164,3 +168,36 @@ def test_features_and_runs_say_what_encoded_them(run_of, tmp_path, monkeypatch):
     # The same encoder in another place goes on with what is there.
     (tmp_path / "moved").mkdir()
     assert encode_files(tmp_path / "moved", [video], tmp_path / "again", num_frames=2, num_workers=0) == 0
+
+
+def test_from_pixels_to_a_forecast(tmp_path, capsys):
+    """Every part in earnest, but small: files, an encoder's run, its features, a forecaster's run, its evaluation."""
+    small = Recipes(train_per_task=2, test_per_task=1, step_frames=6, pause_frames=0, size=16)
+    recipes = small.generate(tmp_path / "recipes")
+    encoder = systems.find("recognition.single_frame:tiny")
+    clip = replace(encoder.data.clip, num_frames=4, stride=1, size=16, short_side=(16, 16))
+    data = replace(encoder.data, path=recipes, synthetic=None, clip=clip, num_workers=0)
+    experiment.train(
+        replace(encoder, data=data, evals=(), train=replace(encoder.train, steps=1)), tmp_path / "encoder"
+    )
+    assert main(["encode", str(tmp_path / "encoder"), str(recipes), "--out", str(tmp_path / "features")]) == 0
+    forecaster = systems.find("procedures.transformer:tiny")
+    data = Data(
+        path=tmp_path / "features",
+        procedures=Procedures(annotations=recipes, observed=3),
+        batch_size=8,
+        num_workers=0,
+    )
+    run = replace(
+        forecaster, data=data, evals=(StepAccuracy(), StepBaselines()), train=replace(forecaster.train, steps=3)
+    )
+    result = experiment.train(run, tmp_path / "run")
+    assert result.metrics["count"] == len(result.source.split("test")) and 0 <= result.metrics["top1"] <= 1
+    assert result.metrics["last_step/top1"] < result.metrics["successor/top1"]
+    assert recorded_features(tmp_path / "run").encoder == str(tmp_path / "encoder")
+    capsys.readouterr()
+    video = next((recipes / "test").glob("*.mp4"))
+    assert main(["forecast", str(tmp_path / "run"), str(video), "--json"]) == 0
+    timeline = json.loads(capsys.readouterr().out)["timeline"]
+    steps = next(p.steps for p in small.annotations().split("test") if p.video.endswith(video.name))
+    assert abs(len(timeline) - len(steps)) <= 1
