@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -132,35 +131,6 @@ class VideoSwin(nn.Module):
         if match := re.match(r"merges\.(\d+)\.", name):
             return sum(self.depths[: int(match[1]) + 1])
         return 0 if name.startswith("embed") else self.depth + 1
-
-
-def inflate_swin(flat: dict[str, Tensor], network: VideoSwin) -> dict[str, Tensor]:
-    """Weights for ``network`` from a 2D one's by the same names: of a still video it sees what that sees of a frame.
-
-    The patches' projection is repeated over the frames of a patch and divided by their number, the biases of offsets
-    are repeated over time (Liu et al. 2022, section 3.3), and resized where the windows differ.
-
-    Raises:
-        ValueError: a tensor has a shape that does not fit.
-    """
-    inflated = {}
-    for name, wanted in network.state_dict().items():
-        if name not in flat:
-            continue
-        given = flat[name]
-        if name == "embed.proj.weight":
-            frames = network.patch_size[0]
-            given = given.repeat(1, frames) / frames
-        elif name.endswith("relative.bias"):
-            if given.shape[2:] != wanted.shape[2:]:
-                given = torch.nn.functional.interpolate(
-                    given.transpose(0, 1), size=tuple(wanted.shape[2:]), mode="bicubic"
-                ).transpose(0, 1)
-            given = given.expand_as(wanted).clone()
-        if given.shape != wanted.shape:
-            raise ValueError(f"{name} of shape {tuple(given.shape)} cannot be inflated to {tuple(wanted.shape)}")
-        inflated[name] = given
-    return inflated
 
 
 def _init_linear(module: nn.Module) -> None:

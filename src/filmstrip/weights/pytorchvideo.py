@@ -21,7 +21,7 @@ from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.models.slowfast import SlowFast
 from filmstrip.models.x3d import X3D
 from filmstrip.objectives.classification import Classification
-from filmstrip.weights import i3d
+from filmstrip.weights import hierarchical, i3d
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import Weights
 
@@ -58,6 +58,8 @@ def from_published(theirs: Mapping[str, Tensor], objective: Classification) -> W
     theirs = theirs.get("model_state", theirs)
     if isinstance(objective.encoder, I3D):
         return {n if n.startswith("head.") else f"encoder.{n}": t for n, t in i3d.from_published(theirs).items()}
+    if isinstance(objective.encoder, hierarchical.NETWORKS):
+        return hierarchical.from_published(theirs, objective)
     ours = objective.state_dict()
     lacking: list[list[str]] = []
     for layout in layouts_of(objective):

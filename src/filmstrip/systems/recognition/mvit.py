@@ -3,8 +3,8 @@
 Where places are many, channels are few, and stage by stage they change roles; queries are pooled where a stage
 begins, keys and values everywhere, to the same small grid. Fan et al., "Multiscale Vision Transformers", ICCV 2021
 (MViT, the presets with ``v1``); Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and
-Detection", CVPR 2022: decomposed relative positions, pooled queries added to what they attend to, channels that double
-in attention.
+Detection", CVPR 2022: decomposed relative positions, pooled queries added to what they attend to, channels doubled in
+attention.
 
     filmstrip train recognition.mvit:v2_small_k400 --data.path PATH
 

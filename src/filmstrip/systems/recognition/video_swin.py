@@ -5,8 +5,8 @@ Liu et al., "Video Swin Transformer", CVPR 2022.
 
     filmstrip train recognition.video_swin:tiny_k400 --data.path PATH
 
-``filmstrip.models.video_swin.inflate_swin`` makes a start out of a 2D Swin's weights. Where we deviate: one learning
-rate for all (published: the pretrained network learns at a tenth of the head's); the padding that fills the last
+``filmstrip.weights.hierarchical.inflate_swin`` makes a start out of a 2D Swin's weights. Where we deviate: one
+learning rate for all (published: the pretrained network learns at a tenth of the head's); padding that fills the last
 windows of a grid that windows do not tile is not attended to.
 
 The paper reports (32 frames, 4 clips x 3 crops, pretrained on ImageNet): Kinetics-400 T 78.8, S 80.6, B 80.6, B from
