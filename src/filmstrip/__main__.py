@@ -113,6 +113,7 @@ def command_encode(
     files: Files,
     out: Path,
     level: Literal["pooled", "tokens", "ids", "latents"] = "pooled",
+    error: float | None = None,
     clips: int = 1,
     batch_size: int = 8,
 ) -> int:
@@ -126,12 +127,15 @@ def command_encode(
         files: Videos, or folders of them.
         out: Where the features go.
         level: One vector a clip or every token of an encoder; token ids or continuous latents of a tokenizer.
+        error: Of a tokenizer of variable length (ElasticTok): the squared error, a mean over pixels in 0..1, that
+            each block meets in as few tokens as that takes; by default the most tokens. OUT/token_use.html then
+            shows the use of tokens along the first clips, and token_use.json has every count.
         clips: Clips cut from each video, evenly spaced.
         batch_size: Clips encoded at once.
     """
     from filmstrip.encode import encode_files
 
-    return encode_files(encoder, files, out, level=level, num_clips=clips, batch_size=batch_size)
+    return encode_files(encoder, files, out, level=level, error=error, num_clips=clips, batch_size=batch_size)
 
 
 def command_decode(

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from filmstrip.data.actions import beside, check_clip
-from filmstrip.data.cached import IDS
+from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter
 from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
@@ -27,12 +27,22 @@ from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
-from filmstrip.protocols import Features
+from filmstrip.protocols import Grid
+from filmstrip.token_use import write_token_use
 
 Level = Literal["pooled", "tokens", "ids", "latents"]
-TOKENIZER_LEVELS = (IDS, "latents")
 SECONDS_AT_RISK = 60.0
 """Features are on disk at the latest so long after they were computed, whatever ends the process."""
+
+
+class Written(NamedTuple):
+    """What is written of clips."""
+
+    tokens: Tensor
+    """``B N D``."""
+    grid: Grid
+    lengths: Tensor | None = None
+    """How many tokens of each block count, ``B b``; none where all do."""
 
 
 class Encoded(NamedTuple):
@@ -40,7 +50,7 @@ class Encoded(NamedTuple):
 
     index: int
     """The video's place in the split."""
-    features: Features
+    clips: Written
     """``C N D``: clips, tokens, width."""
     spans: list[tuple[float, float]]
     """Each clip's start and end, seconds."""
@@ -54,14 +64,16 @@ def encode_files(
     out: Path,
     *,
     level: Level = "pooled",
+    error: float | None = None,
     num_clips: int = 1,
     batch_size: int = 8,
     num_workers: int = 2,
 ) -> int:
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
-    Continues what ``out`` already holds. Bad files are listed in ``out/unreadable.csv``; returns 1 if there were
-    any, else 0.
+    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and ``token_use.html``
+    shows where they went. Continues what ``out`` already holds. Bad files are listed in ``out/unreadable.csv``;
+    returns 1 if there were any, else 0.
 
     Raises:
         UserError: there is no such encoder or file, it has no such level, or ``out`` holds what another encoder or
@@ -72,36 +84,39 @@ def encode_files(
     model = encoder
     if isinstance(encoder, (str, Path)):
         model = load_tokenizer(encoder) if level in TOKENIZER_LEVELS else load(encoder)
-    reader = reader_of(model, level)
+    reader = reader_of(model, level, error)
     source = _with_fitting_actions(source, model.clip, console)
-    with FeatureWriter(out, about=_about(model, level, num_clips, source)) as writer:
+    data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
+    with FeatureWriter(out, about=_about(model, level, error, num_clips, source)) as writer:
         left = [sample for sample in source.samples if sample.name not in writer]
         if len(left) < len(source.samples):
             console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
         if not left:
             return 0
-        data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
         loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
         with _progress(console) as progress:
             bar = progress.add_task("encoding", total=len(left))
             flushed = time.monotonic()
-            for index, features, spans, action in encode_videos(model, reader, loader, num_clips):
+            for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
                 sample = left[index]
                 writer.add(
                     sample.name,
-                    features.tokens,
-                    grid=features.grid,
+                    clips.tokens,
+                    grid=clips.grid,
                     spans=spans,
                     label=sample.label,
                     split=sample.split,
                     action=action,
+                    lengths=clips.lengths,
                 )
                 progress.update(bar, completed=index + 1)
                 if time.monotonic() - flushed > SECONDS_AT_RISK:
                     writer.flush()
                     flushed = time.monotonic()
             progress.update(bar, completed=len(left))
+    if isinstance(model, VideoTokenizer) and (page := write_token_use(out, model, source, data, num_clips)):
+        console.print(f"where the tokens went: {page}")
     bad = [entry for entry in loader.unreadable if not entry.used]
     if loader.unreadable:
         write_unreadable(out / "unreadable.csv", loader.unreadable)
@@ -148,53 +163,73 @@ def _source_at(path: Path) -> Source:
     return open_videos(path)
 
 
-def reader_of(model: VideoEncoder | VideoTokenizer, level: Level) -> Callable[[Tensor], Features]:
+def reader_of(
+    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None = None
+) -> Callable[[Tensor], Written]:
     """What turns ``B T C H W`` video into what is written of it, ``B N D``.
 
     Ids are int16 where the codebook is small enough for that, otherwise int32; ``D`` is the number of codebooks.
 
     Raises:
-        UserError: the model has no such level.
+        UserError: the model has no such level, or cannot be told the ``error`` to meet.
     """
     if isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
         wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "pooled or tokens"
         raise UserError(f"this model has no level {level!r}: give --level {wanted}")
-    if level == "pooled":
-        return lambda video: Features(model(video).pooled()[:, None], POOLED)
-    if level == "tokens":
-        return model
+    if not isinstance(model, VideoTokenizer):
+        if error is not None:
+            raise UserError("an --error is for a tokenizer of variable length: leave it out")
+
+        def read(video: Tensor) -> Written:
+            features = model(video)
+            if level == "tokens":
+                return Written(features.tokens, features.grid)
+            return Written(features.pooled()[:, None], POOLED)
+
+        return read
     if (model.codebook_size is not None) != (level == IDS):
         has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
         raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
-    return model.ids if level == IDS else model.latents
+
+    def code(video: Tensor) -> Written:
+        tokens = model.encode(video, error)
+        return Written(model.rows(tokens), tokens.grid, tokens.lengths)
+
+    return code
 
 
 def encode_videos(
-    model: torch.nn.Module, reader: Callable[[Tensor], Features], loader: EvalLoader, num_clips: int
+    model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: EvalLoader, num_clips: int
 ) -> Iterator[Encoded]:
     """What ``reader`` makes of the ``num_clips`` clips of each readable video.
 
     A batch may hold several videos, or a part of one.
     """
     clips: dict[int, list[Tensor]] = defaultdict(list)
+    spent: dict[int, list[Tensor]] = defaultdict(list)
     spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
     actions: dict[int, list[Tensor]] = defaultdict(list)
     for batch in loader:
         with inference(model):
-            features = reader(batch["video"])
-            tokens = features.tokens.cpu()
+            tokens, grid, lengths = reader(batch["video"])
+            tokens = tokens.cpu()
         for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
             clips[index].append(tokens[row])
             spans[index].append(tuple(span))
+            if lengths is not None:
+                spent[index].append(lengths[row].cpu())
             if "action" in batch:
                 actions[index].append(batch["action"][row])
             if len(clips[index]) == num_clips:
                 done = torch.stack(actions.pop(index)) if "action" in batch else None
-                whole = Features(torch.stack(clips.pop(index)), features.grid)
+                counts = torch.stack(spent.pop(index)) if lengths is not None else None
+                whole = Written(torch.stack(clips.pop(index)), grid, counts)
                 yield Encoded(index, whole, spans.pop(index), done)
 
 
-def _about(model: VideoEncoder | VideoTokenizer, level: Level, num_clips: int, source: Source) -> dict[str, str]:
+def _about(
+    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None, num_clips: int, source: Source
+) -> dict[str, str]:
     """What the index says of all features: what made them, and what labels and actions mean."""
     clip = model.clip
     about = {
@@ -204,6 +239,8 @@ def _about(model: VideoEncoder | VideoTokenizer, level: Level, num_clips: int, s
         "level": level,
         "classes": json.dumps(source.classes),
     }
+    if error is not None:
+        about["error"] = f"{error:g}"
     if level == IDS:
         about["codebook_size"] = str(model.codebook_size)
     if source.actions is not None:
