@@ -220,8 +220,10 @@ def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path) ->
     target.load_state_dict({name: given[name] for name in wanted})
 
 
-def with_tokenizer(run: Run) -> Run:
+def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
     """This run with the tokenizer of ``objective.tokenizer_run``, if it names one: what its config.json should say.
+
+    Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
 
     Raises:
         UserError: that is no run folder.
@@ -229,6 +231,10 @@ def with_tokenizer(run: Run) -> Run:
     objective = run.objective
     if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
         return run
+    if folder is not None and RunFolder.is_begun(folder):
+        begun = read_config(folder / "config.json").objective
+        if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
+            return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     tokenizer = read_config(Path(objective.tokenizer_run) / "config.json").objective
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
 
