@@ -1,5 +1,6 @@
 """From videos to a folder of tokens, to the same videos again, and to a prior that cannot tell the difference."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +11,22 @@ from torch.nn.functional import avg_pool2d
 
 from filmstrip import experiment, systems
 from filmstrip.__main__ import main
-from filmstrip.config import write_config
+from filmstrip.config import Run, write_config
 from filmstrip.data.config import DataInfo
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.decode import decode_clips
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.throughput import Throughput
 from filmstrip.loading import load_tokenizer, save_data_info
 from filmstrip.protocols import Tokens
 from filmstrip.video import read_video
+from filmstrip.views import read_views
 
 
-def save_tokenizer(folder: Path, address: str = "tokenizers.vqvae3d:tiny", seed: int = 0) -> Path:
-    run = systems.find(address)
+def save_tokenizer(folder: Path, run: str | Run = "tokenizers.vqvae3d:tiny", seed: int = 0) -> Path:
+    run = systems.find(run) if isinstance(run, str) else run
     torch.manual_seed(seed)
     objective = run.objective.build()
     folder.mkdir(parents=True)
@@ -162,3 +165,55 @@ def test_continuous_latents_survive_the_folder(videos, tmp_path):
     assert FeatureSource(tmp_path / "f")[0].is_floating_point()
     assert main(["decode", str(continuous), str(tmp_path / "f"), "--out", str(tmp_path / "out")]) == 0
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["ids", "latents"])
+def test_tokens_of_variable_length_are_written_shown_and_decoded(videos, tmp_path, kind):
+    address = "tokenizers.elastictok:tiny"
+    run = systems.find(address)
+    if kind == "latents":
+        run = replace(run, objective=replace(run.objective, codebook=None))
+    elastic = save_tokenizer(tmp_path / "elastic", run)
+    encode = ["encode", str(elastic), str(videos / "test"), "--level", kind, "--out"]
+    # Untrained, it rebuilds little: a target between the errors of its blocks makes lengths differ.
+    model = load_tokenizer(elastic, "cpu")
+    files = sorted((videos / "test").rglob("*.mp4"))
+    shown = torch.cat([read_views(file, model.clip).video for file in files])
+    with torch.no_grad():
+        whole = model.decode(model.encode(shown))
+    error = (whole - shown / 255).square().unflatten(1, (2, 2)).mean(dim=(2, 3, 4, 5)).median().item()
+    out = tmp_path / "tokens"
+    assert main([*encode, str(out), "--error", str(error)]) == 0
+
+    source = FeatureSource(out)
+    lengths = source.lengths(range(len(source)))
+    assert lengths.shape == (8, 2) and lengths.min() >= 4 and lengths.float().std() > 0
+    assert [row.n for row in source.rows] == lengths.sum(dim=1).tolist(), "only what counts takes space"
+    place = 3
+    with torch.no_grad():
+        expected = model.encode(read_views(videos / "test" / source.rows[place].name, model.clip).video, error)
+    assert torch.equal(lengths[place], expected.lengths[0])
+    stored = source[place].flatten() if kind == "ids" else source[place]
+    assert torch.equal(stored, (expected.ids if kind == "ids" else expected.latents)[0].to(stored.dtype))
+
+    counts = json.loads((out / "token_use.json").read_text())
+    assert counts["tokens_per_block"] == 32 and counts["mean"] == pytest.approx(lengths.float().mean().item())
+    assert counts["videos"][source.rows[place].name][0]["lengths"] == lengths[place].tolist()
+    page = (out / "token_use.html").read_text()
+    assert page.count("<svg") == 8
+
+    assert main(["decode", str(elastic), str(out), "--out", str(tmp_path / "videos")]) == 0
+    assert len(list((tmp_path / "videos").rglob("*.mp4"))) == 8
+    with torch.no_grad():
+        assert torch.allclose(decode_clips(model, source, [place]), model.decode(expected), atol=1e-5)
+
+    assert main([*encode, str(out)]) == 2, "with another error, or none, it is another folder"
+
+
+def test_variable_length_where_it_does_not_belong(tokens, tokenizer, videos, tmp_path, capsys):
+    words = ["encode", str(tokenizer), str(videos), "--level", "ids", "--error", "0.01", "--out", str(tmp_path / "o")]
+    assert main(words) == 2
+    assert "only a tokenizer of variable length" in capsys.readouterr().err
+    objective = systems.find("generation.videogpt:tiny").objective.build()
+    with pytest.raises(UserError, match="does not model: encode without --error"):
+        objective.codes({"tokens": torch.zeros(1, 256, dtype=torch.int64), "lengths": torch.ones(1, 2)})

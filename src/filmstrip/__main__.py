@@ -188,6 +188,7 @@ def command_encode(
     files: Files,
     out: Path,
     level: Literal["clip", "frame", "patch", "ids", "latents"] = "clip",
+    error: float | None = None,
     clips: int = 1,
     frames: int | None = None,
     sampling: Literal["dense", "uniform"] | None = None,
@@ -206,6 +207,9 @@ def command_encode(
         out: Where the features go.
         level: One vector a clip, one for each of its frames (or groups of frames), or every token of an encoder;
             token ids or continuous latents of a tokenizer.
+        error: Of a tokenizer of variable length (ElasticTok): the squared error, a mean over pixels in 0..1, that
+            each block meets in as few tokens as that takes; by default the most tokens. OUT/token_use.html then
+            shows the use of tokens along the first clips, and token_use.json has every count.
         clips: Clips cut from each video, evenly spaced.
         frames: Frames of a clip; by default those that the encoder was trained with, 16 for one that sees images.
         sampling: Frames spread over the whole video, or consecutive ones; by default the encoder's own way.
@@ -219,6 +223,7 @@ def command_encode(
         files,
         out,
         level=level,
+        error=error,
         num_clips=clips,
         num_frames=frames,
         sampling=sampling,

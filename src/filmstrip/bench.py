@@ -19,7 +19,7 @@ from filmstrip.data.augment import apply_augment, effective_augment
 from filmstrip.data.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
-from filmstrip.loading import default_device
+from filmstrip.loading import default_device, with_tokenizer
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.optim import optimiser
 
@@ -82,11 +82,11 @@ def bench_system(
     """Measure a run on its own data, print the figures, and return them.
 
     Raises:
-        UserError: the data cannot be read.
+        UserError: the data cannot be read, or the tokenizer's run is no run folder.
     """
     device = default_device(device)
     source = open_source(run.data)
-    run = run.bound(source.info(run.data.train_split))
+    run = with_tokenizer(run).bound(source.info(run.data.train_split))
     torch.manual_seed(run.seed)
     objective = run.objective.build().to(device).train()
     batch, clips_per_second = _loading(run, source, steps)

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from filmstrip.data.cached import IDS
+from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
-from filmstrip.encode import TOKENIZER_LEVELS
 from filmstrip.errors import UserError
 from filmstrip.evals.inference import device_of, inference
 from filmstrip.loading import VideoTokenizer, load_tokenizer
@@ -43,16 +42,24 @@ def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path
     left = [i for i, path in enumerate(paths) if not path.exists()]
     batches, console = list(_batches(source, left, batch_size)), Console(stderr=True)
     for batch in track(batches, "decoding", console=console, transient=True, disable=not console.is_terminal):
-        video = _decode(model, source, batch, level)
-        for i, clip in zip(batch, video):
-            write_video(paths[i], clip, _fps(source.rows[i], len(clip)))
+        for i, clip in zip(batch, decode_clips(model, source, batch)):
+            write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
     return len(left)
 
 
-def _decode(model: VideoTokenizer, source: FeatureSource, batch: list[int], level: str) -> Tensor:
-    """The clips of a batch, ``B T C H W`` in 0..1, on the CPU."""
-    grid, stored = source.rows[batch[0]].grid, source.read(batch).to(device_of(model))
-    tokens = Tokens(grid, ids=stored.flatten(1).long()) if level == IDS else Tokens(grid, latents=stored)
+def decode_clips(model: VideoTokenizer, source: FeatureSource, batch: list[int]) -> Tensor:
+    """The clips at some places of the index, all on one grid: ``B T C H W`` in 0..1, on the CPU.
+
+    Raises:
+        UserError: the tokens are not what this tokenizer decodes.
+    """
+    device = device_of(model)
+    grid, stored, lengths = source.rows[batch[0]].grid, source.read(batch).to(device), source.lengths(batch)
+    tokens = Tokens(grid, lengths=None if lengths is None else lengths.to(device))
+    if source.about.get("level") == IDS:
+        tokens.ids = stored.flatten(1).long()
+    else:
+        tokens.latents = stored
     try:
         with inference(model):
             return model.decode(tokens).cpu()
@@ -87,8 +94,8 @@ def _paths(source: FeatureSource, out: Path) -> list[Path]:
     return paths
 
 
-def _fps(row: FeatureRow, frames: int) -> float:
-    """Frames per second from the times of the first and the last frame."""
+def frames_per_second(row: FeatureRow, frames: int) -> float | None:
+    """From the times of the first and the last frame; none where they are not known."""
     if row.start is None or row.end is None or row.end <= row.start:
-        return FPS
+        return None
     return (frames - 1) / (row.end - row.start)

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from filmstrip.data.actions import beside, check_clip
-from filmstrip.data.cached import IDS
+from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, sort_index
 from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
@@ -32,13 +32,23 @@ from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
-from filmstrip.protocols import Features, Grid
+from filmstrip.protocols import Grid
+from filmstrip.token_use import write_token_use
 
 Level = Literal["clip", "frame", "patch", "ids", "latents"]
 """One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""
-TOKENIZER_LEVELS = (IDS, "latents")
 SECONDS_AT_RISK = 60.0
 """Features are on disk at the latest so long after they were computed, whatever ends the process."""
+
+
+class Written(NamedTuple):
+    """What is written of clips."""
+
+    tokens: Tensor
+    """``B N D``."""
+    grid: Grid
+    lengths: Tensor | None = None
+    """How many tokens of each block count, ``B b``; none where all do."""
 
 
 class Encoded(NamedTuple):
@@ -46,7 +56,7 @@ class Encoded(NamedTuple):
 
     index: int
     """The video's place in the split."""
-    features: Features
+    clips: Written
     """``C N D``: clips, tokens, width."""
     spans: list[tuple[float, float]]
     """Each clip's start and end, seconds."""
@@ -60,6 +70,7 @@ def encode_files(
     out: Path,
     *,
     level: Level = "clip",
+    error: float | None = None,
     num_clips: int = 1,
     num_frames: int | None = None,
     sampling: Literal["dense", "uniform"] | None = None,
@@ -70,9 +81,10 @@ def encode_files(
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
     Continues what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
-    Several ``processes`` share the files, each with ``num_workers`` decoding for it, on GPUs in turn; the index is
-    in the files' order all the same. Bad files are listed in ``out/unreadable.csv``; returns 1 if there were any,
-    else 0.
+    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and ``token_use.html``
+    shows where they went (of a single process). Several ``processes`` share the files, each with ``num_workers`` decoding for it, on GPUs
+    in turn; the index is in the files' order all the same. Bad files are listed in ``out/unreadable.csv``; returns 1
+    if there were any, else 0.
 
     Raises:
         UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
@@ -84,6 +96,7 @@ def encode_files(
         files,
         Path(out),
         level=level,
+        error=error,
         num_clips=num_clips,
         clip={key: value for key, value in (("num_frames", num_frames), ("sampling", sampling)) if value},
         batch_size=batch_size,
@@ -112,6 +125,7 @@ def encode_part(
     part: int,
     parts: int,
     level: Level = "clip",
+    error: float | None = None,
     num_clips: int = 1,
     clip: Mapping[str, object] = MappingProxyType({}),
     batch_size: int = 8,
@@ -128,9 +142,10 @@ def encode_part(
             device = f"cuda:{part % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         model = load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
     model.clip = replace(model.clip, **clip)
-    reader = reader_of(model, level)
+    reader = reader_of(model, level, error)
     source = _with_fitting_actions(source, model.clip, console)
-    about = _about(model, level, num_clips, source)
+    data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
+    about = _about(model, level, error, num_clips, source)
     if clip:
         about["clip_changes"] = json.dumps(dict(clip))
     if isinstance(encoder, (str, Path)):
@@ -144,28 +159,32 @@ def encode_part(
         left = [sample for sample in left if sample.name in mine]
         if not left:
             return 0
-        data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
         loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
         with _progress(console) as progress:
             bar = progress.add_task("encoding", total=len(left))
             flushed = time.monotonic()
-            for index, features, spans, action in encode_videos(model, reader, loader, num_clips):
+            for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
                 sample = left[index]
                 writer.add(
                     sample.name,
-                    features.tokens,
-                    grid=features.grid,
+                    clips.tokens,
+                    grid=clips.grid,
                     spans=spans,
                     label=sample.label,
                     split=sample.split,
                     action=action,
+                    lengths=clips.lengths,
                 )
                 progress.update(bar, completed=index + 1)
                 if time.monotonic() - flushed > SECONDS_AT_RISK:
                     writer.flush()
                     flushed = time.monotonic()
             progress.update(bar, completed=len(left))
+    # One of several processes cannot know when the others have written theirs.
+    alone = parts == 1 and isinstance(model, VideoTokenizer)
+    if alone and (page := write_token_use(out, model, source, data, num_clips)):
+        console.print(f"where the tokens went: {page}")
     bad = [entry for entry in loader.unreadable if not entry.used]
     if loader.unreadable:
         with writer.alone():
@@ -213,59 +232,75 @@ def _source_at(path: Path) -> Source:
     return open_videos(path)
 
 
-def reader_of(model: VideoEncoder | VideoTokenizer, level: Level) -> Callable[[Tensor], Features]:
+def reader_of(
+    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None = None
+) -> Callable[[Tensor], Written]:
     """What turns ``B T C H W`` video into what is written of it, ``B N D``.
 
     Ids are int16 where the codebook is small enough for that, otherwise int32; ``D`` is the number of codebooks.
 
     Raises:
-        UserError: the model has no such level.
+        UserError: the model has no such level, or cannot be told the ``error`` to meet.
     """
     if isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
         wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
         raise UserError(f"this model has no level {level!r}: give --level {wanted}")
-    if level == "clip":
-        return lambda video: Features(model(video).pooled()[:, None], POOLED)
-    if level == "frame":
-        return lambda video: _frames(model(video))
-    if level == "patch":
-        return model
+    if not isinstance(model, VideoTokenizer):
+        if error is not None:
+            raise UserError("an --error is for a tokenizer of variable length: leave it out")
+        return partial(_read_features, model, level)
     if (model.codebook_size is not None) != (level == IDS):
         has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
         raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
-    return model.ids if level == IDS else model.latents
+
+    def code(video: Tensor) -> Written:
+        tokens = model.encode(video, error)
+        return Written(model.rows(tokens), tokens.grid, tokens.lengths)
+
+    return code
 
 
-def _frames(features: Features) -> Features:
-    return Features(features.of_frames(), Grid(features.grid.t, 1, 1))
+def _read_features(model: VideoEncoder, level: Level, video: Tensor) -> Written:
+    features = model(video)
+    if level == "clip":
+        return Written(features.pooled()[:, None], POOLED)
+    if level == "frame":
+        return Written(features.of_frames(), Grid(features.grid.t, 1, 1))
+    return Written(features.tokens, features.grid)
 
 
 def encode_videos(
-    model: torch.nn.Module, reader: Callable[[Tensor], Features], loader: EvalLoader, num_clips: int
+    model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: EvalLoader, num_clips: int
 ) -> Iterator[Encoded]:
     """What ``reader`` makes of the ``num_clips`` clips of each readable video.
 
     A batch may hold several videos, or a part of one.
     """
     clips: dict[int, list[Tensor]] = defaultdict(list)
+    spent: dict[int, list[Tensor]] = defaultdict(list)
     spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
     actions: dict[int, list[Tensor]] = defaultdict(list)
     for batch in loader:
         with inference(model):
-            features = reader(batch["video"])
-            tokens = features.tokens.cpu()
+            tokens, grid, lengths = reader(batch["video"])
+            tokens = tokens.cpu()
         for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
             clips[index].append(tokens[row])
             spans[index].append(tuple(span))
+            if lengths is not None:
+                spent[index].append(lengths[row].cpu())
             if "action" in batch:
                 actions[index].append(batch["action"][row])
             if len(clips[index]) == num_clips:
                 done = torch.stack(actions.pop(index)) if "action" in batch else None
-                whole = Features(torch.stack(clips.pop(index)), features.grid)
+                counts = torch.stack(spent.pop(index)) if lengths is not None else None
+                whole = Written(torch.stack(clips.pop(index)), grid, counts)
                 yield Encoded(index, whole, spans.pop(index), done)
 
 
-def _about(model: VideoEncoder | VideoTokenizer, level: Level, num_clips: int, source: Source) -> dict[str, str]:
+def _about(
+    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None, num_clips: int, source: Source
+) -> dict[str, str]:
     """What the index says of all features: what made them, and what labels and actions mean."""
     clip = model.clip
     about = {
@@ -275,6 +310,8 @@ def _about(model: VideoEncoder | VideoTokenizer, level: Level, num_clips: int, s
         "level": level,
         "classes": json.dumps(source.classes),
     }
+    if error is not None:
+        about["error"] = f"{error:g}"
     if level == IDS:
         about["codebook_size"] = str(model.codebook_size)
     if source.actions is not None:

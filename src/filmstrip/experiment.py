@@ -57,16 +57,19 @@ def train(run: Run, folder: Path) -> Result:
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = loading.with_tokenizer(run).bound(info)
+    run = loading.with_tokenizer(run, folder).bound(info)
     files = RunFolder(folder)
     _claim(folder, run, info)
     if isinstance(source, ProcedureSource) and process.rank() == 0:
         record_features(source, folder)
     torch.manual_seed(run.seed)
     objective = run.objective.build()
-    if run.init:
-        loading.start(objective, run.init)
-    loading.start_tokenizer(objective, run)
+    if RunFolder.is_begun(folder):  # what it began with is part of it, and may be gone
+        files.load_weights(objective)
+    else:
+        if run.init:
+            loading.start(objective, run.init)
+        loading.start_tokenizer(objective, run)
     if isinstance(source, CachedSource):
         loading.check_tokenizer(objective, source)
     loader = TrainLoader(

@@ -8,7 +8,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from filmstrip import complexity, receptive_field, systems
+from filmstrip import complexity, loading, receptive_field, systems
 from filmstrip.config import Run, to_json
 
 
@@ -29,7 +29,12 @@ def table() -> Table:
 
 
 def show(run: Run, console: Console) -> None:
-    """Print a run's configuration, what each layer of a plain chain sees, and what it costs; builds no weights."""
+    """Print a run's configuration, what each layer of a plain chain sees, and what it costs; builds no weights.
+
+    Raises:
+        UserError: its tokenizer's run is no run folder.
+    """
+    run = loading.with_tokenizer(run)
     console.print_json(json.dumps(to_json(run)))
     if receptive_field.is_chain(layers := receptive_field.of_run(run)):
         console.print(receptive_field.table(layers, run.data.clip), "")

@@ -19,6 +19,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
+from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
 from filmstrip.train.run_folder import RunFolder
@@ -81,21 +82,32 @@ class VideoTokenizer(nn.Module):
         """A short name for the weights that code and decode; a prior's copy of this tokenizer has the same."""
         return tokenizer_fingerprint(self.tokenizer)
 
-    def encode(self, video: Tensor) -> Tokens:
-        """Code ``B T C H W`` video, ``uint8`` or 0..1."""
-        return self.tokenizer.encode(video.to(device_of(self)))
+    def encode(self, video: Tensor, error: float | None = None) -> Tokens:
+        """Code ``B T C H W`` video, ``uint8`` or 0..1; with an ``error``, in the fewest tokens that meet it.
 
-    def ids(self, video: Tensor) -> Features:
-        """The ids of a video, ``B N G`` (codebooks last), int16 where the codebook is small enough, else int32."""
-        tokens = _all_counting(self.encode(video))
+        The error is squared, a block's mean over pixels in 0..1.
+
+        Raises:
+            UserError: there is an error to meet, and this tokenizer always uses all tokens.
+        """
+        video = video.to(device_of(self))
+        if error is None:
+            return self.tokenizer.encode(video)
+        if not isinstance(self.tokenizer, ElasticTokenizer):
+            raise UserError(
+                f"{type(self.tokenizer).__name__} uses as many tokens for every clip: only a tokenizer of variable "
+                "length, such as tokenizers.elastictok, can meet an --error"
+            )
+        fitted = self.tokenizer.encode_to(video, error, method="binary", bins=100, distance=mean_squared_error)
+        return fitted.tokens
+
+    def rows(self, tokens: Tokens) -> Tensor:
+        """Tokens as they are written, ``B N D``: latents, or ids with codebooks last, int16 if that holds them."""
+        if tokens.ids is None:
+            return tokens.latents
         places = tokens.grid.t * tokens.grid.h * tokens.grid.w
         dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
-        return Features(rearrange(tokens.ids, "b (n g) -> b n g", n=places).to(dtype), tokens.grid)
-
-    def latents(self, video: Tensor) -> Features:
-        """The continuous latents of a video, ``B N D``."""
-        tokens = _all_counting(self.encode(video))
-        return Features(tokens.latents, tokens.grid)
+        return rearrange(tokens.ids, "b (n g) -> b n g", n=places).to(dtype)
 
     def decode(self, tokens: Tokens) -> Tensor:
         """Rebuild ``B T C H W`` video in 0..1.
@@ -104,12 +116,6 @@ class VideoTokenizer(nn.Module):
             ValueError: the tokens are of another kind or number than this tokenizer's, or outside its codebook.
         """
         return self.tokenizer.decode(tokens)
-
-
-def _all_counting(tokens: Tokens) -> Tokens:
-    if tokens.lengths is not None:
-        raise UserError("this tokenizer uses as many tokens as a clip needs; a folder keeps as many of every clip")
-    return tokens
 
 
 def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
@@ -229,8 +235,10 @@ def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path) ->
     target.load_state_dict({name: given[name] for name in wanted})
 
 
-def with_tokenizer(run: Run) -> Run:
+def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
     """This run with the tokenizer of ``objective.tokenizer_run``, if it names one: what its config.json should say.
+
+    Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
 
     Raises:
         UserError: that is no run folder.
@@ -238,6 +246,10 @@ def with_tokenizer(run: Run) -> Run:
     objective = run.objective
     if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
         return run
+    if folder is not None and RunFolder.is_begun(folder):
+        begun = read_config(folder / "config.json").objective
+        if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
+            return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     tokenizer = read_config(Path(objective.tokenizer_run) / "config.json").objective
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
 

@@ -36,7 +36,7 @@ def test_round_trip_over_several_shards(tmp_path, dtype):
     assert torch.equal(source.read([11, 0]), torch.stack([given["video 5"][1], given["video 0"][0]]))
     assert not list(tmp_path.glob("*.partial"))
     table = pq.read_table(tmp_path / "index.parquet")
-    assert {"name", "label", "split", "start", "end", "shard", "offset", "n", "t", "h", "w"} == set(
+    assert {"name", "label", "split", "start", "end", "shard", "offset", "n", "t", "h", "w", "lengths"} == set(
         table.column_names
     )
 
@@ -112,3 +112,11 @@ def test_what_cannot_be_used(tmp_path):
     (tmp_path / "index.parquet").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="not an index of features"):
         FeatureSource(tmp_path)
+
+
+def test_an_index_from_before_there_were_lengths_is_read(tmp_path):
+    with FeatureWriter(tmp_path, about=ABOUT) as writer:
+        writer.add("a", tokens(0), grid=Grid(3, 2, 2), spans=((0.0, 1.5), (1.5, 3.0)))
+    pq.write_table(pq.read_table(tmp_path / "index.parquet").drop_columns("lengths"), tmp_path / "index.parquet")
+    source = FeatureSource(tmp_path)
+    assert torch.equal(source[1], tokens(0)[1]) and source.lengths([0, 1]) is None

@@ -86,6 +86,16 @@ def test_each_code_costs_one_step_whatever_the_length():
     assert calls == [(2, 32)] * 20
 
 
+@pytest.mark.parametrize("prefix", [None, 8, 11, 32])
+@pytest.mark.parametrize("piece", [1, 8, 12, 32, 40])
+def test_pieces_are_the_whole(prefix, piece):
+    model = build()
+    prefix = None if prefix is None else codes(places=prefix)
+    pieces = list(model.stream(numbers(), Sampling(), piece=piece, prefix=prefix))
+    assert [part.shape[1] for part in pieces[:-1]] == [piece] * (len(pieces) - 1)
+    assert torch.equal(torch.cat(pieces, dim=1), model.generate(numbers(), Sampling(), prefix=prefix))
+
+
 def test_samples_do_not_depend_on_their_batch():
     model = build("sparse", **CONDITIONS)
     given = conditions(3)

@@ -1,11 +1,13 @@
 import dataclasses
+import io
 import shutil
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
-from filmstrip import experiment, loading
+from filmstrip import experiment, index, loading
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
@@ -123,7 +125,12 @@ def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(tra
     weights = loading.load_objective(folder, "cpu")[0].state_dict()
     experiment.train(run, tmp_path / "prior")
     assert read_config(tmp_path / "prior" / "config.json").objective.tokenizer == of_tokenizer.objective
+    shown = Console(record=True, file=io.StringIO())
+    index.show(run, shown)
+    assert '"size": 32' in shown.export_text(), "the codebook of the tokenizer that was trained"
     shutil.rmtree(folder)
+    (tmp_path / "prior" / "metrics.jsonl").unlink()
+    experiment.train(run, tmp_path / "prior")  # goes on, and is done
     objective, _ = loading.load_objective(tmp_path / "prior", "cpu")
     assert objective.codebook_size == 32
     assert all(torch.equal(value, weights[name]) for name, value in objective.tokenizer.state_dict().items())

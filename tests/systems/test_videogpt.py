@@ -19,7 +19,7 @@ def build(**changes):
     torch.manual_seed(0)
     config = tiny().objective
     coarse = dataclasses.replace(config.tokenizer, patch_size=(2, 8, 8))
-    objective = dataclasses.replace(config, tokenizer=coarse, **(SMALL | changes)).build()
+    objective = dataclasses.replace(config, **({"tokenizer": coarse} | SMALL | changes)).build()
     for parameter in objective.transformer.parameters():  # conditions matter from the start
         torch.nn.init.normal_(parameter, std=0.3)
     return objective.eval()
@@ -130,6 +130,45 @@ def test_fewer_frames_are_the_first_codes_of_more():
         assert made.shape[1] == frames
     few, all_ = seen
     assert few.grid == (2, 4, 4) and torch.equal(few.ids, all_.ids[:, :32])
+
+
+def streamed(objective, condition):
+    """Pieces of a stream, after a check that together they are what ``sample`` draws."""
+    pieces = list(objective.stream(condition, seed=3))
+    context = [] if condition.video is None else [condition.video]
+    assert torch.equal(torch.cat([*context, *pieces], dim=1), objective.sample(condition, seed=3))
+    assert not any(piece.is_inference() for piece in pieces)
+    return pieces
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+@pytest.mark.parametrize("conditions", [(), ("frames",)])
+def test_frames_that_are_coded_apart_are_streamed_one_by_one(given, conditions):
+    if conditions and not given:
+        pytest.skip("the model continues frames")
+    objective = build(
+        tokenizer=systems.find("tokenizers.vqgan:tiny").objective,
+        num_frames=4,
+        conditions=conditions,
+        context_frames=given,
+        width=16,
+        depth=1,
+    ).train()
+    drawn, step = [], objective.transformer.embed.register_forward_hook(lambda *_: drawn.append(1))
+    condition = Condition(batch_size=2, num_frames=4, video=FRAMES[:, :given] if given else None)
+    assert [piece.shape[1] for piece in streamed(objective, condition)] == [1] * (4 - given)
+    assert objective.training
+    drawn.clear()
+    next(objective.stream(condition, seed=3))
+    assert len(drawn) <= (given + 1) * objective.transformer.places // 4, "a frame waits for its own codes alone"
+    step.remove()
+
+
+@pytest.mark.parametrize("frames", [5, 8])
+def test_frames_that_are_coded_together_come_at_the_end(frames):
+    condition = Condition(batch_size=2, num_frames=frames, video=FRAMES[:, :2])
+    (piece,) = streamed(build(conditions=()), condition)
+    assert piece.shape[1] == frames - 2
 
 
 def test_guidance_with_a_temperature_of_zero_is_deterministic():

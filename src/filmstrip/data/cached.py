@@ -20,6 +20,8 @@ from filmstrip.protocols import Grid
 
 IDS = "ids"
 """The level of token ids; every other one is of features."""
+TOKENIZER_LEVELS = (IDS, "latents")
+"""What a tokenizer makes, and can make video of again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,9 @@ class CachedSample(Sample):
         content = {"features": self.features.read(rows)}
         if self.features.about.get("level") == IDS:
             content = {"tokens": content["features"].flatten(1).long()}
+        lengths = self.features.lengths(rows)
+        if lengths is not None:
+            content["lengths"] = lengths
         if actions:
             content["action"] = torch.stack([self.features.action(row) for row in rows])
         if not length:

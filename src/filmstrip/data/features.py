@@ -2,8 +2,9 @@
 
 Each shard holds a tensor ``features`` (``rows D``; ids of ``D`` codebooks are whole numbers). Each row of the index
 is one clip: its video's ``name``, ``label``, ``split``, the clip's ``start`` and ``end`` (seconds), and its
-``n = t * h * w`` tokens as rows ``offset`` to ``offset + n`` of ``shard``. Where clips come with actions, the shard
-also holds ``action`` (``clips T``, or ``clips T A``), its clips in the order of the index.
+``n = t * h * w`` tokens as rows ``offset`` to ``offset + n`` of ``shard``. Of tokens of variable length, ``lengths``
+says how many of each block count; only these are written, and read with zeros in the others' places. Where clips come
+with actions, the shard also holds ``action`` (``clips T``, or ``clips T A``), its clips in the order of the index.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.protocols import Grid
+from filmstrip.protocols import Grid, Tokens
 
 INDEX = "index.parquet"
 WHERE = "encoder"
@@ -47,6 +48,7 @@ _SCHEMA = pa.schema(
         ("t", pa.int32()),
         ("h", pa.int32()),
         ("w", pa.int32()),
+        ("lengths", pa.list_(pa.int32())),
     ]
 )
 
@@ -66,6 +68,13 @@ class FeatureRow:
     t: int
     h: int
     w: int
+    lengths: tuple[int, ...] | None = None
+    """How many tokens of each block count, of variable length; none where all do."""
+
+    @property
+    def places(self) -> int:
+        """How many tokens the clip has, if all count."""
+        return self.t * self.h * self.w
 
     @property
     def grid(self) -> Grid:
@@ -139,10 +148,12 @@ class FeatureWriter:
         label: int | None = None,
         split: str = "",
         action: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> None:
         """Add all clips of a video at once: ``features`` are ``C N D`` (clips, tokens, width), ``spans`` are C.
 
-        ``action`` holds what was done in each clip, ``C T`` or ``C T A``.
+        ``action`` holds what was done in each clip, ``C T`` or ``C T A``; ``lengths`` (``C b``) how many tokens of
+        each of ``b`` blocks count, where not all do.
 
         Raises:
             ValueError: the shapes do not agree with each other or with what is here, or ``name`` is here already.
@@ -160,16 +171,20 @@ class FeatureWriter:
         # Copies, so that a view does not keep its whole batch alive (or change with it) until the shard is full.
         features = features.detach().to("cpu", copy=True)
         actions = [None] * clips if action is None else action.detach().to("cpu", copy=True)
-        for tokens, done, (start, end) in zip(features, actions, spans):
-            row = FeatureRow(
-                name=name, label=label, split=split, start=start, end=end, shard="", offset=0, n=n, **grid._asdict()
-            )
+        counts = [None] * clips if lengths is None else lengths.tolist()
+        if lengths is not None:
+            kept = Tokens(grid, lengths=lengths.cpu()).kept()
+            features = [tokens[which] for tokens, which in zip(features, kept)]
+        for tokens, done, count, (start, end) in zip(features, actions, counts, spans):
+            place = {"shard": "", "offset": 0, "n": len(tokens), **grid._asdict()}
+            spent = None if count is None else tuple(count)
+            row = FeatureRow(name=name, label=label, split=split, start=start, end=end, lengths=spent, **place)
             clip = _Clip(row, tokens, done)
             if self._pending and clip.kind != self._pending[0].kind:
                 raise ValueError(f"expected features like the earlier {self._pending[0].kind}, got {clip.kind}")
             self._pending.append(clip)
         self._names.add(name)
-        self._pending_bytes += features.nbytes
+        self._pending_bytes += sum(tokens.nbytes for tokens in features)
         if self._pending_bytes >= self._shard_bytes:
             self.flush()
 
@@ -237,13 +252,23 @@ class FeatureSource:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> Tensor:
-        """The features of clip ``i``, ``N D``, read from its shard.
+        """The features of clip ``i``, ``N D``, read from its shard; zero where tokens do not count.
 
         Raises:
             UserError: the shard is missing or damaged.
         """
         row = self.rows[i]
-        return self._read(row.shard, "features", slice(row.offset, row.offset + row.n))
+        stored = self._read(row.shard, "features", slice(row.offset, row.offset + row.n))
+        if row.lengths is None:
+            return stored
+        features = stored.new_zeros(row.places, stored.shape[1])
+        features[Tokens(row.grid, lengths=torch.tensor([row.lengths])).kept()[0]] = stored
+        return features
+
+    def lengths(self, indices: Iterable[int]) -> Tensor | None:
+        """How many tokens of each block of several clips count, ``B b`` int64; none where all do."""
+        lengths = [self.rows[i].lengths for i in indices]
+        return None if None in lengths else torch.tensor(lengths)
 
     def action(self, i: int) -> Tensor | None:
         """What was done in clip ``i``, ``T`` or ``T A``; none where it was not recorded.
@@ -312,7 +337,8 @@ def _read_index(folder: Path) -> tuple[list[FeatureRow], dict[str, str]]:
     try:
         table = pq.read_table(path)
         about = json.loads(table.schema.metadata[b"filmstrip"])
-        return [FeatureRow(**row) for row in table.to_pylist()], about
+        rows = table.to_pylist()
+        return [FeatureRow(**row | {"lengths": row.get("lengths") and tuple(row["lengths"])}) for row in rows], about
     except FileNotFoundError:
         raise UserError(f"{folder} holds no features: it has no {INDEX}") from None
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

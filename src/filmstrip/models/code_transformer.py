@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import Literal, NamedTuple
 
@@ -177,7 +177,6 @@ class CodeTransformer(nn.Module):
             x = block(x, vector, context)
         return self.head(_apply(self.norm, x, _affine(self.norm, vector)))
 
-    @torch.no_grad()
     def generate(
         self,
         uniform: Tensor,
@@ -189,7 +188,28 @@ class CodeTransformer(nn.Module):
         static: bool | None = None,
         compile: bool = False,
     ) -> Tensor:
-        """Codes ``B N``, drawn with ``uniform`` (``B N``, in [0, 1)); those of ``prefix`` (``B P``) come first.
+        """Codes ``B N``: those of :meth:`stream`, all at once."""
+        (codes,) = self.stream(
+            uniform, sampling, vector=vector, context=context, prefix=prefix, static=static, compile=compile
+        )
+        return codes
+
+    @torch.no_grad()
+    def stream(
+        self,
+        uniform: Tensor,
+        sampling: Sampling,
+        *,
+        piece: int | None = None,
+        vector: Tensor | None = None,
+        context: Tensor | None = None,
+        prefix: Tensor | None = None,
+        static: bool | None = None,
+        compile: bool = False,
+    ) -> Iterator[Tensor]:
+        """Codes, ``piece`` by piece (``B piece``; by default all ``N`` at once), as soon as they are known.
+
+        They are drawn with ``uniform`` (``B N``, in [0, 1)); those of ``prefix`` (``B P``) come first.
 
         Each code costs one step, which reads what it sees from a cache: nothing is computed twice. The steps all have
         the same shapes if ``static`` (by default on a GPU) or ``compile`` asks for it; without, they read only the
@@ -213,6 +233,9 @@ class CodeTransformer(nn.Module):
             x = self._embedded(ids[:, : first - 1].repeat(1 + doubled, 1))
             for block, cache in zip(self.blocks, caches):
                 x = block(x, vector, context, cache)
+        piece = piece or places
+        for known in range(piece, min(first + 1, places), piece):
+            yield ids[:, known - piece : known].clone()
         step = self._compiled_step() if compile else self._step
         for n in range(first, places):
             if n:
@@ -225,7 +248,9 @@ class CodeTransformer(nn.Module):
             if doubled:
                 logits = guided(*logits.chunk(2), sampling.guidance)
             ids[:, n] = draw(logits, uniform[:, n], sampling)
-        return ids
+            if n + 1 < places and (n + 1) % piece == 0:
+                yield ids[:, n + 1 - piece : n + 1].clone()
+        yield ids[:, (places - 1) // piece * piece :]
 
     def _step(
         self, rows: Tensor, place: int | Tensor, table: Tensor, caches: list[Tensor], given: list[Given], last: Affine

@@ -63,6 +63,9 @@ class DVAEAutoencoder(nn.Module):
     The decoder gives ``B T 6 H W``: mean and log scale of the logit of each squeezed pixel.
     """
 
+    frames_apart = True
+    """Frames are coded and rebuilt one by one."""
+
     def __init__(
         self, *, input_dim: int, latent_dim: int, width: int = 256, num_groups: int = 4, depth: int = 2
     ) -> None:

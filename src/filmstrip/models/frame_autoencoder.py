@@ -104,6 +104,9 @@ class FrameAutoencoder(nn.Module):
     ``attention_levels`` counts from 0 at full resolution. The decoder has one block more in each level.
     """
 
+    frames_apart = True
+    """Frames are coded and rebuilt one by one."""
+
     def __init__(
         self,
         *,

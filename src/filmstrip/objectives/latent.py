@@ -81,10 +81,15 @@ class LatentObjective(Objective):
         """The ids of a batch, ``B (N G)``: those it brings, or those of its video (in full precision).
 
         Raises:
-            UserError: it has neither, or more or fewer ids than there are places.
+            UserError: it has neither, its ids are of variable length, or not as many as there are places.
             ValueError: its video has another shape than the tokenizer needs.
         """
         if "tokens" in batch:
+            if "lengths" in batch:
+                raise UserError(
+                    f"the cached tokens are of variable length, which {type(self).__name__} does not model: encode "
+                    "without --error"
+                )
             ids = batch["tokens"]
             places = self.grid.t * self.grid.h * self.grid.w * self.num_codebooks
             if ids.ndim != 2 or ids.shape[1] != places:

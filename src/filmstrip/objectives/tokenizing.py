@@ -44,6 +44,11 @@ class TokenizerObjective(Objective):
         return getattr(self.bottleneck, "codebook_size", None)
 
     @property
+    def frames_apart(self) -> bool:
+        """Whether each frame is rebuilt from its own tokens alone: it can be shown before the next is known."""
+        return getattr(self.autoencoder, "frames_apart", False)
+
+    @property
     def patch_size(self) -> tuple[int, int, int]:
         """Frames, rows and columns that one token stands for."""
         return self.autoencoder.patch_size

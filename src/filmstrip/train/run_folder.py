@@ -32,6 +32,11 @@ class RunFolder:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
 
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Whether a folder holds a state to go on from, and so weights too, which are written before it."""
+        return any((path / "state").glob("[0-9]*"))
+
     @property
     def weights(self) -> Path:
         """The trained weights, frozen ones and buffers too; averaged where the run keeps an average."""

@@ -23,7 +23,9 @@ The paper reports, on BAIR, FVD 103.6 and 2.05 bits/dim with 16 layers (2.84, 2.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, Self
 
 import torch
@@ -109,7 +111,7 @@ class VideoGPT(LatentObjective):
     def sample(
         self, condition: Condition, *, seed: int, sampling: Sampling | None = None, compile: bool = False
     ) -> Tensor:
-        """``B T C H W`` in 0..1: as :class:`~filmstrip.protocols.Generator` says.
+        """``B T C H W`` in 0..1: as :class:`~filmstrip.protocols.Generator` says; the pieces of :meth:`stream`.
 
         A model without a network for first frames continues them from their codes. Fewer frames than it was trained
         on cost less. ``compile`` pays where many are drawn on a GPU.
@@ -117,30 +119,58 @@ class VideoGPT(LatentObjective):
         Raises:
             UserError: the condition is not what the model was trained for.
         """
-        sampling = sampling or Sampling()
+        made = list(self.stream(condition, seed=seed, sampling=sampling, compile=compile))
+        given = [] if condition.video is None else [as_float(condition.video.to(device_of(self)))]
+        return torch.cat([*given, *made], dim=1)
+
+    def stream(
+        self, condition: Condition, *, seed: int, sampling: Sampling | None = None, compile: bool = False
+    ) -> Iterator[Tensor]:
+        """The frames after those given, ``B t C H W`` in 0..1, as they are ready.
+
+        That is one by one where the tokenizer rebuilds every frame by itself, and otherwise all at the end: a 3D
+        decoder looks at what follows.
+
+        Raises:
+            UserError: the condition is not what the model was trained for.
+        """
+        pieces = self._pieces(condition, seed, sampling or Sampling(), compile)
+        while True:
+            with inference(self):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece.clone()  # outside of inference mode, so that it is an ordinary tensor
+
+    def _pieces(self, condition: Condition, seed: int, sampling: Sampling, compile: bool) -> Iterator[Tensor]:
         self._check(condition, sampling)
         device = device_of(self)
         video, label, action = (
             None if given is None else given.to(device)
             for given in (condition.video, condition.label, condition.action)
         )
+        given = 0 if video is None else video.shape[1]
+        if given == condition.num_frames:
+            return
         grid = Grid(-(-condition.num_frames // self.tokenizer.patch_size[0]), *self.grid[1:])
+        shown = grid._replace(t=1) if self.tokenizer.frames_apart else grid
+        places = grid.h * grid.w * self.num_codebooks
         seeds = torch.arange(condition.batch_size, device=device) + seed
-        with inference(self):
-            vector, context = self._conditions(video, label, action)
-            ids = self.transformer.generate(
-                uniform(seeds, grid.t * grid.h * grid.w * self.num_codebooks, _CODES),
-                sampling,
-                vector=vector,
-                context=context,
-                prefix=self.codes({"video": video}).ids if video is not None and self.frames is None else None,
-                compile=compile,
-            )
-            made = self.video_of(Tokens(grid, ids=ids))
-        made = made[:, : condition.num_frames].clone()
-        if video is not None:
-            made[:, : video.shape[1]] = as_float(video)
-        return made
+        vector, context = self._conditions(video, label, action)
+        codes = self.transformer.stream(
+            uniform(seeds, grid.t * places, _CODES),
+            sampling,
+            piece=shown.t * places,
+            vector=vector,
+            context=context,
+            prefix=self.codes({"video": video}).ids if video is not None and self.frames is None else None,
+            compile=compile,
+        )
+        if shown.t < grid.t:
+            codes = islice(codes, given, None)  # frames that are given need not be rebuilt
+            given = 0
+        for ids in codes:
+            yield self.video_of(Tokens(shown, ids=ids))[:, given : condition.num_frames]
 
     def _conditions(
         self, video: Tensor | None, label: Tensor | None, action: Tensor | None
