@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.nn.rotary import Rotary
 from filmstrip.nn.time_embedding import TimeEmbedding
-from filmstrip.nn.two_branch import AdaptiveNorm, AttentionKind, Placement, TwoBranchBlock, allow_keys, modulate
+from filmstrip.nn.two_branch import (
+    AdaptiveNorm,
+    AttentionKind,
+    Modulation,
+    Placement,
+    TwoBranchBlock,
+    allow_keys,
+    modulate,
+    split,
+)
+
+
+class AtTime(NamedTuple):
+    """What a time asks of the network."""
+
+    blocks: list[Modulation]
+    last: Tensor
+    """Of the norm after the blocks, ``B 2D``."""
 
 
 class VEDiT(nn.Module):
@@ -70,16 +89,22 @@ class VEDiT(nn.Module):
         """Tokens ``B (M N) width`` of seen clips ``B M N D``: the part of their branch that no time changes."""
         return self.seen_in(rearrange(seen, "b m n d -> b (m n) d"))
 
-    def forward(self, target: Tensor, seen: Tensor | None, time: Tensor, placement: Placement) -> Tensor:
-        """The velocity ``B T N D``, from data to noise, of clips ``B T N D`` at ``time`` (``B`` or 1; 0..1000).
+    def at_times(self, times: Tensor) -> list[AtTime]:
+        """What each of ``K`` times (``K``, 0..1000) asks of the network, for a whole batch: no clip changes it."""
+        embedded = self.time(times)
+        blocks = [block.modulation(embedded) for block in self.blocks]
+        rows = [[Modulation(*row) for row in zip(m.target.split(1), m.seen.split(1))] for m in blocks]
+        return [AtTime(own, last) for *own, last in zip(*rows, self.norm(embedded).split(1))]
+
+    def forward(self, target: Tensor, seen: Tensor | None, time: AtTime, placement: Placement) -> Tensor:
+        """The velocity ``B T N D``, from data to noise, of clips ``B T N D``; ``time`` is of :meth:`at_times`.
 
         ``seen`` are tokens from :meth:`embed`; without them nothing is known of the other clips.
         """
-        embedded = self.time(time)
         x = self.target_in(rearrange(target, "b t n d -> b (t n) d"))
-        for block in self.blocks:
-            x, seen = block(x, seen, embedded, placement)
-        velocity = self.out(modulate(x, *self.norm(embedded)))
+        for block, modulation in zip(self.blocks, time.blocks):
+            x, seen = block(x, seen, modulation, placement)
+        velocity = self.out(modulate(x, *split(time.last, self.width)))
         return rearrange(velocity, "b (t n) d -> b t n d", n=target.shape[2])
 
     def depth_of(self, name: str) -> int:

@@ -34,6 +34,13 @@ class Placement(NamedTuple):
     """The same for the targets' tokens followed by the seen ones."""
 
 
+class Modulation(NamedTuple):
+    """Shifts, scales and gates of a block's two branches at some time: ``B 6D``, or fewer where fewer are used."""
+
+    target: Tensor
+    seen: Tensor
+
+
 def allow_keys(used: Tensor) -> Mask:
     """Attention to the keys that ``used`` (``B K``, bool) marks; to all where it marks none: nobody reads that."""
     allowed = used | ~used.any(dim=1, keepdim=True)
@@ -41,26 +48,30 @@ def allow_keys(used: Tensor) -> Mask:
 
 
 class AdaptiveNorm(nn.Module):
-    """What ``parts`` vectors of a block's width a time asks for: shifts, scales and gates (DiT's adaLN-Zero).
+    """The ``parts`` vectors of a block's width that a time asks for: shifts, scales, gates (DiT's adaLN-Zero).
 
-    All begin at zero: the block then changes nothing.
+    All begin at zero: a block then changes nothing.
     """
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
-        self.parts = parts
         self.linear = nn.Linear(width, parts * width)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
-        """``parts`` tensors ``B 1 D`` for embedded times ``B D``; one row serves a whole batch at the same time."""
-        return self.linear(F.silu(time))[:, None].chunk(self.parts, dim=-1)
+    def forward(self, time: Tensor) -> Tensor:
+        """``B (parts D)`` for embedded times ``B D``."""
+        return self.linear(F.silu(time))
+
+
+def split(modulation: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Its vectors, each ``B 1 D``: one row serves a whole batch that is at the same time."""
+    return modulation[:, None].split(width, dim=-1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalised tokens ``B N D``, scaled by ``1 + scale`` and shifted."""
-    return F.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=_EPS), 1 + scale)
 
 
 class JointAttention(nn.Module):
@@ -75,7 +86,7 @@ class JointAttention(nn.Module):
         self, width: int, num_heads: int, *, head_dim: int, kind: AttentionKind = "joint", last: bool = False
     ) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = num_heads, head_dim
+        self.num_heads = num_heads
         self.kind, self.last = kind, last
         inner = num_heads * head_dim
         self.target_q = nn.Linear(width, inner)
@@ -89,16 +100,16 @@ class JointAttention(nn.Module):
     def forward(self, target: Tensor, seen: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
         """What the targets ``B T D`` and the seen tokens ``B M D`` read; without seen ones, of the targets alone."""
         shared = self.kind == "self"
-        q = self._rotated(self.target_q(target), placement.target_angles)
+        q = self._heads(self.target_q(target), placement.target_angles)
         k, v = (None, None) if self.target_kv is None else self._pair(self.target_kv(target), placement.target_angles)
         if seen is None:
             read = torch.zeros_like(q) if self.kind == "cross" else attend(q, k, v, placement.targets)
-            return self.target_out(self._merged(read)), None
+            return self.target_out(_merged(read)), None
         seen_kv = self.target_kv if shared else self.seen_kv
         seen_k, seen_v = self._pair(seen_kv(seen), placement.seen_angles)
         seen_q = None
         if not self.last:
-            seen_q = self._rotated((self.target_q if shared else self.seen_q)(seen), placement.seen_angles)
+            seen_q = self._heads((self.target_q if shared else self.seen_q)(seen), placement.seen_angles)
         if self.kind == "cross":
             read = attend(q, seen_k, seen_v, placement.seen)
             seen_read = None if self.last else attend(seen_q, k, v, placement.targets)
@@ -107,20 +118,22 @@ class JointAttention(nn.Module):
             read = attend(queries, torch.cat([k, seen_k], dim=2), torch.cat([v, seen_v], dim=2), placement.both)
             read, seen_read = read[:, :, : q.shape[2]], read[:, :, q.shape[2] :]
         if self.last:
-            return self.target_out(self._merged(read)), None
+            return self.target_out(_merged(read)), None
         seen_out = self.target_out if shared else self.seen_out
-        return self.target_out(self._merged(read)), seen_out(self._merged(seen_read))
+        return self.target_out(_merged(read)), seen_out(_merged(seen_read))
 
-    def _rotated(self, x: Tensor, angles: Tensor) -> Tensor:
+    def _heads(self, x: Tensor, angles: Tensor) -> Tensor:
+        """Rotated queries or keys, ``B H N d``."""
         return rotate(rearrange(x, "b n (h d) -> b h n d", h=self.num_heads), angles)
 
     def _pair(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated keys, and values."""
         k, v = x.chunk(2, dim=-1)
-        return self._rotated(k, angles), rearrange(v, "b n (h d) -> b h n d", h=self.num_heads)
+        return self._heads(k, angles), rearrange(v, "b n (h d) -> b h n d", h=self.num_heads)
 
-    def _merged(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b h n d -> b n (h d)")
+
+def _merged(x: Tensor) -> Tensor:
+    return rearrange(x, "b h n d -> b n (h d)")
 
 
 class TwoBranchBlock(nn.Module):
@@ -141,7 +154,7 @@ class TwoBranchBlock(nn.Module):
         last: bool = False,
     ) -> None:
         super().__init__()
-        self.last = last
+        self.width = width
         self.target_norm = AdaptiveNorm(width, 6)
         # Self-attention takes both branches as one input: one norm for both.
         self.seen_norm = None if attention == "self" else AdaptiveNorm(width, 2 if last else 6)
@@ -151,24 +164,28 @@ class TwoBranchBlock(nn.Module):
         self.target_mlp = MLP(width, round(width * mlp_ratio))
         self.seen_mlp = None if last else MLP(width, round(width * mlp_ratio))
 
+    def modulation(self, time: Tensor) -> Modulation:
+        """What embedded times ``B D`` ask of this block; it depends on nothing else."""
+        target = self.target_norm(time)
+        return Modulation(target, target if self.seen_norm is None else self.seen_norm(time))
+
     def forward(
-        self, target: Tensor, seen: Tensor | None, time: Tensor, placement: Placement
+        self, target: Tensor, seen: Tensor | None, modulation: Modulation, placement: Placement
     ) -> tuple[Tensor, Tensor | None]:
-        """Targets ``B T D`` and seen tokens ``B M D`` at embedded times ``B D`` or ``1 D``; the same of both again.
+        """Targets ``B T D`` and seen tokens ``B M D``, and the same of both again.
 
         Without seen tokens, and after the last block, there are none.
         """
-        shift, scale, gate, *for_mlp = of_target = self.target_norm(time)
-        seen_read = None
-        if seen is not None:
-            of_seen = of_target if self.seen_norm is None else self.seen_norm(time)
-            seen_read = modulate(seen, *of_seen[:2])
-        read, seen_read = self.attention(modulate(target, shift, scale), seen_read, placement)
-        target = _feed_forward(target + gate * read, self.target_mlp, *for_mlp)
+        shift, scale, gate, *for_mlp = split(modulation.target, self.width)
+        of_seen = split(modulation.seen, self.width)
+        read, seen_read = self.attention(
+            modulate(target, shift, scale), None if seen is None else modulate(seen, *of_seen[:2]), placement
+        )
+        target = _feed_forward(torch.addcmul(target, gate, read), self.target_mlp, *for_mlp)
         if seen_read is None:
             return target, None
-        return target, _feed_forward(seen + of_seen[2] * seen_read, self.seen_mlp, *of_seen[3:])
+        return target, _feed_forward(torch.addcmul(seen, of_seen[2], seen_read), self.seen_mlp, *of_seen[3:])
 
 
 def _feed_forward(x: Tensor, mlp: MLP, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
-    return x + gate * mlp(modulate(x, shift, scale))
+    return torch.addcmul(x, gate, mlp(modulate(x, shift, scale)))

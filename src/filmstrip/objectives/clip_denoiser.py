@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from filmstrip.errors import UserError
-from filmstrip.models.vedit import VEDiT
+from filmstrip.models.vedit import AtTime, VEDiT
 from filmstrip.nn.patches import take
 from filmstrip.nn.sampling import guided
 from filmstrip.nn.two_branch import Placement
@@ -94,19 +94,19 @@ class ClipDenoiser(nn.Module):
     def forward(self, noise: Tensor, seen: Tensor, placement: Placement) -> Tensor:
         """Clips ``B T N D`` made of noise of that shape, given the clips ``seen`` (``B M N D``)."""
         tokens = self.network.embed(seen) if seen.shape[1] else None
+        levels = torch.tensor(self.levels, device=noise.device)
         clips = noise
-        for level, following in zip(self.levels, self.levels[1:]):
-            time = noise.new_full((1,), 1000 * level)
+        for time, step in zip(self.network.at_times(1000 * levels[:-1]), levels.diff()):
             if self.recompute and torch.is_grad_enabled():
                 velocity = checkpoint(
                     self.velocity, clips, tokens, time, placement, use_reentrant=False, preserve_rng_state=False
                 )
             else:
                 velocity = self.velocity(clips, tokens, time, placement)
-            clips = clips + (following - level) * velocity
+            clips = clips + step * velocity
         return clips
 
-    def velocity(self, clips: Tensor, seen: Tensor | None, time: Tensor, placement: Placement) -> Tensor:
+    def velocity(self, clips: Tensor, seen: Tensor | None, time: AtTime, placement: Placement) -> Tensor:
         """The guided velocity ``B T N D``, float32; ``seen`` are the network's tokens of the seen clips."""
         given = self.network(clips, seen, time, placement).float()
         if seen is None or self.guidance == 1:
