@@ -168,7 +168,7 @@ def show_frame(axes: Axes, frame: Tensor, title: str) -> None:
 def show_steps(axes: Axes, place: Ranked, title: str) -> None:
     """The most probable steps of one place, as bars with their names in them."""
     for row, (name, probability) in enumerate(place):
-        axes.barh(-row, probability, color="#4c78a8" if row == 0 else "#c7d3e3")
+        axes.barh(-row, probability, color="#8fb8de" if row == 0 else "#dbe4ee")
         axes.text(0.02, -row, f"{name} {probability:.0%}", va="center", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-len(place) + 0.4, 0.6), xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
