@@ -81,10 +81,10 @@ def encode_files(
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
     Continues what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
-    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and ``token_use.html``
-    shows where they went (of a single process). Several ``processes`` share the files, each with ``num_workers`` decoding for it, on GPUs
-    in turn; the index is in the files' order all the same. Bad files are listed in ``out/unreadable.csv``; returns 1
-    if there were any, else 0.
+    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and a single process
+    writes ``token_use.html``, which shows where they went. Several ``processes`` share the files, each with
+    ``num_workers`` decoding for it, on GPUs in turn; the index is in the files' order all the same. Bad files are
+    listed in ``out/unreadable.csv``; returns 1 if there were any, else 0.
 
     Raises:
         UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
