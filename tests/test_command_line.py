@@ -41,7 +41,7 @@ def test_every_command_has_help(capsys, command):
         (["eval", "no/such/run"], "not a run folder"),
         (["eval", "no/such/run", "--protocol", "knnn"], "did you mean 'knn'"),
         (["predict", "no/such/run", "a.mp4"], "not a run folder"),
-        (["data", "chekc", "x"], "check, prepare, convert or make"),
+        (["data", "chekc", "x"], "check, prepare, convert, make or steps"),
         (["data", "make", "motion"], "motions"),
         (["data", "check", "no/such/folder"], "no/such/folder"),
     ],

@@ -5,10 +5,13 @@ import torch
 
 from colour_videos import CLIP, MeanColour, write_colours
 from filmstrip import encode as encode_module
-from filmstrip.data.features import FeatureSource
-from filmstrip.encode import encode_files, find_source
+from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
+from filmstrip.encode import encode_files, encode_part, find_source
 from filmstrip.errors import UserError
 from filmstrip.loading import VideoEncoder
+from filmstrip.protocols import Features
+
+transformers = pytest.importorskip("transformers")
 
 COLOURS = ("red", "green", "blue")
 
@@ -37,9 +40,73 @@ def test_pooled_features_say_what_was_seen(files, tmp_path):
 
 
 def test_token_features_keep_their_grid(files, tmp_path):
-    encode(files[:1], tmp_path / "out", level="tokens")
+    encode(files[:1], tmp_path / "out", level="patch")
     source = FeatureSource(tmp_path / "out")
     assert source[0].shape == (4, 3) and tuple(source.rows[0].grid) == (4, 1, 1)
+
+
+def test_frame_features_are_the_encoders_own_summary_where_it_has_one(files, tmp_path):
+    class Summing(MeanColour):
+        def forward(self, video, layers=False):
+            seen = super().forward(video, layers)
+            return Features(seen.tokens, seen.grid, summary=seen.tokens + 1)
+
+    for name, model in (("plain", MeanColour()), ("summing", Summing())):
+        encode(files[:1], tmp_path / name, model, level="frame")
+        encode(files[:1], tmp_path / f"{name} clip", model, level="clip")
+    plain, summing = FeatureSource(tmp_path / "plain"), FeatureSource(tmp_path / "summing")
+    assert tuple(plain.rows[0].grid) == tuple(summing.rows[0].grid) == (4, 1, 1)
+    torch.testing.assert_close(summing[0], plain[0] + 1)
+    torch.testing.assert_close(FeatureSource(tmp_path / "summing clip")[0], summing[0].mean(dim=0, keepdim=True))
+
+
+def test_clips_can_be_cut_otherwise_than_the_encoder_says(files, tmp_path):
+    encode(files[:1], tmp_path / "out", level="frame", num_frames=6, sampling="uniform")
+    row = FeatureSource(tmp_path / "out").rows[0]
+    assert row.t == 6 and row.end - row.start > 1.5
+    with pytest.raises(UserError, match="give another folder"):
+        encode(files[:1], tmp_path / "out", level="frame")
+
+
+def test_parts_of_the_work_make_the_whole_in_any_order_and_after_a_crash(files, tmp_path):
+    model = VideoEncoder(MeanColour(), CLIP)
+    for part in (1, 0, 1):
+        encode_part(model, files, tmp_path / "out", part=part, parts=2, num_workers=0)
+    sort_index(tmp_path / "out", [str(file) for file in files])
+    encode(files, tmp_path / "whole")
+    assert model.encoder.calls == 2
+    shared, whole = FeatureSource(tmp_path / "out"), FeatureSource(tmp_path / "whole")
+    assert [row.name for row in shared.rows] == [row.name for row in whole.rows]
+    assert torch.equal(shared.read(range(3)), whole.read(range(3)))
+
+
+def test_two_processes_that_do_not_know_of_each_other_lose_nothing(tmp_path):
+    one, other = (FeatureWriter(tmp_path, about={}) for _ in range(2))
+    one.add("a", torch.ones(1, 1, 2))
+    other.add("b", torch.ones(1, 1, 2) * 2)
+    other.add("a", torch.ones(1, 1, 2) * 3)
+    one.flush()
+    other.flush()
+    source = FeatureSource(tmp_path)
+    assert [row.name for row in source.rows] == ["a", "b"]
+    assert source.read(range(2))[:, 0, 0].tolist() == [1, 2]
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_work_and_go_on_with_it(files, tmp_path):
+    folder = tmp_path / "encoder"
+    small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    transformers.Dinov2Model(transformers.Dinov2Config(**small)).save_pretrained(folder)
+    files[1].write_bytes(b"no video")
+    options = {"level": "frame", "num_workers": 0}
+    assert encode_files(folder, files[2:], tmp_path / "out", **options) == 0
+    assert encode_files(folder, files, tmp_path / "out", processes=2, **options) == 1
+    assert encode_files(folder, files, tmp_path / "whole", **options) == 1
+    shared, whole = FeatureSource(tmp_path / "out"), FeatureSource(tmp_path / "whole")
+    assert [row.name for row in shared.rows] == [row.name for row in whole.rows] == [str(files[0]), str(files[2])]
+    torch.testing.assert_close(shared.read(range(2)), whole.read(range(2)))
+    with (tmp_path / "out" / "unreadable.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [str(files[1])]
 
 
 def test_goes_on_where_it_stopped_and_loses_nothing(files, tmp_path):

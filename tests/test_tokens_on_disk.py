@@ -151,7 +151,7 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
     assert "0..63; 64..64 were given" in refused("decode", tokenizer, high, *out)
     books = broken("books", torch.zeros(1, 256, 2, dtype=torch.int16), level="ids")
     assert "ids of shape (B, 256)" in refused("decode", tokenizer, books, *out)
-    features = broken("features", torch.zeros(1, 256, 2), level="tokens")
+    features = broken("features", torch.zeros(1, 256, 2), level="patch")
     assert "which nothing decodes" in refused("decode", tokenizer, features, *out)
 
 

@@ -108,30 +108,123 @@ def command_predict(
     return predict_files(run, files, top_k=top_k, num_clips=clips, as_json=json)
 
 
+def command_forecast(
+    run: File,
+    video: Annotated[Path, tyro.conf.Positional],
+    top_k: int = 3,
+    samples: int = 1,
+    clip_seconds: float | None = None,
+    encoder: str | None = None,
+    json: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Say which steps come next, with their probabilities, along a video's timeline.
+
+    Args:
+        run: A run folder of procedures, trained for forecast or anticipation.
+        video: The video to look at.
+        top_k: How many steps to name for each place.
+        samples: Draws whose probabilities are averaged.
+        clip_seconds: How long a clip is; by default as in training.
+        encoder: What encodes clips; by default what encoded the run's features.
+        json: Print one JSON object instead of text.
+        out: Also draw it: a png, svg or pdf.
+    """
+    from filmstrip.forecast import forecast
+
+    forecast(
+        run,
+        video,
+        top_k=top_k,
+        samples=samples,
+        clip_seconds=clip_seconds,
+        encoder=encoder,
+        as_json=json,
+        out=out,
+    )
+
+
+def command_plan(
+    run: File,
+    start: Path,
+    goal: Path,
+    horizon: int | None = None,
+    top_k: int = 3,
+    samples: int = 1,
+    encoder: str | None = None,
+    json: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Plan the steps that lead from a start to a goal, each shown by a video.
+
+    Args:
+        run: A run folder of procedures, trained for planning.
+        start: A video of how things are.
+        goal: A video of how they should be.
+        horizon: How many steps; as many as the run was trained to plan.
+        top_k: How many steps to name for each place.
+        samples: Draws whose probabilities are averaged.
+        encoder: What encodes clips; by default what encoded the run's features.
+        json: Print one JSON object instead of text.
+        out: Also draw it: a png, svg or pdf.
+    """
+    from filmstrip.plan import plan
+
+    plan(
+        run,
+        start,
+        goal,
+        horizon=horizon,
+        top_k=top_k,
+        samples=samples,
+        encoder=encoder,
+        as_json=json,
+        out=out,
+    )
+
+
 def command_encode(
     encoder: Annotated[str, tyro.conf.Positional],
     files: Files,
     out: Path,
-    level: Literal["pooled", "tokens", "ids", "latents"] = "pooled",
+    level: Literal["clip", "frame", "patch", "ids", "latents"] = "clip",
     clips: int = 1,
+    frames: int | None = None,
+    sampling: Literal["dense", "uniform"] | None = None,
     batch_size: int = 8,
+    processes: int = 1,
 ) -> int:
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
     What it writes can be trained on: --data FOLDER.
 
     Args:
-        encoder: A run folder, hf:OWNER/NAME, or a local folder in the Hub's layout; for ids and latents, a
-            tokenizer's run folder.
+        encoder: A run folder; hf:OWNER/NAME, or a short name (siglip, siglip2, clip, dinov2, videomae, timesformer,
+            vjepa2; with -base and the like); a local folder in the Hub's layout; for ids and latents, a tokenizer's
+            run folder.
         files: Videos, or folders of them.
         out: Where the features go.
-        level: One vector a clip or every token of an encoder; token ids or continuous latents of a tokenizer.
+        level: One vector a clip, one for each of its frames (or groups of frames), or every token of an encoder;
+            token ids or continuous latents of a tokenizer.
         clips: Clips cut from each video, evenly spaced.
+        frames: Frames of a clip; by default those that the encoder was trained with, 16 for one that sees images.
+        sampling: Frames spread over the whole video, or consecutive ones; by default the encoder's own way.
         batch_size: Clips encoded at once.
+        processes: How many processes share the videos.
     """
     from filmstrip.encode import encode_files
 
-    return encode_files(encoder, files, out, level=level, num_clips=clips, batch_size=batch_size)
+    return encode_files(
+        encoder,
+        files,
+        out,
+        level=level,
+        num_clips=clips,
+        num_frames=frames,
+        sampling=sampling,
+        batch_size=batch_size,
+        processes=processes,
+    )
 
 
 def command_decode(
@@ -171,21 +264,22 @@ def command_generate(words: Words) -> int:
 
 
 def command_data(words: Words) -> int:
-    """Check, prepare, convert or make a collection of videos.
+    """Check, prepare, convert or make a collection of videos, or list the steps of annotated ones.
 
     Usage: filmstrip data check PATH | data prepare PATH --out FOLDER | data convert LAYOUT PATH --out FOLDER
-           | data make NAME [--out FOLDER]
+           | data make NAME [--out FOLDER] | data steps SET ANNOTATIONS VIDEOS --out FILE
     """
-    action, words = _leading(words, "data", "check | prepare | convert | make")
+    action, words = _leading(words, "data", "check | prepare | convert | make | steps")
     actions: dict[str, Callable[..., Any]] = {
         "check": _data_check,
         "prepare": _data_prepare,
         "convert": _data_convert,
+        "steps": _data_steps,
     }
     if action == "make":
         return _data_make(words)
     if action not in actions:
-        raise UserError(f"filmstrip data {action} does not exist: use check, prepare, convert or make")
+        raise UserError(f"filmstrip data {action} does not exist: use check, prepare, convert, make or steps")
     return tyro.cli(actions[action], args=words, prog=f"filmstrip data {action}") or 0
 
 
@@ -266,6 +360,30 @@ def _data_convert(
     return 1 if report.bad else 0
 
 
+def _data_steps(
+    dataset: Annotated[Literal["own", "coin", "crosstask", "niv", "ego4d"], tyro.conf.Positional],
+    annotations: File,
+    videos: Annotated[Path, tyro.conf.Positional],
+    out: Path,
+    division: Literal["pdpp", "schema", "release"] = "pdpp",
+) -> None:
+    """Write a manifest with every step of annotated videos: `filmstrip encode ENCODER FILE` then encodes each.
+
+    Args:
+        dataset: Whose annotations they are; own is a procedures.json.
+        annotations: Their folder, or the file.
+        videos: The folder below which the videos lie, named as in the annotations.
+        out: The manifest, a .csv.
+        division: Who divided a public set into training and test.
+    """
+    from filmstrip.data.config import Procedures
+    from filmstrip.data.procedures.manifest import write_manifest
+    from filmstrip.data.procedures.source import read_annotations
+
+    found = read_annotations(Procedures(dataset=dataset, annotations=annotations, division=division))
+    print(f"{out}: {write_manifest(found, videos, out)} steps")
+
+
 def _data_make(words: Words) -> int:
     """Generate a synthetic set: ``data make motions [--out FOLDER] [options of the set]``."""
     from filmstrip.data import synthetic
@@ -326,6 +444,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": command_train,
     "eval": command_eval,
     "predict": command_predict,
+    "forecast": command_forecast,
+    "plan": command_plan,
     "encode": command_encode,
     "decode": command_decode,
     "generate": command_generate,

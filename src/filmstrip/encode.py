@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +23,7 @@ from torch import Tensor
 from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.features import POOLED, FeatureWriter
+from filmstrip.data.features import POOLED, FeatureWriter, sort_index
 from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
 from filmstrip.data.manifest import MANIFEST_SUFFIXES
 from filmstrip.data.sample import Notes, collect
@@ -27,9 +32,10 @@ from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
-from filmstrip.protocols import Features
+from filmstrip.protocols import Features, Grid
 
-Level = Literal["pooled", "tokens", "ids", "latents"]
+Level = Literal["clip", "frame", "patch", "ids", "latents"]
+"""One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""
 TOKENIZER_LEVELS = (IDS, "latents")
 SECONDS_AT_RISK = 60.0
 """Features are on disk at the latest so long after they were computed, whatever ends the process."""
@@ -53,31 +59,89 @@ def encode_files(
     files: Sequence[Path],
     out: Path,
     *,
-    level: Level = "pooled",
+    level: Level = "clip",
     num_clips: int = 1,
+    num_frames: int | None = None,
+    sampling: Literal["dense", "uniform"] | None = None,
     batch_size: int = 8,
     num_workers: int = 2,
+    processes: int = 1,
 ) -> int:
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
-    Continues what ``out`` already holds. Bad files are listed in ``out/unreadable.csv``; returns 1 if there were
-    any, else 0.
+    Continues what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
+    Several ``processes`` share the files, each with ``num_workers`` decoding for it, on GPUs in turn; the index is
+    in the files' order all the same. Bad files are listed in ``out/unreadable.csv``; returns 1 if there were any,
+    else 0.
 
     Raises:
-        UserError: there is no such encoder or file, it has no such level, or ``out`` holds what another encoder or
-            other settings made.
+        UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
+            what another encoder or other settings made; or one of several processes died.
     """
-    console, out = Console(stderr=True), Path(out)
+    work = partial(
+        encode_part,
+        encoder,
+        files,
+        Path(out),
+        level=level,
+        num_clips=num_clips,
+        clip={key: value for key, value in (("num_frames", num_frames), ("sampling", sampling)) if value},
+        batch_size=batch_size,
+        num_workers=num_workers,
+        parts=processes,
+    )
+    if processes == 1:
+        return work(part=0)
+    if not isinstance(encoder, (str, Path)):
+        raise ValueError("several processes load the encoder themselves: give its folder or name")
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = [pool.submit(work, part=part) for part in range(processes)]
+    try:
+        bad = max(part.result() for part in parts)
+    except BrokenProcessPool:
+        raise UserError(f"a process died: run the same command again, {out} keeps what was done") from None
+    sort_index(Path(out), [sample.name for sample in find_source(files).samples])
+    return bad
+
+
+def encode_part(
+    encoder: str | Path | VideoEncoder | VideoTokenizer,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    part: int,
+    parts: int,
+    level: Level = "clip",
+    num_clips: int = 1,
+    clip: Mapping[str, object] = MappingProxyType({}),
+    batch_size: int = 8,
+    num_workers: int = 2,
+) -> int:
+    """What one of several processes does, on whatever machine: every ``parts``-th file from ``part`` on."""
+    console = Console(stderr=True, quiet=part > 0)
     source = find_source(files)
     model = encoder
     if isinstance(encoder, (str, Path)):
-        model = load_tokenizer(encoder) if level in TOKENIZER_LEVELS else load(encoder)
+        device = None
+        if parts > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // parts))
+            device = f"cuda:{part % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        model = load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
+    model.clip = replace(model.clip, **clip)
     reader = reader_of(model, level)
     source = _with_fitting_actions(source, model.clip, console)
-    with FeatureWriter(out, about=_about(model, level, num_clips, source)) as writer:
+    about = _about(model, level, num_clips, source)
+    if clip:
+        about["clip_changes"] = json.dumps(dict(clip))
+    if isinstance(encoder, (str, Path)):
+        about["encoder"] = str(Path(encoder).absolute() if Path(encoder).exists() else encoder)
+    with FeatureWriter(out, about=about) as writer:
         left = [sample for sample in source.samples if sample.name not in writer]
         if len(left) < len(source.samples):
             console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
+        # By their place among all files: which ones are left is another matter for each process, as it starts.
+        mine = {sample.name for sample in source.samples[part::parts]}
+        left = [sample for sample in left if sample.name in mine]
         if not left:
             return 0
         data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
@@ -104,7 +168,8 @@ def encode_files(
             progress.update(bar, completed=len(left))
     bad = [entry for entry in loader.unreadable if not entry.used]
     if loader.unreadable:
-        write_unreadable(out / "unreadable.csv", loader.unreadable)
+        with writer.alone():
+            write_unreadable(out / "unreadable.csv", loader.unreadable)
         console.print(f"{len(bad)} files could not be read: see {out / 'unreadable.csv'}")
     return int(bool(bad))
 
@@ -157,16 +222,22 @@ def reader_of(model: VideoEncoder | VideoTokenizer, level: Level) -> Callable[[T
         UserError: the model has no such level.
     """
     if isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
-        wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "pooled or tokens"
+        wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
         raise UserError(f"this model has no level {level!r}: give --level {wanted}")
-    if level == "pooled":
-        return lambda video: Features(model(video).pooled()[:, None], POOLED)
-    if level == "tokens":
+    if level == "clip":
+        return lambda video: Features(model(video).of_clip()[:, None], POOLED)
+    if level == "frame":
+        return lambda video: _frames(model(video))
+    if level == "patch":
         return model
     if (model.codebook_size is not None) != (level == IDS):
         has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
         raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
     return model.ids if level == IDS else model.latents
+
+
+def _frames(features: Features) -> Features:
+    return Features(features.of_frames(), Grid(features.grid.t, 1, 1))
 
 
 def encode_videos(

@@ -16,11 +16,13 @@ from filmstrip.data.augment import apply_augment, effective_augment
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
 from filmstrip.data.loader import TrainLoader
+from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.data.sources import Source, open_source
 from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.inference import device_of
+from filmstrip.procedure_clips import record_features
 from filmstrip.protocols import Objective
 from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder
@@ -57,6 +59,8 @@ def train(run: Run, folder: Path) -> Result:
     run = loading.with_tokenizer(run).bound(info)
     files = RunFolder(folder)
     _claim(folder, run, info)
+    if isinstance(source, ProcedureSource) and process.rank() == 0:
+        record_features(source, folder)
     torch.manual_seed(run.seed)
     objective = run.objective.build()
     if run.init:

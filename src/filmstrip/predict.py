@@ -137,10 +137,10 @@ def render(result: Prediction | Failure, width: int = 80) -> RenderableType:
     for label, probability in result.top:
         bar = Text("━" * max(1, round(30 * probability)), style="bold green" if label == result.top[0][0] else "dim")
         bars.add_row(Text(label), bar, Text(f"{probability:6.1%}"))
-    return Group(title, bars, *_strip(result.timeline, min(width, 100) - 4), Text())
+    return Group(title, bars, *strip(result.timeline, min(width, 100) - 4), Text())
 
 
-def _strip(timeline: Sequence[Moment], width: int) -> tuple[Text, Text, Text]:
+def strip(timeline: Sequence[Moment], width: int) -> tuple[Text, Text, Text]:
     """Three lines: the classes along the video, how sure each is, and the time axis."""
     start, end = timeline[0].start, timeline[-1].end
     centres = [(m.start + m.end) / 2 for m in timeline]

@@ -39,16 +39,28 @@ class Grid(NamedTuple):
 class Features:
     """What an encoder sees in a video: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` places.
 
-    ``layers`` holds every layer's tokens, first to last, when they were asked for.
+    ``layers`` holds every layer's tokens, first to last, when they were asked for. ``summary`` is the encoder's own
+    word for each moment (``B t D``) or for the clip (``B 1 D``), such as a [CLS] token, where it has one.
     """
 
     tokens: Tensor
     grid: Grid
     layers: tuple[Tensor, ...] = ()
+    summary: Tensor | None = None
 
     def pooled(self) -> Tensor:
         """The mean over tokens, ``B D``."""
         return self.tokens.mean(dim=1)
+
+    def of_clip(self) -> Tensor:
+        """One vector for the clip, ``B D``: the mean of the encoder's own summary, else of its tokens."""
+        return self.pooled() if self.summary is None else self.summary.mean(dim=1)
+
+    def of_frames(self) -> Tensor:
+        """One vector for each moment, ``B t D``: the encoder's own summary of it, else the mean of its tokens."""
+        if self.summary is not None and self.summary.shape[1] == self.grid.t:
+            return self.summary
+        return self.tokens.unflatten(1, (self.grid.t, -1)).mean(dim=2)
 
 
 @dataclass

@@ -27,14 +27,21 @@ class Views:
 
 
 def read_views(
-    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: str = "auto"
+    path: Path | str,
+    clip: Clip,
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    backend: str = "auto",
+    start: float | None = None,
+    end: float | None = None,
 ) -> Views:
-    """Cut the views of a file as evaluation does.
+    """Cut the views of a file, or of its part from ``start`` to ``end`` (seconds), as evaluation does.
 
     Raises:
         UserError: the file cannot be read (a DecodeError if it could be opened).
     """
-    sample = Sample(path=str(path), name=str(path))
+    sample = Sample(path=str(path), name=str(path), start=start, end=end)
     try:
         views = cut(sample, Data(clip=clip, backend=backend), num_clips=num_clips, num_crops=num_crops)
     except OSError as error:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +30,8 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
 
 INDEX = "index.parquet"
+WHERE = "encoder"
+"""What says where the encoder lay: no part of what it is, so that a folder goes on after the encoder was moved."""
 POOLED = Grid(1, 1, 1)
 
 _SCHEMA = pa.schema(
@@ -88,7 +91,8 @@ class FeatureWriter:
     """Writes features, a shard at a time; used as a context manager, it keeps all it was given even on an exception.
 
     A folder that was begun is continued: ``name in writer`` says what it holds already. A shard appears together
-    with its lines in the index or not at all.
+    with its lines in the index or not at all. Several processes may write into one folder; of what two of them add,
+    the first stays.
     """
 
     def __init__(self, folder: Path, *, about: Mapping[str, str], shard_bytes: int = 256 * 2**20):
@@ -106,7 +110,7 @@ class FeatureWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / INDEX).exists():
             self._rows, found = _read_index(self.folder)
-            if found != self.about:
+            if _without_place(found) != _without_place(self.about):
                 raise UserError(
                     f"{self.folder} holds features made by {found}, not by {self.about}: give another folder, or "
                     "remove this one first"
@@ -173,6 +177,22 @@ class FeatureWriter:
         """Write what was added since the last shard."""
         if not self._pending:
             return
+        with self.alone():
+            self._write_shard()
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def alone(self) -> FileLock:
+        """Keeps other processes from writing to the folder."""
+        return FileLock(self.folder / ".lock")
+
+    def _write_shard(self) -> None:
+        if (self.folder / INDEX).exists():
+            self._rows, _ = _read_index(self.folder)
+            here = {row.name for row in self._rows}
+            self._pending = [clip for clip in self._pending if clip.row.name not in here]
+            if not self._pending:
+                return
         # Numbered by the index: a shard that was cut off before its lines reached the index is written over.
         shard = f"features-{len({row.shard for row in self._rows}):05d}.safetensors"
         offset, rows = 0, []
@@ -187,8 +207,6 @@ class FeatureWriter:
         os.replace(partial, self.folder / shard)
         _write_index(self.folder, self._rows + rows, self.about)
         self._rows += rows
-        self._pending.clear()
-        self._pending_bytes = 0
 
 
 class FeatureSource:
@@ -267,6 +285,18 @@ class FeatureSource:
             known = ", ".join(map(repr, sorted({row.split for row in self.rows}))) or "none"
             raise UserError(f"{self.folder} has no features of a split {name!r}; it has {known}")
         return found
+
+
+def _without_place(about: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in about.items() if key != WHERE}
+
+
+def sort_index(folder: Path, names: Sequence[str]) -> None:
+    """Put the videos of a folder in the order of ``names``; others come after them, as they were."""
+    rows, about = _read_index(folder)
+    place = {name: i for i, name in enumerate(names)}
+    # Stable: clips of a shard keep their order, by which their actions are found.
+    _write_index(folder, sorted(rows, key=lambda row: place.get(row.name, len(place))), about)
 
 
 def _write_index(folder: Path, rows: Sequence[FeatureRow], about: Mapping[str, str]) -> None:

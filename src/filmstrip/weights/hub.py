@@ -13,29 +13,55 @@ from safetensors.torch import load_file
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.vit import ViT
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.weights.frozen import KINDS, kind_of, load_frozen
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.videomae import ENCODER, from_transformers
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+KNOWN = {
+    "siglip": "google/siglip-so400m-patch14-384",
+    "siglip-base": "google/siglip-base-patch16-224",
+    "siglip2": "google/siglip2-so400m-patch14-384",
+    "siglip2-base": "google/siglip2-base-patch16-224",
+    "clip": "openai/clip-vit-large-patch14",
+    "clip-base": "openai/clip-vit-base-patch32",
+    "dinov2": "facebook/dinov2-large",
+    "dinov2-base": "facebook/dinov2-base",
+    "dinov2-giant": "facebook/dinov2-giant",
+    "videomae": "MCG-NJU/videomae-large",
+    "videomae-base": "MCG-NJU/videomae-base",
+    "timesformer": "facebook/timesformer-base-finetuned-k400",
+    "vjepa2": "facebook/vjepa2-vitl-fpc64-256",
+    "vjepa2-huge": "facebook/vjepa2-vith-fpc64-256",
+}
+"""Short names of encoders on the Hub."""
 _STRIDE = 4  # frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with it
 
 
-def load_hub(source: str) -> tuple[ViT, Clip]:
-    """The encoder at ``hf:OWNER/NAME`` or in a local folder of that layout, and how its clips are cut.
+def load_hub(source: str) -> tuple[ViT | FrozenEncoder, Clip]:
+    """The encoder at ``hf:OWNER/NAME``, of a name in :data:`KNOWN`, or in a local folder of the Hub's layout, and how
+    its clips are cut.
 
-    The normalisation of pixels is inside the encoder.
+    The normalisation of pixels is inside the encoder. A VideoMAE becomes our own :class:`ViT`; every other kind stays
+    what ``transformers`` makes of it.
 
     Raises:
-        UserError: there is no such model, it is not a VideoMAE, it has no safetensors, or they do not fit.
+        UserError: there is no such model, it is of no kind that is known, it has no safetensors, or they do not fit;
+            or transformers is needed and not installed.
     """
     folder = _folder(source)
     config = _json(folder / "config.json", source)
-    if config.get("model_type") != "videomae":
+    model_type = config.get("model_type", "model of unknown type")
+    if kind_of(model_type) is not None:
+        _shards(folder, source)
+        return load_frozen(folder, source, model_type, _preprocessing(folder))
+    if model_type != "videomae":
         raise UserError(
-            f"{source} is a {config.get('model_type', 'model of unknown type')}; the encoders that can be loaded "
-            "from the Hub's layout are: videomae"
+            f"{source} is a {model_type}; the encoders that can be loaded from the Hub's layout are: "
+            f"{', '.join(['videomae', *KINDS])}"
         )
     weights = _encoder_weights(_weights(folder, source))
     encoder = _build(config, _preprocessing(folder), final_norm="norm.weight" in weights)
@@ -78,12 +104,15 @@ def _build(config: dict[str, Any], preprocessing: dict[str, Any], *, final_norm:
 
 def _folder(source: str) -> Path:
     """The files of a model on this disk, fetched and cached when they come from the Hub."""
-    if not source.startswith("hf:"):
+    if not source.startswith("hf:") and (Path(source).is_dir() or source not in KNOWN):
         folder = Path(source)
         if not folder.is_dir():
-            raise UserError(f"{source} is not a folder; write hf:OWNER/NAME for a model on the Hugging Face Hub")
+            raise UserError(
+                f"{source} is not a folder; write hf:OWNER/NAME for a model on the Hugging Face Hub, or one of "
+                f"{', '.join(KNOWN)}"
+            )
         return folder
-    name = source.removeprefix("hf:")
+    name = KNOWN.get(source, source.removeprefix("hf:"))
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
     except RepositoryNotFoundError:
@@ -98,6 +127,17 @@ def _folder(source: str) -> Path:
 
 def _weights(folder: Path, source: str) -> Weights:
     """All tensors of a model, whether in one file or in shards."""
+    weights: Weights = {}
+    for shard in sorted(_shards(folder, source)):
+        try:
+            weights |= load_file(folder / shard)
+        except SafetensorError as error:
+            raise UserError(f"{folder / shard} is damaged: {error}") from None
+    return weights
+
+
+def _shards(folder: Path, source: str) -> set[str]:
+    """The names of the files that hold a model's weights, all of them in its folder."""
     if (folder / _WEIGHTS).exists():
         shards = {_WEIGHTS}
     elif (folder / _INDEX).exists():
@@ -108,20 +148,18 @@ def _weights(folder: Path, source: str) -> Weights:
         raise UserError(
             f"{source} holds {reason}: {_WEIGHTS} is needed (transformers writes it with save_pretrained)"
         )
-    weights: Weights = {}
     for shard in sorted(shards):
         if Path(shard).name != shard or not (folder / shard).exists():
             raise UserError(f"{source} names {shard} in {_INDEX}, but that file is not there")
-        try:
-            weights |= load_file(folder / shard)
-        except SafetensorError as error:
-            raise UserError(f"{folder / shard} is damaged: {error}") from None
-    return weights
+    return shards
 
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What the folder says of sizes and statistics of pixels, if anything."""
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        if (folder / name).exists():
+            return json.loads((folder / name).read_text())
+    return {}
 
 
 def _json(path: Path, source: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class EncodedClips:
         if len(grids) != 1:
             raise UserError(f"training needs features on one grid, and those in {folder} lie on {len(grids)}")
         if "codebook_size" in self.about:
-            raise UserError(f"{folder} holds token ids: procedures need features (filmstrip encode --level pooled)")
+            raise UserError(f"{folder} holds token ids: procedures need features (filmstrip encode --level clip)")
         self.grid = grids.pop()
         self.width = self._source[0].shape[-1]
         self._rows: dict[str, list[int]] = defaultdict(list)

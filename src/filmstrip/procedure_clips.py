@@ -1,0 +1,164 @@
+"""What a run of procedures needs of new videos: the frozen encoder of its features, and windows of their clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmstrip.config import Run
+from filmstrip.data.config import DataInfo, Procedures
+from filmstrip.data.procedures.source import ProcedureSource
+from filmstrip.encode import reader_of
+from filmstrip.errors import UserError
+from filmstrip.evals.features import fingerprint
+from filmstrip.evals.inference import device_of, inference
+from filmstrip.loading import VideoEncoder, load, load_data_info, load_objective
+from filmstrip.protocols import Batch, Forecaster, Objective
+from filmstrip.views import Views, read_views
+
+FILE = "features.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRecord:
+    """What a run folder says of the features that it was trained on."""
+
+    encoder: str | None = None
+    """What encoded them: a run folder, ``hf:OWNER/NAME`` or a local folder; none where nobody said."""
+    weights: str | None = None
+    """The encoder's fingerprint."""
+    level: str = "clip"
+    clip_changes: str = "{}"
+    """How clips differ from the encoder's own, as JSON."""
+    clip_seconds: float
+    """How long a clip was that was given, the median."""
+
+
+def record_features(source: ProcedureSource, folder: Path) -> None:
+    """Keep in the run folder what new videos must be encoded with."""
+    known = {
+        key: source.features.about[key] for key in ("encoder", "weights", "level") if key in source.features.about
+    }
+    values = asdict(FeatureRecord(clip_seconds=source.clip_seconds, **known))
+    (folder / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def recorded_features(folder: Path) -> FeatureRecord:
+    """What :func:`record_features` kept.
+
+    Raises:
+        UserError: the run was not trained on procedures.
+    """
+    try:
+        return FeatureRecord(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{folder} was not trained on procedures: it has no {FILE}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / FILE} cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A trained forecaster with its encoder: everything that new videos need."""
+
+    objective: Objective
+    run: Run
+    info: DataInfo
+    record: FeatureRecord
+    encoder: VideoEncoder
+
+    @property
+    def config(self) -> Procedures:
+        """What it was trained to predict, from what."""
+        return self.run.data.procedures
+
+    def read(self, path: Path, start: float | None = None, end: float | None = None) -> tuple[Views, Tensor]:
+        """One clip of a video, or of a part of it, and its features ``N D``.
+
+        Raises:
+            UserError: it cannot be read, or the part holds no frames.
+        """
+        views = read_views(path, self.encoder.clip, backend=self.encoder.backend, start=start, end=end)
+        with inference(self.encoder):
+            features = reader_of(self.encoder, self.record.level)(views.video).tokens[0].float().cpu()
+        tokens = self.info.grid[0] * self.info.grid[1] * self.info.grid[2]
+        if tuple(features.shape) != (tokens, self.info.width):
+            raise UserError(
+                f"the encoder makes {features.shape[0]} tokens of width {features.shape[1]} of a clip, and this run "
+                f"was trained on {tokens} of width {self.info.width}: name the encoder of its features (--encoder)"
+            )
+        return views, features
+
+    def probabilities(
+        self, windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], *, samples: int = 1, seed: int = 0
+    ) -> Tensor:
+        """Of each window (features of its places, or none), the steps at the places ``targets``: ``B T steps``.
+
+        Their mean over ``samples`` draws.
+        """
+        batch = _batch(windows, targets, self.info)
+        device = device_of(self.objective)
+        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        with inference(self.objective):
+            logits = self.objective.predict(batch, samples=samples, seed=seed)
+        return logits.float().softmax(dim=-1).mean(dim=1)[:, list(targets)].cpu()
+
+
+def _batch(windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], info: DataInfo) -> Batch:
+    """Windows as the loader would give them; what is neither given nor asked for is padding."""
+    size, places = len(windows), len(windows[0])
+    tokens = info.grid[0] * info.grid[1] * info.grid[2]
+    features = torch.zeros(size, places, tokens, info.width)
+    seen = torch.zeros(size, places, dtype=torch.bool)
+    for b, window in enumerate(windows):
+        for s, given in enumerate(window):
+            if given is not None:
+                features[b, s], seen[b, s] = given, True
+    target = torch.zeros(size, places, dtype=torch.bool)
+    target[:, list(targets)] = True
+    return {
+        "features": features,
+        "step": torch.full((size, places), -1),
+        "seen": seen,
+        "target": target,
+        "task": torch.full((size,), -1),
+        "seed": torch.arange(size),
+        "index": torch.arange(size),
+        "name": [f"window {b}" for b in range(size)],
+    }
+
+
+def load_planner(folder: Path, tasks: Sequence[str], encoder: str | None = None) -> Planner:
+    """A run that was trained on one of ``tasks``, with its encoder, or with another one that is named.
+
+    Raises:
+        UserError: it is no such run, nobody knows its encoder, or the encoder has other weights than it had.
+    """
+    objective, run = load_objective(folder)
+    record, info = recorded_features(folder), load_data_info(folder)
+    task = run.data.procedures.task
+    if task not in tasks:
+        raise UserError(f"{folder} was trained for {task}, and this needs a run for {' or '.join(tasks)}")
+    if not isinstance(objective, Forecaster):
+        raise UserError(
+            f"{folder} holds a {type(objective).__name__}, which forecasts no steps: give one of procedures.*"
+        )
+    source = encoder or record.encoder
+    if source is None:
+        raise UserError(
+            f"{folder} does not say what encoded its features (they were embeddings or arrays): name a run folder or "
+            "hf:OWNER/NAME that makes such features (--encoder)"
+        )
+    model = load(source)
+    if record.weights is not None and fingerprint(model) != record.weights:
+        raise UserError(
+            f"{source} has other weights than the encoder that made the features of {folder}: name that one "
+            "(--encoder)"
+        )
+    model.clip = replace(model.clip, **json.loads(record.clip_changes))
+    return Planner(objective, run, info, record, model)

@@ -1,0 +1,164 @@
+"""Pretrained vision networks of ``transformers``, by the ``model_type`` of their config.json.
+
+Fed as they were trained but for one thing: a frame's short side is scaled to the network's size and the centre cut
+out, whatever else the folder says (SigLIP squeezes the whole frame into the square; DINOv2 and V-JEPA 2 scale to
+8/7 of the size first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filmstrip.data.config import Clip
+from filmstrip.errors import UserError
+from filmstrip.models.frozen import FrozenEncoder, Pixels
+from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+
+NUM_FRAMES = 16
+"""Frames of a clip for networks that take any number."""
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_KINETICS = ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """How one family is built and fed."""
+
+    network: str
+    """The class in ``transformers``."""
+    pixels: Pixels = "images"
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
+    """Mean and deviation of pixels where the folder does not say."""
+    size: Callable[[Any], int] = lambda config: config.image_size
+    prefix: Callable[[Any], int] = lambda config: 0
+    pooled: str | None = None
+    """The part that makes the pooled output, which a checkpoint can lack; ``""`` where it needs no weights."""
+    num_frames: Callable[[Any], int] = lambda config: NUM_FRAMES
+    tubelet: Callable[[Any], int] = lambda config: 1
+    space_first: bool = False
+    options: tuple[str, ...] = ()
+    """Switches that are on in every call."""
+
+
+KINDS: dict[str, _Kind] = {
+    "siglip": _Kind(network="SiglipVisionModel", statistics=_HALF, pooled="head"),
+    "siglip2": _Kind(
+        network="Siglip2VisionModel",
+        pixels="patches",
+        statistics=_HALF,
+        size=lambda config: config.patch_size * round(config.num_patches**0.5),
+        pooled="head",
+    ),
+    "clip": _Kind(network="CLIPVisionModel", statistics=_CLIP, prefix=lambda config: 1, pooled="post_layernorm"),
+    "dinov2": _Kind(network="Dinov2Model", prefix=lambda config: 1, pooled="layernorm"),
+    "dinov2_with_registers": _Kind(
+        network="Dinov2WithRegistersModel",
+        prefix=lambda config: 1 + config.num_register_tokens,
+        pooled="layernorm",
+    ),
+    "timesformer": _Kind(
+        network="TimesformerModel",
+        pixels="frames_first",
+        statistics=_KINETICS,
+        prefix=lambda config: 1,
+        num_frames=lambda config: config.num_frames,
+        space_first=True,
+    ),
+    "vjepa2": _Kind(
+        network="VJEPA2Model",
+        pixels="frames_first",
+        size=lambda config: config.crop_size,
+        tubelet=lambda config: config.tubelet_size,
+        options=("skip_predictor",),
+    ),
+}
+"""Families by ``model_type``; the vision half of a two-tower model has ``_vision_model`` at its end."""
+
+
+def kind_of(model_type: str) -> _Kind | None:
+    """The family of a ``model_type``, if it is known."""
+    return KINDS.get(model_type.removesuffix("_vision_model"))
+
+
+def load_frozen(
+    folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]
+) -> tuple[FrozenEncoder, Clip]:
+    """The network in a folder of the Hub's layout, and how its clips are cut: uniform over the video.
+
+    Only safetensors are read, and no code of the folder is run.
+
+    Raises:
+        UserError: transformers is not installed, or weights are missing or do not fit.
+    """
+    kind = kind_of(model_type)
+    network = _load_network(getattr(_transformers(), kind.network), folder, source, kind)
+    config = network.config
+    size = (kind.pixels != "patches" and _size(preprocessing)) or kind.size(config)
+    _check_scale(preprocessing, source)
+    encoder = FrozenEncoder(
+        network,
+        width=config.hidden_size,
+        pixels=kind.pixels,
+        patch_size=(kind.tubelet(config), config.patch_size, config.patch_size),
+        mean=preprocessing.get("image_mean") or kind.statistics[0],
+        std=preprocessing.get("image_std") or kind.statistics[1],
+        prefix=kind.prefix(config),
+        pooled=kind.pooled is not None and getattr(config, "vision_use_head", True),
+        space_first=kind.space_first,
+        options=dict.fromkeys(kind.options, True),
+    )
+    return encoder, Clip(num_frames=kind.num_frames(config), sampling="uniform", size=size)
+
+
+def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:
+    try:
+        network, report = cls.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype="float32",
+        )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{source} cannot be loaded as a {kind.network}: {str(error).splitlines()[0]}") from None
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("predictor."))
+    if missing or report["mismatched_keys"]:
+        said = ", ".join([*missing, *(str(key[0]) for key in report["mismatched_keys"])][:5])
+        raise UserError(f"{source} lacks weights that its config.json asks for, or has them in other shapes: {said}")
+    return network
+
+
+def _size(preprocessing: dict[str, Any]) -> int | None:
+    """The side of the square that the network is shown, pixels: not always its config's (DINOv2: 224, not 518)."""
+    for key in ("crop_size", "size"):
+        said = preprocessing.get(key)
+        if said and (key == "size" or preprocessing.get("do_center_crop", True)):
+            return said if isinstance(said, int) else said.get("height", said.get("shortest_edge"))
+    return None
+
+
+def _check_scale(preprocessing: dict[str, Any], source: str) -> None:
+    scale = preprocessing.get("rescale_factor", 1 / 255)
+    if (
+        not preprocessing.get("do_rescale", True)
+        or abs(scale * 255 - 1) > 1e-4
+        or preprocessing.get("rescale_offset")
+    ):
+        raise UserError(f"{source} scales pixels by {scale:g} (preprocessor_config.json): only 1/255 is known here")
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            "this encoder is a network of transformers, which is not installed: pip install 'filmstrip[language]'"
+        ) from None
+    return transformers
