@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("decode", "loader", "augment", "videomae", "sampling")
+SCRIPTS = ("decode", "loader", "augment", "videomae", "sampling", "vedit")
 
 for script in SCRIPTS:
     print(f"\n## {script}\n", flush=True)

