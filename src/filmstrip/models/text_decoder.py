@@ -101,5 +101,5 @@ class TwoBranchTextDecoder(nn.Module):
         seen = torch.cat([known, texts.expand(len(known), -1, -1)], dim=1)
         target = repeat(self.empty, "d -> b t d", b=len(known), t=int(unknown.sum()))
         for block in self.blocks:
-            target, seen = block(target, seen, time, placement)
+            target, seen = block(target, seen, block.modulation(time), placement)
         return target
