@@ -3,9 +3,9 @@
     python claims/timesformer_attention.py
 
 Two networks of the same width and depth learn the same videos: one attends over time, then within frames, the other
-from every token to every other. Accuracy is top-1 on unseen videos (chance is 12.5); cost is counted, in multiply-adds
-of one clip, here and for the paper's three networks, whose tokens grow in number. Paper: Kinetics-400, 8 x 224
-(Bertasius et al. 2021); joint attention is not run there on the larger clips, for want of memory.
+from every token to every other. Accuracy is top-1 on unseen videos (chance is 12.5); cost is counted, in
+multiply-adds of one clip, here and for the paper's three networks, whose tokens grow in number. Paper: Kinetics-400
+(Bertasius et al. 2021), where joint attention is not run on the larger clips, for want of memory.
 """
 
 from __future__ import annotations
