@@ -1,7 +1,8 @@
 """TimeSformer: an image transformer whose blocks first attend over time at each place, then over each frame.
 
-On large clips divided attention costs less than attending from all of a clip to all of it, and it starts as an
-image's network: what time adds is zero at first. ``joint`` attention and frames alone (``space``) are the paper's baselines.
+On large clips divided attention costs less than attending from all of a clip to all of it, and it starts near an
+image's network: after the first block, what time adds is zero at first. ``joint`` attention and frames alone
+(``space``) are the paper's baselines.
 Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021.
 
     filmstrip train recognition.timesformer:base_k400 --init hf:google/vit-base-patch16-224-in21k --data.path PATH
