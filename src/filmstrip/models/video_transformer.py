@@ -267,7 +267,7 @@ class FactorisedEncoder(nn.Module):
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video into one token for each time step, ``B t D``, and the class token."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.frozen and self.training)):
             steps, _ = self.frames.steps(video)
             b, t = steps.shape[:2]
             steps = self.frames.norm(steps if self.adapter is not None else steps[:, :, 0])
