@@ -93,13 +93,7 @@ class VideoGPT(LatentObjective):
 
     def _log_probs(self, batch: Batch, *, drop: bool) -> Tensor:
         """Of each code given those before it, ``B N`` float32."""
-        tokens = self.codes(batch)
-        ids = tokens.ids
-        if tokens.grid.t > self.grid.t or tokens.grid[1:] != self.grid[1:]:
-            raise UserError(
-                f"clips have {tuple(tokens.grid)} codes (t, h, w) and the model has positions for "
-                f"{tuple(self.grid)}: set objective.num_frames and objective.size to the clips'"
-            )
+        ids = self.codes(batch).ids
         vector, context = self._conditions(batch.get("video"), batch.get("label"), batch.get("action"))
         if drop and self.condition_drop:
             kept = uniform(batch["seed"], 1, _DROP) >= self.condition_drop
