@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.models.frame_conditions import FrameConditions
+from filmstrip.models.conditions import FrameConditions
 from filmstrip.models.frame_history import FrameHistory
 from filmstrip.models.masked_transformer import MaskedTransformer
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_prob, draw_masks, fill
@@ -49,7 +49,7 @@ class MaskedCodes(LatentObjective):
         self.context = context_frames // tokenizer.patch_size[0]
         self.condition_drop = condition_drop
         self.schedule, self.sampling = schedule, sampling
-        self.requires = ("seed", "action") if conditions.has_action else ("seed",)
+        self.requires = ("seed", "action") if conditions.known.has_action else ("seed",)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the hidden codes, nats a code."""
