@@ -44,7 +44,7 @@ from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.models.frame_conditions import FrameConditions
+from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
 from filmstrip.models.masked_transformer import MaskedTransformer
 from filmstrip.models.residual_frames import ResidualDecoder, ResidualEncoder
@@ -95,7 +95,7 @@ class TECO(Objective):
         self.decoder = decoder
         self.drop_loss, self.condition_drop = drop_loss, condition_drop
         self.schedule, self.sampling = schedule, sampling
-        self.requires = ("seed", "action") if conditions.has_action else ("seed",)
+        self.requires = ("seed", "action") if conditions.known.has_action else ("seed",)
 
     @property
     def tokenizer(self) -> Objective | None:
@@ -279,13 +279,8 @@ class TECOConfig(LatentConfig):
             )
         size = tuple(n // halved for n in space.places)
         action = "action" in self.conditions
-        conditions = FrameConditions(
-            label_width=0,
-            action_width=self.action_width,
-            num_classes=0,
-            num_actions=self.num_actions if action else 0,
-            action_dim=self.action_dim if action else 0,
-        )
+        known = Known(num_actions=self.num_actions if action else 0, action_dim=self.action_dim if action else 0)
+        conditions = FrameConditions(known, label_width=0, action_width=self.action_width)
         d = self.latent_dim
         return TECO(
             space,
