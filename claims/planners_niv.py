@@ -55,7 +55,7 @@ def planners(dataset: str) -> dict[str, tuple[ObjectiveConfig, Optim]]:
     return {
         "retrieval": (RetrievalConfig(), Optim(lr=1e-2, weight_decay=0.0)),
         "DDN": (DDNConfig(), plain),
-        "PDPP": (PDPPConfig(widths=(64, 64, 128), diffusion_steps=50, sampling_steps=10), plain),
+        "PDPP": (PDPPConfig(widths=(64, 64, 128), diffusion_steps=50), Optim(lr=4e-3, weight_decay=0.0)),
         "transformer": (StepTransformerConfig(width=128, depth=2, num_heads=4), plain),
         "SCHEMA": (
             SCHEMAConfig(texts=texts, num_heads=4, state_task=dataset != "niv"),
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["niv", "crosstask"])
     parser.add_argument("--seeds", type=int, default=3, help="of weights, batches and the noise of what is seen")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--noise", type=float, default=1.0, help="deviation over the embeddings' root mean square")
+    parser.add_argument("--noise", type=float, default=2.0, help="deviation over the embeddings' root mean square")
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
     args = parser.parse_args()
     lines, verdicts = [], []
