@@ -161,10 +161,3 @@ def test_attention_forgets_nothing_under_bfloat16():
     assert low.dtype == torch.bfloat16
     high = attention(x, angles=Rotary(8, axes=2)(grid_positions((3, 3))))
     torch.testing.assert_close(low.float(), high, rtol=0.05, atol=0.02)
-
-
-def test_one_context_serves_all_rows():
-    torch.manual_seed(0)
-    attention = Attention(16, 2, context_width=8)
-    x, context = torch.randn(3, 4, 16), torch.randn(1, 5, 8)
-    torch.testing.assert_close(attention(x, context=context), attention(x, context=context.expand(3, -1, -1)))
