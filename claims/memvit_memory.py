@@ -7,8 +7,8 @@ clip (+2.3%). Here four clips make a video: the first shows, in noise, one of ei
 one of two colours), the others noise alone, and every clip is asked what the video showed. Chance is 12.5. One
 network reads the clips with two in memory, the same network each clip for itself; the last column counts what reading
 all frames so far at once would cost. The fourth clip no longer remembers the first: it must learn of it from those
-between. In the default 200 steps neither network has learnt the first clip well (about 23 each); what tells is that with
-memory the clips after it are as good (25, 25, 28), for 2 to 4% more work, and without it they stay at chance (12).
+between. In the default 200 steps neither network has learnt the first clip well (about 23 each); what tells is that
+with memory the clips after it are as good (25, 25, 28), for 2 to 4% more work, and without it stay at chance (12).
 """
 
 from __future__ import annotations
