@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--tokenizer-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--videos", type=int, default=100, help="training videos of each of the eight classes")
-    parser.add_argument("--samples", type=int, default=200, help="videos to draw, and to compare them with")
+    parser.add_argument("--samples", type=int, default=400, help="videos to draw, and to compare them with")
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
