@@ -80,7 +80,7 @@ def moments(network: Perceptual, frames: Tensor) -> Moments:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--videos", type=int, default=300, help="walks to learn from")
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
     args = parser.parse_args()
