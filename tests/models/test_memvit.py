@@ -32,7 +32,7 @@ def test_a_clip_sees_as_far_back_as_layers_times_memory():
     for back, seen in ((1, True), (4, True), (5, False)):  # two layers with two clips of memory
         other = first.clone()
         other[:, 8 * (5 - back) : 8 * (6 - back)] = video(1, seed=9)
-        change = (encoder(first).cls - encoder(other).cls).abs().max()
+        change = (encoder(first).pooled() - encoder(other).pooled()).abs().max()
         assert (change > 1e-5) == seen, f"{back} clips back: {change:.1e}"
 
 
@@ -89,7 +89,7 @@ def test_gradients_stop_at_what_is_remembered_but_reach_its_compression():
     clips = [clip.requires_grad_() for clip in video(2).split(8, dim=1)]
     memory = encoder.new_memory()
     encoder.read(clips[0], memory)
-    encoder.read(clips[1], memory).cls.sum().backward()
+    encoder.read(clips[1], memory).pooled().sum().backward()
     assert clips[0].grad is None and clips[1].grad.abs().sum() > 0
     assert encoder.blocks[0].attention.compress_k.conv.weight.grad.abs().sum() > 0
     assert all(not k.requires_grad for layer in memory.layers for k in layer.keys)
