@@ -268,6 +268,29 @@ def command_generate(words: Words) -> int:
     return generate(Path(folder), request)
 
 
+def command_export(
+    run: Annotated[str, tyro.conf.Positional],
+    out: Path,
+    format: Literal["torch", "onnx"] = "torch",
+    part: Literal["model", "encoder"] = "model",
+) -> None:
+    """Write a trained network as one file that runs without its code, checked against the network itself.
+
+    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits; VideoMAE gives
+    the pixels of hidden cubes, from video and the indices of visible and hidden cubes; others give their tokens and
+    the clip's vector.
+
+    Args:
+        run: A run folder; or an encoder of the Hub, hf:OWNER/NAME.
+        out: The file: .pt2 for torch, .onnx for onnx.
+        format: torch.export's, which torch.export.load reads; or ONNX (the extra `export`).
+        part: The whole network, or its encoder alone.
+    """
+    from filmstrip.export import export
+
+    export(run, out, format=format, part=part)
+
+
 def command_data(words: Words) -> int:
     """Check, prepare, convert or make a collection of videos, or list the steps of annotated ones.
 
@@ -454,6 +477,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "encode": command_encode,
     "decode": command_decode,
     "generate": command_generate,
+    "export": command_export,
     "data": command_data,
     "bench": command_bench,
 }

@@ -135,7 +135,7 @@ class Attention(nn.Module):
             bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
             kv = self.kv(context) if bias is None else F.linear(context, self.kv.weight, bias)
             k, v = rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
-            return q, k.expand(len(q), -1, -1, -1), v.expand(len(q), -1, -1, -1)
+            return q, k.expand(q.shape[0], -1, -1, -1), v.expand(q.shape[0], -1, -1, -1)
         if self.q_bias is None:
             qkv = self.qkv(x)
         else:
