@@ -183,6 +183,24 @@ def command_plan(
     )
 
 
+def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), class_name: str | None = None) -> None:
+    """Show where a classifier looks: a clip beside itself with heat over it, as a video.
+
+    A transformer's heat is its attention, rolled out through all layers (and the same for every class); a
+    convolutional network's is Grad-CAM of the class.
+
+    Args:
+        run: A run folder of a classifier.
+        file: The video to look at; its middle clip is shown.
+        out: Where to write (mp4, gif or webp).
+        class_name: The class to look for; by default the one that is seen.
+    """
+    from filmstrip.explain import explain_file
+
+    found = explain_file(run, file, out, class_name=class_name)
+    print(f"{found.label} ({found.probability:.0%}), {found.method}: {out}")
+
+
 def command_encode(
     encoder: Annotated[str, tyro.conf.Positional],
     files: Files,
@@ -503,6 +521,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": command_predict,
     "forecast": command_forecast,
     "plan": command_plan,
+    "explain": command_explain,
     "encode": command_encode,
     "decode": command_decode,
     "generate": command_generate,

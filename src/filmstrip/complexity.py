@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from filmstrip.config import Run
 from filmstrip.data.config import Clip
+from filmstrip.data.procedures.windows import window_size
 from filmstrip.protocols import Batch, Objective
 
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
@@ -60,14 +61,20 @@ def of_run(run: Run) -> Complexity:
     """Count what a run's system costs, without allocating its weights."""
     with torch.device("meta"):
         objective = run.objective.build()
-    return measure(objective, run.data.clip)
+    asked, network = run.data.procedures, run.objective
+    if asked is None:
+        return measure(objective, run.data.clip)
+    return measure(objective, run.data.clip, (window_size(asked), network.num_tokens, network.feature_width))
 
 
-def measure(objective: Objective, clip: Clip) -> Complexity:
-    """Count what one clip costs. ``objective`` may live on any device, ``meta`` included; it is left as it was."""
+def measure(objective: Objective, clip: Clip, window: tuple[int, int, int] | None = None) -> Complexity:
+    """Count what one clip costs, or one window of a procedure: places, tokens of each, their width.
+
+    ``objective`` may live on any device, ``meta`` included; it is left as it was.
+    """
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
-        batch = _batch(objective, clip)
+        batch = _batch(clip) if window is None else _window(*window)
         state = _stand_ins(objective)
         kept = _Kept(known=state.values())
         with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
@@ -86,7 +93,15 @@ def measure(objective: Objective, clip: Clip) -> Complexity:
     )
 
 
-def _batch(objective: Objective, clip: Clip) -> Batch:
+def _window(places: int, tokens: int, width: int) -> Batch:
+    """One window; only shapes count."""
+    marks = {key: torch.zeros(1, places, dtype=torch.bool) for key in ("seen", "target")}
+    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "task", "index")}
+    step = torch.zeros(1, places, dtype=torch.int64)
+    return {"features": torch.empty(1, places, tokens, width), "step": step, **marks, **numbers}
+
+
+def _batch(clip: Clip) -> Batch:
     """One clip, with every key that objectives may ask for."""
     video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
     action = torch.zeros(1, clip.num_frames, dtype=torch.int64)

@@ -79,7 +79,7 @@ def test_plans_ask_for_all_steps_between_two_states():
     found = list(windows(PROCEDURES[0], Procedures(task="planning", horizon=3, state_seconds=1.5)))
     assert len(found) == 3
     start, *steps, goal = found[1].places
-    assert (start.given, goal.given) == (Given(2.0, 3.5, 1, 2), Given(6.5, 8.0, 3, 7))
+    assert (start.given, goal.given) == (Given(2.0, 3.5, 1, 2, 2.0), Given(6.5, 8.0, 3, 7, 2.0))
     assert [(place.step, place.given, place.target) for place in steps] == [(s, None, True) for s in (1, 2, 3)]
     assert start.step == goal.step == -1 and not start.target and found[1].span == (2.0, 8.0)
     assert not list(windows(PROCEDURES[1], Procedures(task="planning", horizon=4)))
@@ -195,6 +195,15 @@ def test_encoded_steps_are_found_by_name_and_time(tmp_path):
     assert "x" not in clips
     with pytest.raises(OSError, match=r"no clip of w from 1\.5 to 2\.5 s"):
         clips.read("w", Given(1.5, 2.5, 0, 0))
+
+
+def test_frames_spread_over_a_whole_video_do_not_stand_for_its_steps(tmp_path):
+    clips = open_clips(
+        encoded(tmp_path / "f", [("v.mp4", [(0.1 * k, 30 + 0.1 * k) for k in range(3)])]), Procedures(), 5
+    )
+    assert clips.read("v", Given(2.0, 30.0, 0, 0, 28.0)).shape == (1, 4)
+    with pytest.raises(OSError, match="spread over far more than the step from 2"):
+        clips.read("v", Given(2.0, 12.0, 0, 0, 10.0))
 
 
 def test_videos_of_one_name_are_told_apart_by_their_path(tmp_path):

@@ -26,6 +26,8 @@ from filmstrip.protocols import Grid
 ARRAYS = (".npy", ".npz")
 FEATURES = "frames_features"
 """What public planners call the features among a video's arrays."""
+LONGEST_CLIP, LONGEST_SECONDS = 1.5, 3.0
+"""A clip that stands for a step lasts at most so many times as long as the step, and so much longer."""
 _PART = re.compile(r" \[[\d.]*-[\d.]*\]$")
 """How a manifest's name ends that stands for a part of a video."""
 
@@ -133,6 +135,12 @@ class EncodedClips:
             raise OSError(
                 f"{self.folder} has no clip of {video} from {given.start:.1f} to {given.end:.1f} s: encode its steps "
                 "(filmstrip data steps) or more clips of it (--clips)"
+            )
+        start, end = self._source.rows[best].start, self._source.rows[best].end
+        if start is None or end is None or end - start > LONGEST_CLIP * given.step_seconds + LONGEST_SECONDS:
+            raise OSError(
+                f"the clips of {video} in {self.folder} spread over far more than the step from {given.start:.1f} to "
+                f"{given.end:.1f} s: encode its steps (filmstrip data steps) or dense clips (--sampling dense)"
             )
         return self._source[best].float()
 

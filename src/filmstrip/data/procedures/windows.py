@@ -6,6 +6,7 @@ first, and what is to be predicted is always at the same places.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,8 @@ class Given(NamedTuple):
     """What is done there."""
     part: int
     """Tells the parts of one video apart."""
+    step_seconds: float = math.inf
+    """How long the step lasts that this is a part of."""
 
 
 class Place(NamedTuple):
@@ -94,7 +97,7 @@ def names(annotations: Annotations, config: Procedures) -> tuple[str, ...]:
 
 
 def _clip(step: Step, i: int) -> Given:
-    return Given(step.start, step.end, step.step, i)
+    return Given(step.start, step.end, step.step, i, step.end - step.start)
 
 
 def _next_steps(procedure: Procedure, config: Procedures, least: int) -> Iterator[tuple[Place, ...]]:
@@ -117,8 +120,8 @@ def _plans(procedure: Procedure, config: Procedures) -> Iterator[tuple[Place, ..
     for first in range(len(steps) - config.horizon + 1):
         last = first + config.horizon - 1
         start, goal = steps[first], steps[last]
-        begins = Given(start.start, min(start.start + long, start.end), start.step, 2 * first)
-        ends = Given(max(goal.end - long, goal.start), goal.end, goal.step, 2 * last + 1)
+        begins = _clip(start, 2 * first)._replace(end=min(start.start + long, start.end))
+        ends = _clip(goal, 2 * last + 1)._replace(start=max(goal.end - long, goal.start))
         between = tuple(Place(step.step, target=True) for step in steps[first : last + 1])
         yield Place(given=begins), *between, Place(given=ends)
 

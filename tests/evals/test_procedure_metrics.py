@@ -78,6 +78,30 @@ def test_properties_of_the_metrics_of_sequences(pair):
     assert procedures.mean_iou(one, one) == procedures.mean_iou_of_ids(one, one) == 1
 
 
+def by_definition(one, other, swaps):
+    """The distance of optimal string alignment, straight from its definition."""
+    if not one or not other:
+        return len(one) + len(other)
+    best = min(
+        by_definition(one[:-1], other, swaps) + 1,
+        by_definition(one, other[:-1], swaps) + 1,
+        by_definition(one[:-1], other[:-1], swaps) + (one[-1] != other[-1]),
+    )
+    if swaps and len(one) > 1 and len(other) > 1 and one[-2:] == other[-2:][::-1]:
+        best = min(best, by_definition(one[:-2], other[:-2], swaps) + 1)
+    return best
+
+
+@given(
+    st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    st.booleans(),
+)
+def test_edit_distance_agrees_with_its_definition(one, other, swaps):
+    found = float(procedures.edit_distance(ids(one), ids(other), swaps))
+    assert found == by_definition(one, other, swaps) / 4
+
+
 @given(sequences)
 def test_the_iou_of_sets_agrees_with_sets(pair):
     one, other = map(set, pair)
