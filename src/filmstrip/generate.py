@@ -100,7 +100,7 @@ def generate(folder: Path, request: Request) -> int:
     made, start = 0, time.monotonic()
     console = Console(stderr=True)
     try:
-        with _sink(request.out, request.fps or fps) as sink, _progress(console) as progress:
+        with _sink(request.out, request.fps or fps) as sink, progress_bar(console) as progress:
             bar = progress.add_task("sampling", total=condition.num_frames)
             for piece in samples(objective, condition, request):
                 sink.add(piece)
@@ -221,7 +221,8 @@ def tiled(video: Tensor) -> Tensor:
     return grid[..., :-SEAM, :-SEAM]
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar with the time left, for people only: nothing where the console is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

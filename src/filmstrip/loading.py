@@ -146,7 +146,7 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
     Raises:
         UserError: there is no such source, or what it holds has no encoder.
     """
-    if _is_run(source):
+    if is_run(source):
         objective, run = load_objective(source, device)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
     from filmstrip.weights.hub import load_hub
@@ -318,7 +318,7 @@ def load_classes(folder: str | Path) -> tuple[str, ...]:
     return load_data_info(folder).classes
 
 
-def _is_run(source: str | Path) -> bool:
+def is_run(source: str | Path) -> bool:
     """Whether this is a run folder; the Hub's layout has a config.json too, without our type tags."""
     path = Path(source) / "config.json"
     if str(source).startswith("hf:") or not path.exists():

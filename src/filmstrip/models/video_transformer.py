@@ -106,7 +106,7 @@ class FrameTransformer(_Patches):
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first; all layers too."""
         tokens, grid = self._tokens(video, any_length=True)
         frames = rearrange(tokens, "b (t p) d -> (b t) p d", t=grid.t)
-        x = torch.cat([self.cls_token.expand(len(frames), 1, -1), frames], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(frames.shape[0], 1, -1), frames], dim=1) + self.pos_embed
         seen = []
         for block in self.blocks:
             x = block(x)
@@ -193,7 +193,7 @@ class SpaceTimeTransformer(_Patches):
             positions = rearrange(positions + self.time_pos_embed[:, None], "t p d -> (t p) d")
         x = tokens + positions
         if first:
-            cls = (self.cls_token + self.pos_embed[0]).expand(len(x), 1, -1)
+            cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
         seen = []
         for block in self.blocks:
@@ -328,7 +328,7 @@ class TemporalTransformer(nn.Module):
         """
         if steps.shape[1] + 1 != len(self.pos_embed):
             raise ValueError(f"this network was built for {len(self.pos_embed) - 1} steps, got {steps.shape[1]}")
-        x = torch.cat([self.cls_token.expand(len(steps), 1, -1), steps], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(steps.shape[0], 1, -1), steps], dim=1) + self.pos_embed
         seen = []
         for block in self.blocks:
             x = block(x)
