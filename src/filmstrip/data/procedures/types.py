@@ -32,6 +32,10 @@ class Procedure:
     task: int = -1
     """Position in the set's tasks; -1 where it has none."""
     steps: tuple[Step, ...]
+    seconds: float | None = None
+    """How long the video lasts, where the annotations say."""
+    fps: float | None = None
+    """Its frames a second, where the annotations say."""
 
 
 @dataclass(frozen=True, kw_only=True)
