@@ -119,6 +119,8 @@ class Localisation:
     """The folder of the annotations; none for a synthetic set, which knows its own."""
     max_length: int = 2304
     """Features of a training sample: a random part of longer videos; shorter ones are padded."""
+    resized: bool = False
+    """Bring every video to ``max_length`` features, by linear interpolation."""
     crop: float = 1.0
     """In training, the least share of a shorter video that is kept; one keeps all of it."""
     kept: float = 0.5

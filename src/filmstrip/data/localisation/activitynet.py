@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstrip.data.procedures.files import find, maybe, read_json
-from filmstrip.data.procedures.types import Annotations, Procedure, Step, in_order
+from filmstrip.data.procedures.types import Annotations, Procedure, Step, distinct, in_order
 from filmstrip.errors import UserError
 
 RELEASED = ("activity_net.v1-3.min.json", "activity_net.v1-3.json")
@@ -80,7 +80,7 @@ def _annotations(path: Path, entries: Mapping[str, Any], ambiguous: str | None =
         Procedure(
             video=video,
             split=split,
-            steps=in_order([Step(number[name], start, end) for name, start, end in actions]),
+            steps=distinct(in_order([Step(number[name], start, end) for name, start, end in actions])),
             seconds=seconds,
             fps=fps,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from filmstrip.data.cached import CachedClip
 from filmstrip.data.config import Data, DataInfo, Localisation
 from filmstrip.data.localisation.activitynet import read_activitynet
-from filmstrip.data.localisation.sequences import Sequences, open_sequences
+from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences
 from filmstrip.data.localisation.thumos14 import read_thumos14
 from filmstrip.data.procedures.own import read_own
 from filmstrip.data.procedures.types import Annotations, Procedure
@@ -49,7 +49,10 @@ class UntrimmedSample(Sample):
         """
         if num_crops != 1:
             raise UserError("untrimmed videos have features, which have no crops: set num_crops to 1")
-        features, first, step = self.sequences.sequence(self.video)
+        found = self.sequences.sequence(self.video)
+        if self.config.resized:
+            found = resized(found, self.config.max_length)
+        features, first, step = found
         times = torch.tensor([(action.start, action.end) for action in self.video.steps], dtype=torch.float64)
         segments = ((times.view(-1, 2) - first) / step).float()
         seconds = self.video.seconds or 2 * first + step * (len(features) - 1)
@@ -74,6 +77,14 @@ class UntrimmedSample(Sample):
             }
             clips.append(CachedClip(content=content, times=(first + start * step, first + (end - 1) * step)))
         return clips
+
+
+def resized(sequence: FeatureSequence, length: int) -> FeatureSequence:
+    """A sequence brought to ``length`` features, linearly interpolated, that lie evenly over the video."""
+    features, first, step = sequence
+    seconds = 2 * first + step * (len(features) - 1)
+    stretched = F.interpolate(features.T[None], size=length, mode="linear")[0].T
+    return FeatureSequence(stretched, seconds / length / 2, seconds / length)
 
 
 def _share_within(segments: Tensor, start: int, end: int) -> Tensor:

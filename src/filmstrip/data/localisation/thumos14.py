@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filmstrip.data.localisation.activitynet import read_database
 from filmstrip.data.procedures.files import find, maybe
-from filmstrip.data.procedures.types import Annotations, Procedure, Step, in_order
+from filmstrip.data.procedures.types import Annotations, Procedure, Step, distinct, in_order
 from filmstrip.errors import UserError
 
 TABLES = {"train": "val_Annotation.csv", "test": "test_Annotation.csv"}
@@ -38,7 +38,7 @@ def read_thumos14(root: Path) -> Annotations:
         Procedure(
             video=video,
             split=split,
-            steps=in_order([Step(classes.index(name), start, end) for name, start, end, _ in rows]),
+            steps=distinct(in_order([Step(classes.index(name), start, end) for name, start, end, _ in rows])),
             fps=_frame_rate([(end, last) for _, _, end, last in rows]),
         )
         for split, videos in found.items()

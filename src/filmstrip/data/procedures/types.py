@@ -60,6 +60,11 @@ def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.start))
 
 
+def distinct(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps without those that say the same as an earlier one, to the millisecond."""
+    return tuple({(s.step, round(s.start, 3), round(s.end, 3)): s for s in reversed(steps)}.values())[::-1]
+
+
 def numbered(names: Sequence[str]) -> tuple[str, ...]:
     """Names that are unique: those that several steps share are told apart by their position."""
     uses = Counter(names)

@@ -7,10 +7,14 @@ Zhang et al., "ActionFormer: Localizing Moments of Actions with Transformers", 2
     filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.localisation.annotations ANNOTATIONS
     filmstrip eval RUN --protocol localisation
 
-Presets have the hyper-parameters of the released configurations. Where we deviate: a row's result does not depend on
-how much padding follows it (in the released code the norm's bias stands in the padding, and a strided convolution
-sees it); classes are always our own, where the released figures for ActivityNet, and optionally for THUMOS14, take
-them from another's classifier of whole videos; positions beyond ``max_length`` go on and are not interpolated.
+Presets have the hyper-parameters of the authors' released configurations (30 and 10 epochs after 5 of warm-up). Where
+we deviate: a row's result does not depend on how much padding follows it (in the released code the norm's bias stands
+in the padding, and convolutions see it); classes are always our own, where the released figures for ActivityNet take
+them from another's classifier of whole videos; segments are not averaged with their neighbours after suppression;
+positions beyond ``max_length`` go on and are not interpolated.
+
+Checked against the released code with its weights carried over, on full-length random features: logits, distances,
+targets and both losses agree to 3e-6, and so do the numbers of parameters (29.25M and 6.94M, for one class).
 """
 
 from __future__ import annotations
@@ -115,7 +119,7 @@ class ActionFormer(Objective):
         true = targets.distances.where(positive[..., None], 1.0)
         ends = (diou_loss(distances, true) * positive).sum() / self.num_positive
         metrics = {"focal": classes.detach(), "diou": ends.detach(), "positive": count.float()}
-        return Loss(classes + ends, metrics)
+        return Loss(classes + c.distance_weight * ends, metrics)
 
     def localise(self, batch: Batch) -> list[Detections]:
         """The actions of each video."""
@@ -183,6 +187,8 @@ class ActionFormerConfig(ObjectiveConfig):
     first_normaliser: float = 100.0
     """The number of positive points that losses are divided by before any was seen."""
     label_smoothing: float = 0.0
+    distance_weight: float = 1.0
+    """Of the loss of both ends."""
     suppression: Suppression = Suppression()
 
     def bind(self, info: DataInfo) -> Self:
@@ -217,37 +223,37 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Untrimmed(),
-            localisation=Localisation(max_length=160, window=8, noise=0.5, width=16),
+            localisation=Localisation(max_length=160, window=8, noise=1.0, width=16),
             batch_size=8,
             num_workers=0,
         ),
         objective=ActionFormerConfig(width=48, windows=(9, 9, 9, 9), first_normaliser=50.0, drop_path=0.0),
         optim=Optim(lr=2e-3),
-        train=Loop(steps=200),
+        train=Loop(steps=150),
         evals=(LocalisationMAP(),),
     )
 
 
 def thumos14() -> Run:
-    """THUMOS14, on features of I3D (colours and flow, 16 frames, every 4): 50 epochs of two videos a step."""
+    """THUMOS14, on features of I3D (colours and flow, 16 frames, every 4): 35 epochs of two videos a step."""
     return Run(
         data=Data(
             localisation=Localisation(dataset="thumos14", max_length=2304, crop=0.9),
             batch_size=2,
         ),
         objective=ActionFormerConfig(num_classes=20, feature_width=2048),
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=5 / 50),
-        train=Loop(epochs=50, ema=0.999),
+        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=5 / 35),
+        train=Loop(epochs=35, ema=0.999),
         evals=(LocalisationMAP(),),
     )
 
 
 def activitynet() -> Run:
-    """ActivityNet 1.3, on features of TSP (16 frames, every 16, at 15 frames a second): 15 epochs of 16 videos."""
+    """ActivityNet 1.3, on features of TSP (16 frames at 15 a second), 192 of each video: 15 epochs of 16 videos."""
     return Run(
         data=Data(
             localisation=Localisation(
-                dataset="activitynet", max_length=768, crop=0.9, stride=16, window=16, fps=15.0
+                dataset="activitynet", max_length=192, resized=True, crop=0.9, stride=16, fps=15.0
             ),
             batch_size=16,
         ),
@@ -255,11 +261,12 @@ def activitynet() -> Run:
             num_classes=200,
             feature_width=512,
             width=256,
-            windows=(25, 25, 25, 25, 25, None),
+            windows=(7, 7, 7, 7, 7, None),
             positions=True,
-            first_normaliser=400.0,
+            first_normaliser=200.0,
             label_smoothing=0.1,
-            suppression=Suppression(sigma=0.8, most=100, min_rows=0.1),
+            distance_weight=2.0,
+            suppression=Suppression(sigma=0.75, most=100, min_rows=0.001),
         ),
         optim=Optim(lr=1e-3, weight_decay=0.05, warmup=5 / 15),
         train=Loop(epochs=15, ema=0.999),
