@@ -60,14 +60,18 @@ def of_run(run: Run) -> Complexity:
     """Count what a run's system costs, without allocating its weights."""
     with torch.device("meta"):
         objective = run.objective.build()
-    return measure(objective, run.data.clip)
+    untrimmed = run.data.localisation
+    return measure(objective, run.data.clip, rows=untrimmed.max_length if untrimmed else 0)
 
 
-def measure(objective: Objective, clip: Clip) -> Complexity:
-    """Count what one clip costs. ``objective`` may live on any device, ``meta`` included; it is left as it was."""
+def measure(objective: Objective, clip: Clip, *, rows: int = 0) -> Complexity:
+    """Count what one clip costs, or a sequence of so many ``rows`` of features.
+
+    ``objective`` may live on any device, ``meta`` included; it is left as it was.
+    """
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
-        batch = _batch(objective, clip)
+        batch = _rows_batch(objective.feature_width, rows) if rows else _batch(objective, clip)
         state = _stand_ins(objective)
         kept = _Kept(known=state.values())
         with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
@@ -92,6 +96,16 @@ def _batch(objective: Objective, clip: Clip) -> Batch:
     action = torch.zeros(1, clip.num_frames, dtype=torch.int64)
     numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "label", "index")}
     return {"video": video, "action": action, **numbers}
+
+
+def _rows_batch(width: int, rows: int) -> Batch:
+    """One untrimmed video, with one action."""
+    return {
+        "sequence": torch.zeros(1, rows, width),
+        "length": torch.full((1,), rows),
+        "segments": torch.zeros(1, 1, 2),
+        "classes": torch.zeros(1, 1, dtype=torch.int64),
+    }
 
 
 def flop_counter() -> FlopCounterMode:

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from conftest import WIDTH, draw_untrimmed
+from filmstrip import complexity
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.nn.segments import iou
-from filmstrip.systems.localisation.actionformer import ActionFormerConfig, activitynet, tiny
+from filmstrip.systems.localisation.actionformer import ActionFormerConfig, activitynet, thumos14, tiny
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,14 @@ def test_sizes_come_from_the_data_or_are_asked_for():
     assert activitynet().objective.num_classes == 200
     with pytest.raises(UserError, match=r"data\.localisation"):
         ActionFormerConfig().build()
+
+
+def test_the_cost_is_that_of_the_papers_network():
+    cost = complexity.of_run(thumos14())
+    rows, width, total = 2304, 512, 0
+    total += rows * 3 * (2048 * width + width**2)
+    levels = [rows // 2**level for level in range(6)]
+    for out in (rows, *levels):  # the stem has one block more than there are levels above it
+        total += out * (3 * 3 * width + 12 * width**2) + 2 * out**2 * width
+    total += sum(levels) * 3 * (4 * width**2 + width * (20 + 2))
+    assert cost.multiply_adds == pytest.approx(total, rel=1e-3)

@@ -88,6 +88,7 @@ class ActionFormer(Objective):
         super().__init__()
         self.pyramid = pyramid
         self.config = config
+        self.feature_width = config.feature_width
         self.class_head = Head(width, config.num_classes)
         nn.init.constant_(self.class_head.out.bias, -math.log((1 - PRIOR) / PRIOR))
         self.distance_head = Head(width, 2)
@@ -227,7 +228,13 @@ def tiny() -> Run:
             batch_size=8,
             num_workers=0,
         ),
-        objective=ActionFormerConfig(width=48, windows=(9, 9, 9, 9), first_normaliser=50.0, drop_path=0.0),
+        objective=ActionFormerConfig(
+            width=48,
+            windows=(9, 9, 9, 9),
+            first_normaliser=50.0,
+            drop_path=0.0,
+            suppression=Suppression(most=50),
+        ),
         optim=Optim(lr=2e-3),
         train=Loop(steps=150),
         evals=(LocalisationMAP(),),
