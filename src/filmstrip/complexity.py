@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,20 +62,17 @@ def of_run(run: Run) -> Complexity:
     """Count what a run's system costs, without allocating its weights."""
     with torch.device("meta"):
         objective = run.objective.build()
-    asked, network = run.data.procedures, run.objective
-    if asked is None:
-        return measure(objective, run.data.clip)
-    return measure(objective, run.data.clip, (window_size(asked), network.num_tokens, network.feature_width))
+    return measure(objective, run.data.clip, _features_of(run))
 
 
-def measure(objective: Objective, clip: Clip, window: tuple[int, int, int] | None = None) -> Complexity:
-    """Count what one clip costs, or one window of a procedure: places, tokens of each, their width.
+def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
+    """Count what one clip costs, or the one sample of ``features`` that a system over cached ones reads.
 
     ``objective`` may live on any device, ``meta`` included; it is left as it was.
     """
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
-        batch = _batch(clip) if window is None else _window(*window)
+        batch = features() if features else _batch(clip)
         state = _stand_ins(objective)
         kept = _Kept(known=state.values())
         with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
@@ -93,6 +91,16 @@ def measure(objective: Objective, clip: Clip, window: tuple[int, int, int] | Non
     )
 
 
+def _features_of(run: Run) -> Callable[[], Batch] | None:
+    """What makes a sample of features for a run that reads windows of procedures or untrimmed videos."""
+    procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
+    if procedures is not None:
+        return partial(_window, window_size(procedures), network.num_tokens, network.feature_width)
+    if untrimmed is not None:
+        return partial(_sequence, network.feature_width, untrimmed.max_length)
+    return None
+
+
 def _window(places: int, tokens: int, width: int) -> Batch:
     """One window; only shapes count."""
     marks = {key: torch.zeros(1, places, dtype=torch.bool) for key in ("seen", "target")}
@@ -107,6 +115,16 @@ def _batch(clip: Clip) -> Batch:
     action = torch.zeros(1, clip.num_frames, dtype=torch.int64)
     numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "label", "index")}
     return {"video": video, "action": action, **numbers}
+
+
+def _sequence(width: int, rows: int) -> Batch:
+    """One untrimmed video, with one action."""
+    return {
+        "sequence": torch.zeros(1, rows, width),
+        "length": torch.full((1,), rows),
+        "segments": torch.zeros(1, 1, 2),
+        "classes": torch.zeros(1, 1, dtype=torch.int64),
+    }
 
 
 def flop_counter() -> FlopCounterMode:

@@ -24,7 +24,12 @@ Procedures are windows of ``S`` places, in order of time, and bring no ``video``
 zeros where a place's clip is not given; ``step`` is ``B S`` int64, -1 where it is unknown and in padding; ``seen``
 (``B S`` bool) says where the clip's features are given and ``target`` (``B S`` bool) where the step is to be
 predicted. The two are disjoint, or equal where the given clips themselves are to be named; padding is neither.
-``task`` is ``B`` int64, -1 where it is unknown."""
+``task`` is ``B`` int64, -1 where it is unknown.
+
+Untrimmed videos bring a ``sequence`` of features instead, ``B T D`` float32, of which the first ``length`` (``B``
+int64) count. Row ``t`` is centred at ``timing[:, 0] + t * timing[:, 1]`` seconds (``B 2`` float64) of a video that
+lasts ``seconds`` (``B`` float64). ``segments`` (``B M 2`` float32) are first and last moments of the actions in it,
+counted in rows, and ``classes`` (``B M`` int64) what they are, -1 in padding."""
 
 
 class Grid(NamedTuple):
@@ -245,6 +250,27 @@ class Forecaster(Protocol):
 
         It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` draws from ``seed + i``.
         """
+        ...
+
+
+@dataclass
+class Detections:
+    """Actions that were found in one video, the surest first."""
+
+    segments: Tensor
+    """``N 2`` float64, first and last moment in seconds."""
+    scores: Tensor
+    """``N``, from 0 to 1."""
+    classes: Tensor
+    """``N`` int64."""
+
+
+@runtime_checkable
+class Localiser(Protocol):
+    """An objective or model that says which actions a video holds, and when."""
+
+    def localise(self, batch: Batch) -> list[Detections]:
+        """What it finds in each video of a batch; it reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
         ...
 
 

@@ -68,7 +68,7 @@ def draw_batch(clip, *, size, seed):
         "name": [f"clip {i}" for i in range(size)],
         "index": torch.arange(size),
     }
-    return batch | draw_procedures(generator, size)
+    return batch | draw_procedures(generator, size) | draw_untrimmed(generator, size)
 
 
 def draw_procedures(generator, size):
@@ -84,6 +84,27 @@ def draw_procedures(generator, size):
         "seen": seen,
         "target": ~seen,
         "task": step[:, 0],
+    }
+
+
+def draw_untrimmed(generator, size, rows=48):
+    """Noise along a video in which two actions happen, one short and one long; the third place for one is free."""
+    first = torch.randint(2, 6, (size,), generator=generator).float() + 0.3
+    segments = torch.stack([torch.stack([first, first + 7.5]), torch.stack([first + 12, first + 36])])
+    segments = torch.cat([segments.permute(2, 0, 1), torch.zeros(size, 1, 2)], dim=1)
+    classes = torch.randint(0, NUM_CLASSES, (size, 3), generator=generator)
+    classes[:, 2] = -1
+    place = torch.arange(rows)[:, None]
+    inside = (place >= segments[:, None, :2, 0]) & (place < segments[:, None, :2, 1])
+    kinds = torch.nn.functional.one_hot(classes[:, :2], WIDTH).float()
+    noise = torch.randn(size, rows, WIDTH, generator=generator)
+    return {
+        "sequence": inside.float() @ kinds + 0.1 * noise,
+        "length": torch.full((size,), rows - 2),
+        "timing": torch.tensor([0.25, 0.5], dtype=torch.float64).expand(size, 2),
+        "seconds": torch.full((size,), 0.5 * rows, dtype=torch.float64),
+        "segments": segments,
+        "classes": classes,
     }
 
 

@@ -123,6 +123,11 @@ PREDICTORS = {
     "procedures.vedit:coin_forecast_single_2048": 112.5,
     "procedures.vedit:coin_forecast_medium_2048": 1321,
 }
+# Millions of parameters of the released code, which its papers do not state; ActivityNet's with 200 classes for one.
+LOCALISERS = {
+    "localisation.actionformer:thumos14": 29.251612,
+    "localisation.actionformer:activitynet": 6.943497 + 199 * (3 * 256 + 1) / 1e6,
+}
 
 
 # Many layers take seconds to count; what these are larger variants of is counted every time.
@@ -207,6 +212,13 @@ def test_vedit_costs_what_its_steps_cost():
     assert cost.multiply_adds / 1e9 == pytest.approx(products, rel=0.05)  # attention, ends and classifier beside
 
 
+@pytest.mark.parametrize("address", LOCALISERS)
+def test_localisers(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    assert sum(p.numel() for p in objective.parameters()) / 1e6 == pytest.approx(LOCALISERS[address], rel=1e-6)
+
+
 def test_every_preset_is_named_here_or_our_own():
     ours = {"tiny", "tiny_v1", "tiny_pooling", "tiny_frozen", "small", "resnet18_k400"}
     addresses = {f"{name}:{preset}" for name in systems.names() for preset in systems.presets(name)}
@@ -214,6 +226,7 @@ def test_every_preset_is_named_here_or_our_own():
     no_sizes = ("recognition.memvit:", "tokenizers.", "procedures.", "generation.videogpt:", "generation.maskgit:")
     unstated = {a for a in addresses if a.split(":")[1] in ours or a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
+    missing -= LOCALISERS.keys()
     assert not missing, "say what size the paper gives these presets"
 
 

@@ -106,6 +106,40 @@ class Procedures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Localisation:
+    """Which untrimmed videos are read as sequences of features, with the actions in them.
+
+    ``data.path`` then holds the features: clips along each video that ``filmstrip encode`` wrote, or a folder
+    ``VIDEO.npy`` (or npz) as public code reads it. Without a path, each action has a random embedding, and noise.
+    """
+
+    dataset: Literal["own", "thumos14", "activitynet"] = "own"
+    """Whose annotations they are; ``own``: a ``procedures.json``."""
+    annotations: Path | None = None
+    """The folder of the annotations; none for a synthetic set, which knows its own."""
+    max_length: int = 2304
+    """Features of a training sample: a random part of longer videos; shorter ones are padded."""
+    resized: bool = False
+    """Bring every video to ``max_length`` features, by linear interpolation."""
+    crop: float = 1.0
+    """In training, the least share of a shorter video that is kept; one keeps all of it."""
+    kept: float = 0.5
+    """The least share of an action that must lie within such a part to count."""
+    stride: int = 4
+    """Of arrays and random embeddings, frames from one feature to the next."""
+    window: int = 16
+    """Of arrays and random embeddings, frames that a feature is made of."""
+    fps: float = 30.0
+    """Frames a second of videos whose annotations do not say."""
+    noise: float = 1.0
+    """Of random embeddings, the noise's deviation over their root mean square."""
+    width: int = 64
+    """Of random embeddings, their size."""
+    seed: int = 0
+    """Of random embeddings and of noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Where clips come from and how they reach the device."""
 
@@ -120,6 +154,8 @@ class Data:
     """What to generate and read when no ``path`` is given."""
     procedures: Procedures | None = None
     """Read windows of procedures instead of clips."""
+    localisation: Localisation | None = None
+    """Read untrimmed videos as sequences of features instead of clips."""
     train_split: str = "train"
     eval_split: str = "test"
     clip: Clip = field(default_factory=Clip)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
 from filmstrip.data.cached import CachedClip, CachedSample
 from filmstrip.data.config import Data
+from filmstrip.data.localisation.source import UntrimmedSample
 from filmstrip.data.order import Draw, derive_seed
 from filmstrip.data.parallel import CRASHED
 from filmstrip.data.procedures.source import ProcedureSample
@@ -222,14 +223,15 @@ def cut(
 ) -> list[Frames] | list[ActedFrames] | list[CachedClip]:
     """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
 
-    Of a video that was encoded, clips are chosen instead; a window of a procedure is what it is. With ``actions``
+    Of a video that was encoded, clips are chosen instead; a window of a procedure is what it is, and of an untrimmed
+    video as many features are taken as a sample holds. With ``actions``
     clips hold theirs too.
 
     Raises:
         DecodeError, OSError: the video or its actions cannot be read.
         UserError: the clips leave frames out, and the actions do not allow that.
     """
-    if isinstance(sample, ProcedureSample):
+    if isinstance(sample, (ProcedureSample, UntrimmedSample)):
         return sample.cut(rng=rng, num_clips=num_clips, num_crops=num_crops)
     if isinstance(sample, CachedSample):
         return sample.cut(

@@ -75,8 +75,8 @@ class Motions(Synthetic):
         notes = {"directional": True, "classes": list(MOTIONS)}
         return generate_once(self, name="motions", version=VERSION, notes=notes, write=self._write, out=out)
 
-    def render(self, motion: str, rng: np.random.Generator) -> Tensor:
-        """Draw one video of a class: ``T 3 H W`` uint8."""
+    def render(self, motion: str | None, rng: np.random.Generator) -> Tensor:
+        """Draw one video of a class, or of shapes at rest: ``T 3 H W`` uint8."""
         texture = random_texture(
             rng, self.size, random_colours(rng, (0.1, 0.5), (0.3, 0.45 + 0.3 * self.difficulty)), frequency=(1, 3)
         )
@@ -110,15 +110,17 @@ class Motions(Synthetic):
         write_video(path, video, self.fps, crf=14, gop=8, preset="veryfast")
 
 
-def trajectories(rng: np.random.Generator, way: str, count: int, num_frames: int, speed: float = 1.0) -> np.ndarray:
-    """The states of ``count`` shapes that move in one way, ``N T 4``: x, y, angle, size, each in [0, 1).
+def trajectories(
+    rng: np.random.Generator, way: str | None, count: int, num_frames: int, speed: float = 1.0
+) -> np.ndarray:
+    """The states of ``count`` shapes that move in one way, or not at all: ``N T 4``, x, y, angle, size in [0, 1).
 
     Sizes are spread evenly from a random start, so that some shapes are large in every frame. The shapes share one
     pace: otherwise the spread would be lost as they grow, and uneven sizes would give the class away.
     """
     start = rng.uniform(size=(count, 1, 4))
     start[:, 0, 3] = start[0, 0, 3] + np.arange(count) / count
-    step = speed * rng.uniform(0.6, 1.0) * SPEED * np.array(MOTIONS[way])
+    step = speed * rng.uniform(0.6, 1.0) * SPEED * np.array(MOTIONS[way] if way else (0, 0, 0, 0))
     return (start + np.arange(num_frames)[:, None] * step) % 1.0
 
 

@@ -10,6 +10,7 @@ from filmstrip.data.cached import CachedSource, is_cached, open_cached
 from filmstrip.data.config import Data
 from filmstrip.data.folder import open_folder
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
+from filmstrip.data.localisation.source import open_localisation
 from filmstrip.data.manifest import MANIFEST_SUFFIXES, open_manifest
 from filmstrip.data.procedures.source import open_procedures
 from filmstrip.data.sample import Sample, Source
@@ -24,13 +25,16 @@ __all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
 def open_source(data: Data) -> Source:
     """The collection that ``data`` names; a synthetic one is generated first, unless it already exists.
 
-    Of ``data.procedures`` it is their windows; a synthetic set's need no videos.
+    Of ``data.procedures`` it is their windows, of ``data.localisation`` features along whole videos; a synthetic
+    set's need no videos.
 
     Raises:
         UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
     """
     if data.procedures is not None:
         return open_procedures(data)
+    if data.localisation is not None:
+        return open_localisation(data)
     if data.path is None and data.synthetic is None:
         raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
     if data.path is None:

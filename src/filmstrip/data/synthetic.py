@@ -8,6 +8,7 @@ from filmstrip.data.motions import Motions
 from filmstrip.data.moving_mnist import MovingMNIST
 from filmstrip.data.pushing import Pushing
 from filmstrip.data.recipes import Recipes
+from filmstrip.data.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 
 SETS: dict[str, type[Synthetic]] = {
@@ -16,6 +17,7 @@ SETS: dict[str, type[Synthetic]] = {
     "mazes": Mazes,
     "pushing": Pushing,
     "recipes": Recipes,
+    "untrimmed": Untrimmed,
 }
 
 

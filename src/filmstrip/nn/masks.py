@@ -82,3 +82,13 @@ def document(ids: Tensor) -> Mask:
 def sliding_window(reach: int) -> Mask:
     """A token sees those up to ``reach`` places away and the first one, which sees all (Beltagy et al. 2020)."""
     return Mask(lambda b, h, q, k: ((q - k).abs() <= reach) | (q == 0) | (k == 0))
+
+
+def local(reach: int) -> Mask:
+    """A token sees those up to ``reach`` places away."""
+    return Mask(lambda b, h, q, k: (q - k).abs() <= reach)
+
+
+def present(valid: Tensor) -> Mask:
+    """A token sees those that are there (``valid``, ``B N`` bool), and itself: padding looks at something too."""
+    return Mask(lambda b, h, q, k: valid[b, k] | (q == k), batch=valid.shape[0])

@@ -3,6 +3,8 @@
 {"steps": ["melt", "stir", ...], "tasks": ["fudge", ...],
  "videos": [{"video": "train/00000.mp4", "split": "train", "task": "fudge",
              "steps": [{"step": "melt", "start": 0.0, "end": 2.0}, ...]}, ...]}
+
+A video may also have its length, ``"seconds"``, and its rate, ``"fps"``.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ def read_own(path: Path) -> Annotations:
                         for s in entry["steps"]
                     ]
                 ),
+                seconds=float(entry["seconds"]) if "seconds" in entry else None,
+                fps=float(entry["fps"]) if "fps" in entry else None,
             )
             for entry in values["videos"]
         )
@@ -59,6 +63,8 @@ def write_own(annotations: Annotations, path: Path) -> None:
         entry = {"video": procedure.video, "split": procedure.split, "steps": done}
         if procedure.task >= 0:
             entry["task"] = annotations.tasks[procedure.task]
+        known = {"seconds": procedure.seconds, "fps": procedure.fps}
+        entry |= {key: value for key, value in known.items() if value is not None}
         videos.append(entry)
     values = {"steps": list(annotations.steps), "tasks": list(annotations.tasks), "videos": videos}
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

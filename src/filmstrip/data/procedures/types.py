@@ -32,6 +32,10 @@ class Procedure:
     task: int = -1
     """Position in the set's tasks; -1 where it has none."""
     steps: tuple[Step, ...]
+    seconds: float | None = None
+    """How long the video lasts, where the annotations say."""
+    fps: float | None = None
+    """Its frames a second, where the annotations say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,11 @@ def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
     PDPP and SCHEMA keep the annotators' order, which is another one in 654 of COIN's 7,064 training videos.
     """
     return tuple(sorted(steps, key=lambda step: step.start))
+
+
+def distinct(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Steps without those that say the same as an earlier one, to the millisecond."""
+    return tuple({(s.step, round(s.start, 3), round(s.end, 3)): s for s in reversed(steps)}.values())[::-1]
 
 
 def numbered(names: Sequence[str]) -> tuple[str, ...]:

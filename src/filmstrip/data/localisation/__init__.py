@@ -1,0 +1,1 @@
+"""Untrimmed videos: features along them, and the actions they hold."""

@@ -1,0 +1,151 @@
+"""Features along whole videos: clips that were encoded, public folders of arrays, embeddings that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from filmstrip.data.cached import is_cached
+from filmstrip.data.config import Localisation
+from filmstrip.data.order import derive_seed
+from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, random_embeddings, read_array
+from filmstrip.data.procedures.types import Procedure
+from filmstrip.errors import UserError
+
+UNEVEN = 0.05
+"""Most that a clip may lie off an even spacing, as a share of it."""
+
+
+class FeatureSequence(NamedTuple):
+    """The features of one video, evenly spaced."""
+
+    features: Tensor
+    """``T D`` float32."""
+    first: float
+    """Centre of the first, seconds."""
+    step: float
+    """Seconds from one to the next."""
+
+
+class Sequences(Protocol):
+    """Features along each of a set's videos."""
+
+    width: int
+
+    def __contains__(self, video: str) -> bool:
+        """Whether there is anything of a video."""
+        ...
+
+    def sequence(self, procedure: Procedure) -> FeatureSequence:
+        """The features of a whole video.
+
+        Raises:
+            OSError: they cannot be read, or are not evenly spaced.
+        """
+        ...
+
+
+def open_sequences(path: Path | None, config: Localisation, num_classes: int) -> Sequences:
+    """What ``path`` holds, see :class:`~filmstrip.data.config.Localisation`.
+
+    Raises:
+        UserError: there is nothing there that is known.
+    """
+    if path is None:
+        embeddings = random_embeddings(num_classes, config.width, config.seed)
+        return EmbeddedSequences(embeddings=embeddings, config=config)
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give what `filmstrip encode` wrote, or a folder of VIDEO.npy")
+    if is_cached(path):
+        return EncodedSequences(path)
+    files = {file.stem: file for file in sorted(path.rglob("*")) if file.suffix in ARRAYS} if path.is_dir() else {}
+    if not files:
+        raise UserError(f"{path} holds neither what `filmstrip encode` wrote (index.parquet) nor arrays VIDEO.npy")
+    return ArraySequences(files, config)
+
+
+class EncodedSequences(EncodedClips):
+    """Clips along each video that ``filmstrip encode`` wrote; a clip's feature is the mean of its tokens."""
+
+    def sequence(self, procedure: Procedure) -> FeatureSequence:
+        """The clips of a video in order of time."""
+        rows = sorted(self._found(procedure.video), key=lambda i: self._source.rows[i].start or 0.0)
+        spans = np.array([(self._source.rows[i].start, self._source.rows[i].end) for i in rows], dtype=np.float64)
+        if len(rows) < 2 or np.isnan(spans).any():
+            raise OSError(
+                f"{self.folder} has {len(rows)} clips of {procedure.video}, and a sequence takes two or more whose "
+                "times are known (filmstrip encode --sampling dense --clips N)"
+            )
+        centres = spans.mean(axis=1)
+        step = (centres[-1] - centres[0]) / (len(rows) - 1)
+        even = centres[0] + step * np.arange(len(rows))
+        if step <= 0 or np.abs(centres - even).max() > max(UNEVEN * step, 2e-2):
+            raise OSError(f"the clips of {procedure.video} in {self.folder} are not evenly spaced over the video")
+        return FeatureSequence(self._source.read(rows).float().mean(dim=1), float(centres[0]), float(step))
+
+
+class ArraySequences(ArrayFolder):
+    """A folder with an array of each video, ``T D``: one row every ``stride`` frames, made of ``window`` frames."""
+
+    def __init__(self, files: Mapping[str, Path], config: Localisation):
+        """Look at the first file for the width.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        super().__init__(files, rate=config.fps / config.stride)
+        self._config = config
+
+    def sequence(self, procedure: Procedure) -> FeatureSequence:
+        """All rows of a video's array."""
+        rows = read_array(self._file(procedure.video))
+        if rows.shape[1] != self.width or not len(rows):
+            raise OSError(f"the features of {procedure.video} are {rows.shape}, and others are of width {self.width}")
+        return FeatureSequence(torch.from_numpy(rows.astype(np.float32)), *_spacing(procedure, self._config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedSequences:
+    """Noise along each video, and in its actions an embedding of what is done, for learning without features.
+
+    A row that only partly lies in an action has that share of its embedding. A video's noise is always the same.
+    """
+
+    embeddings: Tensor = field(repr=False)
+    """``classes D`` float32, each of root mean square one."""
+    config: Localisation
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.embeddings.shape[1]
+
+    def __contains__(self, video: str) -> bool:
+        return True
+
+    def sequence(self, procedure: Procedure) -> FeatureSequence:
+        """As many rows as an encoder that slides over the video would give."""
+        first, step = _spacing(procedure, self.config)
+        if procedure.seconds is None:
+            raise OSError(f"how long {procedure.video} lasts is not known: give features (--data FOLDER)")
+        count = max(1, round((procedure.seconds - 2 * first) / step) + 1)
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "sequence", procedure.video))
+        features = self.config.noise * torch.randn(count, self.width, generator=generator)
+        centre = first + step * torch.arange(count)
+        for action in procedure.steps:
+            left, right = (centre - first).clamp(min=action.start), (centre + first).clamp(max=action.end)
+            features += ((right - left) / (2 * first)).clamp(min=0)[:, None] * self.embeddings[action.step]
+        return FeatureSequence(features, first, step)
+
+
+def _spacing(procedure: Procedure, config: Localisation) -> tuple[float, float]:
+    """The centre of the first row and the seconds to the next, of a window that slides over frames."""
+    fps = procedure.fps or config.fps
+    return config.window / 2 / fps, config.stride / fps

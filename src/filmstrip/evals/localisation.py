@@ -1,0 +1,123 @@
+"""How well actions are localised: mean average precision over classes, at thresholds of temporal overlap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from filmstrip.data.loader import eval_batches
+from filmstrip.data.localisation.source import UntrimmedSource
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.shared import looked_at
+from filmstrip.nn.segments import iou
+from filmstrip.protocols import Batch, Detections, Localiser
+
+THUMOS14 = (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalisationMAP(Evaluation):
+    """Mean average precision as the public evaluation of ActivityNet computes it, which THUMOS14's papers use too."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"sequence", "length", "timing", "seconds"})
+
+    thresholds: tuple[float, ...] = THUMOS14
+    """Least intersection over union with what is found; ActivityNet's are 0.5 to 0.95 in steps of 0.05."""
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``mAP@THRESHOLD`` for each, ``mAP``, their mean, and ``count``, the videos.
+
+        Raises:
+            UserError: the objective localises nothing, the data are no untrimmed videos, or none is readable.
+        """
+        localiser, source = subject.objective, subject.source
+        if not isinstance(localiser, Localiser):
+            raise UserError(f"{type(localiser).__name__} localises nothing: this evaluation needs localisation.*")
+        if not isinstance(source, UntrimmedSource):
+            raise UserError(f"{source.root} holds no untrimmed videos: set data.localisation")
+        split = self.split or subject.data.eval_split
+
+        def look(batch: Batch, before: int) -> list[tuple[int, Detections]]:
+            return list(zip(batch["index"].tolist(), localiser.localise(batch)))
+
+        # Whole videos have lengths of their own: one at a time.
+        batches = eval_batches(source, subject.data, split, batch_size=1)
+        found = dict(pair for part in looked_at(subject, batches, look) for pair in part)
+        if not found:
+            raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
+        videos = [sample.video for sample in source.split(split)]
+        truth = [
+            [(step.step, step.start, step.end) for step in video.steps] if i in found else []
+            for i, video in enumerate(videos)
+        ]
+        precision = mean_average_precision(truth, found, self.thresholds)
+        yield from ((f"mAP@{threshold:g}", value) for threshold, value in zip(self.thresholds, precision))
+        yield "mAP", float(np.mean(precision))
+        yield "count", float(len(found))
+
+
+def mean_average_precision(
+    truth: Sequence[Sequence[tuple[int, float, float]]], found: dict[int, Detections], thresholds: Sequence[float]
+) -> list[float]:
+    """For each threshold the mean average precision over the classes that there are in ``truth``.
+
+    ``truth`` lists the actions of each video, as class, first and last second; ``found`` what was found in some.
+    """
+    actions: dict[int, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for video, done in enumerate(truth):
+        for kind, start, end in done:
+            actions[kind][video].append((start, end))
+    rows = []
+    for kind, of_video in actions.items():
+        true = {video: torch.tensor(done, dtype=torch.float64) for video, done in of_video.items()}
+        predictions = [
+            (float(score), video, segment)
+            for video, detections in found.items()
+            for score, segment in zip(
+                detections.scores[detections.classes == kind], detections.segments[detections.classes == kind]
+            )
+        ]
+        rows.append(average_precision(true, predictions, thresholds))
+    return np.mean(rows, axis=0).tolist()
+
+
+def average_precision(
+    true: dict[int, Tensor], predictions: Sequence[tuple[float, int, Tensor]], thresholds: Sequence[float]
+) -> list[float]:
+    """For each threshold, the interpolated average precision of one class.
+
+    ``true`` holds the segments of each video, ``M 2``; a prediction is a score, its video and its segment (``2``).
+    Predictions are looked at from the surest on; each finds the true segment that it overlaps most, of those that
+    overlap enough and were not found before. Precision at a recall is the best at that recall or a higher one.
+    """
+    total = sum(len(segments) for segments in true.values())
+    taken = [{video: [False] * len(segments) for video, segments in true.items()} for _ in thresholds]
+    hits = np.zeros((len(thresholds), len(predictions)))
+    for i, (_, video, segment) in enumerate(sorted(predictions, key=lambda p: -p[0])):
+        if video not in true:
+            continue
+        overlap = iou(segment[None].double(), true[video])[0].tolist()
+        nearest = sorted(range(len(overlap)), key=lambda j: -overlap[j])
+        for t, threshold in enumerate(thresholds):
+            free = (j for j in nearest if overlap[j] >= threshold and not taken[t][video][j])
+            if (best := next(free, None)) is not None:
+                taken[t][video][best] = True
+                hits[t, i] = 1
+    return [_area(row, total) for row in hits]
+
+
+def _area(hits: np.ndarray, total: int) -> float:
+    """Under the curve of precision over recall, made to fall; ``hits`` is one where a prediction is right."""
+    right = hits.cumsum()
+    precision = right / np.arange(1, len(hits) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((best * hits).sum() / total)

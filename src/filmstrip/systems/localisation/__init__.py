@@ -1,0 +1,1 @@
+"""Temporal action localisation: which actions an untrimmed video holds, and when."""
