@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("decode", "loader", "augment", "videomae", "plain_transformers", "sampling", "autoencoders")
+SCRIPTS = ("decode", "loader", "augment", "videomae", "plain_transformers", "sampling", "autoencoders", "vedit")
 
 for script in SCRIPTS:
     print(f"\n## {script}\n", flush=True)

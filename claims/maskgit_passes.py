@@ -29,6 +29,7 @@ from filmstrip.data.motions import Motions
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.evals.inference import inference
 from filmstrip.nn.masked_sampling import MaskedSampling
+from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentObjective
 from filmstrip.protocols import Condition
 from filmstrip.systems.generation import maskgit, videogpt
@@ -37,6 +38,15 @@ from filmstrip.systems.tokenizers import vqvae3d
 PAPER = {"masked": (8, 6.18), "autoregressive": (256, 15.78)}
 
 MASKED = MaskedSampling(steps=16)
+RANDOM = 1e6  # noise that drowns the confidence
+SETTINGS = {
+    "8 passes": MaskedSampling(steps=8),
+    "random order": replace(MASKED, confidence_noise=RANDOM),
+    "draft and revise": MaskedSampling(method="draft_and_revise", steps=8, rounds=2, revise_steps=4),
+    "64 passes in random order": replace(MASKED, steps=64, schedule="linear", confidence_noise=RANDOM),
+}
+"""Other ways to fill the grid with the same weights. The last draws few codes at once, and hardly from anything but
+what the network has learnt: what is left there is not the sampler's."""
 
 
 def trained(run: Run, folder: Path, args: argparse.Namespace, steps: int) -> experiment.Result:
@@ -55,15 +65,20 @@ def features(prior: LatentObjective, video: Tensor) -> Moments:
     return moments
 
 
-def samples(prior: LatentObjective, count: int) -> tuple[Tensor, int]:
+def samples(prior: LatentObjective, count: int, sampling: Sampling | None = None) -> tuple[Tensor, int]:
     """So many videos, and how often the network ran for one of them."""
     passes = []
     network = prior.transformer
     # the cached transformer embeds one code a step, the masked one a whole grid a pass
     hook = network.embed.register_forward_hook(lambda *_: passes.append(1))
-    videos = prior.sample(Condition(batch_size=count, num_frames=prior.num_frames), seed=0)
+    videos = prior.sample(Condition(batch_size=count, num_frames=prior.num_frames), seed=0, sampling=sampling)
     hook.remove()
     return videos, len(passes)
+
+
+def spread(video: Tensor, count: int) -> Tensor:
+    """So many of the videos, from all over the set."""
+    return video[torch.linspace(0, len(video) - 1, min(count, len(video))).long()]
 
 
 def shuffled(prior: LatentObjective, video: Tensor) -> Tensor:
@@ -78,6 +93,7 @@ def main() -> None:
     parser.add_argument("--tokenizer-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--videos", type=int, default=100, help="training videos of each of the eight classes")
+    parser.add_argument("--samples", type=int, default=400, help="videos to draw, and to compare them with")
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,18 +109,23 @@ def main() -> None:
             result = trained(replace(videogpt.tiny(), objective=objective), out / name, args, args.steps)
             prior = result.objective
             data, split = result.run.data, result.run.data.eval_split
-            real = torch.cat([batch["video"] for batch in eval_batches(result.source, data, split)])
-            other = torch.cat([batch["video"] for batch in eval_batches(result.source, data, "train")])[: len(real)]
+            real, other = (
+                spread(torch.cat([batch["video"] for batch in eval_batches(result.source, data, part)]), args.samples)
+                for part in (split, data.train_split)
+            )
             with inference(prior):
-                made, passes = samples(prior, len(real))
                 target = features(prior, real)
-                rows[name] = (passes, frechet_distance(features(prior, made), target))
+                for how, sampling in {"": None, **(SETTINGS if name == "masked" else {})}.items():
+                    made, passes = samples(prior, len(real), sampling)
+                    row = name if not how else f"{name}, {how}"
+                    rows[row] = (passes, frechet_distance(features(prior, made), target))
                 floor = frechet_distance(features(prior, other), target)
                 ceiling = frechet_distance(features(prior, shuffled(prior, real)), target)
             print(f"{name}: {complexity.of_run(result.run).parameters:,} parameters with the tokenizer")
     print("\n| | paper: passes, FID | here: passes | here: Frechet distance |\n|---|---:|---:|---:|")
     for name, (passes, distance) in rows.items():
-        print(f"| {name} | {PAPER[name][0]}, {PAPER[name][1]} | {passes} | {distance:.3f} |")
+        paper = "{}, {}".format(*PAPER[name]) if name in PAPER else ""
+        print(f"| {name} | {paper} | {passes} | {distance:.3f} |")
     print(f"| other real videos | | | {floor:.3f} |\n| each code from another clip | | | {ceiling:.3f} |")
     (few, ours), (many, plain) = rows["masked"], rows["autoregressive"]
     print(f"\n{many / few:.0f} times fewer passes (at least 8: {many >= 8 * few})")

@@ -1,6 +1,6 @@
 """VEDIT forecasts and plans better than a vanilla transformer, and stays stable where that one fails with depth.
 
-    python claims/vedit_depth.py                                  # all of it, about an hour on one thread
+    python claims/vedit_depth.py                                  # all of it: hours on one thread
     python claims/vedit_depth.py --part depth --sets niv --tasks planning
     python claims/vedit_depth.py --part attention
     python claims/vedit_depth.py --part steps
@@ -9,7 +9,9 @@ The steps are those of real videos (NIV, CrossTask, COIN); each clip that is see
 step, in a fixed random projection to 64 values, with Gaussian noise. Networks are narrow (width 64) and train for
 few steps. The vanilla transformer has VEDIT's width with as many blocks, and again with three times as many, which
 are as many parameters. Every cell is five networks, from other initial weights, batches and noise: mean and deviation
-of top-1 or of the success rate in the test videos.
+of top-1 or of the success rate in the test videos. ``--steps``, ``--denoising`` and ``--depths`` shorten
+it: 100 steps with 4 of denoising, one block, NIV plans of 3 gave 7.04±1.08 (vanilla), 7.93±2.17 (three blocks) and
+6.07±1.22 (VEDIT) percent, which tells them not apart.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python claims/vivit_frozen_spatial.py
 
-The factorised encoder of 32 frames at 224 x 224 (width 384, 12 layers over space and 4 over time), trained whole, and
-by the recipe of Gowda et al. 2023: frames frozen, an adapter between them and time. Seconds are medians of whole steps
-(forward, backward, AdamW) that alternate in one process; memory is the peak of a process that takes one step, less
-what it had before the network was built. Paper: about half of the training cost, at accuracies as good or better;
-those need a transformer pretrained on images, which nothing here has, and are not re-run.
+The factorised encoder of 32 frames at 224 x 224 (width 384, 12 layers over space and 4 over time), trained whole,
+and by the recipe of Gowda et al. 2023: frames frozen, an adapter between them and time. Seconds are medians of whole
+steps (forward, backward, AdamW) that alternate in one process; memory is the peak of a process that takes one step,
+less what it had before the network was built. Paper: about half of the training cost, at accuracies as good or
+better; those need a transformer pretrained on images, which nothing here has, and are not re-run.
 """
 
 from __future__ import annotations

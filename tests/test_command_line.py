@@ -41,6 +41,8 @@ def test_every_command_has_help(capsys, command):
         (["eval", "no/such/run"], "not a run folder"),
         (["eval", "no/such/run", "--protocol", "knnn"], "did you mean 'knn'"),
         (["predict", "no/such/run", "a.mp4"], "not a run folder"),
+        (["visualize", "no/such/run", "--class", "right"], "not a run folder"),
+        (["export", "no/such/run", "--out", "a.pt2"], "no/such/run"),
         (["data", "chekc", "x"], "check, prepare, convert, make or steps"),
         (["data", "make", "motion"], "motions"),
         (["data", "check", "no/such/folder"], "no/such/folder"),

@@ -95,12 +95,13 @@ def test_an_interruption_keeps_what_was_drawn(run_of, tmp_path, suffix, capsys):
         assert greys(out) == pytest.approx([8 * t for t in range(7)], abs=2)
 
 
-def test_whole_samples_are_kept_where_nothing_streams(run_of, tmp_path, capsys):
-    generator = Brighter()
+@pytest.mark.parametrize("generator", [Brighter(), Streaming()], ids=["whole", "streaming"])
+def test_whole_samples_are_kept_until_all_have_begun(run_of, tmp_path, capsys, generator):
     generator.interrupt_at = 2
     out = tmp_path / "sample.png"
     assert generate(run_of(generator), Request(frames=4, num_samples=3, batch_size=1, out=out)) == 130
-    assert Image.open(out).size == (4 * 34 - 2, 2 * 34 - 2)
+    frames = 1 if isinstance(generator, Streaming) else 4
+    assert Image.open(out).size == (frames * 34 - 2, 2 * 34 - 2)
     generator.interrupt_at = 0
     assert generate(run_of(generator), Request(frames=4, out=tmp_path / "none.mp4")) == 130
     assert "nothing was drawn" in capsys.readouterr().err and not (tmp_path / "none.mp4").exists()

@@ -1,36 +1,16 @@
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import filmstrip
 from colour_videos import write_colours
 from filmstrip import loading, systems
-from filmstrip.config import write_config
-from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
-from filmstrip.loading import VideoEncoder, load_classes, load_objective, save_data_info, start, start_encoder
+from filmstrip.loading import VideoEncoder, load_classes, load_objective, start, start_encoder
 from filmstrip.protocols import Objective
-
-INFO = DataInfo(classes=("left", "right", "über"), num_train=6, directional=True)
-
-
-def save_run(folder, address, **changes):
-    """A run folder with random weights, as training leaves it."""
-    run = systems.find(address).bound(INFO)
-    run = replace(run, objective=replace(run.objective, **changes))
-    torch.manual_seed(0)
-    objective = run.objective.build().eval()
-    for parameter in objective.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    folder.mkdir()
-    write_config(run, folder / "config.json")
-    save_file(objective.state_dict(), folder / "weights.safetensors")
-    save_data_info(INFO, folder)
-    return objective, run
+from run_folders import INFO, save_run
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import torch
 
-from filmstrip.randomness import uniform
+from filmstrip.randomness import normal, uniform
 
 
 def test_does_not_depend_on_the_batch():
@@ -22,3 +22,13 @@ def test_uniform_and_independent():
     other = uniform(torch.arange(2000), 100, salt=2)
     correlations = torch.corrcoef(torch.stack([numbers.flatten(), other.flatten(), numbers.roll(1, 0).flatten()]))
     assert (correlations - torch.eye(3)).abs().max() < 0.01
+
+
+def test_normal_numbers_are_normal_and_begin_alike():
+    seeds = torch.arange(2000)
+    numbers = normal(seeds, 101, salt=1)
+    assert torch.equal(normal(seeds, 7, salt=1), numbers[:, :7])
+    assert numbers.isfinite().all() and abs(numbers.mean()) < 0.01 and abs(numbers.std() - 1) < 0.01
+    assert abs((numbers.abs() < 1.96).float().mean() - 0.95) < 0.005
+    neighbours = torch.corrcoef(torch.stack([numbers[:, :-1].flatten(), numbers[:, 1:].flatten()]))[0, 1]
+    assert abs(neighbours) < 0.01

@@ -183,6 +183,24 @@ def command_plan(
     )
 
 
+def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), class_name: str | None = None) -> None:
+    """Show where a classifier looks: a clip beside itself with heat over it, as a video.
+
+    A transformer's heat is its attention, rolled out through all layers (and the same for every class); a
+    convolutional network's is Grad-CAM of the class.
+
+    Args:
+        run: A run folder of a classifier.
+        file: The video to look at; its middle clip is shown.
+        out: Where to write (mp4, gif or webp).
+        class_name: The class to look for; by default the one that is seen.
+    """
+    from filmstrip.explain import explain_file
+
+    found = explain_file(run, file, out, class_name=class_name)
+    print(f"{found.label} ({found.probability:.0%}), {found.method}: {out}")
+
+
 def command_encode(
     encoder: Annotated[str, tyro.conf.Positional],
     files: Files,
@@ -266,6 +284,58 @@ def command_generate(words: Words) -> int:
         description=inspect.getdoc(command_generate),
     )
     return generate(Path(folder), request)
+
+
+def command_visualize(
+    run: File,
+    label: Annotated[str, tyro.conf.arg(name="class")],
+    out: Path = Path("class.mp4"),
+    steps: int = 256,
+    space: float = 0.2,
+    slow: float = 20.0,
+    fast: float = 0.2,
+    seed: int = 0,
+    fps: float = 8.0,
+) -> None:
+    """Show what a classifier looks for: clips made to raise one class's score, a slow and a fast one side by side.
+
+    Args:
+        run: A run folder of a classifier.
+        label: The class, by name or number.
+        out: mp4, gif or webp; or a png with a row of frames for each.
+        steps: Steps of gradient ascent.
+        space: Weight of smoothness within frames.
+        slow: Weight of smoothness along time in the slow clip: what is left is appearance and slow change.
+        fast: The same in the fast clip.
+        seed: Decides the noise that both clips begin as, and how they are shifted on the way.
+        fps: Frames per second of the file.
+    """
+    from filmstrip.visualize import Ascent, visualize
+
+    visualize(run, label, out, Ascent(steps=steps, space=space, slow=slow, fast=fast, seed=seed), fps)
+
+
+def command_export(
+    run: Annotated[str, tyro.conf.Positional],
+    out: Path,
+    format: Literal["torch", "onnx"] = "torch",
+    part: Literal["model", "encoder"] = "model",
+) -> None:
+    """Write a trained network as one file that runs without its code, checked against the network itself.
+
+    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits; VideoMAE gives
+    the pixels of hidden cubes, from video and the indices of visible and hidden cubes; others give their tokens and
+    the clip's vector.
+
+    Args:
+        run: A run folder; or an encoder of the Hub, hf:OWNER/NAME.
+        out: The file: .pt2 for torch, .onnx for onnx.
+        format: torch.export's, which torch.export.load reads; or ONNX (the extra `export`).
+        part: The whole network, or its encoder alone.
+    """
+    from filmstrip.export import export
+
+    export(run, out, format=format, part=part)
 
 
 def command_data(words: Words) -> int:
@@ -451,9 +521,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": command_predict,
     "forecast": command_forecast,
     "plan": command_plan,
+    "explain": command_explain,
     "encode": command_encode,
     "decode": command_decode,
     "generate": command_generate,
+    "visualize": command_visualize,
+    "export": command_export,
     "data": command_data,
     "bench": command_bench,
 }

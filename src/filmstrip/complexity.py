@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from filmstrip.config import Run
 from filmstrip.data.config import Clip
+from filmstrip.data.procedures.windows import window_size
 from filmstrip.protocols import Batch, Objective
 
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
@@ -60,18 +62,17 @@ def of_run(run: Run) -> Complexity:
     """Count what a run's system costs, without allocating its weights."""
     with torch.device("meta"):
         objective = run.objective.build()
-    untrimmed = run.data.localisation
-    return measure(objective, run.data.clip, rows=untrimmed.max_length if untrimmed else 0)
+    return measure(objective, run.data.clip, _features_of(run))
 
 
-def measure(objective: Objective, clip: Clip, *, rows: int = 0) -> Complexity:
-    """Count what one clip costs, or a sequence of so many ``rows`` of features.
+def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
+    """Count what one clip costs, or the one sample of ``features`` that a system over cached ones reads.
 
     ``objective`` may live on any device, ``meta`` included; it is left as it was.
     """
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
-        batch = _rows_batch(objective.feature_width, rows) if rows else _batch(objective, clip)
+        batch = features() if features else _batch(clip)
         state = _stand_ins(objective)
         kept = _Kept(known=state.values())
         with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
@@ -90,7 +91,25 @@ def measure(objective: Objective, clip: Clip, *, rows: int = 0) -> Complexity:
     )
 
 
-def _batch(objective: Objective, clip: Clip) -> Batch:
+def _features_of(run: Run) -> Callable[[], Batch] | None:
+    """What makes a sample of features for a run that reads windows of procedures or untrimmed videos."""
+    procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
+    if procedures is not None:
+        return partial(_window, window_size(procedures), network.num_tokens, network.feature_width)
+    if untrimmed is not None:
+        return partial(_sequence, network.feature_width, untrimmed.max_length)
+    return None
+
+
+def _window(places: int, tokens: int, width: int) -> Batch:
+    """One window; only shapes count."""
+    marks = {key: torch.zeros(1, places, dtype=torch.bool) for key in ("seen", "target")}
+    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "task", "index")}
+    step = torch.zeros(1, places, dtype=torch.int64)
+    return {"features": torch.empty(1, places, tokens, width), "step": step, **marks, **numbers}
+
+
+def _batch(clip: Clip) -> Batch:
     """One clip, with every key that objectives may ask for."""
     video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
     action = torch.zeros(1, clip.num_frames, dtype=torch.int64)
@@ -98,7 +117,7 @@ def _batch(objective: Objective, clip: Clip) -> Batch:
     return {"video": video, "action": action, **numbers}
 
 
-def _rows_batch(width: int, rows: int) -> Batch:
+def _sequence(width: int, rows: int) -> Batch:
     """One untrimmed video, with one action."""
     return {
         "sequence": torch.zeros(1, rows, width),

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from rich.console import Console
@@ -242,7 +242,7 @@ def reader_of(
     Raises:
         UserError: the model has no such level, or cannot be told the ``error`` to meet.
     """
-    if isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
+    if level not in get_args(Level) or isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
         wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
         raise UserError(f"this model has no level {level!r}: give --level {wanted}")
     if not isinstance(model, VideoTokenizer):

@@ -12,7 +12,7 @@ import torch
 
 from filmstrip import loading
 from filmstrip.config import Run, read_config, write_config
-from filmstrip.data.augment import apply_augment, effective_augment
+from filmstrip.data.augment import apply_augment, check_augment, effective_augment
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
 from filmstrip.data.loader import TrainLoader
@@ -53,17 +53,19 @@ def train(run: Run, folder: Path) -> Result:
     """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
 
     Raises:
-        UserError: the folder holds another run, or the data, ``run.init`` or a tokenizer's run cannot be used.
+        UserError: the folder holds another run, or the data, their augmentation, ``run.init`` or a tokenizer's run
+            cannot be used.
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
     run = loading.with_tokenizer(run, folder).bound(info)
+    torch.manual_seed(run.seed)
+    objective = run.objective.build()
+    check_augment(run.data.augment, objective.requires)
     files = RunFolder(folder)
     _claim(folder, run, info)
     if isinstance(source, ProcedureSource) and process.rank() == 0:
         record_features(source, folder)
-    torch.manual_seed(run.seed)
-    objective = run.objective.build()
     if RunFolder.is_begun(folder):  # what it began with is part of it, and may be gone
         files.load_weights(objective)
     else:

@@ -100,7 +100,7 @@ def generate(folder: Path, request: Request) -> int:
     made, start = 0, time.monotonic()
     console = Console(stderr=True)
     try:
-        with _sink(request.out, request.fps or fps) as sink, _progress(console) as progress:
+        with _sink(request.out, request.fps or fps) as sink, progress_bar(console) as progress:
             bar = progress.add_task("sampling", total=condition.num_frames)
             for piece in samples(objective, condition, request):
                 sink.add(piece)
@@ -120,29 +120,40 @@ def generate(folder: Path, request: Request) -> int:
 def samples(generator: Generator, condition: Condition, request: Request) -> Iterator[Tensor]:
     """All samples, in pieces along time (``B t C H W`` on the CPU), the frames that are given first.
 
-    A generator that cannot stream gives a single piece; one that is interrupted, the samples that are whole.
+    A generator that cannot stream gives a single piece. An interruption before the first piece of all samples is
+    whole leaves the samples that have theirs.
     """
     device = device_of(generator)
     parts = [
         _part(condition, i, request.batch_size, device) for i in range(0, condition.batch_size, request.batch_size)
     ]
     seeds = range(request.seed, request.seed + condition.batch_size, request.batch_size)
-    if hasattr(generator, "stream"):
-        streams = [generator.stream(part, seed=s, sampling=request.sampling) for part, s in zip(parts, seeds)]
-        before = [] if condition.video is None else [as_float(condition.video)]
-        for pieces in zip(*streams):
-            yield torch.cat([*before, torch.cat(pieces).cpu()], dim=1)
-            before = []
+    streams = [_stream(generator, part, seed, request.sampling) for part, seed in zip(parts, seeds)]
+    begun = False
+    while True:
+        pieces: list[Tensor] = []
+        try:
+            for stream in streams:
+                if (piece := next(stream, None)) is None:
+                    return
+                pieces.append(piece)
+        except KeyboardInterrupt:
+            if pieces and not begun:
+                yield torch.cat(pieces)
+            raise
+        yield torch.cat(pieces)
+        begun = True
+
+
+def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
+    """The pieces of one batch of samples, on the CPU, the frames that are given first."""
+    if not hasattr(generator, "stream"):
+        yield generator.sample(condition, seed=seed, sampling=sampling).cpu()
         return
-    whole: list[Tensor] = []
-    try:
-        for part, seed in zip(parts, seeds):
-            whole.append(generator.sample(part, seed=seed, sampling=request.sampling).cpu())
-    except KeyboardInterrupt:
-        if whole:
-            yield torch.cat(whole)
-        raise
-    yield torch.cat(whole)
+    before = [] if condition.video is None else [as_float(condition.video).cpu()]
+    for piece in generator.stream(condition, seed=seed, sampling=sampling):
+        yield torch.cat([*before, piece.cpu()], dim=1)
+        before = []
 
 
 def _part(condition: Condition, first: int, size: int, device: torch.device) -> Condition:
@@ -210,7 +221,8 @@ def tiled(video: Tensor) -> Tensor:
     return grid[..., :-SEAM, :-SEAM]
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar with the time left, for people only: nothing where the console is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

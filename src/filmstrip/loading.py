@@ -146,7 +146,7 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
     Raises:
         UserError: there is no such source, or what it holds has no encoder.
     """
-    if _is_run(source):
+    if is_run(source):
         objective, run = load_objective(source, device)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
     from filmstrip.weights.hub import load_hub
@@ -169,15 +169,21 @@ def load_objective(folder: str | Path, device: torch.device | str | None = None)
 
 
 def start(objective: Objective, source: str | Path) -> None:
-    """Begin where ``source`` ended, in place: with its encoder, or, for an objective without one, all its weights.
+    """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights.
 
     Raises:
-        UserError: the source has no encoder, or is no run of the same method, or its weights have other shapes.
+        UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
     if getattr(objective, "encoder", None) is not None:
         start_encoder(objective, source)
         return
     given, _ = load_objective(source, "cpu")
+    if (part := getattr(objective, "predictor", None)) is not None:
+        learnt = getattr(given, "predictor", None)
+        if learnt is None:
+            raise UserError(f"{source} holds a {type(given).__name__}, which has no predictor to start this one with")
+        _copy(learnt.state_dict(), part, source)
+        return
     if type(given) is not type(objective):
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
@@ -312,7 +318,7 @@ def load_classes(folder: str | Path) -> tuple[str, ...]:
     return load_data_info(folder).classes
 
 
-def _is_run(source: str | Path) -> bool:
+def is_run(source: str | Path) -> bool:
     """Whether this is a run folder; the Hub's layout has a config.json too, without our type tags."""
     path = Path(source) / "config.json"
     if str(source).startswith("hf:") or not path.exists():

@@ -229,6 +229,19 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
+class MaskedPredictor(Protocol):
+    """An objective or model that predicts the hidden places of a clip's grid from the others, whichever they are."""
+
+    def masks(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the visible (``B V``) and the hidden (``B K``) places, decided by each clip's seed (``B``)."""
+        ...
+
+    def predict(self, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """What is at ``hidden``, ``B K D``, of ``B T C H W`` video seen at ``visible`` alone."""
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """An objective or model that can name the steps of a procedure."""
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import stats
 from torch import Tensor
 
-from filmstrip.data.augment import apply_augment, effective_augment, erase_, jitter_colours_, mirror
+from filmstrip.data.augment import apply_augment, check_augment, effective_augment, erase_, jitter_colours_, mirror
 from filmstrip.data.boxes import boxes
 from filmstrip.data.colour import GREY, change_colours_
 from filmstrip.data.config import Augment
@@ -326,3 +326,11 @@ def test_on_a_gpu_it_gives_the_same_and_waits_for_nothing():
         torch.cuda.set_sync_debug_mode("default")
     difference = (video.cpu().float() - expected.float()).abs()
     assert difference.mean() < 0.05 and (difference > 2).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_clips_with_actions_that_matter_are_not_mixed(kind):
+    with pytest.raises(UserError, match="learns from actions: set data"):
+        check_augment(Augment(**{kind: 0.8}), ("seed", "action"))
+    check_augment(Augment(**{kind: 0.8}), ("video", "label"))
+    check_augment(Augment(erase=0.5), ("seed", "action"))

@@ -1,106 +1,27 @@
-"""Batches depend on the seed and the step alone; bad files cost themselves and nothing else."""
+"""Batches depend on the seed and the step alone, not on workers, processes, or where a stream began."""
 
-import csv
 import io
-import itertools
 import json
 import multiprocessing
-import os
-import shutil
-import signal
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_videos import LENGTH, VIDEOS, assert_same, encode, joined, loader, settings_of, take
 
 from filmstrip.data import dataset
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.dataset import EvaluationSet, Unreadable
-from filmstrip.data.loader import TrainLoader, eval_batches, write_unreadable
+from filmstrip.data.loader import TrainLoader, eval_batches
 from filmstrip.data.order import Share, derive_seed, permutation
 from filmstrip.data.sources import Source, open_path
 from filmstrip.errors import UserError
-from filmstrip.protocols import Batch
 from filmstrip.video.decode import open_video
 
 REAL = Path(__file__).parents[2] / "../shared/data/actions"
-VIDEOS = 10
-LENGTH = 12
-
-
-def encode(path: Path, level: int, noise: int = 1) -> None:
-    """A grey video that brightens by 8 from frame to frame, so that pixels tell which frames were cut."""
-    rng = np.random.default_rng(level)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=25, options={"crf": "4", "g": "4"})
-        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
-        for i in range(LENGTH):
-            picture = level + 8 * i + rng.integers(0, noise, (24, 32, 3)).astype(np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("videos")
-    for i in range(VIDEOS):
-        encode(root / "train" / ("run" if i % 2 else "jump") / f"{i}.mp4", 10 * i)
-    for i in range(3):
-        encode(root / "test" / "run" / f"t{i}.mp4", 30 * i)
-    return root
-
-
-@pytest.fixture(scope="module")
-def bad_root(tmp_path_factory) -> Path:
-    """Ten videos, of which two are bad, and a test split of three, of which one is."""
-    root = tmp_path_factory.mktemp("bad")
-    for i in range(VIDEOS):
-        encode(root / "train" / "run" / f"{i}.mp4", 10 * i)
-    for name in ("0", "1", "2"):
-        encode(root / "test" / "run" / f"{name}.mp4", 10)
-    (root / "train/run/3.mp4").write_bytes(b"")
-    (root / "train/run/7.mp4").write_text("not a video")
-    (root / "test/run/1.mp4").write_bytes(b"")
-    return root
-
-
-def settings_of(root: Path, **changes) -> Data:
-    clip = Clip(num_frames=4, stride=2, size=16, short_side=(16, 20))
-    return replace(Data(path=root, clip=clip, batch_size=4, num_workers=0, max_unreadable=0.5), **changes)
-
-
-def loader(root: Path, seed: int = 0, rank: int = 0, world: int = 1, accumulate: int = 1, **changes) -> TrainLoader:
-    data = settings_of(root, **changes)
-    return TrainLoader(open_path(root), data, seed=seed, rank=rank, world=world, accumulate=accumulate)
-
-
-def take(train: TrainLoader, count: int, start: int = 0) -> list[Batch]:
-    batches = list(itertools.islice(train.stream(start), count))
-    train.close()
-    return batches
-
-
-def assert_same(first: list[Batch], second: list[Batch]) -> None:
-    assert len(first) == len(second)
-    for a, b in zip(first, second):
-        assert a.keys() == b.keys()
-        assert a["name"] == b["name"]
-        for key in a.keys() - {"name"}:
-            assert torch.equal(a[key], b[key]), key
-
-
-def joined(batches: list[Batch]) -> Batch:
-    """Several batches as one."""
-    whole = {key: torch.cat([b[key] for b in batches]) for key in batches[0].keys() - {"name"}}
-    return {**whole, "name": [name for b in batches for name in b["name"]]}
 
 
 def test_a_batch_holds_what_the_protocols_promise(root):
@@ -260,109 +181,6 @@ def test_the_order_is_one_endless_stream(n, micro, world, accumulate, start, see
     assert all(d.index == permutation(seed, d.epoch, n)[d.position % n] for d in draws)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_bad_files_are_replaced_counted_and_listed(bad_root, workers):
-    train = loader(bad_root, num_workers=workers)
-    batches = take(train, 5)
-    names = {entry.name: entry for entry in train.unreadable}
-    assert names.keys() == {"train/run/3.mp4", "train/run/7.mp4"}
-    assert not any(entry.used for entry in names.values())
-    assert all(entry.reason for entry in names.values())
-    seen = joined(batches)
-    assert seen["video"].shape[0] == 20
-    assert not set(seen["name"]) & names.keys()
-
-
-def kill_over(name: str, monkeypatch) -> None:
-    """Let one file crash the process that reads it, as a fault in a decoder would."""
-    plain = dataset.open_video
-
-    def crash(path, **kwargs):
-        if Path(path).name == name:
-            time.sleep(0.5)  # let what was read before get to the main process
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return plain(path, **kwargs)
-
-    monkeypatch.setattr(dataset, "open_video", crash)
-
-
-def test_a_file_that_kills_its_worker_is_a_bad_file(root, tmp_path, monkeypatch):
-    third = permutation(0, 0, VIDEOS)[9]  # read ahead for the third batch, while the main process is busy elsewhere
-    path = Path(open_path(root).split("train")[third].path)
-    name = path.relative_to(root).as_posix()
-    shutil.copytree(root, tmp_path / "bad")
-    (tmp_path / "bad" / name).write_bytes(b"")
-    expected = take(loader(tmp_path / "bad"), 6)
-    kill_over(path.name, monkeypatch)
-    train = loader(root, num_workers=2)
-    stream = train.stream(0)
-    batches, end = [next(stream)], time.monotonic() + 30
-    while len(multiprocessing.active_children()) == 2 and time.monotonic() < end:
-        time.sleep(0.01)  # a DataLoader's own handler would raise here
-    assert len(multiprocessing.active_children()) == 1
-    assert_same(expected, batches + list(itertools.islice(stream, 5)))
-    assert [(e.name, e.used) for e in train.unreadable] == [(name, False)]
-    assert "the process that decoded it died" in train.unreadable[0].reason
-    assert_same(expected[2:], take(train, 4, start=2))
-    assert not multiprocessing.active_children()
-
-
-def test_evaluation_leaves_out_what_killed_a_worker(root):
-    videos = EvaluationSet(open_path(root).split("test"), settings_of(root), 1, 1)
-    videos.crashed(1)
-    batch, report = videos[range(3)]
-    assert batch["index"].tolist() == [0, 2]
-    assert [(e.name, e.used) for e in report.unreadable] == [("test/run/t1.mp4", False)]
-
-
-def test_a_worker_that_dies_of_no_file_is_an_error(root):
-    train = loader(root, num_workers=1)
-    stream = train.stream(0)
-    next(stream)
-    time.sleep(0.5)  # it has read as far ahead as it does
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="died while it read no file"):
-        list(itertools.islice(stream, 6))
-
-
-def test_replacements_depend_on_the_position_alone(bad_root):
-    whole = take(loader(bad_root), 8)
-    assert_same(whole, take(loader(bad_root, num_workers=2), 8))
-    assert_same(whole[5:], take(loader(bad_root), 3, start=5))
-    healthy = [permutation(0, position // 10, 10)[position % 10] for position in range(32)]
-    got = joined(whole)["index"].tolist()
-    assert all(a == b for a, b in zip(healthy, got) if a not in (3, 7))
-
-
-def test_too_many_bad_files_stop_with_the_list(bad_root):
-    with pytest.raises(
-        UserError, match=r"(?s)2 training files .*max_unreadable 0\.1\).*3\.mp4: .*7\.mp4: |7.*3"
-    ) as e:
-        take(loader(bad_root, max_unreadable=0.1), 10)
-    assert "filmstrip data check" in str(e.value)
-    assert len(take(loader(bad_root, max_unreadable=0.2), 10)) == 10
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_nothing_but_bad_files(tmp_path, workers):
-    for i in range(3):
-        path = tmp_path / "train" / f"{i}.mp4"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match="could not be read"):
-        take(loader(tmp_path, batch_size=1, max_unreadable=1.0, num_workers=workers), 1)
-
-
-def test_a_missing_file_is_a_bad_file(tmp_path):
-    for i in range(4):
-        encode(tmp_path / "train" / "run" / f"{i}.mp4", 10)
-    source = open_path(tmp_path)
-    (tmp_path / "train/run/2.mp4").unlink()
-    train = TrainLoader(source, settings_of(tmp_path), seed=0)
-    take(train, 2)
-    assert [entry.name for entry in train.unreadable] == ["train/run/2.mp4"]
-
-
 def test_shards_give_the_same_clips_as_files(root, tmp_path):
     files = open_path(root)
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
@@ -392,17 +210,6 @@ def test_clips_stay_within_their_part_of_the_video(root, tmp_path):
     assert len(set(spans[:, 0].tolist())) > 1
 
 
-def test_a_file_cut_short_is_used_and_listed(tmp_path):
-    for i in range(4):
-        encode(tmp_path / "train" / "run" / f"{i}.mkv", 10 * i, noise=100)
-    path = tmp_path / "train/run/1.mkv"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    train = loader(tmp_path, max_unreadable=0.0)
-    assert "train/run/1.mkv" in joined(take(train, 8))["name"]
-    assert [(entry.name, entry.used) for entry in train.unreadable] == [("train/run/1.mkv", True)]
-    assert train.unreadable[0].reason
-
-
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real videos are not at ../shared/data/actions")
 def test_real_action_videos():
     data = settings_of(REAL, clip=Clip(num_frames=8, stride=2, size=112, short_side=(112, 144)), batch_size=12)
@@ -428,14 +235,6 @@ def test_evaluation_reads_every_view_once(root, workers):
         assert_same([whole], [joined(batches)])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_leaves_bad_files_out(bad_root, workers):
-    batches = eval_batches(open_path(bad_root), settings_of(bad_root, num_workers=workers), "test", batch_size=1)
-    for _ in range(2):
-        assert [b["index"].item() for b in batches] == [0, 2]
-        assert [(e.name, e.used) for e in batches.unreadable] == [("test/run/1.mp4", False)]
-
-
 def test_workers_end_with_the_stream(root):
     train = loader(root, num_workers=2)
     stream = train.stream(0)
@@ -447,49 +246,6 @@ def test_workers_end_with_the_stream(root):
         next(stream)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_settings_that_cannot_be_met_are_no_bad_files(root, monkeypatch, workers):
-    """One sentence for the person, not a list of every file."""
-
-    def refuse(*args, **kwargs):
-        raise UserError("the backend is not installed")
-
-    monkeypatch.setattr(dataset, "open_video", refuse)
-    with pytest.raises(UserError, match=r"^the backend is not installed$"):
-        take(loader(root, num_workers=workers), 1)
-    with pytest.raises(UserError, match=r"^the backend is not installed$"):
-        list(eval_batches(open_path(root), settings_of(root, num_workers=workers), "test"))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_frames_are_used_and_counted_once(root, monkeypatch, workers):
-    plain = dataset.read_clips
-
-    def damaged(*args, **kwargs):
-        return [replace(clip, damaged=(True, *clip.damaged[1:])) for clip in plain(*args, **kwargs)]
-
-    monkeypatch.setattr(dataset, "read_clips", damaged)
-    train = loader(root, num_workers=workers, max_unreadable=0.0)
-    assert len(joined(take(train, 10))["name"]) == 40
-    assert len(train.unreadable) == VIDEOS
-    assert {(e.used, e.reason) for e in train.unreadable} == {(True, "1 of 4 frames read from it are damaged")}
-    batches = eval_batches(open_path(root), settings_of(root, num_workers=workers), "test")
-    assert sum(len(b["name"]) for b in batches) == 3
-    assert [e.used for e in batches.unreadable] == [True] * 3
-
-
 def test_an_empty_training_split_is_refused():
     with pytest.raises(UserError, match="no split 'train'"):
         TrainLoader(Source(root=Path("x"), classes=(), samples=()), Data(), seed=0)
-
-
-def test_the_list_of_bad_files_grows(tmp_path):
-    path = tmp_path / "unreadable.csv"
-    write_unreadable(path, [Unreadable("a, b.mp4", "no\nvideo", False)])
-    write_unreadable(path, [Unreadable("c.mp4", "2 of 4 frames are damaged", True)])
-    with path.open(newline="") as file:
-        assert list(csv.DictReader(file)) == [
-            {"name": "a, b.mp4", "used": "no", "reason": "no\nvideo"},
-            {"name": "c.mp4", "used": "yes", "reason": "2 of 4 frames are damaged"},
-        ]
-    assert list(tmp_path.iterdir()) == [path]

@@ -130,7 +130,10 @@ def test_guidance_moves_away_from_the_model_without_its_condition():
 def test_compiled_steps_draw_the_same():
     model = build("sparse", **CONDITIONS)
     expected = model.generate(numbers(), Sampling(), **conditions())
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     assert torch.equal(model.generate(numbers(), Sampling(), compile=True, **conditions()), expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "all steps have the same shapes"
 
 
 def test_more_codes_than_positions_are_refused():

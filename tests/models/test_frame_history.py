@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.models.frame_conditions import FrameConditions
+from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
 from filmstrip.protocols import Condition
 
@@ -50,8 +50,8 @@ def test_more_frames_than_positions_and_strides_that_do_not_divide():
 
 def conditions(**changes):
     torch.manual_seed(0)
-    sizes = dict(label_width=4, action_width=3, num_classes=5, num_actions=6, action_dim=0)
-    return FrameConditions(**(sizes | changes))
+    sizes = dict(num_classes=5, num_actions=6, action_dim=0)
+    return FrameConditions(Known(**(sizes | changes)), label_width=4, action_width=3)
 
 
 class TestConditions:
@@ -74,7 +74,7 @@ class TestConditions:
     def test_vectors_as_actions(self):
         model = conditions(num_classes=0, num_actions=0, action_dim=2)
         assert model(2, 3, label=None, action=torch.ones(2, 3, 2)).shape == (2, 3, 3)
-        with pytest.raises(UserError, match=r"2 values for each of 3 frames .* shape \(2, 3, 2\)"):
+        with pytest.raises(UserError, match=r"2 values for each of 3 frames .* shape \(2, 3, 2\) are needed"):
             model(2, 3, label=None, action=self.action)
 
     def test_no_conditions_are_nothing(self):

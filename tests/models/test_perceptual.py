@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 
 from filmstrip.errors import UserError
 from filmstrip.models.perceptual import Perceptual
@@ -50,7 +51,7 @@ def test_published_weights_give_the_published_distance(published, tmp_path):
     torch.save(lin, tmp_path / "lin.pth")
     network = load_perceptual([tmp_path / "vgg16.safetensors", tmp_path / "lin.pth"])
     a, b = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    assert network.name == "lpips"
+    assert network.name == "lpips_vgg"
     torch.testing.assert_close(network(a, b), reference(vgg, lin, a, b), rtol=1e-4, atol=1e-5)
     assert network(a, a).abs().max() == 0
 
@@ -67,6 +68,53 @@ def test_both_spellings_of_the_features(published):
     spelt = {in_slice(name): tensor for name, tensor in vgg.items() if name.startswith("features.")}
     ours, other = from_lpips(vgg | lin), from_lpips(spelt | lin)
     assert ours.keys() == other.keys() and len(ours) == 2 * 13 + 5
+
+
+@pytest.fixture(scope="module")
+def alexnet():
+    """AlexNet's features and linear layers under their published names, with random values."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    features, lin = {}, {}
+    for i, (number, (width, inputs, kernel)) in enumerate(shapes.items()):
+        weight = torch.randn(width, inputs, kernel, kernel, generator=generator) * (2 / (kernel**2 * inputs)) ** 0.5
+        features |= {f"features.{number}.weight": weight, f"features.{number}.bias": torch.zeros(width)}
+        lin[f"lin{i}.model.1.weight"] = torch.rand(1, width, 1, 1, generator=generator)
+    return features, lin
+
+
+@torch.no_grad()
+def test_alexnet_is_recognised_by_its_first_layer_and_named(alexnet, published, tmp_path):
+    features, lin = alexnet
+    save_file(features, tmp_path / "first.safetensors")
+    save_file(lin, tmp_path / "second.safetensors")
+    network = load_perceptual([tmp_path / "second.safetensors", tmp_path / "first.safetensors"])
+    a, b = torch.rand(2, 2, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+
+    def taps(x):  # torchvision's features, layer by layer, as lpips taps them
+        layers = nn.Sequential(
+            *(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+            *(nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1)),
+            *(nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+        )
+        layers.load_state_dict({name.removeprefix("features."): tensor for name, tensor in features.items()})
+        x = (x * 2 - 1 - torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)) / network.scale
+        for layer in layers:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                yield F.normalize(x, dim=1)
+
+    pairs = zip(taps(a), taps(b), lin.values())
+    expected = sum(F.conv2d((x - y) ** 2, weight).mean(dim=(1, 2, 3)) for x, y, weight in pairs)
+    assert network.name == "lpips_alex"
+    torch.testing.assert_close(network(a, b), expected, rtol=1e-4, atol=1e-5)
+    assert network(a[..., :31, :31], b[..., :31, :31]).isfinite().all()
+    with pytest.raises(UserError, match="31 pixels or more, not 30 x 48"):
+        network(a[..., :30, :], b[..., :30, :])
+    save_file(published[1], tmp_path / "vgg_lin.safetensors")
+    with pytest.raises(UserError, match="do not fit"):
+        load_perceptual([tmp_path / "first.safetensors", tmp_path / "vgg_lin.safetensors"])
+    assert load_perceptual([tmp_path / "gone_alex.pth"]).name == "lpips_alex"
 
 
 def test_missing_weights_are_named(published, tmp_path):

@@ -39,6 +39,23 @@ def test_masked_attention_equals_naive_softmax(name):
     torch.testing.assert_close(attend(q, k, v, make()), naive(q, k, v, allowed), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [None, *MASKS])
+def test_a_bias_is_added_to_the_scores_that_a_mask_leaves(name):
+    make, allowed = MASKS[name] if name else (lambda: None, lambda b, q, k: True)
+    q, k, v = heads()
+    bias = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    # A bias is a product with one more channel for each key, which holds the query's bias for it.
+    scale = q.shape[-1] ** 0.5
+    more_q = torch.cat([q, scale * bias.expand(2, -1, -1, -1)], dim=-1) * (14 / 6) ** 0.5
+    more_k = torch.cat([k, torch.eye(8).expand(2, 2, 8, 8)], dim=-1)
+    more_v = torch.cat([v, torch.zeros(2, 2, 8, 8)], dim=-1)
+    want = naive(more_q, more_k, more_v, allowed)[..., :6]
+    got = attend(q, k, v, make(), bias=bias)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    (ours,), (theirs,) = (torch.autograd.grad(out.sum(), bias, retain_graph=True) for out in (got, want))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 def test_unmasked_attention_equals_naive_softmax():
     q, k, v = heads()
     torch.testing.assert_close(attend(q, k[:, :, :5], v[:, :, :5]), naive(q, k[:, :, :5], v[:, :, :5]))
@@ -161,10 +178,3 @@ def test_attention_forgets_nothing_under_bfloat16():
     assert low.dtype == torch.bfloat16
     high = attention(x, angles=Rotary(8, axes=2)(grid_positions((3, 3))))
     torch.testing.assert_close(low.float(), high, rtol=0.05, atol=0.02)
-
-
-def test_one_context_serves_all_rows():
-    torch.manual_seed(0)
-    attention = Attention(16, 2, context_width=8)
-    x, context = torch.randn(3, 4, 16), torch.randn(1, 5, 8)
-    torch.testing.assert_close(attention(x, context=context), attention(x, context=context.expand(3, -1, -1)))

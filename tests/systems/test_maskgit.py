@@ -43,8 +43,8 @@ def model(request):
 
 
 def condition_for(model, **changes):
-    label = LABEL if model.conditions.num_classes else None
-    action = ACTION if model.conditions.has_action else None
+    label = LABEL if model.conditions.known.num_classes else None
+    action = ACTION if model.conditions.known.has_action else None
     return Condition(**(dict(batch_size=2, num_frames=4, video=VIDEO[:, :2], label=label, action=action) | changes))
 
 

@@ -43,7 +43,7 @@ def model(request):
 
 
 def condition_for(model, **changes):
-    action = ACTION if model.conditions.has_action else None
+    action = ACTION if model.conditions.known.has_action else None
     return Condition(**(dict(batch_size=2, num_frames=6, video=VIDEO[:, :2], action=action) | changes))
 
 
@@ -53,7 +53,7 @@ def test_it_continues_the_frames_it_was_given_whatever_the_batch(model, context)
     made = model.sample(condition_for(model, video=VIDEO[:, :context]), seed=7)
     assert made.shape == VIDEO.shape and made.min() >= 0 and made.max() <= 1
     assert torch.equal(made[:, :context], VIDEO[:, :context])
-    action = None if not model.conditions.has_action else ACTION[1:]
+    action = None if not model.conditions.known.has_action else ACTION[1:]
     alone = model.sample(condition_for(model, batch_size=1, video=VIDEO[1:, :context], action=action), seed=8)
     torch.testing.assert_close(alone[0], made[1], atol=1e-4, rtol=0)
 
@@ -76,7 +76,7 @@ def test_the_prior_sees_the_past_only(model):
     other = VIDEO[:, :2].clone()
     other[:, 1] = 1 - other[:, 1]
     assert not torch.equal(model.sample(condition_for(model, video=other), seed=7)[:, 2:], made[:, 2:])
-    if model.conditions.has_action:
+    if model.conditions.known.has_action:
         later = ACTION.clone()
         later[:, 4] = (later[:, 4] + 1) % 3
         changed = model.sample(condition_for(model, action=later), seed=7)
@@ -146,7 +146,7 @@ def test_what_it_cannot_make_is_refused(model):
             model.sample(condition_for(model, **wrong), seed=0)
     with pytest.raises(UserError, match="without guidance"):
         model.sample(condition_for(model), seed=0, sampling=Sampling(guidance=2.0))
-    if not model.conditions.has_action:
+    if not model.conditions.known.has_action:
         with pytest.raises(UserError, match="knows no actions"):
             model.sample(condition_for(model, action=ACTION), seed=0)
 

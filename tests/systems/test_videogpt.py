@@ -189,7 +189,7 @@ def test_guidance_with_a_temperature_of_zero_is_deterministic():
         ("nothing", dict(video=FRAMES[:, :1]), "multiple of 2 first frames"),
         ("nothing", dict(video=FRAMES[:, :2, :, :16]), "first frames of shape"),
         ("action", dict(num_frames=6, action=torch.zeros(2, 6, dtype=torch.int64)), "all 8 frames"),
-        ("action", dict(action=torch.zeros(2, 8, 5)), "whole numbers"),
+        ("action", dict(action=torch.zeros(2, 8, 5)), "whole numbers below 5"),
         ("vectors", dict(action=torch.zeros(2, 8, 2)), "actions of shape"),
         ("frames", dict(), "continues 2 first"),
         ("frames", dict(video=FRAMES[:, :4]), "continues 2 first"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from filmstrip.data.config import Augment
 from filmstrip.data.levels import to_levels
 from filmstrip.data.mixing import mix
 from filmstrip.data.rand_augment import rand_augment_
+from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.randomness import uniform
 
@@ -31,6 +33,19 @@ ERASED_ASPECT = (0.3, 10 / 3)
 def effective_augment(augment: Augment, directional: bool) -> Augment:
     """The augmentation for a collection: without mirroring where classes are directional."""
     return dataclasses.replace(augment, mirror=0.0) if directional else augment
+
+
+def check_augment(augment: Augment, requires: Collection[str]) -> None:
+    """See that an objective that reads the batch keys ``requires`` can learn from augmented batches.
+
+    Raises:
+        UserError: it learns from actions, and clips are mixed: what is done in two clips at once is no action.
+    """
+    if "action" in requires and (augment.mixup or augment.cutmix):
+        raise UserError(
+            "mixup and cutmix blend clips of which each has actions of its own, and this model learns from actions: "
+            "set data.augment.mixup and cutmix to 0"
+        )
 
 
 def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) -> Batch:

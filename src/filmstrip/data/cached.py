@@ -55,7 +55,7 @@ class CachedSample(Sample):
         With a ``length`` each is a run of so many clips (``length N D``), otherwise a single one (``N D``).
 
         Raises:
-            UserError: there are fewer clips than that, or crops were asked for.
+            UserError: there are fewer clips than that, crops were asked for, or ids are outside the codebook.
         """
         if num_crops != 1:
             raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or give videos")
@@ -75,7 +75,11 @@ class CachedSample(Sample):
         rows = self.rows[start : start + max(length, 1)]
         content = {"features": self.features.read(rows)}
         if self.features.about.get("level") == IDS:
-            content = {"tokens": content["features"].flatten(1).long()}
+            ids = content["features"].flatten(1).long()
+            known = int(self.features.about.get("codebook_size", 0))
+            if known and ids.numel() and not 0 <= ids.min() <= ids.max() < known:
+                raise UserError(f"{self.path}: the ids of {self.name} are not all in 0..{known - 1}: encode it anew")
+            content = {"tokens": ids}
         lengths = self.features.lengths(rows)
         if lengths is not None:
             content["lengths"] = lengths

@@ -317,7 +317,9 @@ def _without_place(about: Mapping[str, str]) -> dict[str, str]:
 
 
 def sort_index(folder: Path, names: Sequence[str]) -> None:
-    """Put the videos of a folder in the order of ``names``; others come after them, as they were."""
+    """Put the videos of a folder, if it holds any, in the order of ``names``, others after them as they were."""
+    if not (folder / INDEX).exists():
+        return
     rows, about = _read_index(folder)
     place = {name: i for i, name in enumerate(names)}
     # Stable: clips of a shard keep their order, by which their actions are found.

@@ -15,7 +15,7 @@ from filmstrip.weights.lpips import load_perceptual
 
 EQUAL_PSNR = 100.0
 """Decibels that are given to equal frames, so that means stay finite."""
-_SSIM_WINDOW, _LPIPS_SIZE = 11, 16
+_SSIM_WINDOW = 11
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 class FrameMetrics:
     """PSNR, SSIM and the perceptual distance of videos, by the names in ``names``, the higher the better or not.
 
-    The perceptual distance is LPIPS on VGG-16 with its published weights (``files``), else a stand-in of ours with
-    random features, which is named ``random_features``.
+    The perceptual distance is LPIPS with its published weights (``files``), named ``lpips_vgg`` or ``lpips_alex``,
+    else a stand-in of ours with random features, which is named ``random_features``.
     """
 
     def __init__(self, files: tuple[Path, ...] = (), *, device: torch.device, frames_at_once: int = 64) -> None:
@@ -66,10 +66,10 @@ class FrameMetrics:
         """
         if video.shape != truth.shape:
             raise ValueError(f"videos of {tuple(video.shape)} and {tuple(truth.shape)} cannot be compared")
-        if min(video.shape[-2:]) < max(_SSIM_WINDOW, _LPIPS_SIZE):
+        if min(video.shape[-2:]) < max(_SSIM_WINDOW, self._perceptual.smallest):
             raise UserError(
                 f"frames of {video.shape[-2]} x {video.shape[-1]} pixels are too small to compare: "
-                f"SSIM needs {_SSIM_WINDOW}, LPIPS {_LPIPS_SIZE}"
+                f"SSIM needs {_SSIM_WINDOW}, {self._perceptual.name} {self._perceptual.smallest}"
             )
         pairs = zip(*(rearrange(v, "b t c h w -> (b t) c h w").split(self._at_once) for v in (video, truth)))
         parts = [self._frames(as_float(a), as_float(b)) for a, b in pairs]

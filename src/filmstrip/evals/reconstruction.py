@@ -34,7 +34,8 @@ class Reconstruction(Evaluation):
     features: FeatureNetwork = field(default_factory=FeatureNetwork)
     """Of the FVD."""
     lpips: tuple[Path, ...] = ()
-    """LPIPS's published weights (VGG-16 and its linear layers, one file or two); without, a stand-in is used."""
+    """LPIPS's published weights (AlexNet, which TECO used, or VGG-16, and the linear layers: one file or two);
+    without, a stand-in is used."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield the metrics, named by frame size or network, preprocessing, frames and number of clips.

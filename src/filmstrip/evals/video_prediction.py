@@ -53,7 +53,8 @@ class VideoPrediction(Evaluation):
     features: FeatureNetwork = field(default_factory=FeatureNetwork)
     """Of the FVD, which is of predicted frames alone."""
     lpips: tuple[Path, ...] = ()
-    """LPIPS's published weights (VGG-16 and its linear layers, one file or two); without, a stand-in is used."""
+    """LPIPS's published weights (AlexNet, which TECO used, or VGG-16, and the linear layers: one file or two);
+    without, a stand-in is used."""
     sampling: Sampling | None = None
     """By default the method's own; on the command line ``sampling:sampling --sampling.top-k 100``."""
     seed: int = 0

@@ -66,7 +66,7 @@ class FrozenEncoder(nn.Module):
         tokens = self._tokens(said.last_hidden_state, grid)
         summary = self._summary(said)
         if summary is not None:
-            summary = rearrange(summary, "(b k) d -> b k d", b=len(video))
+            summary = rearrange(summary, "(b k) d -> b k d", b=video.shape[0])
         return Features(tokens, grid, tuple(self._tokens(h, grid) for h in hidden), summary)
 
     def _run(self, pixels: Tensor, layers: bool) -> object:
@@ -78,7 +78,7 @@ class FrozenEncoder(nn.Module):
             return self.network(frames, **options)
         _, p, q = self.patch_size
         patches = rearrange(frames, "n c (h p) (w q) -> n (h w) (p q c)", p=p, q=q)
-        shapes = torch.tensor([frames.shape[2] // p, frames.shape[3] // q]).expand(len(frames), 2)
+        shapes = torch.tensor([frames.shape[2] // p, frames.shape[3] // q]).expand(frames.shape[0], 2)
         whole = torch.ones(patches.shape[:2], dtype=torch.int64, device=patches.device)
         return self.network(patches, pixel_attention_mask=whole, spatial_shapes=shapes, **options)
 

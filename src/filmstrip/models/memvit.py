@@ -27,14 +27,16 @@ class Memory:
         """Make ready for the next clips; where ``new_video`` (``B``) is true, what is remembered is of another."""
         if self.same_video is None:
             self.same_video = torch.zeros(batch, 0, dtype=torch.bool, device=device)
-        if len(self.same_video) != batch:
-            raise ValueError(f"this memory is of {len(self.same_video)} videos read side by side, got {batch} clips")
+        if self.same_video.shape[0] != batch:
+            raise ValueError(
+                f"this memory is of {self.same_video.shape[0]} videos read side by side, got {batch} clips"
+            )
         if new_video is not None:
             self.same_video = self.same_video & ~new_video[:, None]
 
     def end(self) -> None:
         """The clips have been read: they are remembered, and the oldest forgotten."""
-        newest = self.same_video.new_ones(len(self.same_video), 1)
+        newest = self.same_video.new_ones(self.same_video.shape[0], 1)
         self.same_video = torch.cat([self.same_video, newest], dim=1)[:, -self.length :]
 
 
@@ -73,7 +75,7 @@ class MeMViT(MViT):
             ValueError: the clip is not of the size that the network was built for, or the memory of other videos.
         """
         tokens, grid = self._embedded(clip)
-        memory.start(len(clip), new_video, clip.device)
+        memory.start(clip.shape[0], new_video, clip.device)
         remembered = iter(memory.layers)
         seen = []
         for block in self.blocks:

@@ -211,7 +211,7 @@ class MViT(nn.Module):
                 f"{video.shape[1]} x {video.shape[3]} x {video.shape[4]}: cut clips of the size that it was built for"
             )
         x = self.embed(channels_first(self.normalise(video)))
-        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens_of(x)], dim=1)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), tokens_of(x)], dim=1)
         grid = Grid(*x.shape[2:])
         if not self.improved:
             time = self.time_positions.repeat_interleave(grid.h * grid.w, dim=1)

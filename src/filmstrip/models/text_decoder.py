@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.nn.attention import Attention
@@ -38,7 +38,9 @@ class TextDecoderBlock(nn.Module):
         """Apply the block."""
         said = self.norms_inside[0](self.dropout(self.to_slots(slots)))
         slots = self.norms[0](slots + self.dropout(said))
-        said = self.norms_inside[1](self.dropout(self.to_texts(slots, context=texts[None])))
+        # All rows read the same texts: as one row of many slots they share keys and values.
+        read = self.to_texts(rearrange(slots, "b n d -> 1 (b n) d"), context=texts[None])
+        said = self.norms_inside[1](self.dropout(read.view_as(slots)))
         slots = self.norms[1](slots + self.dropout(said))
         return self.norms[2](slots + self.mlp(slots))
 
@@ -101,5 +103,5 @@ class TwoBranchTextDecoder(nn.Module):
         seen = torch.cat([known, texts.expand(len(known), -1, -1)], dim=1)
         target = repeat(self.empty, "d -> b t d", b=len(known), t=int(unknown.sum()))
         for block in self.blocks:
-            target, seen = block(target, seen, time, placement)
+            target, seen = block(target, seen, block.modulation(time), placement)
         return target

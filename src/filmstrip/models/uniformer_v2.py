@@ -165,9 +165,9 @@ class UniFormerV2(nn.Module):
         x = self.embed(channels_first(self.normalise(video)))
         grid = Grid(*x.shape[2:])
         x = rearrange(x, "b d t h w -> (b t) (h w) d")
-        x = torch.cat([repeat(self.frame_token, "d -> b 1 d", b=len(x)), x], dim=1)
+        x = torch.cat([repeat(self.frame_token, "d -> b 1 d", b=x.shape[0]), x], dim=1)
         x = self.norm_before(x + self.positions)
-        token = self.video_token.repeat(len(video), 1, 1)
+        token = self.video_token.repeat(video.shape[0], 1, 1)
         looks = dict(zip(self.global_layers, self.global_blocks))
         seen = []
         for i, block in enumerate(self.blocks):

@@ -106,7 +106,7 @@ class FrameTransformer(_Patches):
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first; all layers too."""
         tokens, grid = self._tokens(video, any_length=True)
         frames = rearrange(tokens, "b (t p) d -> (b t) p d", t=grid.t)
-        x = torch.cat([self.cls_token.expand(len(frames), 1, -1), frames], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(frames.shape[0], 1, -1), frames], dim=1) + self.pos_embed
         seen = []
         for block in self.blocks:
             x = block(x)
@@ -174,13 +174,15 @@ class SpaceTimeTransformer(_Patches):
         for positions in (self.cls_token, self.pos_embed):
             if positions is not None:
                 nn.init.trunc_normal_(positions, std=_STD)
-        for i, block in enumerate(self.blocks):
-            # The network starts as one of frames alone; TimeSformer's first block is published with its random start.
-            last = {"divided": getattr(block, "time_fc", None) if i else None, "factorised": block}.get(kind)
-            if last is not None:
-                last = last.time_attention.out if kind == "factorised" else last
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
+        # What time adds starts at zero; TimeSformer's first block is published with a random start.
+        adding = []
+        if kind == "divided":
+            adding = [block.time_fc for block in self.blocks[1:]]
+        elif kind == "factorised":
+            adding = [block.time_attention.out for block in self.blocks]
+        for linear in adding:
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output."""
@@ -191,7 +193,7 @@ class SpaceTimeTransformer(_Patches):
             positions = rearrange(positions + self.time_pos_embed[:, None], "t p d -> (t p) d")
         x = tokens + positions
         if first:
-            cls = (self.cls_token + self.pos_embed[0]).expand(len(x), 1, -1)
+            cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
         seen = []
         for block in self.blocks:
@@ -267,7 +269,7 @@ class FactorisedEncoder(nn.Module):
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video into one token for each time step, ``B t D``, and the class token."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (self.frozen and self.training)):
             steps, _ = self.frames.steps(video)
             b, t = steps.shape[:2]
             steps = self.frames.norm(steps if self.adapter is not None else steps[:, :, 0])
@@ -326,7 +328,7 @@ class TemporalTransformer(nn.Module):
         """
         if steps.shape[1] + 1 != len(self.pos_embed):
             raise ValueError(f"this network was built for {len(self.pos_embed) - 1} steps, got {steps.shape[1]}")
-        x = torch.cat([self.cls_token.expand(len(steps), 1, -1), steps], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(steps.shape[0], 1, -1), steps], dim=1) + self.pos_embed
         seen = []
         for block in self.blocks:
             x = block(x)

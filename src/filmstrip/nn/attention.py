@@ -104,8 +104,6 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attend from ``x`` (``B N D``) to itself, to ``context`` (``B M C``), or to all that ``cache`` holds.
 
-        A context ``1 M C`` serves all rows, and its keys and values are made once.
-
         ``angles`` (and ``context_angles``, for the keys of a context) are rotary angles from
         :class:`~filmstrip.nn.rotary.Rotary`. With a cache, mask positions count from its first token.
         """
@@ -134,8 +132,7 @@ class Attention(nn.Module):
             q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads)
             bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
             kv = self.kv(context) if bias is None else F.linear(context, self.kv.weight, bias)
-            k, v = rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
-            return q, k.expand(len(q), -1, -1, -1), v.expand(len(q), -1, -1, -1)
+            return q, *rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
         if self.q_bias is None:
             qkv = self.qkv(x)
         else:

@@ -30,7 +30,7 @@ class AttentivePooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool the tokens and classify."""
-        query = repeat(self.query, "one d -> b one d", b=len(tokens))
+        query = repeat(self.query, "one d -> b one d", b=tokens.shape[0])
         pooled = query + self.attention(query, context=self.norm1(self.blocks(tokens)))
         pooled = pooled + self.mlp(self.norm2(pooled))
         return self.head(pooled[:, 0])

@@ -26,7 +26,7 @@ def unpatchify(patches: Tensor, grid: Grid, patch_size: Sequence[int]) -> Tensor
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:
     """The tokens at ``index`` (``B K``) of ``B N ...``: ``B K ...``."""
-    return tokens[torch.arange(len(tokens), device=tokens.device)[:, None], index]
+    return tokens[torch.arange(tokens.shape[0], device=tokens.device)[:, None], index]
 
 
 class PatchEmbed(nn.Module):

@@ -47,7 +47,7 @@ class DividedBlock(nn.Module):
         t, cls, tokens = grid.t, x[:, :1], x[:, 1:]
         along = rearrange(tokens, "b (t p) d -> (b p) t d", t=t)
         along = self.time_fc(self.drop_path(self.time_attention(self.time_norm(along))))
-        tokens = tokens + rearrange(along, "(b p) t d -> b (t p) d", b=len(x))
+        tokens = tokens + rearrange(along, "(b p) t d -> b (t p) d", b=x.shape[0])
         frames = torch.cat(
             [repeat(cls, "b 1 d -> (b t) 1 d", t=t), rearrange(tokens, "b (t p) d -> (b t) p d", t=t)], 1
         )
@@ -84,7 +84,7 @@ class FactorisedBlock(Block):
         frames = frames + self.drop_path(self.attention(self.norm1(frames)))
         along = rearrange(frames, "(b t) p d -> (b p) t d", t=grid.t)
         along = along + self.drop_path(self.time_attention(self.time_norm(along)))
-        x = rearrange(along, "(b p) t d -> b (t p) d", b=len(x))
+        x = rearrange(along, "(b p) t d -> b (t p) d", b=x.shape[0])
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -170,12 +170,14 @@ class TwoBranchBlock(nn.Module):
         return Modulation(target, target if self.seen_norm is None else self.seen_norm(time))
 
     def forward(
-        self, target: Tensor, seen: Tensor | None, modulation: Modulation, placement: Placement
+        self, target: Tensor, seen: Tensor | None, time: Tensor | Modulation, placement: Placement
     ) -> tuple[Tensor, Tensor | None]:
         """Targets ``B T D`` and seen tokens ``B M D``, and the same of both again.
 
-        Without seen tokens, and after the last block, there are none.
+        Without seen tokens, and after the last block, there are none. ``time`` is embedded, ``B D`` or ``1 D``, or
+        what :meth:`modulation` made of that.
         """
+        modulation = time if isinstance(time, Modulation) else self.modulation(time)
         shift, scale, gate, *for_mlp = split(modulation.target, self.width)
         of_seen = split(modulation.seen, self.width)
         read, seen_read = self.attention(

@@ -74,6 +74,13 @@ class PixelFrames(nn.Module):
         if "video" not in batch:
             raise UserError(f"a model of pixels needs 'video' in its batches, and they have {list(batch)}")
         check_video(batch["video"])
+        frames, *size = batch["video"].shape[1], *batch["video"].shape[3:]
+        if frames > self.num_frames or tuple(size) != self.places:
+            raise UserError(
+                f"clips have {frames} frames of {size[0]} x {size[1]} and the model has positions for "
+                f"{self.num_frames} of {self.places[0]} x {self.places[1]}: set objective.num_frames and "
+                "objective.size to the clips'"
+            )
         return as_float(batch["video"])
 
     def embed(self, targets: Tensor) -> Tensor:

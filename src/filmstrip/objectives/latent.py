@@ -81,7 +81,8 @@ class LatentObjective(Objective):
         """The ids of a batch, ``B (N G)``: those it brings, or those of its video (in full precision).
 
         Raises:
-            UserError: it has neither, its ids are of variable length, or not as many as there are places.
+            UserError: it has neither, its ids are of variable length, outside the codebook, or not as many as there
+                are places, or its video is longer or of another size than this model has positions for.
             ValueError: its video has another shape than the tokenizer needs.
         """
         if "tokens" in batch:
@@ -97,6 +98,11 @@ class LatentObjective(Objective):
                     f"the cached tokens are {tuple(ids.shape[1:])} a clip, and this model has places for {places}: "
                     "encode clips of the same length and size with the same tokenizer"
                 )
+            # On a GPU looking would hold up every step; whoever read the ids from a file has looked already.
+            if ids.device.type == "cpu" and ids.numel() and not 0 <= ids.min() <= ids.max() < self.codebook_size:
+                raise UserError(
+                    f"the tokens are ids in 0..{self.codebook_size - 1}; {ids.min()}..{ids.max()} were given"
+                )
             return Tokens(self.grid, ids=ids)
         if "video" not in batch:
             raise UserError(
@@ -104,6 +110,12 @@ class LatentObjective(Objective):
             )
         video = batch["video"]
         check_video(video, multiple=self.tokenizer.patch_size)
+        grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.tokenizer.patch_size)))
+        if grid.t > self.grid.t or grid[1:] != self.grid[1:]:
+            raise UserError(
+                f"clips have {tuple(grid)} codes (t, h, w) and the model has positions for {tuple(self.grid)}: set "
+                "objective.num_frames and objective.size to the clips'"
+            )
         with torch.autocast(video.device.type, enabled=False):
             return self.tokenizer.encode(video)
 

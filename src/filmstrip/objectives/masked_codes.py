@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.models.frame_conditions import FrameConditions
+from filmstrip.models.conditions import FrameConditions
 from filmstrip.models.frame_history import FrameHistory
 from filmstrip.models.masked_transformer import MaskedTransformer
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_prob, draw_masks, fill
@@ -49,11 +49,11 @@ class MaskedCodes(LatentObjective):
         self.context = context_frames // tokenizer.patch_size[0]
         self.condition_drop = condition_drop
         self.schedule, self.sampling = schedule, sampling
-        self.requires = ("seed", "action") if conditions.has_action else ("seed",)
+        self.requires = ("seed", "action") if conditions.known.has_action else ("seed",)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the hidden codes, nats a code."""
-        ids, seed = self.codes(batch).ids, batch["seed"]
+        ids, seed = self._whole(batch), batch["seed"]
         unknown = uniform(seed, 1, _UNKNOWN)[:, 0] < self.condition_drop
         given = self._given(ids, batch.get("label"), batch.get("action"), unknown)
         hidden = self._masks(seed)
@@ -63,6 +63,16 @@ class MaskedCodes(LatentObjective):
         loss = (each * hidden).sum() / hidden.sum()
         right = ((logits.argmax(dim=2) == ids) & hidden).sum() / hidden.sum()
         return Loss(loss, {"accuracy": right.detach()})
+
+    def _whole(self, batch: Batch) -> Tensor:
+        """The ids of clips that fill the grid, ``B N``."""
+        ids, places = self.codes(batch).ids, self.grid.t * self.per_frame
+        if ids.shape[1] != places:
+            raise UserError(
+                f"clips have {ids.shape[1]} codes and the model learns from {places}, of {self.num_frames} frames: "
+                "set data.clip.num_frames or objective.num_frames"
+            )
+        return ids
 
     def _masks(self, seed: Tensor) -> Tensor:
         """Which codes are hidden in training, ``B N``: a share of all but the context's, or of every frame's own."""
@@ -108,7 +118,7 @@ class MaskedCodes(LatentObjective):
         Exact for the order of parts that the clip's seed gives; frames in order are drafted one after the other.
         Frames that training always shows are given.
         """
-        ids, seeds = self.codes(batch).ids, batch["seed"]
+        ids, seeds = self._whole(batch), batch["seed"]
         context = self._context(ids, self._given(ids, batch.get("label"), batch.get("action")))
         unknown = torch.ones_like(ids, dtype=torch.bool)
         if self.history is None:

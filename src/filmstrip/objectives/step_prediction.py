@@ -35,7 +35,9 @@ class StepPrediction(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per step; logs the share of steps that are right."""
-        logits, step = asked(batch, self.logits(batch, batch["seed"])), asked(batch, batch["step"])
+        logits = self.logits(batch, batch["seed"]).flatten(0, 1)
+        # Of a fixed shape, whatever is asked for: choosing the places would wait for the device.
+        step = batch["step"].masked_fill(~batch["target"], NO_STEP).flatten()
         return Loss(step_loss(logits, step), {"top1": top1(logits, step)})
 
     def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:

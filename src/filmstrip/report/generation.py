@@ -13,11 +13,12 @@ from filmstrip.report.sections import Column, Table
 _HEADINGS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
-    "lpips": "LPIPS",
+    "lpips_vgg": "LPIPS (VGG-16)",
+    "lpips_alex": "LPIPS (AlexNet)",
     "random_features": "Distance of random features, in place of LPIPS",
 }
 _HIGHEST = ("psnr", "ssim", "inception_score", "code_perplexity", "codes_used")
-_LOWEST = ("lpips", "random_features", "fvd", "rfvd", "bits_per_dim", "nats")
+_LOWEST = ("lpips_vgg", "lpips_alex", "random_features", "fvd", "rfvd", "bits_per_dim", "nats")
 
 
 def is_curve_point(name: str) -> bool:

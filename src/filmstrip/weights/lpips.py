@@ -1,4 +1,4 @@
-"""LPIPS's published weights: VGG-16 in torchvision's layout, and its linear layers; one file or two."""
+"""LPIPS's published weights: VGG-16 or AlexNet in torchvision's layout, and the linear layers; one file or two."""
 
 from __future__ import annotations
 
@@ -7,21 +7,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from filmstrip.errors import UserError
-from filmstrip.models.perceptual import Perceptual
+from filmstrip.models.perceptual import Network, Perceptual
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import Weights
 
-# torchvision's number of each convolution among VGG-16's layers, by our stage and place in it
-_CONVS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
-_NUMBERS = {number: (stage, i) for stage, row in enumerate(_CONVS) for i, number in enumerate(row)}
+# torchvision's number of each convolution among a network's layers, by our stage and place in it
+_CONVS: dict[Network, tuple[tuple[int, ...], ...]] = {
+    "vgg": ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28)),
+    "alex": ((0,), (3,), (6,), (8,), (10,)),
+}
+_FEATURES = r"(?:features|net\.slice\d)\.(\d+)\.(weight|bias)"
 
 
-def from_lpips(theirs: Weights) -> Weights:
+def network_of(theirs: Weights) -> Network | None:
+    """Which network the features belong to, by the kernel of the first layer; none where there are no features."""
+    for name, tensor in theirs.items():
+        if (match := re.fullmatch(_FEATURES, name)) and (match[1], match[2]) == ("0", "weight"):
+            return "alex" if tensor.shape[-1] == 11 else "vgg"
+    return None
+
+
+def from_lpips(theirs: Weights, network: Network = "vgg") -> Weights:
     """Ours from ``features.N.*`` (torchvision) or ``net.sliceS.N.*`` (lpips), and ``linS.model.1.weight``."""
+    numbers = {number: (stage, i) for stage, row in enumerate(_CONVS[network]) for i, number in enumerate(row)}
     ours = {}
     for name, tensor in theirs.items():
-        if match := re.fullmatch(r"(?:features|net\.slice\d)\.(\d+)\.(weight|bias)", name):
-            stage, i = _NUMBERS[int(match[1])]
+        if match := re.fullmatch(_FEATURES, name):
+            stage, i = numbers[int(match[1])]
             ours[f"stages.{stage}.{i}.{match[2]}"] = tensor
         elif match := re.fullmatch(r"lin(\d)\.model\.1\.weight", name):
             ours[f"weights.{match[1]}"] = tensor.flatten()
@@ -31,24 +43,31 @@ def from_lpips(theirs: Weights) -> Weights:
 def load_perceptual(files: Sequence[Path]) -> Perceptual:
     """The stand-in without files, else LPIPS from ``.safetensors`` or ``.pth`` files that hold its weights.
 
-    A file that is not there makes a network that says so when it is used: a run folder holds the weights itself.
+    The features say which network it is. A file that is not there makes a network that says so when it is used (an
+    AlexNet if a file's name says ``alex``): a run folder holds the weights itself.
 
     Raises:
         UserError: a file cannot be read without unpickling, or weights are missing.
     """
     if not files:
         return Perceptual.stand_in()
-    network = Perceptual()
     absent = [str(path) for path in files if not path.is_file()]
     if absent:
+        network = Perceptual("alex" if any("alex" in path.name.lower() for path in files) else "vgg")
         network.lacking = f"the perceptual loss needs {', '.join(absent)}, which is not there: give LPIPS's weights"
         return network
-    weights = {name: tensor for path in files for name, tensor in from_lpips(read_weights(path)).items()}
+    theirs = {name: tensor for path in files for name, tensor in read_weights(path).items()}
+    kind = network_of(theirs) or "vgg"
+    network, weights = Perceptual(kind), from_lpips(theirs, kind)
     wanted = {name for name, _ in network.named_parameters()}
     if missing := sorted(wanted - weights.keys()):
         raise UserError(
             f"{', '.join(map(str, files))}: no {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}; "
-            "LPIPS needs VGG-16 (features.0.weight ...) and its linear layers (lin0.model.1.weight ...)"
+            "LPIPS needs VGG-16 or AlexNet (features.0.weight ...) and its linear layers (lin0.model.1.weight ...)"
         )
-    network.load_state_dict(weights, strict=False)
+    try:
+        network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        said = str(error).splitlines()[-1].strip()
+        raise UserError(f"{', '.join(map(str, files))}: features and linear layers do not fit: {said}") from None
     return network

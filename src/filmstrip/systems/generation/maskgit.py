@@ -28,7 +28,7 @@ from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.models.frame_conditions import FrameConditions
+from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
 from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule
@@ -109,13 +109,12 @@ class MaskGITConfig(LatentConfig):
             raise UserError(
                 f"context_frames is a multiple of {each} below {self.num_frames}, not {self.context_frames}"
             )
-        conditions = FrameConditions(
-            label_width=self.label_width,
-            action_width=self.action_width,
+        known = Known(
             num_classes=self.num_classes if label else 0,
             num_actions=self.num_actions if action else 0,
             action_dim=self.action_dim if action else 0,
         )
+        conditions = FrameConditions(known, label_width=self.label_width, action_width=self.action_width)
         in_order = self.frames == "in_order"
         windows = (WHOLE,) if in_order else self._windows(size)
         history = None

@@ -36,8 +36,9 @@ from filmstrip.config import Run
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals.inference import device_of, inference
-from filmstrip.models.clip_conditions import ClipVector, FirstFrames
 from filmstrip.models.code_transformer import AttentionKind, CodeTransformer
+from filmstrip.models.conditions import ClipVector, Known
+from filmstrip.models.first_frames import FirstFrames
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.tokenizing import TokenizerObjective
@@ -69,7 +70,8 @@ class VideoGPT(LatentObjective):
         self.vector = vector
         self.frames = frames
         self.condition_drop = condition_drop
-        needed = {"label": vector.num_classes, "action": vector.has_action, "video": frames, "seed": condition_drop}
+        known = vector.known
+        needed = {"label": known.num_classes, "action": known.has_action, "video": frames, "seed": condition_drop}
         self.requires = tuple(key for key, wanted in needed.items() if wanted)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -93,13 +95,7 @@ class VideoGPT(LatentObjective):
 
     def _log_probs(self, batch: Batch, *, drop: bool) -> Tensor:
         """Of each code given those before it, ``B N`` float32."""
-        tokens = self.codes(batch)
-        ids = tokens.ids
-        if tokens.grid.t > self.grid.t or tokens.grid[1:] != self.grid[1:]:
-            raise UserError(
-                f"clips have {tuple(tokens.grid)} codes (t, h, w) and the model has positions for "
-                f"{tuple(self.grid)}: set objective.num_frames and objective.size to the clips'"
-            )
+        ids = self.codes(batch).ids
         vector, context = self._conditions(batch.get("video"), batch.get("label"), batch.get("action"))
         if drop and self.condition_drop:
             kept = uniform(batch["seed"], 1, _DROP) >= self.condition_drop
@@ -244,12 +240,12 @@ class VideoGPTConfig(LatentConfig):
             raise UserError("a class as condition needs data with classes, or objective.num_classes")
         if action and not (self.num_actions or self.action_dim):
             raise UserError("actions as condition need data with actions, or objective.num_actions or action_dim")
-        vector = ClipVector(
-            num_frames=self.num_frames,
+        known = Known(
             num_classes=self.num_classes if label else 0,
             num_actions=self.num_actions if action else 0,
             action_dim=self.action_dim if action else 0,
         )
+        vector = ClipVector(known, self.num_frames)
         frames = None
         if "frames" in self.conditions:
             frames = FirstFrames(self.context_frames, self.size, widths=self.frames_widths, depths=self.frames_depths)

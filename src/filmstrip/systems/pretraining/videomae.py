@@ -119,8 +119,12 @@ class VideoMAE(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Mean squared error over the pixels of the hidden cubes."""
-        visible, hidden = choose_cubes(batch["seed"], self.encoder.grid, self.masking, self.ratio)
+        visible, hidden = self.masks(batch["seed"])
         return Loss(self.loss(batch["video"], visible, hidden), {})
+
+    def masks(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        """Which cubes each clip shows and which it hides (see :func:`choose_cubes`)."""
+        return choose_cubes(seeds, self.encoder.grid, self.masking, self.ratio)
 
     def loss(self, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """The loss for a given choice of cubes."""
@@ -136,7 +140,7 @@ class VideoMAE(Objective):
     def reconstruct(self, video: Tensor, seeds: Tensor) -> Reconstruction:
         """Hide cubes of a video (grey) and fill them in, at the brightness and contrast that they really have."""
         grid, patch_size = self.encoder.grid, self.encoder.patch_size
-        visible, hidden = choose_cubes(seeds, grid, self.masking, self.ratio)
+        visible, hidden = self.masks(seeds)
         cubes = as_float(patchify(video, patch_size))
         covered = take(cubes, hidden)
         variance, mean = torch.var_mean(covered, dim=2, keepdim=True)

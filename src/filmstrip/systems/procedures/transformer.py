@@ -13,7 +13,7 @@ clip, as VEDIT does, and like VEDIT reads no text. Its blocks are pre-norm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from einops import rearrange
 from torch import Tensor
@@ -26,6 +26,7 @@ from filmstrip.models.procedure_transformer import ProcedureTransformer
 from filmstrip.nn.attentive_pooling import AttentivePooling
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
 from filmstrip.protocols import Batch
+from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 
 
@@ -90,3 +91,8 @@ def tiny() -> Run:
         train=Loop(steps=200),
         evals=(StepAccuracy(),),
     )
+
+
+def coin_forecast() -> Run:
+    """The next step in COIN, with VEDIT's training and as many blocks of its width: a third of its parameters."""
+    return replace(find("procedures.vedit:coin_forecast"), objective=StepTransformerConfig())

@@ -208,7 +208,16 @@ def tiny() -> Run:
     """Recipes, each clip a random embedding of its step with noise; trains in seconds on two CPU cores."""
     return Run(
         data=Data(synthetic=Recipes(), procedures=Procedures(width=16, tokens=2, noise=0.5), batch_size=32),
-        objective=VEDITConfig(width=64, depth=2, num_heads=2, denoising_steps=4, num_targets=None),
+        objective=VEDITConfig(
+            width=64,
+            depth=2,
+            num_heads=2,
+            denoising_steps=4,
+            num_targets=None,
+            feature_width=16,
+            num_tokens=2,
+            num_steps=8,
+        ),
         optim=Optim(lr=2e-3),
         train=Loop(steps=100),
         evals=(StepAccuracy(),),
@@ -231,7 +240,7 @@ def tiny_pretrain() -> Run:
     return replace(
         run,
         data=replace(run.data, procedures=replace(run.data.procedures, task="anticipation", observed=4)),
-        objective=PretrainingConfig(width=64, depth=2, num_heads=2, denoising_steps=4, num_targets=None),
+        objective=PretrainingConfig(**vars(run.objective)),
         evals=(),
     )
 

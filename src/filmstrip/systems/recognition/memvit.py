@@ -102,8 +102,8 @@ def tiny() -> Run:
         ),
         objective=MeMViTConfig(
             width=32,
-            depth=4,
-            stages=(1, 3),
+            depth=3,
+            stages=(1,),
             kv_stride=(1, 4, 4),
             num_frames=8,
             size=32,

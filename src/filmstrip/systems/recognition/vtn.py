@@ -76,7 +76,7 @@ class Longformer(nn.Module):
         """
         if steps.shape[1] + 1 > len(self.pos_embed):
             raise UserError(f"this network has positions for {len(self.pos_embed) - 1} frames, got {steps.shape[1]}")
-        x = torch.cat([self.cls_token.expand(len(steps), 1, -1), steps], dim=1)
+        x = torch.cat([self.cls_token.expand(steps.shape[0], 1, -1), steps], dim=1)
         x = self.norm(x + self.pos_embed[: x.shape[1]])
         seen = []
         for block in self.blocks:

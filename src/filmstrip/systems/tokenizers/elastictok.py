@@ -22,7 +22,7 @@ The paper reports 1.3 to 5 times fewer tokens than tokenizers of fixed length fo
 Pearson correlation of 0.77 between a block's tokens and its Sobel energy, and binary search 7% off in 12 evaluations.
 We measured, with ``python claims/elastictok_busy.py`` (0.6 M parameters, mazes at 32 x 32, 400 steps, one seed):
 correlations of 0.59, 0.70 and 0.60, and 0.81, 1.52 and 3.53 times fewer tokens, at errors that 44, 87 and 98% of the
-blocks met; binary search 0.2% off at the middle one, and 12 evaluations of 4,096 lengths. Where most blocks need all
+blocks met; binary search 2.2% off at the middle one, and 12 evaluations of 4,096 lengths. Where most blocks need all
 tokens, a tokenizer of fixed length is better: training for every length has its price.
 """
 
