@@ -3,10 +3,9 @@
     python claims/recurrent_order.py
 
 LRCN carries what a convolutional network sees of each frame through an LSTM, a recurrent convolutional network
-carries whole maps (the lecture, section 24.4.1); on UCF-101, whose scenes give actions away, the LSTM is worth little
-(Donahue et al. 2015). Here a texture goes left or right, and frames alone say nothing. Both are trained on clips, and
-asked of unseen ones, forwards and backwards: who follows the order names the opposite motion of a clip that is played
-backwards. Chance is 50.
+carries whole maps (the lecture, section 24.4.1). Here a texture goes left or right, and frames alone say nothing.
+Both are trained on clips, and asked of unseen ones, forwards and backwards: who follows the order names the opposite
+motion of a clip that is played backwards. Chance is 50.
 """
 
 from __future__ import annotations
