@@ -1,13 +1,18 @@
-"""A video network that starts from an inflated picture network beats one that starts from nothing.
+"""What a video network gains, and what not, by starting from an inflated picture network.
 
     python claims/inflation.py
 
-I3D on Kinetics-400 (top-1; Carreira & Zisserman 2017): 68.4 from scratch, 71.1 inflated from ImageNet. Here a class
-is what a texture is (stripes leaning to either side or upright, or checks) and which way it goes (left or right), in
-noise. The picture network, the same Inception with kernels of one frame, learns to name the texture of single frames;
-each of its kernels, repeated along time and divided by its length there, is where the inflated network starts. Both
-video networks then see the same few videos, in the same order, for as many steps. Top-1 on unseen videos; chance is
-12.5, and a network that knows textures alone is right half of the time.
+I3D on Kinetics-400 (top-1; Carreira & Zisserman 2017, as the lecture quotes it): 68.4 from scratch, 71.1 inflated
+from ImageNet. Here a class is what a texture is (stripes leaning to either side or upright, or checks) and which way
+it goes (left or right). The picture network, C3D's layers with kernels of one frame, learns to name the texture of
+single frames; each of its kernels, repeated along time and divided by its length there, is where the inflated network
+starts. Both video networks then see the same few videos, in the same order, for as many steps. Top-1 on unseen videos
+is of the class (chance 12.5), of the texture alone (25) and of the way alone (50).
+
+On these classes the paper's gain does not show. What pictures teach is there at once (textures 99 against 72 to 88),
+but slices that are all the same do not tell one order of frames from the other, and in so few steps they hardly learn
+to (ways 45 to 57, against 79 to 87 from scratch). The paper's classes
+are those of Kinetics, which frames tell more of.
 """
 
 from __future__ import annotations
@@ -16,13 +21,13 @@ import argparse
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from filmstrip.objectives.classification import Classification
-from filmstrip.systems.recognition import i3d
+from filmstrip.systems.recognition import c3d
 from filmstrip.weights.inflate import inflate_weights
 
-FRAMES, SIZE, KINDS, NOISE = 8, 32, 4, 0.2
+FRAMES, SIZE, KINDS, NOISE = 8, 32, 4, 0.1
 
 
 def main() -> None:
@@ -30,22 +35,26 @@ def main() -> None:
     parser.add_argument("--picture-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--videos", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
-    print("| seed | picture network | video network from scratch | inflated |\n|---:|---:|---:|---:|")
+    print("| seed | picture network | from scratch: class / texture / way | inflated |\n|---:|---:|---:|---:|")
     for seed in range(args.seeds):
         generator = torch.Generator().manual_seed(seed)
         train, test = make(args.videos, generator), make(320, generator)
         frames, labels = make(2048, generator)
         chosen = torch.randint(FRAMES, (len(frames),), generator=generator)
         pictures = frames[torch.arange(len(frames)), chosen][:, None], labels // 2
-        flat = flattened(build(KINDS, seed))
+        flat = build(KINDS, seed, frames=1)
         learn(flat, pictures, args.picture_steps, seed)
-        networks = flat, build(2 * KINDS, seed), inflated(flat, build(2 * KINDS, seed))
-        for network in networks[1:]:
+        networks = build(2 * KINDS, seed), inflated(flat, build(2 * KINDS, seed))
+        for network in networks:
             learn(network, train, args.steps, seed)
-        tests = (test[0][:, :1], test[1] // 2), test, test
-        told = (f"{100 * top1(network, *data):.1f}" for network, data in zip(networks, tests))
+        told = [top1(said(flat, test[0][:, :1]), test[1] // 2)]
+        for network in networks:
+            names = said(network, test[0])
+            told.append(
+                " / ".join((top1(names, test[1]), top1(names // 2, test[1] // 2), top1(names % 2, test[1] % 2)))
+            )
         print(f"| {seed} | {' | '.join(told)} |", flush=True)
     print("\npaper (Kinetics-400, pictures of ImageNet): 68.4 from scratch, 71.1 inflated")
 
@@ -68,36 +77,26 @@ def make(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return video.add_(torch.randn(video.shape, generator=generator), alpha=NOISE).clamp_(0, 1), label
 
 
-def build(classes: int, seed: int) -> Classification:
-    """The tiny I3D; its normalisations average over tens of steps, not hundreds, as there are so few."""
+def build(classes: int, seed: int, frames: int = 3) -> Classification:
+    """The layers of the tiny C3D over so many frames at a time, their mean over space and time, and a head."""
     torch.manual_seed(seed)
-    network = replace(i3d.tiny().objective, num_classes=classes).build()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.momentum = 0.1
-    return network
-
-
-def flattened(network: Classification) -> Classification:
-    """The network with kernels of a single frame."""
-    for module in network.modules():
-        if isinstance(conv := getattr(module, "conv", None), nn.Conv3d):
-            sizes = {"kernel_size": (1, *conv.kernel_size[1:]), "stride": (1, *conv.stride[1:])}
-            module.conv = nn.Conv3d(conv.in_channels, conv.out_channels, **sizes, bias=False)
-            nn.init.kaiming_normal_(module.conv.weight, mode="fan_out", nonlinearity="relu")
-    return network
+    config = c3d.tiny().objective
+    layers = [
+        replace(layer, kernel=(frames, 3, 3), pool=layer.pool and (1, *layer.pool[1:])) for layer in config.layers
+    ]
+    return replace(config, layers=tuple(layers), hidden=(), num_classes=classes).build()
 
 
 def inflated(flat: Classification, network: Classification) -> Classification:
     """The network with the picture network's weights below its head."""
-    pictures = {n: t.squeeze(2) if t.ndim == 5 else t for n, t in flat.encoder.state_dict().items()}
-    network.encoder.load_state_dict(inflate_weights(pictures, network.encoder.state_dict()))
+    encoder = network.encoder
+    encoder.load_state_dict(inflate_weights(flat.encoder.state_dict(), encoder.state_dict()))
     return network
 
 
 def learn(network: Classification, data: tuple[Tensor, Tensor], steps: int, seed: int) -> None:
     """Train for so many steps, on batches in an order that the seed sets."""
-    run = i3d.tiny()
+    run = c3d.tiny()
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=run.optim.lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=run.optim.lr, total_steps=steps)
@@ -110,11 +109,15 @@ def learn(network: Classification, data: tuple[Tensor, Tensor], steps: int, seed
 
 
 @torch.no_grad()
-def top1(network: Classification, video: Tensor, label: Tensor) -> float:
-    """Accuracy on clips that were not trained on."""
+def said(network: Classification, video: Tensor) -> Tensor:
+    """The classes that a network names."""
     network.eval()
-    said = torch.cat([network.classify(part).argmax(dim=1) for part in video.split(32)])
-    return (said == label).float().mean().item()
+    return torch.cat([network.classify(part).argmax(dim=1) for part in video.split(32)])
+
+
+def top1(names: Tensor, label: Tensor) -> str:
+    """The percentage that is right."""
+    return f"{100 * (names == label).float().mean().item():.1f}"
 
 
 if __name__ == "__main__":

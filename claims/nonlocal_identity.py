@@ -2,10 +2,10 @@
 
     python claims/nonlocal_identity.py
 
-Wang et al. 2018 start the scale of the block's last normalisation at zero, so that it fits into any trained network;
-five blocks raise I3D ResNet-50 on Kinetics-400 from 73.3 to 74.9. Here a small network of that kind learns eight
-motions; two blocks are put into a copy of it; then both go on, with the same clips. Top-1 on unseen videos, chance is
-12.5; the largest change of a logit that inserting made must be zero.
+Wang et al. 2018 start the scale of the block's last normalisation at zero, so that it fits into any trained network
+(the lecture, section 24.4.2). Here a small network of that kind learns eight motions; two blocks are put into a copy
+of it; then both go on, with the same clips. Top-1 on unseen videos, chance is 12.5; the largest change of a logit
+that inserting made must be zero.
 """
 
 from __future__ import annotations

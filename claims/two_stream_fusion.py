@@ -4,8 +4,8 @@
 
 Simonyan & Zisserman 2014, on UCF-101: spatial 73.0, temporal 83.7, averaged 86.9, fused by SVM 88.0. Here a class is
 a motion (left, right, up or down) of bright shapes on a dark ground or, colours inverted, of dark ones on a bright
-ground: a frame cannot tell more than the ground (at most 25.0), flow no more than the motion (at most 50.0), and
-chance is 12.5. Top-1 on unseen videos.
+ground: a frame tells the ground alone (which makes 25.0 on average), flow the motion alone (50.0), and chance is
+12.5. Top-1 on unseen videos.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ not draw; the paper does not say how it pads: here zeros keep the size; a warm-u
 that is ours replace its schedule.
 
 The paper reports, on Sports-1M (487 classes, top-5 by video), 78.7 for late fusion and 77.7 for a single frame.
+
+Measured here (``python claims/fusion_timing.py --only timing --steps 100``; chance 50): trained on early events,
+``tiny`` names 100.0 of those and 43.1 of later ones, ``tiny_pooling`` 47.2 of either.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Description", CVPR 2015, after Baccouche et al., "Sequential Deep Learning for H
 
 Where we deviate: the network within frames is a ResNet-18 instead of a CaffeNet trained on ImageNet.
 
-The paper reports, on UCF-101 (colours, mean of three splits): 68.2 for LRCN, 67.4 for its frames alone.
+Measured here (``python claims/recurrent_order.py --steps 200``): it names 100.0 of unseen directions, and the
+opposite of 99.7 played backwards; the mean over frames is at chance, 50.
 """
 
 from __future__ import annotations

