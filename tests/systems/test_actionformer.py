@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from drawn import WIDTH, draw_untrimmed
 
-from conftest import WIDTH, draw_untrimmed
 from filmstrip import complexity
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError

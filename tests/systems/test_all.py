@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn import Repeat, draw_batch
 
-from conftest import Repeat, draw_batch
 from filmstrip.config import from_json, to_json
 from filmstrip.data.sources import open_source
 from filmstrip.evals import Subject

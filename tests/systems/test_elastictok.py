@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from drawn import draw_batch
 
-from conftest import draw_batch
 from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.models.vit import ViT

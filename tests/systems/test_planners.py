@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from drawn import draw_procedures
 
-from conftest import draw_procedures
 from filmstrip.errors import UserError
 from filmstrip.objectives.planning import plan_steps, start_and_goal
 from filmstrip.systems.procedures import ddn, retrieval, schema

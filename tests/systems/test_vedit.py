@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from drawn import draw_batch
 
-from conftest import draw_batch
 from filmstrip import experiment, loading, systems
 from filmstrip.config import write_config
 from filmstrip.data.sources import open_source
