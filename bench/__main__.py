@@ -5,7 +5,17 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("decode", "loader", "augment", "videomae", "plain_transformers", "sampling", "autoencoders", "vedit")
+SCRIPTS = (
+    "decode",
+    "loader",
+    "augment",
+    "encode",
+    "videomae",
+    "plain_transformers",
+    "sampling",
+    "autoencoders",
+    "vedit",
+)
 
 for script in SCRIPTS:
     print(f"\n## {script}\n", flush=True)
