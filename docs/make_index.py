@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from filmstrip import index, systems
+from filmstrip import systems
+from filmstrip.commands import index
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Systems

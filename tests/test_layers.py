@@ -69,3 +69,9 @@ def test_networks_are_told_by_arguments_not_by_configurations():
 def test_the_loop_asks_no_objective_what_it_is():
     asked = re.findall(r"isinstance\(.*?, *(\w+)\)", (ROOT / "train" / "loop.py").read_text())
     assert set(asked) <= {"Tensor"}
+
+
+def test_nothing_but_the_command_line_calls_commands():
+    for path in ROOT.rglob("*.py"):
+        if path.parent.name != "commands" and path.name != "__main__.py":
+            assert "commands" not in {name[0] for name in imports(path) if name}, path

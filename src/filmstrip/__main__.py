@@ -27,7 +27,7 @@ Files = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 def command_list() -> None:
     """List the systems with their presets."""
-    from filmstrip import index
+    from filmstrip.commands import index
 
     Console().print(index.table())
 
@@ -37,7 +37,7 @@ def command_show(words: Words) -> None:
 
     Usage: filmstrip show SYSTEM[:PRESET] [options of the run]
     """
-    from filmstrip import index
+    from filmstrip.commands import index
 
     run, _ = _run_from(words, "show")
     index.show(run, Console())
@@ -103,7 +103,7 @@ def command_predict(
         clips: Clips along the timeline.
         json: Print one JSON object instead of text.
     """
-    from filmstrip.predict import predict_files
+    from filmstrip.commands.predict import predict_files
 
     return predict_files(run, files, top_k=top_k, num_clips=clips, as_json=json)
 
@@ -130,7 +130,7 @@ def command_forecast(
         json: Print one JSON object instead of text.
         out: Also draw it: a png, svg or pdf.
     """
-    from filmstrip.forecast import forecast
+    from filmstrip.commands.forecast import forecast
 
     forecast(
         run,
@@ -168,7 +168,7 @@ def command_plan(
         json: Print one JSON object instead of text.
         out: Also draw it: a png, svg or pdf.
     """
-    from filmstrip.plan import plan
+    from filmstrip.commands.plan import plan
 
     plan(
         run,
@@ -195,7 +195,7 @@ def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), clas
         out: Where to write (mp4, gif or webp).
         class_name: The class to look for; by default the one that is seen.
     """
-    from filmstrip.explain import explain_file
+    from filmstrip.commands.explain import explain_file
 
     found = explain_file(run, file, out, class_name=class_name)
     print(f"{found.label} ({found.probability:.0%}), {found.method}: {out}")
@@ -234,7 +234,7 @@ def command_encode(
         batch_size: Clips encoded at once.
         processes: How many processes share the videos.
     """
-    from filmstrip.encode import encode_files
+    from filmstrip.commands.encode import encode_files
 
     return encode_files(
         encoder,
@@ -261,7 +261,7 @@ def command_decode(
         out: Where the videos go.
         batch_size: Clips decoded at once.
     """
-    from filmstrip.decode import decode_files
+    from filmstrip.commands.decode import decode_files
 
     print(f"{out}: {decode_files(tokenizer, tokens, out, batch_size=batch_size)} clips")
 
@@ -271,7 +271,7 @@ def command_generate(words: Words) -> int:
 
     Usage: filmstrip generate RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--out sample.mp4] [options]
     """
-    from filmstrip.generate import Request, default_request, generate
+    from filmstrip.commands.generate import Request, default_request, generate
 
     folder, words = _leading(words, "generate", "RUN")
     default = default_request(Path(folder))
@@ -310,7 +310,7 @@ def command_visualize(
         seed: Decides the noise that both clips begin as, and how they are shifted on the way.
         fps: Frames per second of the file.
     """
-    from filmstrip.visualize import Ascent, visualize
+    from filmstrip.commands.visualize import Ascent, visualize
 
     visualize(run, label, out, Ascent(steps=steps, space=space, slow=slow, fast=fast, seed=seed), fps)
 
@@ -333,7 +333,7 @@ def command_export(
         format: torch.export's, which torch.export.load reads; or ONNX (the extra `export`).
         part: The whole network, or its encoder alone.
     """
-    from filmstrip.export import export
+    from filmstrip.commands.export import export
 
     export(run, out, format=format, part=part)
 
@@ -344,12 +344,14 @@ def command_data(words: Words) -> int:
     Usage: filmstrip data check PATH | data prepare PATH --out FOLDER | data convert LAYOUT PATH --out FOLDER
            | data make NAME [--out FOLDER] | data steps SET ANNOTATIONS VIDEOS --out FILE
     """
+    from filmstrip.commands import data
+
     action, words = _leading(words, "data", "check | prepare | convert | make | steps")
     actions: dict[str, Callable[..., Any]] = {
-        "check": _data_check,
-        "prepare": _data_prepare,
-        "convert": _data_convert,
-        "steps": _data_steps,
+        "check": data.check,
+        "prepare": data.prepare,
+        "convert": data.convert,
+        "steps": data.steps,
     }
     if action == "make":
         return _data_make(words)
@@ -363,7 +365,7 @@ def command_bench(words: Words) -> None:
 
     Usage: filmstrip bench SYSTEM[:PRESET] [--data PATH] [options of the run]
     """
-    from filmstrip.bench import bench_system
+    from filmstrip.commands.bench import bench_system
 
     run, _ = _run_from(words, "bench")
     bench_system(run)
@@ -378,85 +380,9 @@ def command_demo(data: Path | None = None, out: Path = Path("runs/demo")) -> Non
         data: A folder class_name/*.mp4, or a manifest; by default a synthetic set that is made first.
         out: Where the runs and report.html go.
     """
-    from filmstrip.demo import run_demo
+    from filmstrip.commands.demo import run_demo
 
     print(run_demo(out, data))
-
-
-def _data_check(path: File, workers: int = 2, json: bool = False) -> int:
-    """Decode every file of a collection; list what is unreadable or damaged, and print statistics.
-
-    Args:
-        path: A folder, a manifest or shards.
-        workers: Processes.
-        json: Print one JSON object instead of text.
-    """
-    from filmstrip.data.check import check_collection
-
-    report = check_collection(path, workers=workers)
-    print(report.to_json() if json else report.text())
-    return 1 if report.bad else 0
-
-
-def _data_prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2) -> int:
-    """Re-encode a collection so that training loads it several times faster; resumes where it stopped.
-
-    Args:
-        path: A folder, a manifest or shards.
-        out: Where the new files and their manifest go.
-        short_side: Length of the shorter side, pixels; smaller videos keep their size.
-        gop: Frames between two key frames.
-        crf: H.264 quality, lower is better.
-        workers: Processes.
-    """
-    from filmstrip.data.prepare import prepare_collection
-
-    report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
-    print(report.text())
-    return 1 if report.bad else 0
-
-
-def _data_convert(
-    layout: Annotated[str, tyro.conf.Positional], path: File, out: Path, lossless: bool = False, workers: int = 2
-) -> int:
-    """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped.
-
-    Args:
-        layout: bair (TFRecord files) or teco (DMLab's npz files).
-        path: Its folder.
-        out: Where the videos go, as split/*.mp4 with *.actions.npy.
-        lossless: Keep every pixel; the files are several times larger.
-        workers: Processes.
-    """
-    from filmstrip.data.convert import convert_layout
-
-    report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
-    print(report.text())
-    return 1 if report.bad else 0
-
-
-def _data_steps(
-    dataset: Annotated[Literal["own", "coin", "crosstask", "niv", "ego4d"], tyro.conf.Positional],
-    annotations: File,
-    videos: Annotated[Path, tyro.conf.Positional],
-    out: Path,
-    division: Literal["pdpp", "schema", "release"] = "pdpp",
-) -> None:
-    """Write a manifest with every step of annotated videos: `filmstrip encode ENCODER FILE` then encodes each.
-
-    Args:
-        dataset: Whose annotations they are; own is a procedures.json.
-        annotations: Their folder, or the file.
-        videos: The folder below which the videos lie, named as in the annotations.
-        out: The manifest, a .csv.
-        division: Who divided a public set into training and test.
-    """
-    from filmstrip.data.config import Procedures
-    from filmstrip.data.procedures.manifest import write_manifest
-    from filmstrip.data.procedures.source import read_annotations
-
-    found = read_annotations(Procedures(dataset=dataset, annotations=annotations, division=division))
-    print(f"{out}: {write_manifest(found, videos, out)} steps")
 
 
 def _data_make(words: Words) -> int:

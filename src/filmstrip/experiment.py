@@ -16,6 +16,7 @@ from filmstrip.data.augment import apply_augment, check_augment, effective_augme
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
 from filmstrip.data.loader import TrainLoader
+from filmstrip.data.procedures.record import record_features
 from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.data.sources import Source, open_source
 from filmstrip.dist import process
@@ -23,7 +24,6 @@ from filmstrip.dist.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.inference import device_of
-from filmstrip.procedure_clips import record_features
 from filmstrip.protocols import Objective
 from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder

@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from filmstrip import experiment, index, loading
+from filmstrip import experiment, loading
+from filmstrip.commands import index
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from filmstrip import demo, demo_generation
+from filmstrip.commands import demo, demo_generation
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.report import Report
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from filmstrip.commands.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
@@ -33,7 +34,6 @@ from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
 from filmstrip.protocols import Grid
-from filmstrip.token_use import write_token_use
 
 Level = Literal["clip", "frame", "patch", "ids", "latents"]
 """One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""

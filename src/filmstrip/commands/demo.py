@@ -10,7 +10,8 @@ from statistics import median
 import torch
 from rich.console import Console
 
-from filmstrip import demo_generation, experiment
+from filmstrip import experiment
+from filmstrip.commands import demo_generation
 from filmstrip.complexity import measure
 from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data

@@ -11,11 +11,11 @@ from torch.nn.functional import avg_pool2d
 
 from filmstrip import experiment, systems
 from filmstrip.__main__ import main
+from filmstrip.commands.decode import decode_clips
 from filmstrip.config import Run, write_config
 from filmstrip.data.config import DataInfo
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.motions import MOTIONS, Motions
-from filmstrip.decode import decode_clips
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.throughput import Throughput

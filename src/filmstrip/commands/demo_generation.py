@@ -12,11 +12,11 @@ from rich.console import Console
 from torch import Tensor
 
 from filmstrip import experiment
+from filmstrip.commands.encode import encode_files
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
 from filmstrip.data.levels import to_levels
 from filmstrip.data.loader import eval_batches
-from filmstrip.encode import encode_files
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.inference import inference
 from filmstrip.evals.likelihood import Likelihood

@@ -3,10 +3,11 @@ import torch
 from einops import rearrange
 
 from colour_videos import write_colours
-from filmstrip import explain, systems
+from filmstrip import systems
 from filmstrip.__main__ import main
+from filmstrip.commands import explain
+from filmstrip.commands.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.errors import UserError
-from filmstrip.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.models.video_transformer import SpaceTimeTransformer
 from filmstrip.video import open_video
 

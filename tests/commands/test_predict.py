@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from colour_videos import CLIP, RGB, Colours, write_colours
-from filmstrip import predict
+from filmstrip.commands import predict
+from filmstrip.commands.predict import Failure, Moment, Prediction, predict_file, predict_files, render
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.predict import Failure, Moment, Prediction, predict_file, predict_files, render
 from filmstrip.protocols import Objective
 
 RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from filmstrip.commands.decode import FPS, decode_clips, frames_per_second
 from filmstrip.data.config import Data
 from filmstrip.data.dataset import cut
 from filmstrip.data.features import FeatureSource
 from filmstrip.data.levels import to_levels
 from filmstrip.data.sources import Source
-from filmstrip.decode import FPS, decode_clips, frames_per_second
 from filmstrip.loading import VideoTokenizer
 from filmstrip.report.page import Report
 from filmstrip.report.token_use import TokenUse

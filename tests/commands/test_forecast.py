@@ -8,20 +8,21 @@ import torch
 from torch import nn
 
 from colour_videos import CLIP, RGB, MeanColour, write_colours
-from filmstrip import experiment, procedure_clips, systems
+from filmstrip import experiment, systems
 from filmstrip.__main__ import main
+from filmstrip.commands import planner
+from filmstrip.commands.encode import encode_files
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.features import FeatureSource
 from filmstrip.data.procedures.own import write_own
+from filmstrip.data.procedures.record import record_features, recorded_features
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.recipes import Recipes
 from filmstrip.data.sources import open_source
-from filmstrip.encode import encode_files
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.loading import VideoEncoder, save_data_info
-from filmstrip.procedure_clips import record_features, recorded_features
 from filmstrip.protocols import Objective
 
 COLOURS = tuple(RGB)
@@ -53,7 +54,7 @@ def run_of(tmp_path, monkeypatch):
     annotations = Annotations(root=tmp_path, steps=COLOURS, tasks=(), procedures=procedures)
     write_own(annotations, tmp_path / "procedures.json")
     encoder = VideoEncoder(MeanColour(), CLIP)
-    monkeypatch.setattr(procedure_clips, "load", lambda source: encoder)
+    monkeypatch.setattr(planner, "load", lambda source: encoder)
     encode_files(encoder, videos, tmp_path / "features", num_clips=12, num_workers=0)
 
     def build(objective=None, **config):
@@ -63,7 +64,7 @@ def run_of(tmp_path, monkeypatch):
         )
         run, source = Run(data=data, objective=ObjectiveConfig()), open_source(data)
         objective = objective or NextColour(first=config.get("task") == "planning")
-        monkeypatch.setattr(procedure_clips, "load_objective", lambda folder: (objective, run))
+        monkeypatch.setattr(planner, "load_objective", lambda folder: (objective, run))
         folder = tmp_path / "run"
         folder.mkdir()
         save_data_info(source.info("train"), folder)
@@ -139,7 +140,7 @@ def test_a_video_must_last_for_what_is_observed(run_of, tmp_path, capsys):
 def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
     folder, video = run_of(), write_colours(tmp_path / "new.mp4", "red")
     words = ["forecast", str(folder), str(video), "--encoder", "other"]
-    monkeypatch.setattr(procedure_clips, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
+    monkeypatch.setattr(planner, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
     assert "other has other weights than the encoder" in refused(words, capsys)
     record = json.loads((folder / "features.json").read_text())
     (folder / "features.json").write_text(json.dumps(record | {"weights": None}))
@@ -149,7 +150,7 @@ def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
             found = super().forward(video, layers)
             return type(found)(found.tokens.repeat(1, 1, 2), found.grid)
 
-    monkeypatch.setattr(procedure_clips, "load", lambda source: VideoEncoder(Wide(), CLIP))
+    monkeypatch.setattr(planner, "load", lambda source: VideoEncoder(Wide(), CLIP))
     assert "1 tokens of width 6 of a clip, and this run was trained on 1 of width 3" in refused(words, capsys)
     (folder / "features.json").unlink()
     assert "was not trained on procedures" in refused(words, capsys)
@@ -159,7 +160,9 @@ def test_features_and_runs_say_what_encoded_them(run_of, tmp_path, monkeypatch):
     folder = run_of()
     found = recorded_features(folder)
     assert found.encoder is None and found.weights and found.clip_seconds == 2.0
-    monkeypatch.setattr("filmstrip.encode.load", lambda source, device=None: VideoEncoder(MeanColour(), CLIP))
+    monkeypatch.setattr(
+        "filmstrip.commands.encode.load", lambda source, device=None: VideoEncoder(MeanColour(), CLIP)
+    )
     (tmp_path / "enc").mkdir()
     video = write_colours(tmp_path / "videos" / "train.mp4", "red")
     encode_files(tmp_path / "enc", [video], tmp_path / "again", num_frames=2, num_workers=0)

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from filmstrip import export as exporting
 from filmstrip import systems
 from filmstrip.__main__ import main
+from filmstrip.commands import export as exporting
+from filmstrip.commands.export import NOTES, Graph, difference, export, graph_of, trace
 from filmstrip.errors import UserError
-from filmstrip.export import NOTES, Graph, difference, export, graph_of, trace
 from run_folders import INFO, save_run
 
 SMALL_VIT = {"width": 24, "depth": 1, "num_heads": 2}

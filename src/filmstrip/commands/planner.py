@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from filmstrip.commands.encode import reader_of
 from filmstrip.config import Run
 from filmstrip.data.config import DataInfo, Procedures
-from filmstrip.data.procedures.source import ProcedureSource
-from filmstrip.encode import reader_of
+from filmstrip.data.procedures.record import FeatureRecord, recorded_features
 from filmstrip.errors import UserError
 from filmstrip.evals.features import fingerprint
 from filmstrip.evals.inference import device_of, inference
 from filmstrip.loading import VideoEncoder, load, load_data_info, load_objective
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.views import Views, read_views
-
-FILE = "features.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureRecord:
-    """What a run folder says of the features that it was trained on."""
-
-    encoder: str | None = None
-    """What encoded them: a run folder, ``hf:OWNER/NAME`` or a local folder; none where nobody said."""
-    weights: str | None = None
-    """The encoder's fingerprint."""
-    level: str = "clip"
-    clip_changes: str = "{}"
-    """How clips differ from the encoder's own, as JSON."""
-    clip_seconds: float
-    """How long a clip was that was given, the median."""
-
-
-def record_features(source: ProcedureSource, folder: Path) -> None:
-    """Keep in the run folder what new videos must be encoded with."""
-    known = {
-        key: source.features.about[key] for key in ("encoder", "weights", "level") if key in source.features.about
-    }
-    values = asdict(FeatureRecord(clip_seconds=source.clip_seconds, **known))
-    (folder / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def recorded_features(folder: Path) -> FeatureRecord:
-    """What :func:`record_features` kept.
-
-    Raises:
-        UserError: the run was not trained on procedures.
-    """
-    try:
-        return FeatureRecord(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder} was not trained on procedures: it has no {FILE}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / FILE} cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from colour_videos import CLIP, write_colours
-from filmstrip import generate as module
 from filmstrip.__main__ import main
+from filmstrip.commands import generate as module
+from filmstrip.commands.generate import Request, generate, tiled
 from filmstrip.conditions import read_actions, read_condition, read_context
 from filmstrip.config import ObjectiveConfig, Run, write_config
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.errors import UserError
-from filmstrip.generate import Request, generate, tiled
 from filmstrip.protocols import Objective, as_float
 from filmstrip.video import read_video
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from colour_videos import CLIP, MeanColour, write_colours
-from filmstrip import encode as encode_module
+from filmstrip.commands import encode as encode_module
+from filmstrip.commands.encode import encode_files, encode_part, find_source
 from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
-from filmstrip.encode import encode_files, encode_part, find_source
 from filmstrip.errors import UserError
 from filmstrip.loading import VideoEncoder
 from filmstrip.protocols import Features

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from filmstrip.commands.planner import Planner, load_planner
+from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
-from filmstrip.predict import Moment, strip
-from filmstrip.procedure_clips import Planner, load_planner
 from filmstrip.video.decode import open_video
 
 TASKS = ("forecast", "anticipation")

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
+from filmstrip.commands.generate import MOVING, progress_bar, tiled
 from filmstrip.conditions import find_class
 from filmstrip.errors import UserError
 from filmstrip.evals.inference import device_of, modes_kept
-from filmstrip.generate import MOVING, progress_bar, tiled
 from filmstrip.loading import load_classes, load_objective
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import write_grid, write_video

@@ -6,10 +6,10 @@ from PIL import Image
 from torch import nn
 
 from filmstrip.__main__ import main
+from filmstrip.commands.visualize import Ascent, climb, judge, roughness, unsteadiness, visualize
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.video import read_video
-from filmstrip.visualize import Ascent, climb, judge, roughness, unsteadiness, visualize
 from run_folders import save_run
 
 SHAPE = (4, 3, 8, 8)

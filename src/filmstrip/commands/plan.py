@@ -12,9 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from torch import Tensor
 
+from filmstrip.commands.forecast import Ranked, bars, ranked, save, show_frame, show_steps
+from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.errors import UserError
-from filmstrip.forecast import Ranked, bars, ranked, save, show_frame, show_steps
-from filmstrip.procedure_clips import Planner, load_planner
 
 
 @dataclass(frozen=True)
