@@ -129,7 +129,7 @@ def by_depth(args: argparse.Namespace) -> None:
                 configs = (
                     vanilla(num_steps, depth),
                     vanilla(num_steps, 3 * depth),
-                    vedit(num_steps, task, depth=depth),
+                    vedit(num_steps, task, depth=depth, denoising_steps=args.denoising),
                 )
                 cells = [shown(measure(config, task, windows, test, args)) for config in configs]
                 paper = PAPER[name] if task == "planning" and depth == 2 else ""
