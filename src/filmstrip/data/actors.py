@@ -30,8 +30,8 @@ from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 CLASSES = tuple(MOTIONS)
-SPEED = np.array([0.024, 0.024, 0.014, 0.024])
-"""Fastest change of x, y, angle and size, in circles, from one frame to the next."""
+SPEED = np.array([0.4, 0.4, 0.24, 0.4])
+"""Fastest change of x, y, angle and size, in circles, within a second."""
 LARGEST, RATIO = 0.2, 1.8
 """The largest radius of an actor, in sides of the frame, and how much smaller the smallest is."""
 FADE = 0.08
@@ -45,14 +45,14 @@ SPLITS = {"train": "train", "test": "val"}
 class Actors(Synthetic):
     """Videos of ``size`` by ``size`` pixels that last ``seconds``, with a key frame at each whole second within."""
 
-    num_train: int = 80
-    num_test: int = 30
+    num_train: int = 160
+    num_test: int = 40
     num_actors: tuple[int, int] = (2, 3)
     """Fewest and most at once."""
     seconds: int = 5
     both: float = 0.25
     """Share of the actors that do two things at once."""
-    fps: int = 16
+    fps: int = 8
     size: int = 64
     seed: int = 0
     difficulty: float = 0.2
@@ -87,7 +87,9 @@ class Actors(Synthetic):
         persons: dict[tuple[int, ...], int] = {}
         for i in range(rng.integers(self.num_actors[0], self.num_actors[1] + 1)):
             classes = self._choose(rng)
-            step = sum(np.array(MOTIONS[CLASSES[kind]]) for kind in classes) * SPEED * rng.uniform(0.6, 1.0)
+            step = (
+                sum(np.array(MOTIONS[CLASSES[kind]]) for kind in classes) * SPEED * rng.uniform(0.6, 1.0) / self.fps
+            )
             states = rng.uniform(size=4) + np.arange(num_frames)[:, None] * step
             sprite = random_shape(rng, round(2 * LARGEST * self.size), 1 - 0.6 * self.difficulty)
             phase = torch.from_numpy(states % 1.0).float()

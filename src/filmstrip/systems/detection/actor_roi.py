@@ -77,7 +77,7 @@ def tiny() -> Run:
         data=Data(
             synthetic=Actors(),
             detection=Detection(max_actors=3),
-            clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 72)),
+            clip=Clip(num_frames=8, stride=1, size=64, short_side=(64, 72)),
             batch_size=16,
             num_workers=0,
         ),
