@@ -197,18 +197,32 @@ def subject(tmp_path_factory):
 
 def test_what_the_annotations_say_is_right(subject):
     values = dict(DetectionMAP()(subject))
-    assert values == {"frame_mAP@0.5": 1.0, "count": len(subject.source.split("test"))}
+    assert values == {"mAP@0.5": 1.0, "count": len(subject.source.split("test"))}
     silent = replace(subject, objective=Oracle(subject.source, silent=True))
-    assert dict(DetectionMAP()(silent))["frame_mAP@0.5"] < 0.7
+    assert dict(DetectionMAP()(silent))["mAP@0.5"] < 0.7
 
 
 def test_key_frames_without_boxes_are_missed_and_only_evaluated_classes_count(subject, tmp_path):
     source = subject.source
     half = replace(source, samples=[s for s in source.samples if s.split == "train" or s.moment == 1.0])
-    assert dict(DetectionMAP()(replace(subject, source=half)))["frame_mAP@0.5"] < 1.0
+    assert dict(DetectionMAP()(replace(subject, source=half)))["mAP@0.5"] < 1.0
     done = {kind for actors in source.truth["test"].values() for actor in actors for kind in actor.classes}
     nobody = replace(source, evaluated=frozenset(range(8)) - done)
-    assert dict(DetectionMAP()(replace(subject, source=nobody)))["frame_mAP@0.5"] == 0.0
+    assert dict(DetectionMAP()(replace(subject, source=nobody)))["mAP@0.5"] == 0.0
+
+
+def test_a_detectors_boxes_are_looked_at_instead(subject, tmp_path):
+    def write(shift):
+        rows = [
+            f"{video},{second:g},{','.join(f'{min(side + shift, 1.0):.3f}' for side in actor.box)},,0.9\n"
+            for (video, second), actors in subject.source.truth["test"].items()
+            for actor in actors
+        ]
+        (tmp_path / f"{shift}.csv").write_text("".join(rows))
+        return DetectionMAP(proposals=tmp_path / f"{shift}.csv")
+
+    assert dict(write(0.01)(subject))["mAP@0.5"] == 1.0
+    assert dict(write(0.3)(subject))["mAP@0.5"] < 0.2
 
 
 def test_what_cannot_be_evaluated_is_refused(subject):

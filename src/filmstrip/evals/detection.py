@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.boxes import iou
-from filmstrip.data.detection.source import ActorSource
+from filmstrip.data.detection.source import ActorSource, open_detection
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.loader import eval_batches
@@ -40,7 +41,7 @@ class Scored(NamedTuple):
 class DetectionMAP(Evaluation):
     """Mean average precision in key frames as the public evaluation of AVA computes it, and over tubes.
 
-    Boxes are the annotated ones, which makes it easier, or those of ``data.detection.proposals``. Every box counts
+    Boxes are the annotated ones, which makes it easier, or those of a detector (``proposals``). Every box counts
     for every class. Excluded key frames do not count, and neither do those that cannot be read; key frames for which
     there were no boxes do, and so do boxes where nobody is annotated. Classes are those that the set evaluates and of
     which there are any.
@@ -53,27 +54,32 @@ class DetectionMAP(Evaluation):
     video_thresholds: tuple[float, ...] = ()
     """The same for tubes: boxes are linked through a video, and the annotated ones of a person who does something are
     a tube. Needs persons in the annotations."""
+    proposals: Path | None = None
+    """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
     split: str | None = None
     """By default the data's ``eval_split``."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``frame_mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
+        """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
 
         Raises:
             UserError: the objective says nothing of boxes, the data have none, or no key frame is readable.
         """
-        detector, source = subject.objective, subject.source
+        detector, source, data = subject.objective, subject.source, subject.data
         if not isinstance(detector, Detector):
             raise UserError(f"{type(detector).__name__} says nothing of boxes: this evaluation needs detection.*")
         if not isinstance(source, ActorSource):
             raise UserError(f"{source.root} holds no key frames with boxes: set data.detection")
-        split = self.split or subject.data.eval_split
+        if self.proposals is not None:
+            data = replace(data, detection=replace(data.detection, proposals=self.proposals))
+            source = open_detection(data)
+        split = self.split or data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
             return list(zip(batch["index"].tolist(), detector.detect(batch["video"], batch["boxes"])))
 
         # Frames are whole, so that videos have sizes of their own: one at a time.
-        batches = eval_batches(source, subject.data, split, batch_size=1)
+        batches = eval_batches(source, data, split, batch_size=1)
         scores = dict(pair for part in looked_at(subject, batches, look) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
@@ -82,7 +88,7 @@ class DetectionMAP(Evaluation):
         unreadable = {sample.key for i, sample in enumerate(samples) if i not in scores}
         truth = {key: actors for key, actors in source.truth[split].items() if key not in unreadable}
         precision = frame_precision(truth, found, len(source.classes), self.threshold)
-        yield f"frame_mAP@{self.threshold:g}", _mean(precision, source.evaluated)
+        yield f"mAP@{self.threshold:g}", _mean(precision, source.evaluated)
         for threshold in self.video_thresholds:
             precision = video_precision(truth, found, len(source.classes), threshold)
             yield f"video_mAP@{threshold:g}", _mean(precision, source.evaluated)

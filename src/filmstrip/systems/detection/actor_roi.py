@@ -6,7 +6,7 @@ Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
 
     filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
         --data.detection.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
-    filmstrip eval RUN --protocol detection
+    filmstrip eval RUN --protocol detection --proposals BOXES.csv
     filmstrip detect RUN video.mp4 --boxes boxes.csv --out boxes.mp4
 
 Hyper-parameters are those of the released configuration of the ResNet-50, 8 x 8 (64 clips a step, 20 epochs, 5 of
@@ -19,6 +19,12 @@ recognition network's configuration, of which the encoder is taken.
 
 Released, by the authors' model zoo, on AVA 2.2 with a detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from
 Kinetics-600, 29.1 mAP; by MMAction2's, from Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
+
+Measured here, on 60 synthetic videos of moving actors after 500 steps on 400 others (``filmstrip train
+detection.actor_roi --data.synthetic.num-train 400 --data.synthetic.num-test 60 --train.steps 500``), with annotated
+boxes: 74.6 mAP in key frames at an overlap of 0.5. ``tiny_one_frame`` reaches 19.3, and scores drawn at random 17.5
+(standard deviation 0.7): what is done is told by motion alone. Over tubes it is 41.9, 11.3 and 10.5; perfect scores
+would reach 59.2, since shapes that move fast are not linked from one second to the next.
 """
 
 from __future__ import annotations
@@ -75,14 +81,15 @@ def tiny() -> Run:
     backbone = find("recognition.slowfast:tiny").objective
     return Run(
         data=Data(
-            synthetic=Actors(),
+            synthetic=Actors(num_train=48, num_test=12),
             detection=Detection(max_actors=3),
             clip=Clip(num_frames=8, stride=1, size=64, short_side=(64, 72)),
+            augment=Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
             batch_size=16,
             num_workers=0,
         ),
         objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, dropout=0.0),
-        optim=Optim(lr=3e-3),
+        optim=Optim(lr=4e-3),
         train=Loop(steps=300),
         evals=(DetectionMAP(video_thresholds=(0.5,)),),
     )
