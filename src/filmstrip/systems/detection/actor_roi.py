@@ -77,7 +77,7 @@ class ActorRoIConfig(ObjectiveConfig):
 
 
 def tiny() -> Run:
-    """Narrow networks on two or three moving shapes in frames of 64 x 64 pixels; a minute on two CPU cores."""
+    """Narrow networks on two or three moving shapes in frames of 64 x 64 pixels; two minutes on two CPU cores."""
     backbone = find("recognition.slowfast:tiny").objective
     return Run(
         data=Data(
