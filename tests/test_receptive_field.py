@@ -5,6 +5,7 @@ from torch import nn
 from filmstrip import receptive_field, systems
 from filmstrip.data.config import Clip
 from filmstrip.models.resnet import ResNet
+from filmstrip.nn.conv import SpatialConv
 from filmstrip.protocols import Features, Grid
 
 # The lecture's table: what each layer puts out (C, then T x H x W), and what a place of it sees.
@@ -56,6 +57,7 @@ def test_it_is_what_gradients_show():
         nn.Conv3d(3, 4, (3, 5, 3), stride=(1, 2, 1), padding=(1, 2, 1)),
         nn.AvgPool3d((1, 2, 3)),
         nn.Conv3d(4, 4, 3, dilation=(2, 1, 1), padding=(2, 1, 1)),
+        SpatialConv(4, 4, dilation=2),
         nn.Conv3d(4, 4, (1, 3, 2), stride=(2, 1, 1)),
     )
     for parameter in tower.parameters():

@@ -183,6 +183,52 @@ def command_plan(
     )
 
 
+def command_detect(
+    run: File,
+    video: Annotated[Path, tyro.conf.Positional],
+    boxes: Path,
+    out: Path | None = None,
+    top_k: int = 3,
+    threshold: float = 0.5,
+    min_score: float = 0.8,
+    offset: float = 0.0,
+    min_iou: float = 0.3,
+    max_gap: float = 2.0,
+    json: bool = False,
+) -> None:
+    """Say what everybody in a video does, within given boxes that are followed from key frame to key frame.
+
+    Args:
+        run: A run folder of detection.
+        video: The video to look at.
+        boxes: A table, as AVA's: video, second, left, top, right, bottom (shares of the frame), then maybe a class,
+            which is not read, and a detector's score or a person. The video is called as its file.
+        out: Also draw it: an mp4, gif or webp.
+        top_k: How many classes to name for each actor.
+        threshold: Least probability of classes that are drawn; the likeliest always is.
+        min_score: Boxes with lower scores are left out.
+        offset: The table's second at which the file begins.
+        min_iou: Least overlap of an actor's box with the one in the next key frame.
+        max_gap: Most seconds from an actor's box to the next.
+        json: Print one JSON object instead of text.
+    """
+    from filmstrip.commands.detect import detect
+
+    detect(
+        run,
+        video,
+        boxes,
+        out=out,
+        top_k=top_k,
+        threshold=threshold,
+        min_score=min_score,
+        offset=offset,
+        min_iou=min_iou,
+        max_gap=max_gap,
+        as_json=json,
+    )
+
+
 def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), class_name: str | None = None) -> None:
     """Show where a classifier looks: a clip beside itself with heat over it, as a video.
 
@@ -447,6 +493,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": command_predict,
     "forecast": command_forecast,
     "plan": command_plan,
+    "detect": command_detect,
     "explain": command_explain,
     "encode": command_encode,
     "decode": command_decode,

@@ -66,7 +66,7 @@ def of_run(run: Run) -> Complexity:
 
 
 def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
-    """Count what one clip costs, or the one sample of ``features`` that a system over cached ones reads.
+    """Count what one clip costs, or the one sample of ``features`` that a system reads in its place.
 
     ``objective`` may live on any device, ``meta`` included; it is left as it was.
     """
@@ -92,8 +92,10 @@ def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | No
 
 
 def _features_of(run: Run) -> Callable[[], Batch] | None:
-    """What makes a sample of features for a run that reads windows of procedures or untrimmed videos."""
+    """What makes a sample for a run that reads more than clips: windows of procedures, untrimmed videos, boxes."""
     procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
+    if run.data.detection is not None:
+        return partial(_key_frame, run.data.clip, network.num_classes)
     if procedures is not None:
         return partial(_window, window_size(procedures), network.num_tokens, network.feature_width)
     if untrimmed is not None:
@@ -124,6 +126,16 @@ def _sequence(width: int, rows: int) -> Batch:
         "length": torch.full((1,), rows),
         "segments": torch.zeros(1, 1, 2),
         "classes": torch.zeros(1, 1, dtype=torch.int64),
+    }
+
+
+def _key_frame(clip: Clip, num_classes: int) -> Batch:
+    """One clip around a key frame, with one actor."""
+    return {
+        **_batch(clip),
+        "boxes": torch.zeros(1, 1, 4),
+        "is_actor": torch.ones(1, 1, dtype=torch.bool),
+        "box_labels": torch.zeros(1, 1, num_classes),
     }
 
 

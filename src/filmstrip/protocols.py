@@ -29,7 +29,12 @@ predicted. The two are disjoint, or equal where the given clips themselves are t
 Untrimmed videos bring a ``sequence`` of features instead, ``B T D`` float32, of which the first ``length`` (``B``
 int64) count. Row ``t`` is centred at ``timing[:, 0] + t * timing[:, 1]`` seconds (``B 2`` float64) of a video that
 lasts ``seconds`` (``B`` float64). ``segments`` (``B M 2`` float32) are first and last moments of the actions in it,
-counted in rows, and ``classes`` (``B M`` int64) what they are, -1 in padding."""
+counted in rows, and ``classes`` (``B M`` int64) what they are, -1 in padding.
+
+Clips around a key frame bring the boxes of those who act in it: ``boxes`` (``B M 4`` float32: left, top, right,
+bottom, as shares of the clip's width and height), ``is_actor`` (``B M`` bool: false in padding), ``box_labels``
+(``B M K`` float32: one for each class of what an actor does) and ``moment`` (``B`` float64), the key frame's second
+in the file."""
 
 
 class Grid(NamedTuple):
@@ -271,6 +276,15 @@ class Localiser(Protocol):
 
     def localise(self, batch: Batch) -> list[Detections]:
         """What it finds in each video of a batch; it reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
+        ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """An objective or model that says what is done within boxes of a clip."""
+
+    def detect(self, video: Tensor, boxes: Tensor) -> Tensor:
+        """Probabilities ``B M K`` of each class, for ``B T C H W`` video and ``boxes`` as batches have them."""
         ...
 
 

@@ -9,7 +9,7 @@ WINDOW, TOKENS, WIDTH = 5, 2, 16  # places of a procedure, tokens of a clip, the
 
 
 def draw_batch(clip, *, size, seed):
-    """Smooth random clips that drift, with labels and seeds, beside windows of procedures and untrimmed features."""
+    """Smooth random clips that drift, with labels, seeds and boxes, beside procedures and untrimmed features."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(size, 3, clip.size // 8, clip.size // 8, generator=generator)
     image = torch.nn.functional.interpolate(coarse, size=(clip.size, clip.size), mode="bilinear")
@@ -25,7 +25,7 @@ def draw_batch(clip, *, size, seed):
         "name": [f"clip {i}" for i in range(size)],
         "index": torch.arange(size),
     }
-    return batch | draw_procedures(generator, size) | draw_untrimmed(generator, size)
+    return batch | draw_procedures(generator, size) | draw_untrimmed(generator, size) | draw_actors(generator, size)
 
 
 def draw_procedures(generator, size):
@@ -63,6 +63,18 @@ def draw_untrimmed(generator, size, rows=48):
         "segments": segments,
         "classes": classes,
     }
+
+
+def draw_actors(generator, size):
+    """Two actors in each clip, left and right, who do up to two things; the third place for one is free."""
+    corner = torch.rand(size, 2, 2, generator=generator) * torch.tensor([0.2, 0.5])
+    corner[:, 1, 0] += 0.5
+    length = 0.2 + 0.1 * torch.rand(size, 2, 2, generator=generator)
+    boxes = torch.nn.functional.pad(torch.cat([corner, corner + length], dim=-1), (0, 0, 0, 1))
+    done = torch.randint(0, NUM_CLASSES, (size, 3, 2), generator=generator)
+    there = torch.tensor([True, True, False]).expand(size, 3)
+    labels = torch.nn.functional.one_hot(done, NUM_CLASSES).amax(dim=2).float() * there[..., None]
+    return {"boxes": boxes, "is_actor": there.clone(), "box_labels": labels}
 
 
 class Repeat:

@@ -43,6 +43,16 @@ def test_dense_starts_are_uniform_over_all_that_fit():
     assert values.tolist() == [0, 1, 2, 3, 4, 5] and times.min() > 60
 
 
+def test_clips_around_a_moment_show_it_in_their_middle():
+    times = sampling.dense_around(2.0, num_frames=4, stride=2, fps=10, end=9.0)
+    np.testing.assert_allclose(times, np.array([1.6, 1.8, 2.0, 2.2]) + 0.05)
+    np.testing.assert_allclose(sampling.dense_around(1.25, 1, 5, 8, 4.0), [1.25 + 0.5 / 8])
+    early = sampling.dense_around(0.1, 4, 2, 10, 9.0)
+    np.testing.assert_allclose(early, [0.05, 0.05, 0.15, 0.35])
+    late = sampling.dense_around(8.8, 4, 2, 10, 9.0)
+    np.testing.assert_allclose(late, [8.45, 8.65, 8.85, 8.95])
+
+
 def test_views_reach_both_ends():
     views = sampling.dense_views(4, 2, 10, 0, 3.0, 5)
     assert views[0, 0] == 0.05 and np.isclose(views[-1, -1], 2.95)

@@ -1,5 +1,7 @@
 """Key maps, tried on files in the released layouts; the forward passes here read those, and nothing of ours."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 
 from filmstrip.errors import UserError
 from filmstrip.loading import start_encoder
+from filmstrip.systems.detection.actor_roi import ActorRoIConfig
 from filmstrip.systems.recognition.c3d import ucf101
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
@@ -26,6 +29,7 @@ CONFIGS = {
     "slowfast": SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, num_classes=5),
     "x3d": X3DConfig(width=8, deeper=1.0, hidden=32, num_classes=5),
 }
+CONFIGS["actors"] = ActorRoIConfig(backbone=replace(CONFIGS["slowfast"], dilated=True), num_classes=7)
 
 
 def build(name, seed=0):
@@ -42,6 +46,7 @@ def build(name, seed=0):
 
 LAYOUTS = [(n, layout) for n in ("i3d", "slowfast", "x3d") for layout in ("PyTorchVideo", "SlowFast")]
 LAYOUTS.append(("nonlocal", "SlowFast"))
+LAYOUTS += [("actors", layout) for layout in ("PyTorchVideo", "SlowFast", "PyTorchVideo detection")]
 
 
 @torch.no_grad()
@@ -88,6 +93,13 @@ NAMES = {
         "s4_fuse.bn.bias": (64,),
         "s5.pathway0_res0.branch2.a.weight": (128, 320, 3, 1, 1),
     },
+    ("actors", "PyTorchVideo detection"): {
+        "model.blocks.0.multipathway_blocks.1.conv.weight": (2, 3, 5, 7, 7),
+        "model.blocks.4.multipathway_blocks.0.res_blocks.0.branch2.conv_b.weight": (128, 128, 1, 3, 3),
+        "detection_head.proj.weight": (7, 576),
+        "detection_head.proj.bias": (7,),
+    },
+    ("actors", "SlowFast"): {"s1_fuse.bn.bias": (4,), "head.projection.weight": (7, 576)},
     ("x3d", "PyTorchVideo"): {
         "blocks.0.conv.conv_t.weight": (8, 3, 1, 3, 3),
         "blocks.0.conv.conv_xy.weight": (8, 1, 5, 1, 1),
@@ -137,24 +149,42 @@ class Released:
         y = F.relu(self.conv(x, f"{key}.conv", f"{key}.bn", stride=2))
         return F.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1))
 
-    def block(self, x, key, stride):
+    def block(self, x, key, stride, dilation=1):
         y = F.relu(self.conv(x, f"{key}.branch2.a", f"{key}.branch2.a_bn"))
-        y = F.relu(self.conv(y, f"{key}.branch2.b", f"{key}.branch2.b_bn", stride=stride))
+        if dilation == 1:
+            y = F.relu(self.conv(y, f"{key}.branch2.b", f"{key}.branch2.b_bn", stride=stride))
+        else:
+            weight = self.state[f"{key}.branch2.b.weight"]
+            y = F.conv3d(y, weight, padding=(0, dilation, dilation), dilation=(1, dilation, dilation))
+            y = F.relu(self.norm(y, f"{key}.branch2.b_bn"))
         y = self.conv(y, f"{key}.branch2.c", f"{key}.branch2.c_bn")
         return F.relu(y + self.conv(x, f"{key}.branch1", f"{key}.branch1_bn", stride=stride))
 
     def slowfast(self, video, ratio):
+        pooled = torch.cat([x.mean((2, 3, 4)) for x in self.pathways(video, ratio)], 1)
+        return self.head(pooled)
+
+    def actors(self, video, ratio):
+        """One box that is the whole frame: 7 x 7 samples, spread over the map."""
+        y, x = torch.meshgrid(*[(torch.arange(7.0) + 0.5) / 7 * 2 - 1] * 2, indexing="ij")
+        grid = torch.stack([x, y], -1).expand(len(video), -1, -1, -1)
+        maps = torch.cat([x.mean(2) for x in self.pathways(video, ratio, last=(1, 2))], 1)
+        return self.head(F.grid_sample(maps, grid, padding_mode="border", align_corners=False).amax((2, 3)))
+
+    def head(self, x):
+        return F.linear(x, self.state["head.projection.weight"], self.state["head.projection.bias"])
+
+    def pathways(self, video, ratio, last=(2, 1)):
         fast = (video.transpose(1, 2) - 0.45) / 0.225
         slow = fast[:, :, torch.linspace(0, fast.shape[2] - 1, fast.shape[2] // ratio).long()]
         slow, fast = self.stem(slow, 0), self.stem(fast, 1)
         for stage in range(2, 6):
             fuse = f"s{stage - 1}_fuse"
             lateral = F.relu(self.conv(fast, f"{fuse}.conv_f2s", f"{fuse}.bn", stride=(ratio, 1, 1)))
-            stride = 1 if stage == 2 else 2
-            slow = self.block(torch.cat([slow, lateral], 1), f"s{stage}.pathway0_res0", stride)
-            fast = self.block(fast, f"s{stage}.pathway1_res0", stride)
-        pooled = torch.cat([slow.mean((2, 3, 4)), fast.mean((2, 3, 4))], 1)
-        return F.linear(pooled, self.state["head.projection.weight"], self.state["head.projection.bias"])
+            stride, dilation = last if stage == 5 else (1 if stage == 2 else 2, 1)
+            slow = self.block(torch.cat([slow, lateral], 1), f"s{stage}.pathway0_res0", stride, dilation)
+            fast = self.block(fast, f"s{stage}.pathway1_res0", stride, dilation)
+        return slow, fast
 
     def x3d_block(self, x, key, stride, excite):
         inner = f"{key}.branch2"
@@ -191,6 +221,26 @@ def test_released_weights_give_the_released_logits(name, arguments):
     torch.testing.assert_close(
         objective.classify(video), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
     )
+
+
+@torch.no_grad()
+def test_released_weights_give_the_released_logits_of_actors():
+    objective = build("actors")
+    released = Released(to_published(objective, "SlowFast"))
+    video = torch.rand(2, 8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    expected = released.actors(video, 4)
+    found = objective.logits(video, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 1, 4))[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", ["PyTorchVideo", "SlowFast"])
+def test_a_detector_starts_from_a_classifiers_file(tmp_path, layout):
+    classifier, detector = build("slowfast"), build("actors", seed=1)
+    torch.save({"model_state": to_published(classifier, layout)}, tmp_path / "slowfast.pyth")
+    start_encoder(detector, tmp_path / "slowfast.pyth")
+    given, taken = classifier.encoder.state_dict(), detector.encoder.state_dict()
+    assert all(torch.equal(given[name], taken[name]) for name in given)
 
 
 def test_c3d():

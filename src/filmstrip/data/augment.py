@@ -39,8 +39,14 @@ def check_augment(augment: Augment, requires: Collection[str]) -> None:
     """See that an objective that reads the batch keys ``requires`` can learn from augmented batches.
 
     Raises:
-        UserError: it learns from actions, and clips are mixed: what is done in two clips at once is no action.
+        UserError: it learns from actions or boxes, and clips are mixed: what is done in two clips at once is no
+            action, and their boxes lie in different places.
     """
+    if "boxes" in requires and (augment.mixup or augment.cutmix):
+        raise UserError(
+            "mixup and cutmix blend clips of which each has boxes of its own, and this model learns from boxes: set "
+            "data.augment.mixup and cutmix to 0"
+        )
     if "action" in requires and (augment.mixup or augment.cutmix):
         raise UserError(
             "mixup and cutmix blend clips of which each has actions of its own, and this model learns from actions: "
@@ -51,9 +57,10 @@ def check_augment(augment: Augment, requires: Collection[str]) -> None:
 def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) -> Batch:
     """Augment a batch: ``video`` is ``B T C H W`` uint8, or floating point in 0..1.
 
-    In this order: mirror, RandAugment, colour jitter, erasing, mixing. Video keeps its type, but all except mirroring
-    rounds floating-point video to 8-bit levels. The batch given is not changed; with everything off, the same tensors
-    come back. So do features and tokens, which nothing here can change.
+    Boxes are mirrored with their clip. In this order: mirror, RandAugment, colour jitter, erasing, mixing. Video
+    keeps its type, but all except mirroring rounds floating-point video to 8-bit levels. The batch given is not
+    changed; with everything off, the same tensors come back. So do features and tokens, which nothing here can
+    change.
 
     Raises:
         UserError: labels should be mixed, and there are none.
@@ -65,6 +72,8 @@ def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) ->
     in_place = augment.rand_ops or any(jitter.values()) or augment.erase
     mixing = augment.mixup or augment.cutmix
     video = mirror(given, seeds, augment.mirror) if augment.mirror else given
+    if augment.mirror and "boxes" in batch:
+        batch = {**batch, "boxes": mirror_boxes(batch["boxes"], seeds, augment.mirror)}
     if in_place or mixing:
         video = to_levels(video)
     if in_place and video is given:
@@ -85,11 +94,22 @@ def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) ->
 
 def mirror(video: Tensor, seeds: Tensor, probability: float) -> Tensor:
     """Swap left and right of each clip with a probability; any dtype."""
-    chosen = uniform(seeds, 1, SALT_MIRROR)[:, 0] < probability
     mirrored = torch.empty_like(video)
-    for clip, out, swap in zip(video, mirrored, chosen.tolist()):
+    for clip, out, swap in zip(video, mirrored, _mirrored(seeds, probability).tolist()):
         out.copy_(clip.flip(-1) if swap else clip)
     return mirrored
+
+
+def mirror_boxes(boxes: Tensor, seeds: Tensor, probability: float) -> Tensor:
+    """Swap left and right of the boxes (``B M 4``, shares of the frame) in those clips that :func:`mirror` swaps."""
+    left, top, right, bottom = boxes.unbind(-1)
+    swapped = torch.stack([1 - right, top, 1 - left, bottom], dim=-1)
+    return torch.where(_mirrored(seeds, probability).to(boxes.device)[:, None, None], swapped, boxes)
+
+
+def _mirrored(seeds: Tensor, probability: float) -> Tensor:
+    """Which clips are mirrored, ``B``."""
+    return uniform(seeds, 1, SALT_MIRROR)[:, 0] < probability
 
 
 def jitter_colours_(video: Tensor, seeds: Tensor, **largest: float) -> None:

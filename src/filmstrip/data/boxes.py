@@ -1,7 +1,8 @@
-"""Boxes in frames."""
+"""Boxes in frames: where they lie, and how much two share."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 Slices = tuple[slice, slice]
@@ -15,6 +16,27 @@ def boxes(y: Tensor, x: Tensor, box_height: Tensor, box_width: Tensor, height: i
     at 1 the opposite one.
     """
     return list(zip(_spans(y, box_height, height), _spans(x, box_width, width)))
+
+
+def iou(one: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union of every pair of boxes (``N 4`` and ``M 4``: left, top, right, bottom), ``N M``.
+
+    Zero for two without an area.
+    """
+    shared = area(intersection(one[:, None], other[None]))
+    either = area(one)[:, None] + area(other)[None] - shared
+    return torch.where(either > 0, shared / either, 0)
+
+
+def intersection(one: Tensor, other: Tensor) -> Tensor:
+    """What boxes ``... 4`` share, ``... 4``; where that is nothing, a box without an area."""
+    first = torch.maximum(one[..., :2], other[..., :2])
+    return torch.cat([first, torch.maximum(torch.minimum(one[..., 2:], other[..., 2:]), first)], dim=-1)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Of boxes ``... 4``."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def _spans(place: Tensor, length: Tensor, size: int) -> list[slice]:

@@ -140,6 +140,34 @@ class Localisation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Which key frames are read, as clips around them, with boxes of the actors and what each of them does.
+
+    ``data.path`` is then the folder of the videos, which are called as in the annotations. In training a clip is a
+    random crop (``clip.short_side``); in evaluation it shows whole frames whose short side is ``clip.size``.
+    """
+
+    dataset: Literal["own", "ava_v2.1", "ava_v2.2"] = "own"
+    """Whose annotations they are; ``own``: files as AVA's, without a version in their names."""
+    annotations: Path | None = None
+    """The folder of the annotations; none for a synthetic set, which brings its own."""
+    proposals: Path | None = None
+    """Boxes that a detector found, as a table with scores: looked at in evaluation, in place of the annotated
+    ones."""
+    train_boxes: Path | None = None
+    """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
+    min_score: float = 0.8
+    """Of such boxes, those with lower scores are left out."""
+    offset: float = 0.0
+    """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
+    annotates."""
+    max_actors: int = 16
+    """Most actors in a training sample; of more, random ones are taken."""
+    kept: float = 0.2
+    """Least share of a box that must lie within a training crop to count."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Where clips come from and how they reach the device."""
 
@@ -156,6 +184,8 @@ class Data:
     """Read windows of procedures instead of clips."""
     localisation: Localisation | None = None
     """Read untrimmed videos as sequences of features instead of clips."""
+    detection: Detection | None = None
+    """Read clips around key frames, with the boxes of those who act in them."""
     train_split: str = "train"
     eval_split: str = "test"
     clip: Clip = field(default_factory=Clip)

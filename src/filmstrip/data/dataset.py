@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
 from filmstrip.data.cached import CachedClip, CachedSample
 from filmstrip.data.config import Data
+from filmstrip.data.detection.source import ActorSample
 from filmstrip.data.localisation.source import UntrimmedSample
 from filmstrip.data.order import Draw, derive_seed
 from filmstrip.data.parallel import CRASHED
@@ -224,8 +225,8 @@ def cut(
     """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
 
     Of a video that was encoded, clips are chosen instead; a window of a procedure is what it is, and of an untrimmed
-    video as many features are taken as a sample holds. With ``actions``
-    clips hold theirs too.
+    video as many features are taken as a sample holds. A key frame has one moment, around which its clips lie. With
+    ``actions`` clips hold theirs too.
 
     Raises:
         DecodeError, OSError: the video or its actions cannot be read.
@@ -233,6 +234,8 @@ def cut(
     """
     if isinstance(sample, (ProcedureSample, UntrimmedSample)):
         return sample.cut(rng=rng, num_clips=num_clips, num_crops=num_crops)
+    if isinstance(sample, ActorSample):
+        return sample.cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops)
     if isinstance(sample, CachedSample):
         return sample.cut(
             data.cached_clips, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions is not None

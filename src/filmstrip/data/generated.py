@@ -90,7 +90,8 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _values(config: Synthetic) -> dict[str, Any]:
-    return {key: str(v) if isinstance(v, Path) else v for key, v in dataclasses.asdict(config).items()}
+    """The configuration as JSON gives it back, of which tuples come as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def _is_made_from(folder: Path, made_from: dict[str, Any]) -> bool:

@@ -77,13 +77,7 @@ class Motions(Synthetic):
 
     def render(self, motion: str | None, rng: np.random.Generator) -> Tensor:
         """Draw one video of a class, or of shapes at rest: ``T 3 H W`` uint8."""
-        texture = random_texture(
-            rng, self.size, random_colours(rng, (0.1, 0.5), (0.3, 0.45 + 0.3 * self.difficulty)), frequency=(1, 3)
-        )
-        drift = rng.uniform(0, 1, 2), rng.normal(size=2)
-        speed = (0.004 + 0.016 * self.difficulty) * rng.uniform(0.5, 1.0)
-        steps = np.arange(self.num_frames)[:, None]
-        video = _background(texture, drift[0] + steps * speed * drift[1] / np.linalg.norm(drift[1]))
+        video = background(rng, self.size, self.num_frames, self.difficulty)
         strays = rng.choice(list(MOTIONS), round(2 * self.difficulty))
         groups = [(motion, NUM_SHAPES), *((str(way), 1) for way in strays)]
         pace = 1 - 0.5 * self.difficulty
@@ -91,8 +85,7 @@ class Motions(Synthetic):
             sprite = random_shape(rng, round(2 * LARGEST * self.size), 1 - 0.6 * self.difficulty)
             painted = _place(sprite, torch.from_numpy(shape_states).float(), self.size)
             video.mul_(1 - painted[:, 3:]).add_(painted[:, :3])
-        noise = torch.from_numpy(rng.standard_normal(video[:, :1].shape, dtype=np.float32))
-        return video.add_(noise, alpha=0.05 * self.difficulty).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+        return noisy(rng, video, self.difficulty)
 
     def _write(self, folder: Path) -> None:
         """Every video has a generator of its own, so that it does not matter who draws it, or when."""
@@ -124,26 +117,50 @@ def trajectories(
     return (start + np.arange(num_frames)[:, None] * step) % 1.0
 
 
+def background(rng: np.random.Generator, size: int, num_frames: int, difficulty: float) -> Tensor:
+    """A texture seen through a window that drifts: ``T 3 H W`` in 0..1."""
+    texture = random_texture(
+        rng, size, random_colours(rng, (0.1, 0.5), (0.3, 0.45 + 0.3 * difficulty)), frequency=(1, 3)
+    )
+    drift = rng.uniform(0, 1, 2), rng.normal(size=2)
+    speed = (0.004 + 0.016 * difficulty) * rng.uniform(0.5, 1.0)
+    offsets = drift[0] + np.arange(num_frames)[:, None] * speed * drift[1] / np.linalg.norm(drift[1])
+    pixels = torch.stack(torch.meshgrid(_ticks(size), _ticks(size), indexing="xy"), dim=-1)
+    return wrapped_sample(texture, pixels + rearrange(torch.from_numpy(offsets).float(), "t c -> t 1 1 c"))
+
+
+def noisy(rng: np.random.Generator, video: Tensor, difficulty: float) -> Tensor:
+    """Video in 0..1 with grey noise as uint8; what is given is overwritten."""
+    noise = torch.from_numpy(rng.standard_normal(video[:, :1].shape, dtype=np.float32))
+    return video.add_(noise, alpha=0.05 * difficulty).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def paint(sprite: Tensor, place: Tensor, turn: Tensor, radius: Tensor, size: int) -> Tensor:
+    """A shape (``4 S S``) in the frames of a video, ``T 4 H W`` premultiplied; what leaves on one side comes in.
+
+    It is centred at ``place`` (``T 2``: x, y), turned by ``turn`` (``T``, whole turns) and as large as ``radius``
+    (``T``); lengths are in sides of the frame.
+    """
+    cos, sin = ((f(turn * 2 * torch.pi) / radius)[:, None, None] for f in (torch.cos, torch.sin))
+    offset = (_ticks(size) - place[..., None] + 0.5).remainder(1.0) - 0.5
+    x, y = offset[:, 0, None, :], offset[:, 1, :, None]
+    grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
+    return F.grid_sample(sprite.expand(len(place), -1, -1, -1), grid, align_corners=False)
+
+
+def fade(phase: Tensor, share: float) -> Tensor:
+    """How visible something is on its way around a circle (0 to 1): not at its ends, wholly ``share`` from them."""
+    edge = (torch.minimum(phase, 1 - phase) / share).clamp(max=1.0)
+    return edge * edge * (3 - 2 * edge)
+
+
 def _ticks(size: int) -> Tensor:
     """The centres of a row of pixels, in sides of the frame."""
     return (torch.arange(size) + 0.5) / size
 
 
-def _background(texture: Tensor, offsets: np.ndarray) -> Tensor:
-    """The texture seen through a window that drifts: ``T 3 H W`` from offsets ``T 2`` in sides."""
-    ticks = _ticks(texture.shape[-1])
-    pixels = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
-    return wrapped_sample(texture, pixels + rearrange(torch.from_numpy(offsets).float(), "t c -> t 1 1 c"))
-
-
 def _place(sprite: Tensor, states: Tensor, size: int) -> Tensor:
     """A shape in the frames of a video, ``T 4 H W`` premultiplied, from its states ``T 4``."""
-    place, angle, phase = states[:, :2], states[:, 2] * 2 * torch.pi, states[:, 3]
-    radius = LARGEST * RATIO ** (phase - 1)
-    cos, sin = ((f(angle) / radius)[:, None, None] for f in (torch.cos, torch.sin))
-    offset = (_ticks(size) - place[..., None] + 0.5).remainder(1.0) - 0.5
-    x, y = offset[:, 0, None, :], offset[:, 1, :, None]
-    grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=-1)
-    painted = F.grid_sample(sprite.expand(len(states), -1, -1, -1), grid, align_corners=False)
-    edge = (torch.minimum(phase, 1 - phase) / 0.15).clamp(max=1.0)
-    return painted * rearrange(edge * edge * (3 - 2 * edge), "t -> t 1 1 1")
+    place, turn, phase = states[:, :2], states[:, 2], states[:, 3]
+    painted = paint(sprite, place, turn, LARGEST * RATIO ** (phase - 1), size)
+    return painted * rearrange(fade(phase, 0.15), "t -> t 1 1 1")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filmstrip.data.cached import CachedSource, is_cached, open_cached
 from filmstrip.data.config import Data
+from filmstrip.data.detection.source import open_detection
 from filmstrip.data.folder import open_folder
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.localisation.source import open_localisation
@@ -26,7 +27,7 @@ def open_source(data: Data) -> Source:
     """The collection that ``data`` names; a synthetic one is generated first, unless it already exists.
 
     Of ``data.procedures`` it is their windows, of ``data.localisation`` features along whole videos; a synthetic
-    set's need no videos.
+    set's need no videos. Of ``data.detection`` it is clips around key frames.
 
     Raises:
         UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
@@ -35,6 +36,8 @@ def open_source(data: Data) -> Source:
         return open_procedures(data)
     if data.localisation is not None:
         return open_localisation(data)
+    if data.detection is not None:
+        return open_detection(data)
     if data.path is None and data.synthetic is None:
         raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
     if data.path is None:

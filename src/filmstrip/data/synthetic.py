@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from filmstrip.data.actors import Actors
 from filmstrip.data.config import Synthetic
 from filmstrip.data.mazes import Mazes
 from filmstrip.data.motions import Motions
@@ -18,6 +19,7 @@ SETS: dict[str, type[Synthetic]] = {
     "pushing": Pushing,
     "recipes": Recipes,
     "untrimmed": Untrimmed,
+    "actors": Actors,
 }
 
 

@@ -15,6 +15,7 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.data.localisation.source import UntrimmedSource
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.precision import area_under_precision
 from filmstrip.evals.shared import looked_at
 from filmstrip.nn.segments import iou
 from filmstrip.protocols import Batch, Detections, Localiser
@@ -112,12 +113,4 @@ def average_precision(
             if (best := next(free, None)) is not None:
                 taken[t][video][best] = True
                 hits[t, i] = 1
-    return [_area(row, total) for row in hits]
-
-
-def _area(hits: np.ndarray, total: int) -> float:
-    """Under the curve of precision over recall, made to fall; ``hits`` is one where a prediction is right."""
-    right = hits.cumsum()
-    precision = right / np.arange(1, len(hits) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((best * hits).sum() / total)
+    return [area_under_precision(row, total) for row in hits]

@@ -76,18 +76,20 @@ class ResNet3D(nn.Module):
 class Bottleneck(nn.Module):
     """1 x 1 (over ``frames`` frames), 3 x 3 and 1 x 1, each normalised, added to the input; ``B C T H W``.
 
-    ``stride`` is in space, and the 3 x 3 convolution's. The last normalisation's scale starts at zero, so that the
-    block starts as its shortcut (Goyal et al. 2017).
+    ``stride`` and ``dilation`` are in space, and the 3 x 3 convolution's. The last normalisation's scale starts at
+    zero, so that the block starts as its shortcut (Goyal et al. 2017).
     """
 
-    def __init__(self, inputs: int, inner: int, outputs: int, *, frames: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, inner: int, outputs: int, *, frames: int = 1, stride: int = 1, dilation: int = 1
+    ) -> None:
         super().__init__()
         first = SpatialConv(inputs, inner, kernel=1) if frames == 1 else TemporalConv(inputs, inner, kernel=frames)
         self.body = nn.Sequential(
             first,
             nn.BatchNorm3d(inner),
             nn.ReLU(inplace=True),
-            SpatialConv(inner, inner, stride=stride),
+            SpatialConv(inner, inner, stride=stride, dilation=dilation),
             nn.BatchNorm3d(inner),
             nn.ReLU(inplace=True),
             SpatialConv(inner, outputs, kernel=1),
@@ -125,6 +127,7 @@ def stage(
     depth: int,
     frames: Sequence[int],
     stride: int,
+    dilation: int = 1,
     inner: int | None = None,
     with_time: int | None = None,
 ) -> nn.Sequential:
@@ -133,7 +136,8 @@ def stage(
     blocks = []
     for i in range(depth):
         kernel = frames[i % len(frames)] if with_time is None or i < with_time else 1
-        blocks.append(Bottleneck(outputs if i else inputs, inner, outputs, frames=kernel, stride=1 if i else stride))
+        both = {"frames": kernel, "stride": 1 if i else stride, "dilation": dilation}
+        blocks.append(Bottleneck(outputs if i else inputs, inner, outputs, **both))
     return nn.Sequential(*blocks)
 
 

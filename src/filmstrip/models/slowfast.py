@@ -22,8 +22,10 @@ class SlowFast(nn.Module):
     The fast one sees all frames, with ``1 / narrower`` of the channels; the slow one every ``speed_ratio``-th. After
     the stem and after each stage but the last, ``fusion_frames`` frames of the fast one are brought to the slow one's
     rate, with twice their channels, and put beside its own. ``with_time`` limits the blocks of each stage that
-    convolve over time. A token holds the slow network's channels, then the fast one's, their mean over the frames
-    that the slow one left out: the mean over tokens is what the published head pools.
+    convolve over time. ``dilated`` keeps height and width in the last stage, whose 3 x 3 convolutions then see as far
+    by leaving out every other place: where things are is told twice as finely, as detection wants it. A token holds
+    the slow network's channels, then the fast one's, their mean over the frames that the slow one left out: the mean
+    over tokens is what the published head pools.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class SlowFast(nn.Module):
         narrower: int = 8,
         fusion_frames: int = 5,
         with_time: Sequence[int] | None = None,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
         self.depth = len(depths)
@@ -47,7 +50,13 @@ class SlowFast(nn.Module):
         for i, depth in enumerate(depths):
             self.fusions.append(Fusion(fast, frames=fusion_frames, stride=speed_ratio))
             width = 4 * stem_width * 2**i
-            both = {"depth": depth, "stride": 2 if i else 1, "with_time": with_time[i] if with_time else None}
+            finer = dilated and i == len(depths) - 1
+            both = {
+                "depth": depth,
+                "stride": 2 if i and not finer else 1,
+                "dilation": 2 if finer else 1,
+                "with_time": with_time[i] if with_time else None,
+            }
             self.slow_stages.append(stage(slow + 2 * fast, width, frames=(_SLOW_FRAMES[i],), **both))
             self.fast_stages.append(stage(fast, width // narrower, frames=(3,), **both))
             slow, fast = width, width // narrower

@@ -16,10 +16,16 @@ Window = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
 class SpatialConv(nn.Conv2d):
-    """A ``kernel x kernel`` convolution within each frame, by default without bias, padded to keep the size."""
+    """A ``kernel x kernel`` convolution within each frame, by default without bias, padded to keep the size.
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, bias: bool = False) -> None:
-        super().__init__(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    With ``dilation`` its places lie that far apart.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, dilation: int = 1, bias: bool = False
+    ) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(inputs, outputs, kernel, stride=stride, padding=padding, dilation=dilation, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``B C T H W -> B C' T H/stride W/stride``."""
@@ -28,7 +34,8 @@ class SpatialConv(nn.Conv2d):
 
     def window(self, size: tuple[int, int, int]) -> Window:
         """Of a place of its output, over activations of ``size`` (t, h, w)."""
-        return (1, *self.kernel_size), (1, *self.stride)
+        seen = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
+        return (1, *seen), (1, *self.stride)
 
 
 class TemporalConv(nn.Conv2d):

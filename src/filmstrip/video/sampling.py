@@ -27,6 +27,15 @@ def dense_from(first: float, num_frames: int, stride: int, fps: float, end: floa
     return np.minimum(middles, max(first, end - 0.5 / fps))
 
 
+def dense_around(moment: float, num_frames: int, stride: int, fps: float, end: float) -> np.ndarray:
+    """``num_frames`` frames ``stride`` apart, of which number ``num_frames // 2`` is the one on screen at ``moment``.
+
+    Where the video begins later or ends before (at ``end``), its first and last frames are shown again.
+    """
+    middles = moment + ((np.arange(num_frames) - num_frames // 2) * stride + 0.5) / fps
+    return np.clip(middles, 0.5 / fps, max(0.5 / fps, end - 0.5 / fps))
+
+
 def dense_views(num_frames: int, stride: int, fps: float, start: float, end: float, views: int) -> np.ndarray:
     """``views`` dense clips (``views T``) spread evenly, the first at the span's start and the last at its end."""
     slack = _slack(num_frames, stride, fps, start, end)

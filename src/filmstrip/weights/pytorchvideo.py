@@ -2,8 +2,9 @@
 
 PyTorchVideo's hub (``blocks.1.res_blocks.0.branch2.conv_a.weight``) and the SlowFast code base
 (``s2.pathway0_res0.branch2.a.weight``; both put the state under ``model_state``), and Caffe's names for C3D
-(``conv3a.weight``, ``fc6.weight``). Their convolutions within frames or over frames alone are three-dimensional, with
-sides of one; ours are two-dimensional: the numbers are the same.
+(``conv3a.weight``, ``fc6.weight``). Networks that detect actors have a prefix in PyTorchVideo (``model.blocks``,
+``detection_head.proj``), and none in the SlowFast code base. Their convolutions within frames or over frames alone
+are three-dimensional, with sides of one; ours are two-dimensional: the numbers are the same.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from filmstrip.models.plain_cnn import PlainCNN
 from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.models.slowfast import SlowFast
 from filmstrip.models.x3d import X3D
+from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.objectives.classification import Classification
 from filmstrip.weights import hierarchical, i3d
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import Weights
 
 _HUB, _SLOWFAST, _CAFFE = "PyTorchVideo", "SlowFast", "C3D"
+_HUB_DETECTION = "PyTorchVideo detection"
 _C3D = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
 _LETTERS = {"0": "a", "1": "a", "3": "b", "4": "b", "6": "c", "7": "c", "8": "c"}
 
 
-def load_published(path: Path, objective: Classification, *, head: bool = True) -> None:
+def load_published(path: Path, objective: Classification | ActorRoI, *, head: bool = True) -> None:
     """Copy a file of released weights into ``objective``; without ``head`` into its encoder only.
 
     Raises:
@@ -49,7 +52,7 @@ def load_published(path: Path, objective: Classification, *, head: bool = True) 
     objective.load_state_dict(weights, strict=False)
 
 
-def from_published(theirs: Mapping[str, Tensor], objective: Classification) -> Weights:
+def from_published(theirs: Mapping[str, Tensor], objective: Classification | ActorRoI) -> Weights:
     """Weights of ``objective`` from whichever layout its network is released in.
 
     Raises:
@@ -75,7 +78,7 @@ def from_published(theirs: Mapping[str, Tensor], objective: Classification) -> W
     )
 
 
-def to_published(objective: Classification, layout: str) -> Weights:
+def to_published(objective: Classification | ActorRoI, layout: str) -> Weights:
     """The inverse of :func:`from_published`, for one of :func:`layouts_of`; convolutions with all their sides."""
     ours = objective.state_dict()
     convolutions = {
@@ -95,30 +98,34 @@ def to_published(objective: Classification, layout: str) -> Weights:
     return weights
 
 
-def layouts_of(objective: Classification) -> tuple[str, ...]:
+def layouts_of(objective: Classification | ActorRoI) -> tuple[str, ...]:
     """The layouts that a network is released in.
 
     Raises:
         UserError: it is of another kind.
     """
     if isinstance(objective.encoder, (ResNet3D, SlowFast, X3D)):
-        return _HUB, _SLOWFAST
+        # A detector may also begin with a classifier's network.
+        return (_HUB, _SLOWFAST, _HUB_DETECTION) if isinstance(objective, ActorRoI) else (_HUB, _SLOWFAST)
     if isinstance(objective.encoder, PlainCNN):
         return (_CAFFE,)
     raise UserError(f"{type(objective.encoder).__name__} has no released layout that is known here")
 
 
-def published_names(objective: Classification, layout: str) -> dict[str, str]:
+def published_names(objective: Classification | ActorRoI, layout: str) -> dict[str, str]:
     """Ours to theirs, for all that is saved but the normalisation of pixels."""
     called = _names_in(objective, layout)
     names = [name for name in objective.state_dict() if not name.startswith("encoder.normalise.")]
     return {name: called(name.removeprefix("encoder.")) for name in names}
 
 
-def _names_in(objective: Classification, layout: str) -> Callable[[str], str]:
+def _names_in(objective: Classification | ActorRoI, layout: str) -> Callable[[str], str]:
     """What a layout calls a parameter."""
     if layout == _CAFFE:
         return _caffe
+    if layout == _HUB_DETECTION:
+        within = _names_in(objective, _HUB)
+        return lambda name: name.replace("head", "detection_head.proj") if "head" in name else f"model.{within(name)}"
     hub = layout == _HUB
     encoder = objective.encoder
     if isinstance(encoder, X3D):

@@ -32,7 +32,7 @@ def maybe(root: Path, *names: str) -> Path | None:
         UserError: there is no such folder.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder of annotations (--data.procedures.annotations FOLDER)")
+        raise UserError(f"{root} is no folder of annotations")
     for name in names:
         for wanted in (name, f"{name}.gz"):
             found = sorted(root.rglob(wanted))

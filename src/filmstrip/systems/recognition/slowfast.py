@@ -40,6 +40,8 @@ class SlowFastConfig(ClassificationConfig):
     """Kernel in time of the convolutions from the fast network to the slow one."""
     with_time: tuple[int, ...] | None = None
     """How many blocks of each stage convolve over time; by default all that do anywhere."""
+    dilated: bool = False
+    """Keep height and width in the last stage, with dilated convolutions: for detection."""
     dropout: float = 0.5
     """Before the head."""
 
@@ -52,6 +54,7 @@ class SlowFastConfig(ClassificationConfig):
             narrower=self.narrower,
             fusion_frames=self.fusion_frames,
             with_time=self.with_time,
+            dilated=self.dilated,
         )
         return Classification(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
 

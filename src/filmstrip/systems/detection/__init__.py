@@ -1,0 +1,1 @@
+"""Spatio-temporal detection: who does what, within the boxes of a key frame."""

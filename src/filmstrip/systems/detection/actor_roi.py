@@ -1,0 +1,140 @@
+"""SlowFast for AVA: a video network whose features within each actor's box say everything that the actor does.
+
+Boxes are given: annotated ones, or those of a detector of persons. The last stage of both networks keeps its height
+and width and is dilated, so that a place of its map covers 16 pixels. Feichtenhofer et al., "SlowFast Networks for
+Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
+
+    filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
+        --data.detection.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
+    filmstrip eval RUN --protocol detection --proposals BOXES.csv
+    filmstrip detect RUN video.mp4 --boxes boxes.csv --out boxes.mp4
+
+Hyper-parameters are those of the released configuration of the ResNet-50, 8 x 8 (64 clips a step, 20 epochs, 5 of
+warm-up, ``AVA/SLOWFAST_32x2_R50_SHORT``); none is released for training the others, which take them over. Start from
+a network that was trained on Kinetics (``--init``). Where we deviate: the rate follows a cosine, where theirs drops
+in three steps; training takes annotated boxes alone unless ``train_boxes`` names a detector's, and leaves out whoever
+is not in the crop; frames are taken at the film's own rate, theirs at 30 a second; the ResNet-101 comes without
+nonlocal blocks; evaluation sees whole frames whose sides are a multiple of 32. The backbone is an option: any
+recognition network's configuration, of which the encoder is taken.
+
+Released, by the authors' model zoo, on AVA 2.2 with a detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from
+Kinetics-600, 29.1 mAP; by MMAction2's, from Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
+
+Measured here, on 60 synthetic videos of moving actors after 500 steps on 400 others (``filmstrip train
+detection.actor_roi --data.synthetic.num-train 400 --data.synthetic.num-test 60 --train.steps 500``), with annotated
+boxes: 74.6 mAP in key frames at an overlap of 0.5. ``tiny_one_frame`` reaches 19.3, and scores drawn at random 17.5
+(standard deviation 0.7): what is done is told by motion alone. Over tubes it is 41.9, 11.3 and 10.5; perfect scores
+would reach 59.2, since shapes that move fast are not linked from one second to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from filmstrip.config import ObjectiveConfig, Run
+from filmstrip.data.actors import Actors
+from filmstrip.data.config import Augment, Clip, Data, DataInfo, Detection
+from filmstrip.errors import UserError
+from filmstrip.evals.detection import DetectionMAP
+from filmstrip.objectives.actor_roi import ActorRoI
+from filmstrip.protocols import Encoder
+from filmstrip.systems import find
+from filmstrip.train.config import Loop, Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorRoIConfig(ObjectiveConfig):
+    """The network and its head; classes come from the data."""
+
+    backbone: ObjectiveConfig
+    """Of a recognition system; its head is left out."""
+    num_classes: int = 80
+    size: int = 7
+    """Cells along each side of a box."""
+    aligned: bool = True
+    """Whether places of the map are centred at halves; some released networks were trained without."""
+    dropout: float = 0.5
+    """Before the head."""
+
+    def bind(self, info: DataInfo) -> Self:
+        """Take the number of classes from the data, if it has any."""
+        return replace(self, num_classes=len(info.classes)) if info.classes else self
+
+    def build(self) -> ActorRoI:
+        """Build the network with fresh weights.
+
+        Raises:
+            UserError: the backbone has no encoder.
+        """
+        encoder = getattr(self.backbone.build(), "encoder", None)
+        if not isinstance(encoder, Encoder):
+            raise UserError(
+                f"{type(self.backbone).__name__} builds no encoder, of which boxes could be read: name a recognition "
+                "system's"
+            )
+        return ActorRoI(encoder, self.num_classes, size=self.size, aligned=self.aligned, dropout=self.dropout)
+
+
+def tiny() -> Run:
+    """Narrow networks on two or three moving shapes in frames of 64 x 64 pixels; two minutes on two CPU cores."""
+    backbone = find("recognition.slowfast:tiny").objective
+    return Run(
+        data=Data(
+            synthetic=Actors(num_train=48, num_test=12),
+            detection=Detection(max_actors=3),
+            clip=Clip(num_frames=8, stride=1, size=64, short_side=(64, 72)),
+            augment=Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
+            batch_size=16,
+            num_workers=0,
+        ),
+        objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, dropout=0.0),
+        optim=Optim(lr=4e-3),
+        train=Loop(steps=300),
+        evals=(DetectionMAP(video_thresholds=(0.5,)),),
+    )
+
+
+def tiny_one_frame() -> Run:
+    """The same with a network that sees the key frame alone: what boxes and looks tell without motion."""
+    run = tiny()
+    backbone = find("recognition.single_frame:tiny").objective
+    return replace(
+        run,
+        data=replace(run.data, clip=replace(run.data.clip, num_frames=1)),
+        objective=replace(run.objective, backbone=backbone),
+    )
+
+
+def slowfast_r50_4x16_ava() -> Run:
+    """ResNet-50, 4 slow and 32 fast frames, on AVA 2.2."""
+    return _ava("r50_4x16_k400")
+
+
+def slowfast_r50_8x8_ava() -> Run:
+    """ResNet-50, 8 slow and 32 fast frames."""
+    return _ava("r50_8x8_k400")
+
+
+def slowfast_r101_8x8_ava() -> Run:
+    """ResNet-101, 8 slow and 32 fast frames, without nonlocal blocks."""
+    run = _ava("r101_8x8_k400")
+    return replace(run, objective=replace(run.objective, backbone=replace(run.objective.backbone, fusion_frames=5)))
+
+
+def _ava(backbone: str) -> Run:
+    """AVA with the network of a preset that was trained on Kinetics-400."""
+    network = find(f"recognition.slowfast:{backbone}").objective
+    return Run(
+        data=Data(
+            detection=Detection(dataset="ava_v2.2"),
+            clip=Clip(num_frames=32, stride=2, size=224, short_side=(256, 320)),
+            augment=Augment(),
+            batch_size=64,
+            num_workers=8,
+        ),
+        objective=ActorRoIConfig(backbone=replace(network, dilated=True)),
+        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7, warmup=5 / 20, start=0.000125 / 0.1),
+        train=Loop(epochs=20, precision="bfloat16", clip_grad=None),
+        evals=(DetectionMAP(),),
+    )

@@ -1,0 +1,126 @@
+"""Boxes of a file named, followed and drawn by one command."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from filmstrip import systems
+from filmstrip.__main__ import main
+from filmstrip.commands import detect as command
+from filmstrip.commands.detect import Sight, Track, boxes_of, draw
+from filmstrip.errors import UserError
+from filmstrip.protocols import Objective
+from filmstrip.video import open_video
+from filmstrip.video.write import write_video
+
+CLASSES = ("red", "green", "blue")
+
+
+class Colours(Objective):
+    """How red, green and blue it is within a box, in the middle of the clip."""
+
+    def detect(self, video, boxes):
+        frame = video[0, video.shape[1] // 2].float() / 255
+        height, width = frame.shape[1:]
+        scores = []
+        for box in boxes[0].tolist():
+            left, top, right, bottom = (round(side * n) for side, n in zip(box, (width, height) * 2))
+            scores.append(frame[:, top:bottom, left:right].mean(dim=(1, 2)))
+        return torch.stack(scores)[None]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    trained = systems.find("detection.actor_roi")
+    trained = replace(trained, data=replace(trained.data, clip=replace(trained.data.clip, num_frames=2, size=64)))
+    monkeypatch.setattr(command, "load_objective", lambda folder: (Colours(), trained))
+    monkeypatch.setattr(command, "load_classes", lambda folder: CLASSES)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """On black, a red square that goes right and, from 2 s on, a blue one that stays; 4 s at 8 frames a second."""
+    video = torch.zeros(32, 3, 64, 96)
+    for i in range(32):
+        video[i, 0, 8:24, i : i + 16] = 1.0
+    video[16:, 2, 40:60, 60:90] = 1.0
+    write_video(tmp_path / "squares.mp4", video, 8, crf=5)
+    return tmp_path / "squares.mp4"
+
+
+def red(second):
+    left = 8 * second / 96
+    return f"squares,{second},{left:.3f},0.125,{left + 16 / 96:.3f},0.375,,0.99\n"
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(
+        red(1)
+        + red(2)
+        + red(3)
+        + "squares,3,0.625,0.625,0.9375,0.9375,,0.9\nsquares,2,0,0,1,1,,0.3\nother,1,0,0,1,1,,1\n"
+    )
+    return path
+
+
+def test_actors_are_named_and_followed(run, file, boxes, tmp_path, capsys):
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--json", "--top-k", "1"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["actors"]
+    assert (first["start"], first["end"]) == (1.0, 3.0) and first["actions"][0]["name"] == "red"
+    assert [key["second"] for key in first["key_frames"]] == [1.0, 2.0, 3.0]
+    assert first["key_frames"][2]["box"][0] == pytest.approx(0.25)
+    assert first["actions"][0]["probability"] > 0.8
+    assert (second["start"], second["end"]) == (3.0, 3.0) and second["actions"][0]["name"] == "blue"
+    apart = ["--min-iou", "0.5", "--min-score", "0.2"]
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), *apart]) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 6 and "red" in printed  # a head, and five boxes that are not linked
+
+
+def test_boxes_are_drawn_between_key_frames_too(run, file, boxes, tmp_path, capsys):
+    out = tmp_path / "drawn.mp4"
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    with open_video(out) as drawn:
+        # From half a second before the first key frame to half a second after the last, six times as large.
+        assert (drawn.info.height, drawn.info.width) == (384, 576)
+        assert drawn.info.duration == pytest.approx(3.0, abs=0.13)
+        frame = drawn.frames_at([1.0]).video[0].float()  # the source's 1.5 s: the red square is at 12 pixels of 96
+    left, bottom = 12 * 6, 24 * 6 - 1
+    edge = frame[:, bottom - 8 : bottom, left : left + 2].mean(dim=(1, 2))
+    inside = frame[:, bottom - 30 : bottom - 10, left + 20 : left + 60].mean(dim=(1, 2))
+    assert inside[0] > 200 and inside[1:].max() < 60
+    assert edge[2] > edge[0]  # the first actor's colour is a blue
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--out", str(tmp_path / "a.gif")]) == 0
+    assert (tmp_path / "a.gif").stat().st_size > 1000
+
+
+def test_a_box_moves_on_a_straight_line_and_ends():
+    track = Track((Sight(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(1)), Sight(3.0, (0.4, 0.2, 0.8, 0.4), torch.zeros(1))))
+    assert track.box_at(2.0) == pytest.approx((0.2, 0.1, 0.5, 0.3)) and track.box_at(0.8) == (0.0, 0.0, 0.2, 0.2)
+    assert track.nearest(1.9).second == 1.0 and track.nearest(2.1).second == 3.0
+    assert track.nearest(0.4) is None and track.nearest(3.6) is None
+    assert float(track.scores) == 0.5
+
+
+def test_the_table_may_count_from_elsewhere(file, tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("squares,0902,0.1,0.1,0.5,0.5\n")
+    assert list(boxes_of(file, path, min_score=0.8, offset=900)) == [2.0]
+
+
+def test_what_cannot_be_is_refused(run, file, boxes, tmp_path, capsys, monkeypatch):
+    with pytest.raises(UserError, match=r"no boxes of squares with scores of 1 or more; it is about other, squares"):
+        boxes_of(file, boxes, min_score=1.0)
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--offset", "-9"]) == 2
+    assert "key frame at 10 s was asked for" in capsys.readouterr().err
+    track = Track((Sight(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(3)),))
+    with pytest.raises(UserError, match="mp4, gif or webp"):
+        draw(file, [track], CLASSES, tmp_path / "a.avi")
+    monkeypatch.setattr(command, "load_objective", lambda folder: (Objective(), systems.find("detection.actor_roi")))
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes)]) == 2
+    assert "says nothing of boxes" in capsys.readouterr().err
