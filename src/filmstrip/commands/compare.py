@@ -260,6 +260,7 @@ class _Comparison:
 
     def write(self, out: Path, console: Console) -> None:
         """The table as JSON, as CSV and on the console, and the page."""
+        out.mkdir(parents=True, exist_ok=True)
         rows = [_row(entry) for entry in self.entries]
         rows += [{"system": name, "failure": why} for name, why in self.failures.items()]
         write_json({"budget": asdict(self.budget), "chance": self.chance, "rows": rows}, out / "table.json")

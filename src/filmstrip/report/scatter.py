@@ -17,8 +17,8 @@ CHARACTER, LINE = 6.4, 14
 RADIUS = 4.0
 GAPS = (4, 10, 18, 28, 40, 54, 70, 88)
 """How far a name may lie from its point, in the same units; beyond the first a line leads to it."""
-DIRECTIONS = 16
-PASSES = 4
+DIRECTIONS = 12
+PASSES = 3
 """How often every name looks for a better place, given the others'."""
 
 
