@@ -31,7 +31,7 @@ def predictions(labels, guesses, num_classes=3):
     )
 
 
-def entry(name, labels, guesses, parameters=1_000_000):
+def entry(name, labels, guesses, parameters=1_000_000, frames=8):
     return Entry(
         name=name,
         folder=Path(name),
@@ -39,7 +39,7 @@ def entry(name, labels, guesses, parameters=1_000_000):
         videos=len(labels),
         parameters=parameters,
         multiply_adds=250_000_000,
-        clip=Clip(num_frames=8, size=64),
+        clip=Clip(num_frames=frames, size=64),
         training_memory=48 * 2**20,
         train_seconds=12.0,
         clips_per_second=80.0,
@@ -60,12 +60,21 @@ def test_chance_is_the_share_of_the_commonest_class():
     assert chance(LABELS) == 0.5 and chance([]) == 0
 
 
+def row_of(page, name, count):
+    return [word.replace("\N{NO-BREAK SPACE}", " ") for word in page.words[page.words.index(name) :][:count]]
+
+
 def test_the_table_holds_what_was_measured(read_page):
     entries = [entry("a", LABELS, LABELS), entry("b", LABELS, [1] * 6)]
     page = read_page(comparison_table(entries, 0.5, ("And so on.",)).html())
-    row = page.words[page.words.index("a") :][:10]
-    assert row == ["a", "100.0%", " (best)", "61% to 100%", "8 of 64 × 64", "1.00", "0.250", "12", "48", "80"]
+    assert row_of(page, "a", 9) == ["a", "100.0%", " (best)", "61% to 100%", "1.00", "0.250", "12", "48", "80"]
     assert "33.3%" in page.words and "would give 50.0%" in page.text and "And so on." in page.words
+
+
+def test_clips_are_a_column_where_they_differ(read_page):
+    entries = [entry("a", LABELS, LABELS), entry("b", LABELS, [1] * 6, frames=16)]
+    page = read_page(comparison_table(entries, 0.5).html())
+    assert row_of(page, "b", 4) == ["b", "33.3%", "10% to 70%", "16 of 64 × 64"]
 
 
 def test_what_failed_has_a_row_and_a_reason(read_page):

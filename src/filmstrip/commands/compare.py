@@ -338,9 +338,7 @@ class _Comparison:
         """How the most accurate systems learnt."""
         folders = {entry.name: entry.folder for entry in self.entries[:MOST_CURVES]}
         values = {"loss": "Loss", "top1": "Accuracy on training clips"}
-        return training_curves(
-            folders, values, f"Training, the best {len(folders)}" if len(folders) > 1 else "Training"
-        )
+        return training_curves(folders, values, f"Training of the best {len(folders)}")
 
     def looked_at(self, winner: Entry) -> list[Section]:
         """Where the best system errs."""
@@ -377,10 +375,12 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _printed(table: Table) -> Printed:
-    """A report's table for a terminal, without its notes."""
+    """A report's table for a terminal, without its notes; headings break where it is narrow, values do not."""
     printed = Printed(box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(table.columns):
-        printed.add_column(column.name, justify="right" if i else "left", header_style="bold")
+        values = [column.text(row[i]) for row in table.rows]
+        width = max(map(len, values), default=0)
+        printed.add_column(column.name, justify="right" if i else "left", header_style="bold", min_width=width)
     for row in table.rows:
         printed.add_row(*(column.text(cell) for column, cell in zip(table.columns, row, strict=True)))
     return printed

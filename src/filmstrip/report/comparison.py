@@ -74,11 +74,13 @@ def comparison_table(
 
     ``naming_commonest`` is the accuracy of always naming the commonest class.
     """
+    clips = {(entry.clip.num_frames, entry.clip.size) for entry in entries}
+    differ = len(clips) > 1  # what all share needs no column
     columns = (
         Column("system"),
         Column("top-1", ".1%", "highest"),
         Column("95% interval"),
-        Column("frames a clip"),
+        *([Column("frames a clip")] if differ else []),
         Column("parameters (M)", ".2f"),
         Column("GMACs a clip", ".3f"),
         Column("training (s)", ",.0f"),
@@ -88,10 +90,11 @@ def comparison_table(
     rows: list[Sequence[Cell]] = []
     for entry in entries:
         low, high = entry.interval
-        frames = f"{entry.clip.num_frames} of {entry.clip.size} × {entry.clip.size}"
-        size = (frames, entry.parameters / 1e6, entry.multiply_adds / 1e9)
+        frames = (_unbroken(f"{entry.clip.num_frames} of {entry.clip.size} × {entry.clip.size}"),) if differ else ()
+        size = (entry.parameters / 1e6, entry.multiply_adds / 1e9)
         cost = (entry.train_seconds, entry.training_memory / 2**20, entry.clips_per_second)
-        rows.append((entry.name, entry.accuracy, f"{low:.0%} to {high:.0%}", *size, *cost))
+        interval = _unbroken(f"{low:.0%} to {high:.0%}")
+        rows.append((entry.name, entry.accuracy, interval, *frames, *size, *cost))
     failures = failures or {}
     rows += [(name, None, "failed", *[None] * (len(columns) - 3)) for name in failures]
     said = (
@@ -102,6 +105,11 @@ def comparison_table(
         "is counted too: weights, gradients, AdamW's moments, and what a batch's backward pass needs, in float32."
     )
     return Table("Comparison", columns, rows, (said, *notes, *(f"{name}: {why}" for name, why in failures.items())))
+
+
+def _unbroken(text: str) -> str:
+    """Text that stays on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def training_curves(folders: dict[str, Path], values: dict[str, str], title: str = "Training") -> Group:

@@ -56,7 +56,8 @@ class Scatter:
         y_axis = fitted(heights, HEIGHT - BOTTOM, TOP, margin=0.06)
         best = unbeaten(self.spots)
         points = [(x_axis(spot.x), y_axis(spot.y)) for spot in self.spots]
-        names = placed([spot.name for spot in self.spots], points)
+        named = [_level_box(self.level[0], y_axis(self.level[1]))] if self.level else []
+        names = placed([spot.name for spot in self.spots], points, named)
         chart = tag(
             "svg",
             self._frame(x_axis, y_axis),
@@ -87,9 +88,9 @@ class Scatter:
         parts.append(tag("text", self.x_label, x=WIDTH - RIGHT, y=HEIGHT - 4, text_anchor="end", class_="label"))
         if self.level:
             name, value = self.level
-            y = y_axis(value)
+            y, box = y_axis(value), _level_box(name, y_axis(value))
             parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="level"))
-            parts.append(tag("text", name, x=LEFT + 4, y=y + 13, class_="level"))
+            parts.append(tag("text", name, x=box.left, y=round(box.bottom - 3.5, 1), class_="level"))
         return join(parts)
 
     def _spot(self, spot: Spot, point: Point, box: Box, best: bool) -> Markup:
@@ -132,17 +133,17 @@ def unbeaten(spots: Sequence[Spot]) -> list[int]:
     return found
 
 
-def placed(names: Sequence[str], points: Sequence[Point]) -> list[Box]:
-    """Where each name goes: near its point, over no other name or point if there is room.
+def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[Box] = ()) -> list[Box]:
+    """Where each name goes: near its point, over no other name or point and nothing ``taken``, if there is room.
 
     Each name takes the best of its places given the others', several times over.
     """
-    dots = [Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points]
+    fixed = [*(Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points), *taken]
     choices = [_places(name, point) for name, point in zip(names, points, strict=True)]
     boxes = [places[0][0] for places in choices]
     for _ in range(PASSES):
         for i, places in enumerate(choices):
-            others = [box for j, box in enumerate(boxes) if j != i] + dots
+            others = [box for j, box in enumerate(boxes) if j != i] + fixed
 
             def cost(place: tuple[Box, float], others: list[Box] = others) -> float:
                 box, distance = place
@@ -150,6 +151,11 @@ def placed(names: Sequence[str], points: Sequence[Point]) -> list[Box]:
 
             boxes[i] = min(places, key=cost)[0]
     return boxes
+
+
+def _level_box(name: str, y: float) -> Box:
+    """The room for the name of a level, below it on the left."""
+    return Box(LEFT + 4, y + 2, LEFT + 4 + len(name) * CHARACTER, y + 2 + LINE)
 
 
 def _places(name: str, point: Point) -> list[tuple[Box, float]]:
