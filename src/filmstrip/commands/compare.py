@@ -376,7 +376,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _printed(table: Table) -> Printed:
     """A report's table for a terminal, without its notes; headings break where it is narrow, values do not."""
-    printed = Printed(box=None, padding=(0, 2, 0, 0))
+    printed = Printed(box=None, padding=(0, 1, 0, 0))
     for i, column in enumerate(table.columns):
         values = [column.text(row[i]) for row in table.rows]
         width = max(map(len, values), default=0)
