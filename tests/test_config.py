@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from filmstrip import systems
 from filmstrip.config import ObjectiveConfig, Run, from_json, read_config, to_json, write_config
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -62,3 +63,29 @@ def test_a_folder_without_a_run(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
         read_config(tmp_path / "config.json")
+
+
+CLIP = Clip(num_frames=12, stride=3, size=32)
+
+
+def test_on_another_clip_the_network_is_made_for_it():
+    vit, lrcn = systems.find("recognition.vit"), systems.find("recognition.lrcn")
+    moved = vit.on_clip(CLIP)
+    assert moved.data == dataclasses.replace(vit.data, clip=CLIP)
+    assert moved.objective == dataclasses.replace(vit.objective, num_frames=12, size=32)
+    assert lrcn.on_clip(CLIP).objective == lrcn.objective  # any clip will do
+
+
+def test_on_another_clip_what_spans_all_frames_still_does():
+    early, late = (systems.find(f"recognition.{name}_fusion") for name in ("early", "late"))
+    moved = early.on_clip(CLIP).objective
+    assert [layer.kernel for layer in moved.layers] == [(12, 3, 3), (1, 3, 3)] and moved.num_frames == 12
+    assert late.on_clip(CLIP).objective.layers == late.objective.layers
+
+
+def test_on_another_clip_positions_and_memory_suffice():
+    vtn, memvit = systems.find("recognition.vtn"), systems.find("recognition.memvit")
+    assert vtn.objective.places == 9 and vtn.on_clip(CLIP).objective.places == 13
+    assert vtn.on_clip(dataclasses.replace(CLIP, num_frames=4)).objective.places == 9
+    read = [memvit.on_clip(Clip(num_frames=frames)).objective.num_frames for frames in (24, 16, 8, 12)]
+    assert read == [8, 8, 8, 12]

@@ -431,6 +431,55 @@ def command_demo(data: Path | None = None, out: Path = Path("runs/demo")) -> Non
     print(run_demo(out, data))
 
 
+def command_compare(
+    systems: str | None = None,
+    data: Path | None = None,
+    out: Path = Path("runs/compare"),
+    steps: int = 300,
+    batch_size: int = 16,
+    frames: int = 8,
+    stride: int = 2,
+    size: int = 64,
+    views: int = 4,
+    seed: int = 0,
+    num_workers: int = 2,
+    measure: bool = True,
+) -> int:
+    """Train classifiers on the same clips within the same budget; one table, and accuracy against compute.
+
+    Each keeps its own learning rate. An interrupted comparison goes on; a system that fails stops no other.
+
+    Args:
+        systems: SYSTEM[:PRESET], separated by commas; by default the tiny preset of every recognition system.
+        data: A folder class_name/*.mp4, or a manifest; by default a synthetic set that is made first.
+        out: Where the runs, table.json, table.csv and report.html go.
+        steps: The budget: optimiser steps of each system, of BATCH_SIZE clips.
+        batch_size: Clips in a step.
+        frames: Frames of a clip, which every network is made for.
+        stride: Frames of the video from one frame of a clip to the next.
+        size: Height and width of a clip, pixels.
+        views: Clips of each test video, whose probabilities are averaged.
+        seed: Decides weights, order, clips and augmentation.
+        num_workers: Processes that read videos.
+        measure: Measure clips/s when everything is trained, of networks that were not measured yet; without it, a
+            later call does, on a quiet machine.
+    """
+    from filmstrip.commands.compare import Budget, compare
+
+    addresses = list(dict.fromkeys(filter(None, (word.strip() for word in (systems or "").split(",")))))
+    budget = Budget(
+        steps=steps,
+        batch_size=batch_size,
+        frames=frames,
+        stride=stride,
+        size=size,
+        views=views,
+        seed=seed,
+        num_workers=num_workers,
+    )
+    return compare(addresses, out, data=data, budget=budget, measure=measure)
+
+
 def _data_make(words: Words) -> int:
     """Generate a synthetic set: ``data make motions [--out FOLDER] [options of the set]``."""
     from filmstrip.data import synthetic
@@ -502,6 +551,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "export": command_export,
     "data": command_data,
     "bench": command_bench,
+    "compare": command_compare,
 }
 TAKES_WORDS = (command_show, command_train, command_eval, command_generate, command_data, command_bench)
 """Commands whose options depend on their first word; the others are read off their signature."""

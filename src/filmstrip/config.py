@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation
 from filmstrip.protocols import Objective
@@ -30,6 +30,12 @@ class ObjectiveConfig:
     def bind(self, info: DataInfo) -> ObjectiveConfig:
         """Fill in what only the data can tell, such as the number of classes; by default nothing."""
         return self
+
+    def for_clip(self, clip: Clip) -> ObjectiveConfig:
+        """This method for clips of another length and size; by default its ``num_frames`` and ``size``, if any."""
+        sizes = {"num_frames": clip.num_frames, "size": clip.size}
+        told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
+        return dataclasses.replace(self, **told)
 
     def build(self) -> Objective:
         """Build the module, with fresh weights."""
@@ -60,6 +66,11 @@ class Run:
     def bound(self, info: DataInfo) -> Run:
         """This run with its objective told about the data."""
         return dataclasses.replace(self, objective=self.objective.bind(info))
+
+    def on_clip(self, clip: Clip) -> Run:
+        """This run on clips that are cut in another way, with its objective made for them."""
+        data = dataclasses.replace(self.data, clip=clip)
+        return dataclasses.replace(self, data=data, objective=self.objective.for_clip(clip))
 
 
 def to_json(config: Any) -> Any:

@@ -31,14 +31,16 @@ def predictions(labels, guesses, num_classes=3):
     )
 
 
-def entry(name, labels, guesses, parameters=1_000_000):
+def entry(name, labels, guesses, parameters=1_000_000, frames=8):
     return Entry(
         name=name,
         folder=Path(name),
-        predictions=predictions(labels, guesses),
+        accuracy=sum(a == b for a, b in zip(labels, guesses)) / len(labels),
+        videos=len(labels),
         parameters=parameters,
         multiply_adds=250_000_000,
-        clip=Clip(num_frames=8, size=64),
+        clip=Clip(num_frames=frames, size=64),
+        training_memory=48 * 2**20,
         train_seconds=12.0,
         clips_per_second=80.0,
     )
@@ -55,15 +57,29 @@ def test_the_best_is_the_most_accurate_and_then_the_smallest():
 
 
 def test_chance_is_the_share_of_the_commonest_class():
-    assert chance(predictions(LABELS, LABELS)) == 0.5
+    assert chance(LABELS) == 0.5 and chance([]) == 0
+
+
+def row_of(page, name, count):
+    return [word.replace("\N{NO-BREAK SPACE}", " ") for word in page.words[page.words.index(name) :][:count]]
 
 
 def test_the_table_holds_what_was_measured(read_page):
     entries = [entry("a", LABELS, LABELS), entry("b", LABELS, [1] * 6)]
-    page = read_page(comparison_table(entries, ("And so on.",)).html())
-    row = page.words[page.words.index("a") :][:9]
-    assert row == ["a", "100.0%", " (best)", "61% to 100%", "8 of 64 × 64", "1.00", "0.250", "12", "80"]
+    page = read_page(comparison_table(entries, 0.5, ("And so on.",)).html())
+    assert row_of(page, "a", 9) == ["a", "100.0%", " (best)", "61% to 100%", "1.00", "0.250", "12", "48", "80"]
     assert "33.3%" in page.words and "would give 50.0%" in page.text and "And so on." in page.words
+
+
+def test_clips_are_a_column_where_they_differ(read_page):
+    entries = [entry("a", LABELS, LABELS), entry("b", LABELS, [1] * 6, frames=16)]
+    page = read_page(comparison_table(entries, 0.5).html())
+    assert row_of(page, "b", 4) == ["b", "33.3%", "10% to 70%", "16 of 64 × 64"]
+
+
+def test_what_failed_has_a_row_and_a_reason(read_page):
+    page = read_page(comparison_table([entry("a", LABELS, LABELS)], 0.5, failures={"b": "out of memory"}).html())
+    assert page.words[page.words.index("b") :][:3] == ["b", "–", "failed"] and "b: out of memory" in page.words
 
 
 @pytest.mark.parametrize(
@@ -88,7 +104,7 @@ def test_a_shown_clip_ranks_the_classes():
 
 
 def test_confusion_is_that_of_the_entry():
-    section = confusion_of(entry("a", LABELS, [1] * 6))
+    section = confusion_of("a", predictions(LABELS, [1] * 6))
     assert section.matrix.tolist() == [[0, 3, 0], [0, 2, 0], [0, 1, 0]]
 
 

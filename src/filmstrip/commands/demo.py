@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
 
 from filmstrip import experiment
 from filmstrip.commands import demo_generation
-from filmstrip.complexity import measure
+from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
 from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.motions import Motions
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.inference import inference
 from filmstrip.evals.multi_view import MultiView, Predictions
-from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.report import Facts, Report, Section, Strip, Strips
 from filmstrip.report.comparison import (
     Entry,
@@ -60,7 +56,6 @@ class Steps:
     single_frame: int
 
 
-MOTIONS = Motions(train_per_class=100, test_per_class=20, difficulty=0.0)
 ON_MOTIONS = Steps(pretrain=500, transformer=400, r2plus1d=500, single_frame=100)
 ON_OWN_DATA = Steps(pretrain=250, transformer=100, r2plus1d=500, single_frame=200)
 
@@ -89,11 +84,13 @@ def run_demo(out: Path, data: Path | None = None) -> Path:
     if data is None:
         made = demo_generation.train_and_sample(out, MOTIONS, console, first=count - 1, last=count)
     console.rule("Evaluation", align="left")
-    entries = _entries({name: result for name, result in results.items() if name != PRETRAINED})
-    for entry in entries:
-        console.print(f"{entry.name:<22} {entry.predictions.accuracy():.1%}")
+    pretrained = results.pop(PRETRAINED)
+    predictions = {name: _predictions(result) for name, result in results.items()}
+    for name, said in predictions.items():
+        console.print(f"{name:<22} {said.accuracy():.1%}")
     generated = demo_generation.sections(made) if made else []
-    return _report(source, results[PRETRAINED], entries, generated).write(out / "report.html")
+    page = _report(source, pretrained, _entries(results, predictions), predictions, generated)
+    return page.write(out / "report.html")
 
 
 def plan_runs(out: Path, data: Path | None) -> dict[str, Run]:
@@ -117,21 +114,12 @@ def plan_runs(out: Path, data: Path | None) -> dict[str, Run]:
 def _larger(pretrain: Run, transformer: Run) -> tuple[Run, Run]:
     """The same two runs on 16 frames of 80 x 80 pixels, for videos of the real world."""
     clip = Clip(num_frames=16, stride=2, size=80, short_side=(80, 96))
-    network = {"num_frames": 16, "size": 80, "patch_size": (2, 16, 16), "width": 192, "depth": 6, "num_heads": 3}
+    network = {"patch_size": (2, 16, 16), "width": 192, "depth": 6, "num_heads": 3}
     decoder = {"decoder_width": 96, "decoder_depth": 2, "decoder_num_heads": 3}
     views = (MultiView(num_clips=4, num_crops=1),)
-    pretrain = replace(
-        pretrain,
-        data=replace(pretrain.data, clip=clip),
-        objective=replace(pretrain.objective, **network, **decoder),
-    )
-    transformer = replace(
-        transformer,
-        data=replace(transformer.data, clip=clip),
-        objective=replace(transformer.objective, **network),
-        evals=views,
-    )
-    return pretrain, transformer
+    pretrain, transformer = pretrain.on_clip(clip), transformer.on_clip(clip)
+    pretrain = replace(pretrain, objective=replace(pretrain.objective, **network, **decoder))
+    return pretrain, replace(transformer, objective=replace(transformer.objective, **network), evals=views)
 
 
 def _with(run: Run, path: Path | None, steps: int) -> Run:
@@ -142,46 +130,39 @@ def _with(run: Run, path: Path | None, steps: int) -> Run:
     return replace(run, data=data, train=replace(run.train, steps=steps))
 
 
-def _entries(results: dict[str, experiment.Result]) -> list[Entry]:
-    """Classify the test split with each trained network, and measure the networks."""
-    speeds = _clips_per_second(results)
-    entries = []
-    for name, result in results.items():
-        views = next(evaluation for evaluation in result.run.evals if isinstance(evaluation, MultiView))
-        cost = measure(result.objective, result.run.data.clip)
-        entry = Entry(
-            name=name,
-            folder=result.folder,
-            predictions=views.predictions(result.subject),
-            parameters=cost.parameters,
-            multiply_adds=cost.multiply_adds,
-            clip=result.run.data.clip,
-            train_seconds=training_seconds(result.folder),
+def _entries(results: dict[str, experiment.Result], predictions: dict[str, Predictions]) -> list[Entry]:
+    """What each trained network said of the test split, what it costs, and how fast it is."""
+    speeds = clips_per_second({name: result.subject for name, result in results.items()}, batch_size=4)
+    return [
+        entry_of(
+            name,
+            result.folder,
+            result.run,
+            accuracy=predictions[name].accuracy(),
+            videos=len(predictions[name].names),
             clips_per_second=speeds[name],
         )
-        entries.append(entry)
-    return entries
+        for name, result in results.items()
+    ]
 
 
-def _clips_per_second(
-    results: dict[str, experiment.Result], batch_size: int = 4, rounds: int = 5
-) -> dict[str, float]:
-    """Medians over rounds in which the networks take turns, so that what else the machine does meets them alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in results}
-    for _ in range(rounds):
-        for name, result in results.items():
-            subject = result.subject
-            video = random_batch(subject, batch_size)["video"]
-            with inference(subject.objective):
-                seconds[name].append(
-                    median_seconds(partial(subject.objective.classify, video), subject.device, rounds=1)
-                )
-    return {name: batch_size / median(times) for name, times in seconds.items()}
+def _predictions(result: experiment.Result) -> Predictions:
+    """What a trained network says of the test split."""
+    views = next(evaluation for evaluation in result.run.evals if isinstance(evaluation, MultiView))
+    return views.predictions(result.subject)
 
 
-def _report(source: Source, pretrained: experiment.Result, entries: list[Entry], generated: list[Section]) -> Report:
+def _report(
+    source: Source,
+    pretrained: experiment.Result,
+    entries: list[Entry],
+    predictions: dict[str, Predictions],
+    generated: list[Section],
+) -> Report:
     """The page: what was found in one paragraph, then everything it rests on."""
     winner = best(entries)
+    said = predictions[winner.name]
+    naming_commonest = chance(said.labels.tolist())
     data = pretrained.run.data
     folders = {entry.name: entry.folder for entry in entries}
     pretrain_seconds = training_seconds(pretrained.folder)
@@ -191,40 +172,38 @@ def _report(source: Source, pretrained: experiment.Result, entries: list[Entry],
     )
     sections: list[Section] = [
         _facts(source, data, winner, pretrain_seconds + sum(entry.train_seconds for entry in entries)),
-        comparison_table(entries, (note,)),
+        comparison_table(entries, naming_commonest, (note,)),
         training_curves(folders, {"loss": "Loss", "top1": "Accuracy on training clips"}),
         training_curves(
             {PRETRAINED: pretrained.folder},
             {"loss": "Mean squared error of the hidden pixels, normalised"},
             "Pretraining without labels",
         ),
-        confusion_of(winner),
-        clips_of(winner, source, data),
-        _reconstructions(pretrained, winner.predictions),
+        confusion_of(winner.name, said),
+        clips_of(winner.name, said, source, data),
+        _reconstructions(pretrained, said),
         *generated,
     ]
-    return Report("Filmstrip at work", _lead({entry.name: entry for entry in entries}, winner), sections)
+    return Report("Filmstrip at work", _lead(entries, winner, naming_commonest), sections)
 
 
-def _lead(entries: dict[str, Entry], winner: Entry) -> str:
+def _lead(entries: list[Entry], winner: Entry, naming_commonest: float) -> str:
     """What was found, whatever it is."""
-    accuracy = {name: f"{entry.predictions.accuracy():.1%}" for name, entry in entries.items()}
-    predictions = winner.predictions
+    accuracy = {entry.name: f"{entry.accuracy:.1%}" for entry in entries}
     return (
-        f"{winner.name} names {accuracy[winner.name]} of {len(predictions.names)} unseen videos of "
-        f"{len(predictions.classes)} classes correctly, where naming the commonest class would give "
-        f"{chance(predictions):.1%}. A transformer reaches {accuracy[FINE_TUNED]} after pretraining without labels "
-        f"and {accuracy[SCRATCH]} from scratch, R(2+1)D {accuracy[R2PLUS1D]}, and a network that looks at single "
-        f"frames {accuracy[SINGLE_FRAME]}."
+        f"{winner.name} names {accuracy[winner.name]} of {winner.videos} unseen videos correctly, where naming the "
+        f"commonest class would give {naming_commonest:.1%}. A transformer reaches {accuracy[FINE_TUNED]} after "
+        f"pretraining without labels and {accuracy[SCRATCH]} from scratch, R(2+1)D {accuracy[R2PLUS1D]}, and a "
+        f"network that looks at single frames {accuracy[SINGLE_FRAME]}."
     )
 
 
 def _facts(source: Source, data: Data, winner: Entry, seconds: float) -> Facts:
     facts = [
-        ("best top-1", f"{winner.predictions.accuracy():.1%}"),
+        ("best top-1", f"{winner.accuracy:.1%}"),
         ("classes", str(len(source.classes))),
         ("training videos", f"{len(source.split(data.train_split)):,}"),
-        ("test videos", f"{len(winner.predictions.names):,}"),
+        ("test videos", f"{winner.videos:,}"),
         ("training, the five recognisers", duration(seconds)),
     ]
     return Facts("At a glance", facts)

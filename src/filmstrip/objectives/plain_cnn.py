@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+from filmstrip.data.config import Clip
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.objectives.hidden_head import HiddenClassification
@@ -20,6 +22,16 @@ class PlainCNNConfig(ClassificationConfig):
     size: int
     """Frames of a clip, and their height and width: what fully connected layers are made for."""
     dropout: float = 0.5
+
+    def for_clip(self, clip: Clip) -> Self:
+        """The same chain; a convolution over all frames stays one."""
+        layers = (
+            replace(layer, kernel=(clip.num_frames, *layer.kernel[1:]))
+            if layer.valid_time and layer.kernel[0] == self.num_frames
+            else layer
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers), num_frames=clip.num_frames, size=clip.size)
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

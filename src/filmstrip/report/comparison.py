@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves
 from filmstrip.report.page import Group
 from filmstrip.report.run import history
-from filmstrip.report.sections import Column, Table
+from filmstrip.report.sections import Cell, Column, Table
 
 WHOLE_VIDEO = ClipConfig(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
 """How test videos are cut for the page."""
@@ -33,56 +33,83 @@ class Entry:
 
     name: str
     folder: Path
-    predictions: Predictions
-    """Of the test split, the same for every entry."""
+    accuracy: float
+    """Of the test split, the same videos for every entry."""
+    videos: int
+    """That it was tested on."""
     parameters: int
     multiply_adds: int
     """Of one clip."""
     clip: ClipConfig
     """What the network sees at once."""
+    training_memory: int
+    """Bytes of a training step."""
     train_seconds: float
-    clips_per_second: float
-    """Classified, one by one process, without reading them."""
+    clips_per_second: float | None
+    """Classified, one by one process, without reading them; none where it was not measured."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the accuracy on more such videos would lie, with 95% confidence."""
+        return wilson_interval(self.accuracy, self.videos)
 
 
 def best(entries: Sequence[Entry]) -> Entry:
     """The entry with the highest accuracy; the smaller one where two are equal."""
-    return max(entries, key=lambda entry: (entry.predictions.accuracy(), -entry.parameters))
+    return max(entries, key=lambda entry: (entry.accuracy, -entry.parameters))
 
 
-def chance(predictions: Predictions) -> float:
-    """The accuracy of always naming the commonest class of the test split."""
-    return max(Counter(predictions.labels.tolist()).values()) / len(predictions.names)
+def chance(labels: Sequence[int]) -> float:
+    """The accuracy of always naming the commonest of the test videos' classes."""
+    return max(Counter(labels).values(), default=0) / max(1, len(labels))
 
 
-def comparison_table(entries: Sequence[Entry], notes: Sequence[str] = ()) -> Table:
-    """Accuracy with its interval, size and speed of each entry."""
+def comparison_table(
+    entries: Sequence[Entry],
+    naming_commonest: float,
+    notes: Sequence[str] = (),
+    failures: Mapping[str, str] | None = None,
+) -> Table:
+    """Accuracy with its interval, size, speed and memory of each entry, then the names that have none, and why.
+
+    ``naming_commonest`` is the accuracy of always naming the commonest class.
+    """
+    clips = {(entry.clip.num_frames, entry.clip.size) for entry in entries}
+    differ = len(clips) > 1  # what all share needs no column
     columns = (
         Column("system"),
         Column("top-1", ".1%", "highest"),
         Column("95% interval"),
-        Column("frames a clip"),
+        *([Column("frames a clip")] if differ else []),
         Column("parameters (M)", ".2f"),
         Column("GMACs a clip", ".3f"),
         Column("training (s)", ",.0f"),
+        Column("step memory (MiB)", ",.0f"),
         Column("clips/s", ",.0f"),
     )
-    rows = []
+    rows: list[Sequence[Cell]] = []
     for entry in entries:
-        accuracy, count = entry.predictions.accuracy(), len(entry.predictions.names)
-        low, high = wilson_interval(accuracy, count)
-        frames = f"{entry.clip.num_frames} of {entry.clip.size} × {entry.clip.size}"
-        size = (frames, entry.parameters / 1e6, entry.multiply_adds / 1e9)
-        speed = (entry.train_seconds, entry.clips_per_second)
-        rows.append((entry.name, accuracy, f"{low:.0%} to {high:.0%}", *size, *speed))
-    predictions = entries[0].predictions
+        low, high = entry.interval
+        frames = (_unbroken(f"{entry.clip.num_frames} of {entry.clip.size} × {entry.clip.size}"),) if differ else ()
+        size = (entry.parameters / 1e6, entry.multiply_adds / 1e9)
+        cost = (entry.train_seconds, entry.training_memory / 2**20, entry.clips_per_second)
+        interval = _unbroken(f"{low:.0%} to {high:.0%}")
+        rows.append((entry.name, entry.accuracy, interval, *frames, *size, *cost))
+    failures = failures or {}
+    rows += [(name, None, "failed", *[None] * (len(columns) - 3)) for name in failures]
     said = (
-        f"Of {len(predictions.names)} test videos; always naming their commonest class would give "
-        f"{chance(predictions):.1%}. The interval is Wilson's, for this many videos. Training is wall time, reading "
-        "the videos included; clips/s is the network alone, classifying. One G multiply-add (GMAC) is counted as two "
-        "floating-point operations by some."
+        f"Of {max((entry.videos for entry in entries), default=0)} test videos; always naming their commonest class "
+        f"would give {naming_commonest:.1%}. The interval is Wilson's, for this many videos. Training is wall time, "
+        "reading the videos included; clips/s is the network alone, classifying. GMACs count matrix products and "
+        "convolutions of the loss; one multiply-add is counted as two floating-point operations by some. Step memory "
+        "is counted too: weights, gradients, AdamW's moments, and what a batch's backward pass needs, in float32."
     )
-    return Table("Comparison", columns, rows, (said, *notes))
+    return Table("Comparison", columns, rows, (said, *notes, *(f"{name}: {why}" for name, why in failures.items())))
+
+
+def _unbroken(text: str) -> str:
+    """Text that stays on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def training_curves(folders: dict[str, Path], values: dict[str, str], title: str = "Training") -> Group:
@@ -95,10 +122,9 @@ def training_curves(folders: dict[str, Path], values: dict[str, str], title: str
     return Group(title, charts)
 
 
-def confusion_of(entry: Entry) -> ConfusionMatrix:
-    """What an entry takes for what."""
-    title = f"What {entry.name} takes for what"
-    return ConfusionMatrix(title, entry.predictions.confusion(), entry.predictions.classes)
+def confusion_of(name: str, predictions: Predictions) -> ConfusionMatrix:
+    """What a classifier takes for what."""
+    return ConfusionMatrix(f"What {name} takes for what", predictions.confusion(), predictions.classes)
 
 
 def telling(predictions: Predictions, most: int = 8) -> list[int]:
@@ -112,9 +138,8 @@ def telling(predictions: Predictions, most: int = 8) -> list[int]:
     return list(first.values())[:most] + [wrong[label] for label in sorted(wrong)][: most // 2]
 
 
-def clips_of(entry: Entry, source: Source, data: Data) -> Clips:
-    """Test videos with an entry's predictions, as :func:`telling` picks them."""
-    predictions = entry.predictions
+def clips_of(name: str, predictions: Predictions, source: Source, data: Data) -> Clips:
+    """Test videos with a classifier's predictions, as :func:`telling` picks them."""
     chosen = telling(predictions)
     videos = videos_named(source, replace(data, clip=WHOLE_VIDEO), {predictions.names[i] for i in chosen})
     note = (
@@ -122,7 +147,7 @@ def clips_of(entry: Entry, source: Source, data: Data) -> Clips:
         "was picked by hand. Each loop is a whole video, whatever its length."
     )
     shown = [shown_clip(predictions, i, videos[predictions.names[i]]) for i in chosen]
-    return Clips(f"Clips, and what {entry.name} says", shown, fps=FPS, note=note)
+    return Clips(f"Clips, and what {name} says", shown, fps=FPS, note=note)
 
 
 def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Clip:

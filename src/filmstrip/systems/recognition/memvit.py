@@ -20,7 +20,7 @@ Counted here: 57.2 and 58.5 G, 205.1 and 212.4 G. ``claims/memvit_memory.py`` re
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,11 @@ class MeMViTConfig(ClassificationConfig):
     dropout: float = 0.5
     """Before the head."""
     label_smoothing: float = 0.1
+
+    def for_clip(self, clip: Clip) -> Self:
+        """A sample of several of its own clips stays one; of any other length it is one clip, with nothing before."""
+        num_frames = clip.num_frames if clip.num_frames % self.num_frames else self.num_frames
+        return replace(self, num_frames=num_frames, size=clip.size)
 
     def build(self) -> ClipByClip:
         """Build the network with fresh weights."""

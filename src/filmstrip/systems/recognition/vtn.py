@@ -17,6 +17,7 @@ The paper reports for Kinetics-400 (250 frames at once, top-1, ImageNet-21K) 78.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +125,10 @@ class VTNConfig(ClassificationConfig):
     patch_size: int = 16
     dropout: float = 0.0
     """Before the head."""
+
+    def for_clip(self, clip: Clip) -> Self:
+        """As others do it, with positions enough for the frames."""
+        return replace(super().for_clip(clip), places=max(self.places, clip.num_frames + 1))
 
     def build(self) -> VTN:
         """Build the network with fresh weights."""
