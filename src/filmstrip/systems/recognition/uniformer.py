@@ -32,15 +32,23 @@ class UniFormerConfig(ClassificationConfig):
     """A UniFormer with a linear classifier on its mean token; the defaults are UniFormer-S."""
 
     widths: tuple[int, ...] = (64, 128, 320, 512)
-    """Of the stages; the first two are local."""
+    """Of the stages."""
     depths: tuple[int, ...] = (3, 4, 8, 3)
     head_dim: int = 64
+    local_stages: int = 2
+    """How many stages, from the first on, mix neighbours; the others attend to all places."""
     drop_path: float = 0.1
     label_smoothing: float = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = UniFormer(widths=self.widths, depths=self.depths, head_dim=self.head_dim, drop_path=self.drop_path)
+        encoder = UniFormer(
+            widths=self.widths,
+            depths=self.depths,
+            head_dim=self.head_dim,
+            local_stages=self.local_stages,
+            drop_path=self.drop_path,
+        )
         return Classification(encoder, self.num_classes, label_smoothing=self.label_smoothing)
 
 

@@ -6,9 +6,9 @@ Recognition", CVPR 2020.
 
     filmstrip train recognition.x3d:m_k400 --data.path PATH
 
-The paper's multiply-adds are for the sizes it trains with; the networks are tested with crops somewhat larger (182,
-182, 256 and 356 pixels). It counts 3.76M parameters for XS, S and M and 6.08M for L; the released networks, and ours,
-have 3.79M and 6.15M. Where we deviate: the warm-up starts at zero.
+The multiply-adds below are for the sizes it trains with. The networks are tested with larger crops (182, 182, 256
+and 356 pixels), in which S, M and L need 2.7, 6.2 and 24.8 G. The paper counts 3.76M parameters for XS, S and M
+and 6.08M for L; the released networks, and ours, have 3.79M and 6.15M. Where we deviate: the warm-up starts at zero.
 """
 
 from __future__ import annotations
