@@ -12,6 +12,9 @@ for the published batch.
 
 The paper reports, Kinetics-400 (top-1, 4 clips): S 16 x 4 80.8, B 16 x 4 82.0, B 32 x 4 82.9; Something-Something V2
 (1 clip x 3 crops) B 32 71.2.
+
+Measured here (``python claims/uniformer_stages.py``; moving textures, chance 12.5): ``tiny`` 93.3, with one local
+stage 74.5, with none 73.0, with four 97.8.
 """
 
 from __future__ import annotations
