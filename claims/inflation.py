@@ -1,7 +1,7 @@
 """What a video network gains, and what not, by starting from an inflated picture network.
 
     python claims/inflation.py
-    python claims/inflation.py --network i3d --seeds 2
+    python claims/inflation.py --network i3d --picture-steps 150 --steps 100 --seeds 2
 
 I3D on Kinetics-400 (top-1; Carreira & Zisserman 2017, as the lecture quotes it): 68.4 from scratch, 71.1 inflated
 from ImageNet. Here a class is what a texture is (stripes leaning to either side or upright, or checks) and which way
@@ -10,10 +10,12 @@ single frames; each of its kernels, repeated along time and divided by its lengt
 starts. Both video networks then see the same few videos, in the same order, for as many steps. Top-1 on unseen videos
 is of the class (chance 12.5), of the texture alone (25) and of the way alone (50).
 
-On these classes the paper's gain does not show. What pictures teach is there at once (textures 99 against 72 to 88),
+With C3D's layers the paper's gain does not show. What pictures teach is there at once (textures 99 against 72 to 88),
 but slices that are all the same do not tell one order of frames from the other, and in so few steps they hardly learn
-to (ways 45 to 57, against 79 to 87 from scratch). The paper's classes
-are those of Kinetics, which frames tell more of.
+to (ways 45 to 57, against 79 to 87 from scratch). The paper's classes are those of Kinetics, which frames tell more of.
+With I3D, deeper and on twice the frames, it shows, in both seeds that were run: 55.3 of the classes against 38.4, and
+62.5 against 56.6, for textures gain more (74 and 76, against 68 and 57) than ways may lose (62 and 72, against 56 and
+96).
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--videos", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     args = parser.parse_args()
     print("| seed | picture network | from scratch: class / texture / way | inflated |\n|---:|---:|---:|---:|")
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         generator = torch.Generator().manual_seed(seed)
         run, length = NETWORKS[args.network]
         train, test = make(args.videos, length, generator), make(320, length, generator)
