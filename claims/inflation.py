@@ -12,10 +12,9 @@ is of the class (chance 12.5), of the texture alone (25) and of the way alone (5
 
 With C3D's layers the paper's gain does not show. What pictures teach is there at once (textures 99 against 72 to 88),
 but slices that are all the same do not tell one order of frames from the other, and in so few steps they hardly learn
-to (ways 45 to 57, against 79 to 87 from scratch). The paper's classes are those of Kinetics, which frames tell more of.
-With I3D, deeper and on twice the frames, it shows, in both seeds that were run: 55.3 of the classes against 38.4, and
-62.5 against 56.6, for textures gain more (74 and 76, against 68 and 57) than ways may lose (62 and 72, against 56 and
-96).
+to (ways 45 to 57, against 79 to 87 from scratch). The paper's classes are those of Kinetics, which frames tell more
+of. With I3D, deeper and on twice the frames, it shows in both seeds that were run: 38.4 to 55.3 of the classes, and
+56.6 to 62.5. Textures gain in both (68 to 74, 57 to 76), ways in one and lose in the other (56 to 62, 96 to 72).
 """
 
 from __future__ import annotations
