@@ -81,6 +81,8 @@ def compare(cases: Mapping[str, Case], script: str, description: str) -> None:
     print("|---|---|---:|---:|---:|---:|")
     for precision in args.precisions:
         rate = matrix_rate(getattr(torch, precision))
+        if precision == "bfloat16" and rate < 1.2 * matrix_rate(torch.float32):
+            print("this CPU multiplies bfloat16 no faster than float32", file=sys.stderr)
         for name in args.cases:
             both = {"ours": cases[name].ours(precision), "theirs": cases[name].theirs(precision)}
             flops = count_flops(both["ours"])

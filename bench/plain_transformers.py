@@ -4,7 +4,8 @@
     python bench/plain_transformers.py --cases "TimeSformer-S training" --precisions float32 --rounds 3
 
 One clip of 8 (TimeSformer) or 16 frames (ViViT), 224 x 224 pixels, uint8 for both. A training step is a forward and a
-backward pass and AdamW's update. Memory and shares are measured as in ``bench/videomae.py``.
+backward pass and AdamW's update. Memory and shares are measured as in ``bench/videomae.py``. In bfloat16 only
+ratios mean anything on a CPU without instructions for it, and a line says so.
 """
 
 from __future__ import annotations

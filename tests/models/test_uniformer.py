@@ -23,6 +23,18 @@ def test_clips_that_the_strides_do_not_tile_are_refused():
         network(torch.rand(1, 4, 3, 48, 48))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("local_stages", "sees_everything"), [(0, True), (1, False)])
+def test_the_first_global_stage_relates_all_places(local_stages, sees_everything):
+    torch.manual_seed(0)
+    network = UniFormer(widths=(16,), depths=(1,), head_dim=16, local_stages=local_stages).eval()
+    video = torch.rand(1, 4, 3, 64, 64)
+    other = video.clone()
+    other[:, :, :, :4, :4] = 1 - other[:, :, :, :4, :4]
+    changed = (network(video).tokens - network(other).tokens).abs().amax(dim=-1)
+    assert (changed > 0).all() == sees_everything
+
+
 def armed(**changes):
     torch.manual_seed(0)
     options = {"width": 32, "depth": 2, "num_heads": 2, "size": 32, "global_layers": (1,), "halve_time": False}

@@ -61,6 +61,17 @@ def test_there_and_back_through_a_file(name, layout, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(objective.state_dict().values(), other.state_dict().values()))
 
 
+def test_the_former_name_of_a_nonlocal_blocks_norm_is_read_too():
+    objective = build("nonlocal")
+    state = to_published(objective, "SlowFast")
+    former = {key.replace("nonlocal0.norm.", "nonlocal0.bn."): tensor for key, tensor in state.items()}
+    assert "s3.pathway0_nonlocal0.bn.weight" in former and former.keys() != state.keys()
+    read = from_published(former, objective)
+    assert all(
+        torch.equal(read[name], objective.state_dict()[name]) for name in published_names(objective, "SlowFast")
+    )
+
+
 NAMES = {
     ("i3d", "PyTorchVideo"): {
         "blocks.0.conv.weight": (8, 3, 5, 7, 7),
@@ -77,7 +88,7 @@ NAMES = {
         "s3.pathway0_res1.branch2.c_bn.weight": (64,),
         "s3.pathway0_nonlocal0.conv_theta.weight": (32, 64, 1, 1, 1),
         "s3.pathway0_nonlocal0.conv_out.bias": (64,),
-        "s3.pathway0_nonlocal0.bn.running_mean": (64,),
+        "s3.pathway0_nonlocal0.norm.running_mean": (64,),
         "head.projection.weight": (5, 128),
     },
     ("slowfast", "PyTorchVideo"): {

@@ -15,8 +15,6 @@ from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
 
-_LOCAL_STAGES = 2
-
 
 def _depthwise(width: int, kernel: int) -> nn.Conv3d:
     return nn.Conv3d(width, width, kernel, padding=kernel // 2, groups=width)
@@ -78,7 +76,7 @@ class Shrink(nn.Module):
 
 
 class UniFormer(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder`: two stages of local blocks, two of global ones.
+    """An :class:`~filmstrip.protocols.Encoder`: ``local_stages`` stages of local blocks, then stages of global ones.
 
     Li et al. 2022. The first stage halves time and quarters height and width, the others halve height and width.
     """
@@ -89,6 +87,7 @@ class UniFormer(nn.Module):
         widths: Sequence[int] = (64, 128, 320, 512),
         depths: Sequence[int] = (3, 4, 8, 3),
         head_dim: int = 64,
+        local_stages: int = 2,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         mean: Sequence[float] = PIXEL_MEAN,
@@ -106,7 +105,7 @@ class UniFormer(nn.Module):
             blocks = nn.ModuleList()
             for i in range(sum(depths[:stage]), sum(depths[:stage]) + depth):
                 options = {"mlp_ratio": mlp_ratio, "drop_path": drop_path * i / max(1, self.depth - 1)}
-                if stage < _LOCAL_STAGES:
+                if stage < local_stages:
                     blocks.append(LocalBlock(width, **options))
                 else:
                     blocks.append(GlobalBlock(width, width // head_dim, **options))

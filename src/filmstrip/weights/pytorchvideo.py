@@ -30,6 +30,8 @@ from filmstrip.weights.keymap import Weights
 _HUB, _SLOWFAST, _CAFFE = "PyTorchVideo", "SlowFast", "C3D"
 _HUB_DETECTION = "PyTorchVideo detection"
 _C3D = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
+_FORMER_NORM = re.compile(r"(_nonlocal\d+)\.bn\.")
+"""What SlowFast's first versions called a nonlocal block's ``norm``."""
 _LETTERS = {"0": "a", "1": "a", "3": "b", "4": "b", "6": "c", "7": "c", "8": "c"}
 
 
@@ -59,6 +61,7 @@ def from_published(theirs: Mapping[str, Tensor], objective: Classification | Act
         UserError: no layout that is known has all the names that this network needs.
     """
     theirs = theirs.get("model_state", theirs)
+    theirs = {_FORMER_NORM.sub(r"\1.norm.", name): tensor for name, tensor in theirs.items()}
     if isinstance(objective.encoder, I3D):
         return {n if n.startswith("head.") else f"encoder.{n}": t for n, t in i3d.from_published(theirs).items()}
     if isinstance(objective.encoder, hierarchical.NETWORKS):
@@ -168,7 +171,7 @@ def _resnet_rules(hub: bool, pooled: bool) -> Rules:
     yield r"head\.(\w+)", lambda m: f"{head}.{m[1]}"
 
 
-_NONLOCAL = {"query": "conv_theta", "key": "conv_phi", "value": "conv_g", "out": "conv_out", "norm": "bn"}
+_NONLOCAL = {"query": "conv_theta", "key": "conv_phi", "value": "conv_g", "out": "conv_out", "norm": "norm"}
 
 
 def _slowfast_rules(hub: bool) -> Rules:

@@ -12,6 +12,9 @@ for the published batch.
 
 The paper reports, Kinetics-400 (top-1, 4 clips): S 16 x 4 80.8, B 16 x 4 82.0, B 32 x 4 82.9; Something-Something V2
 (1 clip x 3 crops) B 32 71.2.
+
+Measured here (``python claims/uniformer_stages.py``; moving textures, chance 12.5): ``tiny`` 93.3, with one local
+stage 74.5, with none 73.0, with four 97.8.
 """
 
 from __future__ import annotations
@@ -32,15 +35,23 @@ class UniFormerConfig(ClassificationConfig):
     """A UniFormer with a linear classifier on its mean token; the defaults are UniFormer-S."""
 
     widths: tuple[int, ...] = (64, 128, 320, 512)
-    """Of the stages; the first two are local."""
+    """Of the stages."""
     depths: tuple[int, ...] = (3, 4, 8, 3)
     head_dim: int = 64
+    local_stages: int = 2
+    """How many stages, from the first on, mix neighbours; the others attend to all places."""
     drop_path: float = 0.1
     label_smoothing: float = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = UniFormer(widths=self.widths, depths=self.depths, head_dim=self.head_dim, drop_path=self.drop_path)
+        encoder = UniFormer(
+            widths=self.widths,
+            depths=self.depths,
+            head_dim=self.head_dim,
+            local_stages=self.local_stages,
+            drop_path=self.drop_path,
+        )
         return Classification(encoder, self.num_classes, label_smoothing=self.label_smoothing)
 
 
