@@ -4,11 +4,11 @@
 
 VTN (Neimark et al. 2021) lets each frame's class token see the frames around it, and one token see them all: the
 paper reads a whole video of 250 frames at once, for 4218 G multiply-adds. Here, in noise, a patch lights up red and
-another blue, anywhere among 16 frames: in which order, no set of frames tells (50). Networks differ in what
-follows the frames alone: VTN's window, the same seeing everything, or an average. Positions start as sines: learning
-them from random ones, as published, takes longer than a claim may. Then costs are counted as videos grow: of the
-paper's network, and of one of the same size whose tokens of all frames attend to each other (ViViT's first model);
-and, over time alone, how many pairs of frames see each other.
+another blue, anywhere among 16 frames: in which order, no set of frames tells (50). Networks differ in what follows
+the frames alone: VTN's window, the same seeing everything, or an average. Positions start as sines: learning them
+from random ones, as published, takes longer than a claim may. Then costs are counted as videos grow: of the paper's
+network, and of one of the same size whose tokens of all frames attend to each other (ViViT's first model); and, over
+time alone, how many pairs of frames see each other.
 """
 
 from __future__ import annotations

@@ -12,6 +12,10 @@ Longformer; a warm-up and a cosine replace the published steps. The published 11
 that nothing reads (0.6M); the published 4218 G multiply-adds of 250 frames leave out the products within attention.
 
 The paper reports for Kinetics-400 (250 frames at once, top-1, ImageNet-21K) 78.6, as MViT's tables have it.
+
+Measured here (``python claims/vtn_order.py``): it tells which of two flashes came first in 99.8% of clips, in 85.6
+with attention to all frames after as many steps, and the frames' average cannot (54.7; chance is 50). Counted there:
+281, 1126 and 4398 G multiply-adds for 16, 64 and 250 frames, where joint attention takes 450, 3974 and 48448 G.
 """
 
 from __future__ import annotations
