@@ -36,7 +36,7 @@ def small(kind: str, args: argparse.Namespace, seed: int) -> Run:
     """A network so narrow, for 16 x 16 tokens, that joint attention costs more than the layers around it."""
     run = attending(timesformer.tiny(), kind)
     clip = replace(run.data.clip, num_frames=16)
-    videos = Motions(train_per_class=args.videos, test_per_class=50)
+    videos = Motions(train_per_class=args.videos, test_per_class=25)
     return replace(
         run,
         data=replace(run.data, clip=clip, synthetic=videos, batch_size=32),
