@@ -8,6 +8,7 @@ Kinetics, where scenes give actions away, and have them on Something-Something, 
 learns where a texture is; it is then armed in each way, and learns, all of it, which of four ways the texture moves
 (chance 25). A clip backwards moves the opposite way, so that no average over frames can tell more than the axis (50).
 The first column is the largest change of a frame's class token by arming, before training; it must be zero.
+In the default 200 steps the video token by itself does not find motion (25.9); local relations do (99.8).
 """
 
 from __future__ import annotations
