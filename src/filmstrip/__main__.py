@@ -369,9 +369,9 @@ def command_export(
 ) -> None:
     """Write a trained network as one file that runs without its code, checked against the network itself.
 
-    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits; VideoMAE gives
-    the pixels of hidden cubes, from video and the indices of visible and hidden cubes; others give their tokens and
-    the clip's vector.
+    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
+    from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
+    the indices of visible and hidden cubes; others give their tokens and the clip's vector.
 
     Args:
         run: A run folder; or an encoder of the Hub, hf:OWNER/NAME.

@@ -234,6 +234,19 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
+class FlowClassifier(Protocol):
+    """A :class:`Classifier` that looks at optical flow too."""
+
+    def flow(self, video: Tensor) -> Tensor:
+        """Flow between the frames of ``B T C H W`` video, ``B T-1 2 H W``, pixels."""
+        ...
+
+    def classify(self, video: Tensor, flow: Tensor | None = None) -> Tensor:
+        """Logits ``B K`` of video and its flow, which is estimated where it is not given."""
+        ...
+
+
+@runtime_checkable
 class MaskedPredictor(Protocol):
     """An objective or model that predicts the hidden places of a clip's grid from the others, whichever they are."""
 

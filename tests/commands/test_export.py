@@ -90,6 +90,18 @@ def test_the_mask_of_a_pretraining_network_is_decided_outside(saved, tmp_path, f
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
+def test_optical_flow_is_given_beside_the_video(tmp_path):
+    pytest.importorskip("cv2", reason="the extra `flow`")
+    objective, run = save_run(tmp_path / "run", "recognition.two_stream:tiny")
+    export(str(tmp_path / "run"), tmp_path / "model.pt2")
+    video = clips(run.data.clip, 3)
+    flow = 5 * torch.randn(3, video.shape[1] - 1, 2, *video.shape[3:], generator=torch.Generator().manual_seed(0))
+    (logits,) = read(tmp_path / "model.pt2", ["logits"])(video, flow)
+    with torch.no_grad():
+        expected = objective.classify(video, flow)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
 def test_the_encoder_alone(saved, tmp_path):
     objective, run = saved("pretraining.videomae")
     export(str(tmp_path / "run"), tmp_path / "encoder.pt2", part="encoder")
@@ -165,8 +177,4 @@ def test_every_classifier_and_every_pretraining_network(tmp_path, name):
     save_run(tmp_path / "run", f"{name}:tiny")
     export(str(tmp_path / "run"), tmp_path / "model.pt2")
     pytest.importorskip("onnxscript", reason="the extra `export`")
-    if name == "recognition.two_stream":
-        with pytest.raises(UserError, match="optical_flow"):
-            export(str(tmp_path / "run"), tmp_path / "model.onnx", format="onnx")
-    else:
-        export(str(tmp_path / "run"), tmp_path / "model.onnx", format="onnx")
+    export(str(tmp_path / "run"), tmp_path / "model.onnx", format="onnx")

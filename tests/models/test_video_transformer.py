@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ def video():
 
 def vivit(variant, **changes):
     torch.manual_seed(0)
-    objective = ViViTConfig(**SIZES, variant=variant, temporal_depth=1, num_classes=3, **changes).build()
+    objective = ViViTConfig(**SIZES, variant=variant, temporal_depth=2, num_classes=3, **changes).build()
     for parameter in objective.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return objective
@@ -48,6 +50,19 @@ def test_layers_are_asked_for_and_lie_on_the_grid(variant, video):
     assert {layer.shape for layer in features.layers} == {(2, places, 24)}
     assert features.tokens.shape == (2, places, 24) and features.pooled().shape == (2, 24)
     assert encoder(video).layers == ()
+
+
+@pytest.mark.parametrize("part", ["frames", "temporal", None])
+def test_layers_that_were_not_asked_for_are_not_held(part, video):
+    encoder = vivit("factorised_encoder" if part else "joint").encoder.eval()
+    stack = encoder.get_submodule(part or "")
+    first, held = [], []
+    stack.blocks[0].register_forward_hook(lambda block, given, out: first.append(weakref.ref(out)))
+    stack.norm.register_forward_hook(lambda *_: held.append(first.pop()() is not None))
+    with torch.no_grad():
+        for layers in (False, True):
+            encoder(video, layers=layers)
+    assert held == [False, part != "frames"]  # the layers of a factorised encoder are those over time
 
 
 def test_heads_see_their_time_or_their_frame():

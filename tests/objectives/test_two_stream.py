@@ -30,11 +30,12 @@ def video():
 
 def test_flow_is_cut_off_scaled_and_freed_of_what_the_camera_does(video):
     objective = build(largest=6.0)
-    flow = objective.flow(video)
+    pixels = objective.flow(video)
+    flow = objective.scaled(pixels)
     assert flow.shape == (2, 5, 2, 48, 48)
     assert flow[:, :, 0, 12:-12, 12:-12].mean() == pytest.approx(0.5, abs=0.05)
-    assert build(largest=1.0).flow(video).abs().max() == 1
-    still = build(largest=6.0, subtract_mean=True).flow(video)
+    assert build(largest=1.0).scaled(pixels).abs().max() == 1
+    still = build(largest=6.0, subtract_mean=True).scaled(pixels)
     torch.testing.assert_close(still.mean(dim=(3, 4)), torch.zeros(2, 5, 2), atol=0.02, rtol=0)
 
 
@@ -45,6 +46,13 @@ def test_average_is_of_probabilities(video):
     torch.testing.assert_close(objective.classify(video).exp(), (spatial + temporal) / 2)
     frames = [objective.spatial.classify(video[:, t : t + 1]).softmax(1) for t in (1, 4)]
     torch.testing.assert_close(spatial, (frames[0] + frames[1]) / 2)
+
+
+@torch.no_grad()
+def test_flow_that_is_given_is_not_estimated(video):
+    objective = build()
+    torch.testing.assert_close(objective.classify(video, objective.flow(video)), objective.classify(video))
+    assert not objective.classify(video, torch.zeros(2, 5, 2, 48, 48)).equal(objective.classify(video))
 
 
 def test_the_svm_learns_from_the_streams_and_does_not_teach_them(video):

@@ -1,7 +1,8 @@
 """A trained network as one file that runs without its code: torch.export's format, or ONNX.
 
-What is written takes uint8 video, ``B T C H W`` with any ``B``, and holds its own preprocessing. It is read again and
-must say what the network itself says before it takes its name.
+What is written takes uint8 video, ``B T C H W`` with any ``B``, and holds its own preprocessing. Optical flow, which
+no format can estimate, is given beside the video, in pixels. The file is read again and must say what the network
+itself says before it takes its name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.evals.inference import encoder_of, inference
 from filmstrip.loading import is_run, load, load_classes, load_objective
-from filmstrip.protocols import Classifier, Encoder, MaskedPredictor
+from filmstrip.protocols import Classifier, Encoder, FlowClassifier, MaskedPredictor
 
 Format = Literal["torch", "onnx"]
 Part = Literal["model", "encoder"]
@@ -48,12 +49,14 @@ class Graph:
 
     module: nn.Module
     inputs: tuple[str, ...]
-    """Names, in the order in which the module takes them; any number of clips, and of the cubes of a mask."""
+    """Names, in the order in which the module takes them; of any number of clips."""
     outputs: tuple[str, ...]
     draw: Callable[[int], tuple[Tensor, ...]]
     """Inputs to try it on, for a batch of that many clips."""
     clip: Clip
     classes: tuple[str, ...] = ()
+    any_length: tuple[str, ...] = ()
+    """Inputs whose second axis may have any length, too."""
 
 
 class _Classify(nn.Module):
@@ -63,6 +66,15 @@ class _Classify(nn.Module):
 
     def forward(self, video: Tensor) -> tuple[Tensor]:
         return (self.model.classify(video).float(),)
+
+
+class _ClassifyWithFlow(nn.Module):
+    def __init__(self, model: FlowClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, video: Tensor, flow: Tensor) -> tuple[Tensor]:
+        return (self.model.classify(video, flow).float(),)
 
 
 class _Encode(nn.Module):
@@ -116,12 +128,11 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
         print("not compared with the network itself: that needs onnxruntime (pip install 'filmstrip[export]')")
     else:
         print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
-    if own := _own_operations(program):
-        print(f"it holds {', '.join(own)}: `import filmstrip.video.flow` before reading it")
 
 
 def graph_of(source: str, part: Part = "model") -> Graph:
-    """What a run offers: a classifier, a network that predicts what a mask hides, or else its encoder.
+    """What a run offers: a classifier (with flow beside the video where it looks at that), a network that predicts
+    what a mask hides, or else its encoder.
 
     Raises:
         UserError: it offers none of them, or there is no such source.
@@ -131,6 +142,14 @@ def graph_of(source: str, part: Part = "model") -> Graph:
         return _encoder_graph(video_encoder.encoder, video_encoder.clip)
     objective, run = load_objective(source, "cpu")
     clip = run.data.clip
+    if part == "model" and isinstance(objective, FlowClassifier):
+
+        def draw_with_flow(size: int) -> tuple[Tensor, ...]:
+            video = _video(clip, size)
+            return video, objective.flow(video)
+
+        module = _ClassifyWithFlow(objective).eval()
+        return Graph(module, ("video", "flow"), ("logits",), draw_with_flow, clip, load_classes(source))
     if part == "model" and isinstance(objective, Classifier):
         module = _Classify(objective).eval()
         return Graph(module, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
@@ -139,7 +158,8 @@ def graph_of(source: str, part: Part = "model") -> Graph:
         def draw(size: int) -> tuple[Tensor, ...]:
             return _video(clip, size), *objective.masks(torch.arange(size))
 
-        return Graph(_Predict(objective).eval(), ("video", "visible", "hidden"), ("predicted",), draw, clip)
+        module, places = _Predict(objective).eval(), ("visible", "hidden")
+        return Graph(module, ("video", *places), ("predicted",), draw, clip, any_length=places)
     try:
         encoder = encoder_of(objective)
     except UserError:
@@ -160,7 +180,7 @@ def trace(graph: Graph) -> ExportedProgram:
     Raises:
         UserError: it cannot be followed.
     """
-    dims = {name: {0: Dim("batch")} | ({} if name == "video" else {1: Dim(name)}) for name in graph.inputs}
+    dims = {name: {0: Dim("batch")} | ({1: Dim(name)} if name in graph.any_length else {}) for name in graph.inputs}
     try:
         with torch.no_grad():
             return torch.export.export(graph.module, graph.draw(_TRACED), dynamic_shapes=dims)
@@ -234,11 +254,6 @@ def _video(clip: Clip, size: int) -> Tensor:
     generator = torch.Generator().manual_seed(size)
     shape = (size, clip.num_frames, 3, clip.size, clip.size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def _own_operations(program: ExportedProgram) -> list[str]:
-    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    return sorted(name for name in names if name.startswith("filmstrip."))
 
 
 def _has(package: str) -> bool:

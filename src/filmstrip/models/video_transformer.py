@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from filmstrip.models.vit import check_tiles
 from filmstrip.nn.attention import Attention
-from filmstrip.nn.block import Block
+from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -93,33 +93,28 @@ class FrameTransformer(_Patches):
         super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
         self.cls_token = nn.Parameter(torch.zeros(width))
         self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, width))
-        self.blocks = nn.ModuleList(
-            Block(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
-            for rate in drop_rates(drop_path, depth)
-        )
+        self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.apply(init_normal)
-        nn.init.trunc_normal_(self.cls_token, std=_STD)
-        nn.init.trunc_normal_(self.pos_embed, std=_STD)
+        _start(self)
 
-    def steps(self, video: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first; all layers too."""
+    def steps(self, video: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first.
+
+        With ``layers`` also every block's output, ``(B t) 1+p D``.
+        """
         tokens, grid = self._tokens(video, any_length=True)
         frames = rearrange(tokens, "b (t p) d -> (b t) p d", t=grid.t)
         x = torch.cat([self.cls_token.expand(frames.shape[0], 1, -1), frames], dim=1) + self.pos_embed
-        seen = []
-        for block in self.blocks:
-            x = block(x)
-            seen.append(x)
+        x, seen = run_blocks(self.blocks, x, layers)
         return rearrange(x, "(b t) n d -> b t n d", t=grid.t), seen
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; class tokens are averaged over time, then normalised."""
-        x, seen = self.steps(video)
+        x, seen = self.steps(video, layers)
         t = x.shape[1]
         tokens = self.norm(rearrange(x[:, :, 1:], "b t p d -> b (t p) d"))
-        seen = [rearrange(s[:, 1:], "(b t) p d -> b (t p) d", t=t) for s in seen] if layers else ()
-        return Features(tokens, self.grid._replace(t=t), tuple(seen), self.norm(x[:, :, 0].mean(dim=1, keepdim=True)))
+        seen = tuple(rearrange(s[:, 1:], "(b t) p d -> b (t p) d", t=t) for s in seen)
+        return Features(tokens, self.grid._replace(t=t), seen, self.norm(x[:, :, 0].mean(dim=1, keepdim=True)))
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place."""
@@ -162,18 +157,12 @@ class SpaceTimeTransformer(_Patches):
         self.pos_embed = nn.Parameter(torch.zeros(places, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
         make = {"divided": DividedBlock, "factorised": FactorisedBlock}.get(kind, Block)
-        self.blocks = nn.ModuleList(
-            make(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
-            for rate in drop_rates(drop_path, depth)
-        )
+        self.blocks = _blocks(make, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         if kind == "factorised_heads":
             for block in self.blocks:
                 block.attention = FactorisedHeads(width, num_heads, time=t)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.apply(init_normal)
-        for positions in (self.cls_token, self.pos_embed):
-            if positions is not None:
-                nn.init.trunc_normal_(positions, std=_STD)
+        _start(self)
         # What time adds starts at zero; TimeSformer's first block is published with a random start.
         adding = []
         if kind == "divided":
@@ -195,13 +184,9 @@ class SpaceTimeTransformer(_Patches):
         if first:
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
-        seen = []
-        for block in self.blocks:
-            x = block(x, grid) if self.kind in ("divided", "factorised") else block(x)
-            if layers:
-                seen.append(x[:, first:])
-        x = self.norm(x)
-        return Features(x[:, first:], grid, tuple(seen), x[:, :1] if first else None)
+        x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind in ("divided", "factorised") else []))
+        x, seen = self.norm(x), tuple(s[:, first:] for s in seen)
+        return Features(x[:, first:], grid, seen, x[:, :1] if first else None)
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place; attention over time starts as that over space."""
@@ -275,8 +260,8 @@ class FactorisedEncoder(nn.Module):
             steps = self.frames.norm(steps if self.adapter is not None else steps[:, :, 0])
         if self.adapter is not None:
             steps = rearrange(self.adapter(rearrange(steps, "b t n d -> (b t) n d")), "(b t) d -> b t d", b=b)
-        x, seen = self.temporal(steps)
-        return Features(x[:, 1:], Grid(t, 1, 1), tuple(s[:, 1:] for s in seen) if layers else (), x[:, :1])
+        x, seen = self.temporal(steps, layers)
+        return Features(x[:, 1:], Grid(t, 1, 1), tuple(s[:, 1:] for s in seen), x[:, :1])
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: the frames' come first, then the adapter, then those over time."""
@@ -311,17 +296,12 @@ class TemporalTransformer(nn.Module):
         self.depth = depth
         self.cls_token = nn.Parameter(torch.zeros(width))
         self.pos_embed = nn.Parameter(torch.zeros(1 + num_steps, width))
-        self.blocks = nn.ModuleList(
-            Block(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
-            for rate in drop_rates(drop_path, depth)
-        )
+        self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.apply(init_normal)
-        nn.init.trunc_normal_(self.cls_token, std=_STD)
-        nn.init.trunc_normal_(self.pos_embed, std=_STD)
+        _start(self)
 
-    def forward(self, steps: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The normalised tokens, the class token first, and every block's output.
+    def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The normalised tokens, the class token first; with ``layers`` also every block's output.
 
         Raises:
             ValueError: the clip has another number of steps than there are positions.
@@ -329,10 +309,7 @@ class TemporalTransformer(nn.Module):
         if steps.shape[1] + 1 != len(self.pos_embed):
             raise ValueError(f"this network was built for {len(self.pos_embed) - 1} steps, got {steps.shape[1]}")
         x = torch.cat([self.cls_token.expand(steps.shape[0], 1, -1), steps], dim=1) + self.pos_embed
-        seen = []
-        for block in self.blocks:
-            x = block(x)
-            seen.append(x)
+        x, seen = run_blocks(self.blocks, x, layers)
         return self.norm(x), seen
 
     def depth_of(self, name: str) -> int:
@@ -370,6 +347,30 @@ def init_normal(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _blocks(
+    make: type[Block] | type[DividedBlock],
+    width: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float,
+    drop_path: float,
+    norm_eps: float,
+    gelu: GELU,
+) -> nn.ModuleList:
+    return nn.ModuleList(
+        make(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
+        for rate in drop_rates(drop_path, depth)
+    )
+
+
+def _start(network: FrameTransformer | SpaceTimeTransformer | TemporalTransformer) -> None:
+    """Initial weights, class token and positions."""
+    network.apply(init_normal)
+    for positions in (network.cls_token, network.pos_embed):
+        if positions is not None:
+            nn.init.trunc_normal_(positions, std=_STD)
 
 
 def start_from_image(network: FrameTransformer | SpaceTimeTransformer, image: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from filmstrip.nn.block import Block
+from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.nn.positions import sincos_table
@@ -77,12 +77,7 @@ class ViT(nn.Module):
             )
         tokens = self.embed(video, visible)
         positions = self.positions if visible is None else self.positions[visible]
-        tokens = tokens + positions.to(tokens.dtype)
-        seen = []
-        for block in self.blocks:
-            tokens = block(tokens)
-            if layers:
-                seen.append(tokens)
+        tokens, seen = run_blocks(self.blocks, tokens + positions.to(tokens.dtype), layers)
         return Features(self.norm(tokens), self.grid, tuple(seen))
 
     def depth_of(self, name: str) -> int:

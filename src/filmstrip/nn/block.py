@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -46,3 +47,16 @@ class Block(nn.Module):
         """Apply the block; the options are those of :class:`Attention`."""
         x = x + self.drop_path(self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, layers: bool, *given: Any) -> tuple[Tensor, list[Tensor]]:
+    """Pass ``x`` through blocks that are also ``given`` the same; what comes out, and if ``layers`` of each block.
+
+    Without ``layers`` no output is held for longer than the next block needs it.
+    """
+    seen = []
+    for block in blocks:
+        x = block(x, *given)
+        if layers:
+            seen.append(x)
+    return x, seen

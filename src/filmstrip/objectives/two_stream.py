@@ -52,15 +52,19 @@ class TwoStream(Objective):
         self.label_smoothing = label_smoothing
 
     def flow(self, video: Tensor) -> Tensor:
-        """What the temporal stream sees of ``B T 3 H W`` video: ``B T-1 2 H W`` in -1..1."""
-        flow = estimate_flow(video, self.method)
+        """Flow between the frames of ``B T 3 H W`` video, ``B T-1 2 H W``, pixels."""
+        return estimate_flow(video, self.method)
+
+    def scaled(self, flow: Tensor) -> Tensor:
+        """What the temporal stream sees of flow ``B T-1 2 H W``: the same in -1..1."""
         if self.subtract_mean:  # what the camera does to all of a frame
             flow = flow - flow.mean(dim=(3, 4), keepdim=True)
         return flow.clamp(-self.largest, self.largest) / self.largest
 
-    def streams(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    def streams(self, video: Tensor, flow: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-probabilities ``B K`` of the spatial and of the temporal stream."""
-        temporal = self.temporal.classify(self.flow(video)).float().log_softmax(dim=1)
+        flow = self.flow(video) if flow is None else flow
+        temporal = self.temporal.classify(self.scaled(flow)).float().log_softmax(dim=1)
         if self.single_frames is None:
             return self.spatial.classify(video).float().log_softmax(dim=1), temporal
         count = self.single_frames
@@ -68,9 +72,12 @@ class TwoStream(Objective):
         logits = self.spatial.classify(rearrange(chosen, "b t c h w -> (b t) 1 c h w")).float().log_softmax(dim=1)
         return rearrange(logits, "(b t) k -> b t k", t=count).logsumexp(dim=1) - math.log(count), temporal
 
-    def classify(self, video: Tensor) -> Tensor:
-        """The logarithm of the streams' mean probabilities, or the SVM's scores, ``B K``."""
-        return self._fused(*self.streams(video))
+    def classify(self, video: Tensor, flow: Tensor | None = None) -> Tensor:
+        """The logarithm of the streams' mean probabilities, or the SVM's scores, ``B K``.
+
+        ``flow`` is estimated where it is not given.
+        """
+        return self._fused(*self.streams(video, flow))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of each stream, and the SVM's hinge; logs the top-1 accuracy of streams and fusion."""

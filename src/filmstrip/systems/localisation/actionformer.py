@@ -18,6 +18,8 @@ targets and both losses agree to 3e-6; the numbers of parameters are the same (2
 
 Measured here: ``filmstrip train localisation.actionformer`` (embeddings with noise in the place of features) reaches
 98, 98, 98, 95 and 89% mAP at overlaps of 0.3 to 0.7, 95.5% on average, over 20 synthetic videos.
+``python claims/actionformer_pyramid.py`` (actions of 2 to 96 rows): six levels reach 92.8% on average, three 71.6%,
+one 17.3%; attention to everything 91.8%, for 4.4 times the multiply-adds on long videos.
 """
 
 from __future__ import annotations
