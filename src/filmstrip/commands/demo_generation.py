@@ -15,9 +15,9 @@ from filmstrip import experiment
 from filmstrip.commands.encode import encode_files
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
-from filmstrip.data.motions import Motions
 from filmstrip.data.levels import to_levels
 from filmstrip.data.loader import eval_batches
+from filmstrip.data.motions import Motions
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.inference import inference
 from filmstrip.evals.likelihood import Likelihood
@@ -35,10 +35,12 @@ TOKENIZER, PRIOR = "VQ-VAE", "VideoGPT"
 FOLDERS = {TOKENIZER: "tokenizer", PRIOR: "prior"}
 TOKENS = "tokens"
 SHAPES = Motions(
-    train_per_class=200, test_per_class=10, num_frames=16, size=32, difficulty=0.0, num_shapes=2, plain=True
+    train_per_class=120, test_per_class=10, num_frames=16, size=32, difficulty=0.0, num_shapes=2, plain=True
 )
 """What is learnt to be drawn: simple enough for minutes on a laptop."""
-CLIP = Clip(num_frames=8, stride=2, size=32, short_side=(32, 32))
+CLIP = Clip(num_frames=8, stride=1, size=32, short_side=(32, 32))
+CLIPS = 2
+"""Clips of each video whose tokens the prior learns."""
 SAMPLES = 4
 """Of each class."""
 SAMPLING = Sampling(top_p=0.9)
@@ -62,7 +64,7 @@ def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
     network = VQVAE3DConfig(
         width=64,
         residual_width=64,
-        depth=2,
+        depth=1,
         num_heads=0,
         patch_size=(4, 4, 4),
         num_frames=CLIP.num_frames,
@@ -82,7 +84,7 @@ def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
         dropout=0.0,
         conditions=("label",),
     )
-    videos = Data(synthetic=data, clip=CLIP, augment=Augment(mirror=0.0), batch_size=16, clips_per_video=1)
+    videos = Data(synthetic=data, clip=CLIP, augment=Augment(mirror=0.0), batch_size=16, clips_per_video=2)
     return {
         TOKENIZER: Run(
             data=videos, objective=network, optim=Optim(lr=3e-3, weight_decay=0.0), train=Loop(steps=1200)
@@ -104,7 +106,7 @@ def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int
     tokenizer = experiment.train(runs[TOKENIZER], out / FOLDERS[TOKENIZER])
     console.rule(f"{last} of {last}: {PRIOR}, a prior over its tokens", align="left")
     encode_files(
-        out / FOLDERS[TOKENIZER], [tokenizer.source.root], out / TOKENS, level="ids", batch_size=40
+        out / FOLDERS[TOKENIZER], [tokenizer.source.root], out / TOKENS, level="ids", num_clips=CLIPS, batch_size=40
     )
     prior = experiment.train(runs[PRIOR], out / FOLDERS[PRIOR])
     classes = len(prior.source.classes)

@@ -65,7 +65,9 @@ class Motions(Synthetic):
     """Shapes of one of six bright colours on a dark background, for models that are to draw them."""
 
     def __post_init__(self):
-        wrong = [k for k, v in asdict(self).items() if k not in ("seed", "difficulty", "test_per_class", "plain") and v < 1]
+        wrong = [
+            k for k, v in asdict(self).items() if k not in ("seed", "difficulty", "test_per_class", "plain") and v < 1
+        ]
         if wrong or self.test_per_class < 0 or self.seed < 0 or self.size < 16 or self.size % 2:
             raise UserError(f"{self}: counts and rates are at least 1, the size is even and at least 16 pixels")
         if not 0 <= self.difficulty <= 1:

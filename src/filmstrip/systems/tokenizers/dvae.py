@@ -88,7 +88,10 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=DVAEConfig(
-            width=16, num_groups=3, depth=1, codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01)
+            width=16,
+            num_groups=3,
+            depth=1,
+            codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01, warmup_steps=10, anneal_steps=80),
         ),
         optim=Optim(lr=2e-3, weight_decay=0.0),
         train=Loop(steps=100),
