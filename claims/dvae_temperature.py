@@ -41,7 +41,9 @@ def run_of(args: argparse.Namespace, name: str) -> Run:
         book = replace(run.objective.codebook, size=args.codes, warmup_steps=args.steps // 10, anneal_steps=steps)
     return replace(
         run,
-        data=replace(run.data, synthetic=Motions(train_per_class=args.videos, test_per_class=25)),
+        data=replace(
+            run.data, synthetic=Motions(train_per_class=args.videos, test_per_class=25, num_frames=9, size=32)
+        ),
         objective=replace(run.objective, codebook=book),
         train=replace(run.train, steps=args.steps, log_every=50),
     )
@@ -64,7 +66,7 @@ def relaxed_error(result: experiment.Result) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--videos", type=int, default=100, help="training videos of each of the eight classes")
     parser.add_argument("--codes", type=int, default=256)
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
