@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.config import Run
+from filmstrip.data.actions import KEY
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Condition
@@ -21,7 +22,7 @@ from filmstrip.video import open_video, read_clips
 
 FPS = 8.0
 """Of samples that continue no file."""
-ACTION_FILES = (".npy", ".json", ".csv")
+ACTION_FILES = (".npy", ".npz", ".json", ".csv")
 
 
 def read_condition(
@@ -103,6 +104,8 @@ def read_actions(text: str, info: DataInfo) -> Tensor:
         raise UserError(f"this run was trained without actions, and {text} was given")
     try:
         values = np.asarray(_numbers(text))
+    except KeyError:
+        raise UserError(f"no actions can be read from {text}: it has no array {KEY!r}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"no actions can be read from {text}: {getattr(error, 'strerror', None) or error}") from None
     if info.num_actions:
@@ -124,6 +127,9 @@ def _numbers(text: str) -> np.ndarray | list:
     match Path(text).suffix.lower() if "," not in text else "":
         case ".npy":
             return np.load(text, allow_pickle=False)
+        case ".npz":
+            with np.load(text, allow_pickle=False) as arrays:
+                return arrays[KEY]
         case ".json":
             return json.loads(Path(text).read_text())
         case ".csv":

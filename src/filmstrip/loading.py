@@ -88,15 +88,15 @@ class VideoTokenizer(nn.Module):
         The error is squared, a block's mean over pixels in 0..1.
 
         Raises:
-            UserError: there is an error to meet, and this tokenizer always uses all tokens.
+            UserError: there is an error to meet, and this tokenizer cannot be told one.
         """
         video = video.to(device_of(self))
         if error is None:
             return self.tokenizer.encode(video)
         if not isinstance(self.tokenizer, ElasticTokenizer):
             raise UserError(
-                f"{type(self.tokenizer).__name__} uses as many tokens for every clip: only a tokenizer of variable "
-                "length, such as tokenizers.elastictok, can meet an --error"
+                f"{type(self.tokenizer).__name__} cannot be told an --error to meet: only a tokenizer that looks for "
+                "the shortest lengths can, such as tokenizers.elastictok"
             )
         fitted = self.tokenizer.encode_to(video, error, method="binary", bins=100, distance=mean_squared_error)
         return fitted.tokens
@@ -119,8 +119,9 @@ class VideoTokenizer(nn.Module):
 
 
 def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
-    """A short name for the weights of a tokenizer that code and decode."""
-    return fingerprint(tokenizer, without=getattr(tokenizer, "training_only", ()))
+    """A short name for the weights of a tokenizer that code and decode; what chooses lengths is not among them."""
+    coder = getattr(tokenizer, "tokenizer", tokenizer)
+    return fingerprint(coder, without=getattr(coder, "training_only", ()))
 
 
 def load_tokenizer(folder: str | Path, device: torch.device | str | None = None) -> VideoTokenizer:
@@ -130,7 +131,8 @@ def load_tokenizer(folder: str | Path, device: torch.device | str | None = None)
         UserError: this is no run folder, or what it holds is no tokenizer.
     """
     objective, run = load_objective(folder, device)
-    tokenizer = getattr(objective, "tokenizer", objective)
+    # A regressor of lengths owns a tokenizer too, but is one itself: it codes in the lengths that it predicts.
+    tokenizer = objective if isinstance(objective, Tokenizer) else getattr(objective, "tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which is no tokenizer: give a run of tokenizers.*"
@@ -246,8 +248,10 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 
     Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
 
+    It may also be the run of a prior, which owns one.
+
     Raises:
-        UserError: that is no run folder.
+        UserError: that is no run folder, or it has no tokenizer.
     """
     objective = run.objective
     if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
@@ -257,6 +261,10 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     tokenizer = read_config(Path(objective.tokenizer_run) / "config.json").objective
+    if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
+        tokenizer = tokenizer.tokenizer
+    if tokenizer is None:
+        raise UserError(f"{objective.tokenizer_run} has no tokenizer: give a run of tokenizers.*")
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
 
 
@@ -272,7 +280,8 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
     if folder is None:
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
-    given = load_objective(folder, "cpu")[0].state_dict()
+    run_there, _ = load_objective(folder, "cpu")
+    given = getattr(run_there, "tokenizer", run_there).state_dict()
     objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
 
 

@@ -132,9 +132,11 @@ def test_classes_by_name_and_number_take_turns():
 
 def test_actions_from_a_list_or_a_file(tmp_path):
     np.save(tmp_path / "a.npy", np.array([0, 3, 1]))
+    np.savez(tmp_path / "a.npz", actions=np.array([0, 3, 1]), poses=np.zeros(3))
+    np.savez(tmp_path / "other.npz", poses=np.zeros(3))
     (tmp_path / "a.json").write_text(json.dumps([0, 3, 1]))
     (tmp_path / "a.csv").write_text("0\n3\n1\n")
-    for text in ("0,3,1", *(str(tmp_path / f"a.{kind}") for kind in ("npy", "json", "csv"))):
+    for text in ("0,3,1", *(str(tmp_path / f"a.{kind}") for kind in ("npy", "npz", "json", "csv"))):
         condition, _ = read_condition((text,), RUN, INFO, batch_size=2)
         assert condition.num_frames == 3 and condition.action.tolist() == [[0, 3, 1]] * 2
     moves = DataInfo(classes=(), num_train=1, directional=True, action_dim=2)
@@ -145,6 +147,7 @@ def test_actions_from_a_list_or_a_file(tmp_path):
         ("0.5,1", "whole"),
         ("0,x", "no actions"),
         ("absent.npy", "absent.npy"),
+        (str(tmp_path / "other.npz"), "no array 'actions'"),
     ):
         with pytest.raises(UserError, match=expected):
             read_actions(text, INFO)

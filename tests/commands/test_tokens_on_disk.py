@@ -12,14 +12,21 @@ from torch.nn.functional import avg_pool2d
 from filmstrip import experiment, systems
 from filmstrip.__main__ import main
 from filmstrip.commands.decode import decode_clips
-from filmstrip.config import Run, write_config
+from filmstrip.config import Run, read_config, write_config
 from filmstrip.data.config import DataInfo
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.throughput import Throughput
-from filmstrip.loading import load_tokenizer, save_data_info
+from filmstrip.loading import (
+    load_objective,
+    load_tokenizer,
+    save_data_info,
+    start_tokenizer,
+    tokenizer_fingerprint,
+    with_tokenizer,
+)
 from filmstrip.protocols import Tokens
 from filmstrip.video import read_video
 from filmstrip.views import read_views
@@ -213,7 +220,41 @@ def test_tokens_of_variable_length_are_written_shown_and_decoded(videos, tmp_pat
 def test_variable_length_where_it_does_not_belong(tokens, tokenizer, videos, tmp_path, capsys):
     words = ["encode", str(tokenizer), str(videos), "--level", "ids", "--error", "0.01", "--out", str(tmp_path / "o")]
     assert main(words) == 2
-    assert "only a tokenizer of variable length" in capsys.readouterr().err
+    assert "VQVAE3D cannot be told an --error to meet" in capsys.readouterr().err
     objective = systems.find("generation.videogpt:tiny").objective.build()
     with pytest.raises(UserError, match="does not model: encode without --error"):
         objective.codes({"tokens": torch.zeros(1, 256, dtype=torch.int64), "lengths": torch.ones(1, 2)})
+
+
+def test_a_regressor_codes_in_its_own_lengths_and_its_tokenizer_decodes_them(videos, tmp_path, capsys):
+    elastic = save_tokenizer(tmp_path / "elastic", "tokenizers.elastictok:tiny")
+    run = systems.find("tokenizers.elastic_regressor:tiny")
+    folder = save_tokenizer(tmp_path / "regressor", run)
+    regressor, _ = load_objective(folder, "cpu")
+    start_tokenizer(regressor, replace(run, objective=replace(run.objective, tokenizer_run=str(elastic))))
+    save_file(regressor.state_dict(), folder / "weights.safetensors")
+    encode = ["encode", str(folder), str(videos / "test"), "--level", "ids", "--out", str(tmp_path / "tokens")]
+    assert main(encode) == 0
+    source = FeatureSource(tmp_path / "tokens")
+    place = 2
+    video = read_views(videos / "test" / source.rows[place].name, load_tokenizer(folder, "cpu").clip).video
+    assert torch.equal(source.lengths([place]), regressor.lengths(video)) and source.lengths([place]).max() < 32
+    assert main(["decode", str(elastic), str(tmp_path / "tokens"), "--out", str(tmp_path / "videos")]) == 0
+    encode[-1] = str(tmp_path / "other")
+    assert main([*encode, "--error", "0.01"]) == 2
+    assert "ElasticRegressor cannot be told an --error" in capsys.readouterr().err
+
+
+def test_the_run_of_a_prior_stands_for_its_tokenizer(tokenizer, tmp_path):
+    prior = systems.find("generation.videogpt:tiny")
+    of_tokenizer = replace(prior, objective=replace(prior.objective, tokenizer_run=str(tokenizer)))
+    folder = save_tokenizer(tmp_path / "prior", with_tokenizer(of_tokenizer))
+    second = replace(prior, objective=replace(prior.objective, tokenizer_run=str(folder)))
+    taken = with_tokenizer(second)
+    assert taken.objective.tokenizer == read_config(tokenizer / "config.json").objective
+    objective = taken.objective.build()
+    start_tokenizer(objective, taken)
+    assert tokenizer_fingerprint(objective.tokenizer) == load_tokenizer(folder, "cpu").fingerprint
+    without = save_tokenizer(tmp_path / "teco", "generation.teco:tiny")
+    with pytest.raises(UserError, match="teco has no tokenizer: give a run of"):
+        with_tokenizer(replace(prior, objective=replace(prior.objective, tokenizer_run=str(without))))

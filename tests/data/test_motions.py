@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
-from filmstrip.data.motions import MOTIONS, Motions, trajectories
+from filmstrip.data.motions import MOTIONS, PLAIN, Motions, trajectories
 from filmstrip.data.sources import open_path
 from filmstrip.errors import UserError
 
@@ -105,7 +105,9 @@ def test_several_processes_share_one_set(cache: Path):
     assert [path for path in cache.iterdir() if path.is_dir()] == [folders[0]]
 
 
-@pytest.mark.parametrize("wrong", [{"size": 33}, {"num_frames": 0}, {"difficulty": 1.5}, {"fps": -1}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 33}, {"num_frames": 0}, {"difficulty": 1.5}, {"fps": -1}, {"seed": -1}, {"num_shapes": 0}]
+)
 def test_impossible_settings_are_refused(wrong: dict):
     with pytest.raises(UserError):
         Motions(**wrong)
@@ -154,6 +156,21 @@ def test_videos_use_the_range_and_keep_moving(difficulty: float):
     assert video.shape == (8, 3, 64, 64) and video.dtype == torch.uint8
     assert video.float().std() > 25
     assert all((a != b).any() for a, b in itertools.pairwise(video))
+
+
+def test_plain_videos_have_one_dark_colour_behind_few_bright_ones():
+    config = Motions(difficulty=0.0, num_frames=4, num_shapes=2, plain=True)
+    video = config.render("right", np.random.default_rng(1))
+    pixels, counts = video[0].flatten(1).unique(dim=1, return_counts=True)
+    dark = (torch.tensor(PLAIN) * 255).round()
+    assert torch.equal(pixels[:, counts.argmax()].float(), dark) and 0.5 < counts.max() / counts.sum() < 1
+    bright = pixels[:, (counts > 20) & (pixels.max(dim=0).values == 255)]
+    assert 1 <= bright.shape[1] <= config.num_shapes
+    assert (video[0] != video[3]).any()
+    more = replace(config, num_shapes=6).render("right", np.random.default_rng(1))
+    assert (more[0].float() != dark[:, None, None]).any(dim=0).sum() > (video[0].float() != dark[:, None, None]).any(
+        dim=0
+    ).sum()
 
 
 def frame_features(config: Motions, way: str, count: int, seed: int, moment: int) -> np.ndarray:

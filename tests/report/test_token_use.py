@@ -28,7 +28,13 @@ def test_each_block_has_its_share_for_as_long_as_it_lasts(read_page):
 def test_original_and_decoded_are_one_picture_and_titles_are_text(read_page):
     page = read_page(use().html())
     assert page.values("width") == ["34"]  # twice 16, and a seam
+    assert "heads" in page.values("class")
     assert any("Walk <1>: original on the left" in text for text in page.values("alt"))
+
+
+def test_shares_are_shown_on_an_axis_of_all_tokens(read_page):
+    labels = [word for word in read_page(use(lengths=[4, 4, 4, 4]).html()).words if re.fullmatch(r"\d+", word)]
+    assert {"0", "20", "100"} <= set(labels)
 
 
 def test_other_values_have_charts_of_their_own(read_page):

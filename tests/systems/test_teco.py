@@ -149,6 +149,11 @@ def test_what_it_cannot_make_is_refused(model):
     if not model.conditions.known.has_action:
         with pytest.raises(UserError, match="knows no actions"):
             model.sample(condition_for(model, action=ACTION), seed=0)
+    else:
+        with pytest.raises(UserError, match=r"needs actions.*--condition FILE"):
+            model.sample(condition_for(model, action=None), seed=0)
+        sometimes = build(conditions=("action",), num_actions=3, condition_drop=0.5)
+        assert sometimes.sample(condition_for(sometimes, action=None), seed=0).shape[1] == 6
 
 
 def test_sizes_that_cannot_be():

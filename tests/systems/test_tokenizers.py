@@ -186,3 +186,13 @@ def _published_block(inputs, outputs, first, last):
     sizes = [(inputs, inner, first), (inner, inner, 3), (inner, inner, 3), (inner, outputs, last)]
     sizes += [(inputs, outputs, 1)] if inputs != outputs else []
     return sum((i * kernel**2 + 1) * o for i, o, kernel in sizes)
+
+
+def test_a_relaxed_choice_is_sharp_when_its_run_says_so():
+    objective = build("tokenizers.dvae:tiny", warmup_steps=4, anneal_steps=10)
+    objective.after_step(2)
+    assert objective.bottleneck.weight.item() == pytest.approx(objective.bottleneck.kl_weight / 2)
+    objective.after_step(10)
+    assert objective.bottleneck.temperature.item() == pytest.approx(1 / 16)
+    run = systems.find("tokenizers.dvae:tiny")
+    assert run.objective.codebook.anneal_steps < run.train.steps

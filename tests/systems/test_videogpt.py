@@ -41,6 +41,7 @@ KINDS = {
         {"label": torch.tensor([1, 5]), "action": torch.arange(16).view(2, 8) % 5, "video": FRAMES[:, :1]},
     ),
 }
+BOTH = (dict(conditions=("label", "action"), num_actions=5), {})
 
 
 @pytest.fixture(params=KINDS)
@@ -171,6 +172,16 @@ def test_frames_that_are_coded_together_come_at_the_end(frames):
     assert piece.shape[1] == frames - 2
 
 
+def test_what_is_hidden_in_training_need_not_be_given():
+    objective = build(condition_drop=0.5)
+    given, draw = [], objective.transformer.stream
+    objective.transformer.stream = lambda *of, **more: given.append(more["vector"]) or draw(*of, **more)
+    assert objective.sample(Condition(batch_size=2, num_frames=8), seed=0).shape == (2, 8, 3, 32, 32)
+    assert given[0].shape == (2, 8) and not given[0].any(), "as in training"
+    with pytest.raises(UserError, match="guidance strengthens"):
+        objective.sample(Condition(batch_size=2, num_frames=8), seed=0, sampling=Sampling(guidance=2.0))
+
+
 def test_guidance_with_a_temperature_of_zero_is_deterministic():
     objective = build(condition_drop=0.5)
     condition = Condition(batch_size=2, num_frames=8, label=torch.tensor([1, 5]))
@@ -182,7 +193,8 @@ def test_guidance_with_a_temperature_of_zero_is_deterministic():
     ("changes", "condition", "message"),
     [
         ("label", dict(num_frames=9, label=torch.tensor([1, 5])), "1 to 8 frames; 9"),
-        ("label", dict(), "needs labels"),
+        ("label", dict(), r"needs labels.*--condition CLASS"),
+        ("both", dict(label=torch.tensor([1, 5])), "needs actions"),
         ("label", dict(label=torch.tensor([1, 8])), "below 8; 1..8"),
         ("label", dict(label=torch.tensor([1])), r"shape \(2,\)"),
         ("nothing", dict(label=torch.tensor([1, 5])), "knows no labels"),
@@ -196,7 +208,7 @@ def test_guidance_with_a_temperature_of_zero_is_deterministic():
     ],
 )
 def test_conditions_that_do_not_fit_are_refused(changes, condition, message):
-    objective = build(**KINDS[changes][0])
+    objective = build(**KINDS.get(changes, BOTH)[0], condition_drop=0.0 if changes == "label" else 0.5)
     with pytest.raises(UserError, match=message):
         objective.sample(Condition(**({"batch_size": 2, "num_frames": 8} | condition)), seed=0)
 

@@ -82,7 +82,7 @@ def run_demo(out: Path, data: Path | None = None) -> Path:
         results[name] = experiment.train(run, out / FOLDERS[name])
     made = None
     if data is None:
-        made = demo_generation.train_and_sample(out, MOTIONS, console, first=count - 1, last=count)
+        made = demo_generation.train_and_sample(out, demo_generation.SHAPES, console, first=count - 1, last=count)
     console.rule("Evaluation", align="left")
     pretrained = results.pop(PRETRAINED)
     predictions = {name: _predictions(result) for name, result in results.items()}

@@ -41,7 +41,7 @@ class Request:
     was trained on."""
     condition: tuple[str, ...] = ()
     """What samples follow: a video to continue; a class, by name or number (several take turns); actions, one for
-    each frame: a .npy, .json or .csv file, or numbers with commas between them."""
+    each frame: a .npy, .npz, .json or .csv file, or numbers with commas between them."""
     context_frames: int = 1
     """Frames taken from the start of a video to continue."""
     out: Path = Path("sample.mp4")

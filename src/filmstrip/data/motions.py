@@ -40,7 +40,8 @@ SPEED = np.array([0.024, 0.024, 0.014, 0.026])
 """Fastest change of x, y, angle (turns) and size (cycles) from one frame to the next."""
 LARGEST, RATIO = 0.27, 3.0
 """The largest radius of a shape, in sides of the frame, and how much smaller the smallest is."""
-NUM_SHAPES = 4
+PLAIN = (0.09, 0.1, 0.14)
+"""The background of plain videos, in 0..1."""
 VERSION = 3
 SPLITS = ("train", "test")
 
@@ -58,9 +59,15 @@ class Motions(Synthetic):
     difficulty: float = 0.3
     """From 0 to 1: less contrast, slower motion, a faster background, noise, and up to two shapes that move in a way
     of their own."""
+    num_shapes: int = 4
+    """That move in the way of the class."""
+    plain: bool = False
+    """Shapes of one of six bright colours on a dark background, for models that are to draw them."""
 
     def __post_init__(self):
-        wrong = [k for k, v in asdict(self).items() if k not in ("seed", "difficulty", "test_per_class") and v < 1]
+        wrong = [
+            k for k, v in asdict(self).items() if k not in ("seed", "difficulty", "test_per_class", "plain") and v < 1
+        ]
         if wrong or self.test_per_class < 0 or self.seed < 0 or self.size < 16 or self.size % 2:
             raise UserError(f"{self}: counts and rates are at least 1, the size is even and at least 16 pixels")
         if not 0 <= self.difficulty <= 1:
@@ -77,12 +84,13 @@ class Motions(Synthetic):
 
     def render(self, motion: str | None, rng: np.random.Generator) -> Tensor:
         """Draw one video of a class, or of shapes at rest: ``T 3 H W`` uint8."""
-        video = background(rng, self.size, self.num_frames, self.difficulty)
+        video = background(rng, self.size, self.num_frames, self.difficulty, plain=self.plain)
         strays = rng.choice(list(MOTIONS), round(2 * self.difficulty))
-        groups = [(motion, NUM_SHAPES), *((str(way), 1) for way in strays)]
+        groups = [(motion, self.num_shapes), *((str(way), 1) for way in strays)]
         pace = 1 - 0.5 * self.difficulty
         for shape_states in np.concatenate([trajectories(rng, *group, self.num_frames, pace) for group in groups]):
-            sprite = random_shape(rng, round(2 * LARGEST * self.size), 1 - 0.6 * self.difficulty)
+            contrast = 1 - 0.6 * self.difficulty
+            sprite = random_shape(rng, round(2 * LARGEST * self.size), contrast, plain=self.plain)
             painted = _place(sprite, torch.from_numpy(shape_states).float(), self.size)
             video.mul_(1 - painted[:, 3:]).add_(painted[:, :3])
         return noisy(rng, video, self.difficulty)
@@ -117,11 +125,14 @@ def trajectories(
     return (start + np.arange(num_frames)[:, None] * step) % 1.0
 
 
-def background(rng: np.random.Generator, size: int, num_frames: int, difficulty: float) -> Tensor:
-    """A texture seen through a window that drifts: ``T 3 H W`` in 0..1."""
-    texture = random_texture(
-        rng, size, random_colours(rng, (0.1, 0.5), (0.3, 0.45 + 0.3 * difficulty)), frequency=(1, 3)
-    )
+def background(
+    rng: np.random.Generator, size: int, num_frames: int, difficulty: float, *, plain: bool = False
+) -> Tensor:
+    """A texture seen through a window that drifts, or one dark colour: ``T 3 H W`` in 0..1."""
+    colours = random_colours(rng, (0.1, 0.5), (0.3, 0.45 + 0.3 * difficulty))
+    if plain:
+        colours = torch.tensor([PLAIN] * 2)
+    texture = random_texture(rng, size, colours, frequency=(1, 3))
     drift = rng.uniform(0, 1, 2), rng.normal(size=2)
     speed = (0.004 + 0.016 * difficulty) * rng.uniform(0.5, 1.0)
     offsets = drift[0] + np.arange(num_frames)[:, None] * speed * drift[1] / np.linalg.norm(drift[1])

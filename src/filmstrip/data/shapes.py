@@ -40,13 +40,15 @@ def random_texture(
     return colours[0, :, None, None] * mix + colours[1, :, None, None] * (1 - mix)
 
 
-def random_shape(rng: np.random.Generator, size: int, contrast: float) -> Tensor:
+def random_shape(rng: np.random.Generator, size: int, contrast: float, *, plain: bool = False) -> Tensor:
     """A textured shape on a transparent square, ``4 size size``: red, green, blue (premultiplied), opacity.
 
     The outline is a closed curve about the centre: a polygon, a star, a flower or a blob. ``contrast`` below one
-    greys its colours.
+    greys its colours. A ``plain`` one has one of six bright colours instead of a texture.
     """
     colours = random_colours(rng, saturation=(0.6, 1.0), value=(0.25, 1.0))
+    if plain:
+        colours = torch.tensor([colorsys.hsv_to_rgb(rng.integers(6) / 6, 0.75, 1.0)] * 2, dtype=torch.float32)
     colours = (colours - 0.5) * contrast + 0.5
     texture = random_texture(rng, size, colours, waves=4, frequency=(1, 3))
     ticks = (np.arange(size) + 0.5) / size * 2 - 1

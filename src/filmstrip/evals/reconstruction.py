@@ -43,7 +43,8 @@ class Reconstruction(Evaluation):
         Raises:
             UserError: the objective neither is nor has a tokenizer, or there is nothing to reconstruct.
         """
-        tokenizer = getattr(subject.objective, "tokenizer", subject.objective)
+        own = isinstance(subject.objective, Tokenizer)
+        tokenizer = subject.objective if own else getattr(subject.objective, "tokenizer", None)
         if not isinstance(tokenizer, Tokenizer):
             raise UserError(f"{type(subject.objective).__name__} is no tokenizer: it does not encode and decode")
         network = self.features.build(subject.device)

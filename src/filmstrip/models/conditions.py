@@ -63,14 +63,19 @@ class Known:
         Raises:
             UserError: says which.
         """
-        for name, given, count in (
-            ("labels", condition.label, self.num_classes),
-            ("actions", condition.action, self.num_actions or self.action_dim),
+        for name, given, count, hint in (
+            (
+                "labels",
+                condition.label,
+                self.num_classes,
+                "name a class (--condition CLASS; evaluations: --by-class)",
+            ),
+            ("actions", condition.action, self.has_action, "one for each frame (--condition FILE)"),
         ):
             if given is not None and not count:
                 raise UserError(f"this model knows no {name}: leave them out of the condition")
             if needed and given is None and count:
-                raise UserError(f"this model needs {name}")
+                raise UserError(f"this model needs {name}, which it was always given in training: {hint}")
         size = condition.batch_size, condition.num_frames
         self.check_shapes(*size, label=condition.label, action=condition.action)
         for name, given, count in (
@@ -99,14 +104,15 @@ class ClipVector:
             parts.append((F.one_hot(rows, known.num_actions) if known.num_actions else rows).flatten(1))
         return torch.cat([part.float() for part in parts], dim=1) if parts else None
 
-    def check(self, condition: Condition) -> None:
-        """Refuse labels and actions that are missing, do not fit, or are not known.
+    def check(self, condition: Condition, *, optional: bool) -> None:
+        """Refuse labels and actions that do not fit or are not known; or are missing, unless all are and may be.
 
         Raises:
             UserError: says which.
         """
-        self.known.check(condition, needed=True)
-        if self.known.has_action and condition.num_frames != self.num_frames:
+        nothing = condition.label is None and condition.action is None
+        self.known.check(condition, needed=not (optional and nothing))
+        if condition.action is not None and condition.num_frames != self.num_frames:
             raise UserError(f"this model sees the actions of whole clips: ask for all {self.num_frames} frames")
 
 
@@ -167,10 +173,10 @@ class FrameConditions(nn.Module):
             hidden = hidden | unknown[:, None, None]
         return torch.where(hidden, none, self.action(action))
 
-    def check(self, condition: Condition) -> None:
-        """Refuse labels and actions that the model does not have.
+    def check(self, condition: Condition, *, optional: bool) -> None:
+        """Refuse labels and actions that do not fit or are not known, or, unless they are optional, missing.
 
         Raises:
             UserError: says which.
         """
-        self.known.check(condition, needed=False)
+        self.known.check(condition, needed=not optional)

@@ -35,6 +35,10 @@ class Codebook:
     """Values that each channel takes (``fsq``)."""
     kl_weight: float = 6.6 / 192
     """Weight of the divergence from a uniform prior, nats a latent (``gumbel``)."""
+    warmup_steps: int = 5_000
+    """Steps until that weight is reached (``gumbel``)."""
+    anneal_steps: int = 150_000
+    """Steps until the choice is as sharp as it gets, a temperature of 1/16 (``gumbel``); shorten it with the run."""
 
     def build(self) -> Quantiser:
         """Build the quantiser with fresh codes.
@@ -52,7 +56,13 @@ class Codebook:
                     raise UserError(f"a lookup-free codebook has a power of two of codes, not {self.size}")
                 return LookupFree(self.size.bit_length() - 1, commitment=self.commitment)
             case "gumbel":
-                return GumbelQuantiser(self.size, self.dim, kl_weight=self.kl_weight)
+                return GumbelQuantiser(
+                    self.size,
+                    self.dim,
+                    kl_weight=self.kl_weight,
+                    warmup_steps=self.warmup_steps,
+                    anneal_steps=self.anneal_steps,
+                )
         shared = {"num_codebooks": self.num_codebooks, "unit": self.unit, "commitment": self.commitment}
         if self.kind == "learnt":
             return VectorQuantiser(self.size, self.dim, **shared)

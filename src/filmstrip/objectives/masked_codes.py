@@ -249,4 +249,4 @@ class MaskedCodes(LatentObjective):
                 f"this model makes up to {self.num_frames} frames, {each} at a time, those given included: got "
                 f"{wanted} frames, {given} of them given"
             )
-        self.conditions.check(condition)
+        self.conditions.check(condition, optional=self.condition_drop > 0)

@@ -84,7 +84,7 @@ class Strips:
 
     def html(self) -> Markup:
         """One figure a strip."""
-        heads = tag("p", *(tag("span", head) for head in self.heads)) if self.heads else None
+        heads = heads_of(self.heads) if self.heads else None
         described = f": {', '.join(self.heads)}" if self.heads else ""
         figures = (
             tag(
@@ -96,6 +96,11 @@ class Strips:
             for strip in self.strips
         )
         return join([_note(self.note), tag("div", *figures, class_="strips")])
+
+
+def heads_of(names: Sequence[str]) -> Markup:
+    """What stands above the pictures of :func:`side_by_side`, each above its own."""
+    return tag("p", *(tag("span", name) for name in names), class_="heads")
 
 
 def side_by_side(videos: Sequence[Tensor]) -> Tensor:

@@ -38,6 +38,8 @@ class Curves:
     y_label: str = ""
     log: bool = False
     smooth: float = 0.0
+    shown: tuple[float, ...] = ()
+    """Values that the y axis reaches to, whatever the curves do."""
 
     def html(self) -> Markup:
         """An SVG chart, or a sentence when there is nothing to draw."""
@@ -48,7 +50,7 @@ class Curves:
         smoothed = {name: _smoothed(points, self.smooth) for name, points in curves.items()}
         xs = [x for points in curves.values() for x, _ in points]
         ys = [y for points in curves.values() for _, y in points if y is not None]
-        y_axis = fitted(ys, HEIGHT - BOTTOM, TOP, log=self.log, margin=0.04)
+        y_axis = fitted([*ys, *self.shown], HEIGHT - BOTTOM, TOP, log=self.log, margin=0.04)
         y_labels = tick_labels(y_axis.ticks(), self.log)
         left = LEFT + max(map(len, y_labels), default=1) * CHARACTER
         named = len(curves) > 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from filmstrip.report.clips import moving_picture, side_by_side
+from filmstrip.report.clips import heads_of, moving_picture, side_by_side
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.markup import Markup, join, tag
 
@@ -33,15 +33,15 @@ class TokenUse:
         """The moving picture, then charts over the same seconds."""
         described = f"{self.title}: original on the left, decoded from its tokens on the right"
         shown = moving_picture(side_by_side([self.video, self.rebuilt]), self.fps, described)
-        heads = tag("p", tag("span", "original"), tag("span", "decoded"), class_="note")
         shares = [100 * length / self.tokens_per_block for length in self.lengths]
-        charts = {"tokens used, %": shares, **self.beside}
-        drawn = (
+        used = "tokens used, %"
+        drawn = [Curves(used, {used: self._steps(shares)}, x_label="second", y_label=used, shown=(0, 100)).html()]
+        drawn += [
             Curves(name, {name: self._steps(values)}, x_label="second", y_label=name).html()
-            for name, values in charts.items()
-        )
+            for name, values in self.beside.items()
+        ]
         note = tag("p", self.note, class_="note above") if self.note else None
-        figure = tag("figure", heads, shown)
+        figure = tag("figure", heads_of(("original", "decoded")), shown)
         return join([note, tag("div", *(tag("div", part) for part in (figure, *drawn)), class_="group")])
 
     def _steps(self, values: Sequence[float]) -> Series:

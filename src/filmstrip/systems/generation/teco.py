@@ -204,7 +204,7 @@ class TECO(Objective):
             )
         if sampling.guidance != 1:
             raise UserError(f"TECO samples without guidance: it is 1, not {sampling.guidance:g}")
-        self.conditions.check(condition)
+        self.conditions.check(condition, optional=self.condition_drop > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

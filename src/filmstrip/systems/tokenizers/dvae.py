@@ -9,6 +9,12 @@ Ramesh et al., "Zero-Shot Text-to-Image Generation" (DALL-E), ICML 2021, appendi
 Where we deviate: the published learning rate reaches its minimum after 1.2 of 3 million steps, ours at the end; the
 loss is a mean over pixel values, so that the divergence is weighed by the published 6.6 over the 192 values of a
 code's patch. The published encoder and decoder load through ``filmstrip.weights.dvae``.
+
+The paper found a final temperature of 1/16 enough to close the gap between relaxed and single codes. We measured,
+with ``python claims/dvae_temperature.py`` (motions at 32 x 32, 256 codes, 300 steps, one seed): single codes have
+1.01 times the error of relaxed ones after annealing, and 1.40 times at a constant temperature of 1, where relaxed
+codes do better (0.73 of the variance against 0.84) and single ones worse (1.03 against 0.85). So short a training
+leaves 2 to 4% of the codes in use either way, as it does with straight-through codes (2%, error 0.81).
 """
 
 from __future__ import annotations
@@ -88,7 +94,10 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=DVAEConfig(
-            width=16, num_groups=3, depth=1, codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01)
+            width=16,
+            num_groups=3,
+            depth=1,
+            codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01, warmup_steps=10, anneal_steps=80),
         ),
         optim=Optim(lr=2e-3, weight_decay=0.0),
         train=Loop(steps=100),
