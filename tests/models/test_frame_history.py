@@ -87,6 +87,12 @@ class TestConditions:
         with pytest.raises(UserError, match="2 class numbers"):
             model(2, 3, label=self.label[:1], action=None)
         with pytest.raises(UserError, match=r"labels are numbers below 5; 1\.\.5"):
-            model.check(Condition(batch_size=2, num_frames=3, label=self.label + torch.tensor([0, 1])))
+            model.check(Condition(batch_size=2, num_frames=3, label=self.label + torch.tensor([0, 1])), optional=True)
         with pytest.raises(UserError, match="knows no actions"):
-            conditions(num_actions=0).check(Condition(batch_size=2, num_frames=3, action=self.action))
+            conditions(num_actions=0).check(Condition(batch_size=2, num_frames=3, action=self.action), optional=True)
+
+    def test_missing_ones_are_refused_unless_training_hid_them(self):
+        nothing = Condition(batch_size=2, num_frames=3)
+        conditions().check(nothing, optional=True)
+        with pytest.raises(UserError, match="needs labels"):
+            conditions().check(nothing, optional=False)
