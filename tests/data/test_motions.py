@@ -99,7 +99,9 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path):
 
 @pytest.mark.multiprocess
 def test_several_processes_share_one_set(cache: Path):
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    # torch replaces its thread pool after a fork, and several threads must not ask for that at once: first this one.
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(3, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         folders = pool.map(Motions.generate, [SMALL] * 3)
     assert len(set(folders)) == 1 and len(list(folders[0].rglob("*.mp4"))) == 24
     assert [path for path in cache.iterdir() if path.is_dir()] == [folders[0]]
