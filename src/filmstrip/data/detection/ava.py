@@ -149,7 +149,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except OSError as error:  # gzip's complaints too, which have no error of the system
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no table: {error}") from None
     reader = csv.reader(io.StringIO(text))
     yield from ((reader.line_num, row) for row in reader if row)

@@ -19,10 +19,10 @@ The paper reports: COIN, SigLIP, step forecasting 51.8, task classification 94.6
 and 6), 52.1 and 94.6 after pretraining (table 5); Ego4D edit distance at 20, verbs 0.697, nouns 0.711 (table 3);
 within SCHEMA, success rates at horizon 3 of 28.94 on NIV, 32.27 on COIN and 31.08 on CrossTask (table 2).
 
-Measured here, ``python claims/vedit_depth.py --part depth --sets niv --tasks planning --denoising 8 --steps 300
---depths 1 2`` (NIV, three steps, width 64, five seeds, success rate): one block 21.85±2.24, the vanilla transformer
-24.44±1.72, with as many parameters 32.37±2.12; two blocks 37.11±6.74 against 28.96±2.12 and 32.30±4.67. Better with
-depth, and not more stable.
+Measured here, ``python claims/vedit_depth.py --part depth --sets niv --tasks planning --denoising 8 --steps 300``
+(NIV, three steps, width 64, five seeds, success rate): one block 22.44±5.38, the vanilla transformer 24.44±1.72, with
+as many parameters 32.37±2.12; two blocks 37.26±5.89 against 28.96±2.12 and 32.30±4.67; four blocks 44.15±4.81 against
+32.74±3.04 and 29.41±4.29. Better with depth, and not steadier. CrossTask, COIN and forecasting: docs/performance.md.
 
 Parameters of the predictor, millions, against table 7. Width 1280, 3, 6, 12, 18 blocks: 163.8, 340.8, 695.0, 1049
 (stated 165, 342, 696, 1050); width 2048, 3, 6, 12 blocks: 414.6, 867.8, 1774 (418, 871, 1770). The other rows, one
