@@ -12,8 +12,8 @@ and 6.08M for L; the released networks, and ours, have 3.79M and 6.15M. Where we
 
 The released weights have, on Kinetics-400 (top-1, 30 views): XS 69.5, S 73.5, M 76.2, L 77.5.
 
-Measured here (``python claims/x3d_cost.py``; moving textures, chance 12.5): a small X3D 61.8 in 500 steps, a SlowFast
-of four times the operations 98.8 in 250.
+Measured here (``python claims/x3d_cost.py``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
+of four times the operations 99.0 in 250.
 """
 
 from __future__ import annotations
