@@ -8,8 +8,9 @@ Kinetics, where scenes give actions away, and have them on Something-Something, 
 learns where a texture is; it is then armed in each way, and learns, all of it, which of four ways the texture moves
 (chance 25). A clip backwards moves the opposite way, so that no average over frames can tell more than the axis (50).
 The first column is the largest change of a frame's class token by arming, before training; it must be zero.
-In the default 200 steps local relations find motion: 99.8 and 100.0 in two runs, on one thread and on two, which add in
-another order. What the video token does is not settled by then: 25.9 and 74.5 by itself, 100.0 and 49.4 beside them.
+In the default 200 steps local relations find motion: 99.8 and 100.0 in two runs, on one thread and on two, which add
+in another order. What the video token does is not settled by then: 25.9 and 74.5 by itself, 100.0 and 49.4 beside
+them.
 """
 
 from __future__ import annotations
