@@ -12,6 +12,7 @@ from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.block import Block
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.initial import init_normal
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
 
@@ -112,7 +113,7 @@ class UniFormer(nn.Module):
             self.stages.append(nn.ModuleDict({"shrink": shrink, "blocks": blocks}))
             inputs = width
         self.norm = nn.BatchNorm3d(self.width)
-        self.apply(_init_linear)
+        self.apply(init_normal)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video; ``layers`` also returns each block's tokens, on grids and widths of its own.
@@ -139,10 +140,3 @@ class UniFormer(nn.Module):
         if match := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name):
             return sum(self.depths[: int(match[1])]) + int(match[2]) + 1
         return self.depth + 1
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.initial import init_normal
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
@@ -145,7 +146,7 @@ class UniFormerV2(nn.Module):
             for i in range(count)
         )
         self.balance = nn.Parameter(torch.zeros(width))
-        self.apply(_init_linear)
+        self.apply(init_normal)
         if start_as_image:
             added = [layer for block in self.global_blocks for layer in (block.attention.out, block.mlp.fc2)]
             local = [block for block in self.modules() if isinstance(block, LocalTemporal)]
@@ -188,10 +189,3 @@ class UniFormerV2(nn.Module):
         if match := re.match(r"global_blocks\.(\d+)\.", name):
             return self.global_layers[int(match[1])] + 1
         return self.depth + 1 if name in ("video_token", "balance") else 0
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

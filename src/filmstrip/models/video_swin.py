@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.initial import init_normal
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -102,7 +103,7 @@ class VideoSwin(nn.Module):
                 width *= 2
         self.width = width
         self.norm = nn.LayerNorm(width)
-        self.apply(_init_linear)
+        self.apply(init_normal)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video; ``layers`` also returns each block's tokens, on grids and widths of its own."""
@@ -131,10 +132,3 @@ class VideoSwin(nn.Module):
         if match := re.match(r"merges\.(\d+)\.", name):
             return sum(self.depths[: int(match[1]) + 1])
         return 0 if name.startswith("embed") else self.depth + 1
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

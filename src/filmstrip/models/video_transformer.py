@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from filmstrip.models.vit import check_tiles
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block, run_blocks
+from filmstrip.nn.initial import STD, init_normal
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -22,7 +23,6 @@ from filmstrip.protocols import Features, Grid, check_video
 
 Kind = Literal["joint", "divided", "factorised", "factorised_heads"]
 TubeletInit = Literal["central_frame", "inflate"]
-_STD = 0.02  # of what starts at random, as published
 
 
 class _Patches(nn.Module):
@@ -341,14 +341,6 @@ def drop_rates(last: float, depth: int) -> list[float]:
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
-def init_normal(module: nn.Module) -> None:
-    """Truncated-normal weights of deviation 0.02 and zero biases for linear layers, as published."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def _blocks(
     make: type[Block] | type[DividedBlock],
     width: int,
@@ -370,7 +362,7 @@ def _start(network: FrameTransformer | SpaceTimeTransformer | TemporalTransforme
     network.apply(init_normal)
     for positions in (network.cls_token, network.pos_embed):
         if positions is not None:
-            nn.init.trunc_normal_(positions, std=_STD)
+            nn.init.trunc_normal_(positions, std=STD)
 
 
 def start_from_image(network: FrameTransformer | SpaceTimeTransformer, image: Mapping[str, Tensor]) -> None:

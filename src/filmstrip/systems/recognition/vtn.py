@@ -32,8 +32,9 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, init_normal, layer_of
+from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
 from filmstrip.nn.block import run_blocks
+from filmstrip.nn.initial import init_normal
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig
