@@ -23,7 +23,7 @@ from filmstrip.commands.encode import encode_files
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.sources import Source, open_path
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.loading import VideoEncoder, load
 from loader import make_files
 from timing import alternate

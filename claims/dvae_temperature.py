@@ -22,7 +22,7 @@ from filmstrip import experiment
 from filmstrip.config import Run
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.motions import Motions
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
 from filmstrip.systems.tokenizers import dvae

@@ -21,7 +21,7 @@ import torch
 from elastictok_busy import FRAMES, SIZE, blocks_of, errors_of, found_in, run_of
 from filmstrip import experiment
 from filmstrip.config import Run
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.systems.tokenizers.elastic_regressor import ElasticRegressorConfig
 from filmstrip.train.config import Loop, Optim
 

@@ -38,7 +38,7 @@ from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.mazes import Mazes
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.nn.length_search import Search
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import as_float

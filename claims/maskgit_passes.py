@@ -27,7 +27,7 @@ from filmstrip.config import Run
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.motions import Motions
 from filmstrip.evals.frechet import Moments, frechet_distance
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.nn.masked_sampling import MaskedSampling
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentObjective

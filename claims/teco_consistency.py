@@ -30,7 +30,7 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.data.mazes import Mazes
 from filmstrip.data.sample import Sample
 from filmstrip.evals.frame_metrics import FrameMetrics
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.protocols import Condition, Generator, as_float
 from filmstrip.systems.generation import teco
 from filmstrip.train.config import Loop, Optim

@@ -28,7 +28,7 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.data.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.frechet import Moments, frechet_distance
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float

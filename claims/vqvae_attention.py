@@ -20,7 +20,7 @@ from filmstrip import complexity, experiment
 from filmstrip.config import Run
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.motions import Motions
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.nn.quantise import usage
 from filmstrip.protocols import as_float
 from filmstrip.systems.tokenizers import vqvae3d

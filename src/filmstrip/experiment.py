@@ -23,7 +23,7 @@ from filmstrip.dist import process
 from filmstrip.dist.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.inference import device_of
+from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder

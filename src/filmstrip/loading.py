@@ -16,14 +16,14 @@ from filmstrip.config import Run, from_json, read_config, to_json
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
-from filmstrip.evals.features import fingerprint
-from filmstrip.evals.inference import device_of, encoder_of, inference
+from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
 from filmstrip.train.run_folder import RunFolder
 from filmstrip.views import read_views
+from filmstrip.weights.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.inference import device_of
 from filmstrip.evals.multi_view import MultiView
+from filmstrip.inference import device_of
 from filmstrip.loading import load_objective
 from filmstrip.protocols import Classifier
 from filmstrip.report import Facts, Report, Section, Table

@@ -14,7 +14,7 @@ from torch import Tensor
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.loading import VideoTokenizer, load_tokenizer
 from filmstrip.protocols import Grid, Tokens
 from filmstrip.video import write_video

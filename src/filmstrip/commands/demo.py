@@ -15,8 +15,8 @@ from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import inference
 from filmstrip.evals.multi_view import MultiView, Predictions
+from filmstrip.inference import inference
 from filmstrip.report import Facts, Report, Section, Strip, Strips
 from filmstrip.report.comparison import (
     Entry,

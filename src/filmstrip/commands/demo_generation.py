@@ -22,8 +22,8 @@ from filmstrip.data.levels import to_levels
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.motions import Motions
 from filmstrip.evals.frame_metrics import psnr
-from filmstrip.evals.inference import inference
 from filmstrip.evals.likelihood import Likelihood
+from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Condition, as_float

@@ -30,10 +30,10 @@ from filmstrip.data.manifest import MANIFEST_SUFFIXES
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
-from filmstrip.evals.features import fingerprint
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
 from filmstrip.protocols import Grid
+from filmstrip.weights.fingerprint import fingerprint
 
 Level = Literal["clip", "frame", "patch", "ids", "latents"]
 """One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""

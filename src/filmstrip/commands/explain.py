@@ -14,7 +14,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, encoder_of, modes_kept
+from filmstrip.inference import device_of, encoder_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.mlp import MLP, GatedMLP

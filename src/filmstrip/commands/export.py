@@ -28,7 +28,7 @@ from filmstrip import __version__
 from filmstrip.config import to_json
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import encoder_of, inference
+from filmstrip.inference import encoder_of, inference
 from filmstrip.loading import is_run, load, load_classes, load_objective
 from filmstrip.protocols import Classifier, Encoder, FlowClassifier, MaskedPredictor
 

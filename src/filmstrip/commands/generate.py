@@ -19,7 +19,7 @@ from torch import Tensor
 from filmstrip.conditions import read_condition
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of
+from filmstrip.inference import device_of
 from filmstrip.loading import load_data_info, load_objective
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Condition, Generator, as_float

@@ -15,11 +15,11 @@ from filmstrip.config import Run
 from filmstrip.data.config import DataInfo, Procedures
 from filmstrip.data.procedures.record import FeatureRecord, recorded_features
 from filmstrip.errors import UserError
-from filmstrip.evals.features import fingerprint
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.loading import VideoEncoder, load, load_data_info, load_objective
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.views import Views, read_views
+from filmstrip.weights.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from filmstrip.config import Run
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.loading import load_classes, load_objective
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import DecodeError

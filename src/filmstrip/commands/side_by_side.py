@@ -11,8 +11,8 @@ from filmstrip.complexity import of_run
 from filmstrip.config import Run
 from filmstrip.data.motions import Motions
 from filmstrip.evals import Subject
-from filmstrip.evals.inference import inference
 from filmstrip.evals.throughput import median_seconds, random_batch
+from filmstrip.inference import inference
 from filmstrip.report.comparison import Entry
 from filmstrip.report.run import training_seconds
 

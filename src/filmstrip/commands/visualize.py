@@ -21,7 +21,7 @@ from torch import Tensor
 from filmstrip.commands.generate import MOVING, progress_bar, tiled
 from filmstrip.conditions import find_class
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, modes_kept
+from filmstrip.inference import device_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import write_grid, write_video

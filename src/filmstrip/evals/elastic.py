@@ -12,8 +12,8 @@ from torch import Tensor
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.inference import inference
 from filmstrip.evals.shared import looked_at
+from filmstrip.inference import inference
 from filmstrip.nn.length_search import Method
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import Batch, as_float

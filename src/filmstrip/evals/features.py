@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from filmstrip.config import to_json
 from filmstrip.data.features import FeatureSource, FeatureWriter
@@ -17,9 +17,10 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.inference import encoder_of, inference
 from filmstrip.evals.shared import looked_at
+from filmstrip.inference import encoder_of, inference
 from filmstrip.protocols import Batch, Features, Grid
+from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30
 """Features of one split are kept in memory; more than this is refused before it fills the machine."""
@@ -98,17 +99,6 @@ def extract(
     if not all(layer.isfinite().all() for layer in layers):
         raise UserError("the encoder's features are not finite: its training diverged")
     return LayerFeatures(layers, torch.tensor([samples[i].label for i in kept]))
-
-
-def fingerprint(module: nn.Module, *, without: Sequence[str] = ()) -> str:
-    """A short name for a module's weights: other weights have another one. Submodules can be left ``without``."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(module.state_dict().items()):
-        if name.partition(".")[0] in without:
-            continue
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def by_layer(protocol: str, top1: Iterable[float]) -> Iterator[tuple[str, float]]:

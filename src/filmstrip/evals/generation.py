@@ -12,9 +12,9 @@ from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.inference import inference
 from filmstrip.evals.shared import made_of
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance, inception_score
+from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.protocols import Batch
 
 

@@ -12,8 +12,8 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.inference import inference
 from filmstrip.evals.shared import looked_at
+from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
 
 

@@ -15,7 +15,7 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Forecaster
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})

@@ -14,8 +14,8 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics
-from filmstrip.evals.inference import inference
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
+from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Tokenizer, Tokens
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from filmstrip.complexity import flop_counter
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.inference import inference, modes_kept
+from filmstrip.inference import inference, modes_kept
 from filmstrip.protocols import Batch, Loss, Objective, Phase
 
 

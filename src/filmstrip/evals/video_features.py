@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
-from filmstrip.evals.inference import inference
+from filmstrip.inference import inference
 from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Classifier, as_float
 from filmstrip.weights.i3d import load_i3d

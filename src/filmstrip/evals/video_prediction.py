@@ -21,8 +21,8 @@ from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics
 from filmstrip.evals.generation import generator_of
-from filmstrip.evals.inference import inference
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
+from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
 

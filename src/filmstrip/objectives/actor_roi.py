@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.nn.roi_align import roi_align
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
 

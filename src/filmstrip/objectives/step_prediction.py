@@ -12,7 +12,7 @@ from torch import Tensor
 from filmstrip.config import ObjectiveConfig
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.protocols import Batch, Loss, Objective
 
 NO_STEP = -1

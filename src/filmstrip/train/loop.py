@@ -17,8 +17,8 @@ from torch import nn
 from filmstrip.dist import process
 from filmstrip.dist.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import modes_kept
 from filmstrip.evals.throughput import peak_memory
+from filmstrip.inference import modes_kept
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.blocks import changed_blocks
 from filmstrip.train.config import Loop, Optim

@@ -38,7 +38,7 @@ from torch import Tensor
 from filmstrip.config import Run
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, inference
+from filmstrip.inference import device_of, inference
 from filmstrip.models.code_transformer import AttentionKind, CodeTransformer
 from filmstrip.models.conditions import ClipVector, Known
 from filmstrip.models.first_frames import FirstFrames

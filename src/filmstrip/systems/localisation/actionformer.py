@@ -35,8 +35,8 @@ from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, DataInfo, Localisation
 from filmstrip.data.untrimmed import Untrimmed
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, inference
 from filmstrip.evals.localisation import LocalisationMAP
+from filmstrip.inference import device_of, inference
 from filmstrip.models.temporal_pyramid import MaskedConv, TemporalPyramid
 from filmstrip.nn.segments import soft_nms
 from filmstrip.objectives.localisation import Points, assign, diou_loss, focal_loss

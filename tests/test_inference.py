@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from filmstrip.errors import UserError
-from filmstrip.evals.inference import device_of, encoder_of, inference, modes_kept
+from filmstrip.inference import device_of, encoder_of, inference, modes_kept
 
 
 def test_modes_survive_an_error_inside():
