@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.initial import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.pooling_attention import PoolingAttention
@@ -124,6 +125,7 @@ class MViT(nn.Module):
         summary: Literal["class_token", "mean"] = "class_token",
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        linear_start: LinearStart = "normal",
         mean: Sequence[float] = PIXEL_MEAN,
         std: Sequence[float] = PIXEL_STD,
     ) -> None:
@@ -157,9 +159,10 @@ class MViT(nn.Module):
         )
         self.width = self.blocks[-1].mlp.fc2.out_features
         self.norm = nn.LayerNorm(self.width, eps=_EPS)
-        self.apply(init_truncated)
+        init_linear(self, linear_start)
+        self.apply(_init_convolution)
         for parameter in self.parameters(recurse=False):
-            nn.init.trunc_normal_(parameter, std=0.02)
+            nn.init.trunc_normal_(parameter, std=STD)
 
     def _attention(self, index: int, sizes: Plan) -> PoolingAttention:
         """The attention of one block."""
@@ -220,9 +223,9 @@ class MViT(nn.Module):
         return tokens, grid
 
 
-def init_truncated(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, cut at two absolute, and zero biases for linear layers and convolutions."""
-    if isinstance(module, (nn.Linear, nn.Conv3d)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+def _init_convolution(module: nn.Module) -> None:
+    """Truncated-normal weights of deviation :data:`STD` and zero biases for 3D convolutions; for ``Module.apply``."""
+    if isinstance(module, nn.Conv3d):
+        nn.init.trunc_normal_(module.weight, std=STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import init_normal
+from filmstrip.nn.initial import LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
@@ -112,6 +112,7 @@ class UniFormerV2(nn.Module):
         reduction: float | None = 1.5,
         halve_time: bool = True,
         start_as_image: bool = True,
+        linear_start: LinearStart = "normal",
         global_dropout: float = 0.5,
         drop_path: float = 0.0,
         global_drop_path: float = 0.0,
@@ -146,7 +147,7 @@ class UniFormerV2(nn.Module):
             for i in range(count)
         )
         self.balance = nn.Parameter(torch.zeros(width))
-        self.apply(init_normal)
+        init_linear(self, linear_start)
         if start_as_image:
             added = [layer for block in self.global_blocks for layer in (block.attention.out, block.mlp.fc2)]
             local = [block for block in self.modules() if isinstance(block, LocalTemporal)]

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import init_normal
+from filmstrip.nn.initial import LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -72,6 +72,7 @@ class VideoSwin(nn.Module):
         patch_size: Extent = (2, 4, 4),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        linear_start: LinearStart = "normal",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -103,7 +104,7 @@ class VideoSwin(nn.Module):
                 width *= 2
         self.width = width
         self.norm = nn.LayerNorm(width)
-        self.apply(init_normal)
+        init_linear(self, linear_start)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video; ``layers`` also returns each block's tokens, on grids and widths of its own."""

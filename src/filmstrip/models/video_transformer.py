@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from filmstrip.models.vit import check_tiles
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initial import STD, init_normal
+from filmstrip.nn.initial import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -89,13 +89,14 @@ class FrameTransformer(_Patches):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         tubelet_init: TubeletInit = "central_frame",
+        linear_start: LinearStart = "normal",
     ) -> None:
         super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
         self.cls_token = nn.Parameter(torch.zeros(width))
         self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, width))
         self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self)
+        _start(self, linear_start)
 
     def steps(self, video: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first.
@@ -148,6 +149,7 @@ class SpaceTimeTransformer(_Patches):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         tubelet_init: TubeletInit = "central_frame",
+        linear_start: LinearStart = "normal",
     ) -> None:
         super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
         self.kind = kind
@@ -162,7 +164,7 @@ class SpaceTimeTransformer(_Patches):
             for block in self.blocks:
                 block.attention = FactorisedHeads(width, num_heads, time=t)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self)
+        _start(self, linear_start)
         # What time adds starts at zero; TimeSformer's first block is published with a random start.
         adding = []
         if kind == "divided":
@@ -291,6 +293,7 @@ class TemporalTransformer(nn.Module):
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
         gelu: GELU = "exact",
+        linear_start: LinearStart = "normal",
     ) -> None:
         super().__init__()
         self.depth = depth
@@ -298,7 +301,7 @@ class TemporalTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1 + num_steps, width))
         self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self)
+        _start(self, linear_start)
 
     def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The normalised tokens, the class token first; with ``layers`` also every block's output.
@@ -357,9 +360,9 @@ def _blocks(
     )
 
 
-def _start(network: FrameTransformer | SpaceTimeTransformer | TemporalTransformer) -> None:
+def _start(network: FrameTransformer | SpaceTimeTransformer | TemporalTransformer, linear: LinearStart) -> None:
     """Initial weights, class token and positions."""
-    network.apply(init_normal)
+    init_linear(network, linear)
     for positions in (network.cls_token, network.pos_embed):
         if positions is not None:
             nn.init.trunc_normal_(positions, std=STD)

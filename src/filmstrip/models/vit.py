@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from filmstrip.nn.block import Block, run_blocks
+from filmstrip.nn.initial import init_glorot
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.nn.positions import sincos_table
@@ -60,7 +61,7 @@ class ViT(nn.Module):
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
-        self.apply(init_linear)
+        self.apply(init_glorot)
 
     def forward(self, video: Tensor, layers: bool = False, visible: Tensor | None = None) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output.
@@ -96,11 +97,3 @@ def check_tiles(num_frames: int, size: int, patch_size: Sequence[int]) -> None:
     """
     if any(extent % p for extent, p in zip((num_frames, size, size), patch_size)):
         raise ValueError(f"clips of {num_frames} x {size} x {size} are not a multiple of patches {tuple(patch_size)}")
-
-
-def init_linear(module: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases for linear layers, as VideoMAE has them."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

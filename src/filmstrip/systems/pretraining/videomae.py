@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
-from filmstrip.models.vit import ViT, init_linear
+from filmstrip.models.vit import ViT
 from filmstrip.nn.block import Block
+from filmstrip.nn.initial import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
 from filmstrip.nn.positions import sincos_table
 from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
@@ -85,7 +86,7 @@ class PixelDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias="no_key") for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, cube)
-        self.apply(init_linear)
+        self.apply(init_glorot)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, encoded: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:

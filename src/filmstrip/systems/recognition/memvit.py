@@ -30,6 +30,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.memvit import MeMViT
+from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.train.config import Loop, Optim
@@ -70,6 +71,8 @@ class MeMViTConfig(ClassificationConfig):
     summary: Literal["class_token", "mean"] = "class_token"
     """What is classified; the mean over places is an option of the public code."""
     drop_path: float = 0.2
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
     dropout: float = 0.5
     """Before the head."""
     label_smoothing: float = 0.1
@@ -93,6 +96,7 @@ class MeMViTConfig(ClassificationConfig):
             size=self.size,
             summary=self.summary,
             drop_path=self.drop_path,
+            linear_start=self.linear_start,
         )
         return ClipByClip(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
 
@@ -114,10 +118,11 @@ def tiny() -> Run:
             size=32,
             summary="mean",
             drop_path=0.0,
+            linear_start="glorot",
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=2e-3),
+        optim=Optim(lr=5e-4),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )

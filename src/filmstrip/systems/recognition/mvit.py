@@ -28,6 +28,7 @@ from filmstrip.data.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.mvit import MViT
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
+from filmstrip.nn.initial import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.train.config import Loop, Optim
@@ -53,6 +54,8 @@ class MViTConfig(ClassificationConfig):
     summary: Literal["class_token", "mean"] = "class_token"
     """What is classified; the mean over places is an option of the public code."""
     drop_path: float = 0.2
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
     dropout: float = 0.5
     """Before the head."""
     imagenet_pixels: bool = False
@@ -72,6 +75,7 @@ class MViTConfig(ClassificationConfig):
             improved=self.improved,
             summary=self.summary,
             drop_path=self.drop_path,
+            linear_start=self.linear_start,
             mean=IMAGENET_MEAN if self.imagenet_pixels else PIXEL_MEAN,
             std=IMAGENET_STD if self.imagenet_pixels else PIXEL_STD,
         )
@@ -95,10 +99,11 @@ def tiny() -> Run:
             size=48,
             summary="mean",
             drop_path=0.0,
+            linear_start="glorot",
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=2e-3),
+        optim=Optim(lr=5e-4),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )

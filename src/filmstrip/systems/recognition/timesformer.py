@@ -28,6 +28,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
+from filmstrip.nn.initial import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.train.config import Loop, Optim
@@ -48,6 +49,8 @@ class TimeSformerConfig(ClassificationConfig):
     drop_path: float = 0.0
     dropout: float = 0.0
     """Before the head."""
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of colours, subtracted."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -62,6 +65,7 @@ class TimeSformerConfig(ClassificationConfig):
             "size": self.size,
             "patch_size": (1, self.patch_size, self.patch_size),
             "drop_path": self.drop_path,
+            "linear_start": self.linear_start,
             "mean": self.mean,
             "std": self.std,
         }
@@ -85,7 +89,14 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=TimeSformerConfig(
-            width=64, depth=3, num_heads=2, num_frames=8, size=64, patch_size=16, num_classes=8
+            width=64,
+            depth=3,
+            num_heads=2,
+            num_frames=8,
+            size=64,
+            patch_size=8,
+            linear_start="glorot",
+            num_classes=8,
         ),
         optim=Optim(lr=1e-3),
         train=Loop(steps=100),

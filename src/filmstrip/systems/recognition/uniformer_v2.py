@@ -27,6 +27,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.uniformer_v2 import UniFormerV2
+from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.train.config import Loop, Optim
 
@@ -49,6 +50,8 @@ class UniFormerV2Config(ClassificationConfig):
     """Embed every second frame, together with its neighbours."""
     start_as_image: bool = True
     """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
     drop_path: float = 0.2
     global_drop_path: float = 0.4
     dropout: float = 0.5
@@ -66,6 +69,7 @@ class UniFormerV2Config(ClassificationConfig):
             reduction=self.reduction,
             halve_time=self.halve_time,
             start_as_image=self.start_as_image,
+            linear_start=self.linear_start,
             global_dropout=self.dropout,
             drop_path=self.drop_path,
             global_drop_path=self.global_drop_path,
@@ -87,15 +91,17 @@ def tiny() -> Run:
             width=64,
             depth=3,
             num_heads=2,
+            patch_size=8,
             size=64,
             global_layers=(1, 2),
             start_as_image=False,
+            linear_start="glorot",
             drop_path=0.0,
             global_drop_path=0.0,
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=2e-3),
+        optim=Optim(lr=1e-3),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )

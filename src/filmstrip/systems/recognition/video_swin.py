@@ -24,6 +24,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_swin import VideoSwin
+from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.train.config import Loop, Optim
 
@@ -42,6 +43,8 @@ class VideoSwinConfig(ClassificationConfig):
     drop_path: float = 0.1
     dropout: float = 0.5
     """Before the head."""
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
@@ -52,6 +55,7 @@ class VideoSwinConfig(ClassificationConfig):
             window=self.window,
             patch_size=self.patch_size,
             drop_path=self.drop_path,
+            linear_start=self.linear_start,
         )
         return Classification(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
 
@@ -72,6 +76,7 @@ def tiny() -> Run:
             patch_size=(2, 8, 8),
             drop_path=0.0,
             dropout=0.0,
+            linear_start="glorot",
             num_classes=8,
         ),
         optim=Optim(lr=2e-3),

@@ -37,6 +37,7 @@ from filmstrip.models.video_transformer import (
     TemporalTransformer,
     TubeletInit,
 )
+from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.train.config import Loop, Optim
 
@@ -63,6 +64,8 @@ class ViViTConfig(ClassificationConfig):
     adapter_heads: int = 3
     """Of 64 channels each."""
     drop_path: float = 0.0
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 
     def encoder(self) -> SpaceTimeTransformer | FactorisedEncoder:
         """The network without its classifier.
@@ -82,6 +85,7 @@ class ViViTConfig(ClassificationConfig):
             "drop_path": self.drop_path,
             "tubelet_init": self.tubelet_init,
             "gelu": "tanh",  # as published
+            "linear_start": self.linear_start,
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
         }
@@ -95,6 +99,7 @@ class ViViTConfig(ClassificationConfig):
             num_heads=self.num_heads,
             drop_path=self.drop_path,
             gelu="tanh",
+            linear_start=self.linear_start,
         )
         adapter = RegionAdapter(self.width, self.adapter_heads, 64) if self.frozen_frames else None
         return FactorisedEncoder(frames, temporal, frozen=self.frozen_frames, adapter=adapter)
@@ -119,7 +124,8 @@ def tiny() -> Run:
             temporal_depth=1,
             num_frames=8,
             size=64,
-            patch_size=(2, 16, 16),
+            patch_size=(2, 8, 8),
+            linear_start="glorot",
             num_classes=8,
         ),
         optim=Optim(lr=1e-3),

@@ -34,7 +34,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
 from filmstrip.nn.block import run_blocks
-from filmstrip.nn.initial import init_normal
+from filmstrip.nn.initial import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig
@@ -62,7 +62,17 @@ class LongformerBlock(nn.Module):
 class Longformer(nn.Module):
     """A class token, learned positions and :class:`LongformerBlock` over steps: ``B t D -> B 1+t D``."""
 
-    def __init__(self, places: int, *, width: int, depth: int, num_heads: int, hidden: int, window: int) -> None:
+    def __init__(
+        self,
+        places: int,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        hidden: int,
+        window: int,
+        linear_start: LinearStart = "normal",
+    ) -> None:
         super().__init__()
         self.depth = depth
         self.cls_token = nn.Parameter(torch.zeros(width))
@@ -71,9 +81,9 @@ class Longformer(nn.Module):
         self.blocks = nn.ModuleList(LongformerBlock(width, num_heads, hidden, window=window) for _ in range(depth))
         # Of the last block only the class token is read, by weights of its own: as published, these never learn.
         self.blocks[-1].attention.qkv.requires_grad_(False)
-        self.apply(init_normal)
-        nn.init.normal_(self.cls_token, std=0.02)
-        nn.init.normal_(self.pos_embed, std=0.02)
+        init_linear(self, linear_start)
+        nn.init.normal_(self.cls_token, std=STD)
+        nn.init.normal_(self.pos_embed, std=STD)
 
     def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The tokens, the class token first; with ``layers`` also every block's output.
@@ -99,7 +109,7 @@ class VTN(Classification):
     ) -> None:
         super().__init__(encoder, num_classes, norm=True, dropout=dropout, label_smoothing=label_smoothing)
         self.hidden = nn.Linear(encoder.width, encoder.width)
-        nn.init.normal_(self.hidden.weight, std=0.02)
+        nn.init.normal_(self.hidden.weight, std=STD)
         nn.init.zeros_(self.hidden.bias)
 
     def classify(self, video: Tensor) -> Tensor:
@@ -126,6 +136,8 @@ class VTNConfig(ClassificationConfig):
     patch_size: int = 16
     dropout: float = 0.0
     """Before the head."""
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 
     def for_clip(self, clip: Clip) -> Self:
         """As others do it, with positions enough for the frames."""
@@ -140,6 +152,7 @@ class VTNConfig(ClassificationConfig):
             num_frames=self.num_frames,
             size=self.size,
             patch_size=(1, self.patch_size, self.patch_size),
+            linear_start=self.linear_start,
         )
         temporal = Longformer(
             self.places,
@@ -148,6 +161,7 @@ class VTNConfig(ClassificationConfig):
             num_heads=self.num_heads,
             hidden=self.hidden,
             window=self.window,
+            linear_start=self.linear_start,
         )
         encoder = FactorisedEncoder(frames, temporal)
         return VTN(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
@@ -171,9 +185,10 @@ def tiny() -> Run:
             places=9,
             num_frames=8,
             size=64,
+            linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
+        optim=Optim(lr=3e-4),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
