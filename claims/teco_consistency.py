@@ -42,7 +42,14 @@ LEARNT = 2  # of WINDOW frames, in each step
 
 def run_of(args: argparse.Namespace, num_frames: int) -> Run:
     """TECO on clips of so many frames; batches have the same number of frames, of as many walks."""
-    mazes = Mazes(num_train=args.videos, num_test=32, num_frames=args.frames, rooms=args.rooms, size=args.size)
+    mazes = Mazes(
+        num_train=args.videos,
+        num_test=32,
+        num_frames=args.frames,
+        rooms=args.rooms,
+        size=args.size,
+        look_round=args.look_round,
+    )
     return Run(
         data=Data(
             synthetic=mazes,
@@ -116,6 +123,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--rooms", type=int, default=2, help="rooms along a side of a maze")
+    parser.add_argument("--look-round", action="store_true", help="turn where one stands instead of walking")
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=4, help="whole walks in a step")
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")

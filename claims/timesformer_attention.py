@@ -33,15 +33,12 @@ def attending(run: Run, kind: str) -> Run:
 
 
 def small(kind: str, args: argparse.Namespace, seed: int) -> Run:
-    """A network so narrow, for 16 x 16 tokens, that joint attention costs more than the layers around it."""
+    """The small preset on plainer motions: of its 8 x 64 tokens joint attention costs more than divided attention."""
     run = attending(timesformer.tiny(), kind)
-    clip = replace(run.data.clip, num_frames=16)
-    videos = Motions(train_per_class=args.videos, test_per_class=25)
+    videos = Motions(train_per_class=args.videos, test_per_class=20, difficulty=0.0)
     return replace(
         run,
-        data=replace(run.data, clip=clip, synthetic=videos, batch_size=32),
-        objective=replace(run.objective, num_frames=16, width=32),
-        optim=replace(run.optim, lr=2e-3),
+        data=replace(run.data, synthetic=videos),
         train=replace(run.train, steps=args.steps, log_every=50),
         seed=seed,
     )
@@ -54,14 +51,14 @@ def giga(run: Run) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--videos", type=int, default=100, help="training videos of each of the eight classes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
     args = parser.parse_args()
     here = [giga(small(kind, args, 0)) for kind in KINDS]
     print("| clip | divided, G | joint, G | divided / joint |\n|---|---:|---:|---:|")
-    print(f"| 16 x 64, here | {here[0]:.3f} | {here[1]:.3f} | {here[0] / here[1]:.2f} |")
+    print(f"| 8 x 64, here | {here[0]:.3f} | {here[1]:.3f} | {here[0] / here[1]:.2f} |")
     for name, preset in LARGE.items():
         divided, joint = (giga(attending(preset(), kind)) for kind in KINDS)
         print(f"| {name} | {divided:.0f} | {joint:.0f} | {divided / joint:.2f} |", flush=True)

@@ -144,3 +144,12 @@ def test_the_set_is_real_files_with_actions(tmp_path):
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(UserError, match="at least"):
         Mazes(**wrong)
+
+
+def test_who_looks_round_sees_everything_again_after_a_turn():
+    video, actions, poses = Mazes(num_frames=40, size=16, look_round=True, noise=0.0).render(np.random.default_rng(3))
+    assert len(set(actions.tolist())) == 1 and actions[0] in (LEFT, RIGHT)
+    assert (poses[:, :2] == poses[0, :2]).all()
+    turn = round(2 * math.pi / TURN)
+    assert (video[turn:].int() - video[:-turn].int()).abs().max() <= 2
+    assert (video[turn // 2 :].int() - video[: -(turn // 2)].int()).abs().float().mean() > 5

@@ -60,6 +60,8 @@ class Mazes(Synthetic):
     """Rooms along a side; with the walls between them a maze has ``2 * rooms - 1`` cells a side."""
     noise: float = 0.05
     """How often an action is drawn at random."""
+    look_round: bool = False
+    """Stay where one starts and turn round and round, one way: everything has been seen a turn ago."""
     seed: int = 0
 
     def __post_init__(self):
@@ -80,7 +82,8 @@ class Mazes(Synthetic):
     def render(self, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """One walk: its frames ``T 3 H W`` uint8, actions ``T`` and poses ``T 3``."""
         solid = random_maze(rng, self.rooms)
-        actions, poses = walk(rng, solid, self.num_frames, self.noise)
+        go = look_round if self.look_round else walk
+        actions, poses = go(rng, solid, self.num_frames, self.noise)
         return render(furnish(rng, solid), poses, self.size), actions, poses
 
     def _write(self, folder: Path) -> None:
@@ -123,9 +126,7 @@ def walk(rng: np.random.Generator, solid: np.ndarray, num_frames: int, noise: fl
     One goes by turns to the furthest cell not seen yet, and back to the one not seen for longest. When none is left
     that was never seen, all go back to where one was longest ago.
     """
-    open_cells = [(int(y), int(x)) for y, x in np.argwhere(~solid)]
-    y, x = (i + 0.5 for i in open_cells[rng.integers(len(open_cells))])
-    heading = rng.integers(4) * math.pi / 2 + rng.uniform(-TURN, TURN)
+    open_cells, (x, y, heading) = _start(rng, solid)
     last_seen: dict[tuple[int, int], int] = {}
     path: list[tuple[int, int]] = []
     trips = 0
@@ -151,6 +152,25 @@ def walk(rng: np.random.Generator, solid: np.ndarray, num_frames: int, noise: fl
             x, y = _forward(solid, x, y, heading)
         actions[t], poses[t] = action, (x, y, heading % (2 * math.pi))
     return actions, poses
+
+
+def look_round(
+    rng: np.random.Generator, solid: np.ndarray, num_frames: int, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`walk`, of one who turns where they stand, to the left or to the right all the time."""
+    _, (x, y, heading) = _start(rng, solid)
+    actions = np.full(num_frames, rng.choice((LEFT, RIGHT)))
+    drawn = rng.random(num_frames) < noise
+    actions[drawn] = rng.choice((LEFT, RIGHT), size=drawn.sum())
+    headings = heading + TURN * np.where(actions == RIGHT, 1, -1).cumsum()
+    return actions, np.stack([np.full(num_frames, x), np.full(num_frames, y), headings % (2 * math.pi)], axis=1)
+
+
+def _start(rng: np.random.Generator, solid: np.ndarray) -> tuple[list[tuple[int, int]], tuple[float, float, float]]:
+    """The open cells, and a pose (x, y, heading) in the middle of one of them."""
+    open_cells = [(int(y), int(x)) for y, x in np.argwhere(~solid)]
+    y, x = (i + 0.5 for i in open_cells[rng.integers(len(open_cells))])
+    return open_cells, (x, y, rng.integers(4) * math.pi / 2 + rng.uniform(-TURN, TURN))
 
 
 def distances(solid: np.ndarray, start: tuple[int, int]) -> dict[tuple[int, int], int]:
