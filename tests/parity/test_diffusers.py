@@ -58,9 +58,10 @@ def test_vae(frames, assert_close):
 
 
 @torch.no_grad()
-def test_vqgan(frames, assert_close):
-    theirs = randomise(diffusers.VQModel(latent_channels=8, num_vq_embeddings=16, **PLAIN))
-    ours = load(VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), **SIZES).build(), theirs)
+@pytest.mark.parametrize("dim", [8, 48])  # codes may be wider than the network
+def test_vqgan(frames, dim, assert_close):
+    theirs = randomise(diffusers.VQModel(latent_channels=dim, num_vq_embeddings=16, **PLAIN))
+    ours = load(VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=dim), **SIZES).build(), theirs)
     latents = theirs.encode(frames * 2 - 1).latents
     _, _, (_, _, ids) = theirs.quantize(latents)
     tokens = ours.encode(frames[:, None])
