@@ -97,7 +97,14 @@ TWO_STREAMS = {
 # Millions of parameters without the frozen tokenizer. VIPER's tables, and TECO's of MaskViT, give none.
 GENERATORS = {
     "generation.teco:dmlab": 169,
+    "generation.teco:dmlab_200": 169,
+    "generation.teco:dmlab_100": 86,
+    "generation.teco:dmlab_50": 195,
     "generation.teco:minecraft": 274,
+    # These rows state 261, 257 and 140, which their own layers do not have; see the system's docstring.
+    "generation.teco:minecraft_200": 266.1,
+    "generation.teco:minecraft_100": 264.4,
+    "generation.teco:minecraft_50": 164.1,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
 }
@@ -210,6 +217,21 @@ def test_tokenizers(address):
     coding = (objective.autoencoder, objective.bottleneck)
     parameters = sum(p.numel() for module in coding for p in module.parameters())
     assert parameters / 1e6 == pytest.approx(TOKENIZERS[address], rel=0.01)
+
+
+def test_lengths_of_teco():
+    lengths = {"dmlab": (300, 0.9), "dmlab_200": (200, 0.85), "dmlab_100": (100, 0.85), "dmlab_50": (50, 0.85)}
+    lengths |= {"minecraft": (300, 0.9), "minecraft_200": (200, 0.85), "minecraft_100": (100, 0.25)}
+    lengths |= {"minecraft_50": (50, 0.25), "habitat": (300, 0.9), "kinetics600": (100, 0.9)}
+    # Tokens of a frame: 8 x 8 codes over the downsampling factor.
+    tokens = dict.fromkeys(lengths, 1) | {"dmlab_100": 16, "dmlab_50": 16, "minecraft_200": 4}
+    tokens |= {"minecraft_100": 16, "minecraft_50": 16, "habitat": 4, "kinetics600": 16}
+    for preset, (frames, dropped) in lengths.items():
+        run = systems.find(f"generation.teco:{preset}")
+        with torch.device("meta"):
+            teco = run.objective.build()
+        assert (run.data.clip.num_frames, teco.space.num_frames, teco.drop_loss) == (frames, frames, dropped)
+        assert teco.history.per_frame == tokens[preset] and teco.history.num_frames == frames - 1
 
 
 @pytest.mark.parametrize("address", PREDICTORS)
