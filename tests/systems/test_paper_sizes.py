@@ -108,12 +108,23 @@ GENERATORS = {
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
 }
+ELASTIC = tuple(
+    f"{kind}{stage}"
+    for kind in ("continuous", "discrete")
+    for stage in ("_image", "", "_2", "_4", "_16", "_64", "_128", "_256")
+)
 # Millions of parameters, without what only the loss needs.
-TOKENIZERS = {
-    "tokenizers.elastictok:continuous": 210,
-    "tokenizers.elastictok:continuous_16": 210,
-    "tokenizers.elastictok:discrete": 210,
-    "tokenizers.elastictok:discrete_16": 210,
+TOKENIZERS = {f"tokenizers.elastictok:{preset}": 210 for preset in ELASTIC}
+# Appendix C.2 of ElasticTok: blocks, clips of a step, thousands of steps and of those to warm up, share of stills.
+STAGES = {
+    "_image": (1, 256, 200, 10, 1.0),
+    "": (1, 256, 200, 10, 0.5),
+    "_2": (2, 256, 80, 5, 0.5),
+    "_4": (4, 256, 50, 2, 0.25),
+    "_16": (16, 64, 10, 1, 0.25),
+    "_64": (64, 16, 1, 0.2, 0.25),
+    "_128": (128, 8, 0.5, 0.1, 0.25),
+    "_256": (256, 4, 0.2, 0.025, 0.25),
 }
 # Millions of parameters of the predictor, as its table of sizes states them.
 PREDICTORS = {
@@ -232,6 +243,20 @@ def test_lengths_of_teco():
             teco = run.objective.build()
         assert (run.data.clip.num_frames, teco.space.num_frames, teco.drop_loss) == (frames, frames, dropped)
         assert teco.history.per_frame == tokens[preset] and teco.history.num_frames == frames - 1
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_of_elastictok(kind, stage):
+    blocks, batch_size, steps, warmup, stills = STAGES[stage]
+    run = systems.find(f"tokenizers.elastictok:{kind}{stage}")
+    assert (run.data.clip.num_frames, run.data.clip.size, run.data.batch_size) == (4 * blocks, 256, batch_size)
+    assert run.train.steps == 1000 * steps and run.optim.warmup * run.train.steps == pytest.approx(1000 * warmup)
+    assert (run.optim.lr, run.optim.weight_decay, run.objective.still_share) == (2e-4, 1e-4, stills)
+    with torch.device("meta"):
+        tokenizer = run.objective.build()
+    most, fewest = {"continuous": (2048, 128), "discrete": (4096, 256)}[kind]
+    assert (tokenizer.tokens_per_block, tokenizer.max_tokens, tokenizer.min_tokens) == (most, most, fewest)
 
 
 @pytest.mark.parametrize("address", PREDICTORS)
