@@ -134,6 +134,7 @@ CODES = {
     "tokenizers.vqvae3d:bair": ((8, 32, 32), 1024, 256),
     "tokenizers.vqvae3d:vizdoom": ((8, 32, 32), 1024, 256),
     "tokenizers.vqvae3d:ucf101": ((4, 32, 32), 1024, 256),
+    "tokenizers.vqvae3d:ucf101_128": ((4, 32, 32), 1024, 256),
     "tokenizers.vqvae3d:tgif": ((4, 32, 32), 1024, 256),
     "tokenizers.vqgan:dmlab": ((1, 16, 16), 1024, 256),
     "tokenizers.vqgan:minecraft": ((1, 16, 16), 1024, 256),
@@ -305,6 +306,7 @@ VQVAES = {
     "bair": (240, 128, 4, True, 256, 1, (8, 32, 32)),
     "vizdoom": (240, 128, 4, True, 256, 1, (8, 32, 32)),
     "ucf101": (240, 128, 4, True, 256, 2, (4, 32, 32)),
+    "ucf101_128": (240, 128, 4, True, 256, 2, (4, 32, 32)),
     "tgif": (240, 128, 4, True, 256, 2, (4, 32, 32)),
 }
 
@@ -367,6 +369,7 @@ PRIORS = {
     "generation.videogpt:vizdoom_health": VIZDOOM,
     "generation.videogpt:vizdoom_battle": VIZDOOM,
     "generation.videogpt:ucf101": UCF,
+    "generation.videogpt:ucf101_128": UCF,
     "generation.videogpt:tgif": (*UCF[:10], 600, 3e-4),
     "generation.videogpt:viper_dmc": VIPER["dmc"],
     "generation.videogpt:viper_atari": VIPER["atari"],
