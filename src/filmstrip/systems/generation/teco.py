@@ -18,7 +18,8 @@ the transformers and the decoder's convolutions alone make 142 M, and the encode
 
 Where we deviate: frames of DropLoss are drawn for each clip, without repeats; the frame before the first is zero, as
 in the text (published: learnt), and nothing else starts the sequence (published: a learnt token that is never read);
-no label smoothing. We revise half of the codes at a time, as the text has it (published: an eighth).
+no label smoothing; DMLab's actions are those that lead to a frame (published: those done after it, as its files have
+them). We revise half of the codes at a time, as the text has it (published: an eighth).
 
 The paper reports, on DMLab: FVD 48, PSNR 21.9, SSIM 0.703, LPIPS 0.157; on 16 frames of Something-Something a
 training step of 125 ms with DropLoss at 0.8 and 182 ms without; on Minecraft 186 ms to sample a frame against 8,443
