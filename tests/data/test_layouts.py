@@ -5,8 +5,10 @@ import io
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from PIL import Image
 from filmstrip.__main__ import main
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.convert import convert_layout
+from filmstrip.data.layouts import bair
 from filmstrip.data.layouts.tfrecord import _masked_crc, features, records
 from filmstrip.data.loader import TrainLoader, eval_batches
 from filmstrip.data.prepare import prepare_collection
@@ -80,6 +83,22 @@ def test_ucf101_divides_as_its_lists_say(ucf, at, caplog):
     assert next(TrainLoader(source, SMALL, seed=0).stream(0))["video"].shape == (2, 4, 3, 16, 16)
 
 
+def test_ucf101_is_read_where_its_files_were_moved_into_splits(ucf):
+    """As VideoGPT prepares it: train/class, test/class, and the lists beside them."""
+    for split, group in (("train", 1), ("test", 2)):
+        for path in (ucf / "UCF-101").glob(f"*/*_g0{group}_*"):
+            (ucf / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+            path.rename(ucf / split / path.parent.name / path.name)
+    shutil.rmtree(ucf / "UCF-101")
+    source = open_path(ucf)
+    assert source.classes == ("Archery", "Biking", "HandstandWalking")
+    assert {(s.split, Path(s.path).relative_to(ucf).parts[0]) for s in source.samples} == {
+        ("train", "train"),
+        ("test", "test"),
+    }
+    assert len(source.samples) == 4
+
+
 def test_ucf101_says_what_is_missing(ucf, tmp_path):
     with pytest.raises(UserError, match=r"has no trainlist04.txt: UCF-101 is divided in the ways \(1, 2, 3\)"):
         open_source(Data(path=ucf, fold=4))
@@ -133,6 +152,19 @@ def test_kinetics_reads_its_tables(kinetics, caplog):
         open_path(kinetics)
 
 
+def test_kinetics_takes_replacements_of_damaged_videos(kinetics, video):
+    name = "Zabc-EFG_34_000125_000135"
+    (kinetics / f"train/{name}.mp4").write_bytes(b"damaged")
+    put(video, kinetics, f"replacement/replacement_for_corrupted_k400/{name}.mp4")
+    source = open_path(kinetics)
+    assert len(source.samples) == 4
+    assert {s.name: "replacement" in s.path for s in source.split("train")} == {
+        "train/-0abcDEF_12_000010_000020": False,
+        f"train/{name}": True,
+    }
+    assert next(TrainLoader(source, SMALL, seed=0).stream(0))["video"].shape == (2, 4, 3, 16, 16)
+
+
 def test_ssv2_reads_its_labels_and_is_directional(tmp_path, video):
     put(video, tmp_path, *(f"20bn-something-something-v2/{i}.webm" for i in (7, 12, 30, 41)))
     left, down = "Pushing [something] from left to right", "Letting [something] down"
@@ -163,17 +195,73 @@ def test_ssv2_reads_its_labels_and_is_directional(tmp_path, video):
         open_source(Data(path=tmp_path / "20bn-something-something-v2", layout="ssv2"))
 
 
-@pytest.mark.parametrize("ending", [".npz", ".npy"])
-def test_teco_videos_are_read_with_their_actions(tmp_path, video, ending):
-    for split, part, name in (("train", "0", "000000"), ("train", "1", "000000"), ("test", "0", "000003")):
-        put(video, tmp_path, f"{split}/{part}/{name}.mp4")
-        file = tmp_path / split / part / f"{name}{ending}"
-        np.savez(file, actions=np.arange(6) % 4) if ending == ".npz" else np.save(file, np.arange(6) % 4)
+STEP = 6  # levels of brightness
+
+
+def brightening(steps: np.ndarray) -> torch.Tensor:
+    """Grey frames, each brighter than the one before by its entry's multiple of ``STEP``: ``T 3 32 32`` uint8."""
+    levels = torch.as_tensor(16 + STEP * steps.cumsum(), dtype=torch.uint8)
+    return levels[:, None, None, None].expand(-1, 3, 32, 32)
+
+
+def steps_of(video: torch.Tensor) -> torch.Tensor:
+    """By how many steps each frame of ``B T C H W`` but the first is brighter than the one before."""
+    return (video.float().mean(dim=(2, 3, 4)).diff(dim=1) / STEP).round().long()
+
+
+def write_mpeg4(path: Path, video: torch.Tensor) -> None:
+    """MPEG-4 part 2 at 20 frames a second, as OpenCV's ``mp4v``."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=20, options={"qscale": "1"})
+        stream.height, stream.width, stream.pix_fmt = *video.shape[-2:], "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in video.movedim(1, -1).contiguous().numpy():
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def write_minecraft(path: Path, actions: np.ndarray, video: torch.Tensor) -> None:
+    """What was seen before anything was done comes first, with action 0; what is done counts from 1."""
+    write_mpeg4(path.with_suffix(".mp4"), video)
+    np.savez_compressed(path.with_suffix(".npz"), actions=actions)
+
+
+def write_habitat(path: Path, actions: np.ndarray, video: torch.Tensor) -> None:
+    """Each frame is what was seen after its action; files are named after scenes."""
+    write_video(path.with_name(f"17DRP5sb8fy_{path.name}.mp4"), video, 25, crf=1, preset="ultrafast")
+    np.savez_compressed(path.with_name(f"17DRP5sb8fy_{path.name}.npz"), actions=actions[1:])
+
+
+@pytest.mark.parametrize("write_one", [write_minecraft, write_habitat])
+def test_teco_videos_come_with_the_actions_that_lead_to_their_frames(tmp_path, write_one):
+    for seed, folder in enumerate(("train/0", "train/1", "test/0")):
+        (tmp_path / folder).mkdir(parents=True)
+        done = np.random.default_rng(seed).integers(1, 4, 12).astype(np.int32)
+        done[0] = 0
+        shown = brightening(done)
+        write_one(tmp_path / folder / "000000", done, shown[write_one is write_habitat :])
     source = open_path(tmp_path)
     assert source.classes == () and source.directional and source.info("train").num_actions == 4
     assert {s.split for s in source.samples} == {"train", "test"}
-    batch = next(TrainLoader(source, SMALL, seed=0).stream(0))
-    assert batch["action"].shape == (2, 4) and (batch["action"].diff(dim=1) % 4 == 1).all()
+    batch = next(TrainLoader(source, replace(SMALL, clips_per_video=4, batch_size=8), seed=0).stream(0))
+    assert batch["action"].shape == (8, 4) and batch["action"].dtype == torch.int64
+    assert torch.equal(batch["action"][:, 1:], steps_of(batch["video"]))
+    assert len(batch["action"].unique()) > 1
+
+
+def test_teco_videos_whose_actions_are_missing_or_wrong_are_bad_files(tmp_path, video):
+    put(video, tmp_path, *(f"{split}/{i}/000000.mp4" for split, i in (("train", 0), ("train", 1), ("test", 0))))
+    with pytest.raises(UserError, match=r"expected train/0/000000\.mp4 and train/0/000000\.npz"):
+        open_source(Data(path=tmp_path / "train", layout="teco"))
+    assert open_path(tmp_path).classes == ("0", "1")  # without any actions a folder of classes
+    np.save(tmp_path / "train/1/000000.npy", np.arange(6) % 4)
+    np.savez(tmp_path / "test/0/000000.npz", actions=np.arange(5) % 4)
+    source = open_path(tmp_path)
+    assert source.classes == () and source.info("train").num_actions == 4
+    batch = next(TrainLoader(source, replace(SMALL, max_unreadable=0.6), seed=0).stream(0))
+    assert batch["name"] == ["train/1/000000.mp4"] * 2
+    loader = eval_batches(source, replace(SMALL, max_unreadable=1.0), "test")
+    assert list(loader) == [] and "have 5 rows, but it has 6 frames" in loader.unreadable[0].reason
 
 
 def write_dmlab(root: Path) -> dict[str, np.ndarray]:
@@ -207,6 +295,42 @@ def test_teco_arrays_are_converted_without_loss_and_go_on_where_they_stopped(tmp
         convert_layout("teco", tmp_path / "dmlab", out)
     with pytest.raises(UserError, match="no layout of arrays 'ucf101'; there are bair, teco"):
         convert_layout("ucf101", tmp_path / "dmlab", out)
+
+
+def test_dmlab_actions_move_to_the_frames_that_they_lead_to(tmp_path):
+    for seed, name in enumerate(("train/0/0", "train/0/1", "test/0/0")):
+        done = np.random.default_rng(seed).integers(0, 3, 20)  # after each frame
+        video = brightening(np.concatenate([[0], done[:-1]])).permute(0, 2, 3, 1).contiguous().numpy()
+        (tmp_path / "dmlab" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savez(tmp_path / "dmlab" / name, video=video, actions=done, depth_video=np.zeros(20, np.float32))
+    out = tmp_path / "out"
+    assert not convert_layout("teco", tmp_path / "dmlab", out, lossless=True, workers=1).bad
+    stored = np.load(out / "train/0-0.actions.npy")
+    assert stored.dtype == np.int64 and stored[0] == 0 and len(stored) == 20
+    source = open_path(out)
+    assert source.info("train").num_actions == 3
+    batch = next(TrainLoader(source, replace(SMALL, clips_per_video=4, batch_size=8), seed=0).stream(0))
+    assert torch.equal(batch["action"][:, 1:], steps_of(batch["video"]))
+    assert len(batch["action"].unique()) > 1
+
+
+@pytest.mark.parametrize(
+    "actions, reason",
+    [
+        (np.zeros(3, int), "it has 5 frames and 3 actions: expected one after each frame"),
+        (np.zeros(6, int), "it has 5 frames and 6 actions"),
+        (np.full(5, -1), "discrete actions count from 0, and there is -1"),
+        (np.zeros((5, 2, 2)), "expected whole numbers of shape"),
+        (np.full((5, 2), np.nan), "infinite or not a number"),
+    ],
+)
+def test_actions_that_cannot_be_used_are_found_while_converting(tmp_path, actions, reason):
+    write_dmlab(tmp_path / "dmlab")
+    video = np.zeros((5, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "dmlab/train/1/000000.npz", video=video, actions=actions)
+    (bad,) = convert_layout("teco", tmp_path / "dmlab", tmp_path / "out", workers=1).bad
+    assert reason in bad.error and bad.path.endswith("train/1/000000.npz")
+    assert len(open_path(tmp_path / "out").split("train")) == 1
 
 
 def test_what_cannot_be_converted_is_left_out_and_listed(tmp_path, capsys):
@@ -285,6 +409,35 @@ def test_bair_becomes_videos_whose_actions_lead_to_their_frame(tmp_path, encode)
         assert torch.equal(shown, torch.from_numpy(video).permute(0, 3, 1, 2))
         stored = np.load(out / f"{name}.actions.npy")
         assert np.array_equal(stored[1:], actions[:-1]) and not stored[0].any()
+
+
+def spoilt(*dropped: str, raw: int = 192) -> bytes:
+    """A trajectory without some of its features, and with frames of ``raw`` bytes."""
+    values = {f"{t}/image_aux1/encoded": field(1, field(1, bytes(raw))) for t in range(5)}
+    values |= {f"{t}/action": field(2, field(1, np.full(4, t, "<f4").tobytes())) for t in range(5)}
+    return example({name: value for name, value in values.items() if name not in dropped})
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        (spoilt("2/image_aux1/encoded"), "record 0: it has no '2/image_aux1/encoded', but 4 others like it"),
+        (spoilt("3/action"), "record 0: it has no '3/action', but 4 others"),
+        (spoilt("4/action", "3/action"), "record 0: it has 5 frames and 3 actions"),
+        (spoilt(raw=190), "record 0: a frame of 190 bytes is no square picture"),
+        (example({"0/action": field(2, b"")}), "record 0: it has no frames '0/image_aux1/encoded'"),
+    ],
+)
+def test_bair_records_that_lack_something_are_refused(tmp_path, record, reason):
+    write_records(tmp_path / "train/traj_0_to_1.tfrecords", [record])
+    with pytest.raises(ValueError, match=reason):
+        list(bair.read_arrays(tmp_path / "train/traj_0_to_1.tfrecords"))
+
+
+def test_bair_does_without_the_last_action(tmp_path):
+    write_records(tmp_path / "train/traj_0_to_1.tfrecords", [spoilt("4/action")])
+    (episode,) = bair.read_arrays(tmp_path / "train/traj_0_to_1.tfrecords")
+    assert episode.actions[:, 0].tolist() == [0, 0, 1, 2, 3] and len(episode.video) == 5
 
 
 def test_tfrecord_knows_damage_and_all_kinds_of_values(tmp_path):

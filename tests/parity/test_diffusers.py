@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from filmstrip import systems
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Tokens
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
@@ -58,9 +59,10 @@ def test_vae(frames, assert_close):
 
 
 @torch.no_grad()
-def test_vqgan(frames, assert_close):
-    theirs = randomise(diffusers.VQModel(latent_channels=8, num_vq_embeddings=16, **PLAIN))
-    ours = load(VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), **SIZES).build(), theirs)
+@pytest.mark.parametrize("dim", [8, 48])  # codes may be wider than the network
+def test_vqgan(frames, dim, assert_close):
+    theirs = randomise(diffusers.VQModel(latent_channels=dim, num_vq_embeddings=16, **PLAIN))
+    ours = load(VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=dim), **SIZES).build(), theirs)
     latents = theirs.encode(frames * 2 - 1).latents
     _, _, (_, _, ids) = theirs.quantize(latents)
     tokens = ours.encode(frames[:, None])
@@ -68,3 +70,31 @@ def test_vqgan(frames, assert_close):
     assert len(ids.unique()) > 1
     rebuilt = theirs.decode(latents).sample / 2 + 0.5
     assert_close(ours.decode(Tokens(tokens.grid, ids=tokens.ids))[:, 0], rebuilt.clamp(0, 1))
+
+
+PAPERS = [
+    *(f"tokenizers.vqgan:{name}" for name in ("minecraft", "habitat", "viper_dmc", "viper_atari", "viper_rlbench")),
+    *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat")),
+]
+
+
+@pytest.mark.parametrize("address", PAPERS)
+def test_paper_presets_have_their_weights(address):
+    """Without DMLab's, of which two levels lie at one resolution: they have no such network."""
+    config = systems.find(address).objective
+    levels = [i in config.attention_levels for i in range(len(config.widths))]
+    shared = dict(
+        block_out_channels=config.widths,
+        layers_per_block=config.depth,
+        down_block_types=["AttnDownEncoderBlock2D" if level else "DownEncoderBlock2D" for level in levels],
+        up_block_types=["AttnUpDecoderBlock2D" if level else "UpDecoderBlock2D" for level in levels[::-1]],
+    )
+    with torch.device("meta"):
+        ours = config.build()
+        if "vqgan" in address:
+            codes = dict(latent_channels=config.codebook.dim, num_vq_embeddings=config.codebook.size)
+            theirs = diffusers.VQModel(**shared, **codes)
+        else:
+            theirs = diffusers.AutoencoderKL(latent_channels=config.latent_dim, **shared)
+    shapes = {name: tensor.shape for name, tensor in to_diffusers(ours.state_dict()).items()}
+    assert shapes == {name: tensor.shape for name, tensor in theirs.state_dict().items()}

@@ -1,10 +1,17 @@
-"""The transformer over codes without a condition is GPT-2: the same weights, the same logits and samples."""
+"""The transformer over codes without a condition is GPT-2: the same weights, the same logits and samples.
+
+So is the whole of VideoGPT: a video's likelihood is that of its codes, and a sample is what GPT-2's codes decode to.
+"""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from filmstrip import systems
 from filmstrip.models.code_transformer import CodeTransformer
 from filmstrip.nn.sampling import Sampling
+from filmstrip.protocols import Condition, Grid, Tokens
+from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.weights.keymap import KeyMap
 
 transformers = pytest.importorskip("transformers")
@@ -34,30 +41,53 @@ MAP = KeyMap(
 )
 
 
-@pytest.fixture
-def pair():
-    """GPT-2, with one more word that comes before the first code, and ours with its weights."""
+def gpt2(codes, places):
+    """GPT-2, with one more word that comes before the first code."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(
-        vocab_size=CODES + 1,
-        n_positions=PLACES,
+        vocab_size=codes + 1,
+        n_positions=places,
         n_embd=WIDTH,
         n_layer=3,
         n_head=4,
         activation_function="gelu",
         tie_word_embeddings=False,
-        bos_token_id=CODES,
+        bos_token_id=codes,
         eos_token_id=None,
-        pad_token_id=CODES,
+        pad_token_id=codes,
     )
-    theirs = transformers.GPT2LMHeadModel(config).eval()
-    for parameter in theirs.parameters():
+    model = transformers.GPT2LMHeadModel(config).eval()
+    for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    ours = CodeTransformer(codebook_size=CODES, grid=(PLACES, 1, 1), width=WIDTH, depth=3, num_heads=4).eval()
-    # Their matrices are the other way round, and they also have logits for the extra word.
+    return model
+
+
+def our_weights(theirs, codes):
+    """Their matrices are the other way round, and they also have logits for the extra word."""
     state = {name: w.T if ".c_" in name and w.ndim == 2 else w for name, w in theirs.state_dict().items()}
     weights = MAP.ours(state)
-    ours.load_state_dict(weights | {"head.weight": weights["head.weight"][:CODES]})
+    return weights | {"head.weight": weights["head.weight"][:codes]}
+
+
+def greedy_codes(theirs, codes, places):
+    start = torch.full((1, 1), codes)
+    made = theirs.generate(
+        start,
+        attention_mask=torch.ones_like(start),
+        do_sample=False,
+        suppress_tokens=[codes],
+        min_new_tokens=places,
+        max_new_tokens=places,
+    )
+    return made[:, 1 : places + 1]
+
+
+@pytest.fixture
+def pair():
+    """GPT-2 and ours with its weights."""
+    theirs = gpt2(CODES, PLACES)
+    ours = CodeTransformer(codebook_size=CODES, grid=(PLACES, 1, 1), width=WIDTH, depth=3, num_heads=4).eval()
+    ours.load_state_dict(our_weights(theirs, CODES))
     return ours, theirs
 
 
@@ -71,14 +101,52 @@ def test_logits_agree(pair, assert_close):
 
 def test_cached_sampling_agrees(pair):
     ours, theirs = pair
-    start = torch.full((1, 1), CODES)
-    greedy = theirs.generate(
-        start,
-        attention_mask=torch.ones_like(start),
-        do_sample=False,
-        suppress_tokens=[CODES],
-        min_new_tokens=PLACES,
-        max_new_tokens=PLACES,
-    )
     made = ours.generate(torch.zeros(1, PLACES), Sampling(temperature=0.0))
-    assert torch.equal(made, greedy[:, 1 : PLACES + 1])
+    assert torch.equal(made, greedy_codes(theirs, CODES, PLACES))
+
+
+@pytest.fixture
+def videogpt():
+    """GPT-2 and VideoGPT with its weights, over 2 x 4 x 4 codes of an untrained VQ-VAE."""
+    config = VideoGPTConfig(
+        tokenizer=systems.find("tokenizers.vqvae3d:tiny").objective,
+        num_frames=4,
+        size=16,
+        width=WIDTH,
+        depth=3,
+        num_heads=4,
+        attention="full",
+        dropout=0.0,
+    )
+    torch.manual_seed(1)
+    ours = config.build().eval()
+    axes = [torch.randn(size, WIDTH) for size in (2, 4, 4)]
+    theirs = gpt2(64, 32)
+    t, h, w = axes
+    with torch.no_grad():
+        theirs.transformer.wpe.weight.copy_((t[:, None, None] + h[:, None] + w).flatten(0, 2))
+    weights = {name: value for name, value in our_weights(theirs, 64).items() if not name.startswith("positions")}
+    ours.transformer.load_state_dict(weights | {f"positions.{i}": axis for i, axis in enumerate(axes)})
+    return ours, theirs
+
+
+@torch.no_grad()
+def test_likelihood_of_video_is_that_of_its_codes(videogpt, assert_close):
+    ours, theirs = videogpt
+    video = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    ids = ours.tokenizer.encode(video).ids
+    assert len(ids.unique()) > 4
+    logits = theirs(torch.cat([torch.full((2, 1), 64), ids[:, :-1]], dim=1)).logits[..., :64]
+    nats = F.cross_entropy(logits.mT, ids, reduction="none").sum(dim=1)
+    assert_close(ours.log_prob({"video": video}), -nats)
+    assert_close(ours({"video": video}).total, nats.mean() / 32)
+    assert ours.dims_of({"video": video}) == 32
+
+
+@torch.no_grad()
+def test_samples_of_videogpt_are_decoded_codes_of_gpt2(videogpt, assert_close):
+    ours, theirs = videogpt
+    made = ours.sample(Condition(batch_size=1, num_frames=4), seed=0, sampling=Sampling(temperature=0.0))
+    codes = greedy_codes(theirs, 64, 32)
+    assert len(codes.unique()) > 2
+    assert_close(made, ours.tokenizer.decode(Tokens(Grid(2, 4, 4), ids=codes)))

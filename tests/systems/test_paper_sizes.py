@@ -94,19 +94,73 @@ TWO_STREAMS = {
     "recognition.two_stream:ucf101_svm": 181.335594 + (2 * 101 * 101 + 101) / 1e6,
     "recognition.i3d:two_stream_k400": 25.37,
 }
-# Millions of parameters without the frozen tokenizer. VIPER's tables, and TECO's of MaskViT, give none.
+# Millions of parameters without the frozen tokenizer. TECO's tables give none of MaskViT.
 GENERATORS = {
     "generation.teco:dmlab": 169,
+    "generation.teco:dmlab_200": 169,
+    "generation.teco:dmlab_100": 86,
+    "generation.teco:dmlab_50": 195,
     "generation.teco:minecraft": 274,
+    # These rows state 261, 257 and 140, which their own layers do not have; see the system's docstring.
+    "generation.teco:minecraft_200": 266.1,
+    "generation.teco:minecraft_100": 264.4,
+    "generation.teco:minecraft_50": 164.1,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
 }
+ELASTIC = tuple(
+    f"{kind}{stage}"
+    for kind in ("continuous", "discrete")
+    for stage in ("_image", "", "_2", "_4", "_16", "_64", "_128", "_256")
+)
 # Millions of parameters, without what only the loss needs.
-TOKENIZERS = {
-    "tokenizers.elastictok:continuous": 210,
-    "tokenizers.elastictok:continuous_16": 210,
-    "tokenizers.elastictok:discrete": 210,
-    "tokenizers.elastictok:discrete_16": 210,
+TOKENIZERS = {f"tokenizers.elastictok:{preset}": 210 for preset in ELASTIC} | {
+    # Counted over the published layout: 53,786,240 in the encoder and 43,829,766 in the decoder, of which 128 are a
+    # bias that codes hold here.
+    "tokenizers.dvae:dalle": 97.615878,
+    # Nothing is printed of these: counted over diffusers' networks of the same layers (tests/parity).
+    "tokenizers.vqgan:minecraft": 30.364803,
+    "tokenizers.vqgan:habitat": 81.677955,
+    "tokenizers.vqgan:viper_dmc": 16.621635,
+    "tokenizers.vqgan:viper_atari": 15.439427,
+    "tokenizers.vqgan:viper_rlbench": 20.755523,
+    "tokenizers.vae_kl:minecraft": 28.818919,
+    "tokenizers.vae_kl:habitat": 77.200619,
+}
+# What the papers' tables say of codes: how many along time, height and width, of what codebook (none: continuous), of
+# how many channels.
+CODES = {
+    "tokenizers.vqvae3d:moving_mnist": ((4, 16, 16), 512, 64),
+    "tokenizers.vqvae3d:bair": ((8, 32, 32), 1024, 256),
+    "tokenizers.vqvae3d:vizdoom": ((8, 32, 32), 1024, 256),
+    "tokenizers.vqvae3d:ucf101": ((4, 32, 32), 1024, 256),
+    "tokenizers.vqvae3d:ucf101_128": ((4, 32, 32), 1024, 256),
+    "tokenizers.vqvae3d:tgif": ((4, 32, 32), 1024, 256),
+    "tokenizers.vqgan:dmlab": ((1, 16, 16), 1024, 256),
+    "tokenizers.vqgan:minecraft": ((1, 16, 16), 1024, 256),
+    "tokenizers.vqgan:habitat": ((1, 16, 16), 8192, 256),
+    "tokenizers.vqgan:kinetics600": ((1, 16, 16), 8192, 256),
+    "tokenizers.vqgan:viper_dmc": ((1, 8, 8), 1024, 64),
+    "tokenizers.vqgan:viper_atari": ((1, 16, 16), 1024, 64),
+    "tokenizers.vqgan:viper_rlbench": ((1, 16, 16), 1024, 64),
+    "tokenizers.vae_kl:dmlab": ((1, 16, 16), None, 4),
+    "tokenizers.vae_kl:minecraft": ((1, 16, 16), None, 4),
+    "tokenizers.vae_kl:habitat": ((1, 16, 16), None, 8),
+    "tokenizers.vae_kl:kinetics600": ((1, 16, 16), None, 8),
+    "tokenizers.dvae:dalle": ((1, 32, 32), 8192, 128),
+    "tokenizers.elastictok:continuous": ((2, 32, 32), None, 8),
+    "tokenizers.elastictok:discrete": ((4, 32, 32), 64_000, 6),
+}
+# Appendix C.2 of ElasticTok: blocks, clips of a step, thousands of steps and of those to warm up, share of stills.
+STAGES = {
+    "_image": (1, 256, 200, 10, 1.0),
+    "": (1, 256, 200, 10, 0.5),
+    "_2": (2, 256, 80, 5, 0.5),
+    "_4": (4, 256, 50, 2, 0.25),
+    "_16": (16, 64, 10, 1, 0.25),
+    "_64": (64, 16, 1, 0.2, 0.25),
+    "_128": (128, 8, 0.5, 0.1, 0.25),
+    "_256": (256, 4, 0.2, 0.025, 0.25),
 }
 # Millions of parameters of the predictor, as its table of sizes states them.
 PREDICTORS = {
@@ -212,6 +266,156 @@ def test_tokenizers(address):
     assert parameters / 1e6 == pytest.approx(TOKENIZERS[address], rel=0.01)
 
 
+def test_lengths_of_teco():
+    lengths = {"dmlab": (300, 0.9), "dmlab_200": (200, 0.85), "dmlab_100": (100, 0.85), "dmlab_50": (50, 0.85)}
+    lengths |= {"minecraft": (300, 0.9), "minecraft_200": (200, 0.85), "minecraft_100": (100, 0.25)}
+    lengths |= {"minecraft_50": (50, 0.25), "habitat": (300, 0.9), "kinetics600": (100, 0.9)}
+    # Tokens of a frame: 8 x 8 codes over the downsampling factor.
+    tokens = dict.fromkeys(lengths, 1) | {"dmlab_100": 16, "dmlab_50": 16, "minecraft_200": 4}
+    tokens |= {"minecraft_100": 16, "minecraft_50": 16, "habitat": 4, "kinetics600": 16}
+    for preset, (frames, dropped) in lengths.items():
+        run = systems.find(f"generation.teco:{preset}")
+        with torch.device("meta"):
+            teco = run.objective.build()
+        assert (run.data.clip.num_frames, teco.space.num_frames, teco.drop_loss) == (frames, frames, dropped)
+        assert teco.history.per_frame == tokens[preset] and teco.history.num_frames == frames - 1
+
+
+@pytest.mark.parametrize("address", CODES)
+def test_codes(address):
+    grid, codebook_size, dim = CODES[address]
+    run = systems.find(address)
+    clip = run.data.clip
+    with torch.device("meta"):
+        tokenizer = run.objective.build()
+        latents = tokenizer.autoencoder.encode(torch.empty(1, clip.num_frames, 3, clip.size, clip.size))
+    assert latents.shape == (1, *grid, tokenizer.bottleneck.input_dim)
+    assert (tokenizer.codebook_size, tokenizer.bottleneck.latent_dim) == (codebook_size, dim)
+
+
+def test_dalle_shortens_pictures_192_times():
+    grid, _, _ = CODES["tokenizers.dvae:dalle"]
+    clip = systems.find("tokenizers.dvae:dalle").data.clip
+    assert 3 * clip.size**2 / (grid[1] * grid[2]) == 192
+
+
+# Table A.1 of VideoGPT: hidden and residual units, residual layers, attention, channels of a code; how many times the
+# axis that shrinks most is halved, and the codes along each.
+VQVAES = {
+    "moving_mnist": (240, 128, 2, False, 64, 2, (4, 16, 16)),
+    "bair": (240, 128, 4, True, 256, 1, (8, 32, 32)),
+    "vizdoom": (240, 128, 4, True, 256, 1, (8, 32, 32)),
+    "ucf101": (240, 128, 4, True, 256, 2, (4, 32, 32)),
+    "ucf101_128": (240, 128, 4, True, 256, 2, (4, 32, 32)),
+    "tgif": (240, 128, 4, True, 256, 2, (4, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("preset", VQVAES)
+def test_vqvaes_have_the_layers_of_their_table(preset):
+    w, r, layers, attention, dim, halvings, grid = VQVAES[preset]
+    with torch.device("meta"):
+        objective = systems.find(f"tokenizers.vqvae3d:{preset}").objective.build()
+    block = 2 * w + 27 * w * r + 2 * r + r * w  # two norms, 3 x 3 x 3 and 1 x 1 x 1, no biases
+    block += attention * (2 * w + 3 * (4 * w * w + w))  # a norm; queries, keys, values and output along three axes
+    inner = halvings - 1
+    encoder = 27 * 3 * w + w + (inner + 1) * (27 * w * w + w) + layers * block + 2 * w + w * dim + dim
+    decoder = dim * w + w + layers * block + 2 * w + inner * (64 * w * w + w) + 64 * w * 3 + 3
+    positions = attention * sum(grid) * w // 3
+    assert sum(p.numel() for p in objective.parameters()) == encoder + decoder + positions
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_of_elastictok(kind, stage):
+    blocks, batch_size, steps, warmup, stills = STAGES[stage]
+    run = systems.find(f"tokenizers.elastictok:{kind}{stage}")
+    assert (run.data.clip.num_frames, run.data.clip.size, run.data.batch_size) == (4 * blocks, 256, batch_size)
+    assert run.train.steps == 1000 * steps and run.optim.warmup * run.train.steps == pytest.approx(1000 * warmup)
+    assert (run.optim.lr, run.optim.weight_decay, run.objective.still_share) == (2e-4, 1e-4, stills)
+    with torch.device("meta"):
+        tokenizer = run.objective.build()
+    most, fewest = {"continuous": (2048, 128), "discrete": (4096, 256)}[kind]
+    assert (tokenizer.tokens_per_block, tokenizer.max_tokens, tokenizer.min_tokens) == (most, most, fewest)
+
+
+@pytest.mark.parametrize(
+    "address", ["tokenizers.elastic_regressor:continuous", "tokenizers.elastic_regressor:discrete"]
+)
+def test_a_regressor_is_the_encoder_half_of_its_tokenizer(address):
+    with torch.device("meta"):
+        regressor = systems.find(address).objective.build()
+    own = sum(p.numel() for part in (regressor.network, regressor.head) for p in part.parameters())
+    assert own / 1e6 == pytest.approx(210 / 2, rel=0.01)
+
+
+# Tables A.2 of VideoGPT and E.2 of VIPER: codes and how many there are, width, heads, layers, width of feed-forward
+# networks, dropout, layers of the residual network that sees first frames, classes, frames from one to the next,
+# thousands of steps, learning rate.
+BAIR = ((8, 32, 32), 1024, 512, 4, 16, 2048, 0.2, 34, 0, 1, 150, 3e-4)
+VIZDOOM = (*BAIR[:7], 0, *BAIR[8:])
+UCF = ((4, 32, 32), 1024, 1024, 8, 20, 4096, 0.2, 0, 0, 1, 200, 3e-4)
+VIPER = {
+    "dmc": ((16, 8, 8), 1024, 256, 8, 8, 1024, 0, 0, 16, 1, 500, 1e-4),
+    "atari": ((16, 16, 16), 1024, 512, 8, 8, 2048, 0, 0, 8, 1, 500, 1e-4),
+    "rlbench": ((4, 16, 16), 1024, 256, 8, 8, 1024, 0, 0, 0, 4, 500, 1e-4),
+    "rlbench_tasks": ((4, 16, 16), 1024, 512, 8, 8, 2048, 0, 0, 34, 4, 500, 1e-4),
+}
+PRIORS = {
+    "generation.videogpt:moving_mnist": ((4, 16, 16), 512, 192, 4, 8, 384, 0.1, 18, 0, 1, 80, 3e-4),
+    "generation.videogpt:bair": BAIR,
+    "generation.videogpt:bair_actions": BAIR,
+    "generation.videogpt:vizdoom": VIZDOOM,
+    "generation.videogpt:vizdoom_health": VIZDOOM,
+    "generation.videogpt:vizdoom_battle": VIZDOOM,
+    "generation.videogpt:ucf101": UCF,
+    "generation.videogpt:ucf101_128": UCF,
+    "generation.videogpt:tgif": (*UCF[:10], 600, 3e-4),
+    "generation.videogpt:viper_dmc": VIPER["dmc"],
+    "generation.videogpt:viper_atari": VIPER["atari"],
+    "generation.videogpt:viper_rlbench": VIPER["rlbench"],
+    "generation.videogpt:viper_rlbench_multi": VIPER["rlbench_tasks"],
+    **{f"generation.maskgit:viper_{name}": row for name, row in VIPER.items()},
+}
+
+
+@pytest.mark.parametrize("address", PRIORS)
+def test_priors_have_the_layers_of_their_tables(address):
+    codes, vocabulary, width, heads, layers, hidden, dropout, depth, classes, stride, steps, lr = PRIORS[address]
+    run = systems.find(address)
+    with torch.device("meta"):
+        prior = run.objective.build()
+    transformer = prior.transformer
+    assert tuple(prior.grid) == codes and transformer.codebook_size == vocabulary
+    stacks = [transformer.blocks]
+    if "maskgit" in address:
+        stacks = [[block.inner for block in transformer.blocks], prior.history.blocks]
+        known = prior.conditions.known
+    else:
+        known = prior.vector.known
+        assert {block.dropout.p for block in transformer.blocks} == {dropout}
+        if depth:
+            assert 2 * sum(run.objective.frames_depths) + 2 == depth and prior.frames.width == 512
+        elif not prior.vector.width:
+            block = 4 * width * width + 4 * width + 2 * width * hidden + width + hidden + 4 * width
+            ends = (vocabulary + 1 + sum(codes)) * width + 2 * width + vocabulary * width
+            assert sum(p.numel() for p in transformer.parameters()) == layers * block + ends
+    for blocks in stacks:
+        assert len(blocks) == layers
+        assert {block.mlp.fc1.weight.shape for block in blocks} == {(hidden, width)}
+        assert {block.attention.num_heads for block in blocks} == {heads}
+    assert known.num_classes == classes and run.data.clip.stride == stride
+    assert (run.data.batch_size, run.train.steps, run.optim.lr) == (32, 1000 * steps, lr)
+
+
+def test_actions_of_videogpt_are_as_many_values_as_stated():
+    # The first frame's action lies before the clip; BAIR's 64 in the table count it.
+    for preset, values in {"vizdoom_health": 60, "vizdoom_battle": 315, "bair_actions": 64 - 4}.items():
+        with torch.device("meta"):
+            prior = systems.find(f"generation.videogpt:{preset}").objective.build()
+        assert prior.vector.width == values
+
+
 @pytest.mark.parametrize("address", PREDICTORS)
 def test_predictors(address):
     with torch.device("meta"):
@@ -263,13 +467,22 @@ def test_a_detector_costs_more_only_in_its_last_stage():
 
 
 def test_every_preset_is_named_here_or_our_own():
-    ours = {"tiny", "tiny_one_frame", "tiny_v1", "tiny_pooling", "tiny_frozen", "small", "resnet18_k400"}
+    ours = {
+        "tiny",
+        "tiny_one_frame",
+        "tiny_in_order",
+        "tiny_v1",
+        "tiny_pooling",
+        "tiny_frozen",
+        "small",
+        "resnet18_k400",
+    }
     addresses = {f"{name}:{preset}" for name in systems.names() for preset in systems.presets(name)}
     # MeMViT's paper counts a clip, of which a sample is three: tests/models/test_memvit.py does.
-    no_sizes = ("recognition.memvit:", "tokenizers.", "procedures.", "generation.videogpt:", "generation.maskgit:")
+    no_sizes = ("recognition.memvit:", "procedures.", "tokenizers.elastic_regressor:", "generation.maskgit:maskvit")
     unstated = {a for a in addresses if a.split(":")[1] in ours or a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
-    missing -= LOCALISERS.keys() | DETECTORS.keys()
+    missing -= LOCALISERS.keys() | DETECTORS.keys() | TOKENIZERS.keys() | CODES.keys() | PRIORS.keys()
     assert not missing, "say what size the paper gives these presets"
 
 

@@ -65,7 +65,7 @@ class Sidecar:
         """
         try:
             with np.errstate(all="ignore"):
-                return _rows(_load(io.BytesIO(self.content())))
+                return as_rows(_load(io.BytesIO(self.content())))
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(f"its actions {self.label} cannot be used: {error}") from None
 
@@ -186,8 +186,8 @@ def _load(file: BinaryIO) -> np.ndarray:
         return values[KEY]
 
 
-def _rows(values: np.ndarray) -> np.ndarray:
-    """Actions in their two forms.
+def as_rows(values: np.ndarray) -> np.ndarray:
+    """Actions in one of their two forms: ``T`` int64, or ``T A`` float32.
 
     Raises:
         ValueError: they have more than two dimensions, are no numbers, negative (discrete) or not finite.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from filmstrip.data.actions import SIDECARS, Sidecar, space_of
+from filmstrip.data.actions import SIDECARS, Sidecar, as_rows, space_of
 from filmstrip.data.generated import NOTES
 from filmstrip.data.layouts import ARRAYS
 from filmstrip.data.parallel import each
@@ -96,7 +96,7 @@ def convert_file(job: Job) -> Outcome:
                 there += 1
                 continue
             if episode.actions is not None:
-                _save(target.with_suffix(SIDECARS[0]), episode.actions)
+                _save(target.with_suffix(SIDECARS[0]), as_rows(episode.actions))
             codec, crf = (LOSSLESS, 0) if job.lossless else ("libx264", 10)
             write_video(target, episode.video, layout.FPS, codec=codec, crf=crf, gop=8, preset="veryfast")
             written += 1

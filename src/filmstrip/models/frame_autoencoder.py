@@ -126,8 +126,8 @@ class FrameAutoencoder(nn.Module):
                 f"the {halvings} halvings"
             )
         self.patch_size = (1, 2**halvings, 2**halvings)
-        # a codebook of logits (Gumbel) may be far wider than the network
-        out = min(input_dim, widths[-1])
+        # as published what the bottleneck takes, a code or the mean and variance of one; not thousands of logits
+        out = min(input_dim, 2 * latent_dim)
         first, last = widths[0], widths[-1]
         self.conv_in = nn.Conv2d(3, first, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

@@ -22,6 +22,19 @@ class Episode:
     """``T`` or ``T A``: entry ``t`` leads to frame ``t``."""
 
 
+def leading(done: np.ndarray, num_frames: int) -> np.ndarray:
+    """The actions that lead to each frame, from those ``done`` after each (the last frame's may be left out).
+
+    Zeros lead to the first.
+
+    Raises:
+        ValueError: there are more or fewer than that.
+    """
+    if len(done) not in (num_frames - 1, num_frames):
+        raise ValueError(f"it has {num_frames} frames and {len(done)} actions: expected one after each frame")
+    return np.concatenate([np.zeros((1, *done.shape[1:]), done.dtype), done[: num_frames - 1]])
+
+
 def frames(video: np.ndarray) -> Tensor:
     """``T 3 H W`` from ``T H W 3``.
 

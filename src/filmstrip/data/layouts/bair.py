@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from filmstrip.data.layouts.arrays import Episode, frames
+from filmstrip.data.layouts.arrays import Episode, frames, leading
 from filmstrip.data.layouts.tfrecord import Values, features, records
 from filmstrip.errors import UserError
 
@@ -49,17 +50,24 @@ def read_arrays(path: Path) -> Iterator[Episode]:
     """The episodes of a file.
 
     Raises:
-        ValueError, OSError: it cannot be read, or lacks frames.
+        ValueError, OSError: it cannot be read, lacks frames, or has not as many actions.
     """
     for i, record in enumerate(records(path)):
-        values = features(record)
-        images = _sequence(values, f"{CAMERA}/encoded")
-        if not images:
-            raise ValueError(f"record {i} has no frames '0/{CAMERA}/encoded', but {', '.join(sorted(values)[:4])}")
-        video = np.stack([_picture(image) for image in images])
-        done = _sequence(values, "action")
-        actions = np.stack([np.zeros_like(done[0]), *done[: len(video) - 1]]) if done else None
-        yield Episode(f"{path.name.split('.')[0]}-{i:03d}", frames(video), actions)
+        try:
+            video, actions = _contents(features(record))
+        except ValueError as error:
+            raise ValueError(f"record {i}: {error}") from None
+        yield Episode(f"{path.name.split('.')[0]}-{i:03d}", video, actions)
+
+
+def _contents(values: dict[str, Values]) -> tuple[Tensor, np.ndarray | None]:
+    """Frames and actions of a record."""
+    images = _sequence(values, f"{CAMERA}/encoded")
+    if not images:
+        raise ValueError(f"it has no frames '0/{CAMERA}/encoded', but {', '.join(sorted(values)[:4])}")
+    video = frames(np.stack([_picture(image) for image in images]))
+    done = _sequence(values, "action")
+    return video, leading(np.stack(done), len(video)) if done else None
 
 
 def _base(root: Path) -> Path:
@@ -67,11 +75,16 @@ def _base(root: Path) -> Path:
 
 
 def _sequence(values: dict[str, Values], name: str) -> list[Values]:
-    """The features ``0/name``, ``1/name``, ... as far as they go."""
-    found = []
-    while (value := values.get(f"{len(found)}/{name}")) is not None and len(value):
-        found.append(value)
-    return found
+    """The features ``0/name``, ``1/name``, ...
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    count = sum(len(value) > 0 for key, value in values.items() if key.partition("/")[2] == name)
+    keys = [f"{t}/{name}" for t in range(count)]
+    if missing := [key for key in keys if not len(values.get(key, ()))]:
+        raise ValueError(f"it has no '{missing[0]}', but {count} others like it")
+    return [values[key] for key in keys]
 
 
 def _picture(image: Values) -> np.ndarray:
@@ -80,4 +93,6 @@ def _picture(image: Values) -> np.ndarray:
     if data.startswith(IMAGES):
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     side = math.isqrt(len(data) // 3)
+    if 3 * side * side != len(data):
+        raise ValueError(f"a frame of {len(data)} bytes is no square picture in RGB, nor a JPEG or PNG file")
     return np.frombuffer(data, np.uint8).reshape(side, side, 3)

@@ -3,7 +3,9 @@
     annotations/{train,val,test}.csv    label,youtube_id,time_start,time_end,split[,is_cc]
     train/0123456789a_000010_000020.mp4    or train/label/0123456789a_000010_000020.mp4
 
-Files are ``youtube_id``, start and end in seconds with six digits; they may lie anywhere below the folder.
+Files are ``youtube_id``, start and end in seconds with six digits; they may lie anywhere below the folder. What also
+lies in ``replacement`` is taken from there: the copies of Kinetics-400 that are handed out come with 1,392 videos in
+place of damaged ones.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def open_kinetics(root: Path) -> Source:
             f"{root} is not laid out as Kinetics: expected annotations/train.csv with the columns label, youtube_id, "
             "time_start, time_end and split, and files such as ID_000010_000020.mp4"
         )
-    videos = by_stem(root)
+    videos = by_stem(root) | by_stem(root / "replacement")
     found, missing = leave_out_missing(rows, lambda row: videos.get(row["stem"].lower()))
     if not found:
         raise UserError(f"{root} holds none of the {missing} videos of its tables, such as {rows[0]['stem']}.mp4")

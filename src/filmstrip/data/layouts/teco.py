@@ -1,32 +1,40 @@
 """The layout of TECO's sets (Yan et al. 2023): DMLab as arrays, Minecraft and Habitat as video with actions.
 
-    dmlab/train/0/000000.npz       video (T H W 3 uint8) and actions (T)
+    dmlab/train/0/0.npz            video (T H W 3 uint8) and actions (T)
     minecraft/train/0/000000.mp4   and 000000.npz with actions (T), or 000000.npy
+    habitat/train/0/scene_0.mp4    and scene_0.npz
 
-Folders below a split only divide the files; they are no classes. Entry ``t`` of the actions leads to frame ``t``, as
-with us.
+Folders below a split only divide the files; they are no classes. The programs that recorded the sets differ in what
+an entry of the actions is. In Minecraft and Habitat entry ``t`` leads to frame ``t``, as with us (Minecraft's first
+is 0 for nothing; its actions count from 1). In DMLab it is what was done after frame ``t``, and moves by one here;
+before the first frame comes 0, the turn to the left that every walk begins with. TECO's own code makes no such
+difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from filmstrip.data.actions import KEY, Sidecar
-from filmstrip.data.layouts.arrays import Episode, frames
+from filmstrip.data.layouts.arrays import Episode, frames, leading
 from filmstrip.data.sample import Sample, Source, collect, read_notes
 from filmstrip.errors import UserError
 
 SPLITS = ("train", "val", "test")
-FPS = 20.0
+FPS = 7.5
+"""Of DMLab: 30 steps a second, of which every fourth was kept."""
 
 
 def detect(root: Path) -> bool:
-    """Whether the first video of a part of the training set has a file of actions of its own name."""
-    first = next(root.glob("train/*/*.mp4"), None)
-    return first is not None and _actions(first) is not None
+    """Whether there are videos in parts of a training set with files of actions of their own names.
+
+    A few are looked at, for whoever recorded a video may not have come to its actions.
+    """
+    return any(_actions(video) for video in islice(root.glob("train/*/*.mp4"), 16))
 
 
 def open_teco(root: Path) -> Source:
@@ -66,9 +74,7 @@ def array_files(root: Path) -> list[tuple[str, Path]]:
     """
     files = [(split, path) for split in SPLITS for path in sorted(root.glob(f"{split}/*/*.npz"))]
     if not files:
-        raise UserError(
-            f"{root} is not laid out as TECO's arrays: expected train/0/000000.npz with video and actions"
-        )
+        raise UserError(f"{root} is not laid out as TECO's arrays: expected train/0/0.npz with video and actions")
     return files
 
 
@@ -76,11 +82,11 @@ def read_arrays(path: Path) -> Iterator[Episode]:
     """The one episode of a file.
 
     Raises:
-        ValueError, OSError: it cannot be read, or lacks one of the arrays.
+        ValueError, OSError: it cannot be read, has no videos, or not as many actions as frames.
     """
     with np.load(path, allow_pickle=False) as values:
         if "video" not in values.files:
             raise ValueError(f"it has no array 'video', but {', '.join(map(repr, values.files)) or 'none'}")
-        video = values["video"]
-        actions = values[KEY] if KEY in values.files else None
-    yield Episode(f"{path.parent.name}-{path.stem}", frames(video), actions)
+        video = frames(values["video"])
+        actions = leading(values[KEY], len(video)) if KEY in values.files else None
+    yield Episode(f"{path.parent.name}-{path.stem}", video, actions)

@@ -306,7 +306,7 @@ def _paper(tokenizer: str, *, steps: int, **network: object) -> Run:
     of_tokenizer = find(f"tokenizers.vqvae3d:{tokenizer}")
     return Run(
         data=of_tokenizer.data,
-        objective=VideoGPTConfig(tokenizer=of_tokenizer.objective, **network),
+        objective=VideoGPTConfig(tokenizer=of_tokenizer.objective, size=of_tokenizer.objective.size, **network),
         optim=Optim(lr=3e-4, weight_decay=0.0, warmup=0.0),
         train=Loop(steps=steps),
     )
@@ -354,6 +354,11 @@ def vizdoom_battle() -> Run:
 def ucf101() -> Run:
     """UCF-101, without a condition: 4 x 32 x 32 codes of 1024."""
     return _paper("ucf101", steps=200_000, width=1024, depth=20, num_heads=8)
+
+
+def ucf101_128() -> Run:
+    """UCF-101 at 128 x 128: as many codes, from the tokenizer of that size."""
+    return _paper("ucf101_128", steps=200_000, width=1024, depth=20, num_heads=8)
 
 
 def tgif() -> Run:

@@ -9,9 +9,9 @@ Yan et al., "ElasticTok: Adaptive Tokenization for Image and Video", ICLR 2025; 
 
     filmstrip train tokenizers.elastictok:continuous --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
 
-``continuous`` and ``discrete`` are the first stage on video, single blocks; ``continuous_16`` and ``discrete_16`` the
-fourth. Between them come 2 blocks (80,000 steps) and 4 (50,000), afterwards 64, 128 and 256. A stage starts from the
-one before it with ``--init RUN``: there are no weights that depend on the number of blocks.
+``continuous`` and ``discrete`` are the first stage on video, single blocks; those that follow end in their number of
+blocks, up to 256 (1,024 frames). A stage starts from the one before it with ``--init RUN``: there are no weights that
+depend on the number of blocks. ``continuous_image`` and ``discrete_image`` are the models of pictures alone.
 
 Where we deviate: one linear layer has a bias in each attention and the two at the pixels; the perceptual error is of
 one frame of every clip, at its own size. A still is a block whose first frame stays, and stills of one clip see those
@@ -323,8 +323,10 @@ def tiny() -> Run:
     )
 
 
-def _stage(network: ElasticTokConfig, *, blocks: int, batch_size: int, steps: int, warmup: int, stills: float) -> Run:
-    """A stage of the training on video, at 24 frames a second."""
+def _stage(
+    network: ElasticTokConfig, *, blocks: int, steps: int, warmup: int, batch_size: int = 256, stills: float = 0.25
+) -> Run:
+    """A stage of the training (appendix C.2), of video at 24 frames a second."""
     return Run(
         data=Data(
             clip=Clip(num_frames=blocks * network.block_frames, stride=1, size=256, short_side=(256, 256)),
@@ -344,21 +346,81 @@ _DISCRETE = ElasticTokConfig(
 )
 
 
+def continuous_image() -> Run:
+    """The continuous model on stills alone, a picture four times in a block."""
+    return _stage(_CONTINUOUS, blocks=1, steps=200_000, warmup=10_000, stills=1.0)
+
+
 def continuous() -> Run:
     """2048 continuous tokens for 4 frames of 256 x 256; single blocks, half of them stills."""
-    return _stage(_CONTINUOUS, blocks=1, batch_size=256, steps=200_000, warmup=10_000, stills=0.5)
+    return _stage(_CONTINUOUS, blocks=1, steps=200_000, warmup=10_000, stills=0.5)
+
+
+def continuous_2() -> Run:
+    """The continuous model on 8 frames, 2 blocks, half of the clips stills."""
+    return _stage(_CONTINUOUS, blocks=2, steps=80_000, warmup=5000, stills=0.5)
+
+
+def continuous_4() -> Run:
+    """The continuous model on 16 frames, 4 blocks, a quarter of the clips stills."""
+    return _stage(_CONTINUOUS, blocks=4, steps=50_000, warmup=2000)
 
 
 def continuous_16() -> Run:
     """The continuous model on 64 frames, 16 blocks."""
-    return _stage(_CONTINUOUS, blocks=16, batch_size=64, steps=10_000, warmup=1000, stills=0.25)
+    return _stage(_CONTINUOUS, blocks=16, steps=10_000, warmup=1000, batch_size=64)
+
+
+def continuous_64() -> Run:
+    """The continuous model on 256 frames, 64 blocks."""
+    return _stage(_CONTINUOUS, blocks=64, steps=1000, warmup=200, batch_size=16)
+
+
+def continuous_128() -> Run:
+    """The continuous model on 512 frames, 128 blocks."""
+    return _stage(_CONTINUOUS, blocks=128, steps=500, warmup=100, batch_size=8)
+
+
+def continuous_256() -> Run:
+    """The continuous model on 1024 frames, 256 blocks."""
+    return _stage(_CONTINUOUS, blocks=256, steps=200, warmup=25, batch_size=4)
+
+
+def discrete_image() -> Run:
+    """The discrete model on stills alone, a picture four times in a block."""
+    return _stage(_DISCRETE, blocks=1, steps=200_000, warmup=10_000, stills=1.0)
 
 
 def discrete() -> Run:
     """4096 tokens of 64,000 codes for 4 frames of 256 x 256; single blocks, half of them stills."""
-    return _stage(_DISCRETE, blocks=1, batch_size=256, steps=200_000, warmup=10_000, stills=0.5)
+    return _stage(_DISCRETE, blocks=1, steps=200_000, warmup=10_000, stills=0.5)
+
+
+def discrete_2() -> Run:
+    """The discrete model on 8 frames, 2 blocks, half of the clips stills."""
+    return _stage(_DISCRETE, blocks=2, steps=80_000, warmup=5000, stills=0.5)
+
+
+def discrete_4() -> Run:
+    """The discrete model on 16 frames, 4 blocks, a quarter of the clips stills."""
+    return _stage(_DISCRETE, blocks=4, steps=50_000, warmup=2000)
 
 
 def discrete_16() -> Run:
     """The discrete model on 64 frames, 16 blocks."""
-    return _stage(_DISCRETE, blocks=16, batch_size=64, steps=10_000, warmup=1000, stills=0.25)
+    return _stage(_DISCRETE, blocks=16, steps=10_000, warmup=1000, batch_size=64)
+
+
+def discrete_64() -> Run:
+    """The discrete model on 256 frames, 64 blocks."""
+    return _stage(_DISCRETE, blocks=64, steps=1000, warmup=200, batch_size=16)
+
+
+def discrete_128() -> Run:
+    """The discrete model on 512 frames, 128 blocks."""
+    return _stage(_DISCRETE, blocks=128, steps=500, warmup=100, batch_size=8)
+
+
+def discrete_256() -> Run:
+    """The discrete model on 1024 frames, 256 blocks."""
+    return _stage(_DISCRETE, blocks=256, steps=200, warmup=25, batch_size=4)
