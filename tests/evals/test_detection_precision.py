@@ -17,6 +17,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, track_iou, video_precision
 from filmstrip.protocols import Objective
+from filmstrip.video.write import write_video
 
 LEFT, RIGHT, ELSEWHERE = (0.0, 0.0, 0.4, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.1, 0.1)
 
@@ -177,9 +178,9 @@ class Oracle(Objective):
         self.silent = silent
 
     def detect(self, video, boxes):
-        assert video.shape[:2] == (1, 2)
-        scores = torch.zeros(1, boxes.shape[1], 8)
-        for row, box in zip(scores[0], boxes[0]):
+        assert len(video) == len(boxes) and video.shape[1] == 2
+        scores = torch.zeros(*boxes.shape[:2], 8)
+        for row, box in zip(scores.flatten(0, 1), boxes.flatten(0, 1)):
             nearest = min(self.known, key=lambda known: (torch.tensor(known) - box).abs().sum())
             row[list(self.known[nearest])] = 0.0 if self.silent else 1.0
         return scores
@@ -234,3 +235,36 @@ def test_what_cannot_be_evaluated_is_refused(subject):
     late = replace(subject.data, detection=replace(subject.data.detection, offset=-99.0))
     with pytest.raises(UserError, match="no key frame of the split 'test' is readable"):
         list(DetectionMAP()(replace(subject, source=open_source(late), data=late)))
+
+
+def test_the_size_of_batches_changes_nothing(subject, tmp_path):
+    # Films of two sizes, whose key frames are listed one of each in turn and with one to three boxes.
+    films = {"wide": (32, 64), "high": (64, 32)}
+    for seed, (name, size) in enumerate(films.items()):
+        noise = torch.randint(0, 256, (16, 3, *size), generator=torch.Generator().manual_seed(seed))
+        write_video(tmp_path / f"{name}.mp4", noise.to(torch.uint8), 4)
+    side = np.random.default_rng(0).uniform(0, 0.5, (30, 2)).round(3).tolist()
+    rows = [
+        f"{name},{second},{side[k][0]},{side[k][1]},{side[k][0] + 0.4:.3f},{side[k][1] + 0.4:.3f},{k % 2 + 1},{k}\n"
+        for second in (1, 2, 3)
+        for name in films
+        for k in range(second if name == "wide" else 1)
+    ]
+    (tmp_path / "ava_val.csv").write_text("".join(rows))
+    (tmp_path / "ava_train.csv").write_text(rows[0])
+    names = [f'item {{\n name: "{name}"\n id: {k + 1}\n}}\n' for k, name in enumerate("ab")]
+    (tmp_path / "ava_action_list.pbtxt").write_text("".join(names))
+    run = systems.find("detection.actor_roi:tiny_one_frame")
+    clip = replace(run.data.clip, size=32, short_side=(32, 32))
+    data = Data(path=tmp_path, detection=Detection(annotations=tmp_path), clip=clip, num_workers=0)
+    source = open_source(data)
+    torch.manual_seed(0)
+    detector = replace(run.objective, num_classes=2).build()
+    sizes = []
+    detector.encoder.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    subject = replace(subject, objective=detector, source=source, data=data)
+    alone = dict(DetectionMAP(batch_size=1, threshold=0.1)(subject))
+    together = dict(DetectionMAP(batch_size=16, threshold=0.1)(subject))
+    pairs = dict(DetectionMAP(batch_size=2, threshold=0.1)(subject))
+    assert sizes == [1] * 6 + [3, 3] + [2, 1, 2, 1]
+    assert alone == together == pairs and alone["count"] == 6.0 and 0.0 < alone["mAP@0.1"] < 1.0

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
 from filmstrip.data.cached import CachedClip, CachedSample
 from filmstrip.data.config import Data
-from filmstrip.data.detection.source import ActorSample
+from filmstrip.data.detection.source import ActorSample, with_equal_room
 from filmstrip.data.localisation.source import UntrimmedSample
 from filmstrip.data.order import Draw, derive_seed
 from filmstrip.data.parallel import CRASHED
@@ -181,7 +181,7 @@ class _Rows:
             return None
         batch: Batch = {
             # In a worker this stacks straight into shared memory, which the main process then maps.
-            **default_collate(self.clips),
+            **default_collate(with_equal_room(self.clips)),
             "seed": torch.tensor(self.seeds, dtype=torch.int64),
             "name": self.names,
             "index": torch.tensor(self.indices, dtype=torch.int64),

@@ -56,6 +56,9 @@ class DetectionMAP(Evaluation):
     a tube. Needs persons in the annotations."""
     proposals: Path | None = None
     """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
+    batch_size: int = 8
+    """Key frames at once, at most: they are of one video, since frames are whole and videos have sizes of their
+    own."""
     split: str | None = None
     """By default the data's ``eval_split``."""
 
@@ -76,10 +79,11 @@ class DetectionMAP(Evaluation):
         split = self.split or data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
-            return list(zip(batch["index"].tolist(), detector.detect(batch["video"], batch["boxes"])))
+            said = detector.detect(batch["video"], batch["boxes"])
+            rows = zip(batch["index"].tolist(), said, batch["is_actor"])
+            return [(index, scores[there]) for index, scores, there in rows]
 
-        # Frames are whole, so that videos have sizes of their own: one at a time.
-        batches = eval_batches(source, data, split, batch_size=1)
+        batches = eval_batches(source, data, split, batch_size=self.batch_size, by_file=True)
         scores = dict(pair for part in looked_at(subject, batches, look) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.data.boxes import area, intersection
@@ -28,6 +27,8 @@ from filmstrip.video.sampling import dense_around
 log = logging.getLogger(__name__)
 
 KEYS = frozenset({"video", "boxes", "is_actor", "box_labels", "moment"})
+PER_ACTOR = ("boxes", "is_actor", "box_labels")
+"""Keys of which a clip has a row for each actor; zeros in rows where nobody is."""
 TRIALS = 20
 """Draws of a crop until somebody is in it."""
 MULTIPLE = 32
@@ -97,12 +98,25 @@ class ActorSample(Sample):
         labels = torch.zeros(len(self.actors), self.num_classes)
         for row, actor in zip(labels, self.actors):
             row[list(actor.classes)] = 1.0
-        free = 0 if room is None else room - len(chosen)
+        room = len(chosen) if room is None else room
         return {
-            "boxes": F.pad(boxes[chosen].float(), (0, 0, 0, free)),
-            "is_actor": F.pad(torch.ones(len(chosen), dtype=torch.bool), (0, free)),
-            "box_labels": F.pad(labels[chosen], (0, 0, 0, free)),
+            "boxes": _extended(boxes[chosen].float(), room),
+            "is_actor": _extended(torch.ones(len(chosen), dtype=torch.bool), room),
+            "box_labels": _extended(labels[chosen], room),
         }
+
+
+def with_equal_room(clips: Sequence[dict[str, Tensor]]) -> Sequence[dict[str, Tensor]]:
+    """What a batch takes from its clips, those of key frames with room for as many actors as any of them has."""
+    if "is_actor" not in clips[0]:
+        return clips
+    room = max(len(clip["is_actor"]) for clip in clips)
+    return [clip | {key: _extended(clip[key], room) for key in PER_ACTOR} for clip in clips]
+
+
+def _extended(rows: Tensor, room: int) -> Tensor:
+    """Rows, and as many of zeros after them as there is room for."""
+    return torch.cat([rows, rows.new_zeros(room - len(rows), *rows.shape[1:])])
 
 
 def clip_times(info: VideoInfo, moment: float, clip: Clip) -> np.ndarray:
