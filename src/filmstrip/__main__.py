@@ -188,6 +188,7 @@ def command_detect(
     video: Annotated[Path, tyro.conf.Positional],
     boxes: Path,
     out: Path | None = None,
+    csv: Path | None = None,
     top_k: int = 3,
     threshold: float = 0.5,
     min_score: float = 0.8,
@@ -204,6 +205,8 @@ def command_detect(
         boxes: A table, as AVA's: video, second, left, top, right, bottom (shares of the frame), then maybe a class,
             which is not read, and a detector's score or a person. The video is called as its file.
         out: Also draw it: an mp4, gif or webp.
+        csv: Also write the score of every class in every box, as AVA's evaluation reads it: video, second, left, top,
+            right, bottom, number of the class, score.
         top_k: How many classes to name for each actor.
         threshold: Least probability of classes that are drawn; the likeliest always is.
         min_score: Boxes with lower scores are left out.
@@ -219,6 +222,7 @@ def command_detect(
         video,
         boxes,
         out=out,
+        csv=csv,
         top_k=top_k,
         threshold=threshold,
         min_score=min_score,

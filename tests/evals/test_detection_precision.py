@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from filmstrip import systems
 from filmstrip.data.actors import Actors
 from filmstrip.data.config import Data, Detection
+from filmstrip.data.detection.ava import read_boxes
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
@@ -268,3 +269,29 @@ def test_the_size_of_batches_changes_nothing(subject, tmp_path):
     pairs = dict(DetectionMAP(batch_size=2, threshold=0.1)(subject))
     assert sizes == [1] * 6 + [3, 3] + [2, 1, 2, 1]
     assert alone == together == pairs and alone["count"] == 6.0 and 0.0 < alone["mAP@0.1"] < 1.0
+
+
+def test_what_is_said_is_written_as_the_public_evaluation_reads_it(subject, tmp_path):
+    class Unsure(Oracle):
+        def detect(self, video, boxes):
+            noise = torch.rand(*boxes.shape[:2], 8, generator=torch.Generator().manual_seed(len(boxes)))
+            return (super().detect(video, boxes) + 2 * noise) / 3
+
+    source = replace(subject.source, numbers=(1, 3, 4, 6, 7, 10, 11, 80))
+    path = tmp_path / "new" / "said.csv"
+    values = dict(DetectionMAP(out=path)(replace(subject, objective=Unsure(source), source=source)))
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert {len(row) for row in rows} == {8} and {len(row[1]) for row in rows} == {4}
+    said = {}  # a class at a time, since our reader keeps of each box the best score
+    for kind, number in enumerate(source.numbers):
+        one = tmp_path / f"{number}.csv"
+        one.write_text("".join(",".join(row) + "\n" for row in rows if row[6] == str(number)))
+        for key, actors in read_boxes(one, {number: kind}).items():
+            assert [actor.classes for actor in actors] == [(kind,)] * len(actors)
+            boxes = torch.tensor([actor.box for actor in actors], dtype=torch.float64)
+            known = said.setdefault(key, Scored(boxes, torch.zeros(len(boxes), 8)))
+            known.scores[:, kind] = torch.tensor([actor.score for actor in actors])
+    assert said.keys() == {sample.key for sample in source.split("test")}
+    precision = frame_precision(source.truth["test"], said, 8, 0.5)
+    assert float(np.nanmean(precision)) == values["mAP@0.5"]
+    assert 0.1 < values["mAP@0.5"] < 1.0

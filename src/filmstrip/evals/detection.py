@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.boxes import iou
+from filmstrip.data.detection.ava import write_scores
 from filmstrip.data.detection.source import ActorSource, open_detection
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.loader import eval_batches
+from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.precision import area_under_precision
@@ -61,12 +63,15 @@ class DetectionMAP(Evaluation):
     own."""
     split: str | None = None
     """By default the data's ``eval_split``."""
+    out: Path | None = None
+    """Where to write what was said of every box, as a table that AVA's public evaluation reads."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
 
         Raises:
-            UserError: the objective says nothing of boxes, the data have none, or no key frame is readable.
+            UserError: the objective says nothing of boxes, the data have none, no key frame is readable, or ``out``
+                cannot be written.
         """
         detector, source, data = subject.objective, subject.source, subject.data
         if not isinstance(detector, Detector):
@@ -88,7 +93,10 @@ class DetectionMAP(Evaluation):
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
         samples = source.split(split)
-        found = {samples[i].key: Scored(_boxes(samples[i].actors), said) for i, said in scores.items()}
+        found = {samples[i].key: Scored(_boxes(samples[i].actors), scores[i]) for i in sorted(scores)}
+        if self.out is not None and process.rank() == 0:
+            said = ((key, scored.boxes.tolist(), scored.scores.tolist()) for key, scored in found.items())
+            write_scores(self.out, said, source.numbers)
         unreadable = {sample.key for i, sample in enumerate(samples) if i not in scores}
         truth = {key: actors for key, actors in source.truth[split].items() if key not in unreadable}
         precision = frame_precision(truth, found, len(source.classes), self.threshold)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from filmstrip.data.boxes import area, intersection
 from filmstrip.data.cached import CachedClip
-from filmstrip.data.config import Clip, Data, Detection
+from filmstrip.data.config import Clip, Data, DataInfo, Detection
 from filmstrip.data.detection.ava import read_ava, read_boxes
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
 from filmstrip.data.folder import VIDEO_SUFFIXES
@@ -157,11 +157,17 @@ class ActorSource(Source):
     """What is annotated in each split, of the videos that are there, without excluded key frames."""
     evaluated: frozenset[int]
     """Places of the classes that are evaluated."""
+    numbers: tuple[int, ...]
+    """Of the classes, in the annotations' files."""
 
     @property
     def gives(self) -> frozenset[str]:
         """What batches hold of a key frame."""
         return KEYS
+
+    def info(self, train_split: str) -> DataInfo:
+        """The numbers of classes too."""
+        return replace(super().info(train_split), class_numbers=self.numbers)
 
 
 def open_detection(data: Data) -> ActorSource:
@@ -213,6 +219,7 @@ def open_detection(data: Data) -> ActorSource:
             for split, boxes in annotations.splits.items()
         },
         evaluated=annotations.evaluated,
+        numbers=tuple(sorted(annotations.ids)),
     )
 
 
