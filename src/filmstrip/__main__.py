@@ -375,7 +375,9 @@ def command_export(
 
     It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
     from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
-    the indices of visible and hidden cubes; others give their tokens and the clip's vector.
+    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
+    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
+    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
 
     Args:
         run: A run folder; or an encoder of the Hub, hf:OWNER/NAME.

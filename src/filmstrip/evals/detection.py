@@ -22,6 +22,7 @@ from filmstrip.data.loader import eval_batches
 from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.inference import inference
 from filmstrip.evals.precision import area_under_precision
 from filmstrip.evals.shared import looked_at
 from filmstrip.protocols import Batch, Detector
@@ -84,7 +85,9 @@ class DetectionMAP(Evaluation):
         split = self.split or data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
-            said = detector.detect(batch["video"], batch["boxes"])
+            video, boxes = (batch[key].to(subject.device, non_blocking=True) for key in ("video", "boxes"))
+            with inference(detector):
+                said = detector.detect(video, boxes).cpu()
             rows = zip(batch["index"].tolist(), said, batch["is_actor"])
             return [(index, scores[there]) for index, scores, there in rows]
 
