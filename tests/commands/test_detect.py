@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from filmstrip import systems
+from filmstrip import systems, views
 from filmstrip.__main__ import main
 from filmstrip.commands import detect as command
 from filmstrip.commands.detect import Sight, Track, boxes_of, draw
@@ -14,7 +14,7 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.detection.ava import read_boxes
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
-from filmstrip.video import open_video
+from filmstrip.video import DecodeError, Request, open_video
 from filmstrip.video.write import write_video
 
 CLASSES = ("red", "green", "blue")
@@ -24,6 +24,7 @@ class Colours(Objective):
     """How red, green and blue it is within a box, in the middle of the clip."""
 
     def detect(self, video, boxes):
+        assert torch.is_inference_mode_enabled() and not self.training
         frame = video[0, video.shape[1] // 2].float() / 255
         height, width = frame.shape[1:]
         scores = []
@@ -82,6 +83,15 @@ def test_actors_are_named_and_followed(run, file, boxes, tmp_path, capsys):
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), *apart]) == 0
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 6 and "red" in printed  # a head, and five boxes that are not linked
+
+
+def test_the_file_is_opened_once_for_all_key_frames(run, file, boxes, tmp_path, monkeypatch):
+    decoders = []
+    monkeypatch.setattr(views, "open_video", lambda *a, **k: decoders.append(open_video(*a, **k)) or decoders[-1])
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes)]) == 0
+    assert len(decoders) == 1
+    with pytest.raises(DecodeError, match="closed"):
+        decoders[0].read([Request([0.0])])
 
 
 def test_boxes_are_drawn_between_key_frames_too(run, file, boxes, tmp_path, capsys):

@@ -19,16 +19,19 @@ from rich.table import Table
 from torch import Tensor
 
 from filmstrip.config import Run
-from filmstrip.data.config import Data, Detection
 from filmstrip.data.detection.ava import read_boxes, write_scores
-from filmstrip.data.detection.source import ActorSample, sure
+from filmstrip.data.detection.source import clip_times, sure, whole_size
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.errors import UserError
+from filmstrip.evals.inference import device_of, inference
 from filmstrip.loading import load_data_info, load_objective
 from filmstrip.protocols import Detector, Objective
 from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Request
+from filmstrip.video.in_turn import read_in_turn
 from filmstrip.video.write import Mp4File, write_video
+from filmstrip.views import opened
 
 AROUND = 0.5
 """Seconds that a box is shown before its first key frame, and after its last."""
@@ -98,7 +101,7 @@ def detect(
     info = load_data_info(folder)
     classes = info.classes
     found = boxes_of(file, boxes, min_score=min_score, offset=offset)
-    tracks = follow(objective, run, file, found, classes, min_iou=min_iou, max_gap=max_gap)
+    tracks = follow(objective, run, file, found, min_iou=min_iou, max_gap=max_gap)
     if out is not None:
         draw(file, tracks, classes, out, threshold=threshold, backend=run.data.backend)
     if csv is not None:
@@ -152,7 +155,6 @@ def follow(
     run: Run,
     file: Path,
     boxes: dict[float, tuple[Actor, ...]],
-    classes: Sequence[str],
     *,
     min_iou: float = 0.3,
     max_gap: float = 2.0,
@@ -164,30 +166,21 @@ def follow(
     """
     if not isinstance(objective, Detector):
         raise UserError(f"{type(objective).__name__} says nothing of boxes: detect needs a run of detection.*")
-    data = Data(clip=run.data.clip, backend=run.data.backend)
+    places = {
+        second: torch.tensor([actor.box for actor in actors], dtype=torch.float64)
+        for second, actors in sorted(boxes.items())
+        if actors
+    }
+    clip, device = run.data.clip, device_of(objective)
     scores: dict[float, Tensor] = {}
-    for second, actors in sorted(boxes.items()):
-        if not actors:
-            continue
-        sample = ActorSample(
-            path=str(file),
-            name=str(file),
-            moment=second,
-            key=(file.stem, second),
-            actors=actors,
-            num_classes=len(classes),
-            config=Detection(),
-        )
-        try:
-            content = sample.cut(data)[0].content
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-        scores[second] = objective.detect(content["video"][None], content["boxes"][None])[0]
-    tubes = link(
-        {second: torch.tensor([actor.box for actor in boxes[second]], dtype=torch.float64) for second in scores},
-        min_iou=min_iou,
-        max_gap=max_gap,
-    )
+    with opened(file, run.data.backend) as decoder:
+        info = decoder.info
+        asked = [[Request(clip_times(info, second, clip), size=whole_size(info, clip))] for second in places]
+        for second, (frames,) in zip(places, read_in_turn(decoder, asked)):
+            with inference(objective):
+                found = objective.detect(frames.video[None].to(device), places[second][None].float().to(device))
+            scores[second] = found[0].cpu()
+    tubes = link(places, min_iou=min_iou, max_gap=max_gap)
     return [
         Track(tuple(Sight(s, boxes[s][p].box, scores[s][p]) for s, p in zip(tube.seconds, tube.places)))
         for tube in tubes
