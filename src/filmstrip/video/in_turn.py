@@ -12,7 +12,7 @@ from itertools import islice
 
 from filmstrip.video.decoder import Decoder, Frames, Request, VideoInfo
 
-AT_ONCE = 256 * 2**20
+AT_ONCE = 128 * 2**20
 """Bytes of frames that are held, unless those of one place are more."""
 
 
