@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from filmstrip.data.folder import VIDEO_SUFFIXES
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import Box, DecodeError, Request, VideoInfo
+from filmstrip.video.decoder import Box, DecodeError, Frames, Request, VideoInfo
 from filmstrip.video.geometry import random_short_side
 from filmstrip.video.sampling import dense_around
 
@@ -33,6 +34,16 @@ TRIALS = 20
 """Draws of a crop until somebody is in it."""
 MULTIPLE = 32
 """What the long side of whole frames is brought to a multiple of, pixels: networks halve it up to five times."""
+
+
+class ActorView(NamedTuple):
+    """What is read around a key frame."""
+
+    request: Request
+    boxes: Tensor
+    """Where the actors are in it, ``M 4``."""
+    chosen: Tensor
+    """Which of them are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +68,44 @@ class ActorSample(Sample):
             DecodeError, OSError: the video cannot be read, or ends before the key frame.
             UserError: several clips or crops were asked for.
         """
+        with open_video(self.file(), backend=data.backend) as decoder:
+            views = self.views(decoder.info, data.clip, rng=rng, num_clips=num_clips, num_crops=num_crops)
+            clips = decoder.read([view.request for view in views])
+        return self.clips(views, clips, None if rng is None else self.config.max_actors)
+
+    def views(
+        self,
+        info: VideoInfo,
+        clip: Clip,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+    ) -> list[ActorView]:
+        """What :meth:`cut` reads of an open video, for :meth:`clips` to go on with.
+
+        Raises:
+            DecodeError: the video ends before the key frame.
+            UserError: several clips or crops were asked for.
+        """
         if num_crops != 1 or (rng is None and num_clips != 1):
             raise UserError("a key frame is looked at as one clip of whole frames: set num_clips and num_crops to 1")
         boxes = torch.tensor([actor.box for actor in self.actors], dtype=torch.float64).view(-1, 4)
-        with open_video(self.file(), backend=data.backend) as decoder:
-            info = decoder.info
-            views = [self._view(info, boxes, data.clip, rng) for _ in range(num_clips)]
-            times = clip_times(info, self.moment, data.clip)
-            clips = decoder.read([Request(times, box, size) for box, size, _, _ in views])
+        shown = [self._view(info, boxes, clip, rng) for _ in range(num_clips)]
+        times = clip_times(info, self.moment, clip)
+        return [ActorView(Request(times, box, size), placed, chosen) for box, size, placed, chosen in shown]
+
+    def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[CachedClip]:
+        """What was read of each view, with its boxes and, if it is said, room for so many actors."""
         return [
             CachedClip(
                 content={"video": clip.video, "moment": torch.tensor(self.moment, dtype=torch.float64)}
-                | self._actors(placed, chosen, None if rng is None else self.config.max_actors),
+                | self._actors(view.boxes, view.chosen, room),
                 times=(float(clip.times[0]), float(clip.times[-1])),
                 damaged=clip.damaged,
                 truncated=clip.truncated,
             )
-            for clip, (_, _, placed, chosen) in zip(clips, views)
+            for clip, view in zip(clips, views)
         ]
 
     def _view(
