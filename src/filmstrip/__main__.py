@@ -188,6 +188,7 @@ def command_detect(
     video: Annotated[Path, tyro.conf.Positional],
     boxes: Path,
     out: Path | None = None,
+    csv: Path | None = None,
     top_k: int = 3,
     threshold: float = 0.5,
     min_score: float = 0.8,
@@ -204,6 +205,8 @@ def command_detect(
         boxes: A table, as AVA's: video, second, left, top, right, bottom (shares of the frame), then maybe a class,
             which is not read, and a detector's score or a person. The video is called as its file.
         out: Also draw it: an mp4, gif or webp.
+        csv: Also write the score of every class in every box, as AVA's evaluation reads it: video, second, left, top,
+            right, bottom, number of the class, score.
         top_k: How many classes to name for each actor.
         threshold: Least probability of classes that are drawn; the likeliest always is.
         min_score: Boxes with lower scores are left out.
@@ -219,6 +222,7 @@ def command_detect(
         video,
         boxes,
         out=out,
+        csv=csv,
         top_k=top_k,
         threshold=threshold,
         min_score=min_score,
@@ -371,7 +375,9 @@ def command_export(
 
     It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
     from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
-    the indices of visible and hidden cubes; others give their tokens and the clip's vector.
+    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
+    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
+    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
 
     Args:
         run: A run folder; or an encoder of the Hub, hf:OWNER/NAME.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from filmstrip.data.config import Clip, Data
-from filmstrip.data.dataset import cut
-from filmstrip.data.sample import Sample
+from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.video.clips import read_parts
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -27,27 +30,56 @@ class Views:
 
 
 def read_views(
-    path: Path | str,
-    clip: Clip,
-    *,
-    num_clips: int = 1,
-    num_crops: int = 1,
-    backend: str = "auto",
-    start: float | None = None,
-    end: float | None = None,
+    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: str = "auto"
 ) -> Views:
-    """Cut the views of a file, or of its part from ``start`` to ``end`` (seconds), as evaluation does.
+    """Cut the views of a file as evaluation does.
 
     Raises:
         UserError: the file cannot be read (a DecodeError if it could be opened).
     """
-    sample = Sample(path=str(path), name=str(path), start=start, end=end)
+    with opened(path, backend) as decoder:
+        return next(views_of_parts(decoder, clip, [(None, None)], num_clips=num_clips, num_crops=num_crops))
+
+
+def views_of_parts(
+    decoder: Decoder,
+    clip: Clip,
+    parts: Iterable[tuple[float | None, float | None]],
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+) -> Iterator[Views]:
+    """The views of each part of an open file (its first and last second), in turn.
+
+    Raises:
+        DecodeError: (while iterating) nothing could be decoded, or the file has no such part.
+    """
+    for views in read_parts(
+        decoder,
+        parts,
+        num_frames=clip.num_frames,
+        stride=clip.stride,
+        sampling=clip.sampling,
+        size=clip.size,
+        num_clips=num_clips,
+        num_crops=num_crops,
+    ):
+        yield Views(
+            video=torch.stack([view.video for view in views]),
+            spans=tuple((float(view.times[0]), float(view.times[-1])) for view in views[::num_crops]),
+            damaged=any(any(view.damaged) or bool(view.truncated) for view in views),
+        )
+
+
+@contextmanager
+def opened(path: Path | str, backend: str = "auto") -> Iterator[Decoder]:
+    """A file, open while the body reads it.
+
+    Raises:
+        UserError: it cannot be read (a DecodeError if it could be opened).
+    """
     try:
-        views = cut(sample, Data(clip=clip, backend=backend), num_clips=num_clips, num_crops=num_crops)
+        with open_video(path, backend=backend) as decoder:
+            yield decoder
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    return Views(
-        video=torch.stack([view.video for view in views]),
-        spans=tuple((float(view.times[0]), float(view.times[-1])) for view in views[::num_crops]),
-        damaged=any(any(view.damaged) or bool(view.truncated) for view in views),
-    )

@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from filmstrip import systems
+from filmstrip import systems, views
 from filmstrip.__main__ import main
 from filmstrip.commands import detect as command
 from filmstrip.commands.detect import Sight, Track, boxes_of, draw
+from filmstrip.data.config import DataInfo
+from filmstrip.data.detection.ava import read_boxes
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
-from filmstrip.video import open_video
+from filmstrip.video import DecodeError, Request, open_video
 from filmstrip.video.write import write_video
 
 CLASSES = ("red", "green", "blue")
@@ -22,6 +24,7 @@ class Colours(Objective):
     """How red, green and blue it is within a box, in the middle of the clip."""
 
     def detect(self, video, boxes):
+        assert torch.is_inference_mode_enabled() and not self.training
         frame = video[0, video.shape[1] // 2].float() / 255
         height, width = frame.shape[1:]
         scores = []
@@ -36,7 +39,8 @@ def run(monkeypatch):
     trained = systems.find("detection.actor_roi")
     trained = replace(trained, data=replace(trained.data, clip=replace(trained.data.clip, num_frames=2, size=64)))
     monkeypatch.setattr(command, "load_objective", lambda folder: (Colours(), trained))
-    monkeypatch.setattr(command, "load_classes", lambda folder: CLASSES)
+    info = DataInfo(classes=CLASSES, num_train=1, directional=True, class_numbers=(3, 7, 12))
+    monkeypatch.setattr(command, "load_data_info", lambda folder: info)
 
 
 @pytest.fixture
@@ -81,6 +85,15 @@ def test_actors_are_named_and_followed(run, file, boxes, tmp_path, capsys):
     assert len(printed.splitlines()) == 6 and "red" in printed  # a head, and five boxes that are not linked
 
 
+def test_the_file_is_opened_once_for_all_key_frames(run, file, boxes, tmp_path, monkeypatch):
+    decoders = []
+    monkeypatch.setattr(views, "open_video", lambda *a, **k: decoders.append(open_video(*a, **k)) or decoders[-1])
+    assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes)]) == 0
+    assert len(decoders) == 1
+    with pytest.raises(DecodeError, match="closed"):
+        decoders[0].read([Request([0.0])])
+
+
 def test_boxes_are_drawn_between_key_frames_too(run, file, boxes, tmp_path, capsys):
     out = tmp_path / "drawn.mp4"
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--out", str(out)]) == 0
@@ -105,6 +118,27 @@ def test_a_box_moves_on_a_straight_line_and_ends():
     assert track.nearest(1.9).second == 1.0 and track.nearest(2.1).second == 3.0
     assert track.nearest(0.4) is None and track.nearest(3.6) is None
     assert float(track.scores) == 0.5
+
+
+def test_what_is_said_can_be_read_as_a_table(run, file, tmp_path, capsys):
+    table = tmp_path / "boxes.csv"
+    table.write_text("squares,0903,0.25,0.125,0.417,0.375,,0.99\nsquares,0902.5,0.1,0.1,0.9,0.9,,0.9\n")
+    out, words = tmp_path / "new/said.csv", ["--boxes", str(table), "--offset", "900"]
+    assert main(["detect", str(tmp_path), str(file), *words, "--csv", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert [row[:2] + row[6:7] for row in rows] == [
+        ["squares", second, number] for second in ("902.5", "0903") for number in ("3", "7", "12")
+    ]
+    numbers = {3: 0, 7: 1, 12: 2}
+    found, given = read_boxes(out, numbers), read_boxes(table)
+    assert found.keys() == given.keys()
+    for key, (actor,) in found.items():
+        assert actor.box == given[key][0].box and actor.classes == (0, 1, 2) and actor.person is None
+    assert found["squares", 903.0][0].score == max(float(row[7]) for row in rows[3:]) > 0.8
+    (tmp_path / "folder").mkdir()
+    assert main(["detect", str(tmp_path), str(file), *words, "--csv", str(tmp_path / "folder")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_the_table_may_count_from_elsewhere(file, tmp_path):

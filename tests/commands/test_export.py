@@ -1,6 +1,7 @@
 """What is written runs without our code, on batches of any size, and says what the network says."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,41 @@ def test_optical_flow_is_given_beside_the_video(tmp_path):
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
+BOXES = torch.tensor([[0.1, 0.0, 0.5, 0.7], [0.0, 0.0, 1.0, 1.0], [0.6, 0.55, 0.65, 0.6]])
+
+
+@pytest.mark.parametrize("format", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_boxes_and_frames_of_any_number_and_size(tmp_path, capsys, format):
+    needs(format)
+    backbone = replace(systems.find("recognition.single_frame:tiny").objective, widths=(8,), depths=(1,))
+    objective, _ = save_run(tmp_path / "run", "detection.actor_roi:tiny_one_frame", backbone=backbone)
+    path = tmp_path / f"model{exporting.ENDINGS[format]}"
+    export(str(tmp_path / "run"), path, format=format)
+    said = capsys.readouterr().out
+    assert "video, boxes -> probabilities" in said and "frames of any size" in said
+    detect = read(path, ["probabilities"])
+    for count, height, width in ((1, 64, 64), (3, 96, 72), (2, 64, 160)):
+        generator = torch.Generator().manual_seed(height)
+        video = torch.randint(0, 256, (2, 1, 3, height, width), dtype=torch.uint8, generator=generator)
+        boxes = BOXES[:count].expand(2, count, 4).contiguous()
+        (found,) = detect(video, boxes)
+        with torch.no_grad():
+            expected = objective.detect(video, boxes)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        assert found.shape == (2, count, len(INFO.classes))
+
+
+def test_a_detector_that_takes_frames_of_one_size_says_so(tmp_path, capsys):
+    backbone = replace(systems.find("recognition.vit:tiny").objective, **SMALL_VIT)
+    objective, run = save_run(tmp_path / "run", "detection.actor_roi:tiny", backbone=backbone)
+    export(str(tmp_path / "run"), tmp_path / "model.pt2")
+    assert "frames of 64 x 64 pixels: it cannot be followed for others" in capsys.readouterr().out
+    video = clips(run.data.clip, 1)
+    (found,) = read(tmp_path / "model.pt2", ["probabilities"])(video, BOXES[None])
+    with torch.no_grad():
+        torch.testing.assert_close(found, objective.detect(video, BOXES[None]))
+
+
 def test_the_encoder_alone(saved, tmp_path):
     objective, run = saved("pretraining.videomae")
     export(str(tmp_path / "run"), tmp_path / "encoder.pt2", part="encoder")
@@ -172,8 +208,10 @@ def test_wrong_requests(tmp_path, saved, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in systems.names() if name.startswith(("recog", "pretrain"))])
-def test_every_classifier_and_every_pretraining_network(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", [name for name in systems.names() if name.startswith(("recog", "pretrain", "detect"))]
+)
+def test_every_classifier_detector_and_pretraining_network(tmp_path, name):
     save_run(tmp_path / "run", f"{name}:tiny")
     export(str(tmp_path / "run"), tmp_path / "model.pt2")
     pytest.importorskip("onnxscript", reason="the extra `export`")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from colour_videos import CLIP, RGB, MeanColour, write_colours
-from filmstrip import experiment, systems
+from filmstrip import experiment, systems, views
 from filmstrip.__main__ import main
 from filmstrip.commands import planner
 from filmstrip.commands.encode import encode_files
@@ -24,6 +24,7 @@ from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.loading import VideoEncoder, save_data_info
 from filmstrip.protocols import Objective
+from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)
 
@@ -89,6 +90,13 @@ def test_each_clip_of_a_video_is_followed_by_the_next_step(run_of, tmp_path, cap
     for place in timeline[0]["next"]:
         assert sum(p for _, p in place) == pytest.approx(1) and place[0][1] > 0.98
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_file_is_opened_once_for_all_clips(run_of, tmp_path, monkeypatch):
+    video, decoders = write_colours(tmp_path / "new.mp4", "green", "blue", "red"), []
+    monkeypatch.setattr(views, "open_video", lambda *a, **k: decoders.append(open_video(*a, **k)) or decoders[-1])
+    assert main(["forecast", str(run_of()), str(video), "--encoder", "any"]) == 0
+    assert len(decoders) == 1
 
 
 def test_the_text_shows_the_timeline(run_of, tmp_path, capsys):

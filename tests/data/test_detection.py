@@ -10,7 +10,7 @@ import torch
 
 from filmstrip.data.augment import apply_augment, check_augment
 from filmstrip.data.config import Augment, Clip, Data, Detection
-from filmstrip.data.detection.ava import read_ava, read_boxes, read_label_map, read_moments
+from filmstrip.data.detection.ava import read_ava, read_boxes, read_label_map, read_moments, write_scores
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
@@ -266,3 +266,21 @@ def test_other_cuts_and_mixing_are_refused(videos, annotated):
         open_source(data).samples[0].cut(data, num_crops=3)
     with pytest.raises(UserError, match="learns from boxes"):
         check_augment(Augment(mixup=0.8), ("video", "boxes"))
+
+
+def test_scores_come_back_as_they_were(tmp_path):
+    scores = torch.tensor([[0.1, 1.0], [1e-12, 0.0], [1 / 3, 0.7]])
+    boxes = [(0.031, 0.162, 0.67, 0.995), (0.1 + 0.2, 0.5, 1 / 3, 0.625), (0.031, 0.162, 0.6700001, 0.995)]
+    said = [(("a", 902.0), boxes[:2], scores[:2].tolist()), (("b,c", 1 / 3), boxes[2:], scores[2:].tolist())]
+    write_scores(tmp_path / "said.csv", said, (3, 80))
+    for place, number in enumerate((3, 80)):
+        found = read_boxes(tmp_path / "said.csv", {number: place}, others=True)
+        assert [key for key in found] == [("a", 902.0), ("b,c", 1 / 3)]
+        assert [actor.box for actors in found.values() for actor in actors] == boxes
+    best = [actor.score for actors in found.values() for actor in actors]
+    assert torch.equal(torch.tensor(best), scores.amax(dim=1))
+
+
+def test_the_numbers_of_classes_are_known_after_training(videos, annotated):
+    source = open_source(data_of(videos, annotated))
+    assert source.info("train").class_numbers == (3, 7) and source.info("train").classes == ("sit", "stand")

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from filmstrip import systems
 from filmstrip.data.actors import Actors
 from filmstrip.data.config import Data, Detection
+from filmstrip.data.detection.ava import read_boxes
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, track_iou, video_precision
 from filmstrip.protocols import Objective
+from filmstrip.video.write import write_video
 
 LEFT, RIGHT, ELSEWHERE = (0.0, 0.0, 0.4, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.1, 0.1)
 
@@ -177,9 +179,9 @@ class Oracle(Objective):
         self.silent = silent
 
     def detect(self, video, boxes):
-        assert video.shape[:2] == (1, 2)
-        scores = torch.zeros(1, boxes.shape[1], 8)
-        for row, box in zip(scores[0], boxes[0]):
+        assert len(video) == len(boxes) and video.shape[1] == 2
+        scores = torch.zeros(*boxes.shape[:2], 8)
+        for row, box in zip(scores.flatten(0, 1), boxes.flatten(0, 1)):
             nearest = min(self.known, key=lambda known: (torch.tensor(known) - box).abs().sum())
             row[list(self.known[nearest])] = 0.0 if self.silent else 1.0
         return scores
@@ -234,3 +236,62 @@ def test_what_cannot_be_evaluated_is_refused(subject):
     late = replace(subject.data, detection=replace(subject.data.detection, offset=-99.0))
     with pytest.raises(UserError, match="no key frame of the split 'test' is readable"):
         list(DetectionMAP()(replace(subject, source=open_source(late), data=late)))
+
+
+def test_the_size_of_batches_changes_nothing(subject, tmp_path):
+    # Films of two sizes, whose key frames are listed one of each in turn and with one to three boxes.
+    films = {"wide": (32, 64), "high": (64, 32)}
+    for seed, (name, size) in enumerate(films.items()):
+        noise = torch.randint(0, 256, (16, 3, *size), generator=torch.Generator().manual_seed(seed))
+        write_video(tmp_path / f"{name}.mp4", noise.to(torch.uint8), 4)
+    side = np.random.default_rng(0).uniform(0, 0.5, (30, 2)).round(3).tolist()
+    rows = [
+        f"{name},{second},{side[k][0]},{side[k][1]},{side[k][0] + 0.4:.3f},{side[k][1] + 0.4:.3f},{k % 2 + 1},{k}\n"
+        for second in (1, 2, 3)
+        for name in films
+        for k in range(second if name == "wide" else 1)
+    ]
+    (tmp_path / "ava_val.csv").write_text("".join(rows))
+    (tmp_path / "ava_train.csv").write_text(rows[0])
+    names = [f'item {{\n name: "{name}"\n id: {k + 1}\n}}\n' for k, name in enumerate("ab")]
+    (tmp_path / "ava_action_list.pbtxt").write_text("".join(names))
+    run = systems.find("detection.actor_roi:tiny_one_frame")
+    clip = replace(run.data.clip, size=32, short_side=(32, 32))
+    data = Data(path=tmp_path, detection=Detection(annotations=tmp_path), clip=clip, num_workers=0)
+    source = open_source(data)
+    torch.manual_seed(0)
+    detector = replace(run.objective, num_classes=2).build()
+    sizes = []
+    detector.encoder.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    subject = replace(subject, objective=detector, source=source, data=data)
+    alone = dict(DetectionMAP(batch_size=1, threshold=0.1)(subject))
+    together = dict(DetectionMAP(batch_size=16, threshold=0.1)(subject))
+    pairs = dict(DetectionMAP(batch_size=2, threshold=0.1)(subject))
+    assert sizes == [1] * 6 + [3, 3] + [2, 1, 2, 1]
+    assert alone == together == pairs and alone["count"] == 6.0 and 0.0 < alone["mAP@0.1"] < 1.0
+
+
+def test_what_is_said_is_written_as_the_public_evaluation_reads_it(subject, tmp_path):
+    class Unsure(Oracle):
+        def detect(self, video, boxes):
+            noise = torch.rand(*boxes.shape[:2], 8, generator=torch.Generator().manual_seed(len(boxes)))
+            return (super().detect(video, boxes) + 2 * noise) / 3
+
+    source = replace(subject.source, numbers=(1, 3, 4, 6, 7, 10, 11, 80))
+    path = tmp_path / "new" / "said.csv"
+    values = dict(DetectionMAP(out=path)(replace(subject, objective=Unsure(source), source=source)))
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert {len(row) for row in rows} == {8} and {len(row[1]) for row in rows} == {4}
+    said = {}  # a class at a time, since our reader keeps of each box the best score
+    for kind, number in enumerate(source.numbers):
+        one = tmp_path / f"{number}.csv"
+        one.write_text("".join(",".join(row) + "\n" for row in rows if row[6] == str(number)))
+        for key, actors in read_boxes(one, {number: kind}).items():
+            assert [actor.classes for actor in actors] == [(kind,)] * len(actors)
+            boxes = torch.tensor([actor.box for actor in actors], dtype=torch.float64)
+            known = said.setdefault(key, Scored(boxes, torch.zeros(len(boxes), 8)))
+            known.scores[:, kind] = torch.tensor([actor.score for actor in actors])
+    assert said.keys() == {sample.key for sample in source.split("test")}
+    precision = frame_precision(source.truth["test"], said, 8, 0.5)
+    assert float(np.nanmean(precision)) == values["mAP@0.5"]
+    assert 0.1 < values["mAP@0.5"] < 1.0

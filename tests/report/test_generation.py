@@ -1,6 +1,9 @@
 import json
 
-from filmstrip.report.generation import frame_curves, generation_table
+import pytest
+
+from filmstrip.evals.by_frame import name_of, point_of
+from filmstrip.report.generation import frame_curves, generation_table, is_curve_point
 from filmstrip.report.run import run_report
 
 LABEL = "64x64/3f_after_4/n8x2"
@@ -46,3 +49,23 @@ def test_a_runs_report_draws_the_curves_and_lists_the_rest(tmp_path, read_page):
     assert page.count("svg") == 4  # loss, two evaluations over steps, and the curve
     assert f"PSNR (dB): {LABEL}" in page.words
     assert not any("/frame_" in word for word in page.words)
+
+
+@pytest.mark.parametrize(
+    "name", ["frame_mAP@0.5", "box/frame_mAP", "frame_rate/frame_x", "by/frame_01s", "n/frame_12"]
+)
+def test_a_metric_may_speak_of_frames_without_being_a_point_of_a_curve(tmp_path, read_page, name):
+    assert not is_curve_point(f"eval/{name}")
+    assert frame_curves({"run": {f"eval/{name}": ([1], [0.5])}}) is None
+    assert [column.name for column in generation_table({"run": {f"eval/{name}": ([1], [0.5])}}).columns][1:]
+    line = {"step": 1, "seconds": 1.0, "loss": 2.0, f"eval/{name}": 0.25}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    config = {"data": {"path": "videos", "synthetic": None}, "objective": {"type": "filmstrip.x:ActorRoIConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert name in read_page(run_report(tmp_path).read_text()).words
+
+
+def test_points_of_a_curve_are_called_in_one_way():
+    for frame in (0, 7, 155, 1234):
+        assert point_of(name_of("eval/psnr/a/frame_mean", frame)) == ("eval/psnr/a/frame_mean", frame)
+    assert name_of("psnr", 7) == "psnr/frame_007"

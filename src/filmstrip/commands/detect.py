@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,27 @@ from rich.table import Table
 from torch import Tensor
 
 from filmstrip.config import Run
-from filmstrip.data.config import Data, Detection
-from filmstrip.data.detection.ava import read_boxes
-from filmstrip.data.detection.source import ActorSample, sure
+from filmstrip.data.detection.ava import read_boxes, write_scores
+from filmstrip.data.detection.source import clip_times, sure, whole_size
 from filmstrip.data.detection.tubes import link
-from filmstrip.data.detection.types import Actor
+from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.errors import UserError
-from filmstrip.loading import load_classes, load_objective
+from filmstrip.inference import device_of, inference
+from filmstrip.loading import load_data_info, load_objective
 from filmstrip.protocols import Detector, Objective
 from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Request
+from filmstrip.video.in_turn import read_in_turn
 from filmstrip.video.write import Mp4File, write_video
+from filmstrip.views import opened
 
 AROUND = 0.5
 """Seconds that a box is shown before its first key frame, and after its last."""
 SHORT_SIDE = 360
 """Smaller videos are drawn as many times larger as brings them nearest to that, pixels: for names to be legible."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, as shares of the frame."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,7 @@ class Sight:
     """An actor in one key frame."""
 
     second: float
-    box: tuple[float, float, float, float]
-    """Left, top, right, bottom, as shares of the frame."""
+    box: Box
     scores: Tensor
     """``K``, the probability of each class."""
 
@@ -75,6 +81,7 @@ def detect(
     boxes: Path,
     *,
     out: Path | None = None,
+    csv: Path | None = None,
     top_k: int = 3,
     threshold: float = 0.5,
     min_score: float = 0.8,
@@ -83,17 +90,22 @@ def detect(
     max_gap: float = 2.0,
     as_json: bool = False,
 ) -> None:
-    """Print what everybody in a file does, in text or as JSON, and draw it into ``out``.
+    """Print what everybody in a file does, in text or as JSON, draw it into ``out``, and write it into ``csv`` as
+    AVA's evaluation reads it.
 
     Raises:
-        UserError: the run says nothing of boxes, there are none for this file, or it cannot be read.
+        UserError: the run says nothing of boxes, there are none for this file, it cannot be read, or what was asked
+            for cannot be written.
     """
     objective, run = load_objective(folder)
-    classes = load_classes(folder)
+    info = load_data_info(folder)
+    classes = info.classes
     found = boxes_of(file, boxes, min_score=min_score, offset=offset)
-    tracks = follow(objective, run, file, found, classes, min_iou=min_iou, max_gap=max_gap)
+    tracks = follow(objective, run, file, found, min_iou=min_iou, max_gap=max_gap)
     if out is not None:
         draw(file, tracks, classes, out, threshold=threshold, backend=run.data.backend)
+    if csv is not None:
+        write_scores(csv, said_of(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
     if as_json:
         json.dump(
             {"run": str(folder), "path": str(file), "actors": _as_json(tracks, classes, top_k)}, sys.stdout, indent=2
@@ -101,8 +113,22 @@ def detect(
         print()
         return
     Console().print(_table(tracks, classes, top_k))
-    if out is not None:
-        print(out)
+    for written in (out, csv):
+        if written is not None:
+            print(written)
+
+
+def said_of(
+    file: Path, tracks: Sequence[Track], offset: float = 0.0
+) -> Iterator[tuple[Moment, list[Box], list[list[float]]]]:
+    """Each key frame, in order, with its boxes and what was said of them; its second as the table of boxes counts."""
+    seconds: dict[float, list[Sight]] = defaultdict(list)
+    for track in tracks:
+        for sight in track.sights:
+            seconds[sight.second].append(sight)
+    for second, sights in sorted(seconds.items()):
+        key = (file.stem, round(second + offset, 6))
+        yield key, [sight.box for sight in sights], [sight.scores.tolist() for sight in sights]
 
 
 def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) -> dict[float, tuple[Actor, ...]]:
@@ -129,7 +155,6 @@ def follow(
     run: Run,
     file: Path,
     boxes: dict[float, tuple[Actor, ...]],
-    classes: Sequence[str],
     *,
     min_iou: float = 0.3,
     max_gap: float = 2.0,
@@ -141,30 +166,21 @@ def follow(
     """
     if not isinstance(objective, Detector):
         raise UserError(f"{type(objective).__name__} says nothing of boxes: detect needs a run of detection.*")
-    data = Data(clip=run.data.clip, backend=run.data.backend)
+    places = {
+        second: torch.tensor([actor.box for actor in actors], dtype=torch.float64)
+        for second, actors in sorted(boxes.items())
+        if actors
+    }
+    clip, device = run.data.clip, device_of(objective)
     scores: dict[float, Tensor] = {}
-    for second, actors in sorted(boxes.items()):
-        if not actors:
-            continue
-        sample = ActorSample(
-            path=str(file),
-            name=str(file),
-            moment=second,
-            key=(file.stem, second),
-            actors=actors,
-            num_classes=len(classes),
-            config=Detection(),
-        )
-        try:
-            content = sample.cut(data)[0].content
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror or error}") from None
-        scores[second] = objective.detect(content["video"][None], content["boxes"][None])[0]
-    tubes = link(
-        {second: torch.tensor([actor.box for actor in boxes[second]], dtype=torch.float64) for second in scores},
-        min_iou=min_iou,
-        max_gap=max_gap,
-    )
+    with opened(file, run.data.backend) as decoder:
+        info = decoder.info
+        asked = [[Request(clip_times(info, second, clip), size=whole_size(info, clip))] for second in places]
+        for second, (frames,) in zip(places, read_in_turn(decoder, asked)):
+            with inference(objective):
+                found = objective.detect(frames.video[None].to(device), places[second][None].float().to(device))
+            scores[second] = found[0].cpu()
+    tubes = link(places, min_iou=min_iou, max_gap=max_gap)
     return [
         Track(tuple(Sight(s, boxes[s][p].box, scores[s][p]) for s, p in zip(tube.seconds, tube.places)))
         for tube in tubes

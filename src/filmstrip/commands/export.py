@@ -1,8 +1,10 @@
 """A trained network as one file that runs without its code: torch.export's format, or ONNX.
 
 What is written takes uint8 video, ``B T C H W`` with any ``B``, and holds its own preprocessing. Optical flow, which
-no format can estimate, is given beside the video, in pixels. The file is read again and must say what the network
-itself says before it takes its name.
+no format can estimate, is given beside the video, in pixels. Boxes, of which a detector says what is done in them,
+are ``B M 4`` float32 (left, top, right, bottom, shares of the frame) with any ``M``; its frames may have any height
+and width, or those of training clips where the network takes no others. The file is read again and must say what the
+network itself says before it takes its name.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +32,7 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of, inference
 from filmstrip.loading import is_run, load, load_classes, load_objective
-from filmstrip.protocols import Classifier, Encoder, FlowClassifier, MaskedPredictor
+from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 
 Format = Literal["torch", "onnx"]
 Part = Literal["model", "encoder"]
@@ -57,6 +59,8 @@ class Graph:
     classes: tuple[str, ...] = ()
     any_length: tuple[str, ...] = ()
     """Inputs whose second axis may have any length, too."""
+    fixed: Graph | None = None
+    """What to write where the network cannot be followed for video of any height and width, which is tried first."""
 
 
 class _Classify(nn.Module):
@@ -75,6 +79,15 @@ class _ClassifyWithFlow(nn.Module):
 
     def forward(self, video: Tensor, flow: Tensor) -> tuple[Tensor]:
         return (self.model.classify(video, flow).float(),)
+
+
+class _Detect(nn.Module):
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, video: Tensor, boxes: Tensor) -> tuple[Tensor]:
+        return (self.model.detect(video, boxes),)
 
 
 class _Encode(nn.Module):
@@ -107,13 +120,13 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
         raise UserError(f"cannot write {out}: --format {format} writes files that end with {ENDINGS[format]}")
     if format == "onnx":
         _need("onnx", "onnxscript")
-    graph = graph_of(source, part)
+    wanted = graph_of(source, part)
     console = Console(stderr=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         path = Path(folder) / out.name
         with console.status(f"tracing {source}"), _quiet():
-            program = trace(graph)
+            graph, program = trace_widest(wanted)
             try:
                 _WRITE[format](program, graph, path)
             except Exception as error:
@@ -124,6 +137,9 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
         for file in Path(folder).iterdir():  # ONNX keeps the weights of a network above 2 GB in a file beside it
             os.replace(file, out.parent / file.name)
     print(f"{out}: {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}, {size / 1e6:.1f} MB")
+    if wanted.fixed is not None:
+        alone = f"{graph.clip.size} x {graph.clip.size} pixels: it cannot be followed for others"
+        print(f"frames of {'any size' if graph is wanted else alone}")
     if found is None:
         print("not compared with the network itself: that needs onnxruntime (pip install 'filmstrip[export]')")
     else:
@@ -131,8 +147,8 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
 
 
 def graph_of(source: str, part: Part = "model") -> Graph:
-    """What a run offers: a classifier (with flow beside the video where it looks at that), a network that predicts
-    what a mask hides, or else its encoder.
+    """What a run offers: a classifier (with flow beside the video where it looks at that), a detector of what is done
+    in boxes, a network that predicts what a mask hides, or else its encoder.
 
     Raises:
         UserError: it offers none of them, or there is no such source.
@@ -153,6 +169,18 @@ def graph_of(source: str, part: Part = "model") -> Graph:
     if part == "model" and isinstance(objective, Classifier):
         module = _Classify(objective).eval()
         return Graph(module, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
+    if part == "model" and isinstance(objective, Detector):
+        module, names = _Detect(objective).eval(), ("video", "boxes")
+        fixed = Graph(
+            module,
+            names,
+            ("probabilities",),
+            lambda n: (_video(clip, n), _boxes(n)),
+            clip,
+            load_classes(source),
+            any_length=names[1:],
+        )
+        return replace(fixed, draw=lambda n: (_video(clip, n, _other_sizes(clip, n)), _boxes(n)), fixed=fixed)
     if part == "model" and isinstance(objective, MaskedPredictor):
 
         def draw(size: int) -> tuple[Tensor, ...]:
@@ -165,7 +193,7 @@ def graph_of(source: str, part: Part = "model") -> Graph:
     except UserError:
         raise UserError(
             f"{source} holds a {type(objective).__name__}, which neither names classes nor has an encoder: "
-            "export takes runs of recognition.* and pretraining.*"
+            "export takes runs of recognition.*, detection.* and pretraining.*"
         ) from None
     return _encoder_graph(encoder, clip)
 
@@ -181,11 +209,31 @@ def trace(graph: Graph) -> ExportedProgram:
         UserError: it cannot be followed.
     """
     dims = {name: {0: Dim("batch")} | ({1: Dim(name)} if name in graph.any_length else {}) for name in graph.inputs}
+    if graph.fixed is not None:
+        dims["video"] |= {3: Dim.AUTO, 4: Dim.AUTO}
     try:
         with torch.no_grad():
             return torch.export.export(graph.module, graph.draw(_TRACED), dynamic_shapes=dims)
     except Exception as error:
         raise UserError(f"this network cannot be exported: {_reason(error)}") from error
+
+
+def trace_widest(graph: Graph) -> tuple[Graph, ExportedProgram]:
+    """What can be followed of a network, and that: with frames of any size, if it can be, else of fixed ones.
+
+    Raises:
+        UserError: it cannot be followed at all.
+    """
+    if graph.fixed is None:
+        return graph, trace(graph)
+    try:
+        program = trace(graph)
+        module = program.module()
+        for size in _CHECKED:
+            module(*graph.draw(size))
+    except (UserError, AssertionError):  # it takes no such frames, or what was assumed of a size does not hold
+        return graph.fixed, trace(graph.fixed)
+    return graph, program
 
 
 def difference(path: Path, graph: Graph) -> tuple[float, float]:
@@ -250,10 +298,22 @@ def _notes(graph: Graph) -> str:
     return json.dumps(notes, ensure_ascii=False)
 
 
-def _video(clip: Clip, size: int) -> Tensor:
+def _video(clip: Clip, size: int, frames: tuple[int, int] | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(size)
-    shape = (size, clip.num_frames, 3, clip.size, clip.size)
+    shape = (size, clip.num_frames, 3, *(frames or (clip.size, clip.size)))
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def _other_sizes(clip: Clip, size: int) -> tuple[int, int]:
+    """Height and width of frames for a batch: of its own for each, some wide and some high."""
+    other = clip.size + 32 * size
+    return (clip.size, other) if size % 2 else (other, clip.size)
+
+
+def _boxes(size: int) -> Tensor:
+    """Boxes for a batch, as many in each clip as no other batch has."""
+    corners = torch.rand(size, 2 * size - 1, 2, 2, generator=torch.Generator().manual_seed(size))
+    return corners.sort(dim=2).values.flatten(2)
 
 
 def _has(package: str) -> bool:

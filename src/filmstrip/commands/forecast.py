@@ -18,7 +18,7 @@ from torch import Tensor
 from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
-from filmstrip.video.decode import open_video
+from filmstrip.views import opened, views_of_parts
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8
@@ -87,24 +87,23 @@ def forecast_video(
     config, wanted = planner.config, clip_seconds or planner.record.clip_seconds
     if wanted <= 0:
         raise UserError(f"a clip lasts more than zero seconds, not {wanted:g}")
-    try:
-        with open_video(str(video)) as decoder:
-            duration = decoder.info.duration
-    except OSError as error:
-        raise UserError(f"{video} cannot be read: {error.strerror or error}") from None
-    edges = np.linspace(0, duration, max(1, round(duration / wanted)) + 1)
     least = config.observed if config.task == "anticipation" else 1
-    if len(edges) - 1 < least:
-        raise UserError(
-            f"{video} lasts {duration:.1f} s, {len(edges) - 1} clips of {wanted:.1f} s, and this run observes "
-            f"{least}: give a longer video, or shorter clips (--clip-seconds)"
-        )
-    spans = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
-    clips = [planner.read(video, start, end) for start, end in spans]
-    features = [feature for _, feature in clips]
+    features, pictures = [], []
+    with opened(video, planner.encoder.backend) as decoder:
+        duration = decoder.info.duration
+        edges = np.linspace(0, duration, max(1, round(duration / wanted)) + 1)
+        if len(edges) - 1 < least:
+            raise UserError(
+                f"{video} lasts {duration:.1f} s, {len(edges) - 1} clips of {wanted:.1f} s, and this run observes "
+                f"{least}: give a longer video, or shorter clips (--clip-seconds)"
+            )
+        spans = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+        for views in views_of_parts(decoder, planner.encoder.clip, spans):
+            features.append(planner.features(views))
+            pictures.append(views.video[0, views.video.shape[1] // 2].clone())  # a view would keep the clip
     nothing = [None] * config.horizon
     windows = []
-    for now in range(least, len(clips) + 1):
+    for now in range(least, len(features) + 1):
         seen = features[max(0, now - config.observed) : now]
         windows.append([None] * (config.observed - len(seen)) + seen + nothing)
     targets = range(config.observed, config.observed + config.horizon)
@@ -113,8 +112,7 @@ def forecast_video(
         Outlook(*span, tuple(ranked(place, planner.info.steps, top_k) for place in places))
         for span, places in zip(spans[least - 1 :], probabilities)
     ]
-    pictures = [views.video[0, views.video.shape[1] // 2] for views, _ in clips[least - 1 :]]
-    return Forecast(str(video), tuple(timeline)), pictures
+    return Forecast(str(video), tuple(timeline)), pictures[least - 1 :]
 
 
 def ranked(probabilities: Tensor, names: tuple[str, ...], top_k: int) -> Ranked:

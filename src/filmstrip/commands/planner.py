@@ -37,13 +37,21 @@ class Planner:
         """What it was trained to predict, from what."""
         return self.run.data.procedures
 
-    def read(self, path: Path, start: float | None = None, end: float | None = None) -> tuple[Views, Tensor]:
-        """One clip of a video, or of a part of it, and its features ``N D``.
+    def read(self, path: Path) -> tuple[Views, Tensor]:
+        """One clip of a video, and its features ``N D``.
 
         Raises:
-            UserError: it cannot be read, or the part holds no frames.
+            UserError: it cannot be read, or the encoder is another one than that of the features.
         """
-        views = read_views(path, self.encoder.clip, backend=self.encoder.backend, start=start, end=end)
+        views = read_views(path, self.encoder.clip, backend=self.encoder.backend)
+        return views, self.features(views)
+
+    def features(self, views: Views) -> Tensor:
+        """The features of a clip, ``N D``.
+
+        Raises:
+            UserError: they are not like those that the run was trained on.
+        """
         with inference(self.encoder):
             features = reader_of(self.encoder, self.record.level)(views.video).tokens[0].float().cpu()
         tokens = self.info.grid[0] * self.info.grid[1] * self.info.grid[2]
@@ -52,7 +60,7 @@ class Planner:
                 f"the encoder makes {features.shape[0]} tokens of width {features.shape[1]} of a clip, and this run "
                 f"was trained on {tokens} of width {self.info.width}: name the encoder of its features (--encoder)"
             )
-        return views, features
+        return features
 
     def probabilities(
         self, windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], *, samples: int = 1, seed: int = 0

@@ -232,3 +232,5 @@ class DataInfo:
     """Of procedures, what the tasks are called, in the order of their ids."""
     window: int = 0
     """Of procedures, the places of a sample, S."""
+    class_numbers: tuple[int, ...] = ()
+    """Of key frames with boxes, the numbers of the classes in the annotations' files."""

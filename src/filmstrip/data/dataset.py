@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
 from filmstrip.data.cached import CachedClip, CachedSample
 from filmstrip.data.config import Data
-from filmstrip.data.detection.source import ActorSample
+from filmstrip.data.detection.source import ActorSample, with_equal_room
 from filmstrip.data.localisation.source import UntrimmedSample
 from filmstrip.data.order import Draw, derive_seed
 from filmstrip.data.parallel import CRASHED
@@ -23,9 +25,10 @@ from filmstrip.data.sample import Sample
 from filmstrip.data.workers import Current
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
-from filmstrip.video.clips import read_clips
+from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Frames
+from filmstrip.video.in_turn import read_in_turn
 
 ATTEMPTS = 50
 """Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
@@ -138,22 +141,56 @@ class EvaluationSet(_Clips):
         super().__init__(samples, data, actions)
         self.num_clips = num_clips
         self.num_crops = num_crops
+        self.shared = {file for file, count in Counter(map(_file, samples)).items() if count > 1}
+        """Files of several samples, which are read in turn; one in which that fails is read for each alone."""
 
     def __getitem__(self, indices: Sequence[int]) -> tuple[Batch | None, Report]:
         """Decode the views of each video; bad files are left out, never replaced."""
         report = Report()
         rows = _Rows(self.labelled)
-        for index in indices:
-            try:
-                views = self._cut(index, report, num_clips=self.num_clips, num_crops=self.num_crops)
-            except UserError as error:
-                return None, Report(refused=str(error))
-            if views is None:
-                continue
-            sample = self.samples[index]
-            seeds = [derive_seed("evaluation", sample.split, index, view) for view in range(len(views))]
-            rows.add(sample, index, views, seeds)
+        try:
+            for _, neighbours in groupby(indices, lambda index: _file(self.samples[index])):
+                for index, views in self._views(list(neighbours), report):
+                    sample = self.samples[index]
+                    seeds = [derive_seed("evaluation", sample.split, index, view) for view in range(len(views))]
+                    rows.add(sample, index, views, seeds)
+        except UserError as error:
+            return None, Report(refused=str(error))
         return rows.collate(), report
+
+    def crashed(self, index: int) -> None:
+        """Never read a sample again, or no other with it: the first of several that were read in turn is named."""
+        if (file := _file(self.samples[index])) in self.shared:
+            self.shared.remove(file)
+        else:
+            super().crashed(index)
+
+    def _views(self, indices: list[int], report: Report) -> Iterator[tuple[int, Sequence[Frames | CachedClip]]]:
+        """The views of those of some samples of one file that can be read, and lines in the report."""
+        found = self._in_turn([index for index in indices if index not in self.bad])
+        for index in indices:
+            if index in found:
+                yield index, found[index]
+            elif (views := self._cut(index, report, num_clips=self.num_clips, num_crops=self.num_crops)) is not None:
+                yield index, views
+
+    def _in_turn(self, indices: list[int]) -> dict[int, list[Frames] | list[CachedClip]]:
+        """The views of samples of one file, which is opened once; not of those that are to be read each alone.
+
+        That is all of them where one cannot be read, and those that are damaged: what stands in for frames that are
+        lost should not depend on what else is read.
+        """
+        samples = [self.samples[index] for index in indices]
+        # What was encoded is read otherwise, and actions need the file's frames.
+        readable = self.actions is None and all(type(sample) in (Sample, ActorSample) for sample in samples)
+        if len(samples) < 2 or not readable or _file(samples[0]) not in self.shared:
+            return {}
+        try:
+            with self.current.at(indices[0]) if self.current else nullcontext():
+                found = cut_in_turn(samples, self.data, self.num_clips, self.num_crops)
+        except (DecodeError, OSError):  # of one of them: each is asked for alone, to say which
+            return {}
+        return {index: clips for index, clips in zip(indices, found) if not _damage(self.samples[index], clips)}
 
 
 class _Rows:
@@ -181,7 +218,7 @@ class _Rows:
             return None
         batch: Batch = {
             # In a worker this stacks straight into shared memory, which the main process then maps.
-            **default_collate(self.clips),
+            **default_collate(with_equal_room(self.clips)),
             "seed": torch.tensor(self.seeds, dtype=torch.int64),
             "name": self.names,
             "index": torch.tensor(self.indices, dtype=torch.int64),
@@ -211,6 +248,41 @@ def _damage(sample: Sample, clips: Sequence[Frames | CachedClip]) -> list[Unread
     if count := sum(sum(clip.damaged) for clip in clips):
         reasons.append(f"{count} of {sum(len(clip.damaged) for clip in clips)} frames read from it are damaged")
     return [Unreadable(sample.name, "; ".join(reasons), used=True)] if reasons else []
+
+
+def _file(sample: Sample) -> tuple[str, int | None]:
+    return sample.path, sample.offset
+
+
+def cut_in_turn(
+    samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1
+) -> list[list[Frames]] | list[list[CachedClip]]:
+    """What :func:`cut` cuts for evaluation out of each of several samples, parts or key frames of one file.
+
+    Raises:
+        DecodeError, OSError: the video, or the part of one of them, cannot be read.
+        UserError: it cannot be cut so often.
+    """
+    clip = data.clip
+    with open_video(samples[0].file(), backend=data.backend) as decoder:
+        key_frames = [sample for sample in samples if isinstance(sample, ActorSample)]
+        if key_frames:
+            views = [
+                sample.views(decoder.info, clip, num_clips=num_clips, num_crops=num_crops) for sample in key_frames
+            ]
+            read = read_in_turn(decoder, [[view.request for view in ours] for ours in views])
+            return [sample.clips(ours, clips) for sample, ours, clips in zip(key_frames, views, read)]
+        parts = read_parts(
+            decoder,
+            [(sample.start, sample.end) for sample in samples],
+            num_frames=clip.num_frames,
+            stride=clip.stride,
+            sampling=clip.sampling,
+            size=clip.size,
+            num_clips=num_clips,
+            num_crops=num_crops,
+        )
+        return list(parts)
 
 
 def cut(

@@ -102,17 +102,29 @@ class TrainLoader:
 class EvalLoader:
     """One pass over a split, in order: every video as ``num_clips`` x ``num_crops`` adjacent rows.
 
-    ``index`` tells which video of the split a row belongs to. Batches hold at most ``batch_size`` rows.
+    ``index`` tells which video of the split a row belongs to. Batches hold at most ``batch_size`` rows; with
+    ``by_file`` these are of a single file, so that whole frames have one size, and those of a file come together.
     """
 
     def __init__(
-        self, source: Source, data: Data, split: str, *, num_clips: int = 1, num_crops: int = 1, batch_size: int = 16
+        self,
+        source: Source,
+        data: Data,
+        split: str,
+        *,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        batch_size: int = 16,
+        by_file: bool = False,
     ):
         samples = source.split(split)
         actions = source.actions if data.actions else None
         self._set = EvaluationSet(samples, data, num_clips, num_crops, actions)
         videos = max(1, batch_size // (num_clips * num_crops))
-        self._groups = [range(i, min(i + videos, len(samples))) for i in range(0, len(samples), videos)]
+        files: dict[tuple[str, int | None] | None, list[int]] = {}
+        for i, sample in enumerate(samples):
+            files.setdefault((sample.path, sample.offset) if by_file else None, []).append(i)
+        self._groups = [mine[i : i + videos] for mine in files.values() for i in range(0, len(mine), videos)]
         self._batch_size = batch_size
         self._num_workers = data.num_workers
         self.unreadable: list[Unreadable] = []
@@ -140,10 +152,19 @@ class EvalLoader:
 
 
 def eval_batches(
-    source: Source, data: Data, split: str, *, num_clips: int = 1, num_crops: int = 1, batch_size: int = 16
+    source: Source,
+    data: Data,
+    split: str,
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    batch_size: int = 16,
+    by_file: bool = False,
 ) -> EvalLoader:
     """The batches of a split for evaluation; files that cannot be read are left out and listed in ``unreadable``."""
-    return EvalLoader(source, data, split, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    return EvalLoader(
+        source, data, split, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size, by_file=by_file
+    )
 
 
 def write_unreadable(path: Path, entries: Iterable[Unreadable]) -> None:

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.boxes import iou
+from filmstrip.data.detection.ava import write_scores
 from filmstrip.data.detection.source import ActorSource, open_detection
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.loader import eval_batches
+from filmstrip.dist import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.precision import area_under_precision
 from filmstrip.evals.shared import looked_at
+from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Detector
 
 TRACK = dict[float, Tensor]
@@ -56,14 +59,20 @@ class DetectionMAP(Evaluation):
     a tube. Needs persons in the annotations."""
     proposals: Path | None = None
     """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
+    batch_size: int = 8
+    """Key frames at once, at most: they are of one video, since frames are whole and videos have sizes of their
+    own."""
     split: str | None = None
     """By default the data's ``eval_split``."""
+    out: Path | None = None
+    """Where to write what was said of every box, as a table that AVA's public evaluation reads."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
 
         Raises:
-            UserError: the objective says nothing of boxes, the data have none, or no key frame is readable.
+            UserError: the objective says nothing of boxes, the data have none, no key frame is readable, or ``out``
+                cannot be written.
         """
         detector, source, data = subject.objective, subject.source, subject.data
         if not isinstance(detector, Detector):
@@ -76,15 +85,21 @@ class DetectionMAP(Evaluation):
         split = self.split or data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
-            return list(zip(batch["index"].tolist(), detector.detect(batch["video"], batch["boxes"])))
+            video, boxes = (batch[key].to(subject.device, non_blocking=True) for key in ("video", "boxes"))
+            with inference(detector):
+                said = detector.detect(video, boxes).cpu()
+            rows = zip(batch["index"].tolist(), said, batch["is_actor"])
+            return [(index, scores[there]) for index, scores, there in rows]
 
-        # Frames are whole, so that videos have sizes of their own: one at a time.
-        batches = eval_batches(source, data, split, batch_size=1)
+        batches = eval_batches(source, data, split, batch_size=self.batch_size, by_file=True)
         scores = dict(pair for part in looked_at(subject, batches, look) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
         samples = source.split(split)
-        found = {samples[i].key: Scored(_boxes(samples[i].actors), said) for i, said in scores.items()}
+        found = {samples[i].key: Scored(_boxes(samples[i].actors), scores[i]) for i in sorted(scores)}
+        if self.out is not None and process.rank() == 0:
+            said = ((key, scored.boxes.tolist(), scored.scores.tolist()) for key, scored in found.items())
+            write_scores(self.out, said, source.numbers)
         unreadable = {sample.key for i, sample in enumerate(samples) if i not in scores}
         truth = {key: actors for key, actors in source.truth[split].items() if key not in unreadable}
         precision = frame_precision(truth, found, len(source.classes), self.threshold)

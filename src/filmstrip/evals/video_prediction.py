@@ -18,6 +18,7 @@ from torch import Tensor
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals.by_frame import name_of
 from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics
 from filmstrip.evals.generation import generator_of
@@ -25,9 +26,6 @@ from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
 from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
-
-CURVE = "/frame_"
-"""What stands between the name of a metric and the number of a predicted frame, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,7 @@ class VideoPrediction(Evaluation):
         yield from distance.values(f"fvd_after_{self.context}")
         for name, curve in curves.items():
             for frame, value in enumerate(curve.tolist()):
-                yield f"{name}{CURVE}{frame:03d}", value
+                yield name_of(name, frame), value
 
     def _predict(self, generator: Generator, batch: Batch, seen: int) -> Tensor:
         """The predicted frames of ``B * samples`` clips, samples of a clip side by side, uint8."""

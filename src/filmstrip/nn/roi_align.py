@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -45,7 +43,8 @@ def _weights(first: Tensor, last: Tensor, places: int, size: int, samples: int |
     """How much of each of ``places`` along one axis every cell takes: ``B M size places`` for bounds ``B M``."""
     cell = (last - first) / size
     if samples is None:
-        most = math.ceil(places / size)
+        # Two at least: a graph for maps of any size would take a single one for what it always is.
+        most = torch.sym_max(-(-places // size), 2)
         count = cell.detach().ceil().clamp(1, most)[..., None, None]
     else:
         most, count = samples, torch.full_like(cell, samples)[..., None, None]

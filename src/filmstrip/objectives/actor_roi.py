@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
-from filmstrip.inference import device_of, inference
 from filmstrip.nn.roi_align import roi_align
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
 
@@ -39,7 +38,9 @@ class ActorRoI(Objective):
         features = self.encoder(video)
         t, h, w = features.grid
         places = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
-        cells = roi_align(places, boxes * boxes.new_tensor([w, h, w, h]), size=self.size, aligned=self.aligned)
+        left, top, right, bottom = boxes.unbind(dim=-1)
+        on_map = torch.stack([left * w, top * h, right * w, bottom * h], dim=-1)
+        cells = roi_align(places, on_map, size=self.size, aligned=self.aligned)
         return self.head(self.dropout(reduce(cells, "b m d p q -> b m d", "max")))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -54,10 +55,8 @@ class ActorRoI(Objective):
         return Loss(total, {"right": right, "actors": there.sum(dim=1).float().mean()})
 
     def detect(self, video: Tensor, boxes: Tensor) -> Tensor:
-        """Probabilities ``B M K`` of each class within boxes, on the CPU."""
-        device = device_of(self)
-        with inference(self):
-            return self.logits(video.to(device), boxes.to(device)).float().sigmoid().cpu()
+        """Probabilities ``B M K`` of each class within boxes."""
+        return self.logits(video, boxes).float().sigmoid()
 
     def depth_of(self, name: str) -> int:
         """The encoder's own layers; the head comes after its last."""

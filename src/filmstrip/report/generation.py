@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from filmstrip.evals.video_prediction import CURVE
+from filmstrip.evals.by_frame import point_of
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.page import Group
 from filmstrip.report.sections import Column, Table
@@ -23,7 +23,7 @@ _LOWEST = ("lpips_vgg", "lpips_alex", "random_features", "fvd", "rfvd", "bits_pe
 
 def is_curve_point(name: str) -> bool:
     """Whether a metric is of one predicted frame, and so belongs to a curve."""
-    return CURVE in name
+    return point_of(name) is not None
 
 
 def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Prediction by frame") -> Group | None:
@@ -34,15 +34,15 @@ def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Pre
     charts: dict[str, dict[str, Series]] = {}
     for run, history in recorded.items():
         for name, (_, values) in history.items():
-            if not is_curve_point(name):
+            point = point_of(name)
+            if point is None:
                 continue
-            metric, _, frame = name.partition(CURVE)
-            kind, _, label = metric.removeprefix("eval/").partition("/")
+            kind, _, label = point.curve.removeprefix("eval/").partition("/")
             stem = kind.removesuffix("_best")
             curve = run if kind == stem else f"{run}, best"
             heading = f"{_HEADINGS.get(stem, stem)}: {label}"
             xs, ys = charts.setdefault(heading, {}).setdefault(curve, ([], []))
-            xs.append(float(frame))
+            xs.append(float(point.frame))
             ys.append(values[-1])
     if not charts:
         return None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from filmstrip.video import sampling as moments
-from filmstrip.video.decoder import Box, DecodeError, Decoder, Frames, Request
+from filmstrip.video.decoder import Box, DecodeError, Decoder, Frames, Request, VideoInfo
 from filmstrip.video.geometry import centre_crop, random_resized, random_short_side, three_crops
+from filmstrip.video.in_turn import read_in_turn
 
 _LATE = 2.5
 """How many frames before the moment asked for a shown frame begins when the header overstated the duration."""
@@ -23,13 +25,17 @@ class _Cutter:
     stride: int
     sampling: str
     size: tuple[int, int]
-    crop: str
-    short_side: tuple[int, int] | None
-    area: tuple[float, float]
-    aspect: tuple[float, float]
     num_clips: int
     num_crops: int
-    key_starts: bool
+    crop: str = "short_side"
+    short_side: tuple[int, int] | None = None
+    area: tuple[float, float] = (0.5, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    key_starts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_crops not in (1, 3):
+            raise ValueError(f"num_crops is 1 (centre) or 3 (along the longer side), not {self.num_crops}")
 
     def requests(self, decoder: Decoder, start: float, end: float, rng: np.random.Generator | None) -> list[Request]:
         """What to decode for all clips of the span, clip by clip."""
@@ -105,13 +111,11 @@ def read_clips(
         DecodeError: nothing could be decoded, or the video has no such part.
         ValueError: ``num_crops`` is neither 1 nor 3.
     """
-    if num_crops not in (1, 3):
-        raise ValueError(f"num_crops is 1 (centre) or 3 (along the longer side), not {num_crops}")
     cutter = _Cutter(
         num_frames=num_frames,
         stride=stride,
         sampling=sampling,
-        size=(size, size) if isinstance(size, int) else size,
+        size=_both(size),
         crop=crop,
         short_side=short_side,
         area=area,
@@ -120,15 +124,72 @@ def read_clips(
         num_crops=num_crops,
         key_starts=key_starts,
     )
-    info = decoder.info
+    first, last = _bounds(decoder.info, start, end)
+    requests = cutter.requests(decoder, first, last, rng)
+    clips = decoder.read(requests, snap=snap)
+    if (held := _held(decoder, requests, clips, first, last)) is not None:
+        clips = decoder.read(cutter.requests(decoder, first, held, rng), snap=snap)
+    return clips
+
+
+def read_parts(
+    decoder: Decoder,
+    parts: Iterable[tuple[float | None, float | None]],
+    *,
+    num_frames: int,
+    stride: int = 4,
+    sampling: Literal["dense", "uniform", "segments"] = "dense",
+    size: int | tuple[int, int] = 224,
+    num_clips: int = 1,
+    num_crops: int = 1,
+) -> Iterator[list[Frames]]:
+    """What :func:`read_clips` cuts for testing out of each part of a video (its first and last second), in turn.
+
+    Raises:
+        DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
+        ValueError: ``num_crops`` is neither 1 nor 3.
+    """
+    cutter = _Cutter(
+        num_frames=num_frames,
+        stride=stride,
+        sampling=sampling,
+        size=_both(size),
+        num_clips=num_clips,
+        num_crops=num_crops,
+    )
+    bounds = [_bounds(decoder.info, start, end) for start, end in parts]
+    asked = [cutter.requests(decoder, first, last, None) for first, last in bounds]
+    for (first, last), requests, clips in zip(bounds, asked, read_in_turn(decoder, asked)):
+        held = _held(decoder, requests, clips, first, last)
+        yield clips if held is None else decoder.read(cutter.requests(decoder, first, held, None))
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _bounds(info: VideoInfo, start: float | None, end: float | None) -> tuple[float, float]:
+    """The first and last second of a part.
+
+    Raises:
+        DecodeError: the video has no such part.
+    """
     first, last = max(0.0, start or 0.0), info.duration if end is None else min(end, info.duration)
     if last <= first:
         asked = f"{first:g} s to {'its end' if end is None else f'{end:g} s'}"
         raise DecodeError(info.path, info.stream, f"it lasts {info.duration:g} s; {asked} was asked for")
-    requests = cutter.requests(decoder, first, last, rng)
-    clips = decoder.read(requests, snap=snap)
-    if any(request.times[-1] - clip.times[-1] > _LATE / info.fps for request, clip in zip(requests, clips)):
-        held = float(decoder.times()[-1]) + 1 / info.fps
-        if first < held < last - 1 / info.fps:  # cut off, or the sound lasts longer: choose among what is there
-            clips = decoder.read(cutter.requests(decoder, first, held, rng), snap=snap)
-    return clips
+    return first, last
+
+
+def _held(
+    decoder: Decoder, requests: Sequence[Request], clips: Sequence[Frames], first: float, last: float
+) -> float | None:
+    """Where a part really ends of which more was asked for than there is: it was cut off, or the sound lasts longer.
+
+    None where that is not so, or nothing of the part is there. Clips are to be chosen among what is.
+    """
+    fps = decoder.info.fps
+    if not any(request.times[-1] - clip.times[-1] > _LATE / fps for request, clip in zip(requests, clips)):
+        return None
+    held = float(decoder.times()[-1]) + 1 / fps
+    return held if first < held < last - 1 / fps else None

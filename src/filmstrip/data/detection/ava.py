@@ -7,7 +7,8 @@ the names of the 80 classes in ``ava_action_list_v2.2.pbtxt`` and of the 60 that
 ``ava_val_excluded_timestamps_v2.2.csv``. Files without a version in their names are of a set of one's own. Only the
 tables and one list must be there.
 
-Detectors' boxes come in the same columns, with scores in place of persons, and maybe without classes.
+Detectors' boxes come in the same columns, with scores in place of persons, and maybe without classes; and so does
+what a network says of boxes, for AVA's public evaluation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
@@ -142,6 +143,34 @@ def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool
         )
         for moment, actors in found.items()
     }
+
+
+def write_scores(
+    path: Path,
+    said: Iterable[tuple[Moment, Sequence[Sequence[float]], Sequence[Sequence[float]]]],
+    numbers: Sequence[int],
+) -> None:
+    """Write what was said of the boxes of key frames as AVA's evaluation reads it: a row for each box and class.
+
+    ``said`` gives key frames with their boxes (``N 4``, shares of the frame) and the scores of these (``N K``);
+    ``numbers`` are those of the ``K`` classes in the set's list. Boxes come back as they were to the last bit, and so
+    do float32 scores. Seconds that are whole have four digits; the public evaluation takes no others.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            for (video, second), boxes, scores in said:
+                moment = f"{second:04.0f}" if second == int(second) else repr(second)
+                for box, row in zip(boxes, scores, strict=True):
+                    # Nine digits are enough for a float32 to come back, and a point says that it is no person.
+                    kept = [float(f"{score:.9g}") for score in row]
+                    writer.writerows((video, moment, *box, n, p) for n, p in zip(numbers, kept, strict=True))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.data.boxes import area, intersection
 from filmstrip.data.cached import CachedClip
-from filmstrip.data.config import Clip, Data, Detection
+from filmstrip.data.config import Clip, Data, DataInfo, Detection
 from filmstrip.data.detection.ava import read_ava, read_boxes
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
 from filmstrip.data.folder import VIDEO_SUFFIXES
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import Box, DecodeError, Request, VideoInfo
+from filmstrip.video.decoder import Box, DecodeError, Frames, Request, VideoInfo
 from filmstrip.video.geometry import random_short_side
 from filmstrip.video.sampling import dense_around
 
 log = logging.getLogger(__name__)
 
 KEYS = frozenset({"video", "boxes", "is_actor", "box_labels", "moment"})
+PER_ACTOR = ("boxes", "is_actor", "box_labels")
+"""Keys of which a clip has a row for each actor; zeros in rows where nobody is."""
 TRIALS = 20
 """Draws of a crop until somebody is in it."""
 MULTIPLE = 32
 """What the long side of whole frames is brought to a multiple of, pixels: networks halve it up to five times."""
+
+
+class ActorView(NamedTuple):
+    """What is read around a key frame."""
+
+    request: Request
+    boxes: Tensor
+    """Where the actors are in it, ``M 4``."""
+    chosen: Tensor
+    """Which of them are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +68,44 @@ class ActorSample(Sample):
             DecodeError, OSError: the video cannot be read, or ends before the key frame.
             UserError: several clips or crops were asked for.
         """
+        with open_video(self.file(), backend=data.backend) as decoder:
+            views = self.views(decoder.info, data.clip, rng=rng, num_clips=num_clips, num_crops=num_crops)
+            clips = decoder.read([view.request for view in views])
+        return self.clips(views, clips, None if rng is None else self.config.max_actors)
+
+    def views(
+        self,
+        info: VideoInfo,
+        clip: Clip,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+    ) -> list[ActorView]:
+        """What :meth:`cut` reads of an open video, for :meth:`clips` to go on with.
+
+        Raises:
+            DecodeError: the video ends before the key frame.
+            UserError: several clips or crops were asked for.
+        """
         if num_crops != 1 or (rng is None and num_clips != 1):
             raise UserError("a key frame is looked at as one clip of whole frames: set num_clips and num_crops to 1")
         boxes = torch.tensor([actor.box for actor in self.actors], dtype=torch.float64).view(-1, 4)
-        with open_video(self.file(), backend=data.backend) as decoder:
-            info = decoder.info
-            views = [self._view(info, boxes, data.clip, rng) for _ in range(num_clips)]
-            times = clip_times(info, self.moment, data.clip)
-            clips = decoder.read([Request(times, box, size) for box, size, _, _ in views])
+        shown = [self._view(info, boxes, clip, rng) for _ in range(num_clips)]
+        times = clip_times(info, self.moment, clip)
+        return [ActorView(Request(times, box, size), placed, chosen) for box, size, placed, chosen in shown]
+
+    def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[CachedClip]:
+        """What was read of each view, with its boxes and, if it is said, room for so many actors."""
         return [
             CachedClip(
                 content={"video": clip.video, "moment": torch.tensor(self.moment, dtype=torch.float64)}
-                | self._actors(placed, chosen, None if rng is None else self.config.max_actors),
+                | self._actors(view.boxes, view.chosen, room),
                 times=(float(clip.times[0]), float(clip.times[-1])),
                 damaged=clip.damaged,
                 truncated=clip.truncated,
             )
-            for clip, (_, _, placed, chosen) in zip(clips, views)
+            for clip, view in zip(clips, views)
         ]
 
     def _view(
@@ -97,12 +130,25 @@ class ActorSample(Sample):
         labels = torch.zeros(len(self.actors), self.num_classes)
         for row, actor in zip(labels, self.actors):
             row[list(actor.classes)] = 1.0
-        free = 0 if room is None else room - len(chosen)
+        room = len(chosen) if room is None else room
         return {
-            "boxes": F.pad(boxes[chosen].float(), (0, 0, 0, free)),
-            "is_actor": F.pad(torch.ones(len(chosen), dtype=torch.bool), (0, free)),
-            "box_labels": F.pad(labels[chosen], (0, 0, 0, free)),
+            "boxes": _extended(boxes[chosen].float(), room),
+            "is_actor": _extended(torch.ones(len(chosen), dtype=torch.bool), room),
+            "box_labels": _extended(labels[chosen], room),
         }
+
+
+def with_equal_room(clips: Sequence[dict[str, Tensor]]) -> Sequence[dict[str, Tensor]]:
+    """What a batch takes from its clips, those of key frames with room for as many actors as any of them has."""
+    if "is_actor" not in clips[0]:
+        return clips
+    room = max(len(clip["is_actor"]) for clip in clips)
+    return [clip | {key: _extended(clip[key], room) for key in PER_ACTOR} for clip in clips]
+
+
+def _extended(rows: Tensor, room: int) -> Tensor:
+    """Rows, and as many of zeros after them as there is room for."""
+    return torch.cat([rows, rows.new_zeros(room - len(rows), *rows.shape[1:])])
 
 
 def clip_times(info: VideoInfo, moment: float, clip: Clip) -> np.ndarray:
@@ -143,11 +189,17 @@ class ActorSource(Source):
     """What is annotated in each split, of the videos that are there, without excluded key frames."""
     evaluated: frozenset[int]
     """Places of the classes that are evaluated."""
+    numbers: tuple[int, ...]
+    """Of the classes, in the annotations' files."""
 
     @property
     def gives(self) -> frozenset[str]:
         """What batches hold of a key frame."""
         return KEYS
+
+    def info(self, train_split: str) -> DataInfo:
+        """The numbers of classes too."""
+        return replace(super().info(train_split), class_numbers=self.numbers)
 
 
 def open_detection(data: Data) -> ActorSource:
@@ -199,6 +251,7 @@ def open_detection(data: Data) -> ActorSource:
             for split, boxes in annotations.splits.items()
         },
         evaluated=annotations.evaluated,
+        numbers=tuple(sorted(annotations.ids)),
     )
 
 
