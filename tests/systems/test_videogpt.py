@@ -233,6 +233,7 @@ PAPER = {  # the codes of a clip, how many there are of them, and values of the 
     "vizdoom_health": ((8, 32, 32), 1024, 60),
     "vizdoom_battle": ((8, 32, 32), 1024, 315),
     "ucf101": ((4, 32, 32), 1024, 0),
+    "ucf101_128": ((4, 32, 32), 1024, 0),
     "tgif": ((4, 32, 32), 1024, 0),
     "viper_dmc": ((16, 8, 8), 1024, 16),
     "viper_atari": ((16, 16, 16), 1024, 8),
