@@ -7,6 +7,10 @@ wide and trained as long. Numbers are bits for each code of unseen videos; "each
 often each code occurs at each place would need, without context: priors of textured motions stay there for hundreds
 of steps, some longer than others, which hides what depth does. Paper: BAIR, 2 to 16 layers (Yan et al. 2021, table
 2.4 of the thesis).
+
+At its defaults 1, 2, 4 and 8 layers need 2.086, 1.926, 1.897 and 1.888 bits, each place alone 3.809: every doubling
+gains, the first one most, and the last one far less than the paper's. (The standard error of 0.045 is over videos,
+the same ones for all depths.)
 """
 
 from __future__ import annotations

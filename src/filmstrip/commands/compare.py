@@ -272,7 +272,7 @@ class _Comparison:
         write_text(text.getvalue(), out / "table.csv")
         table = self.table()
         console.rule(self.budget_text(), align="left")
-        console.print(_printed(table))
+        console.print(_printed(table), crop=False)  # a narrow terminal cuts off nothing
         console.print(self.report(table).write(out / "report.html"), soft_wrap=True)
 
     def budget_text(self) -> str:
