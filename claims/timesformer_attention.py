@@ -6,6 +6,9 @@ Two networks of the same width and depth learn the same videos: one attends over
 from every token to every other. Accuracy is top-1 on unseen videos (chance is 12.5); cost is counted, in
 multiply-adds of one clip, here and for the paper's three networks, whose tokens grow in number. Paper: Kinetics-400
 (Bertasius et al. 2021), where joint attention is not run on the larger clips, for want of memory.
+
+At its defaults divided attention names 38.7 and joint attention 19.4 of 160 videos, for 0.70 of the operations: it
+learns faster, which the paper does not claim, and neither has learnt to the end, so that equal accuracy is not shown.
 """
 
 from __future__ import annotations
