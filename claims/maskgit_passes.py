@@ -9,6 +9,10 @@ Quality is the Frechet distance between samples and unseen videos in the tokeniz
 over each frame of codes: the smaller the better. The last rows are the floor, other real videos, and videos whose
 codes come from other clips each. Paper (Chang et al. 2022, ImageNet 256 x 256): FID 6.18 in 8 passes against 15.78
 of VQ-GAN's transformer in 256.
+
+At its defaults 16 passes come to 0.068 and 8 to 0.051, 256 one by one to 0.013; other real videos to 0.002 and codes
+of other clips each to 0.164. In random order, without confidence, 16 passes come to 0.024, and 64 to 0.028: so short
+a training leaves confidence that says little. The passes are 16 to 32 times fewer, and the samples not yet better.
 """
 
 from __future__ import annotations
