@@ -33,8 +33,8 @@ one seed) is memory: in 395 frames that show again what was given more than 8 fr
 give 15.75 dB and clips of 8 frames in a sliding window 15.82 (difference -0.08, standard error over walks 0.05;
 repeating the last frame 13.61). Both have learnt to move what they see (loss 465 and 461 nats a frame), and neither
 to look back: the paper trains for a million steps. Walks must be long: within 64 frames only 2% of the last 24 show
-again what the first 40 did, within 96 frames 73% of the last 32. With ``--look-round`` one turns on the spot and all
-of it was seen a turn ago; that has not been run at length.
+again what the first 40 did, within 96 frames 73% of the last 32. Nor where one turns on
+the spot and everything was seen a turn ago (``--look-round --frames 64 --context 40``): 14.30 dB against 14.29.
 """
 
 from __future__ import annotations
