@@ -14,8 +14,9 @@ of top-1 or of the success rate in the test videos. ``--steps``, ``--denoising``
 With 300 steps and 8 of denoising (docs/performance.md has every figure) VEDIT gains with depth on NIV's plans (22.4,
 37.3, 44.2 percent with 1, 2, 4 blocks) and CrossTask's (10.9, 14.9, 17.0), where three times the blocks of the
 vanilla transformer do not (32.4, 32.3, 29.4; 15.5, 13.4, 9.5); it is not steadier from seed to seed. It is behind in
-forecasting on COIN (18.0 against 28.0), whose 778 steps it learns more slowly. Kinds of attention and numbers of denoising steps come in the
-paper's order on NIV, within less than the deviation, and numbers of steps are level on CrossTask (14.6, 14.7, 14.9).
+forecasting on COIN (18.0 against 28.0), whose 778 steps it learns more slowly. Kinds of attention and numbers of
+denoising steps come in the paper's order on NIV, within less than the deviation; on CrossTask numbers of steps are
+level (14.6, 14.7, 14.9).
 """
 
 from __future__ import annotations
