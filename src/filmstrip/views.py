@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.config import Clip
+from filmstrip.data.dataset import cut_parts
 from filmstrip.errors import UserError
-from filmstrip.video.clips import read_parts
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Decoder
 
@@ -54,16 +54,7 @@ def views_of_parts(
     Raises:
         DecodeError: (while iterating) nothing could be decoded, or the file has no such part.
     """
-    for views in read_parts(
-        decoder,
-        parts,
-        num_frames=clip.num_frames,
-        stride=clip.stride,
-        sampling=clip.sampling,
-        size=clip.size,
-        num_clips=num_clips,
-        num_crops=num_crops,
-    ):
+    for views in cut_parts(decoder, clip, parts, num_clips, num_crops):
         yield Views(
             video=torch.stack([view.video for view in views]),
             spans=tuple((float(view.times[0]), float(view.times[-1])) for view in views[::num_crops]),

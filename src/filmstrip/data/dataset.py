@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
 from filmstrip.data.cached import CachedClip, CachedSample
-from filmstrip.data.config import Data
+from filmstrip.data.config import Clip, Data
 from filmstrip.data.detection.source import ActorSample, with_equal_room
 from filmstrip.data.localisation.source import UntrimmedSample
 from filmstrip.data.order import Draw, derive_seed
@@ -27,7 +27,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import DecodeError, Frames
+from filmstrip.video.decoder import DecodeError, Decoder, Frames
 from filmstrip.video.in_turn import read_in_turn
 
 ATTEMPTS = 50
@@ -272,17 +272,32 @@ def cut_in_turn(
             ]
             read = read_in_turn(decoder, [[view.request for view in ours] for ours in views])
             return [sample.clips(ours, clips) for sample, ours, clips in zip(key_frames, views, read)]
-        parts = read_parts(
-            decoder,
-            [(sample.start, sample.end) for sample in samples],
-            num_frames=clip.num_frames,
-            stride=clip.stride,
-            sampling=clip.sampling,
-            size=clip.size,
-            num_clips=num_clips,
-            num_crops=num_crops,
-        )
-        return list(parts)
+        parts = [(sample.start, sample.end) for sample in samples]
+        return list(cut_parts(decoder, clip, parts, num_clips, num_crops))
+
+
+def cut_parts(
+    decoder: Decoder,
+    clip: Clip,
+    parts: Iterable[tuple[float | None, float | None]],
+    num_clips: int = 1,
+    num_crops: int = 1,
+) -> Iterator[list[Frames]]:
+    """The clips of each part of an open video (its first and last second) as evaluation cuts them, in turn.
+
+    Raises:
+        DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
+    """
+    return read_parts(
+        decoder,
+        parts,
+        num_frames=clip.num_frames,
+        stride=clip.stride,
+        sampling=clip.sampling,
+        size=clip.size,
+        num_clips=num_clips,
+        num_crops=num_crops,
+    )
 
 
 def cut(
