@@ -6,11 +6,10 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import av
-import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
@@ -18,13 +17,21 @@ from av.video.stream import VideoStream
 
 from filmstrip.video.damage import ErrorLog
 from filmstrip.video.decoder import DecodeError, Source, VideoInfo
-from filmstrip.video.packets import PacketIndex
+from filmstrip.video.ending import ENDS_EARLY, ends_logical_streams
+from filmstrip.video.h264 import Sequence
+from filmstrip.video.packets import ABSURD, Scan, Timeline
 
-_INDEXED = ("mov,mp4", "matroska")
-"""Formats that give every packet's presentation time and know where their key frames are."""
+_INDEXED = "mov,mp4"
+"""The format whose header lists every packet, so that opening a file need not read them all."""
 
-_SEEKABLE = (*_INDEXED, "mpegts", "avi", "flv", "asf")
+_SEEKABLE = (_INDEXED, "matroska", "mpegts", "avi", "flv", "asf")
 """Formats whose packets carry the same times after a seek; others are decoded from the start."""
+
+_UNTIMED = ("avi", "asf")
+"""Formats that store no presentation times: those that FFmpeg gives are guesses."""
+
+_WITH_DURATION = ("matroska", "flv", "asf")
+"""Formats whose header says how long the longest of all streams is."""
 
 _START = -(2**62)
 """Ticks before every packet."""
@@ -32,26 +39,38 @@ _START = -(2**62)
 _PREMATURE = "ended prematurely"
 """What FFmpeg says of a Matroska file that was cut off."""
 
-_ENDS_EARLY = "the file was cut off: it ends in the middle of its data"
+_GUESSED_DURATION = "Estimating duration"
+"""What FFmpeg says when the header gives no duration."""
 
 _MAX_ERRORS = 3
 """Reading errors in a row after which a file counts as ended: a damaged place is passed, a cut-off end is not."""
 
+_SAME_RATE = 0.1
+"""The share by which an estimated rate may differ from the header's and still be taken for it."""
+
+_TOLERANCE = 0.5
+"""Seconds by which healthy files end before their header says."""
+
 
 class Container:
-    """A file, open, and one of its video streams (``stream``, ``codec``)."""
+    """A file, open, and one of its video streams."""
 
     def __init__(self, source: Source, stream: int, threads: int):
         self._source, self._number, self._threads = source, stream, threads
         self.path = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "<memory>"))
         self.truncated = ""
-        """Why the file is known to end early; found when its end is reached."""
+        """Why the file is known to end early; found when its end is reached, or by its header."""
         self.cut = math.nan
         """The time of the packet that the end cuts through, where the format hands out such packets."""
-        self._index: PacketIndex | None = None
+        self._missing = 0
+        self._timeline: Timeline | None = None
         self._opened: InputContainer | None = None
         self._open()
-        self.info = self._describe()
+        try:
+            self.info = self._describe()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> None:
         self.close()
@@ -65,29 +84,26 @@ class Container:
                 self._opened = av.open(target, metadata_errors="replace")
             except (av.FFmpegError, ValueError) as error:
                 raise self.error(f"not a video that FFmpeg can open: {log.last() or error}") from None
+        if log.says(_PREMATURE):
+            self.truncated = ENDS_EARLY
+        self._says_duration = self.format.startswith(_WITH_DURATION) and not log.says(_GUESSED_DURATION)
         videos = [s for s in self._opened.streams.video if not s.disposition & Disposition.attached_pic]
-        if log.says(_PREMATURE) or self._index_exceeds_file():
-            self.truncated = _ENDS_EARLY
+        videos.sort(key=lambda s: not s.disposition & Disposition.default)  # what players show comes first
         if self._number >= len(videos):
             held = ", ".join(s.type for s in self._opened.streams) or "none"
             self.close()
             raise self.error(f"the file has {len(videos)} video streams (all its streams: {held})")
-        self.stream: VideoStream = videos[self._number]
-        if self.stream.codec_context is None:
+        self._stream: VideoStream = videos[self._number]
+        if self._stream.codec_context is None:
             self.close()
             raise self.error("FFmpeg has no decoder for its codec")
-        self.codec = self.stream.codec_context
         self.codec.thread_count = self._threads
         self.codec.thread_type = "SLICE" if self._threads == 1 else "AUTO"
+        self.codec.copy_opaque = True  # so that frames say which packet they come from
         self.fresh = True
-
-    def _index_exceeds_file(self) -> bool:
-        """Whether the header lists packets that lie behind the end of the file."""
-        entries = self._opened.streams.video[0].index_entries if self._opened.streams.video else ()
-        return (
-            len(entries) > 0
-            and 0 < self._opened.size < entries[len(entries) - 1].pos + entries[len(entries) - 1].size
-        )
+        # DivX and XviD may put a B frame into the packet of the frame before it: one picture a packet again.
+        unpacks = self.codec.name == "mpeg4" and self.format.startswith(_UNTIMED)
+        self._unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self.stream) if unpacks else None
 
     def _check_file(self) -> None:
         path = Path(self.path)
@@ -120,25 +136,56 @@ class Container:
         return self._opened
 
     @property
-    def indexed(self) -> bool:
-        """Whether the format itself knows times and key frames, so that no scan is needed."""
-        return self.opened.format.name.startswith(_INDEXED) and self.codec.name != "vp8"
+    def stream(self) -> VideoStream:
+        """The stream of the file as it is open now; FFmpeg frees it together with the file.
+
+        Raises:
+            DecodeError: the file was closed.
+        """
+        self.opened  # noqa: B018
+        return self._stream
+
+    @property
+    def codec(self) -> av.VideoCodecContext:
+        """The stream's decoder.
+
+        Raises:
+            DecodeError: the file was closed.
+        """
+        return self.stream.codec_context
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's names of the container's format, joined by commas."""
+        return self.opened.format.name
+
+    @property
+    def scanned(self) -> Timeline | None:
+        """The timeline where all packets were read already."""
+        return self._timeline
+
+    def _has_index(self) -> bool:
+        """Whether the header tells times and key frames of all frames, so that no scan is needed.
+
+        A fragmented file counts none, and where pictures can be coded field by field a packet may hold half a frame.
+        """
+        if not self.format.startswith(_INDEXED) or not self.stream.frames or self.codec.name == "vp8":
+            return False
+        sequence = Sequence.of(self.codec.extradata) if self.codec.name == "h264" else None
+        return sequence is None or sequence.progressive
 
     def _describe(self) -> VideoInfo:
-        if not self.indexed:
-            self.index()  # reads will need it, and reading it may open the file anew
+        if self._has_index():
+            self._count_behind_end()
+        if not self._has_index() or self.truncated:
+            self.timeline()
         rotation = self._rotation()
-        stream, opened = self.stream, self.opened
+        stream, opened = self.stream, self.opened  # reading packets, and the first frame, may have opened it anew
         size = (self.codec.width, self.codec.height)
         if 0 in size:
             raise self.error("its header does not give the size of the picture")
         width, height = size if rotation % 180 == 0 else size[::-1]
-        duration, fps = self._header_duration(), float(stream.average_rate or stream.guessed_rate or 0)
-        if duration <= 0 or fps <= 0:
-            index = self.index()
-            span = float(int(np.ptp(index.pts)) * stream.time_base) if len(index.pts) else 0.0
-            fps = fps if fps > 0 else (len(index.pts) - 1) / span if span else 1.0
-            duration = duration if duration > 0 else span + 1 / fps if span else index.count / fps
+        fps, duration = self._rate_and_duration()
         return VideoInfo(
             path=self.path,
             stream=self._number,
@@ -153,6 +200,8 @@ class Container:
             num_frames=stream.frames or None,
             num_video_streams=len(opened.streams.video),
             has_audio=bool(opened.streams.audio),
+            truncated=self.truncated,
+            num_missing=self._missing,
         )
 
     def _rotation(self) -> int:
@@ -170,51 +219,95 @@ class Container:
         self.rewind()
         return round(-rotation / 90) % 4 * 90
 
-    def _header_duration(self) -> float:
-        """Seconds by the header, or 0; without an index FFmpeg would guess, from the bit rate or the last packets."""
-        if not self.indexed:
-            return 0.0
-        if self.stream.duration:
-            return float(self.stream.duration * self.stream.time_base)
-        end = (self.opened.duration or 0) / av.time_base  # Matroska: of all streams, and counted from zero
-        return end - float((self.stream.start_time or 0) * self.stream.time_base)
+    def _rate_and_duration(self) -> tuple[float, float]:
+        """Frames a second, the mean, and how many seconds they take: from the times of all frames where known."""
+        scale = float(self.stream.time_base)
+        header = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        if self._timeline is None:
+            duration = float((self.stream.duration or 0) * self.stream.time_base)
+            if header > 0 and duration > 0:
+                return header, duration
+        timeline = self.timeline()
+        fps = timeline.rate / scale or header or 1.0
+        if len(timeline.starts) < timeline.count and abs(fps - header) < _SAME_RATE * fps:
+            fps = header  # where some times are lacking, their slope is only an estimate
+        if timeline.regular:
+            return fps, float(timeline.starts[-1] - timeline.starts[0]) * scale + 1 / fps if timeline.count else 0.0
+        return fps, timeline.count / fps
 
-    @cached_property
+    @property
+    def absurd(self) -> float:
+        """Ticks from the other frames at which a time counts as damaged."""
+        return ABSURD / float(self.stream.time_base)
+
+    @property
     def first(self) -> int:
         """When the first frame is shown, in ticks: the zero of all times."""
-        known = self.indexed and self.stream.start_time is not None
-        return self.stream.start_time if known else int(min(self.index().pts, default=0))
+        if self._timeline is None and self.stream.start_time is not None:
+            return self.stream.start_time
+        starts = self.timeline().starts
+        return int(starts[0]) if len(starts) else 0
 
-    def index(self) -> PacketIndex:
-        """All packets, read once."""
-        if self._index is None:
-            self.rewind()
-            with ErrorLog() as log:
-                packets = list(self.packets(log))
-            self._index = PacketIndex.of(packets, self.codec.name, self.opened.format.name.startswith(_SEEKABLE))
-            self._judge_end(packets)
-            self.rewind()
-        return self._index
+    def timeline(self) -> Timeline:
+        """What all packets say; they are read once, and not kept."""
+        if self._timeline is None:
+            self._timeline = self._scan()
+        return self._timeline
 
-    def _judge_end(self, packets: list[Packet]) -> None:
-        """Whether the file holds fewer frames than its header promises."""
-        promised = max(
-            len(self.stream.index_entries) if self.indexed else 0, 0 if self.indexed else self.stream.frames
-        )
-        if not self.truncated and len(packets) < promised and len(packets) < self.stream.frames:
-            self.truncated = f"{len(packets)} of {self.stream.frames} frames are there"
+    def _scan(self) -> Timeline:
+        self.rewind()
+        scan, end = Scan(self.stream, not self.format.startswith(_UNTIMED)), 0.0
+        others = self.opened.streams.audio if self._says_duration else ()
+        with ErrorLog() as log:
+            for packet in self.packets(log, *others):
+                stamp = packet.dts if packet.pts is None else packet.pts
+                if stamp is not None:
+                    end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
+                if packet.stream_index == self.stream.index:
+                    scan.add(packet)
+            timeline = scan.timeline(self.format.startswith(_SEEKABLE), self.absurd)
+        self._judge_end(timeline, scan, end)
+        self.rewind()
+        return timeline
+
+    def _judge_end(self, timeline: Timeline, scan: Scan, end: float) -> None:
+        """Whether the file holds less than its header promises; the last packet of any stream ends at ``end``."""
+        if self.format.startswith("avi"):
+            # The header counts dropped frames too, which have a place in time but no packet.
+            there = max((stamp.dts for stamp in scan.stamps if stamp.dts is not None), default=-1) + 1
+            self._note_missing(self.stream.frames - there)
+        elif self.format.startswith(_INDEXED):
+            self._note_missing(self.stream.frames - len(scan.stamps))
+        elif self._says_duration and self.opened.duration:
+            lacking = self.opened.duration / av.time_base - end
+            if lacking > _TOLERANCE and (fps := timeline.rate / float(self.stream.time_base)):
+                self._note_missing(round(lacking * fps))
+        elif self.format.startswith("ogg") and not ends_logical_streams(self._source):
+            self.truncated = self.truncated or ENDS_EARLY
+
+    def _count_behind_end(self) -> None:
+        """Note the packets that the header lists behind the end of the file."""
+        size = self.opened.size
+        if size > 0:
+            self._note_missing(sum(entry.pos + entry.size > size for entry in self.stream.index_entries))
+
+    def _note_missing(self, count: int) -> None:
+        if count > 0:
+            self._missing = count
+            frames = "1 frame is" if count == 1 else f"{count} frames are"
+            self.truncated = f"{ENDS_EARLY} ({frames} missing by what its header says)"
 
     @property
     def last(self) -> float:
         """When the last frame is shown, in ticks, if the file holds less than it promises; else infinity."""
-        return int(max(self.index().pts, default=0)) if self.truncated else math.inf
+        return int(max(self.timeline().starts, default=0)) if self.truncated else math.inf
 
     def key_before(self, ticks: int) -> int | None:
-        """The time of the last key frame at or before ``ticks``, by the index; ``None`` when none is known."""
-        if not self.indexed:
-            index = self.index()
-            found = int(index.keys.searchsorted(ticks, "right")) - 1
-            return int(index.keys[found]) if found >= 0 else None
+        """The time of the last key frame at or before ``ticks``; ``None`` when none is known."""
+        if self._timeline is not None:
+            keys = self._timeline.keys
+            found = int(keys.searchsorted(ticks, "right")) - 1
+            return int(keys[found]) if found >= 0 else None
         entries = self.stream.index_entries
         found = entries.search_timestamp(ticks)
         return entries[found].timestamp if found >= 0 else None
@@ -223,6 +316,7 @@ class Container:
         """Go to the first packet, reopening a file that cannot seek."""
         if self.fresh:
             return
+        self._flush()
         with ErrorLog():
             try:
                 self.opened.seek(_START, stream=self.stream)
@@ -230,31 +324,40 @@ class Container:
                 self._open()
         self.fresh = True
 
+    def restart(self) -> None:
+        """Go to the first packet, surely: seeking passes over packets whose times are damaged."""
+        self._open()
+
     def seek(self, ticks: int) -> None:
         """Go to a key frame at or before ``ticks``, or to the start."""
         if ticks <= self.first:
             self.rewind()
             return
         self.fresh = False
+        self._flush()
         with ErrorLog():
             try:
                 self.opened.seek(ticks, stream=self.stream)
             except av.FFmpegError:
                 self.rewind()
 
-    def packets(self, log: ErrorLog) -> Iterator[Packet]:
-        """Packets of the stream from the current place on; notes in ``truncated`` when the end is a broken one.
+    def _flush(self) -> None:
+        if self._unpack is not None:
+            self._unpack.flush()
 
-        ``log`` is one that the caller has entered.
+    def packets(self, log: ErrorLog, *others: av.stream.Stream) -> Iterator[Packet]:
+        """Packets of the stream (and of ``others``) from the current place on, with the times of the timeline.
+
+        Notes in ``truncated`` when the end is a broken one. ``log`` is one that the caller has entered.
         """
         errors, held = 0, None
         self.fresh = False
         while errors < _MAX_ERRORS:
             try:
-                for packet in self.opened.demux(self.stream):
+                for packet in self.opened.demux(self.stream, *others):
                     if packet.size:
                         if held is not None:
-                            yield held
+                            yield from self._timed(held)
                         errors, held = 0, packet
                 break
             except IndexError:
@@ -262,13 +365,31 @@ class Container:
             except av.FFmpegError:
                 errors += 1
         if errors or log.says(_PREMATURE):
-            self.truncated = _ENDS_EARLY
+            self.truncated = self.truncated or ENDS_EARLY
         elif self._cut_in_transport():
-            self.truncated = _ENDS_EARLY
+            self.truncated = self.truncated or ENDS_EARLY
             self.cut = held.pts if held is not None and held.pts is not None else math.nan
         if held is not None:
-            yield held
+            yield from self._timed(held)
+        if self._unpack is not None:
+            yield from map(self._stamped, self._unpack.filter(None))
+            self._unpack.flush()
+
+    def _timed(self, packet: Packet) -> Iterator[Packet]:
+        """A packet as the decoder should get it: one picture, with the time when that is shown."""
+        if self._unpack is None or packet.stream_index != self.stream.index:
+            yield self._stamped(packet)
+            return
+        try:
+            yield from map(self._stamped, self._unpack.filter(packet))
+        except av.FFmpegError:
+            yield self._stamped(packet)
+
+    def _stamped(self, packet: Packet) -> Packet:
+        if self._timeline is not None and self._timeline.ticks is not None:
+            packet.pts = self._timeline.ticks.get(packet.dts)
+        return packet
 
     def _cut_in_transport(self) -> bool:
         """Whether an MPEG transport stream ends within one of its 188-byte packets."""
-        return self.opened.format.name == "mpegts" and self.opened.size % 188 != 0
+        return self.format == "mpegts" and self.opened.size % 188 != 0

@@ -13,6 +13,19 @@ from filmstrip.video.decoder import Box, DecodeError, VideoInfo
 _PLANES_GBR = (1, 2, 0)
 """Where FFmpeg's planar ``gbrp`` stores green, blue and red among RGB."""
 
+_UNSPECIFIED = 2
+"""What colour properties (ITU-T H.273) say that are not known."""
+
+_MATRICES = (0, 1, 2, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 17)
+_PRIMARIES = (1, 2, *range(4, 23))
+_TRANSFERS = (1, 2, *range(4, 9), *range(11, 19))
+_RANGES = (0, 1, 2)
+"""Values that mean something to FFmpeg's scaler; others, reserved ones above all, make it refuse the frame."""
+
+_NEAREST_MATRIX = {10: 9, 12: _UNSPECIFIED}
+"""Matrices that it does not know, and which it does know is closest: BT.2020 with constant luminance, and what follows
+from the primaries."""
+
 
 class Converter:
     """Cuts ``box`` (displayed pixels) out of frames, scales it to ``size`` (height, width) and turns it clockwise.
@@ -56,6 +69,7 @@ class Converter:
             raise DecodeError(self._info.path, self._info.stream, f"cannot convert {kind}: {error}") from None
 
     def _convert(self, frame: VideoFrame, out: np.ndarray) -> None:
+        _make_possible(frame)
         turned = np.rot90(out, self._turns, axes=(1, 2))  # turning it back: a view with the stored orientation
         if self._scales:
             scaled = self._scaled(frame, turned.shape[1:])
@@ -105,11 +119,27 @@ class Converter:
             f":colorspace={int(frame.colorspace)}:range={int(frame.color_range)}",
         )
         crop = graph.add("crop", ":".join(map(str, cut)) + ":exact=1")
-        scale = graph.add("scale", f"{size[1]}:{size[0]}:flags=bilinear+accurate_rnd+full_chroma_int")
+        flags = "bilinear+accurate_rnd+full_chroma_int" + ("+full_chroma_inp" if frame.format.is_rgb else "")
+        scale = graph.add("scale", f"{size[1]}:{size[0]}:flags={flags}")
         planar = graph.add("format", "gbrp")
         sink = graph.add("buffersink")
         graph.link_nodes(source, crop, scale, planar, sink).configure()
         return graph, source, sink
+
+
+def _make_possible(frame: VideoFrame) -> None:
+    """Take out colour properties that no frame can have: damaged headers hold them, and nothing here needs them."""
+    matrix = _NEAREST_MATRIX.get(int(frame.colorspace), int(frame.colorspace))
+    if matrix not in _MATRICES or (matrix == 0 and not frame.format.is_rgb):
+        matrix = _UNSPECIFIED
+    if matrix != int(frame.colorspace):
+        frame.colorspace = matrix
+    if int(frame.color_primaries) not in _PRIMARIES:
+        frame.color_primaries = _UNSPECIFIED
+    if int(frame.color_trc) not in _TRANSFERS:
+        frame.color_trc = _UNSPECIFIED
+    if int(frame.color_range) not in _RANGES:
+        frame.color_range = 0
 
 
 def _rows(plane: object, height: int) -> np.ndarray:

@@ -6,12 +6,13 @@ one trace is a message in the log. PyAV gives messages to whoever captures them,
 
 from __future__ import annotations
 
+import logging
+
 import av.logging
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
-_H264_SLICES = (1, 2, 5)
-"""NAL unit types that hold picture data (ITU-T H.264, table 7-1)."""
+from filmstrip.video.h264 import is_reference
 
 _HARMLESS = (
     "mmco: unref short failure",  # after a jump the decoder is told to forget pictures that it never saw
@@ -19,7 +20,8 @@ _HARMLESS = (
 )
 
 if av.logging.get_level() is None:
-    av.logging.set_level(av.logging.INFO)  # what nobody captures goes to Python's ``libav`` logger, which is silent
+    av.logging.set_level(av.logging.INFO)  # what nobody captures goes to Python's ``libav`` logger ...
+logging.getLogger("libav").addHandler(logging.NullHandler())  # ... and not from there to the terminal
 av.logging.set_skip_repeated(False)  # a message that repeats is another damaged frame
 
 
@@ -60,20 +62,8 @@ class ErrorLog:
 def is_disposable(packet: Packet, codec: VideoCodecContext) -> bool:
     """Whether no other frame depends on this one, so that damage to it does not spread.
 
-    Few H.264 containers say so; the stream does, in the two bits ``nal_ref_idc`` before each slice.
+    Few H.264 containers say so; the stream does.
     """
     if packet.is_disposable or codec.name != "h264":
         return packet.is_disposable
-    data, header = bytes(packet), codec.extradata or b""
-    length = (header[4] & 3) + 1 if len(header) > 4 and header[0] == 1 else 0
-    start = length if length else data.find(b"\0\0\1") + 3
-    while 0 < start < len(data):
-        if data[start] & 31 in _H264_SLICES:
-            return data[start] >> 5 & 3 == 0
-        if length:
-            start += int.from_bytes(data[start - length : start]) + length
-        else:
-            start = data.find(b"\0\0\1", start) + 3
-            if start == 2:
-                break
-    return False
+    return not is_reference(memoryview(packet), codec.extradata)

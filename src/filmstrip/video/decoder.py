@@ -52,13 +52,17 @@ class VideoInfo:
     rotation: int
     """Degrees clockwise that the decoder turns each frame by, 0, 90, 180 or 270."""
     fps: float
-    """Average frame rate."""
+    """Frames a second: the mean over the stream, whatever rate its header names."""
     duration: float
     """Seconds. A damaged file may hold less."""
     num_frames: int | None
     """Frames by the header, where it says."""
     num_video_streams: int
     has_audio: bool
+    truncated: str = ""
+    """Why the file is known, by its header or its packets, to end early; empty when it is not."""
+    num_missing: int = 0
+    """Frames that the header promises and the file does not hold, as far as is known."""
 
 
 class Box(NamedTuple):

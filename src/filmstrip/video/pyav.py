@@ -1,11 +1,17 @@
-"""The decoder on PyAV: seeks by key frame, decodes only what is asked for, and says what was damaged."""
+"""The decoder on PyAV: seeks by key frame, decodes only what is asked for, and says what was damaged.
+
+How much it trusts a file is a ladder. Where the header lists all packets, those are believed as they come. Else, or
+where something is missing, all packets are read, once, and the timeline that follows from them is believed. Where
+that contradicts what the decoder gives, or packets do not tell when their frames are shown, everything is decoded
+once for the times, and from the start for every read: slow, and right.
+"""
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import av
 import numpy as np
@@ -27,6 +33,10 @@ _WORTH_A_SEEK = 8
 """Frames that decode in about the time that seeking, and emptying the decoder before it, takes."""
 
 
+class _Contradiction(Exception):
+    """What is believed of the file's times is not what its packets or the decoder say: believe less."""
+
+
 class PyAVDecoder(Decoder):
     """See :class:`filmstrip.video.decoder.Decoder`. With several ``threads`` damage is placed less exactly."""
 
@@ -34,11 +44,12 @@ class PyAVDecoder(Decoder):
         self._container = Container(source, stream, threads)
         self._threads = threads
         self._scale = float(self._container.stream.time_base)
-        self._sequence: np.ndarray | None = None
+        self._contradicted = False
+        self._sequence: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def info(self) -> VideoInfo:
-        """What the header says."""
+        """What is known of the stream without decoding it."""
         return self._container.info
 
     def close(self) -> None:
@@ -51,14 +62,21 @@ class PyAVDecoder(Decoder):
         Raises:
             DecodeError: the stream holds no frames.
         """
-        ticks = self._container.index().pts if self._regular else self._decoded_ticks()
+        timeline = self._container.timeline()
+        ticks = timeline.starts if self._regular else self._decoded_ticks()
         if not len(ticks):
             raise self._container.error("it holds no frames")
-        return (ticks - self._container.first) * self._scale
+        return (ticks - self._first) * self._scale
 
     def key_times(self) -> np.ndarray:
         """When each key frame begins."""
-        return (self._container.index().keys - self._container.first) * self._scale
+        keys = self._container.timeline().keys
+        keys = keys[np.abs(keys - self._first) <= self._container.absurd]
+        if not self._regular and len(keys):
+            # Packets' times were repaired: a key frame begins where a frame does.
+            starts = self._decoded_ticks()
+            keys = np.unique(starts[np.maximum(0, starts.searchsorted(keys, "right") - 1)])
+        return (keys - self._first) * self._scale
 
     def read(self, requests: Sequence[Request], *, snap: bool = False) -> list[Frames]:
         """Answer several requests from one pass over the file; see :meth:`Decoder.read`.
@@ -66,10 +84,17 @@ class PyAVDecoder(Decoder):
         Raises:
             DecodeError: no frame could be decoded.
         """
+        while True:
+            try:
+                return self._answer(requests, snap)
+            except _Contradiction:
+                self._distrust()
+
+    def _answer(self, requests: Sequence[Request], snap: bool) -> list[Frames]:
         sinks = [Sink(request, self.info) for request in requests]
-        delivery = Delivery(sinks, self._container.first, self._scale, snap)
-        places = _places(requests, self._ticks)
         with ErrorLog(self._threads) as log:
+            delivery = Delivery(sinks, self._first, self._scale, snap)
+            places = _places(requests, self._ticks)
             if self._regular:
                 self._read_by_key(places, delivery, log)
             elif places:
@@ -112,39 +137,88 @@ class PyAVDecoder(Decoder):
     @property
     def _regular(self) -> bool:
         """Whether packets tell when their frames are shown; otherwise only decoding from the start does."""
-        return self._container.indexed or self._container.index().regular
+        scanned = self._container.scanned
+        return not self._contradicted and (scanned is None or scanned.regular)
+
+    def _distrust(self) -> None:
+        """Believe less: no header without its packets, and then no packets without what is decoded from them."""
+        if self._container.scanned is None:
+            self._container.timeline()
+        else:
+            self._contradicted = True
+
+    @property
+    def _first(self) -> float:
+        """When the first frame is shown, in ticks: the zero of all times."""
+        if self._regular:
+            return self._container.first
+        return self._decoded_ticks()[0] if len(self._decoded_ticks()) else 0
 
     def _seconds(self, ticks: float) -> float:
-        return (ticks - self._container.first) * self._scale
+        return (ticks - self._first) * self._scale
 
-    def _ticks(self, seconds: float) -> int:
-        """The last tick that is not after a time but for rounding, and not before the first frame."""
-        ticks = math.floor((seconds + ROUNDING) / self._scale) + self._container.first
-        return max(self._container.first, min(ticks, self._container.last))
+    def _ticks(self, seconds: float) -> float:
+        """A time in ticks, which are whole where packets tell them, and not before the first frame."""
+        ticks = (seconds + ROUNDING) / self._scale
+        if not self._regular:
+            return self._first + max(0.0, ticks)
+        first = self._container.first
+        return max(first, min(math.floor(ticks) + first, self._container.last))
 
     def _range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
         """Frames that begin in ``start <= time < stop``, in order."""
-        if self._regular:
-            packets = self._from_key(self._ticks(start), log)
-            last = math.inf if math.isinf(stop) else self._ticks(stop)
-            decoded = self._decode(_until(packets, last), log)
-        else:
-            decoded = self._decode_in_order(log)
-        yield from (arrival for arrival in decoded if start <= self._seconds(arrival[1]) < stop)
+        reached = -math.inf
+        while True:
+            try:
+                for arrival in self._decoded_range(start, stop, log):
+                    if (seconds := self._seconds(arrival[1])) > reached and start <= seconds < stop:
+                        reached = seconds
+                        yield arrival
+                return
+            except _Contradiction:
+                self._distrust()  # and go on behind what was given
+
+    def _decoded_range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
+        if not self._regular:
+            return self._decode_in_order(log)
+        packets = self._from_key(self._ticks(start), log)
+        last = math.inf if math.isinf(stop) else self._ticks(stop)
+        return self._decode(_until(packets, last, self._hidden), log)
 
     def _read_by_key(self, places: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
         """For each key frame that some time needs, decode from there to the last frame needed."""
         for run in self._runs(sorted(places)):
-            packets = list(_until(self._from_key(run[0], log), run[-1]))
-            shown = sorted(p.pts for p in packets if not p.is_discard)
-            if not shown:
-                continue
+            packets = list(_until(self._from_key(run[0], log), run[-1], self._hidden))
+            shown = self._shown(packets)
             wanted: dict[int, Slots] = {}
             for ticks in run:
-                on_screen = shown[max(0, bisect.bisect_right(shown, ticks) - 1)]
+                on_screen = int(shown[max(0, shown.searchsorted(ticks, "right") - 1)])
                 _merge(wanted.setdefault(on_screen, {}), places[ticks])
-            end = 1 + max(i for i, packet in enumerate(packets) if packet.pts in wanted)
-            delivery.run(wanted, self._decode(packets[:end], log, () if delivery.snap else wanted))
+            where = [i for i, packet in enumerate(packets) if packet.pts in wanted]
+            if len({packets[i].pts for i in where}) < len(wanted):
+                raise _Contradiction
+            end = 1 + where[-1]
+            while end < len(packets) and packets[end].pts in self._hidden:  # the other half of the last frame
+                end += 1
+            decoded = self._decode(packets[:end], log, () if delivery.snap else wanted, complete=True)
+            delivery.run(wanted, decoded)
+
+    def _shown(self, packets: list[Packet]) -> np.ndarray:
+        """When frames are shown, ascending ticks: all of them, or where the header is enough, those of ``packets``.
+
+        Raises:
+            DecodeError: there is no frame.
+            _Contradiction: no packet brings a frame, or one does not say when.
+        """
+        scanned = self._container.scanned
+        if scanned is not None:
+            if not len(scanned.starts):
+                raise self._container.error("no frame could be decoded: it holds none")
+            return scanned.starts
+        shown = [packet.pts for packet in packets if not packet.is_discard]
+        if not shown or None in shown:
+            raise _Contradiction
+        return np.sort(np.array(shown, np.int64))
 
     def _read_in_order(self, places: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
         """Decode from the start: for streams whose packets do not tell when their frames are shown."""
@@ -153,7 +227,9 @@ class PyAVDecoder(Decoder):
         for ticks, slots in places.items():
             if len(shown):
                 _merge(wanted.setdefault(shown[max(0, shown.searchsorted(ticks, "right") - 1)], {}), slots)
-        delivery.run(wanted, self._decode_in_order(log))
+        if wanted:
+            last = int(shown.searchsorted(max(wanted), "right"))
+            delivery.run(wanted, itertools.islice(self._decode_in_order(log), last))
 
     def _runs(self, ticks: list[int]) -> Iterator[list[int]]:
         """Ascending times, split where a key frame lies far enough behind one of them to be worth a seek."""
@@ -190,68 +266,128 @@ class PyAVDecoder(Decoder):
             back *= 2
 
     def _decode(
-        self, packets: Iterable[Packet], log: ErrorLog, wanted: Collection[int] | None = None
+        self, packets: Iterable[Packet], log: ErrorLog, wanted: Collection[int] | None = None, complete: bool = False
     ) -> Iterator[Arrival]:
-        """Frames in the order in which they are shown.
+        """Frames in the order in which they are shown, each with its packet's time.
 
         With ``wanted``, frames that are not wanted and that no other depends on are not decoded. Damage lasts
-        until the next key frame, because frames are predicted from each other.
+        until the next key frame, because frames are predicted from each other. ``complete`` says that every packet
+        must bring its frame.
+
+        Raises:
+            _Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
         """
-        codec = self._container.codec
+        codec, hidden = self._container.codec, self._hidden
         if codec.is_open:
             codec.flush_buffers()
         skipping, damaged = None, False
-        marks = _Marks(codec)
+        marks = _Marks(codec, self._regular)
         for packet in packets:
-            if skipping != (skip := wanted is not None and packet.pts not in wanted):
-                codec.skip_frame, skipping = ("NONREF" if skip else "DEFAULT"), skip
+            if packet.pts in hidden:
+                marks.joins(packet)
+            else:
+                if skipping != (skip := wanted is not None and packet.pts not in wanted):
+                    codec.skip_frame, skipping = ("NONREF" if skip else "DEFAULT"), skip
+                marks.expects(packet, complete and not skip and not packet.is_discard)
             damaged = damaged and not packet.is_keyframe
             log.damage()  # forget what reading the packet reported
             frames, failed = _feed(codec, packet)
             broken = log.damage() or failed or packet.is_corrupt or packet.pts == self._container.cut
-            marks.fed(packet, broken or damaged)
+            marks.fed(broken, damaged)
             damaged = damaged or (broken and not is_disposable(packet, codec))
-            yield from map(marks.shown, frames)
-        yield from map(marks.shown, _feed(codec, None)[0])
+            yield from filter(None, map(marks.shown, frames))
+        yield from filter(None, map(marks.shown, _feed(codec, None)[0]))
+        marks.check()
+
+    @property
+    def _hidden(self) -> Collection[int]:
+        """Times of packets that bring no frame of their own."""
+        scanned = self._container.scanned
+        return scanned.hidden if self._regular and scanned is not None else ()
 
     def _decode_in_order(self, log: ErrorLog) -> Iterator[Arrival]:
-        """All frames from the start, with repaired times."""
-        times = self._decoded_ticks()
-        self._container.rewind()
-        for (frame, _, damaged), ticks in zip(self._decode(self._container.packets(log), log), times):
-            yield frame, ticks, damaged
+        """All frames from the start, with repaired times; a time that was absurd is a damaged frame's."""
+        self._decoded_ticks()
+        self._container.restart()
+        for (frame, _, damaged), ticks, odd in zip(self._decode(self._container.packets(log), log), *self._sequence):
+            yield frame, ticks, damaged or bool(odd)
 
     def _decoded_ticks(self) -> np.ndarray:
         """When each frame is shown, found by decoding all of them, once."""
         if self._sequence is None:
-            self._container.rewind()
+            self._container.restart()
             with ErrorLog(self._threads) as log:
                 stamps = [(f.pts, f.dts) for f, _, _ in self._decode(self._container.packets(log), log)]
             self._sequence = repair_times(
-                [pts for pts, _ in stamps], [dts for _, dts in stamps], 1 / self.info.fps / self._scale
+                [pts for pts, _ in stamps],
+                [dts for _, dts in stamps],
+                1 / self.info.fps / self._scale,
+                self._container.absurd,
             )
-        return self._sequence
+        return self._sequence[0]
 
 
 class _Marks:
-    """Carries damage from packets, in decoding order, to the frames that they become, in the order shown."""
+    """Carries times and damage from packets, in decoding order, to the frames that they become, as shown."""
 
-    def __init__(self, codec: av.VideoCodecContext):
-        self._codec = codec
-        self._waiting: dict[int, tuple[Packet, bool]] = {}
-        self._spoiled = False
+    def __init__(self, codec: av.VideoCodecContext, strict: bool):
+        """``strict`` says that each frame must come from one packet that says when it is shown."""
+        self._codec, self._strict = codec, strict
+        self._waiting: dict[int, _Expected] = {}
+        self._number = -1
+        self._latest = -math.inf
+        self._spoiled = self._broken = False
 
-    def fed(self, packet: Packet, damaged: bool) -> None:
-        """Note whether decoding a packet went wrong."""
-        self._waiting[_stamp(packet)] = packet, damaged
+    def expects(self, packet: Packet, required: bool) -> None:
+        """Note a packet that is to bring a frame, before it is decoded."""
+        if self._strict and packet.pts is None and not packet.is_discard:
+            raise _Contradiction
+        self._number += 1
+        packet.opaque = self._number
+        self._waiting[self._number] = _Expected(packet, required)
 
-    def shown(self, frame: VideoFrame) -> Arrival:
+    def joins(self, packet: Packet) -> None:
+        """Note a packet that completes the frame of the one before it, or is never shown."""
+        packet.opaque = max(self._number, 0)
+
+    def fed(self, broken: bool, damaged: bool) -> None:
+        """Note whether decoding the packet went wrong, or what it depends on is ``damaged``."""
+        self._broken = self._broken or broken
+        if self._number in self._waiting:
+            self._waiting[self._number].damaged |= broken or damaged
+
+    def shown(self, frame: VideoFrame) -> Arrival | None:
         """A frame with its time and mark; one that the decoder calls corrupt spoils what is predicted from it."""
-        packet, damaged = self._waiting.pop(_stamp(frame), (None, False))
+        expected = self._waiting.pop(frame.opaque, None) if frame.opaque is not None else None
+        self._broken = self._broken or frame.is_corrupt
+        if self._strict and (expected is None or expected.packet.pts <= self._latest):
+            if self._broken:
+                return None  # another frame of a packet whose frame was given: what concealing an error may bring
+            raise _Contradiction
+        self._latest = expected.packet.pts if self._strict else self._latest
         self._spoiled = self._spoiled and not frame.key_frame
-        corrupt = frame.is_corrupt or self._spoiled or damaged
-        self._spoiled = self._spoiled or (frame.is_corrupt and not (packet and is_disposable(packet, self._codec)))
-        return frame, _stamp(frame), corrupt
+        corrupt = frame.is_corrupt or self._spoiled or (expected is not None and expected.damaged)
+        disposable = expected is not None and is_disposable(expected.packet, self._codec)
+        self._spoiled = self._spoiled or (frame.is_corrupt and not disposable)
+        return frame, (expected.packet.pts if self._strict else 0), corrupt
+
+    def check(self) -> None:
+        """See, at the end, that every frame that was required came.
+
+        Raises:
+            _Contradiction: one did not, though nothing went wrong.
+        """
+        if self._strict and not self._broken and any(expected.required for expected in self._waiting.values()):
+            raise _Contradiction
+
+
+@dataclass
+class _Expected:
+    """A packet whose frame has not come yet."""
+
+    packet: Packet
+    required: bool
+    damaged: bool = False
 
 
 def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[VideoFrame], bool]:
@@ -262,27 +398,27 @@ def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[Vide
         return [], True
 
 
-def _stamp(data: Packet | VideoFrame) -> int:
+def _stamp(packet: Packet) -> int:
     """The presentation time in ticks, or the decoding time where it is missing."""
-    return data.pts if data.pts is not None else data.dts if data.dts is not None else 0
+    return packet.pts if packet.pts is not None else packet.dts if packet.dts is not None else 0
 
 
-def _until(packets: Iterable[Packet], last: float) -> Iterator[Packet]:
+def _until(packets: Iterable[Packet], last: float, hidden: Collection[int]) -> Iterator[Packet]:
     """Packets up to the last of a frame that is shown at or before ``last``, and a few more.
 
     Decoding times would tell exactly where to stop, but Matroska does not store them.
     """
     later = 0
     for packet in packets:
-        later += _stamp(packet) > last
+        later += _stamp(packet) > last and packet.pts not in hidden
         if later > _MAX_REORDER:
             return
         yield packet
 
 
-def _places(requests: Sequence[Request], to_ticks: Callable[[float], int]) -> dict[int, Slots]:
+def _places(requests: Sequence[Request], to_ticks: Callable[[float], float]) -> dict[float, Slots]:
     """For each time asked for, in ticks: which places of which answer wait for it."""
-    places: dict[int, Slots] = {}
+    places: dict[float, Slots] = {}
     for number, request in enumerate(requests):
         for place, time in enumerate(request.times):
             places.setdefault(to_ticks(float(time)), {}).setdefault(number, []).append(place)
