@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from filmstrip.video.damage import ErrorLog
 from filmstrip.video.decoder import DecodeError, Source, VideoInfo
-from filmstrip.video.ending import ENDS_EARLY, ends_logical_streams
+from filmstrip.video.ending import ENDS_EARLY, ends_in_zeros, ends_logical_streams
 from filmstrip.video.h264 import Sequence
 from filmstrip.video.packets import ABSURD, Scan, Timeline
 
@@ -29,6 +29,9 @@ _SEEKABLE = (_INDEXED, "matroska", "mpegts", "avi", "flv", "asf")
 
 _UNTIMED = ("avi", "asf")
 """Formats that store no presentation times: those that FFmpeg gives are guesses."""
+
+_RAW = ("h264", "hevc", "mpegvideo", "m4v", "vc1", "h263", "h261", "cavsvideo", "dirac", "mjpeg", "obu")
+"""Formats that are nothing but a codec's stream, without any times: frames follow each other at its rate."""
 
 _WITH_DURATION = ("matroska", "flv", "asf")
 """Formats whose header says how long the longest of all streams is."""
@@ -49,7 +52,10 @@ _SAME_RATE = 0.1
 """The share by which an estimated rate may differ from the header's and still be taken for it."""
 
 _TOLERANCE = 0.5
-"""Seconds by which healthy files end before their header says."""
+"""Seconds by which healthy files may end before their header says."""
+
+_LEAST = 0.05
+"""The same for files that end in zeros, as downloads do that were given up."""
 
 
 class Container:
@@ -102,7 +108,7 @@ class Container:
         self.codec.copy_opaque = True  # so that frames say which packet they come from
         self.fresh = True
         # DivX and XviD may put a B frame into the packet of the frame before it: one picture a packet again.
-        unpacks = self.codec.name == "mpeg4" and self.format.startswith(_UNTIMED)
+        unpacks = self.codec.name == "mpeg4" and self.is_untimed
         self._unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self.stream) if unpacks else None
 
     def _check_file(self) -> None:
@@ -121,6 +127,8 @@ class Container:
     def close(self) -> None:
         """Close the file."""
         if self._opened is not None:
+            if self._threads != 1 and self._stream.codec_context is not None and self.codec.is_open:
+                self.codec.flush_buffers()  # or closing waits, holding Python's lock, for threads that want to log
             self._opened.close()
             self._opened = None
 
@@ -158,6 +166,16 @@ class Container:
     def format(self) -> str:
         """FFmpeg's names of the container's format, joined by commas."""
         return self.opened.format.name
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether the format stores decoding times only."""
+        return self.format.startswith(_UNTIMED)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the format stores no times at all."""
+        return self.format in _RAW
 
     @property
     def scanned(self) -> Timeline | None:
@@ -222,13 +240,15 @@ class Container:
     def _rate_and_duration(self) -> tuple[float, float]:
         """Frames a second, the mean, and how many seconds they take: from the times of all frames where known."""
         scale = float(self.stream.time_base)
-        header = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        rates = self.stream.average_rate, self.stream.guessed_rate
+        # Of a codec's bare stream the average is FFmpeg's default, and the guess what the codec itself says.
+        header = float(next(filter(None, reversed(rates) if self.is_raw else rates), 0))
         if self._timeline is None:
             duration = float((self.stream.duration or 0) * self.stream.time_base)
             if header > 0 and duration > 0:
                 return header, duration
         timeline = self.timeline()
-        fps = timeline.rate / scale or header or 1.0
+        fps = (0.0 if self.is_raw else timeline.rate / scale) or header or 1.0
         if len(timeline.starts) < timeline.count and abs(fps - header) < _SAME_RATE * fps:
             fps = header  # where some times are lacking, their slope is only an estimate
         if timeline.regular:
@@ -256,7 +276,7 @@ class Container:
 
     def _scan(self) -> Timeline:
         self.rewind()
-        scan, end = Scan(self.stream, not self.format.startswith(_UNTIMED)), 0.0
+        scan, end = Scan(self.stream, not self.is_untimed), 0.0
         others = self.opened.streams.audio if self._says_duration else ()
         with ErrorLog() as log:
             for packet in self.packets(log, *others):
@@ -280,7 +300,8 @@ class Container:
             self._note_missing(self.stream.frames - len(scan.stamps))
         elif self._says_duration and self.opened.duration:
             lacking = self.opened.duration / av.time_base - end
-            if lacking > _TOLERANCE and (fps := timeline.rate / float(self.stream.time_base)):
+            tolerance = _LEAST if ends_in_zeros(self._source) else _TOLERANCE
+            if lacking > tolerance and (fps := timeline.rate / float(self.stream.time_base)):
                 self._note_missing(round(lacking * fps))
         elif self.format.startswith("ogg") and not ends_logical_streams(self._source):
             self.truncated = self.truncated or ENDS_EARLY

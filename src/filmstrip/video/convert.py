@@ -23,8 +23,7 @@ _RANGES = (0, 1, 2)
 """Values that mean something to FFmpeg's scaler; others, reserved ones above all, make it refuse the frame."""
 
 _NEAREST_MATRIX = {10: 9, 12: _UNSPECIFIED}
-"""Matrices that it does not know, and which it does know is closest: BT.2020 with constant luminance, and what follows
-from the primaries."""
+"""What is closest to matrices that it does not know: BT.2020 with constant luminance, and what primaries imply."""
 
 
 class Converter:

@@ -14,6 +14,9 @@ _OGG_HEADER = 27
 _OGG_LAST = 4
 """The flag of a logical stream's last page (RFC 3533, 6)."""
 
+_ZEROS = 256
+"""Bytes at the end of a file that are all zero only if nobody wrote them."""
+
 _TAIL = 2**17
 """Bytes that are looked at: a page of Ogg takes up to 65,307."""
 
@@ -30,7 +33,13 @@ def ends_logical_streams(source: Source) -> bool:
     return whole and bool(tail[start + 5] & _OGG_LAST)
 
 
+def ends_in_zeros(source: Source) -> bool:
+    """Whether the last bytes of a file were never written."""
+    return not any(_tail(source)[-_ZEROS:])
+
+
 def _tail(source: Source) -> bytes:
+    """The last bytes of a file, which stays where it is if it is open."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as file:
             return _last_bytes(file)

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import torch
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 
 from filmstrip.video.container import Container
 from filmstrip.video.convert import Converter
@@ -200,7 +200,7 @@ class PyAVDecoder(Decoder):
             end = 1 + where[-1]
             while end < len(packets) and packets[end].pts in self._hidden:  # the other half of the last frame
                 end += 1
-            decoded = self._decode(packets[:end], log, () if delivery.snap else wanted, complete=True)
+            decoded = self._decode(packets[:end], log, () if delivery.snap else wanted)
             delivery.run(wanted, decoded)
 
     def _shown(self, packets: list[Packet]) -> np.ndarray:
@@ -266,13 +266,12 @@ class PyAVDecoder(Decoder):
             back *= 2
 
     def _decode(
-        self, packets: Iterable[Packet], log: ErrorLog, wanted: Collection[int] | None = None, complete: bool = False
+        self, packets: Iterable[Packet], log: ErrorLog, wanted: Collection[int] | None = None
     ) -> Iterator[Arrival]:
         """Frames in the order in which they are shown, each with its packet's time.
 
         With ``wanted``, frames that are not wanted and that no other depends on are not decoded. Damage lasts
-        until the next key frame, because frames are predicted from each other. ``complete`` says that every packet
-        must bring its frame.
+        until the next key frame, because frames are predicted from each other.
 
         Raises:
             _Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
@@ -283,12 +282,10 @@ class PyAVDecoder(Decoder):
         skipping, damaged = None, False
         marks = _Marks(codec, self._regular)
         for packet in packets:
-            if packet.pts in hidden:
-                marks.joins(packet)
-            else:
+            if packet.pts not in hidden:
                 if skipping != (skip := wanted is not None and packet.pts not in wanted):
                     codec.skip_frame, skipping = ("NONREF" if skip else "DEFAULT"), skip
-                marks.expects(packet, complete and not skip and not packet.is_discard)
+                marks.expects(packet, not skip)
             damaged = damaged and not packet.is_keyframe
             log.damage()  # forget what reading the packet reported
             frames, failed = _feed(codec, packet)
@@ -318,6 +315,13 @@ class PyAVDecoder(Decoder):
             self._container.restart()
             with ErrorLog(self._threads) as log:
                 stamps = [(f.pts, f.dts) for f, _, _ in self._decode(self._container.packets(log), log)]
+            if self._container.is_raw:
+                stamps = [(None, None)] * len(stamps)
+            elif self._container.is_untimed:  # the first frame shown comes first, whichever packet it lay in
+                starts = self._container.timeline().starts.tolist()
+                stamps = list(itertools.islice(zip(starts, starts), len(stamps))) + [(None, None)] * (
+                    len(stamps) - len(starts)
+                )
             self._sequence = repair_times(
                 [pts for pts, _ in stamps],
                 [dts for _, dts in stamps],
@@ -327,67 +331,82 @@ class PyAVDecoder(Decoder):
         return self._sequence[0]
 
 
+@dataclass(eq=False)
+class _Expected:
+    """A packet whose frame has not come yet."""
+
+    packet: Packet
+    is_first: bool
+    """Whether decoding began with it."""
+    required: bool
+    damaged: bool = False
+
+
 class _Marks:
     """Carries times and damage from packets, in decoding order, to the frames that they become, as shown."""
 
     def __init__(self, codec: av.VideoCodecContext, strict: bool):
         """``strict`` says that each frame must come from one packet that says when it is shown."""
         self._codec, self._strict = codec, strict
-        self._waiting: dict[int, _Expected] = {}
-        self._number = -1
-        self._latest = -math.inf
+        self._waiting: dict[object, _Expected] = {}
+        self._current: _Expected | None = None
+        self._start, self._latest = 0, -math.inf
         self._spoiled = self._broken = False
 
-    def expects(self, packet: Packet, required: bool) -> None:
-        """Note a packet that is to bring a frame, before it is decoded."""
+    def expects(self, packet: Packet, decoded: bool) -> None:
+        """Note a packet that is to bring a frame, before it is ``decoded``, or skipped.
+
+        What is shown before the key frame that decoding begins at may need others that came before: it need not come.
+        """
         if self._strict and packet.pts is None and not packet.is_discard:
             raise _Contradiction
-        self._number += 1
-        packet.opaque = self._number
-        self._waiting[self._number] = _Expected(packet, required)
-
-    def joins(self, packet: Packet) -> None:
-        """Note a packet that completes the frame of the one before it, or is never shown."""
-        packet.opaque = max(self._number, 0)
+        if is_first := self._current is None:
+            self._start = packet.pts
+        required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
+        self._current = _Expected(packet, is_first, required)
+        # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not lead
+        # back to the packet, which would then keep itself alive.
+        packet.opaque = tag = object()
+        self._waiting[tag] = self._current
 
     def fed(self, broken: bool, damaged: bool) -> None:
-        """Note whether decoding the packet went wrong, or what it depends on is ``damaged``."""
+        """Note whether decoding the latest packet, or one that completes its frame, or what it needs, went wrong."""
         self._broken = self._broken or broken
-        if self._number in self._waiting:
-            self._waiting[self._number].damaged |= broken or damaged
+        if self._current is not None:
+            self._current.damaged |= broken or damaged
 
     def shown(self, frame: VideoFrame) -> Arrival | None:
         """A frame with its time and mark; one that the decoder calls corrupt spoils what is predicted from it."""
-        expected = self._waiting.pop(frame.opaque, None) if frame.opaque is not None else None
+        expected = self._waiting.pop(frame.opaque, None)
         self._broken = self._broken or frame.is_corrupt
-        if self._strict and (expected is None or expected.packet.pts <= self._latest):
-            if self._broken:
-                return None  # another frame of a packet whose frame was given: what concealing an error may bring
-            raise _Contradiction
-        self._latest = expected.packet.pts if self._strict else self._latest
+        if self._strict and not self._is_due(expected, frame):
+            return None
         self._spoiled = self._spoiled and not frame.key_frame
         corrupt = frame.is_corrupt or self._spoiled or (expected is not None and expected.damaged)
         disposable = expected is not None and is_disposable(expected.packet, self._codec)
         self._spoiled = self._spoiled or (frame.is_corrupt and not disposable)
         return frame, (expected.packet.pts if self._strict else 0), corrupt
 
-    def check(self) -> None:
-        """See, at the end, that every frame that was required came.
+    def _is_due(self, expected: _Expected | None, frame: VideoFrame) -> bool:
+        """Whether a frame came as its packet said; if not, then because concealing an error brought another one."""
+        if expected is not None and expected.is_first and frame.pict_type in (PictureType.P, PictureType.B):
+            raise _Contradiction  # decoding began at what is only called a key frame
+        if expected is None or expected.packet.pts <= self._latest:
+            if self._broken:
+                return False
+            raise _Contradiction
+        self._latest = expected.packet.pts
+        self.check(self._latest)
+        return True
+
+    def check(self, before: float = math.inf) -> None:
+        """See that all frames came that were required and are shown ``before`` a time.
 
         Raises:
             _Contradiction: one did not, though nothing went wrong.
         """
-        if self._strict and not self._broken and any(expected.required for expected in self._waiting.values()):
+        if not self._broken and any(item.required and item.packet.pts < before for item in self._waiting.values()):
             raise _Contradiction
-
-
-@dataclass
-class _Expected:
-    """A packet whose frame has not come yet."""
-
-    packet: Packet
-    required: bool
-    damaged: bool = False
 
 
 def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[VideoFrame], bool]:
