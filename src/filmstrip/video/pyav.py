@@ -364,8 +364,8 @@ class _Marks:
             self._start = packet.pts
         required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
         self._current = _Expected(packet, is_first, required)
-        # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not lead
-        # back to the packet, which would then keep itself alive.
+        # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not
+        # lead back to the packet, which would then keep itself alive.
         packet.opaque = tag = object()
         self._waiting[tag] = self._current
 
