@@ -1,8 +1,8 @@
 """Published code as a reference without that code: weights and inputs by a recipe, and the outputs that it gave them.
 
-The published code was run once, elsewhere, with the weights of :func:`recipe_weights` under its own names. The names,
-their shapes and samples of the outputs lie in ``stored/METHOD.npz``; ``stored/README.md`` says of each method what was
-run. A test gives the same weights, through our key map, to our network and compares.
+The published code was run once, elsewhere, with the weights of :func:`recipe_weights` under its own names. Those
+names, their shapes and samples of the outputs lie in ``stored/METHOD.npz``; ``stored/README.md`` says of each method
+what was run. A test gives the same weights, through our key map, to our network and compares.
 """
 
 from __future__ import annotations
