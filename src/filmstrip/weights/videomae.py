@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.keymap import KeyMap, Weights, check_names
 from filmstrip.weights.layers import LAYER, layers
 
+_PREFIX = "videomae."
 _CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
 
 _BLOCK = (
@@ -30,7 +31,7 @@ ENCODER = KeyMap(
 )
 """``VideoMAEModel``, once its queries, keys and values are fused, to :class:`~filmstrip.models.vit.ViT`."""
 
-_INNER = tuple((f"videomae.{a}", f"encoder.{b}") for a, b in ENCODER.pairs)
+_INNER = tuple((f"{_PREFIX}{a}", f"encoder.{b}") for a, b in ENCODER.pairs)
 
 PRETRAINING = KeyMap(
     (
@@ -58,8 +59,29 @@ CLASSIFIER = KeyMap(
 """``VideoMAEForVideoClassification`` to :class:`~filmstrip.objectives.classification.Classification`."""
 
 
+_AROUND = (r"decoder\..*", r"encoder_to_decoder\..*", r"mask_token", r"fc_norm\..*", r"classifier\..*")
+"""What a pretraining model or a classifier has around its encoder."""
+
+
+def encoder_from(theirs: Mapping[str, Tensor]) -> Weights:
+    """The encoder's part of a file that may hold an encoder, a pretraining model or a classifier.
+
+    Raises:
+        UserError: it holds anything else.
+    """
+    if any(name.startswith(_PREFIX) for name in theirs):
+        inner = [name for name in theirs if name.startswith(_PREFIX)]
+        check_names("this VideoMAE", theirs, inner, spare=_AROUND)
+        theirs = {name.removeprefix(_PREFIX): theirs[name] for name in inner}
+    return from_transformers(theirs, ENCODER)
+
+
 def from_transformers(theirs: Mapping[str, Tensor], keys: KeyMap) -> Weights:
-    """Our weights from theirs: names, fused queries, keys and values, and the patch convolution as a linear map."""
+    """Our weights from theirs: names, fused queries, keys and values, and the patch convolution as a linear map.
+
+    Raises:
+        UserError: theirs have a name that ``keys`` do not know, or an attention that is not whole.
+    """
     ours = keys.ours(_fuse(theirs))
     for name in ours:
         if name.endswith(_LINEAR):
