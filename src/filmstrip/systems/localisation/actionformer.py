@@ -7,10 +7,11 @@ Zhang et al., "ActionFormer: Localizing Moments of Actions with Transformers", 2
     filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.localisation.annotations ANNOTATIONS
     filmstrip eval RUN --protocol localisation
 
-Presets have the hyper-parameters of the authors' released configurations (30 and 10 epochs after 5 of warm-up). Where
-we deviate: a row's result does not depend on how much padding follows it (in the released code the norm's bias stands
-in the padding, and convolutions see it); classes are always our own, where the released figures for ActivityNet take
-them from another's classifier of whole videos; segments are not averaged with their neighbours after suppression;
+Presets have the hyper-parameters of the authors' released configurations (30 and 10 epochs after 5 of warm-up, no
+dropout but of whole branches; ``tiny`` has some), and training samples are cut as in their code. Where we deviate: a
+row's result does not depend on how much padding follows it (in the released code the norm's bias stands in the
+padding, and convolutions see it); classes are always our own, where the released figures for ActivityNet take them
+from another's classifier of whole videos; segments are not averaged with their neighbours after suppression;
 positions beyond ``max_length`` go on and are not interpolated.
 
 Checked against the released code with its weights carried over, on full-length random features: logits, distances,
@@ -186,7 +187,7 @@ class ActionFormerConfig(ObjectiveConfig):
     """Of each level of the pyramid, rows that a row attends to; none: all."""
     positions: bool = False
     """Add sines and cosines of the place."""
-    dropout: float = 0.1
+    dropout: float = 0.0
     drop_path: float = 0.1
     radius: float = 1.5
     """Strides around an action's middle within which points are to find it."""
@@ -237,6 +238,7 @@ def tiny() -> Run:
             width=48,
             windows=(9, 9, 9, 9),
             first_normaliser=50.0,
+            dropout=0.1,
             drop_path=0.0,
             suppression=Suppression(most=50),
         ),
