@@ -20,6 +20,8 @@ from torch import Tensor, nn
 STORED = Path(__file__).parent / "stored"
 SAMPLES = 256
 """Most numbers that are kept of one output."""
+TOLERANCE = 2e-5
+"""Largest error of an output, relative to its largest number."""
 _SCALES = ("weight", "gamma", "scale", "running_var")
 """Last parts of the names of vectors that multiply: these lie around one, all other vectors around zero."""
 
