@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.models.memvit import MeMViT
 from filmstrip.models.mvit import MViT
 from filmstrip.models.uniformer import UniFormer
 from filmstrip.models.uniformer_v2 import UniFormerV2
@@ -29,6 +30,8 @@ _CONSTANT = (r".*\.relative_position_index", r".*\.attn_mask")
 """What Swin's files hold beside weights: it follows from the sizes."""
 _HEADS = (r"(?:cls_)?head\..*", r"backbone\.transformer\.proj\.2\..*")
 """Classifiers, left out when only the encoder is loaded."""
+_FORGETFUL = r"blocks\.(?!(?:{})\.)\d+\.attn\.(?:(?:norm_)?compress_[kv]\..*|rel_pos_mem_[thw])"
+"""MeMViT's files hold parameters of memory in every layer, also in those that have none."""
 _UNDER = ("model_state", "state_dict", "model")
 
 # Ours (without "encoder.") to theirs, tried in order; each may apply to a part of a name.
@@ -118,7 +121,9 @@ def from_published(theirs: Mapping[str, Tensor], objective: Classification, *, h
         names = {name: key for name, key in names.items() if name.startswith("encoder.")}
     encoder = objective.encoder
     what = f"this is not a released {type(encoder).__name__} of this size: the file"
-    spare = _CONSTANT if head else (*_CONSTANT, *_HEADS)
+    spare = (*_CONSTANT, *([] if head else _HEADS))
+    if isinstance(encoder, MeMViT):
+        spare += (_FORGETFUL.format("|".join(map(str, encoder.memory_layers))),)
     check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS,))
     return {name: _ours(name, theirs[key], encoder) for name, key in names.items() if key in theirs}
 
