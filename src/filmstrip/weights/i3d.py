@@ -63,7 +63,7 @@ def from_published(theirs: Mapping[str, Tensor], *, head: bool = True) -> Weight
     Raises:
         UserError: the names are those of neither, or not all and only those.
     """
-    for names in (_names(torchscript=False), _names(torchscript=True)):
+    for names in (published_names(torchscript=False), published_names(torchscript=True)):
         if names["stem.0.conv.weight"] in theirs:
             heads = [key for name, key in names.items() if name.startswith("head.")]
             if not head:
@@ -80,13 +80,13 @@ def from_published(theirs: Mapping[str, Tensor], *, head: bool = True) -> Weight
 
 def to_published(ours: Mapping[str, Tensor], *, torchscript: bool = False) -> Weights:
     """The inverse of :func:`from_published`, in pytorch-i3d's layout or in the TorchScript's."""
-    theirs = {key: ours[name] for name, key in _names(torchscript).items() if name in ours}
-    key = _names(torchscript)["head.weight"]
+    theirs = {key: ours[name] for name, key in published_names(torchscript).items() if name in ours}
+    key = published_names(torchscript)["head.weight"]
     return theirs | {key: ours["head.weight"][:, :, None, None, None]}
 
 
-def _names(torchscript: bool) -> dict[str, str]:
-    """Ours to theirs."""
+def published_names(torchscript: bool = False) -> dict[str, str]:
+    """Ours to theirs, in pytorch-i3d's layout or in the TorchScript's."""
     letter, mixed, norm = ("c", "mixed", "batch3d") if torchscript else ("C", "Mixed", "bn")
     units = {f"stem.{i}": letter + name for i, name in enumerate(_STEM)}
     for stage, blocks in enumerate(_BLOCKS):
