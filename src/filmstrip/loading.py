@@ -20,9 +20,10 @@ from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
+from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
 from filmstrip.train.run_folder import RunFolder
 from filmstrip.views import read_views
+from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 from filmstrip.weights.keymap import check_names, some
 
@@ -179,11 +180,16 @@ def load_objective(folder: str | Path, device: torch.device | str | None = None)
 def start(objective: Objective, source: str | Path) -> None:
     """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights.
 
+    A file is read as weights that the method's authors released.
+
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
     if getattr(objective, "encoder", None) is not None:
         start_encoder(objective, source)
+        return
+    if Path(source).is_file():
+        _start_from_file(objective, Path(source))
         return
     given, _ = load_objective(source, "cpu")
     if (part := getattr(objective, "predictor", None)) is not None:
@@ -196,6 +202,18 @@ def start(objective: Objective, source: str | Path) -> None:
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
     _copy(given.state_dict(), objective, source)
+
+
+def _start_from_file(objective: Objective, path: Path) -> None:
+    if not isinstance(objective, Published):
+        raise UserError(f"no released layout of {type(objective).__name__} is known: start it from a run folder")
+    try:
+        weights = objective.from_published(read_weights(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    state = objective.state_dict()
+    _check_shapes(weights, {name: state[name] for name in weights}, path)
+    objective.load_state_dict(weights, strict=False)
 
 
 def start_encoder(objective: Objective, source: str | Path) -> None:
@@ -240,6 +258,11 @@ def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path, sp
     """Give ``target`` its weights; those of ``given`` that match a pattern of ``spare`` may be left out."""
     wanted = target.state_dict()
     check_names(f"{source} cannot start this network: it", given, wanted, spare=spare)
+    _check_shapes(given, wanted, source)
+    target.load_state_dict({name: given[name] for name in wanted})
+
+
+def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
     unlike = [
         f"{name} ({tuple(given[name].shape)} there, {tuple(value.shape)} here)"
         for name, value in wanted.items()
@@ -247,7 +270,6 @@ def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path, sp
     ]
     if unlike:
         raise UserError(f"{source} cannot start this network, which has other shapes: {some(unlike)}")
-    target.load_state_dict({name: given[name] for name in wanted})
 
 
 def with_tokenizer(run: Run, folder: Path | None = None) -> Run:

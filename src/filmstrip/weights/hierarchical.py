@@ -23,7 +23,7 @@ from filmstrip.models.uniformer_v2 import UniFormerV2
 from filmstrip.models.video_swin import VideoSwin
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.objectives.classification import Classification
-from filmstrip.weights.keymap import COUNTERS, Weights, check_names
+from filmstrip.weights.keymap import COUNTERS, Rules, Weights, check_names, renamed
 
 NETWORKS = (MViT, VideoSwin, UniFormer, UniFormerV2)
 _CONSTANT = (r".*\.relative_position_index", r".*\.attn_mask")
@@ -142,16 +142,10 @@ def published_names(objective: Classification) -> dict[str, str]:
     """Ours to theirs, for all that is saved but the normalisation of pixels."""
     rules = _rules(objective)
     names = [name for name in objective.state_dict() if ".normalise." not in name]
-    return {name: _renamed(name.removeprefix("encoder."), rules) for name in names}
+    return {name: renamed(name.removeprefix("encoder."), rules) for name in names}
 
 
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def _rules(objective: Classification) -> tuple[tuple[str, str], ...]:
+def _rules(objective: Classification) -> Rules:
     kinds = zip(NETWORKS, (_MVIT, _SWIN, _UNIFORMER, _UNIFORMER_V2))
     return next(rules for network, rules in kinds if isinstance(objective.encoder, network))
 
@@ -195,7 +189,7 @@ def inflate_swin(flat: Mapping[str, Tensor], network: VideoSwin) -> Weights:
     for key in _UNDER:
         flat = flat.get(key, flat)
     state = {name: value for name, value in network.state_dict().items() if not name.startswith("embed.normalise.")}
-    names = {name: _renamed(name, _SWIN).removeprefix("backbone.") for name in state}
+    names = {name: renamed(name, _SWIN).removeprefix("backbone.") for name in state}
     what = "this is not a 2D Swin of this size: the file"
     check_names(what, flat, names.values(), spare=(*_CONSTANT, *_HEADS))
     inflated = {}

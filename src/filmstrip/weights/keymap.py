@@ -55,6 +55,28 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+Rules = tuple[tuple[str, str], ...]
+"""Regular expressions and what takes the place of their matches, tried in order; each may match a part of a name."""
+
+
+def renamed(name: str, rules: Rules) -> str:
+    """A name after all rules."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def without_prefix(theirs: Mapping[str, Tensor], prefix: str = "module.") -> Weights:
+    """Names without what a parallel wrapper puts before each."""
+    return {name.removeprefix(prefix): tensor for name, tensor in theirs.items()}
+
+
+def fitted(theirs: Tensor, wanted: Tensor) -> Tensor:
+    """A tensor in the shape of another from which it differs in sides of one alone; any other one as it is."""
+    same = [n for n in theirs.shape if n > 1] == [n for n in wanted.shape if n > 1]
+    return theirs.reshape(wanted.shape) if same else theirs
+
+
 @dataclass(frozen=True)
 class KeyMap:
     """Pairs of names, theirs and ours, where ``{i}`` stands for the number of a layer."""

@@ -62,7 +62,7 @@ class UntrimmedSample(Sample):
         if rng is not None:
             if self.config.resized:
                 part = _without_what_follows(part, reach / step, self.config.kept)
-            parts = [_draw(part, reach / step, self.config, rng) for _ in range(num_clips)]
+            parts = [draw_part(part, reach / step, self.config, rng) for _ in range(num_clips)]
         clips = []
         for start, end, inside, kept in parts:
             room = len(features) if rng is None else self.config.max_length
@@ -106,7 +106,7 @@ def _without_what_follows(part: Part, reach: float, least: float) -> Part:
     return Part(part.start, part.end, segments, share >= least)
 
 
-def _draw(whole: Part, reach: float, config: Localisation, rng: np.random.Generator) -> Part:
+def draw_part(whole: Part, reach: float, config: Localisation, rng: np.random.Generator) -> Part:
     """A random part of a sequence that holds an action, if one can be found; the whole one is as it is.
 
     Its outermost rows show ``reach`` rows of video beyond their centres: actions are cut there, as published.
