@@ -91,7 +91,9 @@ def test_training_samples_are_cut_as_published():
         config = Localisation(max_length=16 if size == 16 else 2304, crop=0.9)
         drawn = [int(start_)] * 200 if size == 16 else [int(size), *[int(start_)] * 200]
         part = draw_part(whole, 2.0, config, Drawn(*drawn))
-        found += [(size, start_, float(k), *(part.segments[k] - part.start).tolist()) for k in part.kept.nonzero()]
+        found += [
+            (size, start_, float(k), *(part.segments[k] - part.start).tolist()) for k in part.kept.nonzero()[:, 0]
+        ]
     names = ("sizes", "starts", "labels", "firsts", "lasts")
     expected = torch.stack([kept[f"crops_{name}"] for name in names], dim=1)
     torch.testing.assert_close(torch.tensor(found), expected)
