@@ -4,7 +4,9 @@ PyTorchVideo's hub (``blocks.1.res_blocks.0.branch2.conv_a.weight``) and the Slo
 (``s2.pathway0_res0.branch2.a.weight``; both put the state under ``model_state``), and Caffe's names for C3D
 (``conv3a.weight``, ``fc6.weight``). Networks that detect actors have a prefix in PyTorchVideo (``model.blocks``,
 ``detection_head.proj``), and none in the SlowFast code base. Their convolutions within frames or over frames alone
-are three-dimensional, with sides of one; ours are two-dimensional: the numbers are the same.
+are three-dimensional, with sides of one; ours are two-dimensional: the numbers are the same. Files of other networks
+are passed on to :mod:`~filmstrip.weights.hierarchical`, :mod:`~filmstrip.weights.i3d` and
+:mod:`~filmstrip.weights.videomae`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from filmstrip.models.i3d import I3D
 from filmstrip.models.plain_cnn import PlainCNN
 from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.models.slowfast import SlowFast
+from filmstrip.models.vit import ViT
 from filmstrip.models.x3d import X3D
 from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.objectives.classification import Classification
-from filmstrip.weights import hierarchical, i3d
+from filmstrip.weights import hierarchical, i3d, videomae
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names, without
 
@@ -67,6 +70,8 @@ def from_published(
     Raises:
         UserError: no layout that is known has the names that this network needs, and no others.
     """
+    if isinstance(objective.encoder, ViT):
+        return videomae.from_published(theirs, objective, head=head)
     theirs = theirs.get("model_state", theirs)
     theirs = {_FORMER_NORM.sub(r"\1.norm.", name): tensor for name, tensor in theirs.items()}
     if isinstance(objective.encoder, I3D):

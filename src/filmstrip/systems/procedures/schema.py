@@ -9,8 +9,8 @@ Niu et al., "SCHEMA: State CHangEs MAtter for Procedure Planning in Instructiona
         --objective.texts niv_state_prompt_features.npy
 
 ``texts`` are the features of these texts, ``steps K D``: first half before, second half after the step. Without them
-each text is a fixed random vector, and there is no language. ``--init FILE`` begins with the authors' released weights
-of the same network.
+each text is a fixed random vector, and there is no language. ``--init FILE`` begins with the authors' released
+weights of the same network.
 
 Where we deviate: start and goal are one vector each, the mean of a clip's tokens; the chain counts which steps follow
 which in the training windows as they are drawn (published: in whole videos, before training); the learning rate
