@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _LAST_NORM = r"norm\.(?:weight|bias)"
 """An encoder's own last norm, which a classifier has after pooling instead."""
-_OF_VIDEO = (r"time_pos_embed", r"(?:time_)?blocks\.\d+\.time_\w+\..*")
+_OF_VIDEO = (r"time_pos_embed", r"blocks\.\d+\.time_\w+\..*")
 """What only a video's transformer has: it starts as it is, or as ``load_image`` says."""
 
 
