@@ -121,6 +121,13 @@ def test_constants_of_swins_files_are_left_out():
     )
 
 
+def test_a_swin_of_other_windows_is_refused():
+    _, state = published("swin")
+    other = VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), num_classes=5).build()
+    with pytest.raises(UserError, match=r"147 offsets, those of \(4, 4, 4\) have 343"):
+        hierarchical.from_published(state, other)
+
+
 def test_a_flat_swin_fits_whole_or_not_at_all():
     flat = VideoSwinConfig(
         width=16, depths=(1, 1), num_heads=(2, 4), window=(1, 4, 4), patch_size=(1, 4, 4), num_classes=5
@@ -175,6 +182,11 @@ def test_a_folder_of_the_hubs_layout_fits_whole_or_not_at_all(vit_state, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(vit_state, tmp_path / "model.safetensors")
     load_hub(str(tmp_path))
+    for part in ("query", "key", "value"):
+        lost = f"encoder.layer.1.attention.attention.{part}.weight"
+        save_file({n: t for n, t in vit_state.items() if n != lost}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=f"lacks {lost};"):
+            load_hub(str(tmp_path))
     deeper = {
         f"encoder.layer.2.{n.split('.', 3)[3]}": t for n, t in vit_state.items() if n.startswith("encoder.layer.1")
     }

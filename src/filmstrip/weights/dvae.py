@@ -11,7 +11,7 @@ from torch import Tensor
 from filmstrip.weights.keymap import Weights, check_names
 
 _DEPTH = 2  # blocks in a group, everywhere
-_CODES = ["blocks.input.w", "blocks.input.b"]
+_CODES = ["blocks.input.w", "blocks.input.b"]  # of the decoder, which ours has as codes
 
 
 def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> Weights:
@@ -25,7 +25,7 @@ def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> 
     """
     ours: Weights = {}
     for theirs, names, rest in ((encoder, _names("down"), []), (decoder, _names("up"), _CODES)):
-        what = "this is not the state of DALL-E's dVAE, which"
+        what = "this is not the state of DALL-E's dVAE: it"
         check_names(what, theirs, [*names.values(), *rest], optional=_same_width(theirs))
         ours |= {name: theirs[key] for name, key in names.items() if key in theirs}
     weight = decoder["blocks.input.w"].flatten(1)

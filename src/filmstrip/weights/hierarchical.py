@@ -155,6 +155,10 @@ def _ours(name: str, tensor: Tensor, encoder: object) -> Tensor:
         return conv_to_linear(tensor)
     if name.endswith("relative.bias"):
         t, h, w = (2 * n - 1 for n in encoder.window)
+        if len(tensor) != t * h * w:
+            raise UserError(
+                f"the file's windows have {len(tensor)} offsets, those of {encoder.window} have {t * h * w}"
+            )
         return rearrange(tensor, "(t h w) n -> n t h w", t=t, h=h, w=w)
     if isinstance(encoder, UniFormerV2):
         if name.endswith("video_token"):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.protocols import Objective
 from filmstrip.weights.keymap import KeyMap, Rules, Weights, check_names, renamed, without_prefix
-from filmstrip.weights.layers import LAYER, layers
+from filmstrip.weights.layers import LAYER, layers, together
 
 _PREFIX = "videomae."
 _CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
@@ -152,12 +151,12 @@ def _fuse(theirs: Mapping[str, Tensor]) -> Weights:
     for name, tensor in theirs.items():
         stem, _, part = name.partition(".attention.attention.")
         prefix = f"{stem}.attention.attention."
-        if part == "query.weight":
-            parts = [theirs[f"{prefix}{part}.weight"] for part in ("query", "key", "value")]
-            fused[f"{prefix}qkv.weight"] = torch.cat(parts)
+        if part in ("query.weight", "key.weight", "value.weight"):
+            if f"{prefix}qkv.weight" not in fused:
+                fused[f"{prefix}qkv.weight"] = together(theirs, prefix, ".weight")
         elif part in ("query.bias", "value.bias"):
             fused[f"{prefix}{part[0]}_bias"] = tensor
-        elif part not in ("key.weight", "value.weight"):
+        else:
             fused[name] = tensor
     return fused
 
