@@ -58,8 +58,8 @@ class Run:
     """Protocols to run when training ends, and every ``train.eval_every`` steps."""
     init: str | None = None
     """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
-    released weights of a convolutional network. A method with a predictor of clips instead starts that, from any run
-    that has one; a method without either starts whole, from a run of its own."""
+    released weights. A method with a predictor of clips instead starts that, from any run that has one; a method
+    without either starts whole, from a run of its own, or from its authors' file where its layout is known."""
     seed: int = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 

@@ -20,12 +20,19 @@ from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
+from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
 from filmstrip.train.run_folder import RunFolder
 from filmstrip.views import read_views
+from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
+from filmstrip.weights.keymap import check_names, some
 
 log = logging.getLogger(__name__)
+
+_LAST_NORM = r"norm\.(?:weight|bias)"
+"""An encoder's own last norm, which a classifier has after pooling instead."""
+_OF_VIDEO = (r"time_pos_embed", r"blocks\.\d+\.time_\w+\..*")
+"""What only a video's transformer has: it starts as it is, or as ``load_image`` says."""
 
 
 class VideoEncoder(nn.Module):
@@ -173,11 +180,16 @@ def load_objective(folder: str | Path, device: torch.device | str | None = None)
 def start(objective: Objective, source: str | Path) -> None:
     """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights.
 
+    A file is read as weights that the method's authors released.
+
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
     if getattr(objective, "encoder", None) is not None:
         start_encoder(objective, source)
+        return
+    if Path(source).is_file():
+        _start_from_file(objective, Path(source))
         return
     given, _ = load_objective(source, "cpu")
     if (part := getattr(objective, "predictor", None)) is not None:
@@ -192,14 +204,27 @@ def start(objective: Objective, source: str | Path) -> None:
     _copy(given.state_dict(), objective, source)
 
 
+def _start_from_file(objective: Objective, path: Path) -> None:
+    if not isinstance(objective, Published):
+        raise UserError(f"no released layout of {type(objective).__name__} is known: start it from a run folder")
+    try:
+        weights = objective.from_published(read_weights(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    state = objective.state_dict()
+    _check_shapes(weights, {name: state[name] for name in weights}, path)
+    objective.load_state_dict(weights, strict=False)
+
+
 def start_encoder(objective: Objective, source: str | Path) -> None:
     """Copy the encoder of a run or of the Hub into ``objective``, in place.
 
-    Weights that only the source has (a norm after its last layer) are left out. An image's transformer starts a
-    video's as that says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.pytorchvideo`).
+    A norm after the last layer that only the source has is left out. An image's transformer starts a video's as that
+    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.pytorchvideo`).
 
     Raises:
-        UserError: either has no encoder, or the source lacks a weight, or has it in another shape.
+        UserError: either has no encoder, or the source lacks a weight, has it in another shape, or has one more.
+            Nothing is copied then.
     """
     target = encoder_of(objective)
     if Path(source).is_file():
@@ -211,36 +236,40 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     if isinstance(given, FrameTransformer) and hasattr(target, "load_image"):
         _start_from_image(given, target, source)
     else:
-        _copy(given.state_dict(), target, source)
+        _copy(given.state_dict(), target, source, spare=(_LAST_NORM,))
 
 
 def _start_from_image(given: FrameTransformer, target: nn.Module, source: str | Path) -> None:
+    image = given.state_dict()
     if given.patch_size[0] > 1:
-        _copy(given.state_dict(), target, source)
+        _copy(image, target, source, spare=(_LAST_NORM,))
         return
+    frames = getattr(target, "frames", target).state_dict()
+    check_names(f"{source} cannot start this network: it", image, frames, spare=("cls_token",), optional=_OF_VIDEO)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
     try:
-        target.load_image(given.state_dict())
+        target.load_image(image)
     except RuntimeError as error:
+        target.load_state_dict(before)
         raise UserError(f"{source} cannot start this network, which has other shapes: {error}") from None
 
 
-def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path) -> None:
-    """Give ``target`` those weights that it has."""
+def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path, spare: Sequence[str] = ()) -> None:
+    """Give ``target`` its weights; those of ``given`` that match a pattern of ``spare`` may be left out."""
     wanted = target.state_dict()
-    missing = sorted(wanted.keys() - given.keys())
-    if missing:
-        raise UserError(f"{source} cannot start this network: it lacks {_some(missing)}")
+    check_names(f"{source} cannot start this network: it", given, wanted, spare=spare)
+    _check_shapes(given, wanted, source)
+    target.load_state_dict({name: given[name] for name in wanted})
+
+
+def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
     unlike = [
         f"{name} ({tuple(given[name].shape)} there, {tuple(value.shape)} here)"
         for name, value in wanted.items()
         if given[name].shape != value.shape
     ]
     if unlike:
-        raise UserError(f"{source} cannot start this network, which has other shapes: {_some(unlike)}")
-    unused = sorted(given.keys() - wanted.keys())
-    if unused:
-        log.info("%s: this network has no %s", source, _some(unused))
-    target.load_state_dict({name: given[name] for name in wanted})
+        raise UserError(f"{source} cannot start this network, which has other shapes: {some(unlike)}")
 
 
 def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
@@ -341,8 +370,3 @@ def is_run(source: str | Path) -> bool:
 def default_device(device: torch.device | str | None = None) -> torch.device:
     """The device that was asked for; otherwise CUDA where there is one, else the CPU."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -225,6 +225,19 @@ class Objective(nn.Module):
 
 
 @runtime_checkable
+class Published(Protocol):
+    """An objective without an encoder whose authors released weights, in a layout of their own."""
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its weights, or those of a whole part of it, from a released state, or from what its file holds.
+
+        Raises:
+            UserError: a weight is missing, or there is one that has no place.
+        """
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """An objective or model that can name what it sees."""
 

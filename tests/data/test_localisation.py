@@ -140,8 +140,8 @@ def test_clips_that_make_no_sequence_are_refused(tmp_path, annotated, spans, sai
 def test_embeddings_stand_where_something_happens():
     config = Localisation(stride=2, window=4, noise=0.0, width=8)
     sequences = open_sequences(None, config, 2)
-    features, first, step = sequences.sequence(VIDEO)
-    assert (first, step) == (0.2, 0.2) and len(features) == 49
+    features, first, step, reach = sequences.sequence(VIDEO)
+    assert (first, step, reach) == (0.2, 0.2, 0.2) and len(features) == 49
     centre = first + step * torch.arange(49)
     inside = ((centre - 0.2 >= 1.0 - 1e-6) & (centre + 0.2 <= 3.0 + 1e-6)).nonzero()[:, 0]
     torch.testing.assert_close(features[inside], sequences.embeddings[0].expand(len(inside), -1))
@@ -153,9 +153,9 @@ def test_embeddings_stand_where_something_happens():
 
 
 def test_resizing_keeps_times():
-    ramp = FeatureSequence(torch.arange(10.0)[:, None], 0.5, 1.0)
-    features, first, step = resized(ramp, 20)
-    assert (first, step) == (0.25, 0.5) and features.shape == (20, 1)
+    ramp = FeatureSequence(torch.arange(10.0)[:, None], 0.5, 1.0, 0.5)
+    features, first, step, reach = resized(ramp, 20)
+    assert (first, step, reach) == (0.25, 0.5, 0.25) and features.shape == (20, 1)
     # Away from the ends, what stood at a time still does.
     torch.testing.assert_close(features[2:-2, 0], first + step * torch.arange(2, 18) - 0.5)
 
@@ -170,18 +170,56 @@ def test_training_takes_parts_with_an_action_in_them_and_pads():
     assert batch["sequence"].shape == (4, 12, 8) and (batch["length"] == 12).all()
     assert (batch["classes"] >= 0).any(dim=1).all()
     for row, classes in zip(batch["segments"], batch["classes"]):
-        assert (row[classes >= 0] >= 0).all() and (row[classes >= 0] <= 12).all() and not row[classes < 0].any()
+        # A row is made of two rows' frames, one on either side of its centre.
+        assert (row[classes >= 0] >= -1).all() and (row[classes >= 0] <= 13).all() and not row[classes < 0].any()
     # What a part says of an action is when it is in the whole video.
     video = source.split("train")[int(batch["index"][0])].video
     seconds = batch["timing"][0, 0] + batch["segments"][0, 0].double() * batch["timing"][0, 1]
     nearest = min(abs(step.start - float(seconds[0])) for step in video.steps)
-    assert nearest < 1e-4 or batch["segments"][0, 0, 0] == 0
+    assert nearest < 1e-4 or batch["segments"][0, 0, 0] == -1
     padded = open_source(replace(data, localisation=replace(config, max_length=500, crop=0.5)))
     clip = padded.split("train")[0].cut(rng=np.random.default_rng(0))[0]
     length = int(clip.content["length"])
     whole = len(padded.split("train")[0].cut()[0].content["sequence"])
     assert clip.content["sequence"].shape == (500, 8) and not clip.content["sequence"][length:].any()
     assert 0.5 * whole - 1 <= length <= whole
+
+
+def crops(tmp_path, annotated, actions, rows=40, **config):
+    """What training shows of video ``a`` (a row each 0.4 s, of 0.8 s), over many draws."""
+    videos = (replace(VIDEO, steps=tuple(Step(0, *times) for times in actions)),)
+    write_own(Annotations(root=annotated, steps=("run",), tasks=(), procedures=videos), annotated / "procedures.json")
+    (tmp_path / "features").mkdir()
+    np.save(tmp_path / "features" / "a.npy", np.arange(rows * 3, dtype=np.float32).reshape(rows, 3))
+    config = Localisation(annotations=annotated, stride=4, window=8, **config)
+    (sample,) = open_source(Data(path=tmp_path / "features", localisation=config)).samples
+    return [sample.cut(rng=np.random.default_rng(seed))[0].content for seed in range(30)]
+
+
+def test_parts_show_half_a_window_beyond_their_centres(tmp_path, annotated):
+    found = crops(tmp_path, annotated, [(2.0, 6.0)], max_length=10)
+    first, last = (2.0 - 0.4) / 0.4, (6.0 - 0.4) / 0.4  # rows 4 to 14
+    for content in found:
+        start = round((float(content["timing"][0]) - 0.4) / 0.4)
+        expected = [max(first, start - 1) - start, min(last, start + 10 + 1) - start]
+        assert content["segments"][0].tolist() == pytest.approx(expected, abs=1e-4)
+        assert expected[1] - expected[0] > 4.99  # half of the action
+    assert len({float(content["segments"][0, 1]) for content in found}) > 3
+
+
+def test_whole_videos_keep_what_is_done_beyond_their_features_but_not_resized_ones(tmp_path, annotated):
+    actions = [(0.0, 1.0), (4.0, 30.0), (17.0, 18.0), (20.0, 21.0)]  # features end at 16.4 s
+    (content, *_) = crops(tmp_path, annotated, actions, max_length=50)
+    assert content["classes"].tolist() == [0, 0, 0, 0]
+    assert content["segments"][0, 0] == -1 and content["segments"][3, 1] == pytest.approx((21.0 - 0.4) / 0.4)
+
+
+def test_resized_videos_end_where_their_features_do(tmp_path, annotated):
+    actions = [(4.0, 20.0), (16.0, 20.0), (20.0, 21.0)]
+    (content, *_) = crops(tmp_path, annotated, actions, max_length=20, resized=True)
+    assert content["classes"].tolist() == [0, -1, -1]
+    step = 16.4 / 20
+    assert content["segments"][0].tolist() == pytest.approx([4.0 / step - 0.5, 20.5])
 
 
 def test_evaluation_takes_whole_videos():

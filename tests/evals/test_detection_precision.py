@@ -16,7 +16,7 @@ from filmstrip.data.detection.types import Actor
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, track_iou, video_precision
+from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, surest, track_iou, video_precision
 from filmstrip.protocols import Objective
 from filmstrip.video.write import write_video
 
@@ -123,6 +123,33 @@ def scenes(draw):
 @given(scenes(), st.sampled_from([0.3, 0.5, 0.75]))
 def test_a_slow_counterpart_agrees(scene, threshold):
     np.testing.assert_allclose(frame_precision(*scene, 3, threshold), slow(*scene, 3, threshold))
+
+
+@given(scenes(), st.integers(1, 12), st.sampled_from([{0, 1, 2}, {0, 2}]))
+def test_only_the_surest_rows_of_a_key_frame_count(scene, most, evaluated):
+    truth, found = scene
+    capped = {key: surest(scored, most, frozenset(evaluated)) for key, scored in found.items()}
+    for key, (_, scores) in found.items():
+        rows = sorted((float(p) for row in scores for k, p in enumerate(row) if k in evaluated), reverse=True)
+        kept = capped[key].scores
+        assert sorted(kept[kept > -torch.inf].tolist(), reverse=True) == rows[:most]
+    # A class at a time, so that the slow counterpart sees only what is left.
+    values = frame_precision(truth, capped, 3, 0.5)
+    for kind in evaluated:
+        left = {}
+        for key, (boxes, scores) in capped.items():
+            there = scores[:, kind] > -torch.inf
+            left[key] = Scored(boxes[there], scores[there])
+        np.testing.assert_allclose(values[kind], slow(truth, left, 3, 0.5)[kind])
+    many = {key: surest(scored, 10**6, frozenset({0, 1, 2})) for key, scored in found.items()}
+    np.testing.assert_array_equal(frame_precision(truth, many, 3, 0.5), frame_precision(truth, found, 3, 0.5))
+
+
+def test_the_cap_is_an_option(subject):
+    values = [dict(DetectionMAP(most_rows=n)(subject))["mAP@0.5"] for n in (1, 50)]
+    assert values[0] < values[1] == dict(DetectionMAP()(subject))["mAP@0.5"] == 1.0
+    with pytest.raises(UserError, match="most_rows is 0"):
+        list(DetectionMAP(most_rows=0)(subject))
 
 
 @given(scenes(), st.randoms())

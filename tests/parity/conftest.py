@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers")
-
 TINY = dict(
     image_size=32,
     patch_size=8,
@@ -24,6 +22,7 @@ TINY = dict(
 @pytest.fixture
 def reference():
     """Builds a reference model of a class by name, with weights large enough that every part matters."""
+    transformers = pytest.importorskip("transformers")
 
     def build(name, **changes):
         torch.manual_seed(0)

@@ -8,8 +8,9 @@ from filmstrip.weights.videomae import CLASSIFIER, ENCODER, PRETRAINING, from_tr
 
 PATCH = (2, 8, 8)
 NETWORK = dict(width=48, depth=3, num_heads=4, num_frames=4, size=32, patch_size=PATCH)
-# transformers pads layer norms by 1e-12, the published code by 1e-6; ours follows the latter unless told.
-EPS = 1e-12
+# The published code pads all its layer norms by 1e-6, and so do ours; transformers pads those of the blocks and of
+# the encoder's end by 1e-12 unless a config.json says otherwise, those before its two heads always by 1e-5.
+EPS, HEAD_EPS = 1e-12, 1e-5
 
 
 def encoder(final_norm):
@@ -20,9 +21,14 @@ def pretraining():
     config = VideoMAEConfig(**NETWORK, decoder_width=24, decoder_depth=2, decoder_num_heads=2, mask_ratio=0.75)
     objective = config.build()
     for module in objective.modules():
-        if isinstance(module, torch.nn.LayerNorm) and module is not objective.decoder.norm:
-            module.eps = EPS
+        if isinstance(module, torch.nn.LayerNorm):
+            assert module.eps == 1e-6
+            module.eps = HEAD_EPS if module is objective.decoder.norm else EPS
     return objective
+
+
+def classifier():
+    return Classification(encoder(False), 7, norm=True, norm_eps=HEAD_EPS)
 
 
 def load(module, weights):
@@ -63,7 +69,7 @@ def test_pretraining_logits_loss_and_gradients_agree(reference, video, pixels, a
 
 def test_classification_logits_agree(reference, video, pixels, assert_close):
     theirs = reference("VideoMAEForVideoClassification", num_labels=7)
-    ours = load(Classification(encoder(False), 7, norm=True), from_transformers(theirs.state_dict(), CLASSIFIER))
+    ours = load(classifier(), from_transformers(theirs.state_dict(), CLASSIFIER))
     with torch.no_grad():
         assert_close(ours.classify(video), theirs(pixels).logits)
 
@@ -85,7 +91,7 @@ def test_weights_survive_the_way_there_and_back(reference, name, keys, changes):
 
 def test_ours_runs_in_theirs(reference, video, pixels, assert_close):
     torch.manual_seed(5)
-    ours = Classification(encoder(False), 7, norm=True).eval()
+    ours = classifier().eval()
     theirs = reference("VideoMAEForVideoClassification", num_labels=7)
     theirs.load_state_dict(to_transformers(ours.state_dict(), CLASSIFIER, PATCH))
     with torch.no_grad():

@@ -146,6 +146,19 @@ def test_weights_that_are_missing_are_named(tmp_path):
         load_hub(str(tmp_path))
 
 
+def test_weights_without_a_place_are_named_but_those_of_the_other_tower_are_left_out(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    save(tmp_path, "clip_towers")
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    assert any(name.startswith("text_model.") for name in weights)
+    load_hub(str(tmp_path))
+    save_file(weights | {"vision_model.gate.weight": torch.ones(2)}, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"no place for: gate\.weight$"):
+        load_hub(str(tmp_path))
+
+
 def test_pickles_and_code_are_refused(tmp_path):
     save(tmp_path, "clip")
     config = json.loads((tmp_path / "config.json").read_text())

@@ -21,11 +21,15 @@ class X3D(nn.Module):
 
     ``width`` is the first stage's, doubled from stage to stage; ``deeper`` multiplies the stages' 1, 2, 5 and 3
     blocks, rounding up; ``bottleneck`` is how much wider than a block its inside is. All frames are kept; height and
-    width are halved by the stem and by each stage. A token is what the published head pools.
+    width are halved by the stem and by each stage. A token is what the published head pools. ``shortcut_norm``
+    normalises every shortcut that is a convolution, also where only the stride differs.
     """
 
-    def __init__(self, *, width: int = 24, deeper: float = 2.2, bottleneck: float = 2.25) -> None:
+    def __init__(
+        self, *, width: int = 24, deeper: float = 2.2, bottleneck: float = 2.25, shortcut_norm: bool = False
+    ) -> None:
         super().__init__()
+        self.shortcut_norm = shortcut_norm
         self.depth = len(_DEPTHS) + 1
         self.normalise = Normalise(PIXEL_MEAN, PIXEL_STD)
         self.stem = nn.Sequential(
@@ -42,7 +46,8 @@ class X3D(nn.Module):
             for j in range(math.ceil(depth * deeper)):
                 inner = int(outputs * bottleneck)
                 # Every other block weighs its channels by their means.
-                blocks.append(Block(inputs, inner, outputs, stride=1 if j else 2, excite=j % 2 == 0))
+                norm = shortcut_norm or inputs != outputs
+                blocks.append(Block(inputs, inner, outputs, stride=1 if j else 2, excite=j % 2 == 0, norm=norm))
                 inputs = outputs
             self.stages.append(nn.Sequential(*blocks))
         self.width = int(inputs * bottleneck)
@@ -100,9 +105,12 @@ class Excite(nn.Module):
 
 
 class Block(nn.Module):
-    """1 x 1, channel-wise 3 x 3 x 3 and 1 x 1, added to the input; ``stride`` is in space."""
+    """1 x 1, channel-wise 3 x 3 x 3 and 1 x 1, added to the input; ``stride`` is in space.
 
-    def __init__(self, inputs: int, inner: int, outputs: int, *, stride: int, excite: bool) -> None:
+    Where the input changes its size on the way, it is convolved, and with ``norm`` normalised.
+    """
+
+    def __init__(self, inputs: int, inner: int, outputs: int, *, stride: int, excite: bool, norm: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(
             SpatialConv(inputs, inner, kernel=1),
@@ -117,9 +125,8 @@ class Block(nn.Module):
         )
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
-            # Without a normalisation where only the stride differs, as in the published networks.
-            norm = nn.BatchNorm3d(outputs) if inputs != outputs else nn.Identity()
-            self.shortcut = nn.Sequential(SpatialConv(inputs, outputs, kernel=1, stride=stride), norm)
+            last = nn.BatchNorm3d(outputs) if norm else nn.Identity()
+            self.shortcut = nn.Sequential(SpatialConv(inputs, outputs, kernel=1, stride=stride), last)
         nn.init.zeros_(self.body[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:

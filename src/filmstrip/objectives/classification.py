@@ -30,7 +30,7 @@ class ClassificationConfig(ObjectiveConfig):
 class Classification(Objective):
     """Names what a clip shows. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
 
-    ``norm`` normalises the pooled token (a ViT's ``fc_norm``); ``dropout`` acts before the head.
+    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``; ``dropout`` acts before the head.
     """
 
     requires = ("video", "label")
@@ -41,12 +41,13 @@ class Classification(Objective):
         num_classes: int,
         *,
         norm: bool = False,
+        norm_eps: float = 1e-6,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.norm = nn.LayerNorm(encoder.width) if norm else nn.Identity()
+        self.norm = nn.LayerNorm(encoder.width, eps=norm_eps) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.width, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)

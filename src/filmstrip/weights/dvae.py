@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from filmstrip.errors import UserError
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 
 _DEPTH = 2  # blocks in a group, everywhere
+_CODES = ["blocks.input.w", "blocks.input.b"]  # of the decoder, which ours has as codes
 
 
 def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> Weights:
@@ -20,12 +21,12 @@ def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> 
     each, are our codes.
 
     Raises:
-        UserError: a state lacks something.
+        UserError: a state lacks something, or has something else.
     """
     ours: Weights = {}
-    for theirs, names in ((encoder, _names("down")), (decoder, _names("up"))):
-        if missing := [name for name in names.values() if name not in theirs and "id_path" not in name]:
-            raise UserError(f"this is not the state of DALL-E's dVAE: it has no {missing[0]}")
+    for theirs, names, rest in ((encoder, _names("down"), []), (decoder, _names("up"), _CODES)):
+        what = "this is not the state of DALL-E's dVAE: it"
+        check_names(what, theirs, [*names.values(), *rest], optional=_same_width(theirs))
         ours |= {name: theirs[key] for name, key in names.items() if key in theirs}
     weight = decoder["blocks.input.w"].flatten(1)
     return ours | {"bottleneck.codes": (weight + decoder["blocks.input.b"][:, None]).T.contiguous()}
@@ -40,6 +41,14 @@ def to_dalle(ours: Mapping[str, Tensor]) -> tuple[Weights, Weights]:
     decoder["blocks.input.w"] = codes.T.contiguous()[:, :, None, None]
     decoder["blocks.input.b"] = torch.zeros(codes.shape[1])
     return encoder, decoder
+
+
+def _same_width(theirs: Mapping[str, Tensor]) -> list[str]:
+    """Patterns of the paths around blocks that end as wide as they begin: there are none there."""
+    blocks = [name.removesuffix(".res_path.conv_1.w") for name in theirs if name.endswith(".res_path.conv_1.w")]
+    last = {block: theirs.get(f"{block}.res_path.conv_4.w") for block in blocks}
+    same = [b for b, w in last.items() if w is not None and len(w) == theirs[f"{b}.res_path.conv_1.w"].shape[1]]
+    return [rf"{re.escape(block)}\.id_path\.[wb]" for block in same]
 
 
 def _names(side: str) -> dict[str, str]:

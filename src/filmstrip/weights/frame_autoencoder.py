@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from filmstrip.errors import UserError
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 
 _PARTS = (
     (r"(down|up)\.(\d+)\.blocks\.(\d+)\.", r"\1_blocks.\2.resnets.\3."),
@@ -23,25 +22,22 @@ _PARTS = (
     (r"in\.", "conv_in."),
 )
 _WHOLE = {"to_latents": "quant_conv", "from_latents": "post_quant_conv"}
+_CODES = "quantize.embedding.weight"
 _QKV = ("to_q", "to_k", "to_v")
 
 
-def from_diffusers(theirs: Mapping[str, Tensor], names: Iterable[str]) -> Weights:
-    """Our weights of these ``names`` (of a VQ-GAN or VAE here) from theirs; names that they have not are left out.
+def from_diffusers(theirs: Mapping[str, Tensor], names: Collection[str]) -> Weights:
+    """Our weights of these ``names`` (of a VQ-GAN or VAE here) from theirs: autoencoder and codes, nothing else.
 
     Raises:
-        UserError: the autoencoder itself is not complete.
+        UserError: the two are not of one kind and size: theirs lack a weight, or have one more.
     """
-    ours = {}
-    for name in names:
-        if name == "bottleneck.codes" and "quantize.embedding.weight" in theirs:
-            ours[name] = theirs["quantize.embedding.weight"][None]
-        elif name.startswith("autoencoder."):
-            keys = _theirs(name)
-            if missing := [key for key in keys if key not in theirs]:
-                raise UserError(f"the autoencoder of diffusers' layout has no {missing[0]}: is it of another size?")
-            ours[name] = torch.cat([theirs[key] for key in keys])
-    return ours
+    keys = {name: _theirs(name) for name in names if name.startswith("autoencoder.")}
+    if "bottleneck.codes" in names:
+        keys["bottleneck.codes"] = [_CODES]
+    check_names("this autoencoder in diffusers' layout", theirs, [key for row in keys.values() for key in row])
+    ours = {name: torch.cat([theirs[key] for key in row]) for name, row in keys.items()}
+    return {name: tensor[None] if name == "bottleneck.codes" else tensor for name, tensor in ours.items()}
 
 
 def to_diffusers(ours: Mapping[str, Tensor]) -> Weights:
@@ -49,7 +45,7 @@ def to_diffusers(ours: Mapping[str, Tensor]) -> Weights:
     theirs = {}
     for name, tensor in ours.items():
         if name == "bottleneck.codes":
-            theirs["quantize.embedding.weight"] = tensor[0]
+            theirs[_CODES] = tensor[0]
         elif name.startswith("autoencoder."):
             keys = _theirs(name)
             theirs |= dict(zip(keys, (part.contiguous() for part in tensor.chunk(len(keys)))))

@@ -17,11 +17,13 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.weights.keymap import check_names, some
 
 NUM_FRAMES = 16
 """Frames of a clip for networks that take any number."""
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
+_TOWER = (r"text_model\..*", r"logit_(?:scale|bias)", r"(?:text|visual)_projection\..*", r".*\.position_ids")
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
@@ -41,18 +43,27 @@ class _Kind:
     tubelet: Callable[[Any], int] = lambda config: 1
     options: tuple[str, ...] = ()
     """Switches that are on in every call."""
+    spare: tuple[str, ...] = (r"classifier\..*",)
+    """Patterns of what a checkpoint may hold beside the network: a classifier, the other tower, constants."""
 
 
 KINDS: dict[str, _Kind] = {
-    "siglip": _Kind(network="SiglipVisionModel", statistics=_HALF, pooled="head"),
+    "siglip": _Kind(network="SiglipVisionModel", statistics=_HALF, pooled="head", spare=_TOWER),
     "siglip2": _Kind(
         network="Siglip2VisionModel",
         pixels="patches",
         statistics=_HALF,
         size=lambda config: config.patch_size * round(config.num_patches**0.5),
         pooled="head",
+        spare=_TOWER,
     ),
-    "clip": _Kind(network="CLIPVisionModel", statistics=_CLIP, prefix=lambda config: 1, pooled="post_layernorm"),
+    "clip": _Kind(
+        network="CLIPVisionModel",
+        statistics=_CLIP,
+        prefix=lambda config: 1,
+        pooled="post_layernorm",
+        spare=_TOWER,
+    ),
     "dinov2": _Kind(network="Dinov2Model", prefix=lambda config: 1, pooled="layernorm"),
     "dinov2_with_registers": _Kind(
         network="Dinov2WithRegistersModel",
@@ -65,6 +76,7 @@ KINDS: dict[str, _Kind] = {
         size=lambda config: config.crop_size,
         tubelet=lambda config: config.tubelet_size,
         options=("skip_predictor",),
+        spare=(r"classifier\..*", r"pooler\..*"),
     ),
 }
 """Families by ``model_type``; the vision half of a two-tower model has ``_vision_model`` at its end."""
@@ -118,8 +130,9 @@ def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:
         raise UserError(f"{source} cannot be loaded as a {kind.network}: {str(error).splitlines()[0]}") from None
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("predictor."))
     if missing or report["mismatched_keys"]:
-        said = ", ".join([*missing, *(str(key[0]) for key in report["mismatched_keys"])][:5])
+        said = some([*missing, *(str(key[0]) for key in report["mismatched_keys"])])
         raise UserError(f"{source} lacks weights that its config.json asks for, or has them in other shapes: {said}")
+    check_names(source, sorted(report["unexpected_keys"]), (), spare=kind.spare)
     return network
 
 

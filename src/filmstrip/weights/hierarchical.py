@@ -16,15 +16,22 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.models.memvit import MeMViT
 from filmstrip.models.mvit import MViT
 from filmstrip.models.uniformer import UniFormer
 from filmstrip.models.uniformer_v2 import UniFormerV2
 from filmstrip.models.video_swin import VideoSwin
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.objectives.classification import Classification
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import COUNTERS, Rules, Weights, check_names, renamed
 
 NETWORKS = (MViT, VideoSwin, UniFormer, UniFormerV2)
+_CONSTANT = (r".*\.relative_position_index", r".*\.attn_mask")
+"""What Swin's files hold beside weights: it follows from the sizes."""
+_HEADS = (r"(?:cls_)?head\..*", r"backbone\.transformer\.proj\.2\..*")
+"""Classifiers, left out when only the encoder is loaded."""
+_FORGETFUL = r"blocks\.(?!(?:{})\.)\d+\.attn\.(?:(?:norm_)?compress_[kv]\..*|rel_pos_mem_[thw])"
+"""MeMViT's files hold parameters of memory in every layer, also in those that have none."""
 _UNDER = ("model_state", "state_dict", "model")
 
 # Ours (without "encoder.") to theirs, tried in order; each may apply to a part of a name.
@@ -101,22 +108,23 @@ _UNIFORMER_V2 = (
 )
 
 
-def from_published(theirs: Mapping[str, Tensor], objective: Classification) -> Weights:
-    """Weights of ``objective`` from a released state, whole or as it lies in its file.
+def from_published(theirs: Mapping[str, Tensor], objective: Classification, *, head: bool = True) -> Weights:
+    """Weights of ``objective`` (without ``head``: of its encoder) from a released state, or from what its file holds.
 
     Raises:
-        UserError: names that this network needs are missing, as of another network or size.
+        UserError: names that this network needs are missing, or there are others, as of another network or size.
     """
     for key in _UNDER:
         theirs = theirs.get(key, theirs)
     names = published_names(objective)
-    missing = [key for key in names.values() if key not in theirs and "num_batches" not in key]
-    if missing:
-        raise UserError(
-            f"these are not released weights of this {type(objective.encoder).__name__}: {missing[0]} is missing "
-            f"({len(missing)} names in all); the first names given are {', '.join(list(theirs)[:3])}"
-        )
+    if not head:
+        names = {name: key for name, key in names.items() if name.startswith("encoder.")}
     encoder = objective.encoder
+    what = f"this is not a released {type(encoder).__name__} of this size: the file"
+    spare = (*_CONSTANT, *([] if head else _HEADS))
+    if isinstance(encoder, MeMViT):
+        spare += (_FORGETFUL.format("|".join(map(str, encoder.memory_layers))),)
+    check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS,))
     return {name: _ours(name, theirs[key], encoder) for name, key in names.items() if key in theirs}
 
 
@@ -133,17 +141,11 @@ def to_published(objective: Classification) -> Weights:
 def published_names(objective: Classification) -> dict[str, str]:
     """Ours to theirs, for all that is saved but the normalisation of pixels."""
     rules = _rules(objective)
-    names = {}
-    for name in objective.state_dict():
-        if ".normalise." not in name:
-            theirs = name.removeprefix("encoder.")
-            for pattern, replacement in rules:
-                theirs = re.sub(pattern, replacement, theirs)
-            names[name] = theirs
-    return names
+    names = [name for name in objective.state_dict() if ".normalise." not in name]
+    return {name: renamed(name.removeprefix("encoder."), rules) for name in names}
 
 
-def _rules(objective: Classification) -> tuple[tuple[str, str], ...]:
+def _rules(objective: Classification) -> Rules:
     kinds = zip(NETWORKS, (_MVIT, _SWIN, _UNIFORMER, _UNIFORMER_V2))
     return next(rules for network, rules in kinds if isinstance(objective.encoder, network))
 
@@ -153,6 +155,10 @@ def _ours(name: str, tensor: Tensor, encoder: object) -> Tensor:
         return conv_to_linear(tensor)
     if name.endswith("relative.bias"):
         t, h, w = (2 * n - 1 for n in encoder.window)
+        if len(tensor) != t * h * w:
+            raise UserError(
+                f"the file's windows have {len(tensor)} offsets, those of {encoder.window} have {t * h * w}"
+            )
         return rearrange(tensor, "(t h w) n -> n t h w", t=t, h=h, w=w)
     if isinstance(encoder, UniFormerV2):
         if name.endswith("video_token"):
@@ -181,21 +187,18 @@ def inflate_swin(flat: Mapping[str, Tensor], network: VideoSwin) -> Weights:
     each place then sees what it sees in a frame.
 
     Raises:
-        UserError: names that the network needs are missing, or a tensor has a shape that does not fit.
+        UserError: names that the network needs are missing, there are others, or a tensor has a shape that does not
+            fit.
     """
     for key in _UNDER:
         flat = flat.get(key, flat)
+    state = {name: value for name, value in network.state_dict().items() if not name.startswith("embed.normalise.")}
+    names = {name: renamed(name, _SWIN).removeprefix("backbone.") for name in state}
+    what = "this is not a 2D Swin of this size: the file"
+    check_names(what, flat, names.values(), spare=(*_CONSTANT, *_HEADS))
     inflated = {}
-    for name, wanted in network.state_dict().items():
-        if name.startswith("embed.normalise."):
-            continue
-        key = name
-        for pattern, replacement in _SWIN:
-            key = re.sub(pattern, replacement, key)
-        key = key.removeprefix("backbone.")
-        if key not in flat:
-            raise UserError(f"these are not weights of a 2D Swin of this size: {key} is missing")
-        tensor = flat[key]
+    for name, wanted in state.items():
+        key, tensor = names[name], flat[names[name]]
         if name == "embed.proj.weight":
             frames = network.patch_size[0]
             tensor = conv_to_linear(tensor[:, :, None].repeat(1, 1, frames, 1, 1) / frames)

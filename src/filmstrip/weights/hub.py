@@ -18,9 +18,9 @@ from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransf
 from filmstrip.models.vit import ViT
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.frozen import KINDS, kind_of, load_frozen
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 from filmstrip.weights.plain_transformers import IMAGE, TIMESFORMER, VIVIT
-from filmstrip.weights.videomae import ENCODER, from_transformers
+from filmstrip.weights.videomae import encoder_from
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 KNOWN = {
@@ -43,6 +43,8 @@ KNOWN = {
 # Frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with these.
 _STRIDE = 4
 _STRIDES = {("timesformer", 8): 32, ("timesformer", 16): 16, ("vivit", 32): 2}
+_PIXELS = (r"embed\.normalise\.(?:mean|std)",)
+"""Of our names, those that a file has not: its preprocessor_config.json says them."""
 _PLAIN = {"vit": IMAGE, "timesformer": TIMESFORMER, "vivit": VIVIT}
 _GELU = {"gelu": "exact", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
@@ -72,30 +74,22 @@ def load_hub(source: str) -> tuple[HubEncoder, Clip]:
             f"{', '.join(('videomae', *_PLAIN, *KINDS))}"
         )
     theirs, statistics = _weights(folder, source), _statistics(_preprocessing(folder))
+    try:
+        weights = encoder_from(theirs) if kind == "videomae" else _PLAIN[kind].encoder_from(theirs)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
     if kind == "videomae":
-        weights = _encoder_weights(theirs)
         encoder = _build(config, statistics, final_norm="norm.weight" in weights)
     else:
-        weights = _PLAIN[kind].encoder_from(theirs)
         encoder = _build_plain(kind, config, statistics, source)
+    check_names(f"{source}, by our names and its config.json,", weights, encoder.state_dict(), optional=_PIXELS)
     try:
-        missing, unknown = encoder.load_state_dict(weights, strict=False)
+        encoder.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise UserError(f"the weights of {source} do not fit its config.json: {error}") from None
-    missing = [name for name in missing if name not in ("embed.normalise.mean", "embed.normalise.std")]
-    if missing or unknown:
-        raise UserError(f"{source} lacks weights that its config.json asks for: {', '.join(missing[:5])}")
     num_frames = encoder.grid.t * encoder.patch_size[0]
     stride = _STRIDES.get((kind, num_frames), _STRIDE)
     return encoder.eval(), Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
-
-
-def _encoder_weights(theirs: Weights) -> Weights:
-    """The encoder's part of a file that may hold an encoder, a pretraining model or a classifier."""
-    prefix = "videomae."
-    if any(name.startswith(prefix) for name in theirs):
-        theirs = {name.removeprefix(prefix): t for name, t in theirs.items() if name.startswith(prefix)}
-    return from_transformers(theirs, ENCODER)
 
 
 def _build_plain(

@@ -12,6 +12,7 @@ run here; whoever trusts it takes the weights out once:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from filmstrip.errors import UserError
 from filmstrip.models.i3d import I3D
 from filmstrip.weights.files import read_weights
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import COUNTERS, Weights, check_names
 
 _STEM = ("onv3d_1a_7x7", "onv3d_2b_1x1", "onv3d_2c_3x3")
 _BLOCKS = (("3b", "3c"), ("4b", "4c", "4d", "4e", "4f"), ("5b", "5c"))
@@ -44,29 +45,33 @@ def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
                 "torch.jit.load(path).state_dict() and safetensors' save_file (filmstrip.weights.i3d shows how)"
             ) from None
         raise
-    ours = from_published(theirs)
+    try:
+        ours = from_published(theirs)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     network = I3D(num_classes=len(ours["head.weight"]), norm_eps=norm_eps)
     try:
-        missing, _ = network.load_state_dict(ours, strict=False)
+        network.load_state_dict(ours, strict=False)  # the normalisation of pixels is ours, batches are not counted
     except RuntimeError as error:
         raise UserError(f"{path} does not fit I3D: {str(error).splitlines()[1].strip()}") from None
-    # Old states count no batches; the normalisation of pixels is ours.
-    missing = [name for name in missing if not name.endswith("num_batches_tracked") and "normalise" not in name]
-    if missing:
-        raise UserError(f"{path} lacks weights of I3D: {', '.join(missing[:3])}")
     return network.eval()
 
 
-def from_published(theirs: Mapping[str, Tensor]) -> Weights:
-    """Weights of :class:`~filmstrip.models.i3d.I3D` from either published layout.
+def from_published(theirs: Mapping[str, Tensor], *, head: bool = True) -> Weights:
+    """Weights of :class:`~filmstrip.models.i3d.I3D` from either published layout; its head's only with ``head``.
 
     Raises:
-        UserError: the names are those of neither.
+        UserError: the names are those of neither, or not all and only those.
     """
-    for names in (_names(torchscript=False), _names(torchscript=True)):
-        if names["head.weight"] in theirs and names["stem.0.conv.weight"] in theirs:
-            ours = {name: theirs[key] for name, key in names.items() if key in theirs}
-            return ours | {"head.weight": ours["head.weight"].flatten(1)}
+    for names in (published_names(torchscript=False), published_names(torchscript=True)):
+        if names["stem.0.conv.weight"] in theirs:
+            heads = [key for name, key in names.items() if name.startswith("head.")]
+            if not head:
+                names = {name: key for name, key in names.items() if key not in heads}
+            spare = (COUNTERS, *([] if head else map(re.escape, heads)))
+            check_names("this I3D", theirs, names.values(), spare=spare)
+            ours = {name: theirs[key] for name, key in names.items()}
+            return ours | ({"head.weight": ours["head.weight"].flatten(1)} if head else {})
     raise UserError(
         "this is not I3D in a layout that is known: pytorch-i3d has Conv3d_1a_7x7.conv3d.weight, the TorchScript "
         f"conv3d_1a_7x7.conv3d.weight; the first names given are {', '.join(list(theirs)[:3])}"
@@ -75,13 +80,13 @@ def from_published(theirs: Mapping[str, Tensor]) -> Weights:
 
 def to_published(ours: Mapping[str, Tensor], *, torchscript: bool = False) -> Weights:
     """The inverse of :func:`from_published`, in pytorch-i3d's layout or in the TorchScript's."""
-    theirs = {key: ours[name] for name, key in _names(torchscript).items() if name in ours}
-    key = _names(torchscript)["head.weight"]
+    theirs = {key: ours[name] for name, key in published_names(torchscript).items() if name in ours}
+    key = published_names(torchscript)["head.weight"]
     return theirs | {key: ours["head.weight"][:, :, None, None, None]}
 
 
-def _names(torchscript: bool) -> dict[str, str]:
-    """Ours to theirs."""
+def published_names(torchscript: bool = False) -> dict[str, str]:
+    """Ours to theirs, in pytorch-i3d's layout or in the TorchScript's."""
     letter, mixed, norm = ("c", "mixed", "batch3d") if torchscript else ("C", "Mixed", "bn")
     units = {f"stem.{i}": letter + name for i, name in enumerate(_STEM)}
     for stage, blocks in enumerate(_BLOCKS):

@@ -7,24 +7,33 @@ network then sees what the 2D one sees of the frame, but near the ends, where a 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 
 _NORMS = {nn.BatchNorm2d: nn.BatchNorm3d, nn.InstanceNorm2d: nn.InstanceNorm3d, nn.Dropout2d: nn.Dropout3d}
 
 
-def inflate_weights(flat: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Weights:
-    """Weights for all of ``like`` (a 3D network's state) that ``flat`` (a 2D one's, by the same names) has.
+def inflate_weights(
+    flat: Mapping[str, Tensor],
+    like: Mapping[str, Tensor],
+    *,
+    spare: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> Weights:
+    """Weights for ``like`` (a 3D network's state) from ``flat`` (a 2D one's, by the same names).
 
-    Kernels ``O I H W`` become ``O I T H W``, or ``O I T 1`` where ours convolves over time alone.
+    Kernels ``O I H W`` become ``O I T H W``, or ``O I T 1`` where ours convolves over time alone. Names that match a
+    pattern of ``spare`` are left out of ``flat`` (a head), those of ``optional`` may be ``like``'s alone (what there
+    is only over time).
 
     Raises:
-        UserError: a tensor has a shape that cannot be inflated to the one wanted.
+        UserError: other names are not in both, or a tensor has a shape that cannot be inflated to the one wanted.
     """
+    check_names("the 2D network", flat, like, spare=spare, optional=optional)
     inflated = {}
     for name, wanted in like.items():
         if name not in flat:

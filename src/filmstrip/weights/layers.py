@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 
 LAYER = (
     ("attention.attention.qkv.weight", "attention.qkv.weight"),
@@ -33,16 +33,31 @@ def layers(theirs: str, ours: str, rows: tuple[tuple[str, str], ...]) -> tuple[t
 
 
 def fuse(theirs: Mapping[str, Tensor]) -> Weights:
-    """One ``qkv`` for each attention's ``query``, ``key`` and ``value``, weights and biases."""
+    """One ``qkv`` for each attention's ``query``, ``key`` and ``value``, weights and biases.
+
+    Raises:
+        UserError: an attention lacks one of the three.
+    """
     fused = {}
     for name, tensor in theirs.items():
         prefix, _, kind = name.rpartition(".")
         stem, _, part = prefix.rpartition(".")
-        if part == "query":
-            fused[f"{stem}.qkv.{kind}"] = torch.cat([theirs[f"{stem}.{p}.{kind}"] for p in _PARTS])
-        elif part not in _PARTS:
+        if part not in _PARTS:
             fused[name] = tensor
+        elif f"{stem}.qkv.{kind}" not in fused:
+            fused[f"{stem}.qkv.{kind}"] = together(theirs, f"{stem}.", f".{kind}")
     return fused
+
+
+def together(theirs: Mapping[str, Tensor], before: str, after: str) -> Tensor:
+    """What stands between ``before`` and ``after`` of ``query``, ``key`` and ``value``, in one.
+
+    Raises:
+        UserError: one of the three is missing.
+    """
+    names = [f"{before}{part}{after}" for part in _PARTS]
+    check_names("this state", [name for name in names if name in theirs], names)
+    return torch.cat([theirs[name] for name in names])
 
 
 def unfuse(fused: Mapping[str, Tensor]) -> Weights:

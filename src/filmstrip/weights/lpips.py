@@ -9,7 +9,7 @@ from pathlib import Path
 from filmstrip.errors import UserError
 from filmstrip.models.perceptual import Network, Perceptual
 from filmstrip.weights.files import read_weights
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names, some
 
 # torchvision's number of each convolution among a network's layers, by our stage and place in it
 _CONVS: dict[Network, tuple[tuple[int, ...], ...]] = {
@@ -17,6 +17,9 @@ _CONVS: dict[Network, tuple[tuple[int, ...], ...]] = {
     "alex": ((0,), (3,), (6,), (8,), (10,)),
 }
 _FEATURES = r"(?:features|net\.slice\d)\.(\d+)\.(weight|bias)"
+
+_SPARE = (r"classifier\..*", r"scaling_layer\.(?:shift|scale)", r"lins\.\d\.model\.1\.weight")
+"""A classifier after the features, constants, and lpips's second name for its linear layers."""
 
 
 def network_of(theirs: Weights) -> Network | None:
@@ -28,15 +31,23 @@ def network_of(theirs: Weights) -> Network | None:
 
 
 def from_lpips(theirs: Weights, network: Network = "vgg") -> Weights:
-    """Ours from ``features.N.*`` (torchvision) or ``net.sliceS.N.*`` (lpips), and ``linS.model.1.weight``."""
+    """Ours from ``features.N.*`` (torchvision) or ``net.sliceS.N.*`` (lpips), and ``linS.model.1.weight``.
+
+    Raises:
+        UserError: there is anything else, but for what ``_SPARE`` lists.
+    """
     numbers = {number: (stage, i) for stage, row in enumerate(_CONVS[network]) for i, number in enumerate(row)}
-    ours = {}
+    ours, known = {}, []
     for name, tensor in theirs.items():
-        if match := re.fullmatch(_FEATURES, name):
+        if (match := re.fullmatch(_FEATURES, name)) and int(match[1]) in numbers:
             stage, i = numbers[int(match[1])]
             ours[f"stages.{stage}.{i}.{match[2]}"] = tensor
-        elif match := re.fullmatch(r"lin(\d)\.model\.1\.weight", name):
+        elif match := re.fullmatch(r"lin([0-4])\.model\.1\.weight", name):
             ours[f"weights.{match[1]}"] = tensor.flatten()
+        else:
+            continue
+        known.append(name)
+    check_names("LPIPS's file", theirs, known, spare=_SPARE)
     return ours
 
 
@@ -58,11 +69,15 @@ def load_perceptual(files: Sequence[Path]) -> Perceptual:
         return network
     theirs = {name: tensor for path in files for name, tensor in read_weights(path).items()}
     kind = network_of(theirs) or "vgg"
-    network, weights = Perceptual(kind), from_lpips(theirs, kind)
+    network = Perceptual(kind)
+    try:
+        weights = from_lpips(theirs, kind)
+    except UserError as error:
+        raise UserError(f"{', '.join(map(str, files))}: {error}") from None
     wanted = {name for name, _ in network.named_parameters()}
     if missing := sorted(wanted - weights.keys()):
         raise UserError(
-            f"{', '.join(map(str, files))}: no {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}; "
+            f"{', '.join(map(str, files))}: no {some(missing)}; "
             "LPIPS needs VGG-16 or AlexNet (features.0.weight ...) and its linear layers (lin0.model.1.weight ...)"
         )
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.keymap import KeyMap, Weights, check_names
 from filmstrip.weights.layers import LAYER, fuse, layers, unfuse
 
 _CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
@@ -36,7 +36,8 @@ def _encoder(*rows: tuple[str, str]) -> KeyMap:
             *layers("encoder.layer", "blocks", (_ATTENTION_BIAS, *LAYER, *rows)),
             ("layernorm.weight", "norm.weight"),
             ("layernorm.bias", "norm.bias"),
-        )
+        ),
+        spare=(r"pooler\.dense\..*", r"embeddings\.mask_token"),
     )
 
 
@@ -57,14 +58,24 @@ class Layout:
         return KeyMap((*inner, ("classifier.weight", "head.weight"), ("classifier.bias", "head.bias")))
 
     def encoder_from(self, theirs: Mapping[str, Tensor]) -> Weights:
-        """The encoder's part of a file that may hold an encoder or a classifier."""
+        """The encoder's part of a file that may hold an encoder or a classifier.
+
+        Raises:
+            UserError: it holds anything else.
+        """
         start = f"{self.prefix}."
         if any(name.startswith(start) for name in theirs):
-            theirs = {name.removeprefix(start): t for name, t in theirs.items() if name.startswith(start)}
+            inner = [name for name in theirs if name.startswith(start)]
+            check_names("this model", theirs, inner, spare=(r"classifier\..*",))
+            theirs = {name.removeprefix(start): theirs[name] for name in inner}
         return self._ours(theirs, self.encoder)
 
     def classifier_from(self, theirs: Mapping[str, Tensor]) -> Weights:
-        """A classifier's weights, ours from theirs."""
+        """A classifier's weights, ours from theirs.
+
+        Raises:
+            UserError: there is something in it that no such classifier has.
+        """
         return self._ours(theirs, self.classifier)
 
     def classifier_to(self, ours: Mapping[str, Tensor], patch_size: tuple[int, int, int]) -> Weights:

@@ -4,7 +4,9 @@ PyTorchVideo's hub (``blocks.1.res_blocks.0.branch2.conv_a.weight``) and the Slo
 (``s2.pathway0_res0.branch2.a.weight``; both put the state under ``model_state``), and Caffe's names for C3D
 (``conv3a.weight``, ``fc6.weight``). Networks that detect actors have a prefix in PyTorchVideo (``model.blocks``,
 ``detection_head.proj``), and none in the SlowFast code base. Their convolutions within frames or over frames alone
-are three-dimensional, with sides of one; ours are two-dimensional: the numbers are the same.
+are three-dimensional, with sides of one; ours are two-dimensional: the numbers are the same. Files of other networks
+are passed on to :mod:`~filmstrip.weights.hierarchical`, :mod:`~filmstrip.weights.i3d` and
+:mod:`~filmstrip.weights.videomae`.
 """
 
 from __future__ import annotations
@@ -20,18 +22,21 @@ from filmstrip.models.i3d import I3D
 from filmstrip.models.plain_cnn import PlainCNN
 from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.models.slowfast import SlowFast
+from filmstrip.models.vit import ViT
 from filmstrip.models.x3d import X3D
 from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.objectives.classification import Classification
-from filmstrip.weights import hierarchical, i3d
+from filmstrip.weights import hierarchical, i3d, videomae
 from filmstrip.weights.files import read_weights
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import COUNTERS, Weights, check_names, without
 
 _HUB, _SLOWFAST, _CAFFE = "PyTorchVideo", "SlowFast", "C3D"
 _HUB_DETECTION = "PyTorchVideo detection"
 _C3D = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
 _FORMER_NORM = re.compile(r"(_nonlocal\d+)\.bn\.")
 """What SlowFast's first versions called a nonlocal block's ``norm``."""
+_HEADS = (r"head\..*", r"blocks\.\d+\.(?:proj|pool\.post_conv)\..*", r"detection_head\..*", r"fc[678]\..*")
+"""What comes after the encoder, left out when only that is loaded."""
 _LETTERS = {"0": "a", "1": "a", "3": "b", "4": "b", "6": "c", "7": "c", "8": "c"}
 
 
@@ -39,11 +44,14 @@ def load_published(path: Path, objective: Classification | ActorRoI, *, head: bo
     """Copy a file of released weights into ``objective``; without ``head`` into its encoder only.
 
     Raises:
-        UserError: the file holds none of the layouts that are known of such a network, or does not fit it.
+        UserError: the file holds none of the layouts that are known of such a network, or does not fit it: weights
+            are missing, have other shapes, or have no place in it. Nothing is loaded then.
     """
-    weights = from_published(read_weights(path), objective)
-    if not head:
-        weights = {name: tensor for name, tensor in weights.items() if name.startswith("encoder.")}
+    theirs = read_weights(path)
+    try:
+        weights = from_published(theirs, objective, head=head)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     wanted = objective.state_dict()
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
@@ -54,31 +62,43 @@ def load_published(path: Path, objective: Classification | ActorRoI, *, head: bo
     objective.load_state_dict(weights, strict=False)
 
 
-def from_published(theirs: Mapping[str, Tensor], objective: Classification | ActorRoI) -> Weights:
-    """Weights of ``objective`` from whichever layout its network is released in.
+def from_published(
+    theirs: Mapping[str, Tensor], objective: Classification | ActorRoI, *, head: bool = True
+) -> Weights:
+    """Weights of ``objective`` from whichever layout its network is released in; without ``head``, of its encoder.
 
     Raises:
-        UserError: no layout that is known has all the names that this network needs.
+        UserError: no layout that is known has the names that this network needs, and no others.
     """
+    if isinstance(objective.encoder, ViT):
+        return videomae.from_published(theirs, objective, head=head)
     theirs = theirs.get("model_state", theirs)
     theirs = {_FORMER_NORM.sub(r"\1.norm.", name): tensor for name, tensor in theirs.items()}
     if isinstance(objective.encoder, I3D):
-        return {n if n.startswith("head.") else f"encoder.{n}": t for n, t in i3d.from_published(theirs).items()}
+        weights = i3d.from_published(theirs, head=head)
+        return {n if n.startswith("head.") else f"encoder.{n}": t for n, t in weights.items()}
     if isinstance(objective.encoder, hierarchical.NETWORKS):
-        return hierarchical.from_published(theirs, objective)
+        return hierarchical.from_published(theirs, objective, head=head)
+    layouts = [published_names(objective, layout) for layout in layouts_of(objective)]
+    if not head:
+        layouts = [{n: key for n, key in names.items() if n.startswith("encoder.")} for names in layouts]
+    names = min(layouts, key=lambda names: len(without(names.values(), theirs)))  # the layout that fits best
+    _check_shortcuts(theirs, objective)
+    spare = () if head else _HEADS
+    what = f"a released {type(objective.encoder).__name__} of this size: the file"
+    check_names(f"this is not {what}", theirs, names.values(), spare=spare, optional=(COUNTERS,))
     ours = objective.state_dict()
-    lacking: list[list[str]] = []
-    for layout in layouts_of(objective):
-        names = published_names(objective, layout)
-        missing = [key for key in names.values() if key not in theirs and "num_batches" not in key]
-        if not missing:
-            return {name: _fitted(theirs[key], ours[name].ndim, name) for name, key in names.items() if key in theirs}
-        lacking.append(missing)
-    fewest = min(lacking, key=len)
-    raise UserError(
-        f"these are not released weights of this {type(objective.encoder).__name__}: {fewest[0]} is missing "
-        f"({len(fewest)} names in all); the first names given are {', '.join(list(theirs)[:3])}"
-    )
+    return {name: _fitted(theirs[key], ours[name].ndim, name) for name, key in names.items() if key in theirs}
+
+
+def _check_shortcuts(theirs: Mapping[str, Tensor], objective: Classification | ActorRoI) -> None:
+    """The two layouts of X3D are two networks: only the SlowFast code base's normalises every shortcut."""
+    norm = "s2.pathway0_res0.branch1_bn.weight"
+    if isinstance(objective.encoder, X3D) and norm in theirs and not objective.encoder.shortcut_norm:
+        raise UserError(
+            f"the file is an X3D of the SlowFast code base, which has a norm ({norm}) that this network has not: "
+            "build it with shortcut_norm (--objective.shortcut-norm)"
+        )
 
 
 def to_published(objective: Classification | ActorRoI, layout: str) -> Weights:

@@ -1,16 +1,21 @@
-"""VideoMAE checkpoints in the layout of ``transformers``: encoder, pretraining model, classifier; both ways."""
+"""VideoMAE checkpoints in the layout of ``transformers``: encoder, pretraining model, classifier; both ways.
+
+And in that of the authors' own files, pretraining models (``encoder.blocks.0.attn.qkv.weight``) and classifiers
+(``blocks.0.attn.qkv.weight``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.weights.keymap import KeyMap, Weights
-from filmstrip.weights.layers import LAYER, layers
+from filmstrip.protocols import Objective
+from filmstrip.weights.keymap import KeyMap, Rules, Weights, check_names, renamed, without_prefix
+from filmstrip.weights.layers import LAYER, layers, together
 
+_PREFIX = "videomae."
 _CONV, _LINEAR = "embeddings.patch_embeddings.projection.weight", "embed.proj.weight"
 
 _BLOCK = (
@@ -30,7 +35,7 @@ ENCODER = KeyMap(
 )
 """``VideoMAEModel``, once its queries, keys and values are fused, to :class:`~filmstrip.models.vit.ViT`."""
 
-_INNER = tuple((f"videomae.{a}", f"encoder.{b}") for a, b in ENCODER.pairs)
+_INNER = tuple((f"{_PREFIX}{a}", f"encoder.{b}") for a, b in ENCODER.pairs)
 
 PRETRAINING = KeyMap(
     (
@@ -58,8 +63,65 @@ CLASSIFIER = KeyMap(
 """``VideoMAEForVideoClassification`` to :class:`~filmstrip.objectives.classification.Classification`."""
 
 
+_AROUND = (r"decoder\..*", r"encoder_to_decoder\..*", r"mask_token", r"fc_norm\..*", r"classifier\..*")
+"""What a pretraining model or a classifier has around its encoder."""
+
+
+def encoder_from(theirs: Mapping[str, Tensor]) -> Weights:
+    """The encoder's part of a file that may hold an encoder, a pretraining model or a classifier.
+
+    Raises:
+        UserError: it holds anything else.
+    """
+    if any(name.startswith(_PREFIX) for name in theirs):
+        inner = [name for name in theirs if name.startswith(_PREFIX)]
+        check_names("this VideoMAE", theirs, inner, spare=_AROUND)
+        theirs = {name.removeprefix(_PREFIX): theirs[name] for name in inner}
+    return from_transformers(theirs, ENCODER)
+
+
+_PUBLISHED: Rules = (
+    (r"^encoder\.embed\.", "encoder.patch_embed."),
+    (r"^decoder\.project\.", "encoder_to_decoder."),
+    (r"^decoder\.mask_token$", "mask_token"),
+    (r"^norm\.", "fc_norm."),
+    (r"\.attention\.out\.", ".attn.proj."),
+    (r"\.attention\.", ".attn."),
+)
+_REST = (*_AROUND, r"(?:encoder\.)?norm\..*", r"head\..*")
+"""What the authors' files hold beside what every encoder has: its last norm among it."""
+
+
+def from_published(theirs: Mapping[str, Tensor], objective: Objective, *, head: bool = True) -> Weights:
+    """Weights of a VideoMAE, or of a classifier over its encoder, from the authors' file; or of the encoder only.
+
+    Raises:
+        UserError: the file is of another network.
+    """
+    theirs = without_prefix(theirs.get("model", theirs.get("module", theirs)))
+    names = published_names(objective, pretraining=any(name.startswith("encoder.") for name in theirs))
+    if not head:
+        names = {name: key for name, key in names.items() if name.startswith("encoder.")}
+    what = "this is not a released VideoMAE of this size: the file"
+    check_names(what, theirs, names.values(), spare=() if head else _REST)
+    weights = {name: theirs[key] for name, key in names.items()}
+    weights["encoder." + _LINEAR] = conv_to_linear(weights["encoder." + _LINEAR])
+    return {name: w.flatten() if name.endswith("mask_token") else w for name, w in weights.items()}
+
+
+def published_names(objective: Objective, *, pretraining: bool) -> dict[str, str]:
+    """Ours to theirs, in the authors' files of pretraining models or in those of classifiers."""
+    names = [name for name in objective.state_dict() if ".normalise." not in name]
+    prefix = "" if pretraining else "encoder."
+    return {name: renamed(name, _PUBLISHED).removeprefix(prefix) for name in names}
+
+
 def from_transformers(theirs: Mapping[str, Tensor], keys: KeyMap) -> Weights:
-    """Our weights from theirs: names, fused queries, keys and values, and the patch convolution as a linear map."""
+    """Our weights from theirs: names, fused queries, keys and values, and the patch convolution as a linear map.
+
+    Raises:
+        UserError: theirs have a name that ``keys`` do not know, or an attention that is not whole.
+    """
     ours = keys.ours(_fuse(theirs))
     for name in ours:
         if name.endswith(_LINEAR):
@@ -89,12 +151,12 @@ def _fuse(theirs: Mapping[str, Tensor]) -> Weights:
     for name, tensor in theirs.items():
         stem, _, part = name.partition(".attention.attention.")
         prefix = f"{stem}.attention.attention."
-        if part == "query.weight":
-            parts = [theirs[f"{prefix}{part}.weight"] for part in ("query", "key", "value")]
-            fused[f"{prefix}qkv.weight"] = torch.cat(parts)
+        if part in ("query.weight", "key.weight", "value.weight"):
+            if f"{prefix}qkv.weight" not in fused:
+                fused[f"{prefix}qkv.weight"] = together(theirs, prefix, ".weight")
         elif part in ("query.bias", "value.bias"):
             fused[f"{prefix}{part[0]}_bias"] = tensor
-        elif part not in ("key.weight", "value.weight"):
+        else:
             fused[name] = tensor
     return fused
 

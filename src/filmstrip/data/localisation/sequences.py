@@ -31,6 +31,8 @@ class FeatureSequence(NamedTuple):
     """Centre of the first, seconds."""
     step: float
     """Seconds from one to the next."""
+    reach: float
+    """Seconds of video on either side of its centre that a feature is made of."""
 
 
 class Sequences(Protocol):
@@ -88,7 +90,8 @@ class EncodedSequences(EncodedClips):
         even = centres[0] + step * np.arange(len(rows))
         if step <= 0 or np.abs(centres - even).max() > UNEVEN * step:
             raise OSError(f"the clips of {procedure.video} in {self.folder} are not evenly spaced over the video")
-        return FeatureSequence(self._source.read(rows).float().mean(dim=1), float(centres[0]), float(step))
+        reach = float((spans[:, 1] - spans[:, 0]).mean() / 2)
+        return FeatureSequence(self._source.read(rows).float().mean(dim=1), float(centres[0]), float(step), reach)
 
 
 class ArraySequences(ArrayFolder):
@@ -108,7 +111,8 @@ class ArraySequences(ArrayFolder):
         rows = read_array(self._file(procedure.video))
         if rows.shape[1] != self.width or not len(rows):
             raise OSError(f"the features of {procedure.video} are {rows.shape}, and others are of width {self.width}")
-        return FeatureSequence(torch.from_numpy(rows.astype(np.float32)), *_spacing(procedure, self._config))
+        first, step = _spacing(procedure, self._config)
+        return FeatureSequence(torch.from_numpy(rows.astype(np.float32)), first, step, reach=first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ class EmbeddedSequences:
         for action in procedure.steps:
             left, right = (centre - first).clamp(min=action.start), (centre + first).clamp(max=action.end)
             features += ((right - left) / (2 * first)).clamp(min=0)[:, None] * self.embeddings[action.step]
-        return FeatureSequence(features, first, step)
+        return FeatureSequence(features, first, step, reach=first)
 
 
 def _spacing(procedure: Procedure, config: Localisation) -> tuple[float, float]:

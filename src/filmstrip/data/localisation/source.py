@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,19 +53,19 @@ class UntrimmedSample(Sample):
         found = self.sequences.sequence(self.video)
         if self.config.resized:
             found = resized(found, self.config.max_length)
-        features, first, step = found
+        features, first, step, reach = found
         times = torch.tensor([(action.start, action.end) for action in self.video.steps], dtype=torch.float64)
         segments = ((times.view(-1, 2) - first) / step).float()
         seconds = self.video.seconds or 2 * first + step * (len(features) - 1)
-        if rng is None:
-            parts = [(0, len(features))] * num_clips
-        else:
-            parts = [_draw(len(features), segments, self.config, rng) for _ in range(num_clips)]
+        part = Part(0, len(features), segments, torch.ones(len(segments), dtype=torch.bool))
+        parts = [part] * num_clips
+        if rng is not None:
+            if self.config.resized:
+                part = _without_what_follows(part, reach / step, self.config.kept)
+            parts = [draw_part(part, reach / step, self.config, rng) for _ in range(num_clips)]
         clips = []
-        for start, end in parts:
+        for start, end, inside, kept in parts:
             room = len(features) if rng is None else self.config.max_length
-            inside = segments.clamp(start, end) if rng is not None else segments
-            kept = _share_within(segments, start, end) >= self.config.kept
             free = self.most_actions - int(kept.sum())
             classes = torch.tensor([action.step for action in self.video.steps])[kept]
             content = {
@@ -81,28 +82,48 @@ class UntrimmedSample(Sample):
 
 def resized(sequence: FeatureSequence, length: int) -> FeatureSequence:
     """A sequence brought to ``length`` features, linearly interpolated, that lie evenly over the video."""
-    features, first, step = sequence
+    features, first, step, _ = sequence
     seconds = 2 * first + step * (len(features) - 1)
     stretched = F.interpolate(features.T[None], size=length, mode="linear")[0].T
-    return FeatureSequence(stretched, seconds / length / 2, seconds / length)
+    return FeatureSequence(stretched, seconds / length / 2, seconds / length, seconds / length / 2)
 
 
-def _share_within(segments: Tensor, start: int, end: int) -> Tensor:
-    """The share of each segment (``M 2``, rows) that lies in rows from ``start`` to ``end``."""
-    first, last = segments.unbind(1)
-    return (last.clamp(max=end) - first.clamp(min=start)).clamp(min=0) / (last - first)
+class Part(NamedTuple):
+    """Rows of a sequence, and what is done in them."""
+
+    start: int
+    end: int
+    segments: Tensor
+    """``M 2``, rows of the whole sequence, cut at the part's ends."""
+    kept: Tensor
+    """``M``, bool: whether enough of an action lies within to count."""
 
 
-def _draw(length: int, segments: Tensor, config: Localisation, rng: np.random.Generator) -> tuple[int, int]:
-    """A random part of a sequence that holds an action, if one can be found."""
-    size = config.max_length
+def _without_what_follows(part: Part, reach: float, least: float) -> Part:
+    """A whole sequence whose actions end with it: some videos of ActivityNet lack frames that were annotated."""
+    segments = part.segments.clamp(max=part.end + reach)
+    share = (segments[:, 1] - segments[:, 0]) / (part.segments[:, 1] - part.segments[:, 0])
+    return Part(part.start, part.end, segments, share >= least)
+
+
+def draw_part(whole: Part, reach: float, config: Localisation, rng: np.random.Generator) -> Part:
+    """A random part of a sequence that holds an action, if one can be found; the whole one is as it is.
+
+    Its outermost rows show ``reach`` rows of video beyond their centres: actions are cut there, as published.
+    """
+    size, length = config.max_length, whole.end
     if length <= size:
         size = int(rng.integers(max(1, round(config.crop * length)), length + 1))
+        if size == length:
+            return whole
     for _ in range(TRIALS):
         start = int(rng.integers(length - size + 1))
-        if (_share_within(segments, start, start + size) >= config.kept).any():
+        segments = whole.segments.clamp(start - reach, start + size + reach)
+        share = (segments[:, 1] - segments[:, 0]) / (whole.segments[:, 1] - whole.segments[:, 0])
+        kept = whole.kept & (share >= config.kept)
+        if kept.any():
             break
-    return start, start + size
+    return Part(start, start + size, segments, kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ is not in the crop; frames are taken at the film's own rate, theirs at 30 a seco
 nonlocal blocks; evaluation sees whole frames whose sides are a multiple of 32. The backbone is an option: any
 recognition network's configuration, of which the encoder is taken.
 
-Released, by the authors' model zoo, on AVA 2.2 with a detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from
-Kinetics-600, 29.1 mAP; by MMAction2's, from Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
+Released, by the authors' model zoo and their evaluation (which counts every row of a key frame), on AVA 2.2 with a
+detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from Kinetics-600, 29.1 mAP; by MMAction2's, from
+Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
 
 Measured here, ``python claims/detection_motion.py`` (60 synthetic videos of moving actors after 500 steps on 400
 others, annotated boxes): 68.3 mAP in key frames at an overlap of 0.5 on two threads, 74.6 on one, where

@@ -7,11 +7,14 @@ Zhang et al., "ActionFormer: Localizing Moments of Actions with Transformers", 2
     filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.localisation.annotations ANNOTATIONS
     filmstrip eval RUN --protocol localisation
 
-Presets have the hyper-parameters of the authors' released configurations (30 and 10 epochs after 5 of warm-up). Where
-we deviate: a row's result does not depend on how much padding follows it (in the released code the norm's bias stands
-in the padding, and convolutions see it); classes are always our own, where the released figures for ActivityNet take
-them from another's classifier of whole videos; segments are not averaged with their neighbours after suppression;
-positions beyond ``max_length`` go on and are not interpolated.
+``--init FILE`` begins with the authors' released weights of the same network.
+
+Presets have the hyper-parameters of the authors' released configurations (30 and 10 epochs after 5 of warm-up, no
+dropout but of whole branches; ``tiny`` has some), and training samples are cut as in their code. Where we deviate: a
+row's result does not depend on how much padding follows it (in the released code the norm's bias stands in the
+padding, and convolutions see it); classes are always our own, where the released figures for ActivityNet take them
+from another's classifier of whole videos; segments are not averaged with their neighbours after suppression,
+as theirs of ActivityNet are; positions beyond ``max_length`` go on and are not interpolated.
 
 Checked against the released code with its weights carried over, on full-length random features: logits, distances,
 targets and both losses agree to 3e-6; the numbers of parameters are the same (29.25M and, for one class, 6.94M).
@@ -25,6 +28,7 @@ one 17.3%; attention to everything 91.8%, for 4.4 times the multiply-adds on lon
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -42,11 +46,35 @@ from filmstrip.nn.segments import soft_nms
 from filmstrip.objectives.localisation import Points, assign, diou_loss, focal_loss
 from filmstrip.protocols import Batch, Detections, Loss, Objective
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.keymap import Rules, Weights, check_names, fitted, renamed, without_prefix
 
 PRIOR = 0.01
 """The probability that a fresh network gives to every class."""
 FINEST_REACH = 4
 """Rows to the further end of an action up to which the finest level answers; each level doubles it."""
+_PARTS = ("query", "key", "value")
+_PUBLISHED: Rules = (
+    (r"^pyramid\.convs\.(\d)\.", r"backbone.embd.\1.conv."),
+    (r"^pyramid\.conv_norms\.", "backbone.embd_norm."),
+    (r"^pyramid\.norms\.", "neck.fpn_norms."),
+    (r"^pyramid\.", "backbone."),
+    (r"\.norm(\d)\.", r".ln\1."),
+    *((rf"\.attention\.convs\.{i}\.", f".attn.{part}_conv.conv.") for i, part in enumerate(_PARTS)),
+    *((rf"\.attention\.norms\.{i}\.", f".attn.{part}_norm.") for i, part in enumerate(_PARTS)),
+    *((rf"\.attention\.projections\.{i}\.", f".attn.{part}.") for i, part in enumerate(_PARTS)),
+    (r"\.attention\.out\.", ".attn.proj."),
+    (r"\.mlp\.fc1\.", ".mlp.0."),
+    (r"\.mlp\.fc2\.", ".mlp.3."),
+    (r"\.scale1$", ".drop_path_attn.scale"),
+    (r"\.scale2$", ".drop_path_mlp.scale"),
+    (r"^class_head\.out\.", "cls_head.cls_head.conv."),
+    (r"^distance_head\.out\.", "reg_head.offset_head.conv."),
+    (r"^class_head\.", "cls_head."),
+    (r"^distance_head\.", "reg_head."),
+    (r"^(...)_head\.convs\.(\d)\.", r"\1_head.head.\2.conv."),
+    (r"^(...)_head\.norms\.", r"\1_head.norm."),
+)
+"""Our names to those of the released weights; but for the levels' scales, which are a parameter each there."""
 MOMENTUM = 0.9
 """Of the running number of positive points, by which losses are divided."""
 
@@ -99,6 +127,21 @@ class ActionFormer(Objective):
         self.distance_head = Head(width, 2)
         self.level_scales = nn.Parameter(torch.ones(len(config.windows)))
         self.register_buffer("num_positive", torch.tensor(float(config.first_normaliser)))
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights but the running number of points, from a released state or file; averaged ones if it has them.
+
+        Raises:
+            UserError: the state is of another network.
+        """
+        theirs = without_prefix(theirs.get("state_dict_ema", theirs.get("state_dict", theirs)))
+        ours = {name: value for name, value in self.state_dict().items() if name != "num_positive"}
+        names = {name: renamed(name, _PUBLISHED) for name in ours if name != "level_scales"}
+        scales = [f"reg_head.scale.{level}.scale" for level in range(len(self.level_scales))]
+        check_names("this is not a released ActionFormer of this size: it", theirs, [*names.values(), *scales])
+        # Norms, scales and linear layers are shaped for channels before time there.
+        weights = {name: fitted(theirs[key], ours[name]) for name, key in names.items()}
+        return weights | {"level_scales": torch.stack([theirs[key] for key in scales])}
 
     def look(self, sequence: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor, Points]:
         """Logits ``B N C``, distances ``B N 2`` in strides, where there is video ``B N``, and the ``N`` points."""
@@ -186,7 +229,7 @@ class ActionFormerConfig(ObjectiveConfig):
     """Of each level of the pyramid, rows that a row attends to; none: all."""
     positions: bool = False
     """Add sines and cosines of the place."""
-    dropout: float = 0.1
+    dropout: float = 0.0
     drop_path: float = 0.1
     radius: float = 1.5
     """Strides around an action's middle within which points are to find it."""
@@ -237,6 +280,7 @@ def tiny() -> Run:
             width=48,
             windows=(9, 9, 9, 9),
             first_normaliser=50.0,
+            dropout=0.1,
             drop_path=0.0,
             suppression=Suppression(most=50),
         ),

@@ -84,7 +84,7 @@ class PixelDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions", sincos_table(places, width), persistent=False)
         self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias="no_key") for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)  # as in the blocks
         self.head = nn.Linear(width, cube)
         self.apply(init_glorot)
         nn.init.trunc_normal_(self.mask_token, std=0.02)

@@ -7,10 +7,13 @@ Wang et al., "PDPP: Projected Diffusion for Procedure Planning in Instructional 
 
     filmstrip train procedures.pdpp:niv --data FEATURES --data.procedures.annotations ANNOTATIONS
 
+``--init FILE`` begins with weights of the authors' U-Net, or of their classifier: a file each.
+
 Where we deviate: the classifier learns beside the U-Net, not before it (they share nothing); steps that are seen are
 all features of a clip one after the other (published: three seconds of 512 features, 1536); the learning rate follows
 a cosine (published: halved at every quarter of the training); weights are averaged at every step at the rate that
-theirs are at every tenth. As in the published code, predictions are not clipped. Needs plans of three steps or more.
+theirs are at every tenth; the error is a mean over the batch (theirs is a sum, which Adam does not see). As in the
+published code, predictions are not clipped. Needs plans of three steps or more.
 
 The paper reports, on CrossTask with T = 3, a success rate of 26.38, mAcc 55.62, mIoU 59.34, and with T = 4 18.69,
 52.44, 62.38 (VEDIT, table 2).
@@ -19,6 +22,7 @@ The paper reports, on CrossTask with T = 3, a success rate of 26.38, mAcc 55.62,
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +41,33 @@ from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, 
 from filmstrip.protocols import Batch, Loss
 from filmstrip.randomness import normal, uniform
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.keymap import Rules, Weights, check_names, renamed, without_prefix
 
+_UNET: Rules = (
+    (r"^unet\.time\.0\.", "model.time_mlp.1."),
+    (r"^unet\.time\.2\.", "model.time_mlp.3."),
+    (r"^unet\.middle\.0\.", "model.mid_block1."),
+    (r"^unet\.middle\.1\.", "model.mid_block2."),
+    (r"^unet\.out\.0\.0\.", "model.final_conv.0.block.0."),
+    (r"^unet\.out\.0\.1\.", "model.final_conv.0.block.2."),
+    (r"^unet\.out\.1\.", "model.final_conv.1."),
+    (r"^unet\.(downs|ups)\.(\d)\.2\.", r"model.\1.\2.2.conv."),
+    (r"^unet\.", "model."),
+    (r"\.first\.0\.", ".blocks.0.block.0."),
+    (r"\.first\.1\.", ".blocks.0.block.2."),
+    (r"\.second\.0\.", ".blocks.1.block.0."),
+    (r"\.second\.1\.", ".blocks.1.block.2."),
+    (r"\.time\.1\.", ".time_mlp.1."),
+    (r"\.around\.", ".residual_conv."),
+)
+_CLASSIFIER: Rules = (
+    (r"^classifier\.layers\.0\.", "fc1."),
+    (r"^classifier\.layers\.1\.", "fc2."),
+    (r"^classifier\.layers\.3\.", "fc3."),
+    (r"^classifier\.head\.", "fc4."),
+)
+_CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
+"""What the authors' files hold of the schedule of noise."""
 _TIME, _NOISE, _START = 0xBD00, 0xBD01, 0xBD02  # salts
 
 
@@ -85,6 +115,18 @@ class PDPP(Planner):
         self.diffusion_steps, self.sampling_steps = diffusion_steps, sampling_steps
         self.ends_weight = ends_weight
         self.register_buffer("kept", cosine_schedule(diffusion_steps), persistent=False)
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """Weights of the U-Net (averaged ones if there are any), or of the classifier, from a released state or file.
+
+        Raises:
+            UserError: the state is of another network.
+        """
+        theirs = without_prefix(theirs.get("ema", theirs.get("model", theirs)))
+        part, rules = ("classifier.", _CLASSIFIER) if "fc1.weight" in theirs else ("unet.", _UNET)
+        names = {name: renamed(name, rules) for name in self.state_dict() if name.startswith(part)}
+        check_names("this is not a released PDPP of this size: it", theirs, names.values(), spare=_CONSTANT)
+        return {name: theirs[key] for name, key in names.items()}
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Squared error of the denoised steps, the first and last ``ends_weight`` times, and the tasks' nats."""

@@ -9,7 +9,8 @@ Niu et al., "SCHEMA: State CHangEs MAtter for Procedure Planning in Instructiona
         --objective.texts niv_state_prompt_features.npy
 
 ``texts`` are the features of these texts, ``steps K D``: first half before, second half after the step. Without them
-each text is a fixed random vector, and there is no language.
+each text is a fixed random vector, and there is no language. ``--init FILE`` begins with the authors' released
+weights of the same network.
 
 Where we deviate: start and goal are one vector each, the mean of a clip's tokens; the chain counts which steps follow
 which in the training windows as they are drawn (published: in whole videos, before training); the learning rate
@@ -27,6 +28,8 @@ Measured here: with the same weights, the losses are those of the public code to
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -47,7 +50,32 @@ from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.keymap import Rules, Weights, check_names, renamed
 
+_PUBLISHED: Rules = (
+    (r"^state\.", "state_encoder.state_encoder."),
+    (r"^text\.", "state_encoder.desc_encoder."),
+    (r"^log_scale$", "state_encoder.logit_scale"),
+    (r"^state_in\.", "state_decoder.feat_encode."),
+    (r"^state_out\.", "state_decoder.state_proj."),
+    (r"^state_task\.", "state_decoder.query_embed."),
+    (r"^step_task\.", "action_decoder.query_embed."),
+    (r"^task_head\.", "task_decoder."),
+    (r"^step_head\.", "action_decoder.classifier."),
+    (r"^state_decoder\.blocks\.", "state_decoder.decoder.layers."),
+    (r"^step_decoder\.blocks\.", "action_decoder.decoder.layers."),
+    (r"\.to_slots\.out\.", ".self_attn.attention.out_proj."),
+    (r"\.to_texts\.out\.", ".cross_attn.attention.out_proj."),
+    (r"\.to_slots\.qkv\.", ".self_attn.attention.in_proj_"),
+    (r"\.to_texts\.(?:q|kv)\.", ".cross_attn.attention.in_proj_"),
+    (r"\.norms_inside\.0\.", ".self_attn.ln."),
+    (r"\.norms_inside\.1\.", ".cross_attn.ln."),
+    (r"\.norms\.0\.", ".norm1."),
+    (r"\.norms\.1\.", ".norm2."),
+    (r"\.norms\.2\.", ".norm3."),
+)
+_UNREAD = (r"(?:state|action)_decoder\.(?:pos_encoder\.pe|logit_scale)", r"action_decoder\.proj\.\w+")
+"""What the authors' files hold and their network does not use, and the table of places."""
 _STATE_WEIGHT = 0.1
 _RARE = 1e-6  # the share of a step that never followed another
 
@@ -85,6 +113,21 @@ class SCHEMA(Planner):
         self.step_task = nn.Embedding(num_tasks, width)
         self.task_head = _head(2 * width, width, num_tasks, dropout)
         self.step_head = _head(width, width, num_steps, dropout)
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights but the texts' features and the chain of steps, from a released state.
+
+        Raises:
+            UserError: the state is of another network.
+        """
+        names = {n: renamed(n, _PUBLISHED) for n in self.state_dict() if n not in ("texts", "followed")}
+        check_names("this is not a released SCHEMA of this size: it", theirs, set(names.values()), spare=_UNREAD)
+        weights = {name: theirs[key] for name, key in names.items()}
+        for name, tensor in weights.items():
+            if match := re.search(r"\.to_texts\.(q|kv)\.", name):
+                width = len(tensor) // 3
+                weights[name] = tensor[:width] if match[1] == "q" else tensor[width:]
+        return weights
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats of steps, of the first and last step by their states' texts, of tasks; distance of states' texts."""

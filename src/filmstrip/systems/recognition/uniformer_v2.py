@@ -75,7 +75,12 @@ class UniFormerV2Config(ClassificationConfig):
             global_drop_path=self.global_drop_path,
         )
         return Classification(
-            encoder, self.num_classes, norm=True, dropout=self.dropout, label_smoothing=self.label_smoothing
+            encoder,
+            self.num_classes,
+            norm=True,
+            norm_eps=1e-5,
+            dropout=self.dropout,
+            label_smoothing=self.label_smoothing,
         )
 
 

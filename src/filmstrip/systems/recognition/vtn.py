@@ -107,7 +107,9 @@ class VTN(Classification):
     def __init__(
         self, encoder: FactorisedEncoder, num_classes: int, *, dropout: float, label_smoothing: float
     ) -> None:
-        super().__init__(encoder, num_classes, norm=True, dropout=dropout, label_smoothing=label_smoothing)
+        super().__init__(
+            encoder, num_classes, norm=True, norm_eps=1e-5, dropout=dropout, label_smoothing=label_smoothing
+        )
         self.hidden = nn.Linear(encoder.width, encoder.width)
         nn.init.normal_(self.hidden.weight, std=STD)
         nn.init.zeros_(self.hidden.bias)

@@ -10,6 +10,9 @@ The multiply-adds below are for the sizes it trains with. The networks are teste
 and 356 pixels), in which S, M and L need 2.7, 6.2 and 24.8 G. The paper counts 3.76M parameters for XS, S and M
 and 6.08M for L; the released networks, and ours, have 3.79M and 6.15M. Where we deviate: the warm-up starts at zero.
 
+There are two published networks, which differ in one norm: the SlowFast code base's (``--objective.shortcut-norm``)
+normalises the first stage's shortcut, PyTorchVideo's does not. Each reads its own files, and refuses the other's.
+
 The released weights have, on Kinetics-400 (top-1, 30 views): XS 69.5, S 73.5, M 76.2, L 77.5.
 
 Measured here (``python claims/x3d_cost.py``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
@@ -40,6 +43,8 @@ class X3DConfig(ClassificationConfig):
     """Factor on 1, 2, 5 and 3 blocks."""
     bottleneck: float = 2.25
     """How much wider a block is inside."""
+    shortcut_norm: bool = False
+    """Normalise every convolved shortcut, as the SlowFast code base does; PyTorchVideo's first stage has none."""
     hidden: int = 2048
     """Width of the layer between the pooled features and the classes."""
     dropout: float = 0.5
@@ -47,7 +52,9 @@ class X3DConfig(ClassificationConfig):
 
     def build(self) -> HiddenClassification:
         """Build the network with fresh weights."""
-        encoder = X3D(width=self.width, deeper=self.deeper, bottleneck=self.bottleneck)
+        encoder = X3D(
+            width=self.width, deeper=self.deeper, bottleneck=self.bottleneck, shortcut_norm=self.shortcut_norm
+        )
         return HiddenClassification(
             encoder,
             self.num_classes,

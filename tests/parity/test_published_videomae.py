@@ -1,0 +1,62 @@
+"""VideoMAE (``pretraining.videomae``, ``recognition.vit``) and the published code, by stored outputs."""
+
+import pytest
+import torch
+from published import TOLERANCE, recipe_video, stored
+
+from filmstrip.errors import UserError
+from filmstrip.loading import start
+from filmstrip.systems.pretraining.videomae import VideoMAEConfig
+from filmstrip.systems.recognition.vit import ViTConfig
+from filmstrip.weights.videomae import from_published, published_names
+
+SIZES = dict(width=48, depth=2, num_heads=4, size=32, patch_size=(2, 8, 8))
+
+
+def pretraining():
+    return VideoMAEConfig(**SIZES, num_frames=16, decoder_width=24, decoder_depth=2, decoder_num_heads=2).build()
+
+
+def classifier(num_frames=8):
+    return ViTConfig(**SIZES, num_frames=num_frames, num_classes=5).build()
+
+
+@torch.no_grad()
+def test_the_pretraining_model_gives_the_published_outputs():
+    kept, objective = stored("videomae_pretraining"), pretraining().eval()
+    objective.load_state_dict(from_published(kept.weights(), objective), strict=False)
+    hidden = torch.arange(128) % 4 != 0
+    visible, hidden = ((~hidden).nonzero()[:, 0].expand(2, -1), hidden.nonzero()[:, 0].expand(2, -1))
+    said = []
+    objective.encoder.norm.register_forward_hook(lambda module, given, out: said.append(out))
+    predicted = objective.predict(recipe_video("video", (2, 16, 3, 32, 32)), visible, hidden)
+    assert kept.error("encoded", said[0]) < TOLERANCE
+    assert kept.error("predicted", predicted) < TOLERANCE
+    assert not kept.other_eps(objective, published_names(objective, pretraining=True))
+
+
+@torch.no_grad()
+def test_the_classifier_gives_the_published_logits():
+    kept, objective = stored("videomae_classifier"), classifier().eval()
+    objective.load_state_dict(from_published(kept.weights(), objective), strict=False)
+    assert kept.error("logits", objective.classify(recipe_video("video", (2, 8, 3, 32, 32)))) < TOLERANCE
+    assert not kept.other_eps(objective, published_names(objective, pretraining=False))
+
+
+@pytest.mark.parametrize("method", ["videomae_pretraining", "videomae_classifier"])
+def test_both_kinds_of_files_start_a_classifier_and_nothing_else_does(method, tmp_path):
+    weights, objective, file = stored(method).weights(), classifier(), tmp_path / "checkpoint.pth"
+    torch.save({"model": weights}, file)
+    head = objective.head.weight.clone()
+    start(objective, file)
+    names = published_names(objective, pretraining=method == "videomae_pretraining")
+    for name in ("encoder.blocks.1.attention.q_bias", "encoder.blocks.0.mlp.fc2.weight"):
+        assert torch.equal(objective.state_dict()[name], weights[names[name]])
+    assert torch.equal(objective.head.weight, head)
+    torch.save({"model": weights | {"encoder.blocks.2.norm1.bias": torch.ones(48)}}, file)
+    with pytest.raises(UserError, match=r"checkpoint\.pth: .*(no place for|lacks)"):
+        start(objective, file)
+    lost = names["encoder.blocks.1.attention.v_bias"]
+    torch.save({"model": {name: tensor for name, tensor in weights.items() if name != lost}}, file)
+    with pytest.raises(UserError, match=f"lacks {lost};"):
+        start(objective, file)
