@@ -19,6 +19,7 @@ from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
 
 AttentionKind = Literal["full", "axial", "sparse"]
+_NORM_EPS = 1e-10
 Affine = tuple[Tensor, Tensor] | None
 
 
@@ -61,30 +62,27 @@ class CodeBlock(nn.Module):
         dropout: float,
         condition_dim: int,
         context_width: int | None,
-        norm_eps: float,
     ) -> None:
         super().__init__()
-        self.norm1 = _norm(width, condition_dim, norm_eps)
+        self.norm1 = _norm(width, condition_dim)
         self.attention = CausalAttention(width, num_heads, pattern)
         if context_width is not None:
-            self.norm_context = _norm(width, condition_dim, norm_eps)
-            self.cross = Attention(width, num_heads, context_width=context_width)
+            self.norm_context = _norm(width, condition_dim)
+            value_dim = context_width // num_heads
+            self.cross = Attention(
+                width, num_heads, qkv_bias="none", context_width=context_width, value_dim=value_dim
+            )
         else:
             self.norm_context = self.cross = None
-        self.norm2 = _norm(width, condition_dim, norm_eps)
-        self.mlp = MLP(width, round(width * mlp_ratio))
+        self.norm2 = _norm(width, condition_dim)
+        self.mlp = MLP(width, round(width * mlp_ratio), gelu="quick")
         self.dropout = nn.Dropout(dropout)
 
     def given(self, vector: Tensor | None, context: Tensor | None) -> Given:
         """What a vector ``B C`` and a context ``B M D`` mean to this block."""
         norms = (self.norm1, self.norm_context, self.norm2)
         affine = tuple(n.affine(vector) if isinstance(n, ConditionalNorm) else None for n in norms)
-        if self.cross is None:
-            return Given(affine)
-        return Given(
-            affine,
-            tuple(rearrange(self.cross.kv(context), "b m (two h d) -> two b h m d", two=2, h=self.cross.num_heads)),
-        )
+        return Given(affine, None if self.cross is None else self.cross.keys_and_values(context))
 
     def forward(
         self, x: Tensor, vector: Tensor | None, context: Tensor | None, cache: Tensor | None = None
@@ -115,10 +113,11 @@ class CodeBlock(nn.Module):
 class CodeTransformer(nn.Module):
     """A distribution of codes on a grid, in raster order (the codes of several codebooks side by side).
 
-    The architecture is GPT-2's and Image GPT's (Chen et al. 2020), with dropout after attention and feed-forward
-    network; positions are learnt, one table an axis, and stand for the code that is predicted. A condition is a
-    vector that moves every norm's gain and bias (``condition_dim``), a context that every block reads
-    (``context_width``), or both.
+    The architecture is GPT-2's and Image GPT's (Chen et al. 2020) as VideoGPT's code has it: the sigmoid's GELU, no
+    biases on queries, keys and values, dropout after attention and feed-forward network. Positions are learnt, one
+    table an axis, and stand for the code that is predicted. A condition is a vector that moves every norm's gain and
+    bias (``condition_dim``), a context that every block reads (``context_width``, which the heads' values share), or
+    both.
 
     Raises:
         ValueError: more codes are given or asked for than there are places.
@@ -138,7 +137,6 @@ class CodeTransformer(nn.Module):
         dropout: float = 0.0,
         condition_dim: int = 0,
         context_width: int | None = None,
-        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.grid = Grid(*grid)
@@ -159,11 +157,10 @@ class CodeTransformer(nn.Module):
                 dropout=dropout,
                 condition_dim=condition_dim,
                 context_width=context_width,
-                norm_eps=norm_eps,
             )
             for pattern in islice(cycle(kinds), depth)
         )
-        self.norm = _norm(width, condition_dim, norm_eps)
+        self.norm = _norm(width, condition_dim)
         self.head = nn.Linear(width, codebook_size, bias=False)
         self.apply(_init)
         for block in self.blocks:  # as GPT-2: the sum of all layers starts out as large as one
@@ -292,8 +289,10 @@ class CodeTransformer(nn.Module):
             raise ValueError(f"the model has {self.places} positions for codes; {places} codes were asked for")
 
 
-def _norm(width: int, condition_dim: int, eps: float) -> nn.LayerNorm:
-    return ConditionalNorm(width, condition_dim, eps=eps) if condition_dim else nn.LayerNorm(width, eps=eps)
+def _norm(width: int, condition_dim: int) -> nn.LayerNorm:
+    if condition_dim:
+        return ConditionalNorm(width, condition_dim, eps=_NORM_EPS)
+    return nn.LayerNorm(width, eps=_NORM_EPS)
 
 
 def _affine(norm: nn.LayerNorm, vector: Tensor | None) -> Affine:

@@ -94,11 +94,12 @@ def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
 class CausalAttention(Attention):
     """Multi-head attention of a place to the earlier ones that its pattern names.
 
-    A cache is ``2 B H room D``: the keys and the values of the places so far.
+    Queries, keys and values have no biases. A cache is ``2 B H room D``: the keys and the values of the places so
+    far.
     """
 
     def __init__(self, width: int, num_heads: int, pattern: Pattern) -> None:
-        super().__init__(width, num_heads)
+        super().__init__(width, num_heads, qkv_bias="none")
         self.pattern = pattern
 
     def new_cache(self, batch: int, room: int) -> Tensor:

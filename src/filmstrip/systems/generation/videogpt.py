@@ -8,11 +8,18 @@ Yan et al., "VideoGPT: Video Generation using VQ-VAE and Transformers", 2021; VI
     filmstrip train tokenizers.vqvae3d:bair --data PATH --out runs/codes
     filmstrip train generation.videogpt:bair --data PATH --objective.tokenizer-run runs/codes
 
-Where we deviate: codes have embeddings of their own (published: the codebook's, projected); sparse attention takes
-turns, layer by layer, between the nearest codes and a stride of whole rows; the network for first frames is (2+1)D,
-with the table's 512 units (its code: 3 x 3 x 3, 240); the action of the first frame, which lies before the clip, is
-left out (60 and 315 values for ViZDoom as in the paper, 60 for BAIR instead of 64); there is no dropout inside
-attention. The paper names no schedule: a cosine, as in its code. Its text gives Moving MNIST's transformer 384
+The network is that of the published code (tests/parity/test_published_videogpt.py), also where the text differs: the
+residual network for first frames has 240 units, as there (table A.2: 512). ``weights/videogpt.py`` maps released
+weights.
+
+Where we deviate: codes have embeddings of their own (published: the codebook's, projected), and the tables of
+positions add up (published: the axes share the channels); both can be what is published. Sparse attention takes
+turns, layer by layer, between the nearest codes and a stride of whole rows (published: both in every layer, in blocks
+of 32 codes). Norms have a gain and a bias of their own beside a condition's, which start at one and zero, and guard
+against a variance of zero (published: 1e-5 more than its inverse root). Weights start as GPT-2's (published:
+attention by its width, zero for logits). There is no dropout inside attention (published: 0.3). The action of the
+first frame, which lies before the clip, is left out (60 and 315 values for ViZDoom as in the paper, 60 for BAIR
+instead of 64). The paper names no schedule: a cosine, as in its code. Its text gives Moving MNIST's transformer 384
 features, its table 192 and 384 between them: the table's. ``condition_drop`` (ours) hides conditions from some clips
 in training, so that sampling can be guided, and go without them.
 
@@ -220,8 +227,8 @@ class VideoGPTConfig(LatentConfig):
     context_frames: int = 1
     """First frames that are given."""
     frames_depths: tuple[int, ...] = (3, 4, 6, 3)
-    frames_widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Blocks and channels of each stage of the network that sees them; the defaults are ResNet-34's."""
+    frames_widths: tuple[int, ...] = (64, 128, 256, 240)
+    """Blocks and channels of each stage of the network that sees them; the defaults are the published ResNet-34's."""
     condition_drop: float = 0.0
     """Share of clips whose conditions are hidden in training."""
 
