@@ -102,9 +102,9 @@ GENERATORS = {
     "generation.teco:dmlab_50": 195,
     "generation.teco:minecraft": 274,
     # These rows state 261, 257 and 140, which their own layers do not have; see the system's docstring.
-    "generation.teco:minecraft_200": 266.1,
-    "generation.teco:minecraft_100": 264.4,
-    "generation.teco:minecraft_50": 164.1,
+    "generation.teco:minecraft_200": 267.2,
+    "generation.teco:minecraft_100": 265.5,
+    "generation.teco:minecraft_50": 164.5,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
 }
