@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 STORED = Path(__file__).parent / "stored"
 SAMPLES = 256
 """Most numbers that are kept of one output."""
+TOLERANCE = 2e-5
+"""Largest error of an output, relative to its largest number."""
 _SCALES = ("weight", "gamma", "scale", "running_var")
 """Last parts of the names of vectors that multiply: these lie around one, all other vectors around zero."""
 
@@ -73,12 +75,24 @@ def sampled(output: Tensor) -> Tensor:
     return flat[torch.from_numpy(np.linspace(0, len(flat) - 1, SAMPLES).round().astype(np.int64))]
 
 
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what the recipe can make: all that is floating-point."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
+
+
+def eps_of(network: nn.Module) -> dict[str, float]:
+    """What each norm adds to the variance, which hardly shows in the outputs, by the norm's name."""
+    return {name: m.eps for name, m in network.named_modules() if isinstance(getattr(m, "eps", None), float)}
+
+
 @dataclass(frozen=True)
 class Stored:
     """What is kept of one run of published code."""
 
     shapes: dict[str, tuple[int, ...]]
     """Of the weights that the recipe made, by the published names."""
+    eps: dict[str, float]
+    """:func:`eps_of` the published network."""
     outputs: dict[str, Tensor]
     """:func:`sampled`, by a name."""
 
@@ -92,17 +106,33 @@ class Stored:
         assert kept.shape == ours.shape, f"{tuple(ours.shape)} numbers, {tuple(kept.shape)} stored"
         return ((kept - ours).abs().max() / kept.abs().max()).item()
 
+    def other_eps(self, network: nn.Module, names: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+        """Our norms, and what they and the published ones add, where the two differ; ``names`` are ours to theirs."""
+        theirs = {
+            name: self.eps.get(names.get(f"{name}.weight", "").removesuffix(".weight")) for name in eps_of(network)
+        }
+        return {name: (eps, theirs[name]) for name, eps in eps_of(network).items() if theirs[name] != eps}
+
 
 def stored(method: str) -> Stored:
     """What ``stored/METHOD.npz`` holds."""
     with np.load(STORED / f"{method}.npz") as file:
-        shapes = {name: tuple(shape) for name, shape in json.loads(str(file["shapes"])).items()}
-        return Stored(shapes, {n: torch.from_numpy(file[n]) for n in file.files if n != "shapes"})
+        shapes = {name: tuple(shape) for name, shape in json.loads(file["shapes"].tobytes()).items()}
+        eps = {name: float(value) for value, names in json.loads(file["eps"].tobytes()).items() for name in names}
+        outputs = {n: torch.from_numpy(file[n]) for n in file.files if n not in ("shapes", "eps")}
+        return Stored(shapes, eps, outputs)
 
 
-def store(method: str, shapes: Mapping[str, tuple[int, ...]], outputs: Mapping[str, Tensor]) -> Path:
+def store(
+    method: str, shapes: Mapping[str, tuple[int, ...]], eps: Mapping[str, float], outputs: Mapping[str, Tensor]
+) -> Path:
     """Write ``stored/METHOD.npz`` from what published code gave; used once, where that code is at hand."""
     path = STORED / f"{method}.npz"
-    names = json.dumps({name: list(shape) for name, shape in shapes.items()}, separators=(",", ":"))
-    np.savez_compressed(path, shapes=np.array(names), **{n: sampled(o).numpy() for n, o in outputs.items()})
+    by_eps = {str(value): [name for name in eps if eps[name] == value] for value in sorted(set(eps.values()))}
+    said = {"shapes": json.dumps(shapes, separators=(",", ":")), "eps": json.dumps(by_eps, separators=(",", ":"))}
+    np.savez_compressed(
+        path,
+        **{name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in said.items()},
+        **{name: sampled(output).numpy() for name, output in outputs.items()},
+    )
     return path
