@@ -7,14 +7,14 @@ tokenizer.load_state_dict(from_vqvae(state))
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.weights.keymap import Weights
+from filmstrip.weights.positions import side_by_side
 
 # Theirs to ours, tried in order; each may apply to a part of a name.
 _VQVAE = (
@@ -90,7 +90,7 @@ def from_videogpt(theirs: Mapping[str, Tensor]) -> Weights:
     ours = {f"tokenizer.{name}": value for name, value in tokenizer.items()}
     ours |= _fused({_renamed(name, _PRIOR): value for name, value in own.items()})
     ours["transformer.embed.weight"] = torch.cat([theirs["vqvae.codebook.embeddings"] @ project.T, start[None]])
-    return ours | {f"transformer.positions.{i}": table for i, table in enumerate(_positions(axes))}
+    return ours | {f"transformer.positions.{i}": table for i, table in enumerate(side_by_side(axes))}
 
 
 def _check(theirs: Mapping[str, Tensor], needed: str, what: str) -> None:
@@ -121,18 +121,3 @@ def _fused(weights: Weights) -> Weights:
         elif part not in (*_ATTENTION, "wb"):
             ours[name] = value
     return ours
-
-
-def _positions(axes: Sequence[Tensor]) -> list[Tensor]:
-    """A table for each axis of more than one place, as wide as all of them together; the others' place joins the
-    first."""
-    width = sum(axis.shape[1] for axis in axes)
-    tables, constant, at = [], 0, 0
-    for axis in axes:
-        table = F.pad(axis, (at, width - at - axis.shape[1]))
-        at += axis.shape[1]
-        if len(axis) > 1:
-            tables.append(table)
-        else:
-            constant = constant + table
-    return [table + constant if i == 0 else table for i, table in enumerate(tables)]
