@@ -11,7 +11,8 @@ The prior of z_t sees the summary of z_<t (and the action that leads to frame t)
 encoder's output, not quantised. The networks and the loss are those of the published code
 (tests/parity/test_published_teco.py): codes of 32 channels are projected to ``latent_dim``, a frame is learnt that
 stands before the first one, and so are the tokens that start the temporal transformer's sequence, which every frame
-sees; the loss is in nats a frame, labels are smoothed, actions have 16 channels. The text does not give
+sees; the loss is in nats a frame, labels are smoothed, actions have 16 channels; AdamW's second beta is 0.95, and
+gradients are not clipped. The text does not give
 ``latent_dim``: we take those with which the networks have the stated sizes within 1%. The published configurations
 have 64, 128, 256 and 256, with 6 blocks in Minecraft's decoder where the text has 8 (173 and 271 M for the first
 two); ``weights/teco.py`` maps weights of any of them. ``dmlab_200`` and so on are the text's for shorter clips at
@@ -396,8 +397,8 @@ def _paper(tokenizer: str, *, num_frames: int, size: int, actions: float | None,
             batch_size=32,
         ),
         objective=config,
-        optim=Optim(lr=1e-4, weight_decay=1e-5, warmup=0.01),
-        train=Loop(steps=1_000_000, precision="bfloat16"),
+        optim=Optim(lr=1e-4, weight_decay=1e-5, betas=(0.9, 0.95), warmup=0.01),
+        train=Loop(steps=1_000_000, precision="bfloat16", clip_grad=None),
     )
 
 
