@@ -402,6 +402,7 @@ def test_priors_have_the_layers_of_their_tables(address):
     else:
         known = prior.vector.known
         assert {block.dropout.p for block in transformer.blocks} == {dropout}
+        assert run.objective.attention == ("full" if "viper" in address else "blocks")
         if depth:
             # The table has 512 units; the published code, whose weights these take, has 240.
             assert 2 * sum(run.objective.frames_depths) + 2 == depth and prior.frames.width == 240

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.causal_attention import CausalAttention, Pattern, Seen
+from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern, Seen
 from filmstrip.nn.conditional_norm import ConditionalNorm
 from filmstrip.nn.few_rows import few_rows
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
 
-AttentionKind = Literal["full", "axial", "sparse"]
+AttentionKind = Literal["full", "axial", "sparse", "blocks"]
+_BLOCK, _NEAR = 32, 4  # VideoGPT's: codes in a block, blocks before a code's own that it sees
 _NORM_EPS = 1e-10
 Affine = tuple[Tensor, Tensor] | None
 
 
-def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -> tuple[Pattern, ...]:
+def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -> tuple[Pattern | Blocks, ...]:
     """What the layers see, taking turns, in a grid flattened in raster order.
 
     ``full``: everything before. ``axial``: what comes before in the same row, then in the same column of the frame,
     then in the same place of all frames. Together they miss some of the past: what lies to the right in an earlier
     row. ``sparse``: the nearest places, then every place at a multiple of some rows (Child et al. 2019); together
-    they see everything. The two lengths are equal, about the square root of the number of places.
+    they see everything. The two lengths are equal, about the square root of the number of places. ``blocks``: both in
+    every layer, for blocks of 32 places, as VideoGPT's code has it.
+
+    Raises:
+        UserError: blocks do not fit the grid.
     """
     t, h, w = grid
     row, frame = w * num_codebooks, h * w * num_codebooks
@@ -37,8 +44,24 @@ def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -
         return (Pattern(),)
     if kind == "axial":
         return (Pattern(block=row), Pattern(stride=row, block=frame), Pattern(stride=frame))
+    if kind == "blocks":
+        return (_sparse_blocks((t, h, w * num_codebooks)),)
     length = row * max(1, round((t * frame) ** 0.5 / row))
     return (Pattern(reach=length), Pattern(stride=length))
+
+
+def _sparse_blocks(shape: tuple[int, ...]) -> Blocks:
+    """The nearest blocks, and those before in the line along each axis of blocks but the last."""
+    axis, inner = len(shape), 1
+    while axis and inner <= _BLOCK:  # the last axes, flattened, until there is more than a block in them
+        axis -= 1
+        inner *= shape[axis]
+    if inner % _BLOCK:
+        raise UserError(f"attention in blocks of {_BLOCK} codes does not fit a grid of {shape}: choose another kind")
+    extents = (*shape[:axis], inner // _BLOCK)
+    strides = [prod(extents[i + 1 :]) for i in range(len(extents) - 1)]
+    lines = (Pattern(stride=stride, block=stride * extent) for stride, extent in zip(strides, extents))
+    return Blocks(_BLOCK, (Pattern(reach=_NEAR + 1), *lines))
 
 
 class Given(NamedTuple):
@@ -56,7 +79,7 @@ class CodeBlock(nn.Module):
         self,
         width: int,
         num_heads: int,
-        pattern: Pattern,
+        pattern: Pattern | Blocks,
         *,
         mlp_ratio: float,
         dropout: float,
