@@ -7,12 +7,13 @@ rms_norm_eps 1e-5; ``scan_layers``, ``scan_attention`` and ``scan_mlp`` off. Wha
 ``ringattention``'s inference was plain attention under its mask, on one device, and the 2048 tokens of a block that
 its divergence is written for were 32. Names are those of the flattened ``params`` after "fsq/" or "vae/". Pixels were
 ``recipe_video("video")``, of which the blocks kept 5 and 32 tokens in the first clip, 17 and 9 in the second;
-``training`` was off. The divergence is ``aux_loss`` over its weight of 1e-8.
+``training`` was off. The divergence is ``aux_loss`` over its weight of 1e-8. FSQ's ``bound`` was given twice
+``recipe_input("latents")``.
 """
 
 import pytest
 import torch
-from published import TOLERANCE, recipe_video, stored
+from published import TOLERANCE, recipe_input, recipe_video, stored
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
@@ -69,6 +70,11 @@ def patches(clip):
     """``T C H W`` as the published code has it: a row for each cube, pixels by pixels."""
     cubes = clip.unflatten(0, (-1, 2)).unflatten(3, (-1, 4)).unflatten(5, (-1, 4))
     return cubes.permute(0, 3, 5, 1, 4, 6, 2).flatten(3).flatten(0, 2)
+
+
+def test_the_bound_before_rounding():
+    latents = 2 * recipe_input("latents", (80, 3))
+    assert STORED.error("fsq_bound", load("fsq").bottleneck._bound(latents)) < TOLERANCE
 
 
 @torch.no_grad()
