@@ -19,6 +19,7 @@ from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.systems import find
 from filmstrip.systems.generation.teco import TECOConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights.teco import from_teco
@@ -99,6 +100,28 @@ def test_without_actions_what_stands_in_their_place_is_part_of_the_rest():
     expected = summaries(ours, latents, torch.tensor([False, False]))
     assert (expected - summaries(load(CONFIG)[0], latents, torch.tensor([False, False]))).abs().max() > 1e-3
     torch.testing.assert_close(summaries(without, latents, None), expected, rtol=1e-5, atol=1e-5)
+
+
+# Parameters that flax counts in the published configurations, and where those differ from our presets.
+PUBLISHED = {
+    "dmlab": (173_088_944, {"latent_dim": 64, "num_actions": 6}),
+    "minecraft": (271_278_832, {"latent_dim": 128, "decoder_blocks": 6, "num_actions": 6}),
+    "habitat": (386_098_544, {"codebook_size": 2048, "num_actions": 6}),
+    "kinetics600": (1_093_688_688, {}),
+}
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_presets_have_as_many_weights_as_the_published_configurations(preset):
+    expected, changes = PUBLISHED[preset]
+    config = replace(find(f"generation.teco:{preset}").objective, **changes)
+    with torch.device("meta"):
+        ours = config.build()
+    expected += 8 * config.prior_width  # the prior's positions: two tables as wide as the network, not half as wide
+    if not config.conditions:
+        # There the embedding of no action is with every frame: seven of them, and their channels' part of a kernel.
+        expected -= 7 * 16 + 16 * config.stride**2 * config.width
+    assert sum(p.numel() for name, p in ours.named_parameters() if not name.startswith("space.")) == expected
 
 
 def test_what_does_not_fit_is_refused():
