@@ -15,9 +15,10 @@ sees; the loss is in nats a frame, labels are smoothed, actions have 16 channels
 gradients are not clipped. The text does not give ``latent_dim``: we take those with which the networks have the
 stated sizes within 1%. The published configurations have 64, 128, 256 and 256, with 6 blocks in Minecraft's decoder
 where the text has 8, and 2048 codes for Habitat's 1024 (173 and 271 M for the first two); ``weights/teco.py`` maps
-weights of any of them. ``dmlab_200`` and so on are the text's for shorter clips at equal cost (its tables B.13 and
-B.14). Minecraft's printed sizes there, 261, 257 and 140 M, do not follow from the printed layers, which have 267, 265
-and 164 M: of the last the transformers and the decoder's convolutions alone make 142 M, and the encoder's 20 more.
+weights of any of them, ``weights/vqgan.py`` those of their tokenizers. ``dmlab_200`` and so on are the text's for
+shorter clips at equal cost (its tables B.13 and B.14). Minecraft's printed sizes there, 261, 257 and 140 M, do not
+follow from the printed layers, which have 267, 265 and 164 M: of the last the transformers and the decoder's
+convolutions alone make 142 M, and the encoder's 20 more.
 
 Where we deviate: frames of DropLoss are drawn for each clip, without repeats (published: the same for all clips, with
 repeats, and one past the end counts as the last); the masked share of a frame is rounded up (published: down); the
