@@ -7,7 +7,7 @@ tokenizer.load_state_dict(from_vqvae(state))
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def from_vqvae(theirs: Mapping[str, Tensor]) -> Weights:
     Raises:
         UserError: this is not the state of a VQ-VAE.
     """
-    _check(theirs, "codebook.embeddings", "VQ-VAE")
+    _check(theirs, ("codebook.embeddings", "codebook.N", "codebook.z_avg"), "VQ-VAE")
     ours = _fused({_renamed(name, _VQVAE): value for name, value in theirs.items()})
     for name, published in (("codes", "embeddings"), ("size", "N"), ("total", "z_avg")):
         ours[f"bottleneck.{name}"] = ours.pop(f"codebook.{published}")[None]
@@ -81,21 +81,22 @@ def from_videogpt(theirs: Mapping[str, Tensor]) -> Weights:
     Raises:
         UserError: this is not the state of a prior.
     """
-    _check(theirs, "attn_stack.right_shift.sos", "VideoGPT")
+    positions = [f"attn_stack.pos_embd.emb.d_{axis}" for axis in range(3)]
+    _check(theirs, ("attn_stack.right_shift.sos", "fc_in.weight", *positions), "VideoGPT")
     inner = "vqvae."
     tokenizer = from_vqvae({n.removeprefix(inner): w for n, w in theirs.items() if n.startswith(inner)})
     own = {n: w for n, w in theirs.items() if not n.startswith(inner) and not n.endswith(".mask")}
     project, start = own.pop("fc_in.weight"), own.pop("attn_stack.right_shift.sos")
-    axes = [own.pop(f"attn_stack.pos_embd.emb.d_{i}") for i in range(3)]
+    axes = [own.pop(name) for name in positions]
     ours = {f"tokenizer.{name}": value for name, value in tokenizer.items()}
     ours |= _fused({_renamed(name, _PRIOR): value for name, value in own.items()})
     ours["transformer.embed.weight"] = torch.cat([theirs["vqvae.codebook.embeddings"] @ project.T, start[None]])
     return ours | {f"transformer.positions.{i}": table for i, table in enumerate(side_by_side(axes))}
 
 
-def _check(theirs: Mapping[str, Tensor], needed: str, what: str) -> None:
-    if needed not in theirs:
-        raise UserError(f"this is not the state of the published {what}: it has no {needed}")
+def _check(theirs: Mapping[str, Tensor], needed: Sequence[str], what: str) -> None:
+    if missing := [name for name in needed if name not in theirs]:
+        raise UserError(f"this is not the state of the published {what}: it has no {missing[0]}")
 
 
 def _renamed(name: str, rows: tuple) -> str:
