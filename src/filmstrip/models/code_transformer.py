@@ -22,7 +22,7 @@ from filmstrip.protocols import Grid
 
 AttentionKind = Literal["full", "axial", "sparse", "blocks"]
 _BLOCK, _NEAR = 32, 4  # VideoGPT's: codes in a block, blocks before a code's own that it sees
-_NORM_EPS = 1e-10
+_NORM_EPS = 1e-10  # against a variance of zero only: VideoGPT's norms add nothing to the variance
 Affine = tuple[Tensor, Tensor] | None
 
 
