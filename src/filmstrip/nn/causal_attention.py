@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import NamedTuple
 
 import torch
@@ -92,10 +93,8 @@ class Blocks:
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether one place sees another, elementwise."""
-        seen = torch.zeros_like(query - key, dtype=torch.bool)
-        for pattern in self.patterns:
-            seen = seen | pattern.sees(query // self.size, key // self.size)
-        return seen & (key <= query)
+        blocks = (pattern.sees(query // self.size, key // self.size) for pattern in self.patterns)
+        return reduce(or_, blocks) & (key <= query)
 
     def seen_by(self, place: Tensor, room: int) -> Seen:
         """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
