@@ -1,12 +1,13 @@
 import pytest
 import torch
 
+from filmstrip.errors import UserError
 from filmstrip.models.code_transformer import CodeTransformer, patterns
 from filmstrip.nn.sampling import Sampling
 from filmstrip.randomness import uniform
 
 GRID, CODES = (2, 4, 4), 11
-KINDS = ("full", "axial", "sparse")
+KINDS = ("full", "axial", "sparse", "blocks")
 
 
 def build(attention="full", seed=0, **changes):
@@ -47,7 +48,7 @@ def test_a_code_depends_on_no_later_one(kind):
         torch.testing.assert_close(model(changed, **given)[:, : place + 1], logits[:, : place + 1])
 
 
-@pytest.mark.parametrize(("kind", "blind"), [("full", False), ("sparse", False), ("axial", True)])
+@pytest.mark.parametrize(("kind", "blind"), [("full", False), ("sparse", False), ("axial", True), ("blocks", False)])
 def test_layers_together_see_all_that_was_before(kind, blind):
     # Column i: which inputs the last place still depends on.
     reach = torch.eye(32, dtype=torch.bool)
@@ -57,6 +58,21 @@ def test_layers_together_see_all_that_was_before(kind, blind):
             step[place, pattern.seen(place)] = True
         reach = (step.float() @ reach.float()) > 0
     assert bool((~reach.tril().logical_or(torch.ones(32, 32).triu(1).bool())).any()) == blind
+
+
+def test_blocks_are_those_of_the_published_code():
+    # 4 frames of 8 x 8 codes are 8 blocks, two of them a frame: each sees itself and the four before it, and in every
+    # earlier frame the one that lies as it does.
+    (pattern,) = patterns("blocks", (4, 8, 8))
+    blocks = {place // 32 for place in pattern.seen(7 * 32)}
+    assert blocks == {1, 3, 4, 5, 6, 7} and max(pattern.seen(7 * 32)) == 7 * 32
+    # A frame of 32 x 64: lines along both of the first axes.
+    (pattern,) = patterns("blocks", (3, 32, 64))
+    assert {place // 32 for place in pattern.seen((2 * 64 + 11) * 32)} == (
+        {2 * 64 + n for n in (7, 8, 9, 10, 11, 1, 3, 5)} | {11, 64 + 11}
+    )
+    with pytest.raises(UserError, match=r"does not fit a grid of \(4, 6, 6\)"):
+        patterns("blocks", (4, 6, 6))
 
 
 @pytest.mark.parametrize("static", [False, True])

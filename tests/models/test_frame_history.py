@@ -41,6 +41,14 @@ def test_the_future_is_not_seen_and_all_of_the_past_is():
         assert (moved[:4] == 0).all() and (moved[4:] > 1e-6).all()
 
 
+def test_every_frame_sees_what_starts_the_sequence():
+    model = history()
+    with torch.no_grad():
+        before = model(FRAMES, GIVEN)
+        model.start.normal_()
+        assert ((model(FRAMES, GIVEN) - before).abs().amax(dim=(0, 3)) > 1e-6).all()
+
+
 def test_more_frames_than_positions_and_strides_that_do_not_divide():
     with pytest.raises(ValueError, match="positions for 6 frames, 7 were given"):
         history()(torch.zeros(1, 7, 3, 4, 4), torch.zeros(1, 7, 2))

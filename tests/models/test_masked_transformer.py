@@ -50,6 +50,22 @@ def test_places_differ_and_conditions_count():
         assert (model(ids, condition) - logits).abs().max() > 1e-4
 
 
+def test_only_maskgit_normalises_what_it_embeds():
+    ids = torch.zeros(1, 32, dtype=torch.int64)
+    logits = {}
+    for form in ("maskgit", "teco"):
+        model = build(form=form)
+        model.project.weight.data.mul_(1000)
+        embedded = []
+        model.blocks[0].register_forward_pre_hook(lambda block, given, kept=embedded: kept.append(given[0]))
+        with torch.no_grad():
+            logits[form] = model(ids)
+        spread = embedded[0].std(dim=-1, correction=0).mean().item()
+        assert spread == pytest.approx(1, abs=0.01) if form == "maskgit" else spread > 2
+    assert model.project.bias.shape == (24,) and not model.project.bias.any()
+    assert not torch.allclose(*logits.values(), atol=1e-3)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"windows of \(0, 3, 3\)"):
         build(windows=((0, 3, 3),))

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.errors import UserError
-from filmstrip.models.video_autoencoder import ResidualBlock, UpConv, VideoAutoencoder
+from filmstrip.models.video_autoencoder import DownConv, ResidualBlock, UpConv, VideoAutoencoder
 
 
 def published_up_convolution(x, conv):
@@ -22,14 +22,26 @@ def test_up_convolution_pads_as_published(stride):
     torch.testing.assert_close(out, published_up_convolution(x, conv))
 
 
+@pytest.mark.parametrize("stride", [(2, 2, 2), (2, 1, 1), (1, 2, 2)])
+def test_down_convolution_pads_as_published(stride):
+    conv = DownConv(3, 2, stride)
+    x = torch.randn(1, 3, 4, 6, 8)
+    out = conv(x)
+    assert out.shape == (1, 2, *(size // s for size, s in zip(x.shape[2:], stride)))
+    # pad by kernel - stride, the odd one before
+    pad = [amount for s in reversed(stride) for amount in ((4 - s) // 2 + (4 - s) % 2, (4 - s) // 2)]
+    torch.testing.assert_close(out, F.conv3d(F.pad(x, pad), conv.weight, conv.bias, stride=stride))
+
+
 def build(**changes):
     sizes = dict(input_dim=5, latent_dim=7, patch_size=(2, 4, 4), num_frames=4, size=16)
     return VideoAutoencoder(**(sizes | dict(width=12, residual_width=6, depth=1) | changes))
 
 
 @pytest.mark.parametrize("patch_size", [(2, 4, 4), (4, 2, 2), (1, 2, 2)])
-def test_shapes(patch_size):
-    model = build(patch_size=patch_size)
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_shapes(patch_size, form):
+    model = build(patch_size=patch_size, form=form)
     latents = model.encode(torch.rand(2, 4, 3, 16, 16))
     grid = tuple(size // patch for size, patch in zip((4, 16, 16), patch_size))
     assert latents.shape == (2, *grid, 5)
@@ -57,11 +69,12 @@ def test_encoder_and_decoder_share_positions():
 def test_longer_video_than_positions():
     with pytest.raises(ValueError, match="more places"):
         build().encode(torch.rand(1, 8, 3, 16, 16))
-    assert build(num_heads=0).encode(torch.rand(1, 8, 3, 32, 32)).shape == (1, 4, 8, 8, 5)
+    for free in (dict(num_heads=0), dict(form="released")):
+        assert build(**free).encode(torch.rand(1, 8, 3, 32, 32)).shape == (1, 4, 8, 8, 5)
 
 
 def test_a_block_without_heads_has_no_attention():
-    assert not any("attention" in name for name, _ in ResidualBlock(12, 6, 0).named_parameters())
+    assert not any("attention" in name for name, _ in ResidualBlock(12, 6, 0, "paper").named_parameters())
 
 
 @pytest.mark.parametrize("patch_size", [(3, 2, 2), (1, 1, 1), (0, 2, 2)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filmstrip.nn.causal_attention import CausalAttention, Pattern
+from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern
 from filmstrip.nn.conditional_norm import ConditionalNorm
 
 # Who sees whom, written out by hand.
@@ -13,6 +13,14 @@ PATTERNS = {
     "time": (Pattern(stride=12), lambda q, k: q % 12 == k % 12),
     "local": (Pattern(reach=5), lambda q, k: q - k < 5),
     "strided and near": (Pattern(stride=2, reach=3), lambda q, k: (q - k) % 2 == 0 and q - k < 6),
+    "blocks": (
+        Blocks(4, (Pattern(reach=2), Pattern(stride=3))),
+        lambda q, k: q // 4 - k // 4 < 2 or (q // 4 - k // 4) % 3 == 0,
+    ),
+    "blocks of a frame": (
+        Blocks(2, (Pattern(reach=1), Pattern(stride=2, block=4))),
+        lambda q, k: q // 2 == k // 2 or (q // 8 == k // 8 and (q // 2 - k // 2) % 2 == 0),
+    ),
 }
 PLACES = 24
 
@@ -38,7 +46,7 @@ def test_a_place_sees_the_same_named_or_on_the_device(pattern):
     pattern, rule = pattern
     for place, row in enumerate(allowed(rule, PLACES)):
         expected = row.nonzero().flatten().tolist()
-        assert list(range(PLACES))[pattern.seen(place)] == expected
+        assert torch.arange(PLACES)[pattern.seen(place)].tolist() == expected
         seen = pattern.seen_by(torch.tensor([place]), PLACES)
         index = torch.arange(PLACES) if seen.index is None else seen.index
         assert sorted(index[seen.mask].tolist()) == expected

@@ -243,6 +243,12 @@ class TestFSQ:
         points = quantiser(torch.linspace(-20, 20, 4001)[:, None].expand(-1, 6)).latents
         assert [len(points[:, i].unique()) for i in range(6)] == [8, 8, 8, 5, 5, 5]
 
+    def test_the_bound_is_the_published_one(self):
+        # By hand, for 8 levels and 5: tanh(z + tan(0.5 / 3.4965)) * 3.4965 - 0.5, and tanh(z) * 1.998.
+        bounded = FSQ((8, 5))._bound(torch.tensor([[0.0, 0.0], [0.5, 0.5], [9.0, 9.0]]))
+        expected = [[-0.000014, 0.0], [1.484632, 0.923310], [2.9965, 1.998]]
+        torch.testing.assert_close(bounded, torch.tensor(expected), atol=2e-6, rtol=0)
+
     def test_refuses_one_level(self):
         with pytest.raises(UserError, match="two levels"):
             FSQ((8, 1))
@@ -250,10 +256,10 @@ class TestFSQ:
 
 def _before_bound(quantiser, points):
     """Latents that the bound maps onto the points."""
-    half = (quantiser.levels - 1) * (1 + 1e-3) / 2
+    half = (quantiser.levels - 1) * (1 - 1e-3) / 2
     offset = torch.where(quantiser.levels % 2 == 0, 0.5, 0.0)
     inside = ((points * (quantiser.levels // 2) + offset) / half).clamp(-0.9999, 0.9999)
-    return torch.atanh(inside) - torch.atanh(offset / half)
+    return torch.atanh(inside) - torch.tan(offset / half)
 
 
 class TestLookupFree:

@@ -1,4 +1,5 @@
-"""The transformer over codes without a condition is GPT-2: the same weights, the same logits and samples.
+"""The transformer over codes without a condition is GPT-2 with the sigmoid's GELU and without biases on queries, keys
+and values: the same weights, the same logits and samples.
 
 So is the whole of VideoGPT: a video's likelihood is that of its codes, and a sample is what GPT-2's codes decode to.
 """
@@ -50,7 +51,8 @@ def gpt2(codes, places):
         n_embd=WIDTH,
         n_layer=3,
         n_head=4,
-        activation_function="gelu",
+        activation_function="quick_gelu",
+        layer_norm_epsilon=1e-10,
         tie_word_embeddings=False,
         bos_token_id=codes,
         eos_token_id=None,
@@ -59,13 +61,15 @@ def gpt2(codes, places):
     model = transformers.GPT2LMHeadModel(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
+    for block in model.transformer.h:
+        torch.nn.init.zeros_(block.attn.c_attn.bias)
     return model
 
 
 def our_weights(theirs, codes):
     """Their matrices are the other way round, and they also have logits for the extra word."""
     state = {name: w.T if ".c_" in name and w.ndim == 2 else w for name, w in theirs.state_dict().items()}
-    weights = MAP.ours(state)
+    weights = {name: w for name, w in MAP.ours(state).items() if not name.endswith("attention.qkv.bias")}
     return weights | {"head.weight": weights["head.weight"][:codes]}
 
 

@@ -92,10 +92,10 @@ def test_the_first_latent_is_not_quantised_and_the_others_are(model):
     with torch.no_grad():
         z, passage = model.code(targets)
         frames = model.space.embed(targets)
-        first = model.encoder(torch.cat([torch.zeros_like(frames[:, 0]), frames[:, 0]], dim=1))
+        first = model.encoder(torch.cat([model.before_first.expand_as(frames[:, 0]), frames[:, 0]], dim=1))
     torch.testing.assert_close(z[:, 0], first)
-    assert passage.ids.shape[1] == 5
-    decoded = model.from_code(model.quantiser.decode(passage.ids)).movedim(-1, 2)
+    assert passage.ids.shape[1] == 6
+    decoded = model.from_code(model.quantiser.decode(passage.ids[:, 1:])).movedim(-1, 2)
     torch.testing.assert_close(z[:, 1:], decoded, atol=1e-5, rtol=1e-4)
     assert model.quantiser.decode(passage.ids).norm(dim=-1).allclose(torch.tensor(1.0), atol=1e-5)
 

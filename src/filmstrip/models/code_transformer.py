@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.causal_attention import CausalAttention, Pattern, Seen
+from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern, Seen
 from filmstrip.nn.conditional_norm import ConditionalNorm
 from filmstrip.nn.few_rows import few_rows
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
 
-AttentionKind = Literal["full", "axial", "sparse"]
+AttentionKind = Literal["full", "axial", "sparse", "blocks"]
+_BLOCK, _NEAR = 32, 4  # VideoGPT's: codes in a block, blocks before a code's own that it sees
+_NORM_EPS = 1e-10  # against a variance of zero only: VideoGPT's norms add nothing to the variance
 Affine = tuple[Tensor, Tensor] | None
 
 
-def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -> tuple[Pattern, ...]:
+def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -> tuple[Pattern | Blocks, ...]:
     """What the layers see, taking turns, in a grid flattened in raster order.
 
     ``full``: everything before. ``axial``: what comes before in the same row, then in the same column of the frame,
     then in the same place of all frames. Together they miss some of the past: what lies to the right in an earlier
     row. ``sparse``: the nearest places, then every place at a multiple of some rows (Child et al. 2019); together
-    they see everything. The two lengths are equal, about the square root of the number of places.
+    they see everything. The two lengths are equal, about the square root of the number of places. ``blocks``: both in
+    every layer, for blocks of 32 places, as VideoGPT's code has it.
+
+    Raises:
+        UserError: blocks do not fit the grid.
     """
     t, h, w = grid
     row, frame = w * num_codebooks, h * w * num_codebooks
@@ -36,8 +44,24 @@ def patterns(kind: AttentionKind, grid: Sequence[int], num_codebooks: int = 1) -
         return (Pattern(),)
     if kind == "axial":
         return (Pattern(block=row), Pattern(stride=row, block=frame), Pattern(stride=frame))
+    if kind == "blocks":
+        return (_sparse_blocks((t, h, w * num_codebooks)),)
     length = row * max(1, round((t * frame) ** 0.5 / row))
     return (Pattern(reach=length), Pattern(stride=length))
+
+
+def _sparse_blocks(shape: tuple[int, ...]) -> Blocks:
+    """The nearest blocks, and those before in the line along each axis of blocks but the last."""
+    axis, inner = len(shape), 1
+    while axis and inner <= _BLOCK:  # the last axes, flattened, until there is more than a block in them
+        axis -= 1
+        inner *= shape[axis]
+    if inner % _BLOCK:
+        raise UserError(f"attention in blocks of {_BLOCK} codes does not fit a grid of {shape}: choose another kind")
+    extents = (*shape[:axis], inner // _BLOCK)
+    strides = [prod(extents[i + 1 :]) for i in range(len(extents) - 1)]
+    lines = (Pattern(stride=stride, block=stride * extent) for stride, extent in zip(strides, extents))
+    return Blocks(_BLOCK, (Pattern(reach=_NEAR + 1), *lines))
 
 
 class Given(NamedTuple):
@@ -55,36 +79,33 @@ class CodeBlock(nn.Module):
         self,
         width: int,
         num_heads: int,
-        pattern: Pattern,
+        pattern: Pattern | Blocks,
         *,
         mlp_ratio: float,
         dropout: float,
         condition_dim: int,
         context_width: int | None,
-        norm_eps: float,
     ) -> None:
         super().__init__()
-        self.norm1 = _norm(width, condition_dim, norm_eps)
+        self.norm1 = _norm(width, condition_dim)
         self.attention = CausalAttention(width, num_heads, pattern)
         if context_width is not None:
-            self.norm_context = _norm(width, condition_dim, norm_eps)
-            self.cross = Attention(width, num_heads, context_width=context_width)
+            self.norm_context = _norm(width, condition_dim)
+            value_dim = context_width // num_heads
+            self.cross = Attention(
+                width, num_heads, qkv_bias="none", context_width=context_width, value_dim=value_dim
+            )
         else:
             self.norm_context = self.cross = None
-        self.norm2 = _norm(width, condition_dim, norm_eps)
-        self.mlp = MLP(width, round(width * mlp_ratio))
+        self.norm2 = _norm(width, condition_dim)
+        self.mlp = MLP(width, round(width * mlp_ratio), gelu="quick")
         self.dropout = nn.Dropout(dropout)
 
     def given(self, vector: Tensor | None, context: Tensor | None) -> Given:
         """What a vector ``B C`` and a context ``B M D`` mean to this block."""
         norms = (self.norm1, self.norm_context, self.norm2)
         affine = tuple(n.affine(vector) if isinstance(n, ConditionalNorm) else None for n in norms)
-        if self.cross is None:
-            return Given(affine)
-        return Given(
-            affine,
-            tuple(rearrange(self.cross.kv(context), "b m (two h d) -> two b h m d", two=2, h=self.cross.num_heads)),
-        )
+        return Given(affine, None if self.cross is None else self.cross.keys_and_values(context))
 
     def forward(
         self, x: Tensor, vector: Tensor | None, context: Tensor | None, cache: Tensor | None = None
@@ -115,10 +136,11 @@ class CodeBlock(nn.Module):
 class CodeTransformer(nn.Module):
     """A distribution of codes on a grid, in raster order (the codes of several codebooks side by side).
 
-    The architecture is GPT-2's and Image GPT's (Chen et al. 2020), with dropout after attention and feed-forward
-    network; positions are learnt, one table an axis, and stand for the code that is predicted. A condition is a
-    vector that moves every norm's gain and bias (``condition_dim``), a context that every block reads
-    (``context_width``), or both.
+    The architecture is GPT-2's and Image GPT's (Chen et al. 2020) as VideoGPT's code has it: the sigmoid's GELU, no
+    biases on queries, keys and values, dropout after attention and feed-forward network. Positions are learnt, one
+    table an axis, and stand for the code that is predicted. A condition is a vector that moves every norm's gain and
+    bias (``condition_dim``), a context that every block reads (``context_width``, which the heads' values share), or
+    both.
 
     Raises:
         ValueError: more codes are given or asked for than there are places.
@@ -138,7 +160,6 @@ class CodeTransformer(nn.Module):
         dropout: float = 0.0,
         condition_dim: int = 0,
         context_width: int | None = None,
-        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.grid = Grid(*grid)
@@ -159,11 +180,10 @@ class CodeTransformer(nn.Module):
                 dropout=dropout,
                 condition_dim=condition_dim,
                 context_width=context_width,
-                norm_eps=norm_eps,
             )
             for pattern in islice(cycle(kinds), depth)
         )
-        self.norm = _norm(width, condition_dim, norm_eps)
+        self.norm = _norm(width, condition_dim)
         self.head = nn.Linear(width, codebook_size, bias=False)
         self.apply(_init)
         for block in self.blocks:  # as GPT-2: the sum of all layers starts out as large as one
@@ -292,8 +312,10 @@ class CodeTransformer(nn.Module):
             raise ValueError(f"the model has {self.places} positions for codes; {places} codes were asked for")
 
 
-def _norm(width: int, condition_dim: int, eps: float) -> nn.LayerNorm:
-    return ConditionalNorm(width, condition_dim, eps=eps) if condition_dim else nn.LayerNorm(width, eps=eps)
+def _norm(width: int, condition_dim: int) -> nn.LayerNorm:
+    if condition_dim:
+        return ConditionalNorm(width, condition_dim, eps=_NORM_EPS)
+    return nn.LayerNorm(width, eps=_NORM_EPS)
 
 
 def _affine(norm: nn.LayerNorm, vector: Tensor | None) -> Affine:

@@ -114,13 +114,13 @@ class ElasticAutoencoder(nn.Module):
             "tokens_per_block": self.tokens_per_block,
             "rope_base": rope_base,
         }
-        self.embed = PatchEmbed(width, self.patch_size, mean=(0.5,) * 3, std=(0.5,) * 3)
+        self.embed = PatchEmbed(width, self.patch_size, mean=(0.5,) * 3, std=(0.5,) * 3, bias=False)
         self.fate = nn.Embedding(2, width)  # dropped, kept
         self.encoder = BlockTransformer(**inner)
         self.to_latents = nn.Linear(width, input_dim, bias=False)
         self.from_latents = nn.Linear(latent_dim, width, bias=False)
         self.decoder = BlockTransformer(**inner)
-        self.to_pixels = nn.Linear(width, p * q * r * 3)
+        self.to_pixels = nn.Linear(width, p * q * r * 3, bias=False)
         self.apply(_init)
 
     def start(self, batch: int, num_blocks: int) -> Past:
@@ -172,5 +172,3 @@ def _init(module: nn.Module) -> None:
     """Normal weights, as in LLaMA."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=_DEVIATION)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)

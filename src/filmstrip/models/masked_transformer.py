@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle, islice
+from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.nn.block import Block
+from filmstrip.nn.mlp import GELU
 from filmstrip.protocols import Grid
 
+Form = Literal["maskgit", "teco"]
 Window = tuple[int, int, int]
 WHOLE: Window = (0, 0, 0)
 """All places of the grid together."""
@@ -20,10 +23,10 @@ WHOLE: Window = (0, 0, 0)
 class WindowBlock(nn.Module):
     """A transformer block within windows of the grid, each seeing only itself; zero stands for the whole axis."""
 
-    def __init__(self, width: int, num_heads: int, *, mlp_ratio: float, window: Window) -> None:
+    def __init__(self, width: int, num_heads: int, *, mlp_ratio: float, window: Window, gelu: GELU) -> None:
         super().__init__()
         self.window = window
-        self.inner = Block(width, num_heads, mlp_ratio=mlp_ratio)
+        self.inner = Block(width, num_heads, mlp_ratio=mlp_ratio, gelu=gelu)
 
     def forward(self, x: Tensor) -> Tensor:
         """``B t h w D -> B t h w D``."""
@@ -43,6 +46,9 @@ class MaskedTransformer(nn.Module):
     through all frames are MaskViT's (Gupta et al. 2022), single lines are axial attention. A condition is
     concatenated to every place's embedding; the output layer shares its weights with the codes' embeddings.
 
+    ``form``: MaskGIT normalises the sum of embedding and position; TECO's code adds a bias instead, and has the
+    sigmoid's GELU in the blocks and the one by its tanh formula after them.
+
     Raises:
         ValueError: a window does not tile the grid.
     """
@@ -59,6 +65,7 @@ class MaskedTransformer(nn.Module):
         code_width: int = 256,
         condition_width: int = 0,
         windows: Sequence[Window] = (WHOLE,),
+        form: Form = "maskgit",
     ) -> None:
         super().__init__()
         for window in windows:
@@ -70,21 +77,24 @@ class MaskedTransformer(nn.Module):
         self.grid = Grid(*grid)
         self.embed = nn.Embedding(codebook_size + 1, code_width)
         nn.init.normal_(self.embed.weight, std=0.02)
-        self.project = nn.Linear(code_width + condition_width, width, bias=False)
-        # a bias as large as the embeddings, the same everywhere, hides at first what and where a code is
-        self.embed_norm = nn.LayerNorm(width, eps=1e-6)
+        teco = form == "teco"
+        self.project = nn.Linear(code_width + condition_width, width, bias=teco)
+        if teco:  # a bias as large as the embeddings, the same everywhere, would hide what and where a code is
+            nn.init.zeros_(self.project.bias)
+        self.embed_norm = nn.Identity() if teco else nn.LayerNorm(width, eps=1e-6)
         # an axis of one place needs no position
         self.positions = nn.ParameterList(torch.randn(size, width) * 0.02 for size in grid if size > 1)
         self.blocks = nn.ModuleList(
-            WindowBlock(width, num_heads, mlp_ratio=mlp_ratio, window=window)
+            WindowBlock(width, num_heads, mlp_ratio=mlp_ratio, window=window, gelu="quick" if teco else "exact")
             for window in islice(cycle(windows), depth)
         )
+        gelu = nn.GELU(approximate="tanh" if teco else "none")
         self.head = nn.Sequential(
             nn.Linear(width, width),
-            nn.GELU(),
+            gelu,
             nn.LayerNorm(width, eps=1e-6),
             nn.Linear(width, code_width),
-            nn.GELU(),
+            gelu,
             nn.LayerNorm(code_width, eps=1e-6),
         )
         self.bias = nn.Parameter(torch.zeros(codebook_size))

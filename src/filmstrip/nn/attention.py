@@ -58,8 +58,9 @@ class Attention(nn.Module):
     """Scaled dot-product attention over ``B N D`` tokens, to themselves or to a context of another width.
 
     ``qkv_bias``: on queries, keys and values, on none, or on all but the keys (a constant added to every key changes
-    nothing after the softmax). ``head_dim`` may differ from ``width / num_heads``; ``qk_norm`` normalises each
-    head's queries and keys (RMS). With ``context_width`` keys and values are always read from ``context``.
+    nothing after the softmax); ``out_bias`` on what comes out. ``head_dim`` may differ from ``width / num_heads``;
+    ``qk_norm`` normalises each head's queries and keys (RMS). With ``context_width`` keys and values are always read
+    from ``context``, and a head's values may have a size of their own, ``value_dim``.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Attention(nn.Module):
         head_dim: int | None = None,
         qkv_bias: Literal["all", "no_key", "none"] = "all",
         qk_norm: bool = False,
+        out_bias: bool = True,
         context_width: int | None = None,
+        value_dim: int | None = None,
     ) -> None:
         super().__init__()
         if head_dim is None and width % num_heads:
@@ -78,19 +81,20 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = head_dim or width // num_heads
         inner = num_heads * self.head_dim
+        values = num_heads * (value_dim or self.head_dim)
         every = qkv_bias == "all"
         self.cross = context_width is not None
         if self.cross:
             self.q = nn.Linear(width, inner, bias=qkv_bias != "none")
-            self.kv = nn.Linear(context_width, 2 * inner, bias=every)
+            self.kv = nn.Linear(context_width, inner + values, bias=every)
         else:
             self.qkv = nn.Linear(width, 3 * inner, bias=every)
         partial = qkv_bias == "no_key"
         self.q_bias = nn.Parameter(torch.zeros(inner)) if partial and not self.cross else None
-        self.v_bias = nn.Parameter(torch.zeros(inner)) if partial else None
+        self.v_bias = nn.Parameter(torch.zeros(values)) if partial else None
         self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.out = nn.Linear(inner, width)
+        self.out = nn.Linear(values, width, bias=out_bias)
 
     def forward(
         self,
@@ -130,9 +134,7 @@ class Attention(nn.Module):
             if context is None:
                 raise ValueError("this attention was built with context_width: it needs a context")
             q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads)
-            bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-            kv = self.kv(context) if bias is None else F.linear(context, self.kv.weight, bias)
-            return q, *rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
+            return q, *self.keys_and_values(context)
         if self.q_bias is None:
             qkv = self.qkv(x)
         else:
@@ -140,6 +142,16 @@ class Attention(nn.Module):
             qkv = F.linear(x, self.qkv.weight, bias)
         q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         return q, k, v
+
+    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a context ``B M C``, each ``B H M D``."""
+        inner = self.num_heads * self.head_dim
+        if self.v_bias is None:
+            kv = self.kv(context)
+        else:
+            kv = F.linear(context, self.kv.weight, F.pad(self.v_bias, (inner, 0)))
+        k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.num_heads) for x in kv.tensor_split([inner], dim=2))
+        return k, v
 
 
 def attend(

@@ -16,8 +16,8 @@ from filmstrip.nn.mlp import GELU, MLP, GatedMLP
 class Block(nn.Module):
     """Attention, then a feed-forward network, each on normalised tokens and added back: ``B N D -> B N D``.
 
-    ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation and a SwiGLU one (``llama``).
-    ``gelu`` is of the ``vit`` kind.
+    ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation, a SwiGLU one and no biases but
+    those of ``qkv_bias`` (``llama``). ``gelu`` is of the ``vit`` kind.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Block(nn.Module):
         super().__init__()
         norm = nn.LayerNorm if kind == "vit" else nn.RMSNorm
         self.norm1 = norm(width, eps=norm_eps)
-        self.attention = Attention(width, num_heads, qkv_bias=qkv_bias)
+        self.attention = Attention(width, num_heads, qkv_bias=qkv_bias, out_bias=kind == "vit")
         self.norm2 = norm(width, eps=norm_eps)
         hidden = round(width * mlp_ratio)
         self.mlp = MLP(width, hidden, gelu=gelu) if kind == "vit" else GatedMLP(width, hidden)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
 from typing import NamedTuple
 
 import torch
@@ -10,8 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from filmstrip.nn.attention import Attention
+from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.few_rows import few_rows
+from filmstrip.nn.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Pattern:
             first = max(first, place - (self.reach - 1) * self.stride)
         return slice(first + (place - first) % self.stride, place + 1, self.stride)
 
+    def sees(self, query: Tensor, key: Tensor) -> Tensor:
+        """Whether one place sees another, elementwise."""
+        back = query - key
+        seen = (back >= 0) & (back % self.stride == 0)
+        if self.block is not None:
+            seen = seen & (query // self.block == key // self.block)
+        return seen if self.reach is None else seen & (back < self.reach * self.stride)
+
     def seen_by(self, place: Tensor, room: int) -> Seen:
         """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
         most = -(-min(self.block or room, room) // self.stride)
@@ -62,6 +73,41 @@ class Pattern:
         y = _attend_line(q, k, v, self.reach)
         i = -(-places // block)
         return rearrange(y, "(b i s) h m d -> b h (i m s) d", i=i, s=self.stride)[:, :, :places]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Patterns of whole blocks of ``size`` consecutive places.
+
+    A place sees all that is not after it in the blocks that its own block sees by any of the patterns.
+    """
+
+    size: int
+    patterns: tuple[Pattern, ...]
+
+    def seen(self, place: int) -> list[int]:
+        """The places that ``place`` sees, itself the last."""
+        own = place // self.size
+        blocks = sorted({block for pattern in self.patterns for block in range(own + 1)[pattern.seen(own)]})
+        return [n for block in blocks for n in range(block * self.size, min((block + 1) * self.size, place + 1))]
+
+    def sees(self, query: Tensor, key: Tensor) -> Tensor:
+        """Whether one place sees another, elementwise."""
+        blocks = (pattern.sees(query // self.size, key // self.size) for pattern in self.patterns)
+        return reduce(or_, blocks) & (key <= query)
+
+    def seen_by(self, place: Tensor, room: int) -> Seen:
+        """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
+        return Seen(place, None, self.sees(place, torch.arange(room, device=place.device)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of ``B H N D`` queries, keys and values, each place to those it sees."""
+        return attend(q, k, v, _mask_of(self))
+
+
+@cache
+def _mask_of(blocks: Blocks) -> Mask:
+    return Mask(lambda b, h, q, k: blocks.sees(q, k))
 
 
 class Seen(NamedTuple):
@@ -94,11 +140,12 @@ def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
 class CausalAttention(Attention):
     """Multi-head attention of a place to the earlier ones that its pattern names.
 
-    A cache is ``2 B H room D``: the keys and the values of the places so far.
+    Queries, keys and values have no biases. A cache is ``2 B H room D``: the keys and the values of the places so
+    far.
     """
 
-    def __init__(self, width: int, num_heads: int, pattern: Pattern) -> None:
-        super().__init__(width, num_heads)
+    def __init__(self, width: int, num_heads: int, pattern: Pattern | Blocks) -> None:
+        super().__init__(width, num_heads, qkv_bias="none")
         self.pattern = pattern
 
     def new_cache(self, batch: int, room: int) -> Tensor:

@@ -44,12 +44,13 @@ class PatchEmbed(nn.Module):
         channels: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.patch_size = tuple(patch_size)
         self.normalise = Normalise(mean, std)
         p, q, r = patch_size
-        self.proj = nn.Linear(p * q * r * channels, width)
+        self.proj = nn.Linear(p * q * r * channels, width, bias=bias)
 
     def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens ``B N D`` of ``B T C H W`` video; only those at ``visible`` (``B K``) when it is given."""

@@ -19,7 +19,8 @@ class FSQ(Quantiser):
     """Finite scalar quantisation: each channel is bounded and rounded to one of a few levels (Mentzer et al. 2023).
 
     Channel ``i`` takes ``levels[i]`` values, evenly spaced in -1..1; an id is their mixed-radix number, the first
-    channel being the least significant. There is no loss.
+    channel being the least significant. There is no loss. The bound is that of the paper's listing (its appendix
+    A.1), which ElasticTok's code has too.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -44,9 +45,10 @@ class FSQ(Quantiser):
 
     def _bound(self, latents: Tensor) -> Tensor:
         """Squash each channel so that rounding gives exactly ``levels`` integers, ``-(levels // 2)`` the lowest."""
-        half = (self.levels - 1) * (1 + 1e-3) / 2
+        half = (self.levels - 1) * (1 - 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
-        return torch.tanh(latents + torch.atanh(offset / half)) * half - offset
+        # the tangent is as published; the inverse of tanh, which it is close to, would map zero to zero
+        return torch.tanh(latents + torch.tan(offset / half)) * half - offset
 
     def decode(self, ids: Tensor) -> Tensor:
         """The points of ``B ...`` ids: ``B ... D`` in -1..1."""

@@ -19,11 +19,15 @@ from filmstrip.protocols import Batch, Tokens, as_float, check_video
 class CodeFrames(LatentObjective):
     """Frames as the codes of a frozen tokenizer, which each embed as the tokenizer's own latent.
 
-    Targets are ids ``B T h w``; the network says logits, ``h w K`` for each frame.
+    Targets are ids ``B T h w``; the network says logits, ``h w K`` for each frame. ``label_smoothing`` is the share
+    of the probability that a target spreads over all codes.
     """
 
-    def __init__(self, tokenizer: TokenizerObjective, *, num_frames: int, size: int) -> None:
+    def __init__(
+        self, tokenizer: TokenizerObjective, *, num_frames: int, size: int, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__(tokenizer, num_frames=num_frames, size=size)
+        self.label_smoothing = label_smoothing
         if self.num_codebooks > 1:
             raise UserError(
                 f"this model predicts one code for each place, and the tokenizer has {self.num_codebooks}: use a "
@@ -44,7 +48,12 @@ class CodeFrames(LatentObjective):
 
     def nats(self, said: Tensor, targets: Tensor) -> Tensor:
         """Minus the log-probability of the codes of frames ``N h w`` under logits ``N h w K``: ``N``."""
-        each = F.cross_entropy(said.float().movedim(-1, 1).flatten(2), targets.flatten(1), reduction="none")
+        each = F.cross_entropy(
+            said.float().movedim(-1, 1).flatten(2),
+            targets.flatten(1),
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
         return each.sum(dim=1)
 
     def likeliest(self, said: Tensor) -> Tensor:

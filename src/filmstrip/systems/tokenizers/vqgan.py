@@ -7,6 +7,9 @@ et al. 2023, appendix B.14) and VIPER (Escontrela et al. 2023, table E.1).
 
     filmstrip train tokenizers.vqgan:dmlab --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
 
+The network is that of the code that TECO's authors published (tests/parity/test_published_vqgan.py), which loads such
+VQ-GANs and does not train them; ``weights/vqgan.py`` maps their weights.
+
 Where we deviate: group normalisation in the discriminator, no minibatch statistics and no gradient penalty in VIPER's
 (which used StyleGAN's); discriminators join at the first step and TECO's train for 500,000, which the papers do not
 say. TECO's table prints four channel multipliers and a 16 x 16 grid for 64 x 64 frames too: we halve twice there and

@@ -6,11 +6,18 @@ The first half of VideoGPT: Yan et al., "VideoGPT: Video Generation using VQ-VAE
 
     filmstrip train tokenizers.vqvae3d:bair --data.path PATH
 
-Where we deviate: the residual blocks have the layer normalisation that the paper draws (its code has batch
-normalisation), and the strided convolutions have its table's 3 x 3 x 3 kernels (its code: 4 x 4 x 4); both pad to
-keep the size, as published. Codes become latents of the first step when that step ends (published: before it). The
-variance is a setting, 0.06 as published, and only scales the error against the commitment. The paper trains UCF-101
-at 64 and at 128 pixels, and its table has the former.
+There are two forms of it. The paper draws residual blocks with layer normalisation and 128 units, positions that all
+attention layers share, and halving by 3 x 3 x 3 kernels: ``tiny`` and what we measured have that. Its code, and so
+the weights it released, has batch normalisation, half the channels (120), no positions and kernels of 4 x 4 x 4: the
+paper's presets have that, equal to the published code (tests/parity/test_published_videogpt.py), and
+``weights/videogpt.py`` maps the weights.
+
+Where we deviate: codes become latents of the first step when that step ends (published: before it), and a code that
+restarts begins its averages anew (published: they go on, and the code is another latent in every step until it is in
+use again). Attention can be left out, and a single halving is possible (the published encoder cannot be built for
+patches of 2 x 2 x 2). Weights start as PyTorch's (published: attention's by its width). The variance is a setting,
+0.06 as published, and only scales the error against the commitment. The paper trains UCF-101 at 64 and at 128 pixels,
+and its table has the former.
 
 The paper reports, on BAIR with and without attention: normalised MSE 0.0033 and 0.0041, reconstruction FVD 14.9 and
 15.3. We measured, with ``python claims/vqvae_attention.py`` (motions at 32 x 32, 600 steps, one seed), error over
@@ -22,14 +29,14 @@ and 0.675.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
 
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
-from filmstrip.models.video_autoencoder import VideoAutoencoder
+from filmstrip.models.video_autoencoder import Form, VideoAutoencoder
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.tokenizing import Autoencoder, TokenizerObjective
@@ -66,6 +73,8 @@ class VQVAE3DConfig(ObjectiveConfig):
     """Of the axial attention; zero leaves it out."""
     patch_size: tuple[int, int, int] = (2, 2, 2)
     """Frames, rows and columns that one code stands for: powers of two."""
+    form: Form = "paper"
+    """Blocks as the paper draws them, or as its code and its released weights have them."""
     num_frames: int = 16
     size: int = 64
     codebook: Codebook = field(default_factory=Codebook)
@@ -85,6 +94,7 @@ class VQVAE3DConfig(ObjectiveConfig):
             residual_width=self.residual_width,
             depth=self.depth,
             num_heads=self.num_heads,
+            form=self.form,
         )
         return VQVAE3D(autoencoder, quantiser, data_variance=self.data_variance)
 
@@ -113,7 +123,8 @@ def tiny() -> Run:
 
 
 def _paper(network: VQVAE3DConfig, *, steps: int) -> Run:
-    """16 frames, batches of 32, a constant rate of 7e-4 (table A.1)."""
+    """The released form; 16 frames, batches of 32, a constant rate of 7e-4 (table A.1)."""
+    network = replace(network, form="released", residual_width=network.width // 2)
     size = network.size
     return Run(
         data=Data(
