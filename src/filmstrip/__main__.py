@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from filmstrip import __version__
+from filmstrip.bounds import AnyNumber, Count, CountOrZero, Rate, Seed, Share, Weight, checked_arguments
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def command_eval(words: Words) -> None:
 def command_predict(
     run: File,
     files: Files,
-    top_k: int = 5,
-    clips: int = 4,
+    top_k: Count = 5,
+    clips: Count = 4,
     json: bool = False,
 ) -> int:
     """Name what happens in videos: the best classes of each file, and a timeline of its clips.
@@ -111,9 +112,9 @@ def command_predict(
 def command_forecast(
     run: File,
     video: Annotated[Path, tyro.conf.Positional],
-    top_k: int = 3,
-    samples: int = 1,
-    clip_seconds: float | None = None,
+    top_k: Count = 3,
+    samples: Count = 1,
+    clip_seconds: Rate | None = None,
     encoder: str | None = None,
     json: bool = False,
     out: Path | None = None,
@@ -148,9 +149,9 @@ def command_plan(
     run: File,
     start: Path,
     goal: Path,
-    horizon: int | None = None,
-    top_k: int = 3,
-    samples: int = 1,
+    horizon: Count | None = None,
+    top_k: Count = 3,
+    samples: Count = 1,
     encoder: str | None = None,
     json: bool = False,
     out: Path | None = None,
@@ -189,12 +190,12 @@ def command_detect(
     boxes: Path,
     out: Path | None = None,
     csv: Path | None = None,
-    top_k: int = 3,
-    threshold: float = 0.5,
-    min_score: float = 0.8,
-    offset: float = 0.0,
-    min_iou: float = 0.3,
-    max_gap: float = 2.0,
+    top_k: Count = 3,
+    threshold: Share = 0.5,
+    min_score: AnyNumber = 0.8,
+    offset: AnyNumber = 0.0,
+    min_iou: Share = 0.3,
+    max_gap: Rate = 2.0,
     json: bool = False,
 ) -> None:
     """Say what everybody in a video does, within given boxes that are followed from key frame to key frame.
@@ -256,12 +257,12 @@ def command_encode(
     files: Files,
     out: Path,
     level: Literal["clip", "frame", "patch", "ids", "latents"] = "clip",
-    error: float | None = None,
-    clips: int = 1,
-    frames: int | None = None,
+    error: Rate | None = None,
+    clips: Count = 1,
+    frames: Count | None = None,
     sampling: Literal["dense", "uniform"] | None = None,
-    batch_size: int = 8,
-    processes: int = 1,
+    batch_size: Count = 8,
+    processes: Count = 1,
 ) -> int:
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
@@ -301,7 +302,7 @@ def command_encode(
 
 
 def command_decode(
-    tokenizer: File, tokens: Annotated[Path, tyro.conf.Positional], out: Path, batch_size: int = 8
+    tokenizer: File, tokens: Annotated[Path, tyro.conf.Positional], out: Path, batch_size: Count = 8
 ) -> None:
     """Write tokens as videos again; clips that are there already are left alone.
 
@@ -340,12 +341,12 @@ def command_visualize(
     run: File,
     label: Annotated[str, tyro.conf.arg(name="class")],
     out: Path = Path("class.mp4"),
-    steps: int = 256,
-    space: float = 0.2,
-    slow: float = 20.0,
-    fast: float = 0.2,
-    seed: int = 0,
-    fps: float = 8.0,
+    steps: Count = 256,
+    space: Weight = 0.2,
+    slow: Weight = 20.0,
+    fast: Weight = 0.2,
+    seed: Seed = 0,
+    fps: Rate = 8.0,
 ) -> None:
     """Show what a classifier looks for: clips made to raise one class's score, a slow and a fast one side by side.
 
@@ -409,7 +410,7 @@ def command_data(words: Words) -> int:
         return _data_make(words)
     if action not in actions:
         raise UserError(f"filmstrip data {action} does not exist: use check, prepare, convert, make or steps")
-    return tyro.cli(actions[action], args=words, prog=f"filmstrip data {action}") or 0
+    return tyro.cli(checked_arguments(actions[action]), args=words, prog=f"filmstrip data {action}") or 0
 
 
 def command_bench(words: Words) -> None:
@@ -441,14 +442,14 @@ def command_compare(
     systems: str | None = None,
     data: Path | None = None,
     out: Path = Path("runs/compare"),
-    steps: int = 300,
-    batch_size: int = 16,
-    frames: int = 8,
-    stride: int = 2,
-    size: int = 64,
-    views: int = 4,
-    seed: int = 0,
-    num_workers: int = 2,
+    steps: Count = 300,
+    batch_size: Count = 16,
+    frames: Count = 8,
+    stride: Count = 2,
+    size: Count = 64,
+    views: Count = 4,
+    seed: Seed = 0,
+    num_workers: CountOrZero = 2,
     measure: bool = True,
 ) -> int:
     """Train classifiers on the same clips within the same budget; one table, and accuracy against compute.
@@ -589,7 +590,7 @@ def _dispatch(name: str, words: Words) -> int:
         raise UserError(f"there is no command {name!r}; {hint}")
     command = COMMANDS[name]
     if command not in TAKES_WORDS:
-        return tyro.cli(command, args=words, prog=f"filmstrip {name}") or 0
+        return tyro.cli(checked_arguments(command), args=words, prog=f"filmstrip {name}") or 0
     if words[:1] in (["-h"], ["--help"]):
         print(inspect.getdoc(command))
         return 0

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
+from filmstrip.bounds import Count, CountOrZero, Rate, Seed, Weight, check_numbers
 from filmstrip.commands.generate import MOVING, progress_bar, tiled
 from filmstrip.conditions import find_class
 from filmstrip.errors import UserError
@@ -38,22 +39,21 @@ class Ascent:
     """How clips climb. Penalties are sums over pixels in 0..1. The score counts in units of its own gradient, whose
     root mean square over pixels is one at every step: so the same weights serve every network."""
 
-    steps: int = 256
-    lr: float = 0.05
+    steps: Count = 256
+    lr: Rate = 0.05
     """Of Adam, on the pixels' logits."""
-    space: float = 0.2
+    space: Weight = 0.2
     """Weight of the total variation: absolute differences of neighbouring pixels of a frame."""
-    slow: float = 20.0
+    slow: Weight = 20.0
     """Weight of the squared differences of neighbouring frames, in the slow version."""
-    fast: float = 0.2
+    fast: Weight = 0.2
     """The same in the fast version."""
-    jitter: int = 4
+    jitter: CountOrZero = 4
     """Pixels by which the clip is shifted, at most, before each look: details that need an exact place go."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.lr > 0 or min(self.space, self.slow, self.fast, self.jitter) < 0:
-            raise UserError(f"{self}: at least one step, at a positive rate; weights and jitter are not below zero")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,6 @@ def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 
     """
     if out.suffix.lower() not in (*MOVING, ".png"):
         raise UserError(f"cannot write {out}: name it .mp4, .gif, .webp or .png")
-    if not fps > 0:
-        raise UserError(f"frames per second are more than zero, not {fps:g}")
     objective, run = load_objective(folder)
     if not isinstance(objective, Classifier):
         raise UserError(

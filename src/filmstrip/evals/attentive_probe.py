@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from filmstrip.bounds import Count, Rate, Seed, Weight
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
 from filmstrip.nn.attentive_pooling import AttentivePooling
@@ -22,13 +23,13 @@ class AttentiveProbe(Evaluation):
     The recipe is the same for every layer and model: AdamW, cosine from ``lr``, ``epochs`` passes over the features.
     """
 
-    epochs: int = 20
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    batch_size: int = 16
+    epochs: Count = 20
+    lr: Rate = 1e-3
+    weight_decay: Weight = 0.01
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the probe's initial weights and the order of the videos."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

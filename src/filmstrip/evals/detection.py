@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, Share
 from filmstrip.data.boxes import iou
 from filmstrip.data.detection.ava import write_scores
 from filmstrip.data.detection.source import ActorSource, open_detection
@@ -52,14 +53,14 @@ class DetectionMAP(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "boxes"})
 
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """Least intersection over union with an annotated box."""
-    video_thresholds: tuple[float, ...] = ()
+    video_thresholds: tuple[Share, ...] = ()
     """The same for tubes: boxes are linked through a video, and the annotated ones of a person who does something are
     a tube. Needs persons in the annotations."""
     proposals: Path | None = None
     """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Key frames at once, at most: they are of one video, since frames are whole and videos have sizes of their
     own."""
     split: str | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from filmstrip.bounds import Count, Rate
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
 
@@ -18,11 +19,11 @@ from filmstrip.evals.features import by_layer, train_and_test
 class KNN(Evaluation):
     """Top-1 of a vote of the ``k`` most similar training videos, weighted by ``exp(cosine / temperature)``."""
 
-    k: int = 20
-    temperature: float = 0.07
-    num_clips: int = 1
+    k: Count = 20
+    temperature: Rate = 0.07
+    num_clips: Count = 1
     """Clips of each video whose features are averaged."""
-    batch_size: int = 16
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
@@ -22,9 +23,9 @@ class Likelihood(Evaluation):
     """Bits/dim by the generator's ``log_prob``; its ``dims_of`` says what the dimensions are (codes, or pixels)."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    num_videos: int | None = None
+    num_videos: Count | None = None
     """The first of the split; by default all."""
-    batch_size: int = 16
+    batch_size: Count = 16
     split: str | None = None
     """By default the data's ``eval_split``."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from filmstrip.bounds import Count, NotEmpty, Weight
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
 
@@ -21,11 +23,11 @@ class LinearProbe(Evaluation):
     The penalty is chosen on a fifth of the training videos; the classifier is then refitted to all of them.
     """
 
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    penalties: Annotated[tuple[Weight, ...], NotEmpty] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Candidates for the L2 penalty: ``penalty / 2 * |weights|^2`` is added to the mean cross-entropy."""
-    num_clips: int = 1
+    num_clips: Count = 1
     """Clips of each video whose features are averaged."""
-    batch_size: int = 16
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import NotEmpty, Share
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.localisation.source import UntrimmedSource
 from filmstrip.errors import UserError
@@ -29,7 +30,7 @@ class LocalisationMAP(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset({"sequence", "length", "timing", "seconds"})
 
-    thresholds: tuple[float, ...] = THUMOS14
+    thresholds: Annotated[tuple[Share, ...], NotEmpty] = THUMOS14
     """Least intersection over union with what is found; ActivityNet's are 0.5 to 0.95 in steps of 0.05."""
     split: str | None = None
     """By default the data's ``eval_split``."""

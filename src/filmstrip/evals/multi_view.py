@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from filmstrip.bounds import Count
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -50,11 +51,11 @@ class Predictions:
 class MultiView(Evaluation):
     """Top-1, top-5 and mean class accuracy over ``num_clips`` x ``num_crops`` views of each test video."""
 
-    num_clips: int = 5
+    num_clips: Count = 5
     """Clips, evenly spaced along the video."""
-    num_crops: int = 3
+    num_crops: Count = 3
     """Square crops of each clip along its longer side; 1 takes the centre."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Views classified at once."""
     split: str | None = None
     """By default the data's ``eval_split``."""

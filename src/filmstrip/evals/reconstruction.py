@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -26,9 +27,9 @@ class Reconstruction(Evaluation):
     A generator that owns a tokenizer is judged by that.
     """
 
-    num_videos: int | None = None
+    num_videos: Count | None = None
     """The first of the split; by default all."""
-    batch_size: int = 8
+    batch_size: Count = 8
     split: str | None = None
     """By default the data's ``eval_split``."""
     features: FeatureNetwork = field(default_factory=FeatureNetwork)

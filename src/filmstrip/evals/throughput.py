@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.complexity import flop_counter
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -29,8 +30,8 @@ class Throughput(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset()
 
-    batch_size: int = 8
-    rounds: int = 5
+    batch_size: Count = 8
+    rounds: Count = 5
     """Measured passes; the median is reported."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

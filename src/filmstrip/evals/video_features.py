@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, Weight
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
@@ -53,13 +54,13 @@ class FeatureNetwork:
     ``classifier``: a run folder."""
     layer: Literal["logits", "pooled"] = "logits"
     """Of ``i3d``: 400 logits, as published, or the 1,024 means that they are made from."""
-    norm_eps: float = 1e-3
+    norm_eps: Weight = 1e-3
     """Of ``i3d``: the small number in its norms; TensorFlow's is 1e-3, VideoGPT's copy computes with 1e-5."""
-    size: int | None = None
+    size: Count | None = None
     """Height and width of what the network sees; by default its own: 224 for I3D, 64 for the random one."""
-    num_frames: int | None = None
+    num_frames: Count | None = None
     """Frames of a window; by default the whole clip, or what an encoder was trained on."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Windows encoded at once."""
 
     def build(self, device: torch.device) -> VideoFeatures:
