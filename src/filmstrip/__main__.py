@@ -6,6 +6,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from filmstrip import __version__
-from filmstrip.bounds import AnyNumber, Count, CountOrZero, Rate, Seed, Share, Weight, checked_arguments
+from filmstrip.bounds import (
+    AnyNumber,
+    Count,
+    CountOrZero,
+    Rate,
+    Seed,
+    Share,
+    Weight,
+    check_numbers,
+    checked_arguments,
+)
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +65,8 @@ def command_train(words: Words) -> None:
     from filmstrip.report.run import run_report
 
     run, out = _run_from(words, "train")
-    result = experiment.train(run, out)
+    given = [name for name in _given(words) if name.startswith("objective.")]
+    result = experiment.train(run, out, given=given)
     if process.rank() > 0:
         return
     for name, value in result.metrics.items():
@@ -79,8 +91,10 @@ def command_eval(words: Words) -> None:
     protocols = (
         (tyro.cli(evals.protocol(name), args=words, prog=f"filmstrip eval --protocol {name}"),) if name else ()
     )
+    for protocol in protocols:
+        check_numbers(protocol)
     if words and not name:
-        raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol")
+        raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol; {evals.named_protocols()}")
     for key, value in experiment.evaluate(Path(folder), protocols, Path(data) if data else None):
         if not is_curve_point(key):
             print(f"{key:<24} {value:.4f}", flush=True)
@@ -508,6 +522,10 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     address, words = _leading(words, command, "SYSTEM[:PRESET]")
     preset = systems.find(address)
     out, words = _option(words, "--out")
+    given = _given(words)
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{one}" in given and f"train.{other}" not in given:  # a run lasts for one of them
+            preset = replace(preset, train=replace(preset.train, **{other: None}))
     words = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in words]
     run = tyro.cli(
         Run,
@@ -519,6 +537,11 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _given(words: Words) -> set[str]:
+    """The names of the options among words, as fields are called."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def _leading(words: Words, command: str, wanted: str) -> tuple[str, Words]:

@@ -14,8 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from filmstrip.complexity import try_out
 from filmstrip.config import Run
 from filmstrip.data.augment import apply_augment, effective_augment
+from filmstrip.data.cached import CachedSource
 from filmstrip.data.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
@@ -87,6 +89,8 @@ def bench_system(
     device = default_device(device)
     source = open_source(run.data)
     run = with_tokenizer(run).bound(source.info(run.data.train_split))
+    if not isinstance(source, CachedSource):
+        try_out(run)
     torch.manual_seed(run.seed)
     objective = run.objective.build().to(device).train()
     batch, clips_per_second = _loading(run, source, steps)

@@ -37,6 +37,10 @@ class Anticipation(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a forecaster, and the data are procedures."""
+        metrics.forecaster_of(subject)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``ed@Z`` and ``levenshtein@Z`` (without swaps, as Ego4D's public code counts), and ``count``.
 

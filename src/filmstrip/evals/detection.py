@@ -68,6 +68,16 @@ class DetectionMAP(Evaluation):
     out: Path | None = None
     """Where to write what was said of every box, as a table that AVA's public evaluation reads."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective looks at boxes, the data have them, and what is named can be read and written."""
+        if not isinstance(subject.objective, Detector):
+            name = type(subject.objective).__name__
+            raise UserError(f"{name} says nothing of boxes: this evaluation needs detection.*")
+        if not isinstance(subject.source, ActorSource):
+            raise UserError(f"{subject.source.root} holds no key frames with boxes: set data.detection")
+        if self.proposals is not None and not self.proposals.is_file():
+            raise UserError(f"{self.proposals} is no file: proposals are a table of a detector's boxes")
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
 
@@ -75,11 +85,8 @@ class DetectionMAP(Evaluation):
             UserError: the objective says nothing of boxes, the data have none, no key frame is readable, or ``out``
                 cannot be written.
         """
+        self.check(subject)
         detector, source, data = subject.objective, subject.source, subject.data
-        if not isinstance(detector, Detector):
-            raise UserError(f"{type(detector).__name__} says nothing of boxes: this evaluation needs detection.*")
-        if not isinstance(source, ActorSource):
-            raise UserError(f"{source.root} holds no key frames with boxes: set data.detection")
         if self.proposals is not None:
             data = replace(data, detection=replace(data.detection, proposals=self.proposals))
             source = open_detection(data)

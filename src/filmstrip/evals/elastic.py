@@ -53,6 +53,10 @@ class TokensAgainstError(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a tokenizer of variable length."""
+        self._tokenizer(subject)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mse_at_L`` for each length; and ``tokens_for_E``, ``met_E`` (share of blocks) for each target."""
         for share in self.shares:

@@ -52,6 +52,14 @@ class Generation(Evaluation):
     seed: Seed = 0
     """Sample ``i`` draws from ``seed + i``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a generator, two samples or more are asked for, and the feature network is at hand."""
+        generator_of(subject)
+        self.features.check(self.num_samples)
+        (split,) = self.splits_of(subject.data)
+        if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
+            raise UserError("samples by class need videos with labels, and some of these have none")
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``fvd``, its bias and what is left, then ``inception_score``; names say how they were measured.
 

@@ -29,15 +29,19 @@ class Likelihood(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective has a likelihood."""
+        if not callable(getattr(subject.objective, "log_prob", None)):
+            raise UserError(f"{type(subject.objective).__name__} has no likelihood (log_prob)")
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``bits_per_dim``, its standard error over clips, and ``nats`` of a clip; lower is better.
 
         Raises:
             UserError: the objective has no likelihood, it is not finite, or there is nothing to measure.
         """
+        self.check(subject)
         objective = subject.objective
-        if not callable(getattr(objective, "log_prob", None)):
-            raise UserError(f"{type(objective).__name__} has no likelihood (log_prob)")
         nats: list[Tensor] = []
         bits: list[Tensor] = []
 

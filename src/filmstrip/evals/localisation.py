@@ -35,17 +35,22 @@ class LocalisationMAP(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective localises, and the data are untrimmed videos."""
+        if not isinstance(subject.objective, Localiser):
+            name = type(subject.objective).__name__
+            raise UserError(f"{name} localises nothing: this evaluation needs localisation.*")
+        if not isinstance(subject.source, UntrimmedSource):
+            raise UserError(f"{subject.source.root} holds no untrimmed videos: set data.localisation")
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD`` for each, ``mAP``, their mean, and ``count``, the videos.
 
         Raises:
             UserError: the objective localises nothing, the data are no untrimmed videos, or none is readable.
         """
+        self.check(subject)
         localiser, source = subject.objective, subject.source
-        if not isinstance(localiser, Localiser):
-            raise UserError(f"{type(localiser).__name__} localises nothing: this evaluation needs localisation.*")
-        if not isinstance(source, UntrimmedSource):
-            raise UserError(f"{source.root} holds no untrimmed videos: set data.localisation")
         split = self.split or subject.data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Detections]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,18 @@ from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.shared import looked_at
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
+
+
+def classifier_of(subject: Subject) -> Classifier:
+    """The classifier that a protocol looks at.
+
+    Raises:
+        UserError: the objective is none.
+    """
+    if not isinstance(subject.objective, Classifier):
+        name = type(subject.objective).__name__
+        raise UserError(f"{name} is no classifier: use a probe (linear_probe, knn) instead")
+    return subject.objective
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Predictions:
 class MultiView(Evaluation):
     """Top-1, top-5 and mean class accuracy over ``num_clips`` x ``num_crops`` views of each test video."""
 
+    compares_classes: ClassVar[bool] = True
+
     num_clips: Count = 5
     """Clips, evenly spaced along the video."""
     num_crops: Count = 3
@@ -70,6 +85,10 @@ class MultiView(Evaluation):
         yield "count", float(len(predictions.names))
         yield "unreadable", float(predictions.unreadable)
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a classifier."""
+        classifier_of(subject)
+
     def predictions(self, subject: Subject) -> Predictions:
         """Classify every video of the split.
 
@@ -77,9 +96,7 @@ class MultiView(Evaluation):
             UserError: the objective is no classifier, its classes are not the data's, its output is not finite, or
                 the split has no readable labelled video.
         """
-        classifier = subject.objective
-        if not isinstance(classifier, Classifier):
-            raise UserError(f"{type(classifier).__name__} is no classifier: use a probe (linear_probe, knn) instead")
+        classifier = classifier_of(subject)
         split = self.split or subject.data.eval_split
         samples = subject.source.split(split)
         classes = subject.source.classes

@@ -30,6 +30,10 @@ class Planning(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a forecaster, and the data are procedures."""
+        metrics.forecaster_of(subject)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``success_rate``, ``mean_accuracy``, ``miou``, ``miou_of_ids`` and ``count``.
 

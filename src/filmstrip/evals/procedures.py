@@ -129,6 +129,18 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
         raise UserError(f"no window of the split {split!r} is readable: nothing to evaluate")
 
 
+def forecaster_of(subject: Subject) -> Forecaster:
+    """The forecaster that a protocol looks at.
+
+    Raises:
+        UserError: the objective is none.
+    """
+    if not isinstance(subject.objective, Forecaster):
+        name = type(subject.objective).__name__
+        raise UserError(f"{name} forecasts no steps: this evaluation needs a run of procedures.*")
+    return subject.objective
+
+
 def answers(
     subject: Subject, *, split: str | None = None, samples: int = 1, seed: int = 0, batch_size: int = 64
 ) -> Answers:
@@ -137,11 +149,7 @@ def answers(
     Raises:
         UserError: the objective is no forecaster, knows other steps than the data has, or its output is not finite.
     """
-    forecaster = subject.objective
-    if not isinstance(forecaster, Forecaster):
-        raise UserError(
-            f"{type(forecaster).__name__} forecasts no steps: this evaluation needs a run of procedures.*"
-        )
+    forecaster = forecaster_of(subject)
     probabilities, true, index, first = [], [], [], seed
     for batch in procedure_batches(subject, split, batch_size):
         with inference(forecaster):

@@ -25,6 +25,10 @@ class StepAccuracy(Evaluation):
     split: str | None = None
     """By default the data's ``eval_split``."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a forecaster, and the data are procedures."""
+        metrics.forecaster_of(subject)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``top1``, ``class_mean_recall@5`` (for six classes or more) and ``count``.
 

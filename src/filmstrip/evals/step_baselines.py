@@ -22,6 +22,7 @@ class StepBaselines(Evaluation):
     training split; the objective is not asked.
     """
 
+    learns: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
     batch_size: Count = 64

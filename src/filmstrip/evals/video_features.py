@@ -63,6 +63,21 @@ class FeatureNetwork:
     batch_size: Count = 16
     """Windows encoded at once."""
 
+    def check(self, num_videos: int | None = None) -> None:
+        """See that there is a source where one is needed, and two videos to compare: a distance is of spreads.
+
+        Raises:
+            UserError: there is not.
+        """
+        if num_videos is not None and num_videos < 2:
+            raise UserError(f"a Frechet distance is of two videos or more, and {num_videos} is asked for")
+        if self.kind == "random":
+            return
+        if self.source is None:
+            raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
+        if not (self.source.startswith("hf:") or Path(self.source).exists()):
+            raise UserError(f"{self.source} does not exist: --features.source names what sees the videos")
+
     def build(self, device: torch.device) -> VideoFeatures:
         """Load the network.
 
@@ -72,8 +87,7 @@ class FeatureNetwork:
         if self.kind == "random":
             network = I3D.stand_in()
             return self._shown(network.name, network, network.pooled, device, size=64)
-        if self.source is None:
-            raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
+        self.check()
         name = _plain(self.source.rstrip("/").rpartition("/")[2])
         if self.kind == "i3d":
             network = load_i3d(Path(self.source), norm_eps=self.norm_eps)

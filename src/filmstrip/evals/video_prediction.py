@@ -21,7 +21,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.by_frame import name_of
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.frame_metrics import FrameMetrics
+from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.generation import generator_of
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
 from filmstrip.inference import inference
@@ -58,6 +58,15 @@ class VideoPrediction(Evaluation):
     """By default the method's own; on the command line ``sampling:sampling --sampling.top-k 100``."""
     seed: Seed = 0
     """Sample ``s`` of clip ``i`` draws from ``seed + i * samples + s``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a generator, two predictions or more are asked for, and the networks are at hand."""
+        generator_of(subject)
+        self.features.check(self.num_videos)
+        check_frames(self.lpips, subject.data.clip.size)
+        (split,) = self.splits_of(subject.data)
+        if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
+            raise UserError("prediction by class needs videos with labels, and some of these have none")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield each metric's mean and, of several samples, its best; FVD; then the curves, ``NAME/frame_000`` on.
