@@ -143,8 +143,8 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     clip = dataclasses.replace(run.data.clip, num_frames=0)
     with pytest.raises(UserError, match=r"^data\.clip\.num_frames is 0: expected a whole number of at least 1$"):
         dataclasses.replace(run, data=dataclasses.replace(run.data, clip=clip))
-    with pytest.raises(UserError, match=r"^evals\[0\]\.k is -1: .*; evals\[1\]\.k is 0: "):
-        dataclasses.replace(run, evals=(KNN(k=-1), KNN(k=0)))
+    with pytest.raises(UserError, match=r"^train\.steps is 0: .*; train\.log_every is -1: "):
+        dataclasses.replace(run, train=dataclasses.replace(run.train, steps=0, log_every=-1))
     values = to_json(run)
     values["optim"]["lr"] = -1
     with pytest.raises(UserError, match=r"^optim\.lr is -1: expected a number above 0$"):
@@ -153,7 +153,7 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     assert from_json(values).optim.lr == 1.0
 
 
-@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, Request, Ascent, Recipe])
+@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, Request, Ascent, Recipe, KNN])
 def test_what_stands_alone_checks_itself(cls):
     name = next(name for name, hint in hints_of(cls).items() if not unbounded(hint) and "Bounds" in str(hint))
     with pytest.raises(UserError, match=f"^{name} is -1"):

@@ -24,7 +24,6 @@ from filmstrip.bounds import (
     Seed,
     Share,
     Weight,
-    check_numbers,
     checked_arguments,
 )
 from filmstrip.errors import UserError
@@ -91,8 +90,6 @@ def command_eval(words: Words) -> None:
     protocols = (
         (tyro.cli(evals.protocol(name), args=words, prog=f"filmstrip eval --protocol {name}"),) if name else ()
     )
-    for protocol in protocols:
-        check_numbers(protocol)
     if words and not name:
         raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol; {evals.named_protocols()}")
     for key, value in experiment.evaluate(Path(folder), protocols, Path(data) if data else None):

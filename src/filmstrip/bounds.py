@@ -50,13 +50,13 @@ class Bounds:
         """The range in words, to follow "a number"; empty where every number will do."""
         lowest, highest = self.min is not None, self.max is not None
         if lowest and (highest or self.below is not None):
-            said = f" from {self.min:g} to {f'{self.max:g}' if highest else f'below {self.below:g}'}"
+            said = f" from {self.min} to {self.max if highest else f'below {self.below}'}"
         elif lowest:
-            said = f" of at least {self.min:g}"
+            said = f" of at least {self.min}"
         else:
-            parts = [f"above {self.above:g}"] if self.above is not None else []
-            parts += [f"up to {self.max:g}"] if highest else []
-            parts += [f"below {self.below:g}"] if self.below is not None else []
+            parts = [f"above {self.above}"] if self.above is not None else []
+            parts += [f"up to {self.max}"] if highest else []
+            parts += [f"below {self.below}"] if self.below is not None else []
             said = f" {' and '.join(parts)}" if parts else ""
         return said + (f" that is a multiple of {self.multiple}" if self.multiple else "")
 

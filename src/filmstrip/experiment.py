@@ -64,6 +64,8 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     torch.manual_seed(run.seed)
     objective = run.objective.build()
     check_augment(run.data.augment, objective.requires)
+    protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+    preflight.check_space(objective, run.optim, run.train, folder)
     files = RunFolder(folder)
     _claim(folder, run, info)
     if isinstance(source, ProcedureSource) and process.rank() == 0:
@@ -76,8 +78,6 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         loading.start_tokenizer(objective, run)
     if isinstance(source, CachedSource):
         loading.check_tokenizer(objective, source)
-    protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
-    preflight.check_space(objective, run.optim, run.train, folder)
     loader = TrainLoader(
         source,
         run.data,

@@ -18,7 +18,6 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.train.config import Loop, Optim
-from filmstrip.train.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +101,9 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     whole = sum(tensor.nbytes for tensor in objective.state_dict().values())
     trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + (2 if optim.name == "adamw" else 1) * trained + (trained if loop.ema is not None else 0)
-    there = sum(file.stat().st_size for file in (folder / "state").rglob("*") if file.is_file())
-    weights = RunFolder(folder).weights
-    there += weights.stat().st_size if weights.exists() else 0
-    needed, free = 2 * (whole + state) - there, shutil.disk_usage(folder).free
+    there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    needed, free = 2 * (whole + state) - there, shutil.disk_usage(disk).free
     if needed > free:
         wanted, left = (f"{size / 2**30:.3g} GiB" for size in (needed, free))
         raise UserError(

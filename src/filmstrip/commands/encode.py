@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from filmstrip.commands.token_use import write_token_use
@@ -32,6 +31,7 @@ from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
 from filmstrip.weights.fingerprint import fingerprint
 
@@ -161,8 +161,7 @@ def encode_part(
             return 0
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
         loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
-        with _progress(console) as progress:
-            bar = progress.add_task("encoding", total=len(left))
+        with shown(bars(console)), counted("encoding", len(left)) as done:
             flushed = time.monotonic()
             for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
                 sample = left[index]
@@ -176,11 +175,11 @@ def encode_part(
                     action=action,
                     lengths=clips.lengths,
                 )
-                progress.update(bar, completed=index + 1)
+                done(index + 1)
                 if time.monotonic() - flushed > SECONDS_AT_RISK:
                     writer.flush()
                     flushed = time.monotonic()
-            progress.update(bar, completed=len(left))
+            done(len(left))
     # One of several processes cannot know when the others have written theirs.
     alone = parts == 1 and isinstance(model, VideoTokenizer)
     if alone and (page := write_token_use(out, model, source, data, num_clips)):
@@ -330,13 +329,3 @@ def _with_fitting_actions(source: Source, clip: Clip, console: Console) -> Sourc
         )
         return replace(source, actions=None)
     return source
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -19,6 +19,7 @@ from filmstrip.loading import load_classes, load_objective
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.patches import PatchEmbed
+from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Features, Objective, as_float
 from filmstrip.report.clips import side_by_side
 from filmstrip.video.write import write_video
@@ -52,7 +53,7 @@ def explain_file(folder: Path, file: Path, out: Path, *, class_name: str | None 
         raise UserError(f"{folder} knows no class {class_name!r}; it knows: {', '.join(classes)}")
     views = read_views(file, run.data.clip, backend=run.data.backend)
     video = views.video[:1].to(device_of(objective))
-    with modes_kept(objective):
+    with counted("looking"), modes_kept(objective):
         objective.eval()
         with torch.no_grad():
             probabilities = objective.classify(video).float().softmax(dim=-1)[0]

@@ -18,6 +18,7 @@ from torch import Tensor
 from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
+from filmstrip.progress import tracked
 from filmstrip.views import opened, views_of_parts
 
 TASKS = ("forecast", "anticipation")
@@ -98,7 +99,7 @@ def forecast_video(
                 f"{least}: give a longer video, or shorter clips (--clip-seconds)"
             )
         spans = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
-        for views in views_of_parts(decoder, planner.encoder.clip, spans):
+        for views in tracked(views_of_parts(decoder, planner.encoder.clip, spans), "encoding", total=len(spans)):
             features.append(planner.features(views))
             pictures.append(views.video[0, views.video.shape[1] // 2].clone())  # a view would keep the clip
     nothing = [None] * config.horizon

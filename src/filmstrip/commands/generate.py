@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
@@ -23,6 +22,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.loading import load_data_info, load_objective
 from filmstrip.nn.sampling import Sampling
+from filmstrip.progress import counted
 from filmstrip.protocols import Condition, Generator, as_float
 from filmstrip.video import Mp4File, write_grid, write_video
 
@@ -98,12 +98,11 @@ def generate(folder: Path, request: Request) -> int:
     made, start = 0, time.monotonic()
     console = Console(stderr=True)
     try:
-        with _sink(request.out, request.fps or fps) as sink, progress_bar(console) as progress:
-            bar = progress.add_task("sampling", total=condition.num_frames)
+        with _sink(request.out, request.fps or fps) as sink, counted("sampling", condition.num_frames) as done:
             for piece in samples(objective, condition, request):
                 sink.add(piece)
                 made += piece.shape[1]
-                progress.update(bar, completed=made)
+                done(made)
     except KeyboardInterrupt:
         kept = f"{request.out} keeps {made} of {condition.num_frames} frames" if made else "nothing was drawn yet"
         console.print(f"interrupted: {kept}", soft_wrap=True)
@@ -217,16 +216,3 @@ def tiled(video: Tensor) -> Tensor:
     padded = F.pad(torch.cat([video, empty]), (0, SEAM, 0, SEAM), value=1.0)
     grid = rearrange(padded, "(r k) t c h w -> t c (r h) (k w)", k=columns)
     return grid[..., :-SEAM, :-SEAM]
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the time left, for people only: nothing where the console is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

@@ -18,6 +18,7 @@ from filmstrip.config import Run
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.loading import load_classes, load_objective
+from filmstrip.progress import tracked
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import DecodeError
 from filmstrip.views import read_views
@@ -68,7 +69,7 @@ def predict_files(
     classes = load_classes(folder)
     console = Console()
     results: list[Prediction | Failure] = []
-    for file in files:
+    for file in tracked(files, "looking"):
         try:
             result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
         except UserError as error:

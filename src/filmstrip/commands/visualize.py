@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Rate, Seed, Weight, check_numbers
-from filmstrip.commands.generate import MOVING, progress_bar, tiled
+from filmstrip.commands.generate import MOVING, tiled
 from filmstrip.conditions import find_class
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
+from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import write_grid, write_video
 
@@ -82,10 +82,9 @@ def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 
     classes = load_classes(folder)
     target, clip = _class_of(label, classes), run.data.clip
     shape = (clip.num_frames, 3, clip.size, clip.size)
-    with progress_bar(Console(stderr=True)) as bar:
-        task = bar.add_task(f"climbing to {classes[target]}", total=ascent.steps)
+    with counted(f"climbing to {classes[target]}", ascent.steps) as done:
         try:
-            video = climb(objective, target, shape, ascent, each_step=lambda: bar.advance(task))
+            video = climb(objective, target, shape, ascent, each_step=done)
         except RuntimeError as error:
             raise UserError(f"{folder} cannot be climbed: its score has no gradient ({error})") from error
     clips = _enlarged(video.cpu())
@@ -103,7 +102,7 @@ def climb(
     target: int,
     shape: Sequence[int],
     ascent: Ascent,
-    each_step: Callable[[], object] = lambda: None,
+    each_step: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """The slow and the fast version, ``2 T C H W`` in 0..1, of the clip (``T C H W``) with the highest score.
 
@@ -121,7 +120,7 @@ def climb(
     optimiser = torch.optim.Adam(levels, lr=ascent.lr)
     with modes_kept(objective):
         objective.eval()
-        for _ in range(ascent.steps):
+        for step in range(ascent.steps):
             clips = _drawn(levels)
             video = clips.detach().requires_grad_()
             shifts = torch.randint(-ascent.jitter, ascent.jitter + 1, (2,), generator=generator).tolist()
@@ -133,7 +132,7 @@ def climb(
             optimiser.zero_grad()
             clips.backward(downhill - uphill / size)
             optimiser.step()
-            each_step()
+            each_step(step + 1)
         return _drawn(levels).detach()
 
 

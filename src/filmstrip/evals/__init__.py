@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from filmstrip.bounds import check_numbers
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Evaluation:
     learns: ClassVar[bool] = False
     """Whether it looks at the training split too."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``(name, value)`` as they become known."""
         raise TypeError(f"{type(self).__name__} does not define __call__(subject)")
@@ -64,7 +68,7 @@ class Evaluation:
             if self.compares_classes and all(label is None for label in labels):
                 return f"{name} looks at labels, and no video of the split {split!r} of {source.root} has one"
         if self.compares_classes and len(source.classes) < 2:
-            return f"{name} tells classes apart, and {source.root} has one class, {source.classes[0]!r}"
+            return f"{name} tells classes apart, and {source.root} has one: {', '.join(source.classes)}"
         return None
 
     def check(self, subject: Subject) -> None:

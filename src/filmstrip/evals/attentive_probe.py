@@ -51,6 +51,7 @@ class AttentiveProbe(Evaluation):
                 self.top1(x, train.labels, y, test.labels, num_classes, subject.device)
                 for x, y in zip(train.layers, test.layers)
             ),
+            len(train.layers),
         )
 
     def top1(

@@ -52,7 +52,7 @@ class KNN(Evaluation):
             == test.labels
             for x, y in zip(train.layers, test.layers)
         )
-        yield from by_layer("knn", (right.float().mean().item() for right in scores))
+        yield from by_layer("knn", (right.float().mean().item() for right in scores), len(train.layers))
 
     def votes(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
         """Votes ``M K`` for each of ``M D`` test features, from ``N D`` labelled training features.

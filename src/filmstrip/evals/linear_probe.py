@@ -51,6 +51,7 @@ class LinearProbe(Evaluation):
                 self.top1(x.to(where), train_labels, y.to(where), test_labels, num_classes)
                 for x, y in zip(train.layers, test.layers)
             ),
+            len(train.layers),
         )
 
     def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:

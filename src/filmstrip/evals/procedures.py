@@ -16,6 +16,7 @@ from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.inference import inference
+from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})
@@ -122,7 +123,8 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     if not isinstance(subject.source, ProcedureSource):
         raise UserError(f"{subject.source.root} holds no procedures: set data.procedures")
     split, count = split or subject.data.eval_split, 0
-    for batch in eval_batches(subject.source, subject.data, split, batch_size=batch_size):
+    batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
+    for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):
         count += 1
         yield {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     if not count:

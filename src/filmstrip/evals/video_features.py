@@ -63,7 +63,7 @@ class FeatureNetwork:
     batch_size: Count = 16
     """Windows encoded at once."""
 
-    def check(self, num_videos: int | None = None) -> None:
+    def check(self, num_videos: int | None) -> None:
         """See that there is a source where one is needed, and two videos to compare: a distance is of spreads.
 
         Raises:
@@ -73,10 +73,14 @@ class FeatureNetwork:
             raise UserError(f"a Frechet distance is of two videos or more, and {num_videos} is asked for")
         if self.kind == "random":
             return
+        source = self._given_source()
+        if not (source.startswith("hf:") or Path(source).exists()):
+            raise UserError(f"{source} is not there: --features.source names what sees the videos")
+
+    def _given_source(self) -> str:
         if self.source is None:
             raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
-        if not (self.source.startswith("hf:") or Path(self.source).exists()):
-            raise UserError(f"{self.source} does not exist: --features.source names what sees the videos")
+        return self.source
 
     def build(self, device: torch.device) -> VideoFeatures:
         """Load the network.
@@ -87,8 +91,7 @@ class FeatureNetwork:
         if self.kind == "random":
             network = I3D.stand_in()
             return self._shown(network.name, network, network.pooled, device, size=64)
-        self.check()
-        name = _plain(self.source.rstrip("/").rpartition("/")[2])
+        name = _plain(self._given_source().rstrip("/").rpartition("/")[2])
         if self.kind == "i3d":
             network = load_i3d(Path(self.source), norm_eps=self.norm_eps)
             name = f"i3d_{Path(name).stem}_{self.layer}"
