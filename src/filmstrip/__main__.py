@@ -255,7 +255,7 @@ def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), clas
         run: A run folder of a classifier.
         file: The video to look at; its middle clip is shown.
         out: Where to write (mp4, gif or webp).
-        class_name: The class to look for; by default the one that is seen.
+        class_name: The class to look for, by name or number; by default the one that is seen.
     """
     from filmstrip.commands.explain import explain_file
 

@@ -124,7 +124,7 @@ def evaluate(
         raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
     for protocol in run.evals:
         if why := protocol.lacking(source, run.data):
-            raise UserError(f"{why}: give other videos (--data PATH)")
+            raise UserError(f"{why}: give other data (--data PATH)")
         protocol.check(_subject(objective, source, run))
     values = {}
     for name, value in _evaluate(objective, source, run):

@@ -169,7 +169,7 @@ def test_one_sample_is_shown_as_it_is():
         (["--frames", "41"], "positions for 40"),
         (["--condition", "lefft"], "did you mean 'left'"),
         (["--condition", "absent.mp4"], "absent.mp4"),
-        (["--num-samples", "0"], "one or more"),
+        (["--num-samples", "0"], "num_samples is 0"),
         (["--out", "sample.avi"], "sample.avi"),
         (["--sampling.temperature", "-1"], "temperature"),
     ],

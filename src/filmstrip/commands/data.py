@@ -14,7 +14,7 @@ File = Annotated[Path, tyro.conf.Positional]
 
 
 def check(path: File, workers: Count = 2, json: bool = False) -> int:
-    """Decode every file of a collection; list what is unreadable or damaged, and print statistics.
+    """Decode every file of a collection; list what is unreadable, damaged or would be refused; print statistics.
 
     Args:
         path: A folder, a manifest or shards.
@@ -25,7 +25,7 @@ def check(path: File, workers: Count = 2, json: bool = False) -> int:
 
     report = check_collection(path, workers=workers)
     print(report.to_json() if json else report.text())
-    return 1 if report.bad else 0
+    return 1 if report.bad or report.beyond else 0
 
 
 def prepare(

@@ -8,7 +8,6 @@ change.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Rate, Seed, Weight, check_numbers
 from filmstrip.commands.generate import MOVING, tiled
-from filmstrip.conditions import find_class
+from filmstrip.conditions import class_of
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
@@ -80,7 +79,7 @@ def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 
             "was trained on labels"
         )
     classes = load_classes(folder)
-    target, clip = _class_of(label, classes), run.data.clip
+    target, clip = class_of(label, classes), run.data.clip
     shape = (clip.num_frames, 3, clip.size, clip.size)
     with counted(f"climbing to {classes[target]}", ascent.steps) as done:
         try:
@@ -173,14 +172,6 @@ def _drawn(levels: Sequence[Tensor]) -> Tensor:
         F.interpolate(x.flatten(0, 1), size=size, mode="bilinear").unflatten(0, x.shape[:2]) for x in levels[1:]
     ]
     return sum(larger, levels[0]).sigmoid()
-
-
-def _class_of(label: str, classes: Sequence[str]) -> int:
-    found = find_class(label, classes)
-    if found is None:
-        close = difflib.get_close_matches(label, classes, n=3, cutoff=0.4) or classes[:20]
-        raise UserError(f"this run knows no class {label!r}; the nearest are {', '.join(close)}")
-    return found
 
 
 def _enlarged(video: Tensor) -> Tensor:
