@@ -171,8 +171,10 @@ def read_config(path: Path) -> Run:
     """
     try:
         run = from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not JSON") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(run, Run):

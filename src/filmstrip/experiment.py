@@ -126,6 +126,9 @@ def evaluate(
         if why := protocol.lacking(source, run.data):
             raise UserError(f"{why}: give other data (--data PATH)")
         protocol.check(_subject(objective, source, run))
+    for protocol in protocols:  # a run's own ask for as many clips as its paper, of however short videos
+        for split in protocol.splits_of(run.data):
+            preflight.check_clips(source.split(split), getattr(protocol, "num_clips", 1))
     values = {}
     for name, value in _evaluate(objective, source, run):
         values[f"eval/{name}"] = value

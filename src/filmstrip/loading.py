@@ -46,6 +46,8 @@ class VideoEncoder(nn.Module):
     def read(self, path: Path | str, num_clips: int = 1) -> Tensor:
         """``num_clips`` clips, evenly spaced along the file, centre crop: ``num_clips T C H W`` uint8.
 
+        Of a file with fewer frames there are as many clips as that.
+
         Raises:
             DecodeError: the file cannot be read.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from filmstrip.config import Run
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Data
 from filmstrip.data.loader import eval_batches
-from filmstrip.data.sources import Source
+from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.train.config import Loop, Optim
+from filmstrip.video.decode import open_video
+from filmstrip.views import frames_in
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +81,7 @@ def check_readable(source: Source, data: Data, split: str) -> None:
     Raises:
         UserError: there is no such split, or none of them can be read.
     """
-    samples = source.split(split)
-    places = {round(i * (len(samples) - 1) / (TRIED - 1)) for i in range(TRIED)}
-    few = tuple(samples[place] for place in sorted(places))
+    few = _few(source.split(split))
     # In a worker, where there are any: a file that crashes the decoder ends that, and not the training.
     careful = replace(data, num_workers=min(1, data.num_workers))
     batches = eval_batches(replace(source, samples=few), careful, split, batch_size=1)
@@ -90,6 +91,30 @@ def check_readable(source: Source, data: Data, split: str) -> None:
             f"none of {len(few)} videos of the split {split!r} that were tried can be read ({bad.name}: "
             f"{bad.reason}): `filmstrip data check` examines all"
         )
+
+
+def check_clips(samples: Sequence[Sample], num_clips: int) -> None:
+    """See that so many clips can be cut of videos: no more than the longest of a few has frames.
+
+    Raises:
+        UserError: none of them has as many.
+    """
+    held = []
+    for sample in _few(samples):
+        if type(sample) is Sample:  # all else comes in samples, not in frames
+            with suppress(UserError, OSError), open_video(sample.file()) as decoder:
+                held.append(frames_in(decoder.info, sample.start, sample.end))
+    if held and num_clips > max(held):
+        raise UserError(
+            f"{num_clips} clips are asked for of each video, and those that were tried have at most {max(held)} "
+            "frames: give fewer clips"
+        )
+
+
+def _few(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Some samples from the first to the last."""
+    places = {round(i * (len(samples) - 1) / (TRIED - 1)) for i in range(TRIED)}
+    return tuple(samples[place] for place in sorted(places))
 
 
 def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) -> None:

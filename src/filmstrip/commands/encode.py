@@ -31,6 +31,7 @@ from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.preflight import check_clips
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
 from filmstrip.weights.fingerprint import fingerprint
@@ -90,6 +91,10 @@ def encode_files(
         UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
             what another encoder or other settings made; or one of several processes died.
     """
+    if not files:
+        raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
+    if num_clips > 1:
+        check_clips(find_source(files).samples, num_clips)
     work = partial(
         encode_part,
         encoder,
@@ -281,7 +286,13 @@ def encode_videos(
     actions: dict[int, list[Tensor]] = defaultdict(list)
     for batch in loader:
         with inference(model):
-            tokens, grid, lengths = reader(batch["video"])
+            try:
+                tokens, grid, lengths = reader(batch["video"])
+            except ValueError as error:
+                frames, _, height, width = batch["video"].shape[1:]
+                raise UserError(
+                    f"this encoder does not take clips of {frames} frames of {height} x {width} pixels: {error}"
+                ) from error
             tokens = tokens.cpu()
         for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
             clips[index].append(tokens[row])

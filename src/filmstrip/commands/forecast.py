@@ -19,7 +19,7 @@ from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
 from filmstrip.progress import tracked
-from filmstrip.views import opened, views_of_parts
+from filmstrip.views import frames_in, opened, views_of_parts
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8
@@ -86,12 +86,15 @@ def forecast_video(
         UserError: the video cannot be read, or has fewer clips than the run observes at least.
     """
     config, wanted = planner.config, clip_seconds or planner.record.clip_seconds
-    if wanted <= 0:
-        raise UserError(f"a clip lasts more than zero seconds, not {wanted:g}")
     least = config.observed if config.task == "anticipation" else 1
     features, pictures = [], []
     with opened(video, planner.encoder.backend) as decoder:
-        duration = decoder.info.duration
+        duration, held = decoder.info.duration, frames_in(decoder.info)
+        if duration / wanted > held:
+            raise UserError(
+                f"{video} has {held} frames in {duration:.1f} s, too few for clips of {wanted:g} s: give longer ones "
+                "(--clip-seconds)"
+            )
         edges = np.linspace(0, duration, max(1, round(duration / wanted)) + 1)
         if len(edges) - 1 < least:
             raise UserError(

@@ -63,7 +63,14 @@ def predict_files(
     """Print what the run's classifier sees in each file; returns 1 when some could not be read, else 0.
 
     A file that cannot be read is reported and does not stop the others.
+
+    Raises:
+        UserError: there are no files, or one of them is a folder, or the run is no classifier.
     """
+    if not files:
+        raise UserError("predict needs videos to look at: filmstrip predict RUN FILE ...")
+    if folder_given := next((file for file in files if file.is_dir()), None):
+        raise UserError(f"{folder_given} is a folder, and predict looks at files: name them, as {folder_given}/*.mp4")
     objective, run = load_objective(folder)
     _check_classifier(objective)
     classes = load_classes(folder)
