@@ -34,6 +34,7 @@ from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.inference import device_of
 from filmstrip.loading import load_objective
+from filmstrip.preflight import check_readable
 from filmstrip.protocols import Classifier
 from filmstrip.report import Facts, Report, Section, Table
 from filmstrip.report.comparison import (
@@ -106,6 +107,8 @@ def compare(
         UserError: a name is unknown or no classifier, the data cannot be used, or ``out`` holds other runs.
     """
     console, budget = console or Console(), budget or Budget()
+    if data is not None:
+        open_source(Data(path=data))  # before every network is built
     runs = planned(addresses, budget, data)
     source = open_source(next(iter(runs.values())).data)
     if len(source.classes) < 2:
@@ -113,6 +116,8 @@ def compare(
     runs = {address: run.bound(source.info(run.data.train_split)) for address, run in runs.items()}
     folders = {address: out / address.replace(":", "-") for address in runs}
     _check_unclaimed(runs, folders)
+    shared = next(iter(runs.values())).data
+    check_readable(source, shared, shared.eval_split)
     failures = _train(runs, folders, console)
     trained = {address: run for address, run in runs.items() if address not in failures}
     if measure:
