@@ -100,6 +100,13 @@ def test_sizes_that_do_not_fit_are_refused(videos, tmp_path):
     refused(replace(run, objective=heads), tmp_path / "run", "not a multiple of 7 heads")
 
 
+def test_a_refused_run_leaves_its_folder_free(videos, tmp_path):
+    run = tiny(videos)
+    refused(replace(run, data=replace(run.data, clips_per_video=3)), tmp_path / "run", "make it a multiple of 3")
+    refused(replace(run, train=Loop(steps=1, epochs=1.0)), tmp_path / "run", "both are given")
+    experiment.train(run, tmp_path / "run")
+
+
 def test_evaluations_without_labels_are_left_out_of_training_and_said(videos, tmp_path, caplog):
     loose = tmp_path / "loose"
     loose.mkdir()

@@ -24,7 +24,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
-from filmstrip.train.loop import fit
+from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.run_folder import RunFolder
 
 
@@ -64,6 +64,15 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     torch.manual_seed(run.seed)
     objective = run.objective.build()
     check_augment(run.data.augment, objective.requires)
+    loader = TrainLoader(
+        source,
+        run.data,
+        seed=run.seed,
+        rank=process.rank(),
+        world=process.world_size(),
+        accumulate=run.train.accumulate,
+    )
+    total_steps(run.train, loader.steps_per_epoch)
     protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
     preflight.check_space(objective, run.optim, run.train, folder)
     files = RunFolder(folder)
@@ -78,14 +87,6 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         loading.start_tokenizer(objective, run)
     if isinstance(source, CachedSource):
         loading.check_tokenizer(objective, source)
-    loader = TrainLoader(
-        source,
-        run.data,
-        seed=run.seed,
-        rank=process.rank(),
-        world=process.world_size(),
-        accumulate=run.train.accumulate,
-    )
     metrics: dict[str, float] = {}
     try:
         fit(
