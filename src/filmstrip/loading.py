@@ -317,7 +317,10 @@ def load_data_info(folder: str | Path) -> DataInfo:
     path = Path(folder) / "data.json"
     if not path.exists():
         raise UserError(f"{folder} does not say what its data were: it has no {path.name}")
-    return from_json(json.loads(path.read_text()))
+    try:
+        return from_json(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def load_classes(folder: str | Path) -> tuple[str, ...]:
