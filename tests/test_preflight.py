@@ -141,17 +141,33 @@ def test_protocols_say_what_they_need(videos, protocol, expected):
 
 
 @pytest.mark.parametrize(
-    ("features", "num_videos", "expected"),
+    ("features", "num_videos", "num_frames", "expected"),
     [
-        (FeatureNetwork(), 1, "two videos or more"),
-        (FeatureNetwork(kind="i3d"), 8, "give --features.source"),
-        (FeatureNetwork(kind="i3d", source="no/such/file.pt"), 8, "file.pt is not there"),
+        (FeatureNetwork(), 1, 16, "two videos or more"),
+        (FeatureNetwork(kind="i3d"), 8, 16, "give --features.source"),
+        (FeatureNetwork(kind="i3d", source="no/such/file.pt"), 8, 16, "file.pt is not there"),
+        (FeatureNetwork(num_frames=16), 8, 8, "sees 16 frames or more at once, and these clips have 8"),
     ],
 )
-def test_feature_networks_are_looked_for(features, num_videos, expected):
+def test_feature_networks_are_looked_for(features, num_videos, num_frames, expected):
     with pytest.raises(UserError, match=expected):
-        features.check(num_videos)
-    FeatureNetwork().check(None)
+        features.check(num_videos, num_frames)
+    FeatureNetwork().check(None, 16)
+
+
+class Draws(Throughput):
+    """Looks before training at what it will need, and draws random numbers meanwhile."""
+
+    def check(self, subject):
+        torch.rand(3)
+
+
+def test_what_is_tried_changes_no_training(videos, tmp_path):
+    run = tiny(videos, evals=(Throughput(batch_size=1, rounds=1),))
+    run = replace(run, objective=replace(run.objective, dropout=0.5))
+    plain = experiment.train(run, tmp_path / "plain").objective.state_dict()
+    drawn = experiment.train(replace(run, evals=(Draws(batch_size=1, rounds=1),)), tmp_path / "drawn").objective
+    assert all(torch.equal(value, plain[name]) for name, value in drawn.state_dict().items())
 
 
 def test_room_on_the_disk(videos, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.train.loop import fit, total_steps
+from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder
 
 
@@ -73,7 +74,8 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         accumulate=run.train.accumulate,
     )
     total_steps(run.train, loader.steps_per_epoch)
-    protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+    with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
+        protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
     preflight.check_space(objective, run.optim, run.train, folder)
     files = RunFolder(folder)
     _claim(folder, run, info)

@@ -55,7 +55,7 @@ class Generation(Evaluation):
     def check(self, subject: Subject) -> None:
         """The objective is a generator, two samples or more are asked for, and the feature network is at hand."""
         generator_of(subject)
-        self.features.check(self.num_samples)
+        self.features.check(self.num_samples, self.num_frames or subject.data.clip.num_frames)
         (split,) = self.splits_of(subject.data)
         if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
             raise UserError("samples by class need videos with labels, and some of these have none")

@@ -41,7 +41,7 @@ class Reconstruction(Evaluation):
     def check(self, subject: Subject) -> None:
         """There is a tokenizer, two videos or more are asked for, and the networks are at hand."""
         _tokenizer_of(subject)
-        self.features.check(self.num_videos)
+        self.features.check(self.num_videos, subject.data.clip.num_frames)
         check_frames(self.lpips, subject.data.clip.size)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

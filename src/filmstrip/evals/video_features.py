@@ -63,24 +63,15 @@ class FeatureNetwork:
     batch_size: Count = 16
     """Windows encoded at once."""
 
-    def check(self, num_videos: int | None) -> None:
-        """See that there is a source where one is needed, and two videos to compare: a distance is of spreads.
+    def check(self, num_videos: int | None, num_frames: int) -> None:
+        """See that the network is at hand and takes clips of ``num_frames``, and that there are two to compare.
 
         Raises:
-            UserError: there is not.
+            UserError: it is not, or does not, or there are not: a distance is of spreads.
         """
         if num_videos is not None and num_videos < 2:
             raise UserError(f"a Frechet distance is of two videos or more, and {num_videos} is asked for")
-        if self.kind == "random":
-            return
-        source = self._given_source()
-        if not (source.startswith("hf:") or Path(source).exists()):
-            raise UserError(f"{source} is not there: --features.source names what sees the videos")
-
-    def _given_source(self) -> str:
-        if self.source is None:
-            raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
-        return self.source
+        self.build(torch.device("cpu")).window(num_frames)
 
     def build(self, device: torch.device) -> VideoFeatures:
         """Load the network.
@@ -91,7 +82,9 @@ class FeatureNetwork:
         if self.kind == "random":
             network = I3D.stand_in()
             return self._shown(network.name, network, network.pooled, device, size=64)
-        name = _plain(self._given_source().rstrip("/").rpartition("/")[2])
+        if self.source is None:
+            raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
+        name = _plain(self.source.rstrip("/").rpartition("/")[2])
         if self.kind == "i3d":
             network = load_i3d(Path(self.source), norm_eps=self.norm_eps)
             name = f"i3d_{Path(name).stem}_{self.layer}"
@@ -145,18 +138,27 @@ class VideoFeatures:
         """Network, preprocessing and frames for the name of a metric of clips of ``num_frames``."""
         return f"{self.name}/{self._size}px_bilinear/{self._num_frames or num_frames}f"
 
+    def window(self, num_frames: int) -> int:
+        """How many frames of clips of ``num_frames`` the network sees at once.
+
+        Raises:
+            UserError: the clips are too short for a window, or for the network.
+        """
+        length = self._num_frames or num_frames
+        if num_frames < length or length < self._least:
+            raise UserError(
+                f"{self.name} sees {max(length, self._least)} frames or more at once, and these clips have "
+                f"{num_frames}: make clips longer (--data.clip.num-frames) or windows shorter"
+            )
+        return length
+
     def __call__(self, video: Tensor) -> Tensor:
         """Features ``N D`` (float32, on the CPU) of the windows of ``B T C H W`` video, uint8 or 0..1.
 
         Raises:
             UserError: the video is too short for a window, or for the network.
         """
-        length = self._num_frames or video.shape[1]
-        if video.shape[1] < length or length < self._least:
-            raise UserError(
-                f"{self.name} sees {max(length, self._least)} frames or more at once, and these clips have "
-                f"{video.shape[1]}: make clips longer (--data.clip.num-frames) or windows shorter"
-            )
+        length = self.window(video.shape[1])
         count = video.shape[1] // length
         windows = rearrange(video[:, : count * length], "b (n t) c h w -> (b n) t c h w", n=count)
         with inference(self._network):

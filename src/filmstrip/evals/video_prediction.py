@@ -62,7 +62,7 @@ class VideoPrediction(Evaluation):
     def check(self, subject: Subject) -> None:
         """The objective is a generator, two predictions or more are asked for, and the networks are at hand."""
         generator_of(subject)
-        self.features.check(self.num_videos)
+        self.features.check(self.num_videos, self.horizon)
         check_frames(self.lpips, subject.data.clip.size)
         (split,) = self.splits_of(subject.data)
         if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
