@@ -85,6 +85,13 @@ def test_a_classifier_of_one_class_is_refused(videos, tmp_path):
     refused(tiny(videos), tmp_path / "run", "has one, 'blue': give videos of two classes or more")
 
 
+def test_a_classifier_needs_every_label(videos, tmp_path):
+    rows = ["path,label,split", *(f"train/red/{i}.mp4,red,train" for i in range(2)), "train/blue/0.mp4,,train"]
+    (videos / "list.csv").write_text("\n".join([*rows, "test/red/0.mp4,red,test", "test/blue/0.mp4,blue,test"]))
+    match = r"learns from labels, and 1 of 3 videos of the split 'train' have none, such as train/blue/0.mp4"
+    refused(tiny(videos / "list.csv"), tmp_path / "run", match)
+
+
 def test_numbers_that_the_data_contradict_are_refused(videos, tmp_path):
     run = tiny(videos)
     run = replace(run, objective=replace(run.objective, num_classes=5))

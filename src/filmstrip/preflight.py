@@ -54,10 +54,17 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     of each split that is evaluated are decoded; those of the training split are read by the first step.
 
     Raises:
-        UserError: a split does not exist or cannot be read, the objective is not what a protocol looks at, or it is a
-            classifier of a single class.
+        UserError: a split does not exist or cannot be read, the objective is not what a protocol looks at, or it
+            learns from labels that are missing or all the same.
     """
     objective, source, data = subject.objective, subject.source, subject.data
+    learnt_from = source.split(data.train_split)
+    unlabelled = [sample.name for sample in learnt_from if sample.label is None]
+    if "label" in objective.requires and unlabelled:
+        counts = f"{len(unlabelled)} of {len(learnt_from)} videos of the split {data.train_split!r}"
+        raise UserError(
+            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}"
+        )
     if isinstance(objective, Classifier) and "label" in objective.requires and len(source.classes) == 1:
         raise UserError(
             f"a classifier tells classes apart, and {source.root} has one, {source.classes[0]!r}: give videos of two "

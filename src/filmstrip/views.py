@@ -42,7 +42,7 @@ def read_views(
     """
     with opened(path, backend) as decoder:
         if num_clips > (held := frames_in(decoder.info)):
-            log.warning("%s holds %d frames: so many clips are cut of it, not %d", path, held, num_clips)
+            log.warning("%s: %d clips are cut of it, as many as it has frames, and not %d", path, held, num_clips)
             num_clips = held
         return next(views_of_parts(decoder, clip, [(None, None)], num_clips=num_clips, num_crops=num_crops))
 

@@ -101,7 +101,7 @@ def test_names_with_markup_are_printed_as_they_are():
 def test_no_more_clips_than_frames(flag, caplog):
     found = predict_file(Colours(), RUN, flag, classes=tuple(RGB), num_clips=100_000, num_crops=1)
     assert len(found.timeline) == 32
-    assert "holds 32 frames: so many clips are cut of it, not 100000" in caplog.text
+    assert "32 clips are cut of it, as many as it has frames, and not 100000" in caplog.text
 
 
 def test_files_are_needed(flag, run_of):

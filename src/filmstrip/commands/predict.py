@@ -76,7 +76,8 @@ def predict_files(
     classes = load_classes(folder)
     console = Console()
     results: list[Prediction | Failure] = []
-    for file in tracked(files, "looking"):
+    # What is printed for each file shows well enough how far it has come.
+    for file in tracked(files, "looking") if as_json else files:
         try:
             result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
         except UserError as error:
