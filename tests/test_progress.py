@@ -30,6 +30,14 @@ def test_a_bar_counts_what_is_done():
     assert "drawing" in said(console) and "3/4" in said(console)
 
 
+def test_what_work_says_of_itself_stays_on_its_line():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with shown(bars(console)) as shown_bars:
+        shown_bars.add_task("training", total=12, completed=12, said="loss 1.603  21.9 clips/s  12:00:00 left")
+        shown_bars.refresh()
+    assert "loss 1.603  21.9 clips/s  12:00:00 left" in said(console)
+
+
 def test_work_within_work_shares_the_place():
     console = terminal()
     with shown(bars(console)) as outer:

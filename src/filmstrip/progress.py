@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from filmstrip.dist import process
@@ -33,7 +34,12 @@ class _Said(TimeRemainingColumn):
 
 def bars(console: Console, *, transient: bool = True) -> Progress:
     """The bars of all work that goes on; nothing where the console is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Said())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Said(table_column=Column(no_wrap=True)),
+    )
     return Progress(
         *columns,
         console=console,
