@@ -123,6 +123,9 @@ def test_evaluations_without_labels_are_left_out_of_training_and_said(videos, tm
     result = experiment.train(run, tmp_path / "run")
     assert "LinearProbe looks at labels" in caplog.text and "is left out" in caplog.text
     assert "forward/seconds" in result.metrics and "linear/best_top1" not in result.metrics
+    assert "nothing is evaluated" not in caplog.text
+    result = experiment.train(replace(run, evals=run.evals[:1]), tmp_path / "blind")
+    assert "nothing is evaluated" in caplog.text and not result.metrics
 
 
 def test_one_class_cannot_be_probed(videos):

@@ -74,6 +74,8 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     for why in lacking.values():
         log.warning("%s, and is left out", why)
     possible = tuple(protocol for protocol in protocols if protocol not in lacking)
+    if protocols and not possible:
+        log.warning("nothing is evaluated on %s: `filmstrip eval RUN --data PATH` can, on other data", source.root)
     for protocol in possible:
         protocol.check(subject)
     for split in dict.fromkeys(split for protocol in possible for split in protocol.splits_of(data)):
