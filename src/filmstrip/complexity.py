@@ -106,9 +106,11 @@ def _refusing(run: Run) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError, AssertionError) as error:
-        clip, reason = run.data.clip, (str(error).strip().splitlines() or [type(error).__name__])[0]
-        clips = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
-        raise UserError(f"{type(run.objective).__name__} does not fit {clips}: {reason}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what, clip = "what its data give", run.data.clip
+        if run.data.procedures is None and run.data.localisation is None:
+            what = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
+        raise UserError(f"{type(run.objective).__name__} does not fit {what}: {reason}") from error
 
 
 def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
