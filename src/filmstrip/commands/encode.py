@@ -93,7 +93,7 @@ def encode_files(
     """
     if not files:
         raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
-    if num_clips > 1:
+    if num_clips > 1:  # a collection takes its time to be opened
         check_clips(find_source(files).samples, num_clips)
     work = partial(
         encode_part,
