@@ -1,10 +1,16 @@
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pytest
 import torch
 from torch import nn
 
-from filmstrip import complexity
-from filmstrip.data.config import Clip
+from filmstrip import complexity, systems
+from filmstrip.config import ObjectiveConfig, Run
+from filmstrip.data.config import Clip, Data
+from filmstrip.errors import UserError
 from filmstrip.objectives.classification import Classification
-from filmstrip.protocols import Features, Grid
+from filmstrip.protocols import Features, Grid, Objective
 
 
 class OneProduct(nn.Module):
@@ -67,3 +73,39 @@ def test_the_table_names_its_units():
     cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
     text = " ".join(cell for column in cost.table().columns for cell in column.cells)
     assert "parameters" in text and " M" in text and " G" in text and "MiB" in text
+
+
+@pytest.mark.parametrize("known", [{"num_actions": 4}, {"action_dim": 2}, {"num_classes": 3}])
+def test_networks_are_tried_with_what_the_data_give(known):
+    run = systems.find("generation.videogpt:tiny")
+    complexity.try_out(replace(run, objective=replace(run.objective, **known)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fussy(ObjectiveConfig):
+    fault: Literal["shape", "index", "value", "code"]
+
+    def build(self):
+        return _Fussy(self.fault)
+
+
+class _Fussy(Objective):
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        self.one = nn.Linear(3, 1)
+
+    def forward(self, batch, phase="main"):
+        if self.fault == "value":
+            return self.one(batch["video"].float().mean(dim=(1, 3, 4)))[batch["label"].sum().item()]
+        return {"shape": self.one, "index": lambda video: video.flatten()[10**9]}[self.fault](batch["video"])
+
+
+def test_what_does_not_fit_is_a_sentence_and_what_is_wrong_in_the_code_is_not():
+    run = Run(data=Data(clip=CLIP), objective=Fussy(fault="value"))
+    complexity.try_out(run)  # depends on values, which only a real batch has
+    for fault in ("shape", "index"):
+        with pytest.raises(UserError, match="Fussy does not fit clips of 1 frames of 4 x 4 pixels: "):
+            complexity.try_out(replace(run, objective=Fussy(fault=fault)))
+    with pytest.raises(KeyError):
+        complexity.try_out(replace(run, objective=Fussy(fault="code")))

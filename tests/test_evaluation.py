@@ -1,9 +1,11 @@
 """The protocols on real files, through the real loader."""
 
+import io
 import shutil
 
 import pytest
 import torch
+from rich.console import Console
 
 from colour_videos import CLIP, RGB, Colours, write_colours
 from filmstrip.data.config import Data
@@ -13,6 +15,7 @@ from filmstrip.evals.attentive_probe import AttentiveProbe
 from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
 from filmstrip.evals.multi_view import MultiView
+from filmstrip.progress import bars, shown
 
 
 @pytest.fixture
@@ -47,3 +50,20 @@ def test_multi_view(subject):
 def test_probes_err_on_the_mislabelled_video_alone(subject, probe):
     found = dict(probe(subject))
     assert found[next(iter(found))] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("probe", [MultiView(batch_size=4), KNN(k=3), LinearProbe()])
+def test_a_bar_counts_the_videos(subject, probe):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    reached = []
+    with shown(bars(console)) as progress:
+        update = progress.update
+        progress.update = lambda task, completed: (
+            reached.append((progress.tasks[-1].description, completed, progress.tasks[-1].total)),
+            update(task, completed=completed),
+        )
+        dict(probe(subject))
+    counts = [done for title, done, total in reached if title == "evaluating" and total == 6]
+    assert counts == sorted(counts) and counts[-1] == 6  # of six test videos; one is unreadable
+    if isinstance(probe, LinearProbe):
+        assert ("probing layers", 1, 1) in reached

@@ -10,7 +10,7 @@ import filmstrip
 
 ROOT = Path(filmstrip.__file__).parent
 PARTS = {"nn", "models", "objectives", "systems"}
-LEAVES = {"errors", "protocols", "randomness"}
+LEAVES = {"bounds", "errors", "protocols", "randomness"}
 
 # Of these parts, the ones that each part may import; parts that are not listed are free.
 ALLOWED = {
@@ -55,9 +55,9 @@ def test_video_imports_only_errors():
     assert {name for _, name in used} <= {"video", "errors"}, used
 
 
-def test_leaves_import_nothing_of_ours():
+def test_leaves_import_nothing_of_ours_but_errors():
     for leaf in LEAVES:
-        assert list(imports(ROOT / f"{leaf}.py")) == []
+        assert [name for name in imports(ROOT / f"{leaf}.py") if name[0] != "errors"] == []
 
 
 def test_networks_are_told_by_arguments_not_by_configurations():

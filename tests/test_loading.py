@@ -113,6 +113,17 @@ def test_wrong_sources_are_answered_for_people(tmp_path):
         loading.load(tmp_path / "run")
 
 
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    save_run(tmp_path / "run", "recognition.vit")
+    weights = tmp_path / "run/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"weights.safetensors is damaged"):
+        load_objective(tmp_path / "run", "cpu")
+    (tmp_path / "run/data.json").write_text("x")
+    with pytest.raises(UserError, match=r"data.json is not JSON"):
+        load_classes(tmp_path / "run")
+
+
 def test_importing_filmstrip_imports_no_torch_and_load_stays_a_function():
     script = (
         "import sys, filmstrip; assert not {'torch', 'numpy', 'av'} & sys.modules.keys();"

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from filmstrip import __version__
+from filmstrip.bounds import (
+    AnyNumber,
+    Count,
+    CountOrZero,
+    Rate,
+    Seed,
+    Share,
+    Weight,
+    checked_arguments,
+)
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +64,8 @@ def command_train(words: Words) -> None:
     from filmstrip.report.run import run_report
 
     run, out = _run_from(words, "train")
-    result = experiment.train(run, out)
+    given = [name for name in _given(words) if name.startswith("objective.")]
+    result = experiment.train(run, out, given=given)
     if process.rank() > 0:
         return
     for name, value in result.metrics.items():
@@ -79,7 +91,7 @@ def command_eval(words: Words) -> None:
         (tyro.cli(evals.protocol(name), args=words, prog=f"filmstrip eval --protocol {name}"),) if name else ()
     )
     if words and not name:
-        raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol")
+        raise UserError(f"{words[0]} belongs to a protocol: name it with --protocol; {evals.named_protocols()}")
     for key, value in experiment.evaluate(Path(folder), protocols, Path(data) if data else None):
         if not is_curve_point(key):
             print(f"{key:<24} {value:.4f}", flush=True)
@@ -90,8 +102,8 @@ def command_eval(words: Words) -> None:
 def command_predict(
     run: File,
     files: Files,
-    top_k: int = 5,
-    clips: int = 4,
+    top_k: Count = 5,
+    clips: Count = 4,
     json: bool = False,
 ) -> int:
     """Name what happens in videos: the best classes of each file, and a timeline of its clips.
@@ -111,9 +123,9 @@ def command_predict(
 def command_forecast(
     run: File,
     video: Annotated[Path, tyro.conf.Positional],
-    top_k: int = 3,
-    samples: int = 1,
-    clip_seconds: float | None = None,
+    top_k: Count = 3,
+    samples: Count = 1,
+    clip_seconds: Rate | None = None,
     encoder: str | None = None,
     json: bool = False,
     out: Path | None = None,
@@ -148,9 +160,9 @@ def command_plan(
     run: File,
     start: Path,
     goal: Path,
-    horizon: int | None = None,
-    top_k: int = 3,
-    samples: int = 1,
+    horizon: Count | None = None,
+    top_k: Count = 3,
+    samples: Count = 1,
     encoder: str | None = None,
     json: bool = False,
     out: Path | None = None,
@@ -189,12 +201,12 @@ def command_detect(
     boxes: Path,
     out: Path | None = None,
     csv: Path | None = None,
-    top_k: int = 3,
-    threshold: float = 0.5,
-    min_score: float = 0.8,
-    offset: float = 0.0,
-    min_iou: float = 0.3,
-    max_gap: float = 2.0,
+    top_k: Count = 3,
+    threshold: Share = 0.5,
+    min_score: AnyNumber = 0.8,
+    offset: AnyNumber = 0.0,
+    min_iou: Share = 0.3,
+    max_gap: Rate = 2.0,
     json: bool = False,
 ) -> None:
     """Say what everybody in a video does, within given boxes that are followed from key frame to key frame.
@@ -243,7 +255,7 @@ def command_explain(run: File, file: File, out: Path = Path("overlay.mp4"), clas
         run: A run folder of a classifier.
         file: The video to look at; its middle clip is shown.
         out: Where to write (mp4, gif or webp).
-        class_name: The class to look for; by default the one that is seen.
+        class_name: The class to look for, by name or number; by default the one that is seen.
     """
     from filmstrip.commands.explain import explain_file
 
@@ -256,12 +268,12 @@ def command_encode(
     files: Files,
     out: Path,
     level: Literal["clip", "frame", "patch", "ids", "latents"] = "clip",
-    error: float | None = None,
-    clips: int = 1,
-    frames: int | None = None,
+    error: Rate | None = None,
+    clips: Count = 1,
+    frames: Count | None = None,
     sampling: Literal["dense", "uniform"] | None = None,
-    batch_size: int = 8,
-    processes: int = 1,
+    batch_size: Count = 8,
+    processes: Count = 1,
 ) -> int:
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
@@ -301,7 +313,7 @@ def command_encode(
 
 
 def command_decode(
-    tokenizer: File, tokens: Annotated[Path, tyro.conf.Positional], out: Path, batch_size: int = 8
+    tokenizer: File, tokens: Annotated[Path, tyro.conf.Positional], out: Path, batch_size: Count = 8
 ) -> None:
     """Write tokens as videos again; clips that are there already are left alone.
 
@@ -340,12 +352,12 @@ def command_visualize(
     run: File,
     label: Annotated[str, tyro.conf.arg(name="class")],
     out: Path = Path("class.mp4"),
-    steps: int = 256,
-    space: float = 0.2,
-    slow: float = 20.0,
-    fast: float = 0.2,
-    seed: int = 0,
-    fps: float = 8.0,
+    steps: Count = 256,
+    space: Weight = 0.2,
+    slow: Weight = 20.0,
+    fast: Weight = 0.2,
+    seed: Seed = 0,
+    fps: Rate = 8.0,
 ) -> None:
     """Show what a classifier looks for: clips made to raise one class's score, a slow and a fast one side by side.
 
@@ -409,7 +421,7 @@ def command_data(words: Words) -> int:
         return _data_make(words)
     if action not in actions:
         raise UserError(f"filmstrip data {action} does not exist: use check, prepare, convert, make or steps")
-    return tyro.cli(actions[action], args=words, prog=f"filmstrip data {action}") or 0
+    return tyro.cli(checked_arguments(actions[action]), args=words, prog=f"filmstrip data {action}") or 0
 
 
 def command_bench(words: Words) -> None:
@@ -441,14 +453,14 @@ def command_compare(
     systems: str | None = None,
     data: Path | None = None,
     out: Path = Path("runs/compare"),
-    steps: int = 300,
-    batch_size: int = 16,
-    frames: int = 8,
-    stride: int = 2,
-    size: int = 64,
-    views: int = 4,
-    seed: int = 0,
-    num_workers: int = 2,
+    steps: Count = 300,
+    batch_size: Count = 16,
+    frames: Count = 8,
+    stride: Count = 2,
+    size: Count = 64,
+    views: Count = 4,
+    seed: Seed = 0,
+    num_workers: CountOrZero = 2,
     measure: bool = True,
 ) -> int:
     """Train classifiers on the same clips within the same budget; one table, and accuracy against compute.
@@ -507,6 +519,10 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     address, words = _leading(words, command, "SYSTEM[:PRESET]")
     preset = systems.find(address)
     out, words = _option(words, "--out")
+    given = _given(words)
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{one}" in given and f"train.{other}" not in given:  # a run lasts for one of them
+            preset = replace(preset, train=replace(preset.train, **{other: None}))
     words = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in words]
     run = tyro.cli(
         Run,
@@ -518,6 +534,11 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _given(words: Words) -> set[str]:
+    """The names of the options among words, as fields are called."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
 
 
 def _leading(words: Words, command: str, wanted: str) -> tuple[str, Words]:
@@ -589,7 +610,7 @@ def _dispatch(name: str, words: Words) -> int:
         raise UserError(f"there is no command {name!r}; {hint}")
     command = COMMANDS[name]
     if command not in TAKES_WORDS:
-        return tyro.cli(command, args=words, prog=f"filmstrip {name}") or 0
+        return tyro.cli(checked_arguments(command), args=words, prog=f"filmstrip {name}") or 0
     if words[:1] in (["-h"], ["--help"]):
         print(inspect.getdoc(command))
         return 0

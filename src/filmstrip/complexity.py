@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +11,12 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -18,8 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from filmstrip.config import Run
 from filmstrip.data.config import Clip
 from filmstrip.data.procedures.windows import window_size
+from filmstrip.errors import UserError
 from filmstrip.protocols import Batch, Objective
 
+_UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
 
 
@@ -59,10 +67,50 @@ class Complexity:
 
 
 def of_run(run: Run) -> Complexity:
-    """Count what a run's system costs, without allocating its weights."""
-    with torch.device("meta"):
-        objective = run.objective.build()
-    return measure(objective, run.data.clip, _features_of(run))
+    """Count what a run's system costs, without allocating its weights.
+
+    Raises:
+        UserError: it cannot be built, or does not take its data's clips.
+    """
+    with _refusing(run):
+        with torch.device("meta"):
+            objective = run.objective.build()
+        return measure(objective, run.data.clip, _features_of(run))
+
+
+def try_out(run: Run) -> None:
+    """See that a run's network can be built and takes the clips that its data cut, without allocating its weights.
+
+    Raises:
+        UserError: it cannot, or does not: names what does not fit.
+    """
+    with _refusing(run):
+        with torch.device("meta"):
+            objective = run.objective.build()
+        make = _features_of(run) or partial(_batch, run.data.clip, getattr(run.objective, "action_dim", 0))
+        with FakeTensorMode(), torch.no_grad():
+            # Two rows, since a norm over one alone says no where a real batch would pass.
+            batch = {key: torch.cat([value, value]) for key, value in make().items()}
+            # Of what depends on values, of which there are none here, nothing can be said.
+            with suppress(*_UNKNOWN):
+                functional_call(objective, _stand_ins(objective), batch)
+
+
+@contextmanager
+def _refusing(run: Run) -> Iterator[None]:
+    """What a network says of numbers that do not fit, as a sentence for the person who gave them.
+
+    Raises:
+        UserError: the body failed as networks do.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, ZeroDivisionError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what, clip = "what its data give", run.data.clip
+        if run.data.procedures is None and run.data.localisation is None:
+            what = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
+        raise UserError(f"{type(run.objective).__name__} does not fit {what}: {reason}") from error
 
 
 def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
@@ -111,10 +159,11 @@ def _window(places: int, tokens: int, width: int) -> Batch:
     return {"features": torch.empty(1, places, tokens, width), "step": step, **marks, **numbers}
 
 
-def _batch(clip: Clip) -> Batch:
+def _batch(clip: Clip, action_dim: int = 0) -> Batch:
     """One clip, with every key that objectives may ask for."""
     video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
-    action = torch.zeros(1, clip.num_frames, dtype=torch.int64)
+    discrete, continuous = (1, clip.num_frames), (1, clip.num_frames, action_dim)
+    action = torch.zeros(continuous) if action_dim else torch.zeros(discrete, dtype=torch.int64)
     numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "label", "index")}
     return {"video": video, "action": action, **numbers}
 

@@ -45,10 +45,10 @@ def read_condition(
     labels: list[int] = []
     video, action, fps = None, None, FPS
     for text in texts:
-        if Path(text).suffix.lower() in ACTION_FILES or "," in text:
-            action = read_actions(text, info)
-        elif (label := find_class(text, info.classes)) is not None:
+        if (label := find_class(text, info.classes)) is not None:  # its name may hold a comma
             labels.append(label)
+        elif Path(text).suffix.lower() in ACTION_FILES or ("," in text and _are_numbers(text)):
+            action = read_actions(text, info)
         elif Path(text).is_file():
             clip = replace(run.data.clip, size=getattr(run.objective, "size", run.data.clip.size))
             video, fps = read_context(text, clip, context_frames)
@@ -70,6 +70,19 @@ def read_condition(
     ), fps
 
 
+def class_of(text: str, classes: Sequence[str]) -> int:
+    """The class of a name or a number.
+
+    Raises:
+        UserError: there is no such class; names the nearest.
+    """
+    found = find_class(text, classes)
+    if found is None:
+        close = difflib.get_close_matches(text, classes, n=3, cutoff=0.4) or classes[:20]
+        raise UserError(f"this run knows no class {text!r}; the nearest are {', '.join(close)}")
+    return found
+
+
 def find_class(text: str, classes: Sequence[str]) -> int | None:
     """The class of a name or a number; none if it is neither.
 
@@ -84,6 +97,13 @@ def find_class(text: str, classes: Sequence[str]) -> int | None:
         known = f"has classes 0 to {len(classes) - 1}" if classes else "was trained without classes"
         raise UserError(f"there is no class {text}: this run {known}")
     return int(text)
+
+
+def _are_numbers(text: str) -> bool:
+    try:
+        return bool([float(part) for part in text.split(",")])
+    except ValueError:
+        return False
 
 
 def _unknown(text: str, classes: Sequence[str]) -> str:

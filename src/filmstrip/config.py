@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation
@@ -60,8 +61,11 @@ class Run:
     """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
     released weights. A method with a predictor of clips instead starts that, from any run that has one; a method
     without either starts whole, from a run of its own, or from its authors' file where its layout is known."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def bound(self, info: DataInfo) -> Run:
         """This run with its objective told about the data."""
@@ -167,8 +171,10 @@ def read_config(path: Path) -> Run:
     """
     try:
         run = from_json(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not JSON") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(run, Run):

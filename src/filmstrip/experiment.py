@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from filmstrip import loading
+from filmstrip import loading, preflight
 from filmstrip.config import Run, read_config, write_config
 from filmstrip.data.augment import apply_augment, check_augment, effective_augment
 from filmstrip.data.cached import CachedSource
@@ -22,13 +21,12 @@ from filmstrip.data.sources import Source, open_source
 from filmstrip.dist import process
 from filmstrip.dist.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
+from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
-from filmstrip.train.loop import fit
+from filmstrip.train.loop import fit, total_steps
+from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -49,19 +47,36 @@ class Result:
         return _subject(self.objective, self.source, self.run)
 
 
-def train(run: Run, folder: Path) -> Result:
+def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
+
+    Before the first step everything is looked at that could make it fail later (:mod:`filmstrip.preflight`);
+    ``given`` are the settings that a person gave, such as ``objective.num_classes``.
 
     Raises:
         UserError: the folder holds another run, or the data, their augmentation, ``run.init`` or a tokenizer's run
-            cannot be used.
+            cannot be used, or an evaluation cannot be made.
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = loading.with_tokenizer(run, folder).bound(info)
+    run = loading.with_tokenizer(run, folder)
+    preflight.check_run(run, bound := run.bound(info), source, given)
+    run = bound
     torch.manual_seed(run.seed)
     objective = run.objective.build()
     check_augment(run.data.augment, objective.requires)
+    loader = TrainLoader(
+        source,
+        run.data,
+        seed=run.seed,
+        rank=process.rank(),
+        world=process.world_size(),
+        accumulate=run.train.accumulate,
+    )
+    total_steps(run.train, loader.steps_per_epoch)
+    with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
+        protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+    preflight.check_space(objective, run.optim, run.train, folder)
     files = RunFolder(folder)
     _claim(folder, run, info)
     if isinstance(source, ProcedureSource) and process.rank() == 0:
@@ -74,14 +89,6 @@ def train(run: Run, folder: Path) -> Result:
         loading.start_tokenizer(objective, run)
     if isinstance(source, CachedSource):
         loading.check_tokenizer(objective, source)
-    loader = TrainLoader(
-        source,
-        run.data,
-        seed=run.seed,
-        rank=process.rank(),
-        world=process.world_size(),
-        accumulate=run.train.accumulate,
-    )
     metrics: dict[str, float] = {}
     try:
         fit(
@@ -95,7 +102,7 @@ def train(run: Run, folder: Path) -> Result:
                 augment=effective_augment(run.data.augment, source.directional),
                 num_classes=len(source.classes) or None,
             ),
-            evaluate=_evaluator(run, source, metrics),
+            evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
         )
     finally:
         loader.close()
@@ -116,9 +123,15 @@ def evaluate(
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
+    if not run.evals:
+        raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
     for protocol in run.evals:
-        if missing := protocol.requires - source.gives:
-            raise UserError(_lacking(protocol, missing, source) + ": give the videos (--data PATH)")
+        if why := protocol.lacking(source, run.data):
+            raise UserError(f"{why}: give other data (--data PATH)")
+        protocol.check(_subject(objective, source, run))
+    for protocol in protocols:  # a run's own ask for as many clips as its paper, of however short videos
+        for split in protocol.splits_of(run.data):
+            preflight.check_clips(source.split(split), getattr(protocol, "num_clips", 1))
     values = {}
     for name, value in _evaluate(objective, source, run):
         values[f"eval/{name}"] = value
@@ -130,17 +143,8 @@ def evaluate(
 
 def _evaluator(
     run: Run, source: Source, metrics: dict[str, float]
-) -> Callable[[Objective, int], Iterator[tuple[str, float]]] | None:
-    """The loop's view of the run's evaluations; keeps the latest values in ``metrics``.
-
-    Those that look at what the data lack are left out: training on encoded videos must not fail at its end.
-    """
-    lacking = {protocol: missing for protocol in run.evals if (missing := protocol.requires - source.gives)}
-    for protocol, missing in lacking.items():
-        log.warning("%s, and is left out", _lacking(protocol, missing, source))
-    run = replace(run, evals=tuple(protocol for protocol in run.evals if protocol not in lacking))
-    if not run.evals:
-        return None
+) -> Callable[[Objective, int], Iterator[tuple[str, float]]]:
+    """The loop's view of the run's evaluations; keeps the latest values in ``metrics``."""
 
     def evaluate_at(objective: Objective, step: int) -> Iterator[tuple[str, float]]:
         for name, value in _evaluate(objective, source, run):
@@ -155,10 +159,6 @@ def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[
     subject = _subject(objective, source, run)
     for protocol in run.evals:
         yield from protocol(subject)
-
-
-def _lacking(protocol: Evaluation, missing: Collection[str], source: Source) -> str:
-    return f"{type(protocol).__name__} looks at {', '.join(missing)}, which {source.root} does not hold"
 
 
 def _subject(objective: Objective, source: Source, run: Run) -> Subject:

@@ -53,6 +53,8 @@ class VideoEncoder(nn.Module):
     def read(self, path: Path | str, num_clips: int = 1) -> Tensor:
         """``num_clips`` clips, evenly spaced along the file, centre crop: ``num_clips T C H W`` uint8.
 
+        Of a file with fewer frames there are as many clips as that.
+
         Raises:
             DecodeError: the file cannot be read.
         """
@@ -344,7 +346,10 @@ def load_data_info(folder: str | Path) -> DataInfo:
     path = Path(folder) / "data.json"
     if not path.exists():
         raise UserError(f"{folder} does not say what its data were: it has no {path.name}")
-    return from_json(json.loads(path.read_text()))
+    try:
+        return from_json(json.loads(path.read_text()))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def load_classes(folder: str | Path) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from filmstrip.data.config import Clip
 from filmstrip.data.dataset import cut_parts
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import Decoder
+from filmstrip.video.decoder import Decoder, VideoInfo
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,24 @@ class Views:
 def read_views(
     path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: str = "auto"
 ) -> Views:
-    """Cut the views of a file as evaluation does.
+    """Cut the views of a file as evaluation does: of ``num_clips`` clips, no more than the file has frames.
 
     Raises:
         UserError: the file cannot be read (a DecodeError if it could be opened).
     """
     with opened(path, backend) as decoder:
+        if num_clips > (held := frames_in(decoder.info)):
+            log.warning("%s: %d clips are cut of it, as many as it has frames, and not %d", path, held, num_clips)
+            num_clips = held
         return next(views_of_parts(decoder, clip, [(None, None)], num_clips=num_clips, num_crops=num_crops))
+
+
+def frames_in(info: VideoInfo, start: float | None = None, end: float | None = None) -> int:
+    """How many frames a video holds by its header, or the part of it between two seconds; one at least."""
+    if start is None and end is None and info.num_frames:
+        return info.num_frames
+    lasts = min(info.duration, info.duration if end is None else end) - (start or 0.0)
+    return max(1, round(lasts * info.fps))
 
 
 def views_of_parts(

@@ -9,7 +9,7 @@ from filmstrip.commands.encode import encode_files, encode_part, find_source
 from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
 from filmstrip.errors import UserError
 from filmstrip.loading import VideoEncoder
-from filmstrip.protocols import Features
+from filmstrip.protocols import Features, check_video
 
 transformers = pytest.importorskip("transformers")
 
@@ -157,6 +157,22 @@ def test_bad_files_are_listed_and_the_rest_is_encoded(files, tmp_path):
     assert [row.name for row in FeatureSource(tmp_path / "out").rows] == [str(files[0]), str(files[2])]
     with (tmp_path / "out" / "unreadable.csv").open() as file:
         assert [row["name"] for row in csv.DictReader(file)] == [str(files[1])]
+
+
+def test_clips_that_the_encoder_does_not_take_are_refused(files, tmp_path):
+    class Pairs(MeanColour):
+        def forward(self, video, layers=False):
+            check_video(video, multiple=(2, 1, 1))
+            return super().forward(video, layers)
+
+    with pytest.raises(UserError, match=r"clips of 3 frames of 32 x 32 pixels: .* not a multiple of patches"):
+        encode(files, tmp_path / "out", Pairs(), num_frames=3)
+    assert encode(files, tmp_path / "out", Pairs()) == 0  # nothing of the refused ones was left
+    with pytest.raises(UserError, match=r"17 clips are asked for .* at most 16 frames"):
+        encode(files, tmp_path / "more", num_clips=17)
+    with pytest.raises(UserError, match="encode needs videos"):
+        encode([], tmp_path / "none")
+    assert not (tmp_path / "more").exists() and not (tmp_path / "none").exists()
 
 
 def test_collections_keep_labels_and_splits(tmp_path):

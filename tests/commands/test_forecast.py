@@ -143,6 +143,8 @@ def test_a_video_must_last_for_what_is_observed(run_of, tmp_path, capsys):
     words = ["forecast", str(folder), str(video), "--encoder", "any"]
     assert "lasts 2.0 s, 1 clips of 2.0 s, and this run observes 2" in refused(words, capsys)
     assert main([*words, "--clip-seconds", "1"]) == 0
+    assert "16 frames in 2.0 s, too few for clips of 1e-09 s" in refused([*words, "--clip-seconds", "1e-9"], capsys)
+    assert "--clip-seconds is 0: expected a number above 0" in refused([*words, "--clip-seconds", "0"], capsys)
 
 
 def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):

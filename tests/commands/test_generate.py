@@ -1,6 +1,7 @@
 """Samples reach the file as they are made, and what a person asks for is checked first."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,6 +131,19 @@ def test_classes_by_name_and_number_take_turns():
         read_condition(("7",), RUN, INFO, batch_size=1)
 
 
+def test_a_class_may_have_a_comma_in_its_name(tmp_path):
+    info = replace(INFO, classes=("pouring, slowly", "1,2", "right"))
+    condition, _ = read_condition(("pouring, slowly", "1,2"), RUN, info, batch_size=2)
+    assert condition.label.tolist() == [0, 1] and condition.action is None
+    condition, _ = read_condition(("3,1",), RUN, info, batch_size=1)
+    assert condition.action.tolist() == [[3, 1]]
+    with pytest.raises(UserError, match="did you mean 'pouring, slowly'"):
+        read_condition(("pouring, slow",), RUN, info, batch_size=1)
+    video = write_colours(tmp_path / "red, then.mp4", "red")
+    condition, _ = read_condition((str(video),), RUN, info, batch_size=1)
+    assert condition.video.shape[1] == 1
+
+
 def test_actions_from_a_list_or_a_file(tmp_path):
     np.save(tmp_path / "a.npy", np.array([0, 3, 1]))
     np.savez(tmp_path / "a.npz", actions=np.array([0, 3, 1]), poses=np.zeros(3))
@@ -169,7 +183,7 @@ def test_one_sample_is_shown_as_it_is():
         (["--frames", "41"], "positions for 40"),
         (["--condition", "lefft"], "did you mean 'left'"),
         (["--condition", "absent.mp4"], "absent.mp4"),
-        (["--num-samples", "0"], "one or more"),
+        (["--num-samples", "0"], "num_samples is 0"),
         (["--out", "sample.avi"], "sample.avi"),
         (["--sampling.temperature", "-1"], "temperature"),
     ],

@@ -96,3 +96,17 @@ def test_names_with_markup_are_printed_as_they_are():
     lines = text(Prediction("[red]a.mp4", (("[bold]x[/]", 1.0),), (Moment(0, 1, "[bold]x[/]", 1.0),)))
     assert "[red]a.mp4" in lines and lines.count("[bold]x[/]") == 2
     assert "[/b] is bad" in text(Failure("a.mp4", "[/b] is bad"))
+
+
+def test_no_more_clips_than_frames(flag, caplog):
+    found = predict_file(Colours(), RUN, flag, classes=tuple(RGB), num_clips=100_000, num_crops=1)
+    assert len(found.timeline) == 32
+    assert "32 clips are cut of it, as many as it has frames, and not 100000" in caplog.text
+
+
+def test_files_are_needed(flag, run_of):
+    run_of(Colours())
+    with pytest.raises(UserError, match="predict needs videos"):
+        predict_files(flag.parent, [])
+    with pytest.raises(UserError, match=r"is a folder, and predict looks at files"):
+        predict_files(flag.parent, [flag, flag.parent])

@@ -90,7 +90,7 @@ def test_wrong_requests(tmp_path):
         visualize(tmp_path / "run", "xyz", tmp_path / "a.mp4", Ascent())
     with pytest.raises(UserError, match="name it"):
         visualize(tmp_path / "run", "right", tmp_path / "a.avi", Ascent())
-    with pytest.raises(UserError, match="at least one step"):
+    with pytest.raises(UserError, match="steps is 0"):
         Ascent(steps=0)
     save_run(tmp_path / "videomae", "pretraining.videomae:tiny")
     with pytest.raises(UserError, match="does not name classes"):

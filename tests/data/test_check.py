@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 from pathlib import Path
 
+import av
 import pytest
 from collections_on_disk import REAL, clip, spoil, write_collection
 
+from filmstrip.__main__ import main
 from filmstrip.data.check import check_collection
 from filmstrip.data.parallel import CRASHED, each
 from filmstrip.errors import UserError
@@ -111,3 +114,85 @@ def test_real_broken_files_are_found(tmp_path: Path):
     report = check_collection(tmp_path, workers=1)
     assert {file.name for file in report.bad} == {"broken.mp4", "result.webm", "mp4-with-audio.mp4"}
     assert report.good[0].num_frames == 166
+
+
+def manifest(root: Path, *rows: str) -> Path:
+    for name, frames in (("x", 24), ("y", 12)):
+        write_video(root / f"{name}.mp4", clip(1, num_frames=frames), 12.0)
+    (root / "list.csv").write_text("\n".join(("path,label,split,start,end", *rows)) + "\n")
+    return root / "list.csv"
+
+
+def test_parts_beyond_the_end_are_named(tmp_path: Path, capsys):
+    path = manifest(
+        tmp_path,
+        "x.mp4,a,train,0,2",
+        "x.mp4,b,train,1,2.05",  # less than a frame: rounded
+        "y.mp4,a,test,0.5,1.5",
+        "y.mp4,b,test,3,4",
+        "y.mp4,b,test,,",
+    )
+    report = check_collection(path, workers=1)
+    assert report.beyond == (
+        "y.mp4 [0.5-1.5]: it ends after the video does, which is at 1 s",
+        "y.mp4 [3-4]: it begins after the video's end, which is at 1 s",
+    )
+    assert not report.refused
+    assert main(["data", "check", str(path), "--workers", "1"]) == 1
+    assert "y.mp4 [3-4]" in capsys.readouterr().out
+
+
+def test_what_classifiers_refuse_is_named_with_its_rows(tmp_path: Path):
+    path = manifest(tmp_path, "x.mp4,a,train,,", "y.mp4,,train,,", "", "x.mp4,a,val,,", "y.mp4,,val,,")
+    report = check_collection(path, workers=1)
+    unlabelled, single, split = report.refused
+    assert unlabelled == "a classifier needs a label for every video, and 2 have none: rows 3, 6"
+    assert "there is one: a" in single
+    assert split == "there is no split 'test', but train, val: --data.eval-split NAME if another stands for it"
+    assert "Training would refuse:\n  a classifier needs" in report.text()
+
+
+def test_a_label_that_is_no_label_is_refused(tmp_path: Path):
+    path = manifest(tmp_path, "x.mp4,a,train,,", "y.mp4,NaN,train,,")
+    with pytest.raises(UserError, match="row 3: the label is 'NaN': leave the cell empty"):
+        check_collection(path, workers=1)
+
+
+def test_frames_that_were_lost_are_counted(tmp_path: Path):
+    spoil(write_collection(tmp_path))
+    report = check_collection(tmp_path, workers=1)
+    (half,) = report.flawed
+    assert report.damaged_frames == half.damaged and report.lost_frames == half.lost
+    values = json.loads(report.to_json())
+    assert (values["num_damaged_frames"], values["num_lost_frames"]) == (half.damaged, half.lost)
+
+
+def test_frames_that_the_header_promises_are_lost_where_the_file_ends(tmp_path: Path):
+    prepared = io.BytesIO()
+    write_video(prepared, clip(1), 12.0, gop=1, format="mp4")
+    prepared.seek(0)
+    with av.open(prepared) as source, av.open(str(tmp_path / "x.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    whole = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "x.mkv").write_bytes(whole[: len(whole) // 2])
+    report = check_collection(tmp_path, workers=1)
+    (half,) = report.flawed
+    assert 0 < report.lost_frames == half.lost and half.num_frames + half.lost == pytest.approx(len(clip(1)), abs=2)
+    assert f"{half.lost} frames are missing" in half.flaw
+    assert f"{half.lost} are lost" in report.text()
+
+
+def test_a_folder_is_opened_through_a_link(tmp_path: Path):
+    root = write_collection(tmp_path / "there")
+    link = tmp_path / "link"
+    link.symlink_to(root, target_is_directory=True)
+    (tmp_path / "classes").mkdir()
+    for name in ("left", "right"):
+        (tmp_path / "classes" / name).symlink_to(root / "train" / name, target_is_directory=True)
+    there, through = (check_collection(path, workers=1) for path in (root, link))
+    assert through.counts == there.counts and through.files == there.files
+    assert check_collection(tmp_path / "classes", workers=1).counts["train"] == {"left": 1, "right": 1}

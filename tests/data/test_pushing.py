@@ -73,5 +73,5 @@ def test_the_set_is_real_files_with_actions(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_things": 0}, {"num_things": 9}, {"size": 31}])
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match="at least"):
+    with pytest.raises(UserError, match="expected"):
         Pushing(**wrong)

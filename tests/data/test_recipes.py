@@ -89,7 +89,7 @@ def test_what_comes_next_takes_more_than_the_last_step():
 
 
 def test_what_cannot_be_drawn_is_refused():
-    with pytest.raises(UserError, match="one or more"):
+    with pytest.raises(UserError, match="expected a whole number"):
         replace(SMALL, step_frames=0)
-    with pytest.raises(UserError, match="even"):
+    with pytest.raises(UserError, match="multiple of 2"):
         replace(SMALL, size=17)

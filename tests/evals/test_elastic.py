@@ -61,11 +61,12 @@ def test_errors_at_shares_of_all_tokens(subject):
 
 @pytest.mark.parametrize("method", ["binary", "full", "binned"])
 def test_tokens_for_an_error(subject, method):
-    values = dict(TokensAgainstError(shares=(), targets=(0.05, -1.0), method=method)(subject))
+    values = dict(TokensAgainstError(shares=(), targets=(0.05,), method=method)(subject))
     # 0.05 allows to lose 0.2236 of the brightness: nothing is needed, 4.4 of ten tokens, and 7.8.
     assert values["tokens_for_0.05"] == pytest.approx((2 + 5 + 8) / 3)
     assert values["met_0.05"] == 1.0
-    assert values["tokens_for_-1"] == 10 and values["met_-1"] == 0.0
+    never = TokensAgainstError(method=method).at_error(subject, -1.0)
+    assert never.tokens.mean() == 10 and not never.met(-1.0).any()
 
 
 def test_every_block_is_counted(subject):

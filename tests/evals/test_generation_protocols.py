@@ -254,7 +254,7 @@ def test_objectives_that_cannot_do_it_are_refused(subject_of):
             dict(protocol(subject_of(FourLevels(), videos)))
     with pytest.raises(UserError, match="no likelihood"):
         dict(Likelihood()(subject_of(FourLevels(), videos)))
-    with pytest.raises(UserError, match="one frame to predict"):
+    with pytest.raises(UserError, match="horizon is 0"):
         dict(VideoPrediction(context=1, horizon=0)(subject_of(Sliding(), videos)))
     with pytest.raises(UserError, match="readable"):
         dict(VideoPrediction(context=1, horizon=1)(subject_of(Sliding(), videos[:0])))

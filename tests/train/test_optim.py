@@ -18,6 +18,13 @@ def built(objective, **optim):
     return [optimiser(objective, phase, Optim(**optim)) for phase in objective.phases()]
 
 
+def test_sgd_goes_without_momentum():
+    (optimizer,) = built(Regression(), name="sgd", betas=(0.0, 0.9))
+    assert all(group["momentum"] == 0 and not group["nesterov"] for group in optimizer.param_groups)
+    (optimizer,) = built(Regression(), name="sgd")
+    assert all(group["momentum"] == 0.9 and group["nesterov"] for group in optimizer.param_groups)
+
+
 def test_layers_further_from_the_output_learn_slower():
     (optimizer,) = built(Regression(), lr=1.0, layer_decay=0.5, weight_decay=0.1)
     rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}

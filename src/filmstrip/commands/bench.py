@@ -20,6 +20,7 @@ from filmstrip.data.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
 from filmstrip.loading import default_device, with_tokenizer
+from filmstrip.preflight import check_run
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.optim import optimiser
 
@@ -86,7 +87,9 @@ def bench_system(
     """
     device = default_device(device)
     source = open_source(run.data)
-    run = with_tokenizer(run).bound(source.info(run.data.train_split))
+    run = with_tokenizer(run)
+    check_run(run, bound := run.bound(source.info(run.data.train_split)), source)
+    run = bound
     torch.manual_seed(run.seed)
     objective = run.objective.build().to(device).train()
     batch, clips_per_second = _loading(run, source, steps)

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from filmstrip import experiment, systems
+from filmstrip.bounds import Count, CountOrZero, Seed, check_numbers
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
 from filmstrip.config import Run, read_config
 from filmstrip.data.config import Augment, Clip, Data
@@ -33,6 +34,7 @@ from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.inference import device_of
 from filmstrip.loading import load_objective
+from filmstrip.preflight import check_readable
 from filmstrip.protocols import Classifier
 from filmstrip.report import Facts, Report, Section, Table
 from filmstrip.report.comparison import (
@@ -63,27 +65,24 @@ MOST_CURVES = 6
 class Budget:
     """What every system is given alike."""
 
-    steps: int = 300
+    steps: Count = 300
     """Optimiser steps."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Clips in a step."""
-    frames: int = 8
+    frames: Count = 8
     """Of a clip."""
-    stride: int = 2
+    stride: Count = 2
     """Frames of the video from one frame of the clip to the next."""
-    size: int = 64
+    size: Count = 64
     """Height and width of a clip, pixels."""
-    views: int = 4
+    views: Count = 4
     """Clips of each test video, evenly spaced, whose probabilities are averaged."""
-    seed: int = 0
-    num_workers: int = 2
+    seed: Seed = 0
+    num_workers: CountOrZero = 2
     """Processes that read videos; they change no result."""
 
-    def __post_init__(self):
-        counts = {k: v for k, v in asdict(self).items() if k not in ("seed", "num_workers")}
-        wrong = [name for name, value in counts.items() if value < 1]
-        if wrong:
-            raise UserError(f"a comparison needs at least one of each: {', '.join(wrong)}")
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 def compare(
@@ -108,6 +107,8 @@ def compare(
         UserError: a name is unknown or no classifier, the data cannot be used, or ``out`` holds other runs.
     """
     console, budget = console or Console(), budget or Budget()
+    if data is not None:
+        open_source(Data(path=data))  # before every network is built
     runs = planned(addresses, budget, data)
     source = open_source(next(iter(runs.values())).data)
     if len(source.classes) < 2:
@@ -115,6 +116,8 @@ def compare(
     runs = {address: run.bound(source.info(run.data.train_split)) for address, run in runs.items()}
     folders = {address: out / address.replace(":", "-") for address in runs}
     _check_unclaimed(runs, folders)
+    shared = next(iter(runs.values())).data
+    check_readable(source, shared, shared.eval_split)
     failures = _train(runs, folders, console)
     trained = {address: run for address, run in runs.items() if address not in failures}
     if measure:

@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 
 import tyro
 
+from filmstrip.bounds import Count
+from filmstrip.data.reencode import Quality
+
 File = Annotated[Path, tyro.conf.Positional]
 
 
-def check(path: File, workers: int = 2, json: bool = False) -> int:
-    """Decode every file of a collection; list what is unreadable or damaged, and print statistics.
+def check(path: File, workers: Count = 2, json: bool = False) -> int:
+    """Decode every file of a collection; list what is unreadable, damaged or would be refused; print statistics.
 
     Args:
         path: A folder, a manifest or shards.
@@ -22,10 +25,12 @@ def check(path: File, workers: int = 2, json: bool = False) -> int:
 
     report = check_collection(path, workers=workers)
     print(report.to_json() if json else report.text())
-    return 1 if report.bad else 0
+    return 1 if report.bad or report.beyond else 0
 
 
-def prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2) -> int:
+def prepare(
+    path: File, out: Path, short_side: Count = 256, gop: Count = 8, crf: Quality = 20, workers: Count = 2
+) -> int:
     """Re-encode a collection so that training loads it several times faster; resumes where it stopped.
 
     Args:
@@ -44,7 +49,7 @@ def prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int
 
 
 def convert(
-    layout: Annotated[str, tyro.conf.Positional], path: File, out: Path, lossless: bool = False, workers: int = 2
+    layout: Annotated[str, tyro.conf.Positional], path: File, out: Path, lossless: bool = False, workers: Count = 2
 ) -> int:
     """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped.
 

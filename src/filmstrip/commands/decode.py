@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePath
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
@@ -16,6 +14,7 @@ from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.loading import VideoTokenizer, load_tokenizer
+from filmstrip.progress import tracked
 from filmstrip.protocols import Grid, Tokens
 from filmstrip.video import write_video
 
@@ -40,8 +39,7 @@ def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path
         raise UserError(f"the tokens in {folder} were made by another tokenizer: give the one that made them")
     paths = _paths(source, out)
     left = [i for i, path in enumerate(paths) if not path.exists()]
-    batches, console = list(_batches(source, left, batch_size)), Console(stderr=True)
-    for batch in track(batches, "decoding", console=console, transient=True, disable=not console.is_terminal):
+    for batch in tracked(list(_batches(source, left, batch_size)), "decoding"):
         for i, clip in zip(batch, decode_clips(model, source, batch)):
             write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
     return len(left)

@@ -26,6 +26,7 @@ from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.loading import load_data_info, load_objective
+from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Detector, Objective
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Request
@@ -103,7 +104,8 @@ def detect(
     found = boxes_of(file, boxes, min_score=min_score, offset=offset)
     tracks = follow(objective, run, file, found, min_iou=min_iou, max_gap=max_gap)
     if out is not None:
-        draw(file, tracks, classes, out, threshold=threshold, backend=run.data.backend)
+        with counted("drawing"):
+            draw(file, tracks, classes, out, threshold=threshold, backend=run.data.backend)
     if csv is not None:
         write_scores(csv, said_of(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
     if as_json:
@@ -176,7 +178,7 @@ def follow(
     with opened(file, run.data.backend) as decoder:
         info = decoder.info
         asked = [[Request(clip_times(info, second, clip), size=whole_size(info, clip))] for second in places]
-        for second, (frames,) in zip(places, read_in_turn(decoder, asked)):
+        for second, (frames,) in tracked(zip(places, read_in_turn(decoder, asked)), "looking", total=len(places)):
             with inference(objective):
                 found = objective.detect(frames.video[None].to(device), places[second][None].float().to(device))
             scores[second] = found[0].cpu()

@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from filmstrip.commands.token_use import write_token_use
@@ -32,6 +31,8 @@ from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.preflight import check_clips
+from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
 from filmstrip.weights.fingerprint import fingerprint
 
@@ -90,6 +91,10 @@ def encode_files(
         UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
             what another encoder or other settings made; or one of several processes died.
     """
+    if not files:
+        raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
+    if num_clips > 1:  # a collection takes its time to be opened
+        check_clips(find_source(files).samples, num_clips)
     work = partial(
         encode_part,
         encoder,
@@ -161,8 +166,7 @@ def encode_part(
             return 0
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
         loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
-        with _progress(console) as progress:
-            bar = progress.add_task("encoding", total=len(left))
+        with shown(bars(console)), counted("encoding", len(left)) as done:
             flushed = time.monotonic()
             for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
                 sample = left[index]
@@ -176,11 +180,11 @@ def encode_part(
                     action=action,
                     lengths=clips.lengths,
                 )
-                progress.update(bar, completed=index + 1)
+                done(index + 1)
                 if time.monotonic() - flushed > SECONDS_AT_RISK:
                     writer.flush()
                     flushed = time.monotonic()
-            progress.update(bar, completed=len(left))
+            done(len(left))
     # One of several processes cannot know when the others have written theirs.
     alone = parts == 1 and isinstance(model, VideoTokenizer)
     if alone and (page := write_token_use(out, model, source, data, num_clips)):
@@ -282,7 +286,13 @@ def encode_videos(
     actions: dict[int, list[Tensor]] = defaultdict(list)
     for batch in loader:
         with inference(model):
-            tokens, grid, lengths = reader(batch["video"])
+            try:
+                tokens, grid, lengths = reader(batch["video"])
+            except ValueError as error:
+                frames, _, height, width = batch["video"].shape[1:]
+                raise UserError(
+                    f"this encoder does not take clips of {frames} frames of {height} x {width} pixels: {error}"
+                ) from error
             tokens = tokens.cpu()
         for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
             clips[index].append(tokens[row])
@@ -330,13 +340,3 @@ def _with_fitting_actions(source: Source, clip: Clip, console: Console) -> Sourc
         )
         return replace(source, actions=None)
     return source
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from filmstrip.conditions import class_of
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.patches import PatchEmbed
+from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Features, Objective, as_float
 from filmstrip.report.clips import side_by_side
 from filmstrip.video.write import write_video
@@ -48,15 +50,14 @@ def explain_file(folder: Path, file: Path, out: Path, *, class_name: str | None 
     if not isinstance(objective, Classifier):
         raise UserError(f"{folder} holds a {type(objective).__name__}, which names no classes: give a classifier")
     classes = load_classes(folder)
-    if class_name is not None and class_name not in classes:
-        raise UserError(f"{folder} knows no class {class_name!r}; it knows: {', '.join(classes)}")
+    wanted = None if class_name is None else class_of(class_name, classes)
     views = read_views(file, run.data.clip, backend=run.data.backend)
     video = views.video[:1].to(device_of(objective))
-    with modes_kept(objective):
+    with counted("looking"), modes_kept(objective):
         objective.eval()
         with torch.no_grad():
             probabilities = objective.classify(video).float().softmax(dim=-1)[0]
-        best = int(probabilities.argmax()) if class_name is None else classes.index(class_name)
+        best = int(probabilities.argmax()) if wanted is None else wanted
         if attends(objective):
             method, heat = "attention rollout", attention_rollout(encoder_of(objective), video)[0]
         else:

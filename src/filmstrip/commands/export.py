@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -32,6 +31,7 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of, inference
 from filmstrip.loading import is_run, load, load_classes, load_objective
+from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 
 Format = Literal["torch", "onnx"]
@@ -121,17 +121,16 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
     if format == "onnx":
         _need("onnx", "onnxscript")
     wanted = graph_of(source, part)
-    console = Console(stderr=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         path = Path(folder) / out.name
-        with console.status(f"tracing {source}"), _quiet():
+        with counted(f"tracing {source}"), _quiet():
             graph, program = trace_widest(wanted)
             try:
                 _WRITE[format](program, graph, path)
             except Exception as error:
                 raise UserError(f"{source} cannot be written as {format}: {_reason(error)}") from error
-        with console.status(f"checking {out}"):
+        with counted(f"checking {out}"):
             found = difference(path, graph) if format == "torch" or _has("onnxruntime") else None
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         for file in Path(folder).iterdir():  # ONNX keeps the weights of a network above 2 GB in a file beside it

@@ -18,7 +18,8 @@ from torch import Tensor
 from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
-from filmstrip.views import opened, views_of_parts
+from filmstrip.progress import tracked
+from filmstrip.views import frames_in, opened, views_of_parts
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8
@@ -85,12 +86,15 @@ def forecast_video(
         UserError: the video cannot be read, or has fewer clips than the run observes at least.
     """
     config, wanted = planner.config, clip_seconds or planner.record.clip_seconds
-    if wanted <= 0:
-        raise UserError(f"a clip lasts more than zero seconds, not {wanted:g}")
     least = config.observed if config.task == "anticipation" else 1
     features, pictures = [], []
     with opened(video, planner.encoder.backend) as decoder:
-        duration = decoder.info.duration
+        duration, held = decoder.info.duration, frames_in(decoder.info)
+        if duration / wanted > held:
+            raise UserError(
+                f"{video} has {held} frames in {duration:.1f} s, too few for clips of {wanted:g} s: give longer ones "
+                "(--clip-seconds)"
+            )
         edges = np.linspace(0, duration, max(1, round(duration / wanted)) + 1)
         if len(edges) - 1 < least:
             raise UserError(
@@ -98,7 +102,7 @@ def forecast_video(
                 f"{least}: give a longer video, or shorter clips (--clip-seconds)"
             )
         spans = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
-        for views in views_of_parts(decoder, planner.encoder.clip, spans):
+        for views in tracked(views_of_parts(decoder, planner.encoder.clip, spans), "encoding", total=len(spans)):
             features.append(planner.features(views))
             pictures.append(views.video[0, views.video.shape[1] // 2].clone())  # a view would keep the clip
     nothing = [None] * config.horizon

@@ -13,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from filmstrip.bounds import Count, Rate, Seed, check_numbers
 from filmstrip.conditions import read_condition
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.loading import load_data_info, load_objective
 from filmstrip.nn.sampling import Sampling
+from filmstrip.progress import counted
 from filmstrip.protocols import Condition, Generator, as_float
 from filmstrip.video import Mp4File, write_grid, write_video
 
@@ -36,31 +37,28 @@ SEAM = 2
 class Request:
     """What to make."""
 
-    frames: int | None = None
+    frames: Count | None = None
     """Frames of each sample, the given ones included; by default as many as there are actions, or as the generator
     was trained on."""
     condition: tuple[str, ...] = ()
     """What samples follow: a video to continue; a class, by name or number (several take turns); actions, one for
     each frame: a .npy, .npz, .json or .csv file, or numbers with commas between them."""
-    context_frames: int = 1
+    context_frames: Count = 1
     """Frames taken from the start of a video to continue."""
     out: Path = Path("sample.mp4")
     """mp4, gif or webp: all samples side by side; png: a row of frames for each sample."""
-    num_samples: int = 4
-    seed: int = 0
+    num_samples: Count = 4
+    seed: Seed = 0
     """Sample i depends on seed + i alone, not on how many there are."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Samples drawn at once."""
-    fps: float | None = None
+    fps: Rate | None = None
     """Frames per second of the file; by default as the video that is continued, or 8."""
     sampling: Sampling = field(default_factory=Sampling)
     """How codes are drawn."""
 
     def __post_init__(self) -> None:
-        if min(self.num_samples, self.batch_size, self.context_frames, self.frames or 1) < 1:
-            raise UserError("frames, samples, context frames and batch size are one or more")
-        if self.fps is not None and not self.fps > 0:
-            raise UserError(f"frames per second are more than zero, not {self.fps:g}")
+        check_numbers(self)
         if self.out.suffix.lower() not in (*MOVING, ".png"):
             raise UserError(f"cannot write {self.out}: name it .mp4, .gif, .webp or .png")
 
@@ -100,12 +98,11 @@ def generate(folder: Path, request: Request) -> int:
     made, start = 0, time.monotonic()
     console = Console(stderr=True)
     try:
-        with _sink(request.out, request.fps or fps) as sink, progress_bar(console) as progress:
-            bar = progress.add_task("sampling", total=condition.num_frames)
+        with _sink(request.out, request.fps or fps) as sink, counted("sampling", condition.num_frames) as done:
             for piece in samples(objective, condition, request):
                 sink.add(piece)
                 made += piece.shape[1]
-                progress.update(bar, completed=made)
+                done(made)
     except KeyboardInterrupt:
         kept = f"{request.out} keeps {made} of {condition.num_frames} frames" if made else "nothing was drawn yet"
         console.print(f"interrupted: {kept}", soft_wrap=True)
@@ -219,16 +216,3 @@ def tiled(video: Tensor) -> Tensor:
     padded = F.pad(torch.cat([video, empty]), (0, SEAM, 0, SEAM), value=1.0)
     grid = rearrange(padded, "(r k) t c h w -> t c (r h) (k w)", k=columns)
     return grid[..., :-SEAM, :-SEAM]
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the time left, for people only: nothing where the console is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

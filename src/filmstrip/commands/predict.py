@@ -18,6 +18,7 @@ from filmstrip.config import Run
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.loading import load_classes, load_objective
+from filmstrip.progress import tracked
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import DecodeError
 from filmstrip.views import read_views
@@ -62,13 +63,21 @@ def predict_files(
     """Print what the run's classifier sees in each file; returns 1 when some could not be read, else 0.
 
     A file that cannot be read is reported and does not stop the others.
+
+    Raises:
+        UserError: there are no files, or one of them is a folder, or the run is no classifier.
     """
+    if not files:
+        raise UserError("predict needs videos to look at: filmstrip predict RUN FILE ...")
+    if folder_given := next((file for file in files if file.is_dir()), None):
+        raise UserError(f"{folder_given} is a folder, and predict looks at files: name them, as {folder_given}/*.mp4")
     objective, run = load_objective(folder)
     _check_classifier(objective)
     classes = load_classes(folder)
     console = Console()
     results: list[Prediction | Failure] = []
-    for file in files:
+    # What is printed for each file shows well enough how far it has come.
+    for file in tracked(files, "looking") if as_json else files:
         try:
             result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
         except UserError as error:

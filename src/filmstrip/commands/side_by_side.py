@@ -13,6 +13,7 @@ from filmstrip.data.motions import Motions
 from filmstrip.evals import Subject
 from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.inference import inference
+from filmstrip.progress import tracked
 from filmstrip.report.comparison import Entry
 from filmstrip.report.run import training_seconds
 
@@ -26,7 +27,7 @@ def clips_per_second(subjects: Mapping[str, Subject], *, batch_size: int, rounds
     Medians over rounds in which the networks take turns, so that what else the machine does meets them alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(rounds):
+    for _ in tracked(range(rounds), "measuring"):
         for name, subject in subjects.items():
             video = random_batch(subject, batch_size)["video"]
             with inference(subject.objective):

@@ -8,21 +8,21 @@ change.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from torch import Tensor
 
-from filmstrip.commands.generate import MOVING, progress_bar, tiled
-from filmstrip.conditions import find_class
+from filmstrip.bounds import Count, CountOrZero, Rate, Seed, Weight, check_numbers
+from filmstrip.commands.generate import MOVING, tiled
+from filmstrip.conditions import class_of
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, modes_kept
 from filmstrip.loading import load_classes, load_objective
+from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.video import write_grid, write_video
 
@@ -38,22 +38,21 @@ class Ascent:
     """How clips climb. Penalties are sums over pixels in 0..1. The score counts in units of its own gradient, whose
     root mean square over pixels is one at every step: so the same weights serve every network."""
 
-    steps: int = 256
-    lr: float = 0.05
+    steps: Count = 256
+    lr: Rate = 0.05
     """Of Adam, on the pixels' logits."""
-    space: float = 0.2
+    space: Weight = 0.2
     """Weight of the total variation: absolute differences of neighbouring pixels of a frame."""
-    slow: float = 20.0
+    slow: Weight = 20.0
     """Weight of the squared differences of neighbouring frames, in the slow version."""
-    fast: float = 0.2
+    fast: Weight = 0.2
     """The same in the fast version."""
-    jitter: int = 4
+    jitter: CountOrZero = 4
     """Pixels by which the clip is shifted, at most, before each look: details that need an exact place go."""
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.lr > 0 or min(self.space, self.slow, self.fast, self.jitter) < 0:
-            raise UserError(f"{self}: at least one step, at a positive rate; weights and jitter are not below zero")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,6 @@ def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 
     """
     if out.suffix.lower() not in (*MOVING, ".png"):
         raise UserError(f"cannot write {out}: name it .mp4, .gif, .webp or .png")
-    if not fps > 0:
-        raise UserError(f"frames per second are more than zero, not {fps:g}")
     objective, run = load_objective(folder)
     if not isinstance(objective, Classifier):
         raise UserError(
@@ -82,12 +79,11 @@ def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 
             "was trained on labels"
         )
     classes = load_classes(folder)
-    target, clip = _class_of(label, classes), run.data.clip
+    target, clip = class_of(label, classes), run.data.clip
     shape = (clip.num_frames, 3, clip.size, clip.size)
-    with progress_bar(Console(stderr=True)) as bar:
-        task = bar.add_task(f"climbing to {classes[target]}", total=ascent.steps)
+    with counted(f"climbing to {classes[target]}", ascent.steps) as done:
         try:
-            video = climb(objective, target, shape, ascent, each_step=lambda: bar.advance(task))
+            video = climb(objective, target, shape, ascent, each_step=done)
         except RuntimeError as error:
             raise UserError(f"{folder} cannot be climbed: its score has no gradient ({error})") from error
     clips = _enlarged(video.cpu())
@@ -105,7 +101,7 @@ def climb(
     target: int,
     shape: Sequence[int],
     ascent: Ascent,
-    each_step: Callable[[], object] = lambda: None,
+    each_step: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
     """The slow and the fast version, ``2 T C H W`` in 0..1, of the clip (``T C H W``) with the highest score.
 
@@ -123,7 +119,7 @@ def climb(
     optimiser = torch.optim.Adam(levels, lr=ascent.lr)
     with modes_kept(objective):
         objective.eval()
-        for _ in range(ascent.steps):
+        for step in range(ascent.steps):
             clips = _drawn(levels)
             video = clips.detach().requires_grad_()
             shifts = torch.randint(-ascent.jitter, ascent.jitter + 1, (2,), generator=generator).tolist()
@@ -135,7 +131,7 @@ def climb(
             optimiser.zero_grad()
             clips.backward(downhill - uphill / size)
             optimiser.step()
-            each_step()
+            each_step(step + 1)
         return _drawn(levels).detach()
 
 
@@ -176,14 +172,6 @@ def _drawn(levels: Sequence[Tensor]) -> Tensor:
         F.interpolate(x.flatten(0, 1), size=size, mode="bilinear").unflatten(0, x.shape[:2]) for x in levels[1:]
     ]
     return sum(larger, levels[0]).sigmoid()
-
-
-def _class_of(label: str, classes: Sequence[str]) -> int:
-    found = find_class(label, classes)
-    if found is None:
-        close = difflib.get_close_matches(label, classes, n=3, cutoff=0.4) or classes[:20]
-        raise UserError(f"this run knows no class {label!r}; the nearest are {', '.join(close)}")
-    return found
 
 
 def _enlarged(video: Tensor) -> Tensor:

@@ -15,18 +15,19 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Ascending, Bounds, Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.data.motions import MOTIONS, background, fade, noisy, paint
 from filmstrip.data.order import derive_seed
 from filmstrip.data.shapes import random_shape
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 CLASSES = tuple(MOTIONS)
@@ -45,30 +46,21 @@ SPLITS = {"train": "train", "test": "val"}
 class Actors(Synthetic):
     """Videos of ``size`` by ``size`` pixels that last ``seconds``, with a key frame at each whole second within."""
 
-    num_train: int = 160
-    num_test: int = 40
-    num_actors: tuple[int, int] = (2, 3)
+    num_train: Count = 160
+    num_test: CountOrZero = 40
+    num_actors: Annotated[tuple[Count, Count], Ascending] = (2, 3)
     """Fewest and most at once."""
-    seconds: int = 5
-    both: float = 0.25
+    seconds: Annotated[int, Bounds(min=2)] = 5
+    both: Share = 0.25
     """Share of the actors that do two things at once."""
-    fps: int = 8
-    size: int = 64
-    seed: int = 0
-    difficulty: float = 0.2
+    fps: Count = 8
+    size: EvenSize = 64
+    seed: Seed = 0
+    difficulty: Share = 0.2
     """From 0 to 1: less contrast, a faster background, noise."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_actors[0] <= self.num_actors[1] or min(self.num_train, self.fps) < 1:
-            raise UserError(
-                f"{self}: actors are from one number, at least 1, up to another; videos and rate one or more"
-            )
-        if self.seconds < 2 or min(self.num_test, self.seed) < 0 or self.size < 16 or self.size % 2:
-            raise UserError(
-                f"{self}: two seconds or more, an even size of 16 or more, test videos and seed 0 or more"
-            )
-        if not (0 <= self.both <= 1 and 0 <= self.difficulty <= 1):
-            raise UserError(f"{self}: both and difficulty are from 0 to 1")
+        check_numbers(self)
 
     def generate(self, out: Path | None = None) -> Path:
         """Make the set in ``out`` or in the cache, unless it is there; return its folder.

@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from filmstrip.data.actions import read_rows
+from filmstrip.data.config import Data
 from filmstrip.data.files import VideoFile, file_of, files_of
+from filmstrip.data.manifest import manifest_of, rows_without_label
 from filmstrip.data.parallel import each
 from filmstrip.data.sample import Source
 from filmstrip.data.sources import open_videos
@@ -42,6 +44,10 @@ class FileReport:
     fps: float = 0.0
     duration: float = 0.0
     num_frames: int = 0
+    damaged: int = 0
+    """Frames that are not what was encoded."""
+    lost: int = 0
+    """Frames that the header promises and a truncated file does not hold."""
     gop: float = 0.0
     """Mean number of frames from one key frame to the next."""
     bytes: int = 0
@@ -56,6 +62,10 @@ class Report:
     counts: dict[str, dict[str, int]]
     """Samples by split and class."""
     directional: bool = False
+    beyond: tuple[str, ...] = field(default=(), kw_only=True)
+    """Samples that are parts of videos and lie beyond their ends, a line each."""
+    refused: tuple[str, ...] = field(default=(), kw_only=True)
+    """What training would refuse of the collection as a whole, unless it is told otherwise."""
     advice: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
@@ -73,9 +83,20 @@ class Report:
         """Files that can be read, flawed ones included."""
         return tuple(file for file in self.files if not file.error)
 
+    @property
+    def damaged_frames(self) -> int:
+        """Frames of all files that can be read and are not what was encoded."""
+        return sum(file.damaged for file in self.good)
+
+    @property
+    def lost_frames(self) -> int:
+        """Frames that files which end early no longer hold, as far as their headers say."""
+        return sum(file.lost for file in self.good)
+
     def to_json(self) -> str:
         """The whole report as one JSON object."""
         totals = {"num_files": len(self.files), "num_bad": len(self.bad), "num_flawed": len(self.flawed)}
+        totals |= {"num_damaged_frames": self.damaged_frames, "num_lost_frames": self.lost_frames}
         return json.dumps({**totals, **asdict(self)}, indent=2)
 
     def text(self) -> str:
@@ -87,6 +108,11 @@ class Report:
         for title, files in (("Unreadable", self.bad), ("Truncated or damaged", self.flawed)):
             if files:
                 lines += ["", f"{title}:", *(f"  {file.name}: {file.error or file.flaw}" for file in files)]
+        if self.damaged_frames or self.lost_frames:
+            lines += ["", f"Frames: {self.damaged_frames} are damaged, {self.lost_frames} are lost"]
+        for title, said in (("Beyond the end of their videos", self.beyond), ("Training would refuse", self.refused)):
+            if said:
+                lines += ["", f"{title}:", *(f"  {line}" for line in said)]
         if self.advice:
             lines += ["", "What to do:", *(f"- {advice}" for advice in self.advice)]
         return "\n".join(lines)
@@ -106,8 +132,15 @@ def check_collection(path: Path, workers: int = 2) -> Report:
         label = "(no label)" if sample.label is None else source.classes[sample.label]
         counts.setdefault(sample.split, Counter())[label] += 1
     plain = {split: dict(sorted(counts[split].items())) for split in sorted(counts)}
-    advice = tuple(_advice(path, files, source))
-    return Report(str(path), files, plain, source.directional, advice=advice)
+    return Report(
+        str(path),
+        files,
+        plain,
+        source.directional,
+        beyond=tuple(_beyond(source, files)),
+        refused=tuple(_refused(source, path)),
+        advice=tuple(_advice(path, files, source)),
+    )
 
 
 def check_file(file: VideoFile) -> FileReport:
@@ -134,6 +167,8 @@ def check_file(file: VideoFile) -> FileReport:
         fps=round(info.fps, 3),
         duration=round(info.duration, 3),
         num_frames=count,
+        damaged=damaged,
+        lost=info.num_missing,
         gop=round(count / keys, 1),
         bytes=file.size if file.size is not None else os.path.getsize(file.path),
     )
@@ -192,6 +227,44 @@ def _statistics(files: Iterable[FileReport]) -> list[str]:
         lines.append(f"{name}: {common}" + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else ""))
     total = sum(spans["megabytes"])
     return [*lines, f"in all: {sum(spans['duration, s']) / 3600:.2f} hours, {total / 1000:.3g} GB"]
+
+
+def _beyond(source: Source, files: Iterable[FileReport]) -> Iterator[str]:
+    """The parts of videos that training would find missing, or shorter than they are said to be."""
+    known = {file.name: file for file in files if not file.error and file.num_frames}
+    for sample in source.samples:
+        file = known.get(file_of(source, sample).name)
+        if file is None or (sample.start is None and sample.end is None):
+            continue
+        # Headers round, and a last frame lasts as long as the others.
+        lasts = max(file.duration, file.num_frames / file.fps if file.fps else 0.0) + 1 / max(file.fps, 1.0)
+        if (sample.start or 0.0) >= lasts:
+            yield f"{sample.name}: it begins after the video's end, which is at {file.duration:g} s"
+        elif sample.end is not None and sample.end > lasts:
+            yield f"{sample.name}: it ends after the video does, which is at {file.duration:g} s"
+
+
+def _refused(source: Source, path: Path) -> Iterator[str]:
+    """What some training refuses: classifiers without labels or with one class, and splits of other names."""
+    unlabelled = [sample for sample in source.samples if sample.label is None]
+    if unlabelled and len(unlabelled) < len(source.samples):
+        table = manifest_of(path)
+        rows = rows_without_label(table) if table else []
+        where = f"rows {_some(map(str, rows))}" if rows else _some(sample.name for sample in unlabelled)
+        yield f"a classifier needs a label for every video, and {len(unlabelled)} have none: {where}"
+    if len(source.classes) == 1:
+        yield f"a classifier needs two classes or more, and there is one: {source.classes[0]}"
+    wanted = Data()
+    for purpose, split in (("train", wanted.train_split), ("eval", wanted.eval_split)):
+        if split not in source.splits:
+            option = f"--data.{purpose}-split NAME"
+            yield f"there is no split {split!r}, but {_some(source.splits)}: {option} if another stands for it"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _advice(path: Path, files: tuple[FileReport, ...], source: Source) -> Iterable[str]:

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from filmstrip.bounds import (
+    AnyNumber,
+    Ascending,
+    Bounds,
+    Count,
+    CountOrZero,
+    PositiveShare,
+    Rate,
+    Seed,
+    Share,
+    Weight,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """How a clip is cut from a video, in time and in space."""
 
-    num_frames: int = 16
-    stride: int = 4
+    num_frames: Count = 16
+    stride: Count = 4
     """Frames between two sampled frames, at the video's own rate (``dense`` sampling only)."""
     sampling: Literal["dense", "uniform", "segments"] = "dense"
     """``dense``: consecutive frames ``stride`` apart; ``uniform``: spread evenly over the video; ``segments``: one
     frame from each of ``num_frames`` equal segments, at random in training (TSN)."""
-    size: int = 224
+    size: Count = 224
     """Height and width of the clip, pixels."""
     crop: Literal["short_side", "random_resized"] = "short_side"
     """Training crop: scale the short side to a random length and cut out a square, or cut out a random part of a
     random shape and scale it (``area``, ``aspect``)."""
-    short_side: tuple[int, int] = (256, 320)
+    short_side: Annotated[tuple[Count, Count], Ascending] = (256, 320)
     """Range of the short side in training, pixels; evaluation scales the short side to ``size``."""
-    area: tuple[float, float] = (0.5, 1.0)
+    area: Annotated[tuple[PositiveShare, PositiveShare], Ascending] = (0.5, 1.0)
     """Range of the share of the frame that a random resized crop covers."""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    aspect: Annotated[tuple[Rate, Rate], Ascending] = (3 / 4, 4 / 3)
     """Range of a random resized crop's width over height."""
     snap: bool = False
     """In training, take a neighbouring frame where that saves decoding."""
@@ -38,22 +51,22 @@ class Clip:
 class Augment:
     """Random changes to a batch, on the device, each drawn from the sample's own seed."""
 
-    mirror: float = 0.5
+    mirror: Share = 0.5
     """Probability of a left-right flip; zero where the data set's classes are directional."""
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    brightness: Weight = 0.0
+    contrast: Weight = 0.0
+    saturation: Weight = 0.0
+    hue: Share = 0.0
     """Largest relative change of each colour property (hue: of the full circle)."""
-    rand_ops: int = 0
+    rand_ops: CountOrZero = 0
     """Operations of the RandAugment-style set applied to each clip."""
-    rand_magnitude: float = 9.0
+    rand_magnitude: Annotated[float, Bounds(min=0, max=10)] = 9.0
     """Their magnitude, 0 to 10."""
-    mixup: float = 0.0
+    mixup: Weight = 0.0
     """Beta parameter of mixup; zero for none."""
-    cutmix: float = 0.0
+    cutmix: Weight = 0.0
     """Beta parameter of cutmix; zero for none. With both, each batch uses one or the other."""
-    erase: float = 0.0
+    erase: Share = 0.0
     """Probability of erasing a random box through all frames."""
 
 
@@ -86,22 +99,22 @@ class Procedures:
     with as many observed clips in every window; ``planning``: ``horizon`` steps from a start to a goal;
     ``task_classification``: the task, which is asked for as a step at a last place, from up to ``observed`` clips;
     ``step_classification``: the step of a clip."""
-    horizon: int = 1
+    horizon: Count = 1
     """Steps to be predicted."""
-    observed: int = 8
+    observed: Count = 8
     """Most clips that are given."""
-    state_seconds: float = 3.0
+    state_seconds: Rate = 3.0
     """In planning, seconds of video that show the start, from where the first step begins, and the goal, until the
     last one ends."""
-    rate: float = 1.0
+    rate: Rate = 1.0
     """Of a folder of arrays, features in a second."""
-    noise: float = 1.0
+    noise: Weight = 1.0
     """Of embeddings that stand for clips, the noise's deviation over their own root mean square."""
-    width: int = 64
+    width: Count = 64
     """Of random embeddings, their size."""
-    tokens: int = 1
+    tokens: Count = 1
     """Of embeddings that stand for clips, tokens in a clip."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random embeddings and of noise."""
 
 
@@ -117,25 +130,25 @@ class Localisation:
     """Whose annotations they are; ``own``: a ``procedures.json``."""
     annotations: Path | None = None
     """The folder of the annotations; none for a synthetic set, which knows its own."""
-    max_length: int = 2304
+    max_length: Count = 2304
     """Features of a training sample: a random part of longer videos; shorter ones are padded."""
     resized: bool = False
     """Bring every video to ``max_length`` features, by linear interpolation."""
-    crop: float = 1.0
+    crop: PositiveShare = 1.0
     """In training, the least share of a shorter video that is kept; one keeps all of it."""
-    kept: float = 0.5
+    kept: Share = 0.5
     """The least share of an action that must lie within such a part to count."""
-    stride: int = 4
+    stride: Count = 4
     """Of arrays and random embeddings, frames from one feature to the next."""
-    window: int = 16
+    window: Count = 16
     """Of arrays and random embeddings, frames that a feature is made of."""
-    fps: float = 30.0
+    fps: Rate = 30.0
     """Frames a second of videos whose annotations do not say."""
-    noise: float = 1.0
+    noise: Weight = 1.0
     """Of random embeddings, the noise's deviation over their root mean square."""
-    width: int = 64
+    width: Count = 64
     """Of random embeddings, their size."""
-    seed: int = 0
+    seed: Seed = 0
     """Of random embeddings and of noise."""
 
 
@@ -156,14 +169,14 @@ class Detection:
     ones."""
     train_boxes: Path | None = None
     """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
-    min_score: float = 0.8
+    min_score: AnyNumber = 0.8
     """Of such boxes, those with lower scores are left out."""
-    offset: float = 0.0
+    offset: AnyNumber = 0.0
     """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
     annotates."""
-    max_actors: int = 16
+    max_actors: Count = 16
     """Most actors in a training sample; of more, random ones are taken."""
-    kept: float = 0.2
+    kept: Share = 0.2
     """Least share of a box that must lie within a training crop to count."""
 
 
@@ -176,7 +189,7 @@ class Data:
     ``filmstrip encode`` wrote of them."""
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
     """How a folder is laid out; ``auto`` looks. ``folder`` is a folder of classes, whatever else lies in it."""
-    fold: int = 1
+    fold: Annotated[int, Bounds(min=1, max=3)] = 1
     """Which of the divisions into training and test of UCF-101, 1 to 3."""
     synthetic: Synthetic | None = None
     """What to generate and read when no ``path`` is given."""
@@ -190,15 +203,15 @@ class Data:
     eval_split: str = "test"
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
-    batch_size: int = 8
+    batch_size: Count = 8
     """Clips in one optimiser step, over all processes and accumulation steps."""
-    clips_per_video: int = 1
+    clips_per_video: Count = 1
     """Clips cut from one decode of a video (repeated augmentation)."""
-    cached_clips: int = 0
+    cached_clips: CountOrZero = 0
     """Clips in a row that make one sample of encoded videos, ``B clips N D``; zero for single ones, ``B N D``."""
-    num_workers: int = 2
+    num_workers: CountOrZero = 2
     """Processes that decode, for each training process."""
-    max_unreadable: float = 0.05
+    max_unreadable: Share = 0.05
     """Stop when more than this fraction of the samples read so far could not be decoded."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
     actions: bool = True

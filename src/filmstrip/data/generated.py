@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from filmstrip.data.config import Synthetic
 from filmstrip.errors import UserError
+from filmstrip.progress import tracked
 
 NOTES = "dataset.json"
 
@@ -68,7 +69,8 @@ def generate_once(
 def write_videos(write: Callable[..., None], jobs: Iterable[Sequence[Any]]) -> None:
     """Call ``write(*job)`` for every job, on all cores: each draws and encodes one video from a seed of its own."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda job: write(*job), jobs):
+        jobs = list(jobs)
+        for _ in tracked(pool.map(lambda job: write(*job), jobs), "drawing videos", total=len(jobs)):
             pass
 
 

@@ -125,6 +125,8 @@ class EvalLoader:
         for i, sample in enumerate(samples):
             files.setdefault((sample.path, sample.offset) if by_file else None, []).append(i)
         self._groups = [mine[i : i + videos] for mine in files.values() for i in range(0, len(mine), videos)]
+        self.num_videos = len(samples)
+        """In a pass."""
         self._batch_size = batch_size
         self._num_workers = data.num_workers
         self.unreadable: list[Unreadable] = []

@@ -78,6 +78,20 @@ def open_manifest(path: Path) -> Source:
     return collect(path.parent, classes, samples, notes)
 
 
+def manifest_of(path: Path) -> Path | None:
+    """The manifest that opening ``path`` reads: itself, or the one in a folder; none where there is none."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        inside = (path / f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
+        return next((file for file in inside if file.is_file()), None)
+    return path if path.suffix.lower() in MANIFEST_SUFFIXES else None
+
+
+def rows_without_label(path: Path) -> list[int]:
+    """The numbers of a manifest's rows without a label, as an editor shows them."""
+    return [number for number, cells in _read(path) if not cells["label"]]
+
+
 @functools.cache
 def _warn(message: str) -> None:
     """Say something once, however often a manifest is opened: several runs may share it."""
@@ -98,7 +112,9 @@ def _read(path: Path) -> list[Row]:
     errors = []
     for number, values in table:
         cells = {role: None if i is None or i >= len(values) else values[i] for role, i in places.items()}
-        if cells["path"]:
+        if (cells["label"] or "").lower() == "nan":
+            errors.append(f"row {number}: the label is {cells['label']!r}: leave the cell empty for none")
+        elif cells["path"]:
             rows.append((number, cells))
         elif any(values):
             errors.append(f"row {number}: no path")

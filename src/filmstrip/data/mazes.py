@@ -12,16 +12,17 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, seeded_paths, write_videos
 from filmstrip.data.raycast import World, render
 from filmstrip.data.shapes import random_colours, random_shape, random_texture
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 ACTIONS = ("forward", "left", "right")
@@ -51,24 +52,21 @@ class Mazes(Synthetic):
     (``T 3``: x and y in cells, heading in radians).
     """
 
-    num_train: int = 200
-    num_test: int = 40
-    num_frames: int = 300
-    fps: int = 15
-    size: int = 64
-    rooms: int = 4
+    num_train: Count = 200
+    num_test: CountOrZero = 40
+    num_frames: Count = 300
+    fps: Count = 15
+    size: EvenSize = 64
+    rooms: Annotated[int, Bounds(min=2)] = 4
     """Rooms along a side; with the walls between them a maze has ``2 * rooms - 1`` cells a side."""
-    noise: float = 0.05
+    noise: Share = 0.05
     """How often an action is drawn at random."""
     look_round: bool = False
     """Stay where one starts and turn round and round, one way: everything has been seen a turn ago."""
-    seed: int = 0
+    seed: Seed = 0
 
-    def __post_init__(self):
-        if min(self.num_train, self.num_frames, self.fps) < 1 or min(self.num_test, self.seed) < 0:
-            raise UserError(f"{self}: counts and rates are at least 1, the seed and num_test at least 0")
-        if self.rooms < 2 or self.size < 16 or self.size % 2 or not 0 <= self.noise <= 1:
-            raise UserError(f"{self}: rooms are at least 2, the size is even and at least 16, noise is from 0 to 1")
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def generate(self, out: Path | None = None) -> Path:
         """Make the set as ``split/*.mp4`` in ``out`` or in the cache, unless it is there; return its folder.

@@ -9,7 +9,7 @@ has exactly the same distribution; and a video played backwards is one of the op
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from filmstrip.bounds import Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.data.shapes import random_colours, random_shape, random_texture, wrapped_sample
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 MOTIONS: dict[str, tuple[int, int, int, int]] = {
@@ -50,28 +50,22 @@ SPLITS = ("train", "test")
 class Motions(Synthetic):
     """Videos of ``size`` by ``size`` pixels, with as many of each class."""
 
-    train_per_class: int = 40
-    test_per_class: int = 10
-    num_frames: int = 32
-    fps: int = 16
-    size: int = 64
-    seed: int = 0
-    difficulty: float = 0.3
+    train_per_class: Count = 40
+    test_per_class: CountOrZero = 10
+    num_frames: Count = 32
+    fps: Count = 16
+    size: EvenSize = 64
+    seed: Seed = 0
+    difficulty: Share = 0.3
     """From 0 to 1: less contrast, slower motion, a faster background, noise, and up to two shapes that move in a way
     of their own."""
-    num_shapes: int = 4
+    num_shapes: Count = 4
     """That move in the way of the class."""
     plain: bool = False
     """Shapes of one of six bright colours on a dark background, for models that are to draw them."""
 
-    def __post_init__(self):
-        wrong = [
-            k for k, v in asdict(self).items() if k not in ("seed", "difficulty", "test_per_class", "plain") and v < 1
-        ]
-        if wrong or self.test_per_class < 0 or self.seed < 0 or self.size < 16 or self.size % 2:
-            raise UserError(f"{self}: counts and rates are at least 1, the size is even and at least 16 pixels")
-        if not 0 <= self.difficulty <= 1:
-            raise UserError(f"difficulty is from 0 to 1, not {self.difficulty}")
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def generate(self, out: Path | None = None) -> Path:
         """Make the set as ``split/class/*.mp4`` in ``out`` or in the cache, unless it is there; return its folder.

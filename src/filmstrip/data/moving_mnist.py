@@ -12,12 +12,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from einops import repeat
 from torch import Tensor
 
+from filmstrip.bounds import Bounds, Count, Seed, Weight, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, write_table, write_videos
 from filmstrip.errors import UserError
@@ -37,23 +39,18 @@ class MovingMNIST(Synthetic):
 
     digits: Path | None = None
     """A folder with the four files of MNIST, ``train-images-idx3-ubyte`` and so on, gzipped or not."""
-    num_digits: int = 2
-    num_train: int = 1000
-    num_test: int = 200
-    num_frames: int = 20
-    fps: int = 10
-    size: int = 64
-    speed: float = 0.1
+    num_digits: Annotated[int, Bounds(min=1, max=3)] = 2
+    num_train: Count = 1000
+    num_test: Count = 200
+    num_frames: Count = 20
+    fps: Count = 10
+    size: Annotated[int, Bounds(min=30, multiple=2)] = 64
+    speed: Weight = 0.1
     """Distance from one frame to the next, as a share of the room that a digit has to move in."""
-    seed: int = 0
+    seed: Seed = 0
 
-    def __post_init__(self):
-        if not 1 <= self.num_digits <= 3:
-            raise UserError(f"num_digits is 1, 2 or 3, not {self.num_digits}")
-        if min(self.num_train, self.num_test, self.num_frames, self.fps) < 1 or self.seed < 0 or self.speed < 0:
-            raise UserError(f"{self}: counts and rates are at least 1, seed and speed at least 0")
-        if self.size < 30 or self.size % 2:
-            raise UserError(f"size is even and at least 30 pixels (a digit has 28), not {self.size}")
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def generate(self, out: Path | None = None) -> Path:
         """Make the set with its ``manifest.csv`` in ``out`` or in the cache, unless it is there; return its folder.

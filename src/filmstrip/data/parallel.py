@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from filmstrip.progress import tracked
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,10 +32,8 @@ def each(
     With one worker the work is done in this process. With more, an item that kills its process gives
     ``crashed(item, reason)``, and the others go on.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        results = map(function, items) if workers <= 1 else _in_processes(function, items, workers, crashed)
-        yield from progress.track(results, total=len(items), description=title)
+    results = map(function, items) if workers <= 1 else _in_processes(function, items, workers, crashed)
+    yield from tracked(results, title, total=len(items))
 
 
 def _in_processes(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
+from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Seed, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, seeded_paths, write_videos
 from filmstrip.data.shapes import random_colours, random_shape, random_texture
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 SPEED = 0.06
@@ -50,19 +51,16 @@ class Pushing(Synthetic):
     (``T 2``) and ``things`` (``T N 3``: x, y in sides of the frame, angle in radians).
     """
 
-    num_train: int = 500
-    num_test: int = 100
-    num_frames: int = 30
-    fps: int = 10
-    size: int = 64
-    num_things: int = 5
-    seed: int = 0
+    num_train: Count = 500
+    num_test: CountOrZero = 100
+    num_frames: Count = 30
+    fps: Count = 10
+    size: EvenSize = 64
+    num_things: Annotated[int, Bounds(min=1, max=8)] = 5
+    seed: Seed = 0
 
-    def __post_init__(self):
-        if min(self.num_train, self.num_frames, self.fps) < 1 or min(self.num_test, self.seed) < 0:
-            raise UserError(f"{self}: counts and rates are at least 1, the seed and num_test at least 0")
-        if not 1 <= self.num_things <= 8 or self.size < 16 or self.size % 2:
-            raise UserError(f"{self}: num_things is from 1 to 8, the size is even and at least 16 pixels")
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def generate(self, out: Path | None = None) -> Path:
         """Make the set as ``split/*.mp4`` in ``out`` or in the cache, unless it is there; return its folder.

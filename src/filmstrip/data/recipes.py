@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from filmstrip.bounds import Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, write_table, write_videos
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.own import FILE, write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 STEPS = tuple(MOTIONS)
@@ -93,23 +93,20 @@ CAPTIONS = {
 class Recipes(Synthetic):
     """Videos of ``size`` by ``size`` pixels, with as many of each task."""
 
-    train_per_task: int = 40
-    test_per_task: int = 10
-    step_frames: int = 24
+    train_per_task: Count = 40
+    test_per_task: CountOrZero = 10
+    step_frames: Count = 24
     """Of a step; each lasts between this and half as much again."""
-    pause_frames: int = 4
+    pause_frames: CountOrZero = 4
     """Between two steps, of a picture that stands still."""
-    fps: int = 16
-    size: int = 64
-    seed: int = 0
-    difficulty: float = 0.3
+    fps: Count = 16
+    size: EvenSize = 64
+    seed: Seed = 0
+    difficulty: Share = 0.3
     """As of :class:`~filmstrip.data.motions.Motions`."""
 
     def __post_init__(self) -> None:
-        positive = (self.train_per_task, self.step_frames, self.fps)
-        if min(positive) < 1 or min(self.test_per_task, self.pause_frames, self.seed) < 0:
-            raise UserError(f"{self}: videos, frames and rate are one or more; pauses and seed are zero or more")
-        self._motions(1)
+        check_numbers(self)
 
     def annotations(self) -> Annotations:
         """The procedures, which are known without drawing them."""

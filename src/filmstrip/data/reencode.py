@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from einops import rearrange
 from torch import Tensor
 
+from filmstrip.bounds import Bounds, Count, CountOrZero, check_numbers
 from filmstrip.data.colour import GREY
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
@@ -31,15 +33,22 @@ COMPARED = 8
 """Frames of each video that are compared, besides the last."""
 
 
+Quality = Annotated[int, Bounds(min=0, max=51)]
+"""Of H.264, its constant rate factor: lower is better."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How videos are encoded."""
 
-    short_side: int = 256
-    gop: int = 8
-    crf: int = 20
-    b_frames: int = 3
+    short_side: Count = 256
+    gop: Count = 8
+    crf: Quality = 20
+    b_frames: CountOrZero = 3
     """Frames between two reference frames. Nothing depends on them, so that a reader with a stride skips them."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """The new size of a video: even, of the same shape, and never larger."""

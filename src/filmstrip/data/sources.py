@@ -12,7 +12,7 @@ from filmstrip.data.detection.source import open_detection
 from filmstrip.data.folder import open_folder
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.localisation.source import open_localisation
-from filmstrip.data.manifest import MANIFEST_SUFFIXES, open_manifest
+from filmstrip.data.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
 from filmstrip.data.procedures.source import open_procedures
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.shards import is_shards, open_shards
@@ -78,10 +78,8 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
     if is_cached(path):
         return open_cached(path)
     if path.is_dir():
-        for suffix in MANIFEST_SUFFIXES:
-            manifest = path / f"manifest{suffix}"
-            if manifest.is_file():
-                return open_manifest(manifest)
+        if manifest := manifest_of(path):
+            return open_manifest(manifest)
         for name, known in LAYOUTS.items():
             if known.detect(path):
                 log.info("%s is laid out as %s", path, name)

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 
+from filmstrip.bounds import Ascending, Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.generated import generate_once, write_table, write_videos
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.own import FILE, write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
-from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 
 ACTIONS = tuple(MOTIONS)
@@ -35,27 +36,22 @@ MANIFEST = "manifest.csv"
 class Untrimmed(Synthetic):
     """Videos of ``size`` by ``size`` pixels."""
 
-    num_train: int = 60
-    num_test: int = 20
-    actions: tuple[int, int] = (2, 5)
+    num_train: Count = 60
+    num_test: CountOrZero = 20
+    actions: Annotated[tuple[Count, Count], Ascending] = (2, 5)
     """Fewest and most in a video."""
-    action_frames: tuple[int, int] = (16, 96)
+    action_frames: Annotated[tuple[Count, Count], Ascending] = (16, 96)
     """Shortest and longest action; all lengths are as likely on a logarithmic scale."""
-    background_frames: tuple[int, int] = (16, 64)
+    background_frames: Annotated[tuple[Count, Count], Ascending] = (16, 64)
     """Shortest and longest stretch before, between and after actions."""
-    fps: int = 16
-    size: int = 64
-    seed: int = 0
-    difficulty: float = 0.3
+    fps: Count = 16
+    size: EvenSize = 64
+    seed: Seed = 0
+    difficulty: Share = 0.3
     """As of :class:`~filmstrip.data.motions.Motions`."""
 
     def __post_init__(self) -> None:
-        ranges = (self.actions, self.action_frames, self.background_frames)
-        if any(not 1 <= least <= most for least, most in ranges):
-            raise UserError(f"{self}: actions and frames are from one number, at least 1, up to another")
-        if min(self.num_train, self.fps) < 1 or min(self.num_test, self.seed) < 0:
-            raise UserError(f"{self}: videos and rate are one or more; test videos and seed are zero or more")
-        self._motions(1)
+        check_numbers(self)
 
     def annotations(self) -> Annotations:
         """What happens when, which is known without drawing it."""

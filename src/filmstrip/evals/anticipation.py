@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from filmstrip.bounds import Count, Seed
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
 from filmstrip.randomness import uniform
@@ -23,18 +24,22 @@ class Anticipation(Evaluation):
 
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
-    samples: int = 5
+    samples: Count = 5
     """Forecasts of each window, K."""
-    lengths: tuple[int, ...] = (5, 20)
+    lengths: tuple[Count, ...] = (5, 20)
     """Z; those that the data's horizon does not reach are left out, and the horizon itself is always there."""
     greedy: bool = False
     """Take the most probable step of each place, instead of drawing it as the benchmark's baseline does. A forecaster
     that draws nothing then says the same K times."""
-    seed: int = 0
+    seed: Seed = 0
     """Window ``i`` of the split draws from ``seed + i``."""
-    batch_size: int = 64
+    batch_size: Count = 64
     split: str | None = None
     """By default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a forecaster, and the data are procedures."""
+        metrics.forecaster_of(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``ed@Z`` and ``levenshtein@Z`` (without swaps, as Ego4D's public code counts), and ``count``.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from filmstrip.bounds import Count, Rate, Seed, Weight
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.inference import encoder_of
 from filmstrip.nn.attentive_pooling import AttentivePooling
 
 
@@ -22,14 +25,21 @@ class AttentiveProbe(Evaluation):
     The recipe is the same for every layer and model: AdamW, cosine from ``lr``, ``epochs`` passes over the features.
     """
 
-    epochs: int = 20
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    batch_size: int = 16
+    compares_classes: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+
+    epochs: Count = 20
+    lr: Rate = 1e-3
+    weight_decay: Weight = 0.01
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the probe's initial weights and the order of the videos."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective has an encoder."""
+        encoder_of(subject.objective)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``attentive/layer_I/top1``, then the best of them and its layer."""
@@ -41,6 +51,7 @@ class AttentiveProbe(Evaluation):
                 self.top1(x, train.labels, y, test.labels, num_classes, subject.device)
                 for x, y in zip(train.layers, test.layers)
             ),
+            len(train.layers),
         )
 
     def top1(

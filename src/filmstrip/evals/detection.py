@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, Share
 from filmstrip.data.boxes import iou
 from filmstrip.data.detection.ava import write_scores
 from filmstrip.data.detection.source import ActorSource, open_detection
@@ -56,16 +57,16 @@ class DetectionMAP(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "boxes"})
 
-    threshold: float = 0.5
+    threshold: Share = 0.5
     """Least intersection over union with an annotated box."""
-    most_rows: int | None = None
+    most_rows: Count | None = None
     """Most rows of a key frame that count, the surest ones of the evaluated classes; not over tubes."""
-    video_thresholds: tuple[float, ...] = ()
+    video_thresholds: tuple[Share, ...] = ()
     """The same for tubes: boxes are linked through a video, and the annotated ones of a person who does something are
     a tube. Needs persons in the annotations."""
     proposals: Path | None = None
     """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Key frames at once, at most: they are of one video, since frames are whole and videos have sizes of their
     own."""
     split: str | None = None
@@ -73,20 +74,25 @@ class DetectionMAP(Evaluation):
     out: Path | None = None
     """Where to write what was said of every box, as a table that AVA's public evaluation reads."""
 
+    def check(self, subject: Subject) -> None:
+        """The objective looks at boxes, the data have them, and what is named can be read and written."""
+        if not isinstance(subject.objective, Detector):
+            name = type(subject.objective).__name__
+            raise UserError(f"{name} says nothing of boxes: this evaluation needs detection.*")
+        if not isinstance(subject.source, ActorSource):
+            raise UserError(f"{subject.source.root} holds no key frames with boxes: set data.detection")
+        if self.proposals is not None and not self.proposals.is_file():
+            raise UserError(f"{self.proposals} is no file: proposals are a table of a detector's boxes")
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
 
         Raises:
-            UserError: the objective says nothing of boxes, the data have none, no key frame is readable, ``out``
-                cannot be written, or ``most_rows`` is none.
+            UserError: the objective says nothing of boxes, the data have none, no key frame is readable, or
+                ``out`` cannot be written.
         """
-        if self.most_rows is not None and self.most_rows < 1:
-            raise UserError(f"most_rows is {self.most_rows}: at least one row of a key frame must count")
+        self.check(subject)
         detector, source, data = subject.objective, subject.source, subject.data
-        if not isinstance(detector, Detector):
-            raise UserError(f"{type(detector).__name__} says nothing of boxes: this evaluation needs detection.*")
-        if not isinstance(source, ActorSource):
-            raise UserError(f"{source.root} holds no key frames with boxes: set data.detection")
         if self.proposals is not None:
             data = replace(data, detection=replace(data.detection, proposals=self.proposals))
             source = open_detection(data)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, PositiveShare, Rate
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -40,17 +41,21 @@ class Spent:
 class TokensAgainstError(Evaluation):
     """Error at fixed shares of all tokens, and tokens at fixed errors (mean squared, pixels in 0..1)."""
 
-    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    shares: tuple[PositiveShare, ...] = (0.125, 0.25, 0.5, 1.0)
     """Of a block's tokens, the same for every block; lengths it was not trained for are not asked for."""
-    targets: tuple[float, ...] = (0.00025, 0.00075, 0.00375)
+    targets: tuple[Rate, ...] = (0.00025, 0.00075, 0.00375)
     """Errors that each block must meet, with as few tokens as that takes; by default the paper's three."""
     method: Method = "binary"
     """How the fewest tokens are looked for."""
-    bins: int = 100
+    bins: Count = 100
     """Lengths that ``binned`` search tries."""
-    batch_size: int = 16
+    batch_size: Count = 16
     split: str | None = None
     """By default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a tokenizer of variable length."""
+        self._tokenizer(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mse_at_L`` for each length; and ``tokens_for_E``, ``met_E`` (share of blocks) for each target."""

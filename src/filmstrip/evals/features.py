@@ -19,6 +19,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.shared import looked_at
 from filmstrip.inference import encoder_of, inference
+from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
 from filmstrip.weights.fingerprint import fingerprint
 
@@ -101,13 +102,13 @@ def extract(
     return LayerFeatures(layers, torch.tensor([samples[i].label for i in kept]))
 
 
-def by_layer(protocol: str, top1: Iterable[float]) -> Iterator[tuple[str, float]]:
+def by_layer(protocol: str, top1: Iterable[float], num_layers: int) -> Iterator[tuple[str, float]]:
     """Stream a probe's accuracy at each layer, then the best one and where it was.
 
     The best layer is chosen on the evaluated split, as the literature reports it.
     """
     scores = []
-    for layer, score in enumerate(top1):
+    for layer, score in enumerate(tracked(top1, "probing layers", total=num_layers)):
         scores.append(score)
         yield f"{protocol}/layer_{layer}/top1", score
     yield f"{protocol}/best_top1", max(scores)

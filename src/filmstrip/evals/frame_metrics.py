@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +38,18 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         a, b, sigma=1.5, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
     )
     return places[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+
+
+def check_frames(files: Sequence[Path], size: int) -> None:
+    """See that LPIPS's weights (``files``, if any) are there, and that frames of ``size`` pixels can be compared.
+
+    Raises:
+        UserError: they are not, or cannot.
+    """
+    if absent := [str(path) for path in files if not path.is_file()]:
+        raise UserError(f"LPIPS needs {', '.join(absent)}, which is not there: give its published weights")
+    if size < _SSIM_WINDOW:
+        raise UserError(f"frames of {size} x {size} pixels are too small to compare: SSIM needs {_SSIM_WINDOW}")
 
 
 class FrameMetrics:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, Seed
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -34,22 +35,30 @@ def generator_of(subject: Subject) -> Generator:
 class Generation(Evaluation):
     """FVD of samples against real clips, and the inception score where the feature network classifies."""
 
-    num_samples: int = 2048
+    num_samples: Count = 2048
     """Samples, and the most real clips they are compared with (the first of the split)."""
     by_class: bool = False
     """Ask for classes, as often as the real clips have them."""
-    num_frames: int | None = None
+    num_frames: Count | None = None
     """Of samples and real clips; by default the data's."""
-    batch_size: int = 16
+    batch_size: Count = 16
     split: str | None = None
     """Of the real clips; by default the data's ``eval_split``. Published FVDs often take the training split."""
     features: FeatureNetwork = field(default_factory=FeatureNetwork)
     sampling: Sampling | None = None
     """By default the method's own; on the command line ``sampling:sampling --sampling.top-k 100``."""
-    splits: int = 10
+    splits: Count = 10
     """Of the inception score."""
-    seed: int = 0
+    seed: Seed = 0
     """Sample ``i`` draws from ``seed + i``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a generator, two samples or more are asked for, and the feature network is at hand."""
+        generator_of(subject)
+        self.features.check(self.num_samples, self.num_frames or subject.data.clip.num_frames)
+        (split,) = self.splits_of(subject.data)
+        if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
+            raise UserError("samples by class need videos with labels, and some of these have none")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``fvd``, its bias and what is left, then ``inception_score``; names say how they were measured.

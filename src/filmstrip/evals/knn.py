@@ -5,26 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from filmstrip.bounds import Count, Rate
+from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.inference import encoder_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(Evaluation):
     """Top-1 of a vote of the ``k`` most similar training videos, weighted by ``exp(cosine / temperature)``."""
 
-    k: int = 20
-    temperature: float = 0.07
-    num_clips: int = 1
+    compares_classes: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+
+    k: Count = 20
+    temperature: Rate = 0.07
+    num_clips: Count = 1
     """Clips of each video whose features are averaged."""
-    batch_size: int = 16
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective has an encoder, and there are ``k`` labelled training videos."""
+        encoder_of(subject.objective)
+        labelled = sum(sample.label is not None for sample in subject.source.split(subject.data.train_split))
+        if self.k > labelled:
+            raise UserError(
+                f"k is {self.k}, and the training split has {labelled} labelled videos: give a smaller --k"
+            )
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``knn/layer_I/top1``, then the best of them and its layer."""
@@ -36,7 +52,7 @@ class KNN(Evaluation):
             == test.labels
             for x, y in zip(train.layers, test.layers)
         )
-        yield from by_layer("knn", (right.float().mean().item() for right in scores))
+        yield from by_layer("knn", (right.float().mean().item() for right in scores), len(train.layers))
 
     def votes(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
         """Votes ``M K`` for each of ``M D`` test features, from ``N D`` labelled training features.

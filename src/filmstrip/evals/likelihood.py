@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
@@ -22,11 +23,16 @@ class Likelihood(Evaluation):
     """Bits/dim by the generator's ``log_prob``; its ``dims_of`` says what the dimensions are (codes, or pixels)."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    num_videos: int | None = None
+    num_videos: Count | None = None
     """The first of the split; by default all."""
-    batch_size: int = 16
+    batch_size: Count = 16
     split: str | None = None
     """By default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective has a likelihood."""
+        if not callable(getattr(subject.objective, "log_prob", None)):
+            raise UserError(f"{type(subject.objective).__name__} has no likelihood (log_prob)")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``bits_per_dim``, its standard error over clips, and ``nats`` of a clip; lower is better.
@@ -34,9 +40,8 @@ class Likelihood(Evaluation):
         Raises:
             UserError: the objective has no likelihood, it is not finite, or there is nothing to measure.
         """
+        self.check(subject)
         objective = subject.objective
-        if not callable(getattr(objective, "log_prob", None)):
-            raise UserError(f"{type(objective).__name__} has no likelihood (log_prob)")
         nats: list[Tensor] = []
         bits: list[Tensor] = []
 

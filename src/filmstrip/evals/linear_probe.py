@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from filmstrip.bounds import Count, NotEmpty, Weight
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.inference import encoder_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +24,20 @@ class LinearProbe(Evaluation):
     The penalty is chosen on a fifth of the training videos; the classifier is then refitted to all of them.
     """
 
-    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    compares_classes: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+
+    penalties: Annotated[tuple[Weight, ...], NotEmpty] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     """Candidates for the L2 penalty: ``penalty / 2 * |weights|^2`` is added to the mean cross-entropy."""
-    num_clips: int = 1
+    num_clips: Count = 1
     """Clips of each video whose features are averaged."""
-    batch_size: int = 16
+    batch_size: Count = 16
     cache: Path | None = None
     """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective has an encoder."""
+        encoder_of(subject.objective)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``linear/layer_I/top1``, then the best of them and its layer."""
@@ -41,6 +51,7 @@ class LinearProbe(Evaluation):
                 self.top1(x.to(where), train_labels, y.to(where), test_labels, num_classes)
                 for x, y in zip(train.layers, test.layers)
             ),
+            len(train.layers),
         )
 
     def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:

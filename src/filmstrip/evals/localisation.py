@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import NotEmpty, Share
 from filmstrip.data.loader import eval_batches
 from filmstrip.data.localisation.source import UntrimmedSource
 from filmstrip.errors import UserError
@@ -29,10 +30,18 @@ class LocalisationMAP(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset({"sequence", "length", "timing", "seconds"})
 
-    thresholds: tuple[float, ...] = THUMOS14
+    thresholds: Annotated[tuple[Share, ...], NotEmpty] = THUMOS14
     """Least intersection over union with what is found; ActivityNet's are 0.5 to 0.95 in steps of 0.05."""
     split: str | None = None
     """By default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective localises, and the data are untrimmed videos."""
+        if not isinstance(subject.objective, Localiser):
+            name = type(subject.objective).__name__
+            raise UserError(f"{name} localises nothing: this evaluation needs localisation.*")
+        if not isinstance(subject.source, UntrimmedSource):
+            raise UserError(f"{subject.source.root} holds no untrimmed videos: set data.localisation")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD`` for each, ``mAP``, their mean, and ``count``, the videos.
@@ -40,11 +49,8 @@ class LocalisationMAP(Evaluation):
         Raises:
             UserError: the objective localises nothing, the data are no untrimmed videos, or none is readable.
         """
+        self.check(subject)
         localiser, source = subject.objective, subject.source
-        if not isinstance(localiser, Localiser):
-            raise UserError(f"{type(localiser).__name__} localises nothing: this evaluation needs localisation.*")
-        if not isinstance(source, UntrimmedSource):
-            raise UserError(f"{source.root} holds no untrimmed videos: set data.localisation")
         split = self.split or subject.data.eval_split
 
         def look(batch: Batch, before: int) -> list[tuple[int, Detections]]:

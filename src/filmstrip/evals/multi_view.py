@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from filmstrip.bounds import Count
 from filmstrip.data.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.shared import looked_at
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
+
+
+def classifier_of(subject: Subject) -> Classifier:
+    """The classifier that a protocol looks at.
+
+    Raises:
+        UserError: the objective is none.
+    """
+    if not isinstance(subject.objective, Classifier):
+        name = type(subject.objective).__name__
+        raise UserError(f"{name} is no classifier: use a probe (linear_probe, knn) instead")
+    return subject.objective
 
 
 @dataclass(frozen=True)
@@ -50,11 +64,13 @@ class Predictions:
 class MultiView(Evaluation):
     """Top-1, top-5 and mean class accuracy over ``num_clips`` x ``num_crops`` views of each test video."""
 
-    num_clips: int = 5
+    compares_classes: ClassVar[bool] = True
+
+    num_clips: Count = 5
     """Clips, evenly spaced along the video."""
-    num_crops: int = 3
+    num_crops: Count = 3
     """Square crops of each clip along its longer side; 1 takes the centre."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Views classified at once."""
     split: str | None = None
     """By default the data's ``eval_split``."""
@@ -69,6 +85,10 @@ class MultiView(Evaluation):
         yield "count", float(len(predictions.names))
         yield "unreadable", float(predictions.unreadable)
 
+    def check(self, subject: Subject) -> None:
+        """The objective is a classifier."""
+        classifier_of(subject)
+
     def predictions(self, subject: Subject) -> Predictions:
         """Classify every video of the split.
 
@@ -76,9 +96,7 @@ class MultiView(Evaluation):
             UserError: the objective is no classifier, its classes are not the data's, its output is not finite, or
                 the split has no readable labelled video.
         """
-        classifier = subject.objective
-        if not isinstance(classifier, Classifier):
-            raise UserError(f"{type(classifier).__name__} is no classifier: use a probe (linear_probe, knn) instead")
+        classifier = classifier_of(subject)
         split = self.split or subject.data.eval_split
         samples = subject.source.split(split)
         classes = subject.source.classes

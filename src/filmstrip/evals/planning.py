@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from filmstrip.bounds import Count, Seed
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
 
@@ -21,13 +22,17 @@ class Planning(Evaluation):
 
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
-    samples: int = 1
+    samples: Count = 1
     """Draws whose probabilities are averaged."""
-    seed: int = 0
+    seed: Seed = 0
     """Window ``i`` of the split draws from ``seed + i``."""
-    batch_size: int = 64
+    batch_size: Count = 64
     split: str | None = None
     """By default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a forecaster, and the data are procedures."""
+        metrics.forecaster_of(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``success_rate``, ``mean_accuracy``, ``miou``, ``miou_of_ids`` and ``count``.

@@ -16,6 +16,7 @@ from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.inference import inference
+from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})
@@ -122,11 +123,24 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     if not isinstance(subject.source, ProcedureSource):
         raise UserError(f"{subject.source.root} holds no procedures: set data.procedures")
     split, count = split or subject.data.eval_split, 0
-    for batch in eval_batches(subject.source, subject.data, split, batch_size=batch_size):
+    batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
+    for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):
         count += 1
         yield {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     if not count:
         raise UserError(f"no window of the split {split!r} is readable: nothing to evaluate")
+
+
+def forecaster_of(subject: Subject) -> Forecaster:
+    """The forecaster that a protocol looks at.
+
+    Raises:
+        UserError: the objective is none.
+    """
+    if not isinstance(subject.objective, Forecaster):
+        name = type(subject.objective).__name__
+        raise UserError(f"{name} forecasts no steps: this evaluation needs a run of procedures.*")
+    return subject.objective
 
 
 def answers(
@@ -137,11 +151,7 @@ def answers(
     Raises:
         UserError: the objective is no forecaster, knows other steps than the data has, or its output is not finite.
     """
-    forecaster = subject.objective
-    if not isinstance(forecaster, Forecaster):
-        raise UserError(
-            f"{type(forecaster).__name__} forecasts no steps: this evaluation needs a run of procedures.*"
-        )
+    forecaster = forecaster_of(subject)
     probabilities, true, index, first = [], [], [], seed
     for batch in procedure_batches(subject, split, batch_size):
         with inference(forecaster):

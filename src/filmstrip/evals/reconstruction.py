@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.frame_metrics import FrameMetrics
+from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Tokenizer, Tokens
@@ -26,9 +27,9 @@ class Reconstruction(Evaluation):
     A generator that owns a tokenizer is judged by that.
     """
 
-    num_videos: int | None = None
+    num_videos: Count | None = None
     """The first of the split; by default all."""
-    batch_size: int = 8
+    batch_size: Count = 8
     split: str | None = None
     """By default the data's ``eval_split``."""
     features: FeatureNetwork = field(default_factory=FeatureNetwork)
@@ -37,16 +38,19 @@ class Reconstruction(Evaluation):
     """LPIPS's published weights (AlexNet, which TECO used, or VGG-16, and the linear layers: one file or two);
     without, a stand-in is used."""
 
+    def check(self, subject: Subject) -> None:
+        """There is a tokenizer, two videos or more are asked for, and the networks are at hand."""
+        _tokenizer_of(subject)
+        self.features.check(self.num_videos, subject.data.clip.num_frames)
+        check_frames(self.lpips, subject.data.clip.size)
+
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield the metrics, named by frame size or network, preprocessing, frames and number of clips.
 
         Raises:
             UserError: the objective neither is nor has a tokenizer, or there is nothing to reconstruct.
         """
-        own = isinstance(subject.objective, Tokenizer)
-        tokenizer = subject.objective if own else getattr(subject.objective, "tokenizer", None)
-        if not isinstance(tokenizer, Tokenizer):
-            raise UserError(f"{type(subject.objective).__name__} is no tokenizer: it does not encode and decode")
+        tokenizer = _tokenizer_of(subject)
         network = self.features.build(subject.device)
         metrics = FrameMetrics(self.lpips, device=subject.device)
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
@@ -75,6 +79,14 @@ class Reconstruction(Evaluation):
             yield f"{name}/{shape}", float(values.mean())
         yield from distance.values("rfvd")
         yield from use.values(getattr(tokenizer, "codebook_size", None), count)
+
+
+def _tokenizer_of(subject: Subject) -> Tokenizer:
+    own = isinstance(subject.objective, Tokenizer)
+    tokenizer = subject.objective if own else getattr(subject.objective, "tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f"{type(subject.objective).__name__} is no tokenizer: it does not encode and decode")
+    return tokenizer
 
 
 class CodeUse:

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from filmstrip.data.loader import EvalLoader
 from filmstrip.dist import process
 from filmstrip.evals import Subject
+from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch
 
 Item = TypeVar("Item")
@@ -30,9 +31,26 @@ def looked_at(
     What is found crosses from process to process, so tensors in it lie on the CPU.
     """
     rank, world = _share(subject)
-    seen = 0
+    videos = getattr(batches, "num_videos", None)
+    total = videos if most is None or videos is None else min(most, videos)
+    with counted("evaluating", total) as done:
+        yield from _looked_at(batches, look, most, rank, world, done)
+
+
+def _looked_at(
+    batches: EvalLoader,
+    look: Callable[[Batch, int], Found],
+    most: int | None,
+    rank: int,
+    world: int,
+    done: Callable[[int], None],
+) -> Iterator[Found]:
+    """What one process of ``world`` yields; ``done`` is told how many videos were looked at."""
+    seen, videos = 0, 0
     # Alone, anything that yields batches will do.
     for mine in batches.groups(rank, world) if world > 1 else ([batch] for batch in batches):
+        videos = max([videos, *(1 + max(batch["index"].tolist()) for batch in mine if "index" in batch)])
+        done(videos)
         counts = _exchanged(sum(_rows(batch) for batch in mine), world)
         before = seen + sum(counts[:rank])
         found = []
@@ -51,7 +69,7 @@ def looked_at(
 def made_of(subject: Subject, items: Sequence[Item], make: Callable[[Item], Found]) -> Iterator[Found]:
     """What ``make`` returns for each of ``items``; tensors in it lie on the CPU."""
     rank, world = _share(subject)
-    for start in range(0, len(items), world):
+    for start in tracked(range(0, len(items), world), "sampling"):
         found = [make(item) for item in islice(items, start + rank, min(start + rank + 1, len(items)))]
         for part in _exchanged(found, world):
             yield from part

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
 
@@ -21,9 +22,10 @@ class StepBaselines(Evaluation):
     training split; the objective is not asked.
     """
 
+    learns: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
-    batch_size: int = 64
+    batch_size: Count = 64
     split: str | None = None
     """By default the data's ``eval_split``."""
 

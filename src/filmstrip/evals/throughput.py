@@ -13,7 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.complexity import flop_counter
+from filmstrip.data.config import Data
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.inference import inference, modes_kept
@@ -29,9 +31,17 @@ class Throughput(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset()
 
-    batch_size: int = 8
-    rounds: int = 5
+    batch_size: Count = 8
+    rounds: Count = 5
     """Measured passes; the median is reported."""
+
+    def splits_of(self, data: Data) -> tuple[str, ...]:
+        """None: it looks at noise."""
+        return ()
+
+    def check(self, subject: Subject) -> None:
+        """The objective looks at clips alone."""
+        random_batch(subject, 1)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield seconds, clips/s, bytes and FLOP/s of the loss forward, then of forward and backward."""

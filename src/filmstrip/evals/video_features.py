@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, Weight
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
@@ -53,14 +54,24 @@ class FeatureNetwork:
     ``classifier``: a run folder."""
     layer: Literal["logits", "pooled"] = "logits"
     """Of ``i3d``: 400 logits, as published, or the 1,024 means that they are made from."""
-    norm_eps: float = 1e-3
+    norm_eps: Weight = 1e-3
     """Of ``i3d``: the small number in its norms; TensorFlow's is 1e-3, VideoGPT's copy computes with 1e-5."""
-    size: int | None = None
+    size: Count | None = None
     """Height and width of what the network sees; by default its own: 224 for I3D, 64 for the random one."""
-    num_frames: int | None = None
+    num_frames: Count | None = None
     """Frames of a window; by default the whole clip, or what an encoder was trained on."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Windows encoded at once."""
+
+    def check(self, num_videos: int | None, num_frames: int) -> None:
+        """See that the network is at hand and takes clips of ``num_frames``, and that there are two to compare.
+
+        Raises:
+            UserError: it is not, or does not, or there are not: a distance is of spreads.
+        """
+        if num_videos is not None and num_videos < 2:
+            raise UserError(f"a Frechet distance is of two videos or more, and {num_videos} is asked for")
+        self.build(torch.device("cpu")).window(num_frames)
 
     def build(self, device: torch.device) -> VideoFeatures:
         """Load the network.
@@ -127,18 +138,27 @@ class VideoFeatures:
         """Network, preprocessing and frames for the name of a metric of clips of ``num_frames``."""
         return f"{self.name}/{self._size}px_bilinear/{self._num_frames or num_frames}f"
 
+    def window(self, num_frames: int) -> int:
+        """How many frames of clips of ``num_frames`` the network sees at once.
+
+        Raises:
+            UserError: the clips are too short for a window, or for the network.
+        """
+        length = self._num_frames or num_frames
+        if num_frames < length or length < self._least:
+            raise UserError(
+                f"{self.name} sees {max(length, self._least)} frames or more at once, and these clips have "
+                f"{num_frames}: make clips longer (--data.clip.num-frames) or windows shorter"
+            )
+        return length
+
     def __call__(self, video: Tensor) -> Tensor:
         """Features ``N D`` (float32, on the CPU) of the windows of ``B T C H W`` video, uint8 or 0..1.
 
         Raises:
             UserError: the video is too short for a window, or for the network.
         """
-        length = self._num_frames or video.shape[1]
-        if video.shape[1] < length or length < self._least:
-            raise UserError(
-                f"{self.name} sees {max(length, self._least)} frames or more at once, and these clips have "
-                f"{video.shape[1]}: make clips longer (--data.clip.num-frames) or windows shorter"
-            )
+        length = self.window(video.shape[1])
         count = video.shape[1] // length
         windows = rearrange(video[:, : count * length], "b (n t) c h w -> (b n) t c h w", n=count)
         with inference(self._network):

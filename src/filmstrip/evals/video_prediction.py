@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, Seed
 from filmstrip.data.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.by_frame import name_of
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.frame_metrics import FrameMetrics
+from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.generation import generator_of
 from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
 from filmstrip.inference import inference
@@ -32,19 +33,19 @@ from filmstrip.protocols import Batch, Condition, Generator
 class VideoPrediction(Evaluation):
     """PSNR, SSIM, LPIPS of each predicted frame, and FVD, given the first frames and the actions of test clips."""
 
-    context: int = 144
+    context: Count = 144
     """Frames that are given."""
-    horizon: int = 156
+    horizon: Count = 156
     """Frames that are predicted."""
-    samples: int = 1
+    samples: Count = 1
     """Predictions of each clip."""
     use_actions: bool = True
     """Give the actions, where the data has them."""
     by_class: bool = False
     """Give the clip's class."""
-    num_videos: int | None = 256
+    num_videos: Count | None = 256
     """The first of the split; none for all."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Clips; each counts ``samples`` times."""
     split: str | None = None
     """By default the data's ``eval_split``."""
@@ -55,8 +56,17 @@ class VideoPrediction(Evaluation):
     without, a stand-in is used."""
     sampling: Sampling | None = None
     """By default the method's own; on the command line ``sampling:sampling --sampling.top-k 100``."""
-    seed: int = 0
+    seed: Seed = 0
     """Sample ``s`` of clip ``i`` draws from ``seed + i * samples + s``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective is a generator, two predictions or more are asked for, and the networks are at hand."""
+        generator_of(subject)
+        self.features.check(self.num_videos, self.horizon)
+        check_frames(self.lpips, subject.data.clip.size)
+        (split,) = self.splits_of(subject.data)
+        if self.by_class and any(sample.label is None for sample in subject.source.split(split)):
+            raise UserError("prediction by class needs videos with labels, and some of these have none")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield each metric's mean and, of several samples, its best; FVD; then the curves, ``NAME/frame_000`` on.
@@ -67,10 +77,6 @@ class VideoPrediction(Evaluation):
             UserError: the objective is no generator, its samples have the wrong length, or there are no clips.
         """
         generator = generator_of(subject)
-        if min(self.context, self.horizon, self.samples) < 1:
-            raise UserError(
-                "video_prediction needs one frame of context, one frame to predict and one sample or more"
-            )
         metrics = FrameMetrics(self.lpips, device=subject.device)
         distance = VideoDistance(self.features.build(subject.device))
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}

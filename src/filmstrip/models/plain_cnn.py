@@ -8,11 +8,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.nn.conv import SpatialConv, channels_first, tokens_of
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from filmstrip.protocols import Features, Grid, check_video
 
-Size = tuple[int, int, int]
+Size = tuple[Count, Count, Count]
 """Frames, rows and columns."""
 
 
@@ -20,7 +21,7 @@ Size = tuple[int, int, int]
 class ConvLayer:
     """A convolution, a normalisation, a ReLU, and perhaps a max pooling; all sizes are (t, h, w)."""
 
-    width: int
+    width: Count
     """Output channels."""
     kernel: Size = (3, 3, 3)
     stride: Size = (1, 1, 1)
@@ -32,7 +33,7 @@ class ConvLayer:
     """Window of the max pooling."""
     pool_stride: Size | None = None
     """By default the window."""
-    pool_padding: Size = (0, 0, 0)
+    pool_padding: tuple[CountOrZero, CountOrZero, CountOrZero] = (0, 0, 0)
 
 
 C3D = (

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, CountOrZero, Weight
 from filmstrip.errors import UserError
 from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.randomness import uniform
@@ -34,24 +35,16 @@ class MaskedSampling(Sampling):
     """
 
     method: Literal["confidence", "draft_and_revise"] = "confidence"
-    steps: int = 8
+    steps: Count = 8
     """Passes that fill the grid, or draft it."""
     schedule: Schedule = "cosine"
     """How many codes are still hidden after each pass (``confidence``)."""
-    confidence_noise: float = 4.5
+    confidence_noise: Weight = 4.5
     """Scale of the Gumbel noise on the logarithm of a code's probability, falling to zero at the last pass."""
-    rounds: int = 2
+    rounds: CountOrZero = 2
     """Times that the whole grid is revised (``draft_and_revise``)."""
-    revise_steps: int = 2
+    revise_steps: Count = 2
     """Parts, and so passes, of one round."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.steps, self.revise_steps) < 1 or self.rounds < 0 or self.confidence_noise < 0:
-            raise UserError(
-                f"masked sampling has at least one step, and rounds and noise of at least zero: got {self.steps} "
-                f"steps, {self.revise_steps} in each of {self.rounds} rounds, noise {self.confidence_noise:g}"
-            )
 
     @property
     def passes(self) -> int:

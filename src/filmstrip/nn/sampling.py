@@ -7,30 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstrip.errors import UserError
+from filmstrip.bounds import AnyNumber, Count, PositiveShare, Weight, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a distribution is sharpened before it is drawn from."""
 
-    temperature: float = 1.0
+    temperature: Weight = 1.0
     """Logits are divided by this; zero takes the most likely."""
-    top_k: int | None = None
+    top_k: Count | None = None
     """Only so many of the most likely are drawn (all that are as likely as the last of them)."""
-    top_p: float | None = None
+    top_p: PositiveShare | None = None
     """Only the fewest most likely are drawn that together have this probability (Holtzman et al. 2020)."""
-    guidance: float = 1.0
+    guidance: AnyNumber = 1.0
     """Logits move this far from what they are without the condition to what they are with it (Ho and Salimans 2022);
     1 is the condition alone."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"the temperature of sampling is zero or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k is the number of candidates, one or more, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is a probability above 0 and up to 1, not {self.top_p}")
+        check_numbers(self)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:

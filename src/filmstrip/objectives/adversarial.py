@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
 from filmstrip.config import ObjectiveConfig
 from filmstrip.models.discriminator import PatchDiscriminator
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
@@ -118,29 +119,29 @@ class AdversarialTokenizer(TokenizerObjective):
 class AdversarialConfig(ObjectiveConfig):
     """The per-frame autoencoder, its discriminator, and the weights of their losses."""
 
-    widths: tuple[int, ...] = (128, 128, 256, 512)
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (128, 128, 256, 512)
     """Channels of each level."""
-    depth: int = 2
+    depth: Count = 2
     """Residual blocks in each level of the encoder; the decoder has one more."""
-    halvings: int | None = None
+    halvings: CountOrZero | None = None
     """Levels, from the first, that halve the frame; by default all but the last."""
-    attention_levels: tuple[int, ...] = ()
+    attention_levels: tuple[CountOrZero, ...] = ()
     """Levels with attention, counted from 0 at full resolution; the middle always has it."""
-    groups: int = 32
+    groups: Count = 32
     """Of the group normalisation."""
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
-    perceptual_weight: float = 1.0
-    adversarial_weight: float = 0.8
+    perceptual_weight: Weight = 1.0
+    adversarial_weight: Weight = 0.8
     """Size of the adversarial gradient relative to the errors', at the last layer."""
-    start: int = 50_000
+    start: CountOrZero = 50_000
     """Steps before the discriminator joins."""
     gan_loss: GanLoss = "hinge"
     """``hinge``, or ``log``: the logarithmic loss, without the saturating form for the autoencoder."""
-    discriminator_width: int = 64
-    discriminator_depth: int = 3
+    discriminator_width: Count = 64
+    discriminator_depth: Count = 3
     """Convolutions that halve the frame."""
-    discriminator_max_width: int = 512
+    discriminator_max_width: Count = 512
 
     @classmethod
     def small(cls, **bottleneck: object) -> Self:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, Share
 from filmstrip.config import ObjectiveConfig
 from filmstrip.data.config import DataInfo
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
@@ -18,9 +19,9 @@ from filmstrip.protocols import Batch, Encoder, Loss, Objective
 class ClassificationConfig(ObjectiveConfig):
     """What every classifier is told: how many classes there are, and how much to trust their labels."""
 
-    num_classes: int = 400
+    num_classes: Count = 400
     """Taken from the data when training; a preset names its paper's."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""

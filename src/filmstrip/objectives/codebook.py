@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from filmstrip.bounds import Bounds, Count, CountOrZero, NotEmpty, Weight
 from filmstrip.dist.reduce import from_first_process, sum_over_processes
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, Quantiser, VectorQuantiser
@@ -19,25 +20,25 @@ class Codebook:
     kind: Literal["ema", "learnt", "fsq", "lookup_free", "gumbel"] = "ema"
     """``ema``: moving averages of latents, restarted when dead; ``learnt``: by gradient; ``fsq``: a grid of
     ``levels``; ``lookup_free``: signs of channels; ``gumbel``: a relaxed choice."""
-    size: int = 1024
+    size: Count = 1024
     """Number of codes; FSQ's is the product of its levels, and a lookup-free one is a power of two."""
-    dim: int = 256
+    dim: Count = 256
     """Channels of a code (``ema``, ``learnt``, ``gumbel``)."""
-    num_codebooks: int = 1
+    num_codebooks: Count = 1
     """Codebooks that share the channels (``ema``, ``learnt``)."""
     unit: bool = False
     """Put latents and codes on the unit sphere (``ema``, ``learnt``)."""
-    commitment: float = 0.25
+    commitment: Weight = 0.25
     """Weight of the distance from latents to their codes."""
-    restart_below: float = 1.0
+    restart_below: Weight = 1.0
     """Latents a step, on average, below which a code restarts; zero for never (``ema``)."""
-    levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
+    levels: Annotated[tuple[Annotated[int, Bounds(min=2)], ...], NotEmpty] = (8, 8, 8, 5, 5, 5)
     """Values that each channel takes (``fsq``)."""
-    kl_weight: float = 6.6 / 192
+    kl_weight: Weight = 6.6 / 192
     """Weight of the divergence from a uniform prior, nats a latent (``gumbel``)."""
-    warmup_steps: int = 5_000
+    warmup_steps: CountOrZero = 5_000
     """Steps until that weight is reached (``gumbel``)."""
-    anneal_steps: int = 150_000
+    anneal_steps: Count = 150_000
     """Steps until the choice is as sharp as it gets, a temperature of 1/16 (``gumbel``); shorten it with the run."""
 
     def build(self) -> Quantiser:

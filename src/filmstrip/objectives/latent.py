@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.config import ObjectiveConfig
 from filmstrip.errors import UserError
 from filmstrip.objectives.tokenizing import TokenizerObjective
@@ -26,8 +27,8 @@ class LatentConfig(ObjectiveConfig):
     tokenizer_run: str | None = None
     """A run folder whose tokenizer is taken, with its weights, when training starts. Later it is not needed: the
     weights are then part of this run's."""
-    num_frames: int = 16
-    size: int = 64
+    num_frames: Count = 16
+    size: Count = 64
     """Frames, and their height and width in pixels, of the clips that are coded."""
 
     def build_tokenizer(self) -> TokenizerObjective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.data.config import Clip
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import Classification, ClassificationConfig
@@ -16,12 +17,12 @@ class PlainCNNConfig(ClassificationConfig):
     """A chain of convolutions, then fully connected layers over all that is left; without ``hidden``, its mean."""
 
     layers: tuple[ConvLayer, ...]
-    hidden: tuple[int, ...] = (4096, 4096)
+    hidden: tuple[Count, ...] = (4096, 4096)
     """Widths of the fully connected layers before the classes; empty pools over space and time instead."""
-    num_frames: int
-    size: int
+    num_frames: Count
+    size: Count
     """Frames of a clip, and their height and width: what fully connected layers are made for."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
 
     def for_clip(self, clip: Clip) -> Self:
         """The same chain; a convolution over all frames stays one."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.config import ObjectiveConfig
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
@@ -75,11 +76,11 @@ def top1(logits: Tensor, step: Tensor) -> Tensor:
 class StepPredictionConfig(ObjectiveConfig):
     """What the data says of its procedures."""
 
-    num_steps: int = 0
-    num_tasks: int = 0
-    feature_width: int = 0
+    num_steps: CountOrZero = 0
+    num_tasks: CountOrZero = 0
+    feature_width: CountOrZero = 0
     """Size of a feature, D."""
-    num_tokens: int = 1
+    num_tokens: Count = 1
     """Features of a clip, N."""
 
     def bind(self, info: DataInfo) -> Self:

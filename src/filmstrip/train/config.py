@@ -5,25 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from filmstrip.bounds import Count, PositiveShare, Rate, Share, ShareBelowOne, Weight
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
     """Optimiser and learning-rate schedule, the same for every phase."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
+    lr: Rate = 1e-3
     """Peak learning rate, for the batch size that the run names (nothing rescales it)."""
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Weight = 0.05
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     """AdamW's; SGD uses the first as its momentum."""
-    layer_decay: float = 1.0
+    layer_decay: PositiveShare = 1.0
     """Each layer further from the output learns this much slower."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = 0.05
+    warmup: Share = 0.05
     """Share of all steps in which the learning rate rises linearly from ``start``."""
-    start: float = 0.0
+    start: Share = 0.0
     """Learning rate that the warm-up rises from, as a share of the peak."""
-    final: float = 0.0
+    final: Share = 0.0
     """Learning rate at the end of the cosine, as a share of the peak."""
 
 
@@ -31,24 +33,24 @@ class Optim:
 class Loop:
     """How long a run lasts and what happens along the way."""
 
-    steps: int | None = None
+    steps: Count | None = None
     """Optimiser steps; give this or ``epochs``."""
-    epochs: float | None = None
+    epochs: Rate | None = None
     """Passes over the training videos."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    accumulate: int = 1
+    accumulate: Count = 1
     """Backward passes in one optimiser step."""
-    clip_grad: float | None = 1.0
+    clip_grad: Rate | None = 1.0
     """Largest gradient norm; none for no clipping."""
-    ema: float | None = None
+    ema: ShareBelowOne | None = None
     """Decay of the moving average of the weights; evaluation and ``weights.safetensors`` then use the average."""
     compile: bool = False
     """Compile each block with ``torch.compile``."""
     checkpoint: bool = False
     """Recompute each block's activations in the backward pass."""
-    log_every: int = 10
-    eval_every: int | None = None
-    save_every: int = 500
+    log_every: Count = 10
+    eval_every: Count | None = None
+    save_every: Count = 500
     """Steps between two states that a run can resume from."""
     shard: Literal["none", "fsdp"] = "none"
     """Across processes: replicate the weights (DDP), or shard them (FSDP2)."""

@@ -34,7 +34,7 @@ def optimiser(objective: Objective, phase: Phase, optim: Optim) -> Optimizer:
         named = list(zip(group.names, group.params))
         options.append({"params": named, "lr": peak, "peak_lr": peak, "weight_decay": decay})
     if optim.name == "sgd":
-        return torch.optim.SGD(options, momentum=optim.betas[0], nesterov=True, fused=True)
+        return torch.optim.SGD(options, momentum=optim.betas[0], nesterov=optim.betas[0] > 0, fused=True)
     return torch.optim.AdamW(options, betas=optim.betas, fused=True)
 
 

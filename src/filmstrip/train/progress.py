@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from filmstrip.dist import process
+from filmstrip.progress import bars, shown
 
 LINE_EVERY = 10.0
 """Seconds between two plain lines; the first and the last step always get one."""
@@ -23,19 +23,19 @@ class ProgressBar:
     def __init__(self, start: int, total: int, console: Console | None = None) -> None:
         self._start, self._total = start, total
         self._console = console or Console(quiet=process.rank() != 0)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._bar.add_task("", total=total, completed=start)
+        self._bar = bars(self._console, transient=False)
+        self._showing = shown(self._bar)
+        self._task = self._bar.add_task("training", total=total, completed=start, said="")
         self._said_at = -math.inf
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._showing.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._showing.__exit__(kind, error, trace)
 
     def advance(self, step: int) -> None:
         """Move the bar to ``step`` steps done."""
@@ -45,7 +45,7 @@ class ProgressBar:
         """Show the latest values; ``seconds`` were spent on the steps since ``start``."""
         left = seconds / max(step - self._start, 1) * (self._total - step)
         said = f"loss {values['loss']:.4g}  {values['clips_per_second']:.4g} clips/s  {_clock(left)} left"
-        self._bar.update(self._task, description=said)
+        self._bar.update(self._task, said=said)
         due = time.monotonic() - self._said_at >= LINE_EVERY or step == self._total
         if due and not self._console.is_terminal:
             self._said_at = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -68,6 +69,8 @@ class RunFolder:
             raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
         try:
             module.load_state_dict(load_file(self.weights))
+        except SafetensorError as error:
+            raise UserError(f"{self.weights} is damaged: {error}") from None
         except RuntimeError as error:
             raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
 

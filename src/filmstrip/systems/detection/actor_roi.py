@@ -33,6 +33,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.actors import Actors
 from filmstrip.data.config import Augment, Clip, Data, DataInfo, Detection
@@ -50,12 +51,12 @@ class ActorRoIConfig(ObjectiveConfig):
 
     backbone: ObjectiveConfig
     """Of a recognition system; its head is left out."""
-    num_classes: int = 80
-    size: int = 7
+    num_classes: Count = 80
+    size: Count = 7
     """Cells along each side of a box."""
     aligned: bool = True
     """Whether places of the map are centred at halves; some released networks were trained without."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def bind(self, info: DataInfo) -> Self:

@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from filmstrip.bounds import Count, CountOrZero, Share
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.motions import Motions
@@ -47,30 +48,30 @@ class MaskGITConfig(LatentConfig):
     """Fill the grid of space and time at once, or one frame after the other."""
     attention: Literal["full", "maskvit", "axial"] = "full"
     """Of frames together: among all places, or in windows by turns from block to block."""
-    window: int = 4
+    window: Count = 4
     """Height and width of MaskViT's windows through all frames, codes."""
-    width: int = 512
-    depth: int = 8
-    num_heads: int = 8
-    code_width: int = 256
+    width: Count = 512
+    depth: Count = 8
+    num_heads: Count = 8
+    code_width: Count = 256
     """Channels that a code embeds to."""
-    stride: int = 1
+    stride: Count = 1
     """Places along each axis that share a token of the summary of the past (frames in order)."""
-    history_width: int = 512
-    history_depth: int = 8
-    history_num_heads: int = 8
-    context_frames: int = 0
+    history_width: Count = 512
+    history_depth: Count = 8
+    history_num_heads: Count = 8
+    context_frames: CountOrZero = 0
     """Frames that are never hidden (frames together)."""
     conditions: tuple[Literal["label", "action"], ...] = ()
     """What samples can be asked for beside first frames: a class, actions."""
-    condition_drop: float = 0.1
+    condition_drop: Share = 0.1
     """Share of the clips whose class and actions are hidden in training: for samples without, and for guidance."""
-    num_classes: int = 0
-    num_actions: int = 0
-    action_dim: int = 0
+    num_classes: CountOrZero = 0
+    num_actions: CountOrZero = 0
+    action_dim: CountOrZero = 0
     """Classes, discrete actions, or values of a continuous one: told by the data."""
-    label_width: int = 64
-    action_width: int = 16
+    label_width: Count = 64
+    action_width: Count = 16
     schedule: Schedule = "cosine"
     sampling: MaskedSampling = field(default_factory=MaskedSampling)
 

@@ -49,13 +49,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.motions import Motions
@@ -228,40 +229,40 @@ class TECOConfig(LatentConfig):
     """The four networks; the defaults are DMLab's. Without a tokenizer, frames are pixels."""
 
     tokenizer: ObjectiveConfig | None = None
-    num_frames: int = 300
-    label_smoothing: float = 0.01
+    num_frames: Count = 300
+    label_smoothing: ShareBelowOne = 0.01
     """Share of the probability that a frame's code spreads over all codes in the loss, where frames are codes."""
-    pixel_sigma: float = 0.1
+    pixel_sigma: Rate = 0.1
     """Standard deviation of a pixel, where frames are pixels: weighs their error against the codes'."""
-    encoder_widths: tuple[int, ...] = (256, 512)
+    encoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
     """Channels at each size of a frame, from the full one; each halves it."""
-    encoder_blocks: int = 2
-    decoder_widths: tuple[int, ...] = (256, 512)
-    decoder_blocks: int = 4
-    codebook_size: int = 1024
-    code_dim: int = 32
+    encoder_blocks: Count = 2
+    decoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
+    decoder_blocks: Count = 4
+    codebook_size: Count = 1024
+    code_dim: Count = 32
     """Channels of a code."""
-    latent_dim: int = 64
+    latent_dim: Count = 64
     """Channels that codes are projected to."""
-    stride: int = 8
+    stride: Count = 8
     """Places along each axis of a frame's codes that share a token of the temporal transformer."""
-    width: int = 1024
-    depth: int = 8
-    num_heads: int = 16
-    prior_width: int = 512
-    prior_depth: int = 8
-    prior_num_heads: int = 8
-    prior_code_width: int = 256
-    drop_loss: float = 0.9
+    width: Count = 1024
+    depth: Count = 8
+    num_heads: Count = 16
+    prior_width: Count = 512
+    prior_depth: Count = 8
+    prior_num_heads: Count = 8
+    prior_code_width: Count = 256
+    drop_loss: ShareBelowOne = 0.9
     """Share of the frames that prior and decoder leave out in each step."""
     conditions: tuple[Literal["action"], ...] = ()
     """Whether actions lead from frame to frame."""
-    condition_drop: float = 0.0
+    condition_drop: Share = 0.0
     """Share of the clips whose actions are hidden in training, so that the model also does without."""
-    num_actions: int = 0
-    action_dim: int = 0
+    num_actions: CountOrZero = 0
+    action_dim: CountOrZero = 0
     """Discrete actions, or values of a continuous one: told by the data."""
-    action_width: int = 16
+    action_width: Count = 16
     schedule: Schedule = "cosine"
     sampling: MaskedSampling = field(default_factory=lambda: MaskedSampling(method="draft_and_revise"))
 

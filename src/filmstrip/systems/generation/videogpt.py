@@ -38,12 +38,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
@@ -213,24 +214,24 @@ class VideoGPT(LatentObjective):
 class VideoGPTConfig(LatentConfig):
     """The transformer and its conditions; the defaults are BAIR's."""
 
-    width: int = 512
-    depth: int = 16
-    num_heads: int = 4
-    mlp_ratio: float = 4.0
+    width: Count = 512
+    depth: Count = 16
+    num_heads: Count = 4
+    mlp_ratio: Rate = 4.0
     attention: AttentionKind = "sparse"
-    dropout: float = 0.2
+    dropout: ShareBelowOne = 0.2
     conditions: tuple[ConditionKind, ...] = ()
     """What samples can be asked for: a class, actions, first frames."""
-    num_classes: int = 0
-    num_actions: int = 0
-    action_dim: int = 0
+    num_classes: CountOrZero = 0
+    num_actions: CountOrZero = 0
+    action_dim: CountOrZero = 0
     """Taken from the data."""
-    context_frames: int = 1
+    context_frames: Count = 1
     """First frames that are given."""
-    frames_depths: tuple[int, ...] = (3, 4, 6, 3)
-    frames_widths: tuple[int, ...] = (64, 128, 256, 240)
+    frames_depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 6, 3)
+    frames_widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 240)
     """Blocks and channels of each stage of the network that sees them; the defaults are the published ResNet-34's."""
-    condition_drop: float = 0.0
+    condition_drop: Share = 0.0
     """Share of clips whose conditions are hidden in training."""
 
     def bind(self, info: DataInfo) -> Self:

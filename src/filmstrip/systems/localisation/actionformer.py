@@ -30,11 +30,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne, Weight
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, DataInfo, Localisation
 from filmstrip.data.untrimmed import Untrimmed
@@ -83,15 +84,15 @@ MOMENTUM = 0.9
 class Suppression:
     """Which of all candidates are kept."""
 
-    min_score: float = 0.001
+    min_score: Weight = 0.001
     """Least score of a candidate, and of what is kept."""
-    candidates: int = 2000
+    candidates: Count = 2000
     """Most candidates of each level of a video."""
-    min_rows: float = 0.05
+    min_rows: Weight = 0.05
     """Least length of a segment, rows."""
-    sigma: float = 0.5
+    sigma: Rate = 0.5
     """How slowly scores fall with the overlap: they are multiplied by ``exp(-iou^2 / sigma)``."""
-    most: int = 200
+    most: Count = 200
     """Most segments of a video."""
 
 
@@ -221,22 +222,22 @@ def _points(valid: Tensor, num_levels: int) -> Points:
 class ActionFormerConfig(ObjectiveConfig):
     """The network's size and its loss; classes and the features' width come from the data."""
 
-    num_classes: int = 0
-    feature_width: int = 0
-    width: int = 512
-    num_heads: int = 4
-    windows: tuple[int | None, ...] = (19,) * 6
+    num_classes: CountOrZero = 0
+    feature_width: CountOrZero = 0
+    width: Count = 512
+    num_heads: Count = 4
+    windows: Annotated[tuple[Count | None, ...], NotEmpty] = (19,) * 6
     """Of each level of the pyramid, rows that a row attends to; none: all."""
     positions: bool = False
     """Add sines and cosines of the place."""
-    dropout: float = 0.0
-    drop_path: float = 0.1
-    radius: float = 1.5
+    dropout: ShareBelowOne = 0.0
+    drop_path: ShareBelowOne = 0.1
+    radius: Rate = 1.5
     """Strides around an action's middle within which points are to find it."""
-    first_normaliser: float = 100.0
+    first_normaliser: Rate = 100.0
     """The number of positive points that losses are divided by before any was seen."""
-    label_smoothing: float = 0.0
-    distance_weight: float = 1.0
+    label_smoothing: Share = 0.0
+    distance_weight: Weight = 1.0
     """Of the loss of both ends."""
     suppression: Suppression = Suppression()
 

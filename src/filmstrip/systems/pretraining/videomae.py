@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -157,18 +158,18 @@ class VideoMAE(Objective):
 class VideoMAEConfig(ObjectiveConfig):
     """A ViT encoder, a narrower decoder, and how cubes are hidden."""
 
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    decoder_width: int = 384
-    decoder_depth: int = 4
-    decoder_num_heads: int = 6
-    num_frames: int = 16
-    size: int = 224
-    patch_size: tuple[int, int, int] = (2, 16, 16)
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    decoder_width: Count = 384
+    decoder_depth: Count = 4
+    decoder_num_heads: Count = 6
+    num_frames: Count = 16
+    size: Count = 224
+    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
     masking: Masking = "tube"
     """``tube``: the same places in all frames; ``random``: any cubes; ``frame``: whole time steps."""
-    mask_ratio: float = 0.9
+    mask_ratio: ShareBelowOne = 0.9
     """Share of cubes that are hidden."""
 
     def build(self) -> VideoMAE:

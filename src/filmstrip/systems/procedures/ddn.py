@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, Weight
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.recipes import Recipes
@@ -113,11 +114,11 @@ def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 class DDNConfig(StepPredictionConfig):
     """Sizes, and the width of the search."""
 
-    width: int = 128
+    width: Count = 128
     """Of a state."""
-    beams: int = 10
+    beams: Count = 10
     """Plans that are kept while searching; one for greedy planning."""
-    state_weight: float = 1.0
+    state_weight: Weight = 1.0
     """What a state's distance from the goal (mean squared) counts beside a step's nats."""
 
     def build(self) -> DDN:

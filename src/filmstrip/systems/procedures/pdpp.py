@@ -24,12 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, NotEmpty, Weight
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.recipes import Recipes
@@ -214,12 +216,12 @@ def cosine_schedule(steps: int) -> Tensor:
 class PDPPConfig(StepPredictionConfig):
     """The network and the diffusion; the defaults are CrossTask's."""
 
-    widths: tuple[int, ...] = (256, 512, 1024)
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
     """Channels of the U-Net's levels, each a step shorter than the one before."""
-    diffusion_steps: int = 200
-    sampling_steps: int | None = None
+    diffusion_steps: Count = 200
+    sampling_steps: Count | None = None
     """Denoising steps without fresh noise (DDIM); none for all of them with."""
-    ends_weight: float = 10.0
+    ends_weight: Weight = 10.0
     """How much more the first and the last step count."""
 
     def build(self) -> PDPP:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.config import Run
 from filmstrip.data.config import Data, DataInfo, Procedures
 from filmstrip.data.recipes import Recipes
@@ -94,8 +95,8 @@ def _key(ends: Tensor) -> Tensor:
 class RetrievalConfig(StepPredictionConfig):
     """The memory's size; all of it comes from the data."""
 
-    num_windows: int = 0
-    horizon: int = 3
+    num_windows: CountOrZero = 0
+    horizon: Count = 3
 
     def bind(self, info: DataInfo) -> Self:
         """As many places as there are training windows."""

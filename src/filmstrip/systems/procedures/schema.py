@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.recipes import Recipes
@@ -193,16 +194,16 @@ class SCHEMAConfig(StepPredictionConfig):
 
     texts: Path | None = None
     """A ``.npy`` with the features of each step's texts, ``steps K D``."""
-    text_width: int = 768
-    num_texts: int = 6
+    text_width: Count = 768
+    num_texts: Count = 6
     """Of each step, half of them before it: where ``texts`` is not given."""
-    width: int = 128
-    depth: int = 2
+    width: Count = 128
+    depth: Count = 2
     """Blocks of each decoder."""
-    num_heads: int = 32
-    mlp_ratio: float = 2.0
-    dropout: float = 0.2
-    input_dropout: float = 0.4
+    num_heads: Count = 32
+    mlp_ratio: Rate = 2.0
+    dropout: ShareBelowOne = 0.2
+    input_dropout: ShareBelowOne = 0.4
     """Of features and texts."""
     blocks: Literal["vanilla", "vedit"] = "vanilla"
     """Of both decoders: SCHEMA's own, or VEDIT's."""

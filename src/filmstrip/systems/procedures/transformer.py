@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from einops import rearrange
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.recipes import Recipes
@@ -57,9 +58,9 @@ class StepTransformer(StepPrediction):
 class StepTransformerConfig(StepPredictionConfig):
     """The network's size; the defaults are those of VEDIT's with 12 layers."""
 
-    width: int = 2048
-    depth: int = 12
-    num_heads: int = 32
+    width: Count = 2048
+    depth: Count = 12
+    num_heads: Count = 32
 
     def build(self) -> StepTransformer:
         """Build with fresh weights.

@@ -39,6 +39,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from filmstrip.bounds import AnyNumber, Count, Rate
 from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.recipes import Recipes
@@ -128,20 +129,20 @@ class StepClassifier(StepPrediction):
 class VEDITConfig(StepPredictionConfig):
     """The predictor's size, how it denoises, and how many places are asked for; the defaults are the paper's."""
 
-    width: int = 2048
-    depth: int = 12
-    num_heads: int = 32
+    width: Count = 2048
+    depth: Count = 12
+    num_heads: Count = 32
     attention: AttentionKind = "joint"
     """Tokens attend to both branches, each with projections of its own (``joint``) or the same (``self``), or to the
     other branch alone (``cross``)."""
-    denoising_steps: int = 24
-    guidance: float = 7.0
+    denoising_steps: Count = 24
+    guidance: AnyNumber = 7.0
     """Classifier-free guidance, in training too; 1 for none."""
-    shift: float = 1.0
+    shift: Rate = 1.0
     """Above 1, more of the steps are spent on noisy clips (Esser et al. 2024)."""
     recompute: bool = True
     """Run each denoising step again in the backward pass, and keep only the clips between them."""
-    num_targets: int | None = 1
+    num_targets: Count | None = 1
     """Places of a window that are asked for, at most; the others are seen, at most. None: any number, more slowly."""
 
     def build(self) -> VEDIT:
@@ -191,7 +192,7 @@ class PretrainingConfig(VEDITConfig):
 class StepClassifierConfig(StepPredictionConfig):
     """The pooler's depth."""
 
-    depth: int = 3
+    depth: Count = 3
     """Blocks of self-attention before the query."""
 
     def build(self) -> StepClassifier:

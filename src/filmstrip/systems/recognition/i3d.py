@@ -28,6 +28,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from filmstrip.bounds import PositiveShare, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -54,11 +55,11 @@ class I3DConfig(ClassificationConfig):
 
     streams: Literal["rgb", "both"] = "rgb"
     """Colours alone, or another network beside it that sees optical flow, their probabilities averaged."""
-    share: float = 1.0
+    share: PositiveShare = 1.0
     """Factor on all channels."""
     method: Method = "dis"
     """How flow is estimated."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> Objective:

@@ -17,12 +17,13 @@ opposite of 99.7 played backwards; the mean over frames is at chance, 50.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -84,18 +85,18 @@ class LRCN(StepwiseClassification):
 class LRCNConfig(ClassificationConfig):
     """A 2D residual network, or a chain of 3D convolutions where ``layers`` says so, and an LSTM."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
+    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
     layers: tuple[ConvLayer, ...] = ()
     """Of the chain; none for a residual network."""
-    frames_per_step: int = 1
+    frames_per_step: Count = 1
     frozen: bool = False
     """Train the LSTM and the head only; give the run ``init``, or what is frozen is random."""
-    width: int = 256
+    width: Count = 256
     """Of the LSTM."""
     readout: Readout = "every"
     """Which steps name the clip."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> LRCN:

@@ -25,6 +25,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count, CountOrZero, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -56,26 +57,26 @@ class ClipByClip(Classification):
 class MeMViTConfig(ClassificationConfig):
     """A multiscale transformer with memory, and a linear classifier on each clip's class token."""
 
-    width: int = 96
-    depth: int = 16
-    num_heads: int = 1
-    stages: tuple[int, ...] = (1, 3, 14)
-    kv_stride: tuple[int, int, int] = (1, 8, 8)
-    num_frames: int = 16
+    width: Count = 96
+    depth: Count = 16
+    num_heads: Count = 1
+    stages: tuple[CountOrZero, ...] = (1, 3, 14)
+    kv_stride: tuple[Count, Count, Count] = (1, 8, 8)
+    num_frames: Count = 16
     """Of a clip; a sample is as many clips in a row as it has frames for."""
-    size: int = 224
-    memory: int = 2
+    size: Count = 224
+    memory: CountOrZero = 2
     """Clips that a layer remembers."""
-    memory_every: int = 2
+    memory_every: Count = 2
     """One in so many layers has memory, the first among them."""
     summary: Literal["class_token", "mean"] = "class_token"
     """What is classified; the mean over places is an option of the public code."""
-    drop_path: float = 0.2
+    drop_path: ShareBelowOne = 0.2
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
 
     def for_clip(self, clip: Clip) -> Self:
         """A sample of several of its own clips stays one; of any other length it is one clip, with nothing before."""

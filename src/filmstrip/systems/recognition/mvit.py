@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from filmstrip.bounds import Count, CountOrZero, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -38,29 +39,29 @@ from filmstrip.train.config import Loop, Optim
 class MViTConfig(ClassificationConfig):
     """A multiscale transformer with a linear classifier on its class token; the defaults are MViTv2-S."""
 
-    width: int = 96
+    width: Count = 96
     """Channels of the first stage."""
-    depth: int = 16
-    num_heads: int = 1
+    depth: Count = 16
+    num_heads: Count = 1
     """Of the first stage."""
-    stages: tuple[int, ...] = (1, 3, 14)
+    stages: tuple[CountOrZero, ...] = (1, 3, 14)
     """The blocks that halve height and width."""
-    kv_stride: tuple[int, int, int] = (1, 8, 8)
+    kv_stride: tuple[Count, Count, Count] = (1, 8, 8)
     """Of keys and values in the first stage."""
-    num_frames: int = 16
-    size: int = 224
+    num_frames: Count = 16
+    size: Count = 224
     improved: bool = True
     """MViTv2."""
     summary: Literal["class_token", "mean"] = "class_token"
     """What is classified; the mean over places is an option of the public code."""
-    drop_path: float = 0.2
+    drop_path: ShareBelowOne = 0.2
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
     imagenet_pixels: bool = False
     """Normalise pixels by ImageNet's mean and deviation; else by 0.45 and 0.225."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

@@ -20,7 +20,9 @@ after as many steps again it names 50.6 of unseen motions and 49.7 without them,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -35,17 +37,17 @@ from filmstrip.train.config import Loop, Optim
 class NonLocalNetConfig(ClassificationConfig):
     """An I3D-like residual network of bottlenecks with nonlocal blocks; the defaults are ResNet-50 with five."""
 
-    stem_width: int = 64
-    depths: tuple[int, ...] = DEPTHS[50]
-    frames: tuple[tuple[int, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
+    stem_width: Count = 64
+    depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
+    frames: tuple[tuple[Count, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
     """Kernels in time of each stage's blocks, in turn."""
-    nonlocal_after: tuple[tuple[int, ...], ...] = ((), (1, 3), (1, 3, 5), ())
+    nonlocal_after: tuple[tuple[CountOrZero, ...], ...] = ((), (1, 3), (1, 3, 5), ())
     """The blocks of each stage, from 0, that a nonlocal block follows."""
     pairwise: Pairwise = "embedded_gaussian"
     """How two places are compared."""
     pool_frames: bool = True
     """Halve the frames after the first stage."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> Classification:

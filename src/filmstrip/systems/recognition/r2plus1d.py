@@ -17,7 +17,9 @@ Here: 29 of 30 test videos of Weizmann, three actors it never saw (``small``, fr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -31,15 +33,15 @@ from filmstrip.train.config import Loop, Optim
 class R2Plus1DConfig(ClassificationConfig):
     """A (2+1)D residual network of basic blocks; the defaults are R(2+1)D-18."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    stem_width: int = 45
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
+    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
+    stem_width: Count = 45
     """Channels between the two halves of the first convolution."""
-    early_stride: int = 1
+    early_stride: Count = 1
     """Stride of the first stage; 2 makes a small network four times cheaper."""
     subtract_mean_frame: bool = False
     """Show the network only what differs from the clip's mean: helps where few videos share a still background."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
 
     def build(self) -> Classification:

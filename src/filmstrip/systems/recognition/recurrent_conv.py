@@ -18,11 +18,12 @@ opposite of 100.0 played backwards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from einops import reduce
 from torch import Tensor
 
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -47,10 +48,10 @@ class RecurrentConvConfig(ClassificationConfig):
     """A stem and recurrent convolutions, each after the first with stride 2."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
     readout: Readout = "last"
     """Which frames' states name the clip."""
-    dropout: float = 0.7
+    dropout: ShareBelowOne = 0.7
     """Before the head."""
 
     def build(self) -> RecurrentConvolution:

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -64,11 +66,11 @@ class SingleFrame(Classification):
 class SingleFrameConfig(ClassificationConfig):
     """A 2D residual network of basic blocks; the defaults are ResNet-18."""
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    early_stride: int = 2
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
+    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
+    early_stride: Count = 2
     """Stride of the first stage: stands for the max pooling of the published stem."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
 
     def build(self) -> SingleFrame:

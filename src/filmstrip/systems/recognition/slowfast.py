@@ -20,7 +20,9 @@ twice the frames 75.5, slow and fast 73.5.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -35,20 +37,20 @@ from filmstrip.train.config import Loop, Optim
 class SlowFastConfig(ClassificationConfig):
     """Two residual networks of bottlenecks; the defaults are SlowFast R50 4 x 16."""
 
-    stem_width: int = 64
+    stem_width: Count = 64
     """Of the slow network."""
-    depths: tuple[int, ...] = DEPTHS[50]
-    speed_ratio: int = 8
+    depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
+    speed_ratio: Count = 8
     """How many frames the fast network sees for each one of the slow network (alpha)."""
-    narrower: int = 8
+    narrower: Count = 8
     """How many times more channels the slow network has (1 / beta)."""
-    fusion_frames: int = 5
+    fusion_frames: Count = 5
     """Kernel in time of the convolutions from the fast network to the slow one."""
-    with_time: tuple[int, ...] | None = None
+    with_time: tuple[CountOrZero, ...] | None = None
     """How many blocks of each stage convolve over time; by default all that do anywhere."""
     dilated: bool = False
     """Keep height and width in the last stage, with dilated convolutions: for detection."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> Classification:

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.motions import Motions
@@ -41,20 +42,20 @@ class TimeSformerConfig(ClassificationConfig):
 
     attention: Literal["divided", "joint", "space"] = "divided"
     """Over time, then space; over everything at once; or over each frame alone, averaged at the end."""
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    num_frames: int = 8
-    size: int = 224
-    patch_size: int = 16
-    drop_path: float = 0.0
-    dropout: float = 0.0
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    num_frames: Count = 8
+    size: Count = 224
+    patch_size: Count = 16
+    drop_path: ShareBelowOne = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: tuple[AnyNumber, AnyNumber, AnyNumber] = IMAGENET_MEAN
     """Of colours, subtracted."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    std: tuple[Rate, Rate, Rate] = IMAGENET_STD
 
     def encoder(self) -> FrameTransformer | SpaceTimeTransformer:
         """The network without its classifier."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -46,18 +47,18 @@ class TwoStreamConfig(ClassificationConfig):
     """Two networks of the same layers; the temporal one's first convolution spans all of the flow."""
 
     layers: tuple[ConvLayer, ...] = CNN_M
-    hidden: tuple[int, ...] = (4096, 2048)
-    num_frames: int = 11
+    hidden: tuple[Count, ...] = (4096, 2048)
+    num_frames: Count = 11
     """Frames of a clip; there is one flow less."""
-    size: int = 224
-    single_frames: int = 1
+    size: Count = 224
+    single_frames: Count = 1
     """Frames of a clip that the spatial stream sees."""
     method: Method = "dis"
     """How flow is estimated."""
-    largest: float = 20.0
+    largest: Rate = 20.0
     """Flow is cut off at so many pixels, and scaled by them."""
     fusion: Fusion = "average"
-    dropout: float = 0.9
+    dropout: ShareBelowOne = 0.9
 
     def build(self) -> TwoStream:
         """Build both networks with fresh weights."""

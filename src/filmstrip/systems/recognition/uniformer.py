@@ -20,7 +20,9 @@ stage 74.5, with none 73.0, with four 97.8.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from filmstrip.bounds import Count, NotEmpty, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -34,14 +36,14 @@ from filmstrip.train.config import Loop, Optim
 class UniFormerConfig(ClassificationConfig):
     """A UniFormer with a linear classifier on its mean token; the defaults are UniFormer-S."""
 
-    widths: tuple[int, ...] = (64, 128, 320, 512)
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 320, 512)
     """Of the stages."""
-    depths: tuple[int, ...] = (3, 4, 8, 3)
-    head_dim: int = 64
-    local_stages: int = 2
+    depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 8, 3)
+    head_dim: Count = 64
+    local_stages: Count = 2
     """How many stages, from the first on, mix neighbours; the others attend to all places."""
-    drop_path: float = 0.1
-    label_smoothing: float = 0.1
+    drop_path: ShareBelowOne = 0.1
+    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

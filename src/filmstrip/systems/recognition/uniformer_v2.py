@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -36,15 +37,15 @@ from filmstrip.train.config import Loop, Optim
 class UniFormerV2Config(ClassificationConfig):
     """A UniFormerV2 with a normalised linear classifier; the defaults are B/16 with everything."""
 
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    patch_size: int = 16
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    patch_size: Count = 16
     """Pixels, height and width."""
-    size: int = 224
-    global_layers: tuple[int, ...] = (4, 5, 6, 7, 8, 9, 10, 11)
+    size: Count = 224
+    global_layers: tuple[CountOrZero, ...] = (4, 5, 6, 7, 8, 9, 10, 11)
     """After which blocks the video token looks."""
-    reduction: float | None = 1.5
+    reduction: Rate | None = 1.5
     """How much narrower local temporal relations are inside; none: there are none."""
     halve_time: bool = True
     """Embed every second frame, together with its neighbours."""
@@ -52,9 +53,9 @@ class UniFormerV2Config(ClassificationConfig):
     """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    drop_path: float = 0.2
-    global_drop_path: float = 0.4
-    dropout: float = 0.5
+    drop_path: ShareBelowOne = 0.2
+    global_drop_path: ShareBelowOne = 0.4
+    dropout: ShareBelowOne = 0.5
     """Before the head, and in the global blocks."""
 
     def build(self) -> Classification:

@@ -18,7 +18,9 @@ with one window for all.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -33,15 +35,15 @@ from filmstrip.train.config import Loop, Optim
 class VideoSwinConfig(ClassificationConfig):
     """A video Swin transformer with a linear classifier on its mean token; the defaults are Swin-T."""
 
-    width: int = 96
+    width: Count = 96
     """Channels of the first stage."""
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: tuple[int, int, int] = (8, 7, 7)
+    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 6, 2)
+    num_heads: Annotated[tuple[Count, ...], NotEmpty] = (3, 6, 12, 24)
+    window: tuple[Count, Count, Count] = (8, 7, 7)
     """Places (t, h, w)."""
-    patch_size: tuple[int, int, int] = (2, 4, 4)
-    drop_path: float = 0.1
-    dropout: float = 0.5
+    patch_size: tuple[Count, Count, Count] = (2, 4, 4)
+    drop_path: ShareBelowOne = 0.1
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from filmstrip.bounds import Count, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -32,16 +33,16 @@ from filmstrip.train.config import Loop, Optim
 class ViTConfig(ClassificationConfig):
     """A video ViT with a linear classifier on its mean token."""
 
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    num_frames: int = 16
-    size: int = 224
-    patch_size: tuple[int, int, int] = (2, 16, 16)
-    drop_path: float = 0.1
-    dropout: float = 0.0
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    num_frames: Count = 16
+    size: Count = 224
+    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
+    drop_path: ShareBelowOne = 0.1
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

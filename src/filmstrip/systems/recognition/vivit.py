@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -48,22 +49,22 @@ class ViViTConfig(ClassificationConfig):
 
     variant: Literal["joint", "factorised_encoder", "factorised", "factorised_heads"] = "joint"
     """The paper's models 1 to 4."""
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    temporal_depth: int = 4
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    temporal_depth: Count = 4
     """Layers over time, of the factorised encoder."""
-    num_frames: int = 32
-    size: int = 224
-    patch_size: tuple[int, int, int] = (2, 16, 16)
+    num_frames: Count = 32
+    size: Count = 224
+    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
     """Of a tubelet."""
     tubelet_init: TubeletInit = "central_frame"
     """How an image's patch filter starts the tubelets': it sees the middle frame, or the mean of all."""
     frozen_frames: bool = False
     """Leave the factorised encoder's network of frames as it starts, and put the adapter between it and time."""
-    adapter_heads: int = 3
+    adapter_heads: Count = 3
     """Of 64 channels each."""
-    drop_path: float = 0.0
+    drop_path: ShareBelowOne = 0.0
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 

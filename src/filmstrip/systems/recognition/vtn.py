@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.motions import Motions
@@ -123,20 +124,20 @@ class VTN(Classification):
 class VTNConfig(ClassificationConfig):
     """The networks of frames and of time."""
 
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    temporal_depth: int = 3
-    hidden: int = 3072
+    width: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    temporal_depth: Count = 3
+    hidden: Count = 3072
     """Of the feed-forward networks over time."""
-    window: int = 18
+    window: Count = 18
     """Frames that a frame sees, half of them before it."""
-    places: int = 288
+    places: Count = 288
     """Positions over time, the class token's included."""
-    num_frames: int = 16
-    size: int = 224
-    patch_size: int = 16
-    dropout: float = 0.0
+    num_frames: Count = 16
+    size: Count = 224
+    patch_size: Count = 16
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -37,17 +38,17 @@ from filmstrip.train.config import Loop, Optim
 class X3DConfig(ClassificationConfig):
     """An X3D network; the defaults are those of XS, S and M, which differ in their clips."""
 
-    width: int = 24
+    width: Count = 24
     """Channels of the first stage."""
-    deeper: float = 2.2
+    deeper: Rate = 2.2
     """Factor on 1, 2, 5 and 3 blocks."""
-    bottleneck: float = 2.25
+    bottleneck: Rate = 2.25
     """How much wider a block is inside."""
     shortcut_norm: bool = False
     """Normalise every convolved shortcut, as the SlowFast code base does; PyTorchVideo's first stage has none."""
-    hidden: int = 2048
+    hidden: Count = 2048
     """Width of the layer between the pooled features and the classes."""
-    dropout: float = 0.5
+    dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> HiddenClassification:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from filmstrip.bounds import Count
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -63,11 +64,11 @@ class DVAE(TokenizerObjective):
 class DVAEConfig(ObjectiveConfig):
     """The network and its codebook; the defaults are DALL-E's."""
 
-    width: int = 256
+    width: Count = 256
     """Channels at full resolution; they double whenever the frame is halved."""
-    num_groups: int = 4
+    num_groups: Count = 4
     """Groups of residual blocks, between which the frame is halved."""
-    depth: int = 2
+    depth: Count = 2
     """Residual blocks in a group."""
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="gumbel", size=8192, dim=128))
 

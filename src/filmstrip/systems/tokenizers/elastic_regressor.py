@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Rate
 from filmstrip.config import Run
 from filmstrip.errors import UserError
 from filmstrip.objectives.elastic import ElasticTokenizer
@@ -99,7 +100,7 @@ class ElasticRegressor(LatentObjective):
 class ElasticRegressorConfig(LatentConfig):
     """The tokenizer, and what it is to meet."""
 
-    target: float = 0.00075
+    target: Rate = 0.00075
     """Mean squared error of each block, pixels in 0..1."""
 
     def build(self) -> ElasticRegressor:

@@ -40,6 +40,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from filmstrip.bounds import Count, Rate, Share, Weight
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -240,32 +241,32 @@ class ElasticTok(TokenizerObjective):
 class ElasticTokConfig(ObjectiveConfig):
     """The network and its bottleneck; the defaults are the continuous model's."""
 
-    width: int = 1024
-    depth: int = 10
+    width: Count = 1024
+    depth: Count = 10
     """Layers of the encoder, and of the decoder."""
-    num_heads: int = 8
-    mlp_ratio: float = 2.0
+    num_heads: Count = 8
+    mlp_ratio: Rate = 2.0
     """Hidden width of the gated feed-forward networks, as a multiple of ``width``."""
-    block_frames: int = 4
-    size: int = 256
+    block_frames: Count = 4
+    size: Count = 256
     """Height and width of the frames, pixels."""
-    patch_size: tuple[int, int, int] = (2, 8, 8)
+    patch_size: tuple[Count, Count, Count] = (2, 8, 8)
     """Frames, rows and columns that one token stands for, if all are kept."""
-    min_tokens: int = 128
+    min_tokens: Count = 128
     """The fewest tokens of a block that training keeps."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """The most; by default all. With as many as ``min_tokens`` this is a tokenizer of fixed length."""
-    rope_base: float = 5e6
+    rope_base: Rate = 5e6
     codebook: Codebook | None = None
     """Codes that tokens are replaced by; without, tokens are continuous."""
-    latent_dim: int = 8
+    latent_dim: Count = 8
     """Channels of a continuous token."""
-    kl_weight: float = 1e-8
+    kl_weight: Weight = 1e-8
     """Weight of a block's divergence from a standard normal, nats summed over kept tokens (continuous)."""
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
-    perceptual_weight: float = 0.1
-    still_share: float = 0.0
+    perceptual_weight: Weight = 0.1
+    still_share: Share = 0.0
     """Share of the clips in which each block stands still, as a picture would."""
 
     def build(self) -> ElasticTok:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from filmstrip.bounds import Count, Weight
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -30,9 +31,9 @@ from filmstrip.train.config import Loop, Optim
 class VAEKLConfig(AdversarialConfig):
     """The networks around a Gaussian bottleneck."""
 
-    latent_dim: int = 4
+    latent_dim: Count = 4
     """Channels of a latent."""
-    kl_weight: float = 1e-6
+    kl_weight: Weight = 1e-6
     """Weight of the divergence from a standard normal, nats a latent channel."""
 
     def build(self) -> AdversarialTokenizer:

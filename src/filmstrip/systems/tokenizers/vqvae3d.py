@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
 
+from filmstrip.bounds import Count, CountOrZero, Rate
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -63,22 +64,22 @@ class VQVAE3D(TokenizerObjective):
 class VQVAE3DConfig(ObjectiveConfig):
     """The network and its codebook; the defaults are BAIR's."""
 
-    width: int = 240
+    width: Count = 240
     """Channels, a multiple of 3 (the position embeddings' axes share them) and of ``num_heads``."""
-    residual_width: int = 128
+    residual_width: Count = 128
     """Channels between the two convolutions of a residual block."""
-    depth: int = 4
+    depth: Count = 4
     """Residual blocks in the encoder, and in the decoder."""
-    num_heads: int = 2
+    num_heads: CountOrZero = 2
     """Of the axial attention; zero leaves it out."""
-    patch_size: tuple[int, int, int] = (2, 2, 2)
+    patch_size: tuple[Count, Count, Count] = (2, 2, 2)
     """Frames, rows and columns that one code stands for: powers of two."""
     form: Form = "paper"
     """Blocks as the paper draws them, or as its code and its released weights have them."""
-    num_frames: int = 16
-    size: int = 64
+    num_frames: Count = 16
+    size: Count = 64
     codebook: Codebook = field(default_factory=Codebook)
-    data_variance: float = 0.06
+    data_variance: Rate = 0.06
     """Variance of the pixels in 0..1."""
 
     def build(self) -> VQVAE3D:

@@ -1,0 +1,199 @@
+"""What numbers of a configuration may be: said where each is declared, and checked by one function.
+
+``num_frames: Count = 16`` stays an ``int`` for everybody who reads the annotation (the command line, ``config.json``,
+a type checker); :func:`check_numbers` also reads what ``Count`` says of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+from filmstrip.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The range of a number, which is finite in any case; without an end it is open on that side."""
+
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    """A minimum that is not reached itself."""
+    below: float | None = None
+    """A maximum that is not reached itself."""
+    multiple: int | None = None
+    """What a whole number is a multiple of."""
+
+    def hold(self, value: float) -> bool:
+        """Whether a finite number lies within."""
+        return (
+            (self.min is None or value >= self.min)
+            and (self.max is None or value <= self.max)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and (self.multiple is None or value % self.multiple == 0)
+        )
+
+    def text(self) -> str:
+        """The range in words, to follow "a number"; empty where every number will do."""
+        lowest, highest = self.min is not None, self.max is not None
+        if lowest and (highest or self.below is not None):
+            said = f" from {self.min} to {self.max if highest else f'below {self.below}'}"
+        elif lowest:
+            said = f" of at least {self.min}"
+        else:
+            parts = [f"above {self.above}"] if self.above is not None else []
+            parts += [f"up to {self.max}"] if highest else []
+            parts += [f"below {self.below}"] if self.below is not None else []
+            said = f" {' and '.join(parts)}" if parts else ""
+        return said + (f" that is a multiple of {self.multiple}" if self.multiple else "")
+
+
+class Ascending:
+    """Marks a pair of numbers that are the ends of a range: the first is not the larger one."""
+
+
+class NotEmpty:
+    """Marks a tuple that has at least one item."""
+
+
+Count = Annotated[int, Bounds(min=1)]
+"""How many there are of something, or a size in pixels, places or channels: at least one."""
+CountOrZero = Annotated[int, Bounds(min=0)]
+"""How many there are of something that can be missing; or zero until the data say it."""
+EvenSize = Annotated[int, Bounds(min=16, multiple=2)]
+"""Height and width of videos that are written, pixels: their encoder halves them."""
+Seed = Annotated[int, Bounds(min=0, max=2**63 - 1)]
+"""Decides what is random."""
+Rate = Annotated[float, Bounds(above=0)]
+"""A learning rate, frames in a second, a scale: above zero."""
+Weight = Annotated[float, Bounds(min=0)]
+"""A weight of a loss, a penalty, a strength of noise: zero leaves it out."""
+Share = Annotated[float, Bounds(min=0, max=1)]
+"""A part of a whole, or a probability."""
+ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
+"""What is left out, or kept of what was before: dropout, the decay of an average."""
+PositiveShare = Annotated[float, Bounds(above=0, max=1)]
+"""A part of a whole that is never nothing."""
+AnyNumber = Annotated[float, Bounds()]
+"""A number that may be negative: a position, a shift."""
+AnyWhole = Annotated[int, Bounds()]
+"""The same, without a fraction."""
+
+
+def check_numbers(config: Any, *, path: str = "") -> None:
+    """Refuse a configuration with a number outside its bounds, in itself or in a configuration that it holds.
+
+    Args:
+        config: a dataclass whose numeric fields are annotated as :data:`Count` and its relatives are.
+        path: what the message calls ``config``; its fields are named from there, as on the command line.
+
+    Raises:
+        UserError: names each field, what it is, and what was expected.
+    """
+    _refuse(_wrong(config, type(config), path))
+
+
+def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, which refuses arguments outside their bounds before it begins: a command's options.
+
+    Raises:
+        UserError: (when it is called) names each option, what it is, and what was expected.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments
+        _refuse(
+            line
+            for name, value in given.items()
+            for line in _wrong(value, hints.get(name, Any), f"--{name.replace('_', '-')}")
+        )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _refuse(wrong: Iterator[str]) -> None:
+    if lines := list(wrong):
+        raise UserError("; ".join(lines))
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields, with what they say beside the type."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _wrong(value: Any, annotation: Any, path: str) -> Iterator[str]:
+    """A line for each number in ``value`` that its annotation does not allow."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for name, hint in hints_of(type(value)).items():
+            yield from _wrong(getattr(value, name), hint, f"{path}.{name}" if path else name)
+        return
+    marks: tuple[Any, ...] = ()
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *rest = typing.get_args(annotation)
+        marks = tuple(rest)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        if value is not None:
+            yield from _wrong(value, _member(value, args), path)
+    elif annotation in (int, float):
+        bounds = next((mark for mark in marks if isinstance(mark, Bounds)), Bounds())
+        if not _is_number(value, annotation) or not bounds.hold(value):
+            kind = "whole number" if annotation is int else "number"
+            yield f"{path} is {_said(value)}: expected a {kind}{bounds.text()}"
+    elif isinstance(value, tuple):
+        yield from _wrong_items(value, args, marks, path)
+
+
+def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any, ...], path: str) -> Iterator[str]:
+    if not value and any(mark is NotEmpty for mark in marks):
+        yield f"{path} is empty: expected at least one number"
+    repeated = len(args) == 2 and args[1] is ...
+    if args and not repeated and len(args) != len(value):
+        yield f"{path} is {_said(value)}: expected {len(args)} numbers"
+        return
+    before = []
+    for i, item in enumerate(value):
+        hint = (args[0] if repeated else args[i]) if args else Any
+        before += _wrong(item, hint, f"{path}[{i}]")
+    yield from before
+    if not before and any(mark is Ascending for mark in marks) and value[0] > value[1]:
+        yield f"{path} is {_said(value)}: expected a range, the lower end first"
+
+
+def _member(value: Any, members: tuple[Any, ...]) -> Any:
+    """The member of a union that a value is to be measured by: of a tuple a tuple, of all else a number."""
+    for member in members:
+        plain = typing.get_args(member)[0] if typing.get_origin(member) is Annotated else member
+        if isinstance(value, tuple) and typing.get_origin(plain) is tuple:
+            return member
+        if plain in (int, float) and not (isinstance(value, str) and str in members):
+            return member
+    return Any
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    wanted = numbers.Integral if kind is int else numbers.Real
+    return isinstance(value, wanted) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
