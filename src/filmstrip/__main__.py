@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -15,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from filmstrip import __version__
-from filmstrip.errors import UserError
+from filmstrip.commands.stopping import keeping, stoppable
+from filmstrip.errors import UserError, in_words
 
 if TYPE_CHECKING:
     from filmstrip.config import Run
@@ -51,9 +55,11 @@ def command_train(words: Words) -> None:
     from filmstrip import experiment
     from filmstrip.dist import process
     from filmstrip.report.run import run_report
+    from filmstrip.train.run_folder import what_is_saved
 
     run, out = _run_from(words, "train")
-    result = experiment.train(run, out)
+    with keeping(lambda: what_is_saved(out)):
+        result = experiment.train(run, out)
     if process.rank() > 0:
         return
     for name, value in result.metrics.items():
@@ -564,22 +570,57 @@ TAKES_WORDS = (command_show, command_train, command_eval, command_generate, comm
 
 
 def main(arguments: Words | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 when some files were bad, 2 for wrong input."""
+    """Run one command; returns the exit code.
+
+    0; 1 when some files were bad; 2 for wrong input and for files that cannot be written or read; 128 + the signal's
+    number for Ctrl-C (130), SIGTERM (143) and SIGHUP (129), also where a training was saved in order, so that a
+    scheduler takes it for unfinished; and 141, silently, where nobody reads the output any more.
+    """
     words = sys.argv[1:] if arguments is None else arguments
+    Console.on_broken_pipe = _raise_again  # rich's own ends the program with exit code 1
+    with stoppable():
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            print(f"filmstrip: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            _write_nowhere()
+            return 128 + signal.SIGPIPE
+        except KeyboardInterrupt as stop:
+            _say("interrupted", stop)
+            return 128 + getattr(stop, "number", signal.SIGINT)
+        except OSError as error:
+            _say(in_words(error), error)
+            return 2
+
+
+def _run(words: Words) -> int:
     if not words or words[0] in ("-h", "--help"):
         _print_help()
         return 0
     if words[0] == "--version":
         print(f"filmstrip {__version__}")
         return 0
-    try:
-        return _dispatch(words[0], words[1:])
-    except UserError as error:
-        print(f"filmstrip: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("filmstrip: interrupted; the same command goes on from the last saved state", file=sys.stderr)
-        return 130
+    return _dispatch(words[0], words[1:])
+
+
+def _say(what: str, error: BaseException) -> None:
+    """What happened, and what the command noted of what is kept."""
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        print("; ".join((f"filmstrip: {what}", *getattr(error, "__notes__", ()))), file=sys.stderr)
+
+
+def _raise_again(console: Console) -> None:
+    raise  # noqa: PLE0704 (rich calls this while it handles the error)
+
+
+def _write_nowhere() -> None:
+    """Let what is still buffered vanish: Python writes it when it exits, and would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(name: str, words: Words) -> int:

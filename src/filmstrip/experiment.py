@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from filmstrip import loading
-from filmstrip.config import Run, read_config, write_config
+from filmstrip.config import Run, differences, read_config, write_config
 from filmstrip.data.augment import apply_augment, check_augment, effective_augment
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
@@ -25,10 +25,14 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
-from filmstrip.train.loop import fit
+from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.state import load_saved_weights
 
 log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Settings that a message names."""
 
 
 @dataclass(kw_only=True)
@@ -52,28 +56,23 @@ class Result:
 def train(run: Run, folder: Path) -> Result:
     """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
 
+    It also goes on with other values of settings that decide nothing of what is learnt, and for more steps
+    (:mod:`filmstrip.settings`). What fails before the first step is done leaves the folder as it was.
+
     Raises:
-        UserError: the folder holds another run, or the data, their augmentation, ``run.init`` or a tokenizer's run
-            cannot be used.
+        UserError: the folder holds another run, or another training is at work in it; or the data, their
+            augmentation, ``run.init`` or a tokenizer's run cannot be used.
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
     run = loading.with_tokenizer(run, folder).bound(info)
-    torch.manual_seed(run.seed)
-    objective = run.objective.build()
-    check_augment(run.data.augment, objective.requires)
     files = RunFolder(folder)
-    _claim(folder, run, info)
-    if isinstance(source, ProcedureSource) and process.rank() == 0:
-        record_features(source, folder)
-    if RunFolder.is_begun(folder):  # what it began with is part of it, and may be gone
-        files.load_weights(objective)
-    else:
-        if run.init:
-            loading.start(objective, run.init)
-        loading.start_tokenizer(objective, run)
-    if isinstance(source, CachedSource):
-        loading.check_tokenizer(objective, source)
+    with files.alone():
+        return _train(run, source, info, files)
+
+
+def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
+    """Train a run that is bound to its data, in a folder that nobody else trains in."""
     loader = TrainLoader(
         source,
         run.data,
@@ -84,6 +83,9 @@ def train(run: Run, folder: Path) -> Result:
     )
     metrics: dict[str, float] = {}
     try:
+        total_steps(run.train, loader.steps_per_epoch)
+        check_goes_on(files.path, run, loader.steps_per_epoch)
+        objective = _objective(run, source, files)
         fit(
             objective,
             loader,
@@ -96,10 +98,59 @@ def train(run: Run, folder: Path) -> Result:
                 num_classes=len(source.classes) or None,
             ),
             evaluate=_evaluator(run, source, metrics),
+            begun=partial(_describe, run, source, info, files.path),
         )
     finally:
         loader.close()
-    return Result(run=run, objective=objective, source=source, folder=folder, metrics=metrics)
+    return Result(run=run, objective=objective, source=source, folder=files.path, metrics=metrics)
+
+
+def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) -> None:
+    """See that ``run`` can begin or go on in a folder: nothing was saved there yet, or it is the same run.
+
+    Settings that decide nothing of what is learnt may differ. A run may be extended, if its steps in one pass over
+    the data are given.
+
+    Raises:
+        UserError: the folder holds another run; names the settings in which it differs.
+    """
+    config = folder / "config.json"
+    if not config.exists():
+        return
+    there = read_config(config)
+    if not RunFolder.is_saved(folder):
+        return
+    found = list(differences(run, there))
+    other = [difference for difference in found if difference.change == "never"]
+    if lengths := [difference for difference in found if difference.change == "longer"]:
+        steps = [total_steps(each.train, steps_per_epoch or 1.0) for each in (run, there)]
+        if steps_per_epoch is None or steps[0] < steps[1]:
+            other += lengths
+        elif steps[0] > steps[1] and not other:
+            log.warning("%s is extended from %d to %d steps, and its learning rate with it", folder, *steps[::-1])
+    if other:
+        more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(map(str, other[:SHOWN]))}{more}): give its own settings (it "
+            "can be made longer, not shorter) or another --out, or remove the folder first"
+        )
+
+
+def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
+    """What is trained, with the weights that it begins with; of a run that goes on, its state will bring them."""
+    torch.manual_seed(run.seed)
+    objective = run.objective.build()
+    check_augment(run.data.augment, objective.requires)
+    begun = RunFolder.is_begun(files.path)
+    if not begun:  # what it began with is part of it, and may be gone
+        if run.init:
+            loading.start(objective, run.init)
+        loading.start_tokenizer(objective, run)
+    if isinstance(source, CachedSource):
+        if begun:
+            load_saved_weights(objective, files.state)
+        loading.check_tokenizer(objective, source)
+    return objective
 
 
 def evaluate(
@@ -165,13 +216,11 @@ def _subject(objective: Objective, source: Source, run: Run) -> Subject:
     return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
 
 
-def _claim(folder: Path, run: Run, info: DataInfo) -> None:
-    """Write what the run is and what its data said, unless the folder already holds a different run."""
-    config = folder / "config.json"
-    if config.exists() and read_config(config) != run:
-        raise UserError(
-            f"{folder} holds another run (its config.json differs): give another --out, or remove it first"
-        )
-    if process.rank() == 0:
-        write_config(run, config)
-        loading.save_data_info(info, folder)
+def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
+    """Write what the run is, as it goes on now, and what its data said."""
+    if process.rank() != 0:
+        return
+    write_config(run, folder / "config.json")
+    loading.save_data_info(info, folder)
+    if isinstance(source, ProcedureSource):
+        record_features(source, folder)

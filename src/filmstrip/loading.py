@@ -16,6 +16,7 @@ from filmstrip.config import Run, from_json, read_config, to_json
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
+from filmstrip.files import write_json
 from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
@@ -269,15 +270,24 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 
 
 def start_tokenizer(objective: Objective, run: Run) -> None:
-    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``; warn where there is none.
+    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``.
 
     Raises:
-        UserError: that run has no weights yet, or they do not fit.
+        UserError: that run has no weights yet, or they do not fit; or no run is named, and it was not said that the
+            tokenizer may be untrained.
     """
     if not isinstance(run.objective, LatentConfig) or run.objective.tokenizer is None:
         return
     folder = run.objective.tokenizer_run
     if folder is None:
+        whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
+        if whole:  # the run that all weights come from had one
+            return
+        if not run.objective.untrained_tokenizer:
+            raise UserError(
+                "the tokenizer is untrained, and codes of noise are nothing to model: name the run of a trained one "
+                "(--objective.tokenizer-run FOLDER), or ask for this (--objective.untrained-tokenizer)"
+            )
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
     run_there, _ = load_objective(folder, "cpu")
@@ -303,19 +313,25 @@ def check_tokenizer(objective: Objective, source: CachedSource) -> None:
 
 def save_data_info(info: DataInfo, folder: Path) -> None:
     """Keep what the data told the objective in the run folder: prediction needs the names of the classes."""
-    (folder / "data.json").write_text(json.dumps(to_json(info), indent=2) + "\n")
+    write_json(to_json(info), folder / "data.json")
 
 
 def load_data_info(folder: str | Path) -> DataInfo:
     """What the data of a run told its objective.
 
     Raises:
-        UserError: the folder does not say.
+        UserError: the folder does not say, or what it says is damaged.
     """
     path = Path(folder) / "data.json"
     if not path.exists():
         raise UserError(f"{folder} does not say what its data were: it has no {path.name}")
-    return from_json(json.loads(path.read_text()))
+    try:
+        info = from_json(json.loads(path.read_bytes()))
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged or cannot be read: {error}") from None
+    if not isinstance(info, DataInfo):
+        raise UserError(f"{path} does not describe the data of a run")
+    return info
 
 
 def load_classes(folder: str | Path) -> tuple[str, ...]:
@@ -333,8 +349,8 @@ def is_run(source: str | Path) -> bool:
     if str(source).startswith("hf:") or not path.exists():
         return False
     try:
-        return "type" in json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return "type" in json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 

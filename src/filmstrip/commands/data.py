@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from filmstrip.commands.stopping import keeping
+
 File = Annotated[Path, tyro.conf.Positional]
 
 
@@ -36,9 +38,10 @@ def prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int
         crf: H.264 quality, lower is better.
         workers: Processes.
     """
-    from filmstrip.data.prepare import prepare_collection
+    from filmstrip.data.prepare import copies_in, prepare_collection
 
-    report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
+    with keeping(lambda: f"{out} keeps {copies_in(out)} copies: the same command makes the others"):
+        report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
     print(report.text())
     return 1 if report.bad else 0
 
@@ -57,7 +60,8 @@ def convert(
     """
     from filmstrip.data.convert import convert_layout
 
-    report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
+    with keeping(lambda: f"{out} keeps the videos that are complete: the same command makes the others"):
+        report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
     print(report.text())
     return 1 if report.bad else 0
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from filmstrip.commands.stopping import keeping
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.errors import UserError
@@ -40,10 +41,12 @@ def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path
         raise UserError(f"the tokens in {folder} were made by another tokenizer: give the one that made them")
     paths = _paths(source, out)
     left = [i for i, path in enumerate(paths) if not path.exists()]
+    kept = f"{out} keeps the clips that are complete: the same command writes the others"
     batches, console = list(_batches(source, left, batch_size)), Console(stderr=True)
-    for batch in track(batches, "decoding", console=console, transient=True, disable=not console.is_terminal):
-        for i, clip in zip(batch, decode_clips(model, source, batch)):
-            write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
+    with keeping(lambda: kept):
+        for batch in track(batches, "decoding", console=console, transient=True, disable=not console.is_terminal):
+            for i, clip in zip(batch, decode_clips(model, source, batch)):
+                write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
     return len(left)
 
 

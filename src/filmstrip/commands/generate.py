@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from filmstrip.commands.stopping import keeping
 from filmstrip.conditions import read_condition
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
@@ -76,9 +77,9 @@ def default_request(folder: Path) -> Request:
 
 
 def generate(folder: Path, request: Request) -> int:
-    """Draw samples and write them as they are made, with the frames per second; 0, or 130 if it was interrupted.
+    """Draw samples and write them as they are made, with the frames per second; returns 0.
 
-    An interruption keeps what was drawn by then.
+    An interruption keeps what was drawn by then, and says so in a note of its exception.
 
     Raises:
         UserError: the run is no generator, or cannot make what is asked for.
@@ -99,17 +100,22 @@ def generate(folder: Path, request: Request) -> int:
     context = 0 if condition.video is None else condition.video.shape[1]
     made, start = 0, time.monotonic()
     console = Console(stderr=True)
+
+    def kept() -> str:
+        whole = made and request.out.exists()
+        return f"{request.out} keeps {made} of {condition.num_frames} frames" if whole else "nothing was written"
+
     try:
-        with _sink(request.out, request.fps or fps) as sink, progress_bar(console) as progress:
+        with (
+            keeping(kept),
+            _sink(request.out, request.fps or fps) as sink,
+            progress_bar(console) as progress,
+        ):
             bar = progress.add_task("sampling", total=condition.num_frames)
             for piece in samples(objective, condition, request):
                 sink.add(piece)
                 made += piece.shape[1]
                 progress.update(bar, completed=made)
-    except KeyboardInterrupt:
-        kept = f"{request.out} keeps {made} of {condition.num_frames} frames" if made else "nothing was drawn yet"
-        console.print(f"interrupted: {kept}", soft_wrap=True)
-        return 130
     except ValueError as error:
         raise UserError(f"{folder} cannot make this: {error}") from error
     speed = request.num_samples * (made - context) / (time.monotonic() - start)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from filmstrip.settings import FREE
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
@@ -187,7 +189,7 @@ class Data:
     detection: Detection | None = None
     """Read clips around key frames, with the boxes of those who act in them."""
     train_split: str = "train"
-    eval_split: str = "test"
+    eval_split: str = field(default="test", metadata=FREE)
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     batch_size: int = 8
@@ -196,9 +198,9 @@ class Data:
     """Clips cut from one decode of a video (repeated augmentation)."""
     cached_clips: int = 0
     """Clips in a row that make one sample of encoded videos, ``B clips N D``; zero for single ones, ``B N D``."""
-    num_workers: int = 2
+    num_workers: int = field(default=2, metadata=FREE)
     """Processes that decode, for each training process."""
-    max_unreadable: float = 0.05
+    max_unreadable: float = field(default=0.05, metadata=FREE)
     """Stop when more than this fraction of the samples read so far could not be decoded."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
     actions: bool = True

@@ -19,8 +19,9 @@ from einops import repeat
 from torch import Tensor
 
 from filmstrip.data.config import Synthetic
-from filmstrip.data.generated import generate_once, write_table, write_videos
+from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.errors import UserError
+from filmstrip.files import write_csv
 from filmstrip.video.write import write_video
 
 VERSION = 2
@@ -92,7 +93,7 @@ class MovingMNIST(Synthetic):
                     rows[-1]["label"] = shown[0]
                 jobs.append((folder / path, images[chosen], rng))
         write_videos(self._write_one, jobs)
-        write_table(folder / "manifest.csv", rows)
+        write_csv(rows, folder / "manifest.csv")
 
     def _write_one(self, path: Path, images: np.ndarray, rng: np.random.Generator) -> None:
         write_video(path, self.render(images, rng), self.fps, crf=8, gop=8, preset="veryfast")

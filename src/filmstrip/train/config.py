@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from filmstrip.settings import EXTENDABLE, FREE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,10 @@ class Optim:
 class Loop:
     """How long a run lasts and what happens along the way."""
 
-    steps: int | None = None
-    """Optimiser steps; give this or ``epochs``."""
-    epochs: float | None = None
+    steps: int | None = field(default=None, metadata=EXTENDABLE)
+    """Optimiser steps; give this or ``epochs``. A run that was begun goes on for more, and its learning rate is then
+    that of a run planned for so many."""
+    epochs: float | None = field(default=None, metadata=EXTENDABLE)
     """Passes over the training videos."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     accumulate: int = 1
@@ -42,13 +45,13 @@ class Loop:
     """Largest gradient norm; none for no clipping."""
     ema: float | None = None
     """Decay of the moving average of the weights; evaluation and ``weights.safetensors`` then use the average."""
-    compile: bool = False
+    compile: bool = field(default=False, metadata=FREE)
     """Compile each block with ``torch.compile``."""
-    checkpoint: bool = False
+    checkpoint: bool = field(default=False, metadata=FREE)
     """Recompute each block's activations in the backward pass."""
-    log_every: int = 10
-    eval_every: int | None = None
-    save_every: int = 500
+    log_every: int = field(default=10, metadata=FREE)
+    eval_every: int | None = field(default=None, metadata=FREE)
+    save_every: int = field(default=500, metadata=FREE)
     """Steps between two states that a run can resume from."""
-    shard: Literal["none", "fsdp"] = "none"
+    shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Across processes: replicate the weights (DDP), or shard them (FSDP2)."""

@@ -35,6 +35,7 @@ from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.masked_codes import MaskedCodes
+from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 
@@ -72,7 +73,7 @@ class MaskGITConfig(LatentConfig):
     label_width: int = 64
     action_width: int = 16
     schedule: Schedule = "cosine"
-    sampling: MaskedSampling = field(default_factory=MaskedSampling)
+    sampling: MaskedSampling = field(default_factory=MaskedSampling, metadata=FREE)
 
     def bind(self, info: DataInfo) -> MaskGITConfig:
         """Take over what the classes and actions of the data are.

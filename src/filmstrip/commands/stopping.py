@@ -1,0 +1,60 @@
+"""How a command ends that is told to: signals become exceptions, and what is kept is said."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from filmstrip.errors import Terminated, UserError
+
+_NAMES = ("SIGTERM", "SIGHUP")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are raised as :class:`~filmstrip.errors.Terminated`, as Ctrl-C is by Python.
+
+    Only the first one: schedulers send several, and the rest must not disturb what it sets off. Signals that are
+    ignored (``nohup``) stay ignored.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_once() -> None:
+    """In a process that works for another one: end what is under way at the first signal, and heed no second one."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)
+        raise Terminated(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+@contextlib.contextmanager
+def keeping(said: Callable[[], str]) -> Iterator[None]:
+    """Whatever stops the body half-way (a signal, a full disk) goes on its way with what is kept then as a note."""
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as stop:
+        with contextlib.suppress(OSError, UserError):
+            stop.add_note(said())
+        raise
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated(number)
