@@ -522,6 +522,12 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
         config=(tyro.conf.AvoidSubcommands,),
         description=f"{inspect.getdoc(COMMANDS[command])}\n\nThe options of the run, as {address} sets them:",
     )
+    if run.init:
+        from filmstrip.loading import with_sizes_of_init
+
+        run = with_sizes_of_init(
+            run, {w.lstrip("-").partition("=")[0].replace("-", "_") for w in words if w[:2] == "--"}
+        )
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
 
@@ -614,7 +620,8 @@ def _say(what: str, error: BaseException) -> None:
 
 
 def _raise_again(console: Console) -> None:
-    raise  # noqa: PLE0704 (rich calls this while it handles the error)
+    """Called by rich while it handles the error."""
+    raise
 
 
 def _write_nowhere() -> None:

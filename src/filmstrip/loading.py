@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
+from filmstrip.models.vit import ViT
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Tokenizer, Tokens
@@ -191,6 +192,57 @@ def start(objective: Objective, source: str | Path) -> None:
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
     _copy(given.state_dict(), objective, source)
+
+
+def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
+    """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
+
+    Runs and files of released weights say nothing here: their sizes have to be those of ``run``. ``typed`` are the
+    dotted names of settings that a person gave, which stay.
+
+    Raises:
+        UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
+    """
+    if not run.init or Path(run.init).is_file() or is_run(run.init) or not _starts_from_hub(run):
+        return run
+    from filmstrip.weights.hub import hub_sizes
+
+    sizes, own = hub_sizes(run.init), run.objective
+    if "patch_size" in sizes:
+        patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
+        if isinstance(own.patch_size, tuple):
+            sizes["patch_size"] = (own.patch_size[0] if tubelet is None else tubelet, patch, patch)
+    clip = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
+    wanted = {f"objective.{key}": value for key, value in sizes.items() if hasattr(own, key)}
+    wanted |= {f"{part}.{key}": value for key, value in clip.items() for part in ("objective", "data.clip")}
+    changed = []
+    for name, value in wanted.items():
+        part, _, key = name.rpartition(".")
+        here = getattr(own if part == "objective" else run.data.clip, key)
+        if here != value and name in typed:
+            raise UserError(f"{name} is {here} and the encoder of {run.init} has {value}: leave it out")
+        if here != value:
+            changed.append(f"{key} {value}")
+    if not changed:
+        return run
+    log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
+    run = run.on_clip(_clip_of(run.data.clip, clip, typed))
+    return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
+
+
+def _starts_from_hub(run: Run) -> bool:
+    """Whether a run's encoder is of a kind that the Hub's layout holds."""
+    with torch.device("meta"):
+        encoder = getattr(run.objective.build(), "encoder", None)
+    return isinstance(encoder, ViT) or hasattr(encoder, "load_image")
+
+
+def _clip_of(clip: Clip, sizes: Mapping[str, int], typed: Collection[str]) -> Clip:
+    """A clip of another length and size, whose training frames are as much larger than it as they were."""
+    if "size" in sizes and "data.clip.short_side" not in typed:
+        low, high = (round(side * sizes["size"] / clip.size) for side in clip.short_side)
+        clip = replace(clip, short_side=(low, high))
+    return replace(clip, **sizes)
 
 
 def start_encoder(objective: Objective, source: str | Path) -> None:

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from filmstrip import experiment, systems
-from filmstrip.commands.stopping import keeping
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
+from filmstrip.commands.stopping import keeping
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
@@ -105,6 +105,7 @@ def compare(
 
     Raises:
         UserError: a name is unknown or no classifier, the data cannot be used, or ``out`` holds other runs.
+        OSError: ``out`` cannot be written; what was trained before stays.
     """
     console, budget = console or Console(), budget or Budget()
     runs = planned(addresses, budget, data)
@@ -117,9 +118,7 @@ def compare(
 
     def kept() -> str:
         done = sum(_is_done(folder, runs[address]) for address, folder in folders.items())
-        return (
-            f"{out} keeps {done} of {len(runs)} systems trained, and the last one's state: the same command goes on"
-        )
+        return f"{out} keeps {done} of {len(runs)} systems trained: the same command goes on"
 
     with keeping(kept):
         failures = _train(runs, folders, console)
@@ -188,6 +187,8 @@ def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Consol
             experiment.train(run, folder)
         except UserError as error:
             failures[address] = str(error)
+        except OSError:  # a disk that is full is full for all
+            raise
         except Exception as error:  # whatever it is, the others' results are not lost for it
             failures[address] = f"{type(error).__name__}: {error}"
             console.print_exception()

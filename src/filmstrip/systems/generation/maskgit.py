@@ -177,6 +177,7 @@ def _tiny(**network: object) -> Run:
             batch_size=16,
         ),
         objective=MaskGITConfig(
+            untrained_tokenizer=True,
             num_frames=8,
             size=32,
             width=64,

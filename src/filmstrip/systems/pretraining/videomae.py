@@ -166,6 +166,8 @@ class VideoMAEConfig(ObjectiveConfig):
     num_frames: int = 16
     size: int = 224
     patch_size: tuple[int, int, int] = (2, 16, 16)
+    mlp_ratio: float = 4.0
+    """Of the encoder."""
     masking: Masking = "tube"
     """``tube``: the same places in all frames; ``random``: any cubes; ``frame``: whole time steps."""
     mask_ratio: float = 0.9
@@ -180,6 +182,7 @@ class VideoMAEConfig(ObjectiveConfig):
             num_frames=self.num_frames,
             size=self.size,
             patch_size=self.patch_size,
+            mlp_ratio=self.mlp_ratio,
         )
         t, h, w = encoder.grid
         p, q, r = self.patch_size

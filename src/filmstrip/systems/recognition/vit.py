@@ -38,6 +38,7 @@ class ViTConfig(ClassificationConfig):
     num_frames: int = 16
     size: int = 224
     patch_size: tuple[int, int, int] = (2, 16, 16)
+    mlp_ratio: float = 4.0
     drop_path: float = 0.1
     dropout: float = 0.0
     """Before the head."""
@@ -52,6 +53,7 @@ class ViTConfig(ClassificationConfig):
             num_frames=self.num_frames,
             size=self.size,
             patch_size=self.patch_size,
+            mlp_ratio=self.mlp_ratio,
             drop_path=self.drop_path,
             final_norm=False,
         )
