@@ -525,9 +525,8 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     if run.init:
         from filmstrip.loading import with_sizes_of_init
 
-        run = with_sizes_of_init(
-            run, {w.lstrip("-").partition("=")[0].replace("-", "_") for w in words if w[:2] == "--"}
-        )
+        typed = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+        run = with_sizes_of_init(run, typed)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
 

@@ -130,9 +130,10 @@ def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) 
             log.warning("%s is extended from %d to %d steps, and its learning rate with it", folder, *steps[::-1])
     if other:
         more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        hint = " (it can be made longer, not shorter)" if lengths and steps_per_epoch is not None else ""
         raise UserError(
-            f"{folder} holds another run ({'; '.join(map(str, other[:SHOWN]))}{more}): give its own settings (it "
-            "can be made longer, not shorter) or another --out, or remove the folder first"
+            f"{folder} holds another run ({'; '.join(map(str, other[:SHOWN]))}{more}): give its own settings{hint}, "
+            "or another --out, or remove the folder first"
         )
 
 

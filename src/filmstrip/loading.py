@@ -198,12 +198,16 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
 
     Runs and files of released weights say nothing here: their sizes have to be those of ``run``. ``typed`` are the
-    dotted names of settings that a person gave, which stay.
+    dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
 
     Raises:
         UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
     """
-    if not run.init or Path(run.init).is_file() or is_run(run.init) or not _starts_from_hub(run):
+    if not run.init or Path(run.init).is_file() or is_run(run.init):
+        return run
+    with torch.device("meta"):
+        encoder = getattr(run.objective.build(), "encoder", None)
+    if not isinstance(encoder, ViT) and not hasattr(encoder, "load_image"):
         return run
     from filmstrip.weights.hub import hub_sizes
 
@@ -213,6 +217,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         if isinstance(own.patch_size, tuple):
             sizes["patch_size"] = (own.patch_size[0] if tubelet is None else tubelet, patch, patch)
     clip = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
+    if isinstance(encoder, ViT):
+        clip = {k: v for k, v in clip.items() if not {f"objective.{k}", f"data.clip.{k}"}.intersection(typed)}
     wanted = {f"objective.{key}": value for key, value in sizes.items() if hasattr(own, key)}
     wanted |= {f"{part}.{key}": value for key, value in clip.items() for part in ("objective", "data.clip")}
     changed = []
@@ -228,13 +234,6 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
     run = run.on_clip(_clip_of(run.data.clip, clip, typed))
     return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
-
-
-def _starts_from_hub(run: Run) -> bool:
-    """Whether a run's encoder is of a kind that the Hub's layout holds."""
-    with torch.device("meta"):
-        encoder = getattr(run.objective.build(), "encoder", None)
-    return isinstance(encoder, ViT) or hasattr(encoder, "load_image")
 
 
 def _clip_of(clip: Clip, sizes: Mapping[str, int], typed: Collection[str]) -> Clip:

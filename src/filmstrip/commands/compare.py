@@ -171,7 +171,10 @@ def plan(address: str, budget: Budget, data: Path | None) -> Run:
 def _check_unclaimed(runs: Mapping[str, Run], folders: Mapping[str, Path]) -> None:
     """Before anything is trained: no folder holds a run of another comparison, or of a shorter one."""
     for address, folder in folders.items():
-        experiment.check_goes_on(folder, runs[address])
+        try:
+            experiment.check_goes_on(folder, runs[address])
+        except UserError as error:
+            raise UserError(f"this is another comparison than before: {error}") from None
 
 
 def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Console) -> dict[str, str]:

@@ -113,17 +113,18 @@ def hub_sizes(source: str) -> dict[str, Any]:
 def _sizes(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     """The sizes of a network, under our names; what a config.json leaves out is as in ``transformers``."""
     width, patch = config.get("hidden_size", 768), config.get("patch_size", 16)
-    tubelets = {
-        "videomae": (config.get("tubelet_size", 2), patch, patch),
-        "vivit": tuple(config.get("tubelet_size", (2, 16, 16))),
-    }
+    cube = (1, patch, patch)
+    if kind == "videomae":
+        cube = (config.get("tubelet_size", 2), patch, patch)
+    elif kind == "vivit":
+        cube = tuple(config.get("tubelet_size", (2, 16, 16)))
     return {
         "width": width,
         "depth": config.get("num_hidden_layers", 12),
         "num_heads": config.get("num_attention_heads", 12),
         "num_frames": config.get("num_frames", {"videomae": 16, "vivit": 32}.get(kind, 8)),
         "size": config.get("image_size", 224),
-        "patch_size": tubelets.get(kind, (1, patch, patch)),
+        "patch_size": cube,
         "mlp_ratio": config.get("intermediate_size", 4 * width) / width,
     }
 
