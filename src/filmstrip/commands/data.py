@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from filmstrip.commands.stopping import keeping
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 
 File = Annotated[Path, tyro.conf.Positional]
 
@@ -40,7 +40,11 @@ def prepare(path: File, out: Path, short_side: int = 256, gop: int = 8, crf: int
     """
     from filmstrip.data.prepare import copies_in, prepare_collection
 
-    with keeping(lambda: f"{out} keeps {copies_in(out)} copies: the same command makes the others"):
+    def kept() -> str:
+        count = copies_in(out)
+        return f"{out} keeps {count} copies: the same command makes the others" if count else NOTHING_KEPT
+
+    with keeping(kept):
         report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
     print(report.text())
     return 1 if report.bad else 0

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from filmstrip.commands.stopping import keeping, stop_once
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stop_once
 from filmstrip.commands.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
@@ -107,7 +107,12 @@ def encode_files(
     )
     if processes > 1 and not isinstance(encoder, (str, Path)):
         raise ValueError("several processes load the encoder themselves: give its folder or name")
-    with keeping(lambda: f"{out} keeps what was made of {len(names_in(Path(out)))} videos: the same command goes on"):
+
+    def kept() -> str:
+        count = len(names_in(Path(out)))
+        return f"{out} keeps what was made of {count} videos: the same command goes on" if count else NOTHING_KEPT
+
+    with keeping(kept):
         if processes == 1:
             return work(part=0)
         bad = _in_processes(work, processes, out)

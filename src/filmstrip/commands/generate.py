@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from filmstrip.commands.stopping import keeping
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.conditions import read_condition
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
@@ -103,7 +103,7 @@ def generate(folder: Path, request: Request) -> int:
 
     def kept() -> str:
         whole = made and request.out.exists()
-        return f"{request.out} keeps {made} of {condition.num_frames} frames" if whole else "nothing was written"
+        return f"{request.out} keeps {made} of {condition.num_frames} frames" if whole else NOTHING_KEPT
 
     try:
         with (

@@ -10,6 +10,7 @@ from types import FrameType
 
 from filmstrip.errors import Terminated, UserError
 
+NOTHING_KEPT = "nothing was written"
 _NAMES = ("SIGTERM", "SIGHUP")
 
 
