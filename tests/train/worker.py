@@ -1,8 +1,8 @@
 """Trains toys in a process of its own: ``worker.py JSON``, a list of arguments of ``toys.train``, one after another.
 
 When the batch of step ``stop_at`` is read the training fails, at ``kill_at`` the process dies unasked, and at
-``press_at`` its first process gets a Ctrl-C, or the signal named ``press``. ``evaluate`` calls a part of the objective
-every two steps.
+``press_at`` its first process gets a Ctrl-C, or the signal named ``press``. ``evaluate`` calls a part of the
+objective every two steps.
 """
 
 import json

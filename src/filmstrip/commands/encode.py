@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stop_once
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stopped_once
 from filmstrip.commands.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
@@ -124,8 +124,8 @@ def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
     """The largest of what ``work(part=...)`` returns; if one fails or is stopped, the others write what they have."""
     before = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=stop_once) as pool:
-        parts = [pool.submit(work, part=part) for part in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        parts = [pool.submit(_one_part, work, part) for part in range(processes)]
         try:
             return max(part.result() for part in parts)
         except BrokenProcessPool:
@@ -135,6 +135,11 @@ def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
                 if child not in before:
                     child.terminate()
             raise
+
+
+def _one_part(work: Callable[..., int], part: int) -> int:
+    with stopped_once():
+        return work(part=part)
 
 
 def encode_part(

@@ -33,16 +33,24 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def stop_once() -> None:
-    """In a process that works for another one: end what is under way at the first signal, and heed no second one."""
+@contextlib.contextmanager
+def stopped_once() -> Iterator[None]:
+    """In a process that works for another one: the first signal ends the body, others are not heeded any more."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_IGN)
+        quiet()
         raise Terminated(number)
+
+    def quiet() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _nothing)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        quiet()
 
 
 @contextlib.contextmanager
@@ -57,5 +65,9 @@ def keeping(said: Callable[[], str]) -> Iterator[None]:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, _nothing)
     raise Terminated(number)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Heed a signal no more. Ignoring it by the system would be an error for one that is on its way already."""
