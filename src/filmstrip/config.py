@@ -62,7 +62,8 @@ class Run:
     init: str | None = None
     """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
     released weights of a convolutional network. A method with a predictor of clips instead starts that, from any run
-    that has one; a method without either starts whole, from a run of its own."""
+    that has one; a method without either starts whole, from a run of its own. On the command line the Hub's layout
+    also decides the network's sizes."""
     seed: int = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 

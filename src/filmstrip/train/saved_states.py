@@ -119,7 +119,9 @@ def _checked(path: Path) -> SavedState:
         expected, step = values["tensors"], values["step"]
     except FileNotFoundError:
         raise Damaged(f"{path / VALUES} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise Damaged(f"{path / VALUES} does not say its {error}: another version may have written it") from None
+    except (OSError, ValueError, TypeError) as error:
         raise Damaged(f"{path / VALUES} is damaged: {type(error).__name__} {error}") from None
     if step != int(path.name):
         raise Damaged(f"{path / VALUES} is damaged: it speaks of step {step}")
