@@ -6,19 +6,20 @@ import contextlib
 import difflib
 import inspect
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from filmstrip import __version__
-from filmstrip.commands.stopping import keeping, stoppable
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stoppable
 from filmstrip.errors import UserError, in_words
 
 if TYPE_CHECKING:
@@ -498,10 +499,9 @@ def _data_make(words: Words) -> int:
 
     name, words = _leading(words, "data make", "NAME")
     out, words = _option(words, "--out")
-    made = tyro.cli(synthetic.named(name), args=words, prog=f"filmstrip data make {name}").generate(
-        Path(out) if out else None
-    )
-    print(made)
+    wanted = tyro.cli(synthetic.named(name), args=words, prog=f"filmstrip data make {name}")
+    with keeping(lambda: NOTHING_KEPT):
+        print(wanted.generate(Path(out) if out else None))
     return 0
 
 
@@ -591,8 +591,10 @@ def main(arguments: Words | None = None) -> int:
         except UserError as error:
             print(f"filmstrip: {error}", file=sys.stderr)
             return 2
-        except BrokenPipeError:
-            _write_nowhere()
+        except BrokenPipeError as error:
+            if not _is_unread(sys.stdout) and not _is_unread(sys.stderr):
+                _say(in_words(error), error)  # of another pipe
+                return 2
             return 128 + signal.SIGPIPE
         except KeyboardInterrupt as stop:
             _say("interrupted", stop)
@@ -623,10 +625,14 @@ def _raise_again(console: Console) -> None:
     raise
 
 
-def _write_nowhere() -> None:
-    """Let what is still buffered vanish: Python writes it when it exits, and would complain."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _is_unread(stream: TextIO) -> bool:
+    """Whether nobody reads a stream any more; what it still holds then vanishes, as Python would write it at exit."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _dispatch(name: str, words: Words) -> int:

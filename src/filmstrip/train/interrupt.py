@@ -32,7 +32,7 @@ class Interrupt:
         # Python delivers signals to the main thread only, and lets no other thread ask for them.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._note)
         return self
 
