@@ -597,7 +597,8 @@ def main(arguments: Words | None = None) -> int:
                 return 2
             return 128 + signal.SIGPIPE
         except KeyboardInterrupt as stop:
-            _say("interrupted", stop)
+            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks for all
+                _say("interrupted", stop)
             return 128 + getattr(stop, "number", signal.SIGINT)
         except OSError as error:
             _say(in_words(error), error)

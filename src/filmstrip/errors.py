@@ -37,7 +37,7 @@ _IN_WORDS = {
     errno.EPERM: "permission denied: write elsewhere, or change who may use it",
     errno.ENOTDIR: "a part of this path is a file and no folder: give another path",
     errno.EEXIST: "something else is there already: give another path",
-    errno.EISDIR: "this is a folder and not a file: give another path",
+    errno.EISDIR: "this is a folder and cannot be written as a file: give another path",
     errno.ENOENT: "there is no such file or folder",
     errno.ENAMETOOLONG: "the name is too long: give a shorter one",
     errno.EIO: "the disk failed to read or write it",

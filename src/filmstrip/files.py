@@ -47,8 +47,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             if durable:
                 _sync(part)
             os.replace(part, target)
-        except BaseException:
+        except BaseException as error:
             part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is not None and Path(error.filename) == part:
+                error.filename, error.filename2 = str(path), None  # nobody knows the other name
             raise
         if durable:
             _sync(target.parent)
