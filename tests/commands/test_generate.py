@@ -96,6 +96,19 @@ def test_an_interruption_keeps_what_was_drawn(run_of, tmp_path, suffix):
         assert greys(out) == pytest.approx([8 * t for t in range(7)], abs=2)
 
 
+def test_a_disk_that_is_full_leaves_the_file_that_was_there(run_of, tmp_path, monkeypatch):
+    out = tmp_path / "sample.png"
+    out.write_bytes(b"an older one")
+
+    def full(path, rows):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "write_grid", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        generate(run_of(Brighter()), Request(frames=4, out=out))
+    assert not hasattr(told.value, "__notes__") and out.read_bytes() == b"an older one"
+
+
 @pytest.mark.parametrize("generator", [Brighter(), Streaming()], ids=["whole", "streaming"])
 def test_whole_samples_are_kept_until_all_have_begun(run_of, tmp_path, generator):
     generator.interrupt_at = 2

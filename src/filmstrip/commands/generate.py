@@ -107,7 +107,7 @@ def generate(folder: Path, request: Request) -> int:
 
     try:
         with (
-            keeping(kept),
+            keeping(kept, at=(KeyboardInterrupt,)),  # what a full disk stops is not there at all
             _sink(request.out, request.fps or fps) as sink,
             progress_bar(console) as progress,
         ):

@@ -54,11 +54,13 @@ def stopped_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def keeping(said: Callable[[], str]) -> Iterator[None]:
-    """Whatever stops the body half-way (a signal, a full disk) goes on its way with what is kept then as a note."""
+def keeping(
+    said: Callable[[], str], *, at: tuple[type[BaseException], ...] = (KeyboardInterrupt, OSError)
+) -> Iterator[None]:
+    """What stops the body half-way (a signal, a full disk) goes on its way with what is kept then as a note."""
     try:
         yield
-    except (KeyboardInterrupt, OSError) as stop:
+    except at as stop:
         with contextlib.suppress(OSError, UserError):
             stop.add_note(said())
         raise

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.files import replacing, write_tensors
+from filmstrip.files import remove_parts, replacing, write_tensors
 from filmstrip.protocols import Grid, Tokens
 
 INDEX = "index.parquet"
@@ -201,6 +201,7 @@ class FeatureWriter:
         return FileLock(self.folder / ".lock")
 
     def _write_shard(self) -> None:
+        remove_parts(self.folder)
         if (self.folder / INDEX).exists():
             self._rows, _ = _read_index(self.folder)
             here = {row.name for row in self._rows}
