@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,17 @@ def remove_parts(folder: Path) -> None:
     for pattern in (f".*{PART}*", ".tmp??????"):  # the second are safetensors' own
         for part in folder.glob(pattern):
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def no_parts_left(folders: Collection[Path]) -> Iterator[None]:
+    """Whatever stops the body, also processes that it started, leaves no unfinished file in these folders."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            remove_parts(folder)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

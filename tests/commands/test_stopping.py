@@ -142,6 +142,22 @@ def test_preparing_stops_at_a_full_disk_and_goes_on(noise, tmp_path, capsys, wor
     assert "4 videos" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_preparing_that_all_its_processes_are_told_to_end_keeps_whole_copies(tmp_path, number, code):
+    first = write_colours(tmp_path / "many" / "0.mp4", "red")
+    for copy in range(1, 1000):
+        os.link(first, first.with_name(f"{copy}.mp4"))
+    out = tmp_path / "out"
+    process = command("data", "prepare", tmp_path / "many", "--out", out, "--workers", 2)
+    wait_until(lambda: (out / "prepared.jsonl").exists(), process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    kept = len((out / "prepared.jsonl").read_text().splitlines())
+    assert process.returncode == code, err
+    assert 0 < kept < 1000 and f"interrupted; {out} keeps {kept} copies" in err and "Traceback" not in err
+    assert not list(out.rglob(".*.part*"))
+
+
 def test_encoding_stops_at_a_full_disk_and_goes_on(noise, tmp_path, capsys, monkeypatch):
     save_run(tmp_path / "run", "recognition.vit:tiny")
     words = ["encode", str(tmp_path / "run"), str(noise), "--out", str(tmp_path / "out"), "--level", "patch"]

@@ -35,22 +35,20 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_once() -> Iterator[None]:
-    """In a process that works for another one: the first signal ends the body, others are not heeded any more."""
+    """In a process that works for another one: the first signal ends the body, others are not heeded meanwhile."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        quiet()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, _nothing)
         raise Terminated(number)
-
-    def quiet() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _nothing)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
         yield
     finally:
-        quiet()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

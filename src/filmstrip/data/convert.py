@@ -17,7 +17,7 @@ from filmstrip.data.layouts import ARRAYS
 from filmstrip.data.parallel import each
 from filmstrip.data.prepare import read_settings
 from filmstrip.errors import NO_ROOM, UserError
-from filmstrip.files import replacing, write_json
+from filmstrip.files import no_parts_left, replacing, write_json
 from filmstrip.video.write import LOSSLESS, write_video
 
 SETTINGS = "convert.json"
@@ -82,7 +82,8 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
         (out / split).mkdir(exist_ok=True)
     jobs = [Job(layout, file, out / split, lossless) for split, file in files]
     results = each(convert_file, jobs, workers=workers, title="converting", crashed=_crashed)
-    outcomes = {outcome.path: outcome for outcome in results}
+    with no_parts_left({job.folder for job in jobs}):
+        outcomes = {outcome.path: outcome for outcome in results}
     _write_notes(out)
     return Converted(str(out), tuple(outcomes[str(job.path)] for job in jobs))
 

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -28,7 +28,7 @@ def each(
     workers: int,
     title: str,
     crashed: Callable[[Item, str], Result],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for every item as they finish, in any order, with a progress bar.
 
     With one worker the work is done in this process. With more, an item that kills its process gives
@@ -101,7 +101,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """One thread for each process; signals are for the main one, which waits for what is under way."""
+    """One thread for each process; Ctrl-C is for the main one, which waits for what is under way.
+
+    SIGTERM is not: a pool that broke ends its processes by it, and would wait for ever.
+    """
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

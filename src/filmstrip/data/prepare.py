@@ -6,6 +6,7 @@ what is there can be trusted, and preparing again goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from filmstrip.data.reencode import Recipe, reencode
 from filmstrip.data.sample import Source
 from filmstrip.data.sources import open_videos
 from filmstrip.errors import NO_ROOM, UserError
-from filmstrip.files import append_line, write_bytes, write_csv, write_json
+from filmstrip.files import append_line, no_parts_left, write_bytes, write_csv, write_json
 
 LEDGER, SETTINGS = "prepared.jsonl", "prepare.json"
 
@@ -112,10 +113,12 @@ def prepare_collection(
     outcomes = {file: known[file.name] for file, target in targets.items() if _still_good(file, target, out, known)}
     jobs = [Job(file, out / target, recipe) for file, target in targets.items() if file not in outcomes]
     by_name = {file.name: file for file in targets}
-    for outcome in each(prepare_file, jobs, workers=workers, title="preparing", crashed=_crashed):
-        outcome = replace(outcome, target=targets[by_name[outcome.name]])
-        outcomes[by_name[outcome.name]] = outcome
-        append_line(json.dumps(asdict(outcome)), out / LEDGER)
+    prepared = each(prepare_file, jobs, workers=workers, title="preparing", crashed=_crashed)
+    with no_parts_left({job.target.parent for job in jobs}), contextlib.closing(prepared):
+        for outcome in prepared:
+            outcome = replace(outcome, target=targets[by_name[outcome.name]])
+            outcomes[by_name[outcome.name]] = outcome
+            append_line(json.dumps(asdict(outcome)), out / LEDGER)
     if any(not outcome.error for outcome in outcomes.values()):
         _write_manifest(out, source, outcomes)
     return Prepared(str(out), tuple(outcomes[file] for file in targets))
