@@ -49,8 +49,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             os.replace(part, target)
         except BaseException as error:
             part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is not None and Path(error.filename) == part:
-                error.filename, error.filename2 = str(path), None  # nobody knows the other name
+            if isinstance(error, OSError) and error.filename is not None and os.fspath(error.filename) == str(part):
+                raise OSError(error.errno, error.strerror, str(path)) from None  # nobody knows the other name
             raise
         if durable:
             _sync(target.parent)
@@ -146,7 +146,7 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
-            error.filename = str(path)
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
