@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,8 +8,9 @@ import torch
 import filmstrip
 from colour_videos import write_colours
 from filmstrip import loading, systems
+from filmstrip.__main__ import main
 from filmstrip.errors import UserError
-from filmstrip.loading import VideoEncoder, load_classes, load_objective, start, start_encoder
+from filmstrip.loading import VideoEncoder, load_classes, load_objective, start, start_encoder, with_sizes_of_init
 from filmstrip.protocols import Objective
 from run_folders import INFO, save_run
 
@@ -120,7 +122,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
     with pytest.raises(UserError, match=r"weights.safetensors is damaged"):
         load_objective(tmp_path / "run", "cpu")
     (tmp_path / "run/data.json").write_text("x")
-    with pytest.raises(UserError, match=r"data.json is not JSON"):
+    with pytest.raises(UserError, match=r"data.json is damaged"):
         load_classes(tmp_path / "run")
 
 
@@ -131,3 +133,66 @@ def test_importing_filmstrip_imports_no_torch_and_load_stays_a_function():
         "from filmstrip import read_video; assert callable(read_video)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+
+
+def hub_folder(folder, **changes):
+    """A VideoMAE encoder as ``transformers`` saves it."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.VideoMAEConfig(image_size=32, patch_size=8, num_frames=4, **SIZES, **changes)
+    transformers.VideoMAEModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_network_takes_the_sizes_of_what_starts_it(tmp_path, caplog):
+    run = replace(systems.find("recognition.vit:tiny"), init=hub_folder(tmp_path / "hub"))
+    fitted = with_sizes_of_init(run)
+    objective = fitted.objective
+    assert (objective.width, objective.depth, objective.num_heads, objective.mlp_ratio) == (48, 2, 3, 2.0)
+    assert (objective.patch_size, objective.num_frames, objective.size) == ((2, 8, 8), 4, 32)
+    clip = fitted.data.clip
+    assert (clip.num_frames, clip.size, clip.short_side) == (4, 32, (32, 32))
+    assert f"{run.init} says how large the network is: width 48, depth 2, mlp_ratio 2.0" in caplog.text
+    built = fitted.bound(INFO).objective.build()
+    start_encoder(built, run.init)
+    theirs = loading.load(run.init, "cpu").encoder.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in built.encoder.state_dict().items())
+    assert with_sizes_of_init(fitted) == fitted
+
+
+def test_sizes_that_were_given_and_contradict_are_refused(tmp_path, capsys):
+    folder = hub_folder(tmp_path / "hub")
+    assert main(["show", "recognition.vit", "--init", folder, "--objective.width", "96"]) == 2
+    said = f"filmstrip: objective.width is 96 and the encoder of {folder} has 48: leave it out\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert main(["show", "recognition.vit", "--init", folder, "--objective.width=48"]) == 0
+    assert '"width": 48' in capsys.readouterr().out
+    longer = ["--objective.num-frames", "8", "--data.clip.num-frames", "8"]  # its positions are computed
+    assert main(["show", "recognition.vit", "--init", folder, *longer]) == 0
+    assert '"num_frames": 8' in capsys.readouterr().out
+
+
+def test_an_images_transformer_leaves_clips_as_they_are(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    transformers.ViTModel(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)).save_pretrained(tmp_path)
+    run = replace(systems.find("recognition.vivit:tiny"), init=str(tmp_path))
+    fitted = with_sizes_of_init(run)
+    assert (fitted.objective.width, fitted.objective.depth, fitted.objective.patch_size[1:]) == (48, 2, (8, 8))
+    assert fitted.objective.patch_size[0] == run.objective.patch_size[0] and fitted.data.clip == run.data.clip
+
+
+def test_runs_and_other_methods_keep_their_sizes(tmp_path):
+    save_run(tmp_path / "run", "recognition.vit:tiny", width=48)
+    for address, init in (("recognition.vit:tiny", "run"), ("recognition.c3d:tiny", "hub")):
+        (tmp_path / "hub").exists() or hub_folder(tmp_path / "hub")
+        run = replace(systems.find(address), init=str(tmp_path / init))
+        assert with_sizes_of_init(run) == run
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"type": "filmstrip.data.config:DataInfo"}'])
+def test_damaged_classes_are_named(tmp_path, content):
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.json"):
+        load_classes(tmp_path)

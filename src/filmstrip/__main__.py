@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import tyro
 from rich.console import Console
@@ -26,7 +30,8 @@ from filmstrip.bounds import (
     Weight,
     checked_arguments,
 )
-from filmstrip.errors import UserError
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stoppable
+from filmstrip.errors import UserError, in_words
 
 if TYPE_CHECKING:
     from filmstrip.config import Run
@@ -62,10 +67,12 @@ def command_train(words: Words) -> None:
     from filmstrip import experiment
     from filmstrip.dist import process
     from filmstrip.report.run import run_report
+    from filmstrip.train.run_folder import what_is_saved
 
     run, out = _run_from(words, "train")
     given = [name for name in _given(words) if name.startswith("objective.")]
-    result = experiment.train(run, out, given=given)
+    with keeping(lambda: what_is_saved(out)):
+        result = experiment.train(run, out, given=given)
     if process.rank() > 0:
         return
     for name, value in result.metrics.items():
@@ -504,10 +511,9 @@ def _data_make(words: Words) -> int:
 
     name, words = _leading(words, "data make", "NAME")
     out, words = _option(words, "--out")
-    made = tyro.cli(synthetic.named(name), args=words, prog=f"filmstrip data make {name}").generate(
-        Path(out) if out else None
-    )
-    print(made)
+    wanted = tyro.cli(synthetic.named(name), args=words, prog=f"filmstrip data make {name}")
+    with keeping(lambda: NOTHING_KEPT):
+        print(wanted.generate(Path(out) if out else None))
     return 0
 
 
@@ -532,6 +538,11 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
         config=(tyro.conf.AvoidSubcommands,),
         description=f"{inspect.getdoc(COMMANDS[command])}\n\nThe options of the run, as {address} sets them:",
     )
+    if run.init:
+        from filmstrip.loading import with_sizes_of_init
+
+        typed = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+        run = with_sizes_of_init(run, typed)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
 
@@ -585,22 +596,65 @@ TAKES_WORDS = (command_show, command_train, command_eval, command_generate, comm
 
 
 def main(arguments: Words | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 when some files were bad, 2 for wrong input."""
+    """Run one command; returns the exit code.
+
+    0; 1 when some files were bad; 2 for wrong input and for files that cannot be written or read; 128 + the signal's
+    number for Ctrl-C (130), SIGTERM (143) and SIGHUP (129), also where a training was saved in order, so that a
+    scheduler takes it for unfinished; and 141, silently, where nobody reads the output any more.
+    """
     words = sys.argv[1:] if arguments is None else arguments
+    Console.on_broken_pipe = _raise_again  # rich's own ends the program with exit code 1
+    with stoppable():
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            print(f"filmstrip: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError as error:
+            if not _is_unread(sys.stdout) and not _is_unread(sys.stderr):
+                _say(in_words(error), error)  # of another pipe
+                return 2
+            return 128 + signal.SIGPIPE
+        except KeyboardInterrupt as stop:
+            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks for all
+                _say("interrupted", stop)
+            return 128 + getattr(stop, "number", signal.SIGINT)
+        except OSError as error:
+            _say(in_words(error), error)
+            return 2
+
+
+def _run(words: Words) -> int:
     if not words or words[0] in ("-h", "--help"):
         _print_help()
         return 0
     if words[0] == "--version":
         print(f"filmstrip {__version__}")
         return 0
-    try:
-        return _dispatch(words[0], words[1:])
-    except UserError as error:
-        print(f"filmstrip: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("filmstrip: interrupted; the same command goes on from the last saved state", file=sys.stderr)
-        return 130
+    return _dispatch(words[0], words[1:])
+
+
+def _say(what: str, error: BaseException) -> None:
+    """What happened, and what the command noted of what is kept."""
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        print("; ".join((f"filmstrip: {what}", *getattr(error, "__notes__", ()))), file=sys.stderr)
+
+
+def _raise_again(console: Console) -> None:
+    """Called by rich while it handles the error."""
+    raise
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether nobody reads a stream any more; what it still holds then vanishes, as Python would write it at exit."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _dispatch(name: str, words: Words) -> int:

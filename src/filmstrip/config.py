@@ -12,15 +12,18 @@ import importlib
 import json
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation
+from filmstrip.files import write_json
 from filmstrip.protocols import Objective
+from filmstrip.settings import FREE, Change, change_of
 from filmstrip.train.config import Loop, Optim
 
 
@@ -55,12 +58,13 @@ class Run:
     """Optimiser and schedule."""
     train: Loop = field(default_factory=Loop)
     """How long, in which precision, what is logged and saved."""
-    evals: tuple[Evaluation, ...] = ()
+    evals: tuple[Evaluation, ...] = field(default=(), metadata=FREE)
     """Protocols to run when training ends, and every ``train.eval_every`` steps."""
     init: str | None = None
     """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
     released weights. A method with a predictor of clips instead starts that, from any run that has one; a method
-    without either starts whole, from a run of its own, or from its authors' file where its layout is known."""
+    without either starts whole, from a run of its own, or from its authors' file where its layout is known. On the
+    command line the Hub's layout also decides the network's sizes."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 
@@ -75,6 +79,40 @@ class Run:
         """This run on clips that are cut in another way, with its objective made for them."""
         data = dataclasses.replace(self.data, clip=clip)
         return dataclasses.replace(self, data=data, objective=self.objective.for_clip(clip))
+
+
+class Difference(NamedTuple):
+    """A setting with two values."""
+
+    setting: str
+    """Its dotted name."""
+    here: Any
+    there: Any
+    change: Change
+    """Whether a run goes on when it has changed."""
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {_shown(self.here)} here, {_shown(self.there)} there"
+
+
+def differences(here: Any, there: Any, name: str = "", change: Change = "never") -> Iterator[Difference]:
+    """The settings in which two configurations differ, in the order in which they are declared."""
+    if type(here) is type(there) and dataclasses.is_dataclass(here):
+        for setting in dataclasses.fields(here):
+            own = change_of(setting)
+            values = getattr(here, setting.name), getattr(there, setting.name)
+            dotted = f"{name}.{setting.name}" if name else setting.name
+            yield from differences(*values, dotted, change if own == "never" else own)
+    elif here != there:
+        yield Difference(name, here, there, change)
+
+
+def _shown(value: Any, most: int = 60) -> str:
+    """A value of a setting in a sentence; of a part of another kind, its kind."""
+    if dataclasses.is_dataclass(value):
+        return type(value).__name__
+    text = json.dumps(to_json(value))
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def to_json(config: Any) -> Any:
@@ -158,25 +196,23 @@ def _fits(values: Any, annotation: Any) -> bool:
 
 def write_config(run: Run, path: Path) -> None:
     """Write a run's configuration as JSON, at once: another process never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(to_json(run), indent=2) + "\n")
-    partial.replace(path)
+    write_json(to_json(run), path)
 
 
 def read_config(path: Path) -> Run:
     """Read a run's configuration.
 
     Raises:
-        UserError: the file is missing, is not JSON, or does not describe a run.
+        UserError: the file is missing or damaged, is not JSON, or does not describe a run.
     """
     try:
-        run = from_json(json.loads(path.read_text()))
+        run = from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not JSON") from None
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged or cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(run, Run):
         raise UserError(f"{path} does not describe a run")
     return run

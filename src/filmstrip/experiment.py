@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from filmstrip import loading, preflight
-from filmstrip.config import Run, read_config, write_config
+from filmstrip.config import Run, differences, read_config, write_config
 from filmstrip.data.augment import apply_augment, check_augment, effective_augment
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
@@ -27,6 +28,12 @@ from filmstrip.protocols import Objective
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.state import load_saved_weights
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Settings that a message names."""
 
 
 @dataclass(kw_only=True)
@@ -51,20 +58,25 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
 
     Before the first step everything is looked at that could make it fail later (:mod:`filmstrip.preflight`);
-    ``given`` are the settings that a person gave, such as ``objective.num_classes``.
+    ``given`` are the settings that a person gave, such as ``objective.num_classes``. A run also goes on with other
+    values of settings that decide nothing of what is learnt, and for more steps (:mod:`filmstrip.settings`). What
+    fails before the first step is done leaves the folder as it was.
 
     Raises:
-        UserError: the folder holds another run, or the data, their augmentation, ``run.init`` or a tokenizer's run
-            cannot be used, or an evaluation cannot be made.
+        UserError: the folder holds another run, or another training is at work in it; or the data, their
+            augmentation, ``run.init`` or a tokenizer's run cannot be used, or an evaluation cannot be made.
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
     run = loading.with_tokenizer(run, folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
-    run = bound
-    torch.manual_seed(run.seed)
-    objective = run.objective.build()
-    check_augment(run.data.augment, objective.requires)
+    files = RunFolder(folder)
+    with files.alone():
+        return _train(bound, source, info, files)
+
+
+def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
+    """Train a run that is bound to its data, in a folder that nobody else trains in."""
     loader = TrainLoader(
         source,
         run.data,
@@ -73,24 +85,14 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         world=process.world_size(),
         accumulate=run.train.accumulate,
     )
-    total_steps(run.train, loader.steps_per_epoch)
-    with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
-        protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
-    preflight.check_space(objective, run.optim, run.train, folder)
-    files = RunFolder(folder)
-    _claim(folder, run, info)
-    if isinstance(source, ProcedureSource) and process.rank() == 0:
-        record_features(source, folder)
-    if RunFolder.is_begun(folder):  # what it began with is part of it, and may be gone
-        files.load_weights(objective)
-    else:
-        if run.init:
-            loading.start(objective, run.init)
-        loading.start_tokenizer(objective, run)
-    if isinstance(source, CachedSource):
-        loading.check_tokenizer(objective, source)
     metrics: dict[str, float] = {}
     try:
+        total_steps(run.train, loader.steps_per_epoch)
+        check_goes_on(files.path, run, loader.steps_per_epoch)
+        objective = _objective(run, source, files)
+        with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
+            protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+        preflight.check_space(objective, run.optim, run.train, files.path)
         fit(
             objective,
             loader,
@@ -103,10 +105,60 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
                 num_classes=len(source.classes) or None,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
+            begun=partial(_describe, run, source, info, files.path),
         )
     finally:
         loader.close()
-    return Result(run=run, objective=objective, source=source, folder=folder, metrics=metrics)
+    return Result(run=run, objective=objective, source=source, folder=files.path, metrics=metrics)
+
+
+def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) -> None:
+    """See that ``run`` can begin or go on in a folder: nothing was saved there yet, or it is the same run.
+
+    Settings that decide nothing of what is learnt may differ. A run may be extended, if its steps in one pass over
+    the data are given.
+
+    Raises:
+        UserError: the folder holds another run; names the settings in which it differs.
+    """
+    config = folder / "config.json"
+    if not config.exists():
+        return
+    there = read_config(config)
+    if not RunFolder.is_saved(folder):
+        return
+    found = list(differences(run, there))
+    other = [difference for difference in found if difference.change == "never"]
+    if lengths := [difference for difference in found if difference.change == "longer"]:
+        steps = [total_steps(each.train, steps_per_epoch or 1.0) for each in (run, there)]
+        if steps_per_epoch is None or steps[0] < steps[1]:
+            other += lengths
+        elif steps[0] > steps[1] and not other:
+            log.warning("%s is extended from %d to %d steps, and its learning rate with it", folder, *steps[::-1])
+    if other:
+        more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        hint = " (it can be made longer, not shorter)" if lengths and steps_per_epoch is not None else ""
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(map(str, other[:SHOWN]))}{more}): give its own settings{hint}, "
+            "or another --out, or remove the folder first"
+        )
+
+
+def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
+    """What is trained, with the weights that it begins with; of a run that goes on, its state will bring them."""
+    torch.manual_seed(run.seed)
+    objective = run.objective.build()
+    check_augment(run.data.augment, objective.requires)
+    begun = RunFolder.is_begun(files.path)
+    if not begun:  # what it began with is part of it, and may be gone
+        if run.init:
+            loading.start(objective, run.init)
+        loading.start_tokenizer(objective, run)
+    if isinstance(source, CachedSource):
+        if begun:
+            load_saved_weights(objective, files.state)
+        loading.check_tokenizer(objective, source)
+    return objective
 
 
 def evaluate(
@@ -165,13 +217,11 @@ def _subject(objective: Objective, source: Source, run: Run) -> Subject:
     return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
 
 
-def _claim(folder: Path, run: Run, info: DataInfo) -> None:
-    """Write what the run is and what its data said, unless the folder already holds a different run."""
-    config = folder / "config.json"
-    if config.exists() and read_config(config) != run:
-        raise UserError(
-            f"{folder} holds another run (its config.json differs): give another --out, or remove it first"
-        )
-    if process.rank() == 0:
-        write_config(run, config)
-        loading.save_data_info(info, folder)
+def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
+    """Write what the run is, as it goes on now, and what its data said."""
+    if process.rank() != 0:
+        return
+    write_config(run, folder / "config.json")
+    loading.save_data_info(info, folder)
+    if isinstance(source, ProcedureSource):
+        record_features(source, folder)

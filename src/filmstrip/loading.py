@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from filmstrip.config import Run, from_json, read_config, to_json
 from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
+from filmstrip.files import write_json
 from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.models.video_transformer import FrameTransformer
+from filmstrip.models.vit import ViT
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
@@ -218,6 +220,56 @@ def _start_from_file(objective: Objective, path: Path) -> None:
     objective.load_state_dict(weights, strict=False)
 
 
+def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
+    """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
+
+    Runs and files of released weights say nothing here: their sizes have to be those of ``run``. ``typed`` are the
+    dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+
+    Raises:
+        UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
+    """
+    if not run.init or Path(run.init).is_file() or is_run(run.init):
+        return run
+    with torch.device("meta"):
+        encoder = getattr(run.objective.build(), "encoder", None)
+    if not isinstance(encoder, ViT) and not hasattr(encoder, "load_image"):
+        return run
+    from filmstrip.weights.hub import hub_sizes
+
+    sizes, own = hub_sizes(run.init), run.objective
+    if "patch_size" in sizes:
+        patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
+        if isinstance(own.patch_size, tuple):
+            sizes["patch_size"] = (own.patch_size[0] if tubelet is None else tubelet, patch, patch)
+    clip = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
+    if isinstance(encoder, ViT):
+        clip = {k: v for k, v in clip.items() if not {f"objective.{k}", f"data.clip.{k}"}.intersection(typed)}
+    wanted = {f"objective.{key}": value for key, value in sizes.items() if hasattr(own, key)}
+    wanted |= {f"{part}.{key}": value for key, value in clip.items() for part in ("objective", "data.clip")}
+    changed = []
+    for name, value in wanted.items():
+        part, _, key = name.rpartition(".")
+        here = getattr(own if part == "objective" else run.data.clip, key)
+        if here != value and name in typed:
+            raise UserError(f"{name} is {here} and the encoder of {run.init} has {value}: leave it out")
+        if here != value:
+            changed.append(f"{key} {value}")
+    if not changed:
+        return run
+    log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
+    run = run.on_clip(_clip_of(run.data.clip, clip, typed))
+    return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
+
+
+def _clip_of(clip: Clip, sizes: Mapping[str, int], typed: Collection[str]) -> Clip:
+    """A clip of another length and size, whose training frames are as much larger than it as they were."""
+    if "size" in sizes and "data.clip.short_side" not in typed:
+        low, high = (round(side * sizes["size"] / clip.size) for side in clip.short_side)
+        clip = replace(clip, short_side=(low, high))
+    return replace(clip, **sizes)
+
+
 def start_encoder(objective: Objective, source: str | Path) -> None:
     """Copy the encoder of a run or of the Hub into ``objective``, in place.
 
@@ -300,15 +352,24 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 
 
 def start_tokenizer(objective: Objective, run: Run) -> None:
-    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``; warn where there is none.
+    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``.
 
     Raises:
-        UserError: that run has no weights yet, or they do not fit.
+        UserError: that run has no weights yet, or they do not fit; or no run is named, and it was not said that the
+            tokenizer may be untrained.
     """
     if not isinstance(run.objective, LatentConfig) or run.objective.tokenizer is None:
         return
     folder = run.objective.tokenizer_run
     if folder is None:
+        whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
+        if whole:  # the run that all weights come from had one
+            return
+        if not run.objective.untrained_tokenizer:
+            raise UserError(
+                "the tokenizer is untrained, and codes of noise are nothing to model: name the run of a trained one "
+                "(--objective.tokenizer-run FOLDER), or ask for this (--objective.untrained-tokenizer)"
+            )
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
     run_there, _ = load_objective(folder, "cpu")
@@ -334,22 +395,25 @@ def check_tokenizer(objective: Objective, source: CachedSource) -> None:
 
 def save_data_info(info: DataInfo, folder: Path) -> None:
     """Keep what the data told the objective in the run folder: prediction needs the names of the classes."""
-    (folder / "data.json").write_text(json.dumps(to_json(info), indent=2) + "\n")
+    write_json(to_json(info), folder / "data.json")
 
 
 def load_data_info(folder: str | Path) -> DataInfo:
     """What the data of a run told its objective.
 
     Raises:
-        UserError: the folder does not say.
+        UserError: the folder does not say, or what it says is damaged.
     """
     path = Path(folder) / "data.json"
     if not path.exists():
         raise UserError(f"{folder} does not say what its data were: it has no {path.name}")
     try:
-        return from_json(json.loads(path.read_text()))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+        info = from_json(json.loads(path.read_bytes()))
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged or cannot be read: {error}") from None
+    if not isinstance(info, DataInfo):
+        raise UserError(f"{path} does not describe the data of a run")
+    return info
 
 
 def load_classes(folder: str | Path) -> tuple[str, ...]:
@@ -367,8 +431,8 @@ def is_run(source: str | Path) -> bool:
     if str(source).startswith("hf:") or not path.exists():
         return False
     try:
-        return "type" in json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return "type" in json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
 
 

@@ -19,6 +19,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.train.config import Loop, Optim
+from filmstrip.train.saved_states import KEPT
 from filmstrip.video.decode import open_video
 from filmstrip.views import frames_in
 
@@ -129,7 +130,7 @@ def _few(samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 
 def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) -> None:
-    """See that the disk has room for the weights and the states of a run: the newest, and the one that it replaces.
+    """See that the disk has room for a run's weights, for its last two states, and for what replaces any of these.
 
     Raises:
         UserError: it has not; says how much is needed and free.
@@ -139,7 +140,7 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     state = whole + (2 if optim.name == "adamw" else 1) * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    needed, free = 2 * (whole + state) - there, shutil.disk_usage(disk).free
+    needed, free = 2 * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
     if needed > free:
         wanted, left = (f"{size / 2**30:.3g} GiB" for size in (needed, free))
         raise UserError(

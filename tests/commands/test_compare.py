@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ from filmstrip import experiment, systems
 from filmstrip.__main__ import main
 from filmstrip.commands.compare import MOTIONS, SPEED, Budget, compare, plan, planned
 from filmstrip.complexity import of_run
-from filmstrip.errors import UserError
+from filmstrip.errors import Terminated, UserError
 
 RECOGNITION = [name for name in systems.names() if name.startswith("recognition.")]
 MADE_FOR_OTHERS = [
@@ -128,6 +129,23 @@ def test_a_system_that_fails_has_a_row_and_stops_no_other(compared, tmp_path):
     assert "not a multiple" in table["rows"][1]["failure"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "not a multiple" in page and page.count('class="spot') == 1
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), Terminated()])
+def test_what_stops_all_is_no_failure_of_one_system(compared, tmp_path, monkeypatch, stop):
+    train = experiment.train
+
+    def stopped(run, folder):
+        if folder.name != "recognition.early_fusion":
+            raise stop
+        return train(run, folder)
+
+    monkeypatch.setattr(experiment, "train", stopped)
+    with pytest.raises(type(stop)) as told:
+        compared(FLAT, DEEP, measure=False)
+    out = tmp_path / "out"
+    assert told.value.__notes__[-1] == f"{out} keeps 1 of 2 systems trained: the same command goes on"
+    assert not (out / "table.json").exists()
 
 
 def test_when_all_fail_there_still_is_a_table(compared, tmp_path, monkeypatch):

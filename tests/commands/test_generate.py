@@ -84,28 +84,44 @@ def test_all_samples_side_by_side_however_they_are_made(run_of, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
-def test_an_interruption_keeps_what_was_drawn(run_of, tmp_path, suffix, capsys):
+def test_an_interruption_keeps_what_was_drawn(run_of, tmp_path, suffix):
     generator = Streaming()
     generator.stop_at = 7
     out = tmp_path / f"sample{suffix}"
-    assert generate(run_of(generator), Request(frames=20, num_samples=1, out=out)) == 130
-    assert "keeps 7 of 20 frames" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt) as stop:
+        generate(run_of(generator), Request(frames=20, num_samples=1, out=out))
+    assert stop.value.__notes__ == [f"{out} keeps 7 of 20 frames"]
     if suffix == ".png":
         assert Image.open(out).size == (7 * 34 - 2, 32)
     else:
         assert greys(out) == pytest.approx([8 * t for t in range(7)], abs=2)
 
 
+def test_a_disk_that_is_full_leaves_the_file_that_was_there(run_of, tmp_path, monkeypatch):
+    out = tmp_path / "sample.png"
+    out.write_bytes(b"an older one")
+
+    def full(path, rows):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "write_grid", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        generate(run_of(Brighter()), Request(frames=4, out=out))
+    assert not hasattr(told.value, "__notes__") and out.read_bytes() == b"an older one"
+
+
 @pytest.mark.parametrize("generator", [Brighter(), Streaming()], ids=["whole", "streaming"])
-def test_whole_samples_are_kept_until_all_have_begun(run_of, tmp_path, capsys, generator):
+def test_whole_samples_are_kept_until_all_have_begun(run_of, tmp_path, generator):
     generator.interrupt_at = 2
     out = tmp_path / "sample.png"
-    assert generate(run_of(generator), Request(frames=4, num_samples=3, batch_size=1, out=out)) == 130
+    with pytest.raises(KeyboardInterrupt):
+        generate(run_of(generator), Request(frames=4, num_samples=3, batch_size=1, out=out))
     frames = 1 if isinstance(generator, Streaming) else 4
     assert Image.open(out).size == (frames * 34 - 2, 2 * 34 - 2)
     generator.interrupt_at = 0
-    assert generate(run_of(generator), Request(frames=4, out=tmp_path / "none.mp4")) == 130
-    assert "nothing was drawn" in capsys.readouterr().err and not (tmp_path / "none.mp4").exists()
+    with pytest.raises(KeyboardInterrupt) as stop:
+        generate(run_of(generator), Request(frames=4, out=tmp_path / "none.mp4"))
+    assert stop.value.__notes__ == ["nothing was written"] and not (tmp_path / "none.mp4").exists()
 
 
 def test_a_video_is_continued_from_its_start(run_of, tmp_path):

@@ -22,7 +22,7 @@ CASES = {
     "averaged": {"objective": "Regression", "ema": 0.9, "checkpoint": True, "evaluate": True},
 }
 AVERAGED = CASES["averaged"]
-BREAKS = {"broken": {"stop_at": 5}, "interrupted": {"press_at": 2}}
+BREAKS = {"broken": {"stop_at": 5}, "interrupted": {"press_at": 2}, "terminated": {"press_at": 2, "press": "SIGTERM"}}
 """Ways to end the training of "averaged" early; it is then resumed."""
 
 

@@ -137,10 +137,13 @@ def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(tra
     assert all(torch.equal(value, weights[name]) for name, value in objective.tokenizer.state_dict().items())
 
 
-def test_a_missing_tokenizer_is_named_and_an_untrained_one_warned_of(trained, config, caplog, tmp_path):
+def test_a_missing_tokenizer_is_named_and_an_untrained_one_has_to_be_asked_for(trained, config, caplog, tmp_path):
     run = dataclasses.replace(trained[0], objective=dataclasses.replace(config, tokenizer_run=str(tmp_path / "none")))
     with pytest.raises(UserError, match="none is not a run folder"):
         loading.with_tokenizer(run)
     run = dataclasses.replace(run, objective=config)
+    with pytest.raises(UserError, match=r"--objective\.untrained-tokenizer"):
+        loading.start_tokenizer(run.objective.build(), run)
+    run = dataclasses.replace(run, objective=dataclasses.replace(config, untrained_tokenizer=True))
     loading.start_tokenizer(run.objective.build(), run)
     assert "untrained" in caplog.text

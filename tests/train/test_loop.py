@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from toys import SIZE, Adversarial, Momentum, Probe, Regression, Stream, differing, losses, rows, train, weights
 
-from filmstrip.errors import UserError
+from filmstrip.errors import Terminated, UserError
 from filmstrip.protocols import Loss, Objective
-from filmstrip.train.config import Optim
+from filmstrip.train.config import Loop, Optim
+from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.saved_states import saved_states
 
 
 def test_the_loss_falls_and_is_recorded(tmp_path):
@@ -211,15 +213,17 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
         train(tmp_path, Steep())
 
 
-def test_ctrl_c_ends_the_step_and_saves(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_step_and_saves(tmp_path, number):
     def press(step):
         if step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt) as stop:
         train(tmp_path / "pressed", before=press)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert getattr(stop.value, "number", signal.SIGINT) == number
+    assert signal.getsignal(number) is before
     assert [path.name for path in (tmp_path / "pressed" / "state").iterdir()] == ["000000004"]
     resumed, through = train(tmp_path / "pressed"), train(tmp_path / "through")
     assert differing(resumed.state_dict(), through.state_dict()) == []
@@ -235,6 +239,51 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, before=press)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_second_sigterm_still_waits_for_the_step(tmp_path):
+    """Schedulers send it to every process of a job, and torchrun passes on its own."""
+
+    def press(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        train(tmp_path, before=press)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["000000004"]
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train(tmp_path, before=lambda step: os.kill(os.getpid(), signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_fails_in_the_first_step_leaves_the_folder_empty(tmp_path):
+    class Broken(Regression):
+        def forward(self, batch, phase="main"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, Broken())
+    with pytest.raises(UserError, match="at least one step"):
+        train(tmp_path, steps=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_begins_says_so_once_before_anything_is_saved(tmp_path):
+    folder, seen = RunFolder(tmp_path), []
+
+    def begun():
+        seen.append([path.name for path in saved_states(folder.state)])
+
+    for steps in (3, 5, 5):
+        fit(Regression(), Stream(), optim=Optim(), loop=Loop(steps=steps), folder=folder, begun=begun)
+    assert seen == [[], ["000000003"], ["000000003", "000000005"]]
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_weights_in_float32(tmp_path):

@@ -72,7 +72,7 @@ def test_a_save_that_was_cut_short_costs_only_steps(tmp_path):
     with pytest.raises(PowerCut):
         train(tmp_path / "broken", save_every=2, before=cut_at(5))
     state = tmp_path / "broken" / "state"
-    assert [path.name for path in state.iterdir()] == ["000000004"]
+    assert sorted(path.name for path in state.iterdir()) == ["000000002", "000000004"]
     (state / "partial").mkdir()
     (state / "partial" / "tensors.safetensors").write_bytes(b"half a fi")
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
@@ -80,7 +80,7 @@ def test_a_save_that_was_cut_short_costs_only_steps(tmp_path):
     resumed = train(tmp_path / "broken", save_every=2)
     assert differing(through.state_dict(), resumed.state_dict()) == []
     assert [row["step"] for row in rows(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
-    assert [path.name for path in state.iterdir()] == ["000000006"]
+    assert sorted(path.name for path in state.iterdir()) == ["000000004", "000000006"]
 
 
 def test_a_finished_run_is_only_evaluated_again(tmp_path):

@@ -1,15 +1,21 @@
 import csv
+import errno
 import io
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 
+import pytest
 import torch
 from rich.console import Console
 from toys import Regression, Stream, differing, train
 
 from filmstrip.data.dataset import Unreadable
+from filmstrip.errors import UserError
 from filmstrip.train import run_folder
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.loop import fit
@@ -49,21 +55,85 @@ def test_bad_files_are_listed(tmp_path):
         ]
 
 
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.alone():
+        with pytest.raises(UserError, match=r"another training is at work in .*run"), RunFolder(folder.path).alone():
+            pytest.fail("two at once")
+        (folder.path / "metrics.jsonl").touch()
+    with RunFolder(folder.path).alone():
+        pass
+
+
+def test_a_killed_process_holds_no_folder_and_its_unfinished_files_go(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from filmstrip.files import replacing\n"
+        "from filmstrip.train.run_folder import RunFolder\n"
+        "folder = RunFolder(sys.argv[1])\n"
+        "with folder.alone(), replacing(folder.weights) as part:\n"
+        "    if os.fork() == 0: time.sleep(60)\n"  # a loader's worker, which outlives it for a moment
+        "    print('here', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"here\n"
+    with pytest.raises(UserError, match="another training"), RunFolder(tmp_path).alone():
+        pass
+    process.kill()
+    process.wait()
+    with RunFolder(tmp_path).alone():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_folder_in_which_nothing_happened_is_gone_if_it_was_made_for_it(tmp_path):
+    with RunFolder(tmp_path / "new").alone():
+        pass
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine").alone():
+        pass
+    assert (tmp_path / "mine").exists()
+
+
+def test_only_the_first_of_several_processes_takes_the_lock(tmp_path, monkeypatch):
+    with RunFolder(tmp_path).alone():
+        monkeypatch.setenv("RANK", "1")
+        with RunFolder(tmp_path).alone():
+            pass
+
+
+@pytest.mark.parametrize("content", [b"", b"half a fi", b"\xff" * 100])
+def test_damaged_weights_are_named(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    folder.save_weights(Regression())
+    whole = folder.weights.read_bytes()
+    for damaged in (content, whole[:-50]):
+        folder.weights.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"weights\.safetensors is damaged"):
+            folder.load_weights(Regression())
+
+
+def test_damaged_lines_of_the_metrics_do_not_count(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 3}\n\xff\xfe\n[1]\n{"loss": 1}\n{"step": 7, "lo')
+    folder = RunFolder(tmp_path)
+    assert folder.last_step() == 3
+    folder.forget_metrics_after(5)
+    assert folder.metrics.read_text() == '{"step": 3}\n'
+
+
 def test_weights_are_replaced_at_once(tmp_path, monkeypatch):
     folder, first = RunFolder(tmp_path), Regression()
     folder.save_weights(first)
 
     def fails(tensors, path):
         path.write_bytes(b"half a fi")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("filmstrip.train.files.save_file", fails)
-    try:
+    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path, metadata: fails(tensors, path))
+    with pytest.raises(OSError, match=r"No space left on device: .*weights\.safetensors"):
         folder.save_weights(Regression())
-    except OSError:
-        pass
-    else:
-        raise AssertionError("the disk was not full")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
     fresh = Regression()
     folder.load_weights(fresh)
     assert differing(fresh.state_dict(), first.state_dict()) == []

@@ -1,7 +1,8 @@
 """Trains toys in a process of its own: ``worker.py JSON``, a list of arguments of ``toys.train``, one after another.
 
 When the batch of step ``stop_at`` is read the training fails, at ``kill_at`` the process dies unasked, and at
-``press_at`` its first process gets a Ctrl-C. ``evaluate`` calls a part of the objective every two steps.
+``press_at`` its first process gets a Ctrl-C, or the signal named ``press``. ``evaluate`` calls a part of the
+objective every two steps.
 """
 
 import json
@@ -16,12 +17,12 @@ from toys import Stream, flat, train
 from filmstrip.dist import process
 
 
-def trap(stop_at, kill_at, press_at):
+def trap(stop_at, kill_at, press_at, press):
     def before(step):
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if step == press_at and process.rank() == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), getattr(signal, press))
         if step == stop_at:
             raise ConnectionError("the power went out")
 
@@ -37,7 +38,9 @@ def evaluate(objective, step):
 
 torch.set_num_threads(1)
 for spec in json.loads(sys.argv[1]):
-    traps = trap(spec.pop("stop_at", None), spec.pop("kill_at", None), spec.pop("press_at", None))
+    traps = trap(
+        spec.pop("stop_at", None), spec.pop("kill_at", None), spec.pop("press_at", None), spec.pop("press", "SIGINT")
+    )
     if spec.pop("evaluate", False):
         spec |= {"evaluate": evaluate, "eval_every": 2}
     with suppress(ConnectionError, KeyboardInterrupt):

@@ -11,8 +11,6 @@ the table says of which this is so.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,12 +24,14 @@ from rich.table import Table as Printed
 from filmstrip import experiment, systems
 from filmstrip.bounds import Count, CountOrZero, Seed, check_numbers
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
-from filmstrip.config import Run, read_config
+from filmstrip.commands.stopping import keeping
+from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
+from filmstrip.files import write_csv, write_json
 from filmstrip.inference import device_of
 from filmstrip.loading import load_objective
 from filmstrip.preflight import check_readable
@@ -48,7 +48,6 @@ from filmstrip.report.comparison import (
 )
 from filmstrip.report.run import duration, history
 from filmstrip.report.scatter import Scatter, Spot, unbeaten
-from filmstrip.train.files import write_json, write_text
 
 GROUP = "recognition."
 """What is compared when nothing is named; rows leave it out."""
@@ -105,6 +104,7 @@ def compare(
 
     Raises:
         UserError: a name is unknown or no classifier, the data cannot be used, or ``out`` holds other runs.
+        OSError: ``out`` cannot be written; what was trained before stays.
     """
     console, budget = console or Console(), budget or Budget()
     if data is not None:
@@ -118,7 +118,13 @@ def compare(
     _check_unclaimed(runs, folders)
     shared = next(iter(runs.values())).data
     check_readable(source, shared, shared.eval_split)
-    failures = _train(runs, folders, console)
+
+    def kept() -> str:
+        done = sum(_is_done(folder, runs[address]) for address, folder in folders.items())
+        return f"{out} keeps {done} of {len(runs)} systems trained: the same command goes on"
+
+    with keeping(kept):
+        failures = _train(runs, folders, console)
     trained = {address: run for address, run in runs.items() if address not in failures}
     if measure:
         _measure(trained, folders, source, console)
@@ -166,13 +172,12 @@ def plan(address: str, budget: Budget, data: Path | None) -> Run:
 
 
 def _check_unclaimed(runs: Mapping[str, Run], folders: Mapping[str, Path]) -> None:
-    """Before anything is trained: no folder holds a run of another comparison."""
+    """Before anything is trained: no folder holds a run of another comparison, or of a shorter one."""
     for address, folder in folders.items():
-        if (folder / "config.json").exists() and read_config(folder / "config.json") != runs[address]:
-            raise UserError(
-                f"{folder} holds a run of another comparison (its config.json differs): give another --out, or "
-                "remove it first"
-            )
+        try:
+            experiment.check_goes_on(folder, runs[address])
+        except UserError as error:
+            raise UserError(f"this is another comparison than before: {error}") from None
 
 
 def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Console) -> dict[str, str]:
@@ -188,6 +193,8 @@ def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Consol
             experiment.train(run, folder)
         except UserError as error:
             failures[address] = str(error)
+        except OSError:  # a disk that is full is full for all
+            raise
         except Exception as error:  # whatever it is, the others' results are not lost for it
             failures[address] = f"{type(error).__name__}: {error}"
             console.print_exception()
@@ -263,16 +270,10 @@ class _Comparison:
 
     def write(self, out: Path, console: Console) -> None:
         """The table as JSON, as CSV and on the console, and the page."""
-        out.mkdir(parents=True, exist_ok=True)
         rows = [_row(entry) for entry in self.entries]
         rows += [{"system": name, "failure": why} for name, why in self.failures.items()]
         write_json({"budget": asdict(self.budget), "chance": self.chance, "rows": rows}, out / "table.json")
-        text = io.StringIO()
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(text.getvalue(), out / "table.csv")
+        write_csv(rows, out / "table.csv", list(dict.fromkeys(key for row in rows for key in row)))
         table = self.table()
         console.rule(self.budget_text(), align="left")
         console.print(_printed(table), crop=False)  # a narrow terminal cuts off nothing

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from filmstrip.bounds import Count
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.data.reencode import Quality
 
 File = Annotated[Path, tyro.conf.Positional]
@@ -41,9 +42,14 @@ def prepare(
         crf: H.264 quality, lower is better.
         workers: Processes.
     """
-    from filmstrip.data.prepare import prepare_collection
+    from filmstrip.data.prepare import copies_in, prepare_collection
 
-    report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
+    def kept() -> str:
+        count = copies_in(out)
+        return f"{out} keeps {count} copies: the same command makes the others" if count else NOTHING_KEPT
+
+    with keeping(kept):
+        report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
     print(report.text())
     return 1 if report.bad else 0
 
@@ -62,7 +68,8 @@ def convert(
     """
     from filmstrip.data.convert import convert_layout
 
-    report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
+    with keeping(lambda: f"{out} keeps the videos that are complete: the same command makes the others"):
+        report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
     print(report.text())
     return 1 if report.bad else 0
 

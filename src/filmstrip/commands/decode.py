@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from torch import Tensor
 
+from filmstrip.commands.stopping import keeping
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.errors import UserError
@@ -39,9 +40,11 @@ def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path
         raise UserError(f"the tokens in {folder} were made by another tokenizer: give the one that made them")
     paths = _paths(source, out)
     left = [i for i, path in enumerate(paths) if not path.exists()]
-    for batch in tracked(list(_batches(source, left, batch_size)), "decoding"):
-        for i, clip in zip(batch, decode_clips(model, source, batch)):
-            write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
+    kept = f"{out} keeps the clips that are complete: the same command writes the others"
+    with keeping(lambda: kept):
+        for batch in tracked(list(_batches(source, left, batch_size)), "decoding"):
+            for i, clip in zip(batch, decode_clips(model, source, batch)):
+                write_video(paths[i], clip, frames_per_second(source.rows[i], len(clip)) or FPS)
     return len(left)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from filmstrip import experiment
 from filmstrip.commands import demo_generation
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
+from filmstrip.commands.stopping import keeping
 from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.sources import Source, open_source
@@ -68,7 +69,13 @@ def run_demo(out: Path, data: Path | None = None) -> Path:
 
     Raises:
         UserError: the data cannot be used, or have fewer than two classes.
+        OSError: ``out`` cannot be written; what was trained before stays.
     """
+    with keeping(lambda: f"{out} keeps what was trained and saved: the same command goes on"):
+        return _run(out, data)
+
+
+def _run(out: Path, data: Path | None) -> Path:
     console = Console()
     runs = plan_runs(out, data)
     console.print("Opening the data" if data else "Making the motions: videos whose class no single frame tells")

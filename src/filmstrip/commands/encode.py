@@ -19,11 +19,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stopped_once
 from filmstrip.commands.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.features import POOLED, FeatureWriter, sort_index
+from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
 from filmstrip.data.manifest import MANIFEST_SUFFIXES
 from filmstrip.data.sample import Notes, collect
@@ -90,6 +91,7 @@ def encode_files(
     Raises:
         UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
             what another encoder or other settings made; or one of several processes died.
+        OSError: ``out`` cannot be written; what was written before stays.
     """
     if not files:
         raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
@@ -108,18 +110,41 @@ def encode_files(
         num_workers=num_workers,
         parts=processes,
     )
-    if processes == 1:
-        return work(part=0)
-    if not isinstance(encoder, (str, Path)):
+    if processes > 1 and not isinstance(encoder, (str, Path)):
         raise ValueError("several processes load the encoder themselves: give its folder or name")
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        parts = [pool.submit(work, part=part) for part in range(processes)]
-    try:
-        bad = max(part.result() for part in parts)
-    except BrokenProcessPool:
-        raise UserError(f"a process died: run the same command again, {out} keeps what was done") from None
-    sort_index(Path(out), [sample.name for sample in find_source(files).samples])
+
+    def kept() -> str:
+        count = len(names_in(Path(out)))
+        return f"{out} keeps what was made of {count} videos: the same command goes on" if count else NOTHING_KEPT
+
+    with keeping(kept):
+        if processes == 1:
+            return work(part=0)
+        bad = _in_processes(work, processes, out)
+        sort_index(Path(out), [sample.name for sample in find_source(files).samples])
     return bad
+
+
+def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
+    """The largest of what ``work(part=...)`` returns; if one fails or is stopped, the others write what they have."""
+    before = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        parts = [pool.submit(_one_part, work, part) for part in range(processes)]
+        try:
+            return max(part.result() for part in parts)
+        except BrokenProcessPool:
+            raise UserError(f"a process died: run the same command again, {out} keeps what was done") from None
+        except BaseException:
+            for child in multiprocessing.active_children():
+                if child not in before:
+                    child.terminate()
+            raise
+
+
+def _one_part(work: Callable[..., int], part: int) -> int:
+    with stopped_once():
+        return work(part=part)
 
 
 def encode_part(

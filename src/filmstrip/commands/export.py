@@ -29,6 +29,7 @@ from filmstrip import __version__
 from filmstrip.config import to_json
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.files import replacing
 from filmstrip.inference import encoder_of, inference
 from filmstrip.loading import is_run, load, load_classes, load_objective
 from filmstrip.progress import counted
@@ -134,7 +135,8 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
             found = difference(path, graph) if format == "torch" or _has("onnxruntime") else None
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         for file in Path(folder).iterdir():  # ONNX keeps the weights of a network above 2 GB in a file beside it
-            os.replace(file, out.parent / file.name)
+            with replacing(out.parent / file.name) as part:
+                os.replace(file, part)
     print(f"{out}: {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}, {size / 1e6:.1f} MB")
     if wanted.fixed is not None:
         alone = f"{graph.clip.size} x {graph.clip.size} pixels: it cannot be followed for others"

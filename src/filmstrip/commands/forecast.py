@@ -18,6 +18,7 @@ from torch import Tensor
 from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
 from filmstrip.errors import UserError
+from filmstrip.files import replacing
 from filmstrip.progress import tracked
 from filmstrip.views import frames_in, opened, views_of_parts
 
@@ -180,10 +181,11 @@ def save(figure: Figure, out: Path) -> None:
     """Write a figure.
 
     Raises:
-        UserError: it cannot be written, or the name's ending is of no picture.
+        UserError: the name's ending is of no picture.
+        OSError: it cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=120)
-    except (OSError, ValueError) as error:
+        with replacing(out) as part:
+            figure.savefig(part, dpi=120)
+    except ValueError as error:
         raise UserError(f"{out} cannot be written ({error}): name it .png, .svg or .pdf") from None

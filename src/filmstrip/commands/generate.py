@@ -12,10 +12,10 @@ from typing import Protocol, Self
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from rich.console import Console
 from torch import Tensor
 
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
+from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.conditions import read_condition
 from filmstrip.config import read_config
 from filmstrip.errors import UserError
@@ -74,9 +74,9 @@ def default_request(folder: Path) -> Request:
 
 
 def generate(folder: Path, request: Request) -> int:
-    """Draw samples and write them as they are made, with the frames per second; 0, or 130 if it was interrupted.
+    """Draw samples and write them as they are made, with the frames per second; returns 0.
 
-    An interruption keeps what was drawn by then.
+    An interruption keeps what was drawn by then, and says so in a note of its exception.
 
     Raises:
         UserError: the run is no generator, or cannot make what is asked for.
@@ -96,17 +96,21 @@ def generate(folder: Path, request: Request) -> int:
     )
     context = 0 if condition.video is None else condition.video.shape[1]
     made, start = 0, time.monotonic()
-    console = Console(stderr=True)
+
+    def kept() -> str:
+        whole = made and request.out.exists()
+        return f"{request.out} keeps {made} of {condition.num_frames} frames" if whole else NOTHING_KEPT
+
     try:
-        with _sink(request.out, request.fps or fps) as sink, counted("sampling", condition.num_frames) as done:
+        with (
+            keeping(kept, at=(KeyboardInterrupt,)),  # what a full disk stops is not there at all
+            _sink(request.out, request.fps or fps) as sink,
+            counted("sampling", condition.num_frames) as done,
+        ):
             for piece in samples(objective, condition, request):
                 sink.add(piece)
                 made += piece.shape[1]
                 done(made)
-    except KeyboardInterrupt:
-        kept = f"{request.out} keeps {made} of {condition.num_frames} frames" if made else "nothing was drawn yet"
-        console.print(f"interrupted: {kept}", soft_wrap=True)
-        return 130
     except ValueError as error:
         raise UserError(f"{folder} cannot make this: {error}") from error
     speed = request.num_samples * (made - context) / (time.monotonic() - start)

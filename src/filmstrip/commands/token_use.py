@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from filmstrip.data.dataset import cut
 from filmstrip.data.features import FeatureSource
 from filmstrip.data.levels import to_levels
 from filmstrip.data.sources import Source
+from filmstrip.files import write_json
 from filmstrip.loading import VideoTokenizer
 from filmstrip.report.page import Report
 from filmstrip.report.token_use import TokenUse
@@ -41,7 +41,7 @@ def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: D
     for row in tokens.rows:
         videos[row.name].append({"start": row.start, "end": row.end, "lengths": list(row.lengths)})
     counts = {"tokens_per_block": per_block, "mean": float(spent.mean()), "videos": videos}
-    (folder / COUNTS).write_text(json.dumps(counts, indent=1) + "\n")
+    write_json(counts, folder / COUNTS)
     lead = (
         f"{len(spent)} blocks of {len(videos)} videos took {spent.mean():.1f} of {per_block} tokens each "
         f"({spent.min():.0f} to {spent.max():.0f}); {COUNTS} has every count. Below are the first clips of the index."

@@ -18,6 +18,7 @@ from filmstrip.bounds import (
     Share,
     Weight,
 )
+from filmstrip.settings import FREE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +201,7 @@ class Data:
     detection: Detection | None = None
     """Read clips around key frames, with the boxes of those who act in them."""
     train_split: str = "train"
-    eval_split: str = "test"
+    eval_split: str = field(default="test", metadata=FREE)
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     batch_size: Count = 8
@@ -209,9 +210,9 @@ class Data:
     """Clips cut from one decode of a video (repeated augmentation)."""
     cached_clips: CountOrZero = 0
     """Clips in a row that make one sample of encoded videos, ``B clips N D``; zero for single ones, ``B N D``."""
-    num_workers: CountOrZero = 2
+    num_workers: CountOrZero = field(default=2, metadata=FREE)
     """Processes that decode, for each training process."""
-    max_unreadable: Share = 0.05
+    max_unreadable: Share = field(default=0.05, metadata=FREE)
     """Stop when more than this fraction of the samples read so far could not be decoded."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
     actions: bool = True

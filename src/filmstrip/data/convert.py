@@ -6,8 +6,6 @@ converting again goes on where it stopped.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from filmstrip.data.actions import SIDECARS, Sidecar, as_rows, space_of
 from filmstrip.data.generated import NOTES
 from filmstrip.data.layouts import ARRAYS
 from filmstrip.data.parallel import each
-from filmstrip.errors import UserError
+from filmstrip.data.prepare import read_settings
+from filmstrip.errors import NO_ROOM, UserError
+from filmstrip.files import no_parts_left, replacing, write_json
 from filmstrip.video.write import LOSSLESS, write_video
 
 SETTINGS = "convert.json"
@@ -71,6 +71,7 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
 
     Raises:
         UserError: there is no such layout or the set is not in it; or ``out`` holds something else.
+        OSError: ``out`` cannot be written, or there is no room left; what was converted stays.
     """
     if layout not in ARRAYS:
         raise UserError(f"there is no layout of arrays {layout!r}; there are {', '.join(ARRAYS)}")
@@ -81,13 +82,18 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
         (out / split).mkdir(exist_ok=True)
     jobs = [Job(layout, file, out / split, lossless) for split, file in files]
     results = each(convert_file, jobs, workers=workers, title="converting", crashed=_crashed)
-    outcomes = {outcome.path: outcome for outcome in results}
+    with no_parts_left({job.folder for job in jobs}):
+        outcomes = {outcome.path: outcome for outcome in results}
     _write_notes(out)
     return Converted(str(out), tuple(outcomes[str(job.path)] for job in jobs))
 
 
 def convert_file(job: Job) -> Outcome:
-    """Write the videos of one file; those that are there already are left alone."""
+    """Write the videos of one file; those that are there already are left alone.
+
+    Raises:
+        OSError: there is no room for them.
+    """
     layout, written, there = ARRAYS[job.layout], 0, 0
     try:
         for episode in layout.read_arrays(job.path):
@@ -101,6 +107,8 @@ def convert_file(job: Job) -> Outcome:
             write_video(target, episode.video, layout.FPS, codec=codec, crf=crf, gop=8, preset="veryfast")
             written += 1
     except (UserError, ValueError, OSError) as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(job.folder)) from None  # FFmpeg's own cannot be pickled
         return Outcome(str(job.path), written, there, error=str(error))
     return Outcome(str(job.path), written, there)
 
@@ -110,10 +118,8 @@ def _crashed(job: Job, reason: str) -> Outcome:
 
 
 def _save(path: Path, actions: np.ndarray) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, actions)
-    partial.replace(path)
+    with replacing(path, durable=False) as part:
+        np.save(part, actions)
 
 
 def _claim(out: Path, settings: dict[str, str | bool]) -> None:
@@ -121,14 +127,14 @@ def _claim(out: Path, settings: dict[str, str | bool]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / SETTINGS
     if path.exists():
-        if json.loads(path.read_text()) != settings:
+        if read_settings(path) != settings:
             raise UserError(
                 f"{out} was converted from something else or otherwise ({path.name}): give another folder"
             )
     elif any(out.iterdir()):
         raise UserError(f"{out} holds something else already: give a folder that is new or empty")
     else:
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(settings, path)
 
 
 def _write_notes(out: Path) -> None:
@@ -136,4 +142,4 @@ def _write_notes(out: Path) -> None:
     sidecars = [Sidecar(str(path)) for path in sorted(out.glob(f"*/*{SIDECARS[0]}"))]
     space = space_of(sidecars, None)
     if space is not None:
-        (out / NOTES).write_text(json.dumps({"directional": True, **space.notes}, indent=2) + "\n")
+        write_json({"directional": True, **space.notes}, out / NOTES)

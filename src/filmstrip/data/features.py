@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.files import remove_parts, replacing, write_tensors
 from filmstrip.protocols import Grid, Tokens
 
 INDEX = "index.parquet"
@@ -202,6 +201,7 @@ class FeatureWriter:
         return FileLock(self.folder / ".lock")
 
     def _write_shard(self) -> None:
+        remove_parts(self.folder)
         if (self.folder / INDEX).exists():
             self._rows, _ = _read_index(self.folder)
             here = {row.name for row in self._rows}
@@ -217,9 +217,7 @@ class FeatureWriter:
         tensors = {"features": torch.cat([clip.features for clip in self._pending])}
         if self._pending[0].action is not None:
             tensors["action"] = torch.stack([clip.action for clip in self._pending])
-        partial = self.folder / f"{shard}.partial"
-        save_file(tensors, partial)
-        os.replace(partial, self.folder / shard)
+        write_tensors(tensors, self.folder / shard)
         _write_index(self.folder, self._rows + rows, self.about)
         self._rows += rows
 
@@ -316,6 +314,11 @@ def _without_place(about: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in about.items() if key != WHERE}
 
 
+def names_in(folder: Path) -> set[str]:
+    """The videos that a folder holds anything of; none where there is no such folder."""
+    return {row.name for row in _read_index(folder)[0]} if (folder / INDEX).exists() else set()
+
+
 def sort_index(folder: Path, names: Sequence[str]) -> None:
     """Put the videos of a folder, if it holds any, in the order of ``names``, others after them as they were."""
     if not (folder / INDEX).exists():
@@ -329,9 +332,8 @@ def sort_index(folder: Path, names: Sequence[str]) -> None:
 def _write_index(folder: Path, rows: Sequence[FeatureRow], about: Mapping[str, str]) -> None:
     schema = _SCHEMA.with_metadata({"filmstrip": json.dumps(dict(about))})
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema)
-    partial = folder / f"{INDEX}.partial"
-    pq.write_table(table, partial)
-    os.replace(partial, folder / INDEX)
+    with replacing(folder / INDEX) as part:
+        pq.write_table(table, part)
 
 
 def _read_index(folder: Path) -> tuple[list[FeatureRow], dict[str, str]]:

@@ -56,6 +56,11 @@ def open_folder(root: Path) -> Source:
     return collect(root, classes, samples, notes)
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file is called as a video, and is none that is not complete yet: those are hidden."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
 def find_videos(root: Path) -> Iterator[tuple[str, Sidecar | None]]:
     """Every visible video file below ``root`` with its actions, in a fixed order.
 
@@ -71,6 +76,6 @@ def find_videos(root: Path) -> Iterator[tuple[str, Sidecar | None]]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         names = set(files)
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+            if is_video(Path(name)):
                 path = os.path.join(folder, name)
                 yield path, beside(Path(path), names)

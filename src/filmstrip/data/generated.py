@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from filelock import FileLock
 
 from filmstrip.data.config import Synthetic
 from filmstrip.errors import UserError
+from filmstrip.files import PART, write_json
 from filmstrip.progress import tracked
 
 NOTES = "dataset.json"
@@ -40,25 +40,28 @@ def generate_once(
     """The folder of a generated set: the one that is there already, or a new one that ``write`` fills.
 
     The folder's name holds a hash of the configuration and of the ``version`` of the code that draws. ``write`` works
-    in a temporary folder beside it, which is renamed when complete.
+    in a temporary folder beside it, which is renamed when complete; a link to a folder goes on leading there.
 
     Raises:
         UserError: ``out`` is not empty and holds something else.
+        OSError: it cannot be written; nothing is left of it then.
     """
     made_from = {"name": name, "version": version, "config": _values(config)}
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-    folder = Path(out).expanduser().absolute() if out is not None else cache_folder() / f"{name}-{digest}"
+    folder = Path(out).expanduser().resolve() if out is not None else cache_folder() / f"{name}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
         if _is_made_from(folder, made_from):
             return folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} holds something else than this set: give a folder that is new or empty")
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}-*{PART}"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        work = folder.with_name(f".{folder.name}-{os.getpid()}{PART}")
+        work.mkdir()
         try:
             write(work)
-            (work / NOTES).write_text(json.dumps({**notes, "generated": made_from}, indent=2) + "\n")
-            work.chmod(0o755)
+            write_json({**notes, "generated": made_from}, work / NOTES)
             work.replace(folder)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -81,14 +84,6 @@ def seeded_paths(folder: Path, counts: dict[str, int], seed: int) -> list[tuple[
         (folder / split).mkdir()
         jobs += [(folder / split / f"{k:05d}.mp4", (seed, i, k)) for k in range(count)]
     return jobs
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV; the columns are the first row's keys."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _values(config: Synthetic) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from filmstrip.data.order import Share
 from filmstrip.data.sample import Source
 from filmstrip.data.workers import load
 from filmstrip.errors import UserError
+from filmstrip.files import write_csv
 from filmstrip.protocols import Batch
 
 FAIR_SAMPLE = 1000
@@ -177,12 +177,7 @@ def write_unreadable(path: Path, entries: Iterable[Unreadable]) -> None:
             lines = {row["name"]: row for row in csv.DictReader(file)}
     for entry in entries:
         lines[entry.name] = {"name": entry.name, "used": "yes" if entry.used else "no", "reason": entry.reason}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["name", "used", "reason"])
-        writer.writeheader()
-        writer.writerows(lines.values())
-    os.replace(partial, path)
+    write_csv(list(lines.values()), path, ["name", "used", "reason"])
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from filmstrip.bounds import Bounds, Count, Seed, Weight, check_numbers
 from filmstrip.data.config import Synthetic
-from filmstrip.data.generated import generate_once, write_table, write_videos
+from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.errors import UserError
+from filmstrip.files import write_csv
 from filmstrip.video.write import write_video
 
 VERSION = 2
@@ -89,7 +90,7 @@ class MovingMNIST(Synthetic):
                     rows[-1]["label"] = shown[0]
                 jobs.append((folder / path, images[chosen], rng))
         write_videos(self._write_one, jobs)
-        write_table(folder / "manifest.csv", rows)
+        write_csv(rows, folder / "manifest.csv")
 
     def _write_one(self, path: Path, images: np.ndarray, rng: np.random.Generator) -> None:
         write_video(path, self.render(images, rng), self.fps, crf=8, gop=8, preset="veryfast")

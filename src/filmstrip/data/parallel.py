@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -26,7 +28,7 @@ def each(
     workers: int,
     title: str,
     crashed: Callable[[Item, str], Result],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``function(item)`` for every item as they finish, in any order, with a progress bar.
 
     With one worker the work is done in this process. With more, an item that kills its process gives
@@ -43,7 +45,7 @@ def _in_processes(
     waiting = deque(items)
     while waiting:
         suspects: list[Item] = []
-        with _pool(workers) as pool:
+        with _ended(_pool(workers)) as pool:
             running: dict[Future[Result], Item] = {}
             while (waiting and not suspects) or running:
                 while waiting and not suspects and len(running) < 2 * workers:
@@ -68,7 +70,7 @@ def _one_by_one(
     """In one process at a time, so that the item that kills it is known."""
     waiting = deque(items)
     while waiting:
-        with _pool(1) as pool:
+        with _ended(_pool(1)) as pool:
             while waiting:
                 item = waiting.popleft()
                 future = pool.submit(function, item)
@@ -78,10 +80,28 @@ def _one_by_one(
                 yield future.result()
 
 
+@contextlib.contextmanager
+def _ended(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """Whatever ends the body, items that were not begun are not begun any more."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Processes that are forked from a clean one, which imports the slow libraries once; spawned on Windows."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(["torch", "filmstrip.video.decode", "filmstrip.video.pyav"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+
+
+def _begin() -> None:
+    """One thread for each process; Ctrl-C is for the main one, which waits for what is under way.
+
+    SIGTERM is not: a pool that broke ends its processes by it, and would wait for ever.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

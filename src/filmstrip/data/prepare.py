@@ -6,6 +6,7 @@ what is there can be trusted, and preparing again goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,12 +20,13 @@ import av
 
 from filmstrip.data.actions import Sidecar
 from filmstrip.data.files import VideoFile, file_of, files_of
-from filmstrip.data.generated import NOTES, write_table
+from filmstrip.data.generated import NOTES
 from filmstrip.data.parallel import each
 from filmstrip.data.reencode import Recipe, reencode
 from filmstrip.data.sample import Source
 from filmstrip.data.sources import open_videos
-from filmstrip.errors import UserError
+from filmstrip.errors import NO_ROOM, UserError
+from filmstrip.files import append_line, no_parts_left, write_bytes, write_csv, write_json
 
 LEDGER, SETTINGS = "prepared.jsonl", "prepare.json"
 
@@ -98,6 +100,8 @@ def prepare_collection(
 
     Raises:
         UserError: there is no collection; or ``out`` lies inside it, or was prepared otherwise.
+        OSError: ``out`` cannot be written, or there is no room left: a disk that is full is no bad video. What was
+            copied stays, and the manifest is as it was.
     """
     source, out = open_videos(path), Path(out).expanduser()
     if out.resolve().is_relative_to(source.root.resolve()) and not Path(path).is_file():
@@ -109,22 +113,28 @@ def prepare_collection(
     outcomes = {file: known[file.name] for file, target in targets.items() if _still_good(file, target, out, known)}
     jobs = [Job(file, out / target, recipe) for file, target in targets.items() if file not in outcomes]
     by_name = {file.name: file for file in targets}
-    with (out / LEDGER).open("a", encoding="utf-8") as ledger:
-        for outcome in each(prepare_file, jobs, workers=workers, title="preparing", crashed=_crashed):
+    prepared = each(prepare_file, jobs, workers=workers, title="preparing", crashed=_crashed)
+    with no_parts_left({job.target.parent for job in jobs}), contextlib.closing(prepared):
+        for outcome in prepared:
             outcome = replace(outcome, target=targets[by_name[outcome.name]])
             outcomes[by_name[outcome.name]] = outcome
-            ledger.write(json.dumps(asdict(outcome)) + "\n")
-            ledger.flush()
+            append_line(json.dumps(asdict(outcome)), out / LEDGER)
     if any(not outcome.error for outcome in outcomes.values()):
         _write_manifest(out, source, outcomes)
     return Prepared(str(out), tuple(outcomes[file] for file in targets))
 
 
 def prepare_file(job: Job) -> Outcome:
-    """Copy one file, unless it cannot be read."""
+    """Copy one file, unless it cannot be read.
+
+    Raises:
+        OSError: there is no room for the copy.
+    """
     try:
         result = reencode(job.file.open(), job.target, job.recipe)
     except (UserError, OSError, av.FFmpegError) as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(job.target)) from None  # FFmpeg's own cannot be pickled
         return Outcome(job.file.name, error=getattr(error, "reason", None) or str(error))
     return Outcome(
         job.file.name,
@@ -151,17 +161,22 @@ def _claim(out: Path, settings: dict[str, str | int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / SETTINGS
     if path.exists():
-        before = _read_settings(path)
+        before = read_settings(path)
         differing = [f"{key} {before.get(key)!r}" for key, value in settings.items() if before.get(key) != value]
         if differing:
             raise UserError(f"{out} was prepared with {', '.join(differing)}: give another folder or these settings")
     elif any(out.iterdir()):
         raise UserError(f"{out} holds something else already: give a folder that is new or empty")
     else:
-        path.write_text(json.dumps(settings, indent=2) + "\n")
+        write_json(settings, path)
 
 
-def _read_settings(path: Path) -> dict[str, str | int]:
+def read_settings(path: Path) -> dict[str, str | int]:
+    """How a folder was made, as it notes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -204,6 +219,11 @@ def _read_ledger(out: Path) -> dict[str, Outcome]:
     return known
 
 
+def copies_in(out: Path) -> int:
+    """How many copies a folder holds that :func:`prepare_collection` made, whether or not it came to its end."""
+    return sum(not outcome.error for outcome in _read_ledger(out).values())
+
+
 def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, Outcome]) -> bool:
     """Whether the copy of a file is there, complete, and made from what the file is now."""
     outcome = known.get(file.name)
@@ -219,9 +239,10 @@ def _copy_actions(sidecar: Sidecar, out: Path, target: str) -> str | None:
     """Put the actions of a video beside its copy, which has the same frames; none if they cannot be read."""
     name = PurePosixPath(target).with_suffix(f".actions{PurePosixPath(sidecar.label).suffix}").as_posix()
     try:
-        (out / name).write_bytes(sidecar.content())
+        content = sidecar.content()
     except OSError:
         return None
+    write_bytes(content, out / name)
     return name
 
 
@@ -237,10 +258,10 @@ def _write_manifest(out: Path, source: Source, outcomes: dict[VideoFile, Outcome
             row = {"path": outcome.target, "label": label, "split": sample.split, **extra, "actions": actions}
             rows.append(row)
     used = [key for key in rows[0] if any(row[key] is not None for row in rows)]
-    write_table(out / "manifest.csv", [{key: row[key] for key in used} for row in rows])
+    write_csv([{key: row[key] for key in used} for row in rows], out / "manifest.csv")
     notes: dict[str, object] = {"directional": source.directional}
     if source.classes:
         notes["classes"] = list(source.classes)
     if source.actions is not None:
         notes.update(source.actions.notes)
-    (out / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+    write_json(notes, out / NOTES)

@@ -20,11 +20,12 @@ import torch
 
 from filmstrip.bounds import Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
-from filmstrip.data.generated import generate_once, write_table, write_videos
+from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.own import FILE, write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
+from filmstrip.files import write_csv
 from filmstrip.video.write import write_video
 
 STEPS = tuple(MOTIONS)
@@ -160,7 +161,7 @@ class Recipes(Synthetic):
             for procedure in annotations.procedures
             for step in procedure.steps
         ]
-        write_table(folder / MANIFEST, rows)
+        write_csv(rows, folder / MANIFEST)
         write_videos(self._write_one, [(folder, procedure) for procedure in annotations.procedures])
 
     def _write_one(self, folder: Path, procedure: Procedure) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, check_numbers
 from filmstrip.data.colour import GREY
+from filmstrip.files import replacing
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
 from filmstrip.video.write import REPEATABLE
@@ -101,18 +101,14 @@ def reencode(source: Source, target: Path, recipe: Recipe) -> Result:
 
     Raises:
         DecodeError: the source cannot be read, or the copy does not show the same frames at the same times.
+        OSError: the copy cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part.mp4")
     seen = _Seen()
-    try:
+    with replacing(target) as part:
         with open_video(source) as decoder:
             _encode(decoder, part, recipe, seen)
             name = decoder.info.path
         psnr = _verify(name, part, seen)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return Result(len(seen.times), psnr, seen.flaw)
 
 

@@ -19,11 +19,12 @@ import torch
 
 from filmstrip.bounds import Ascending, Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
-from filmstrip.data.generated import generate_once, write_table, write_videos
+from filmstrip.data.generated import generate_once, write_videos
 from filmstrip.data.motions import MOTIONS, Motions
 from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.own import FILE, write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
+from filmstrip.files import write_csv
 from filmstrip.video.write import write_video
 
 ACTIONS = tuple(MOTIONS)
@@ -90,7 +91,7 @@ class Untrimmed(Synthetic):
             (folder / split).mkdir()
         write_own(annotations, folder / FILE)
         rows = [{"path": procedure.video, "split": procedure.split} for procedure in annotations.procedures]
-        write_table(folder / MANIFEST, rows)
+        write_csv(rows, folder / MANIFEST)
         write_videos(self._write_one, [(folder, procedure) for procedure in annotations.procedures])
 
     def _write_one(self, folder: Path, procedure: Procedure) -> None:

@@ -146,5 +146,10 @@ def _child_signals_kept() -> Iterator[None]:
 
 
 def _quiet(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and what a scheduler sends to all of a job to the main process, which then ends its workers.
+
+    A worker that died of it would make its sample a bad file, and cost the step that is to be saved.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

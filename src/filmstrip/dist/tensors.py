@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from filmstrip.dist import process
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which each process may hold a part; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole copies on the CPU, in the first process; nothing in the others, which must call it too."""
+    kept = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if process.rank() == 0:
+            kept[name] = full.to("cpu", copy=True).contiguous()
+    return kept
 
 
 def sharded_like(tensor: Tensor, target: Tensor) -> Tensor:

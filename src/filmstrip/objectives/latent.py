@@ -5,7 +5,7 @@ A preset names the paper's tokenizer by its address: ``systems.find("tokenizers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -16,6 +16,7 @@ from filmstrip.config import ObjectiveConfig
 from filmstrip.errors import UserError
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
+from filmstrip.settings import FREE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class LatentConfig(ObjectiveConfig):
     tokenizer_run: str | None = None
     """A run folder whose tokenizer is taken, with its weights, when training starts. Later it is not needed: the
     weights are then part of this run's."""
+    untrained_tokenizer: bool = field(default=False, metadata=FREE)
+    """Whether the tokenizer may be untrained where no ``tokenizer_run`` is named: to try things out."""
     num_frames: Count = 16
     size: Count = 64
     """Frames, and their height and width in pixels, of the clips that are coded."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from filmstrip import __version__
+from filmstrip.files import write_bytes
 from filmstrip.report.markup import Markup, join, tag
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -74,18 +73,8 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write the document in one step: a reader sees the old page or the new one, never half of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         # File names may hold bytes that are no text (surrogates): a replacement character stands for them.
-        content = self.html().encode("utf-8", "replace")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_bytes(self.html().encode("utf-8", "replace"), path)
         return path
 
 

@@ -68,11 +68,13 @@ def training_seconds(folder: Path) -> float:
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue  # cut short by a crash
+        if isinstance(row, dict) and "step" in row:
+            yield row
 
 
 def duration(seconds: float) -> str:

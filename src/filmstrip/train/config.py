@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from filmstrip.bounds import Count, PositiveShare, Rate, Share, ShareBelowOne, Weight
+from filmstrip.settings import EXTENDABLE, FREE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,10 @@ class Optim:
 class Loop:
     """How long a run lasts and what happens along the way."""
 
-    steps: Count | None = None
-    """Optimiser steps; give this or ``epochs``."""
-    epochs: Rate | None = None
+    steps: Count | None = field(default=None, metadata=EXTENDABLE)
+    """Optimiser steps; give this or ``epochs``. A run that was begun goes on for more, and its learning rate is then
+    that of a run planned for so many."""
+    epochs: Rate | None = field(default=None, metadata=EXTENDABLE)
     """Passes over the training videos."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     accumulate: Count = 1
@@ -44,13 +46,13 @@ class Loop:
     """Largest gradient norm; none for no clipping."""
     ema: ShareBelowOne | None = None
     """Decay of the moving average of the weights; evaluation and ``weights.safetensors`` then use the average."""
-    compile: bool = False
+    compile: bool = field(default=False, metadata=FREE)
     """Compile each block with ``torch.compile``."""
-    checkpoint: bool = False
+    checkpoint: bool = field(default=False, metadata=FREE)
     """Recompute each block's activations in the backward pass."""
-    log_every: Count = 10
-    eval_every: Count | None = None
-    save_every: Count = 500
+    log_every: Count = field(default=10, metadata=FREE)
+    eval_every: Count | None = field(default=None, metadata=FREE)
+    save_every: Count = field(default=500, metadata=FREE)
     """Steps between two states that a run can resume from."""
-    shard: Literal["none", "fsdp"] = "none"
+    shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Across processes: replicate the weights (DDP), or shard them (FSDP2)."""

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first waits for the end of a step, the second does not."""
+"""Signals that ask a training to end: it finishes its step and saves first."""
 
 from __future__ import annotations
 
@@ -11,33 +11,51 @@ import torch
 
 from filmstrip.dist import process
 from filmstrip.dist.reduce import sum_over_processes
+from filmstrip.errors import Terminated
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name))
+"""A terminal that goes away, a scheduler that takes the machine back, Ctrl-C; of several the last one counts."""
 
 
 class Interrupt:
-    """Inside, the first Ctrl-C is only noted, in ``requested``; from then on Ctrl-C works as usual."""
+    """Inside, such a signal is only noted, in ``requested``.
+
+    A second Ctrl-C works as usual. A second SIGTERM does not: schedulers send it to every process of a job, and
+    ``torchrun`` passes on its own. Signals that are ignored (``nohup``) stay ignored.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: int | None = None
+        self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
         # Python delivers signals to the main thread only, and lets no other thread ask for them.
-        self._ours = threading.current_thread() is threading.main_thread()
-        if self._ours:
-            self._before = signal.signal(signal.SIGINT, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ours:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def agreed(self, device: torch.device) -> bool:
-        """Whether any process was interrupted; they all ask at the same step, so that they stop together."""
+    def agreed(self, device: torch.device) -> int | None:
+        """The signal that any process was sent, if any; all ask at the same step, so that they stop together."""
         if not process.is_several():
             return self.requested
-        return bool(sum_over_processes(torch.tensor(int(self.requested), device=device)).item())
+        noted = torch.tensor([int(self.requested == number) for number in SIGNALS], device=device)
+        sent = [number for number, count in zip(SIGNALS, sum_over_processes(noted).tolist()) if count]
+        return sent[-1] if sent else None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.requested = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def stopped_by(number: int) -> KeyboardInterrupt:
+    """The exception that says which signal ended something."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)

@@ -23,7 +23,7 @@ from filmstrip.protocols import Batch, Objective
 from filmstrip.train.blocks import changed_blocks
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.ema import Average
-from filmstrip.train.interrupt import Interrupt
+from filmstrip.train.interrupt import Interrupt, stopped_by
 from filmstrip.train.optim import optimiser, rate_factor, set_rates
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
@@ -60,8 +60,12 @@ def fit(
     folder: RunFolder,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train ``objective`` in place, on from the last state in ``folder`` if there is one.
+    """Train ``objective`` in place, on from the newest state in ``folder`` that is whole, if there is one.
+
+    Nothing is written before the first step is done: what fails until then leaves ``folder`` as it was. ``begun`` is
+    called there, before anything is saved; or before the final evaluation, where no step is left.
 
     It ends with its final weights (averaged ones if ``loop.ema``), which ``folder`` then holds too. The modes of its
     modules (training, evaluation) stay as they are. ``evaluate`` gets the objective and the steps done, and runs in
@@ -69,15 +73,15 @@ def fit(
 
     Raises:
         UserError: batches lack what the objective requires, a loss is not finite, or the settings do not fit.
-        KeyboardInterrupt: Ctrl-C, once the step was finished and saved.
+        KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, once the step was
+            finished and saved.
     """
     total = total_steps(loop, batches.steps_per_epoch)
     accelerator = _accelerator(loop, folder)
     set_processes_apart()
     objective.to(accelerator.device)
-    folder.write_environment(accelerator.device)
     with changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks:
-        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate).run()
+        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate, begun).run()
 
 
 class _Training:
@@ -95,8 +99,9 @@ class _Training:
         folder: RunFolder,
         augment: Augment,
         evaluate: Evaluate | None,
+        begun: Callable[[], None],
     ) -> None:
-        self.objective, self.batches, self.evaluate = objective, batches, evaluate
+        self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
         self.device = accelerator.device
         phases = objective.phases()
@@ -129,13 +134,13 @@ class _Training:
         """All steps from the last saved one on, and the final evaluation."""
         self.state.load(self.folder.state)
         start = self.state.step
-        self.folder.forget_metrics_after(start)
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
         self.watch = Stopwatch(self.state.seconds)
         try:
             with ProgressBar(start, self.total) as self.bar, peak_memory(self.device) as self.peak_bytes:
                 with Interrupt() as interrupt:
                     self._train(_checked(self.batches.stream(start), self.objective), interrupt)
+                if start >= self.total:
+                    self._begin(start)
                 if self.evaluate:
                     self._evaluate()
         finally:
@@ -143,8 +148,15 @@ class _Training:
                 tracker.finish()
         self.average.swap()
 
+    def _begin(self, start: int) -> None:
+        """Make the folder this run's: from here on things are written into it."""
+        self.folder.write_environment(self.device)
+        self.folder.forget_metrics_after(start)
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+        self.begun()
+
     def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
-        clips, since = 0, self.watch.seconds
+        clips, since, start = 0, self.watch.seconds, self.state.step
         while self.state.step < self.total:
             factor = rate_factor(self.optim, self.state.step, self.total)
             set_rates(self.optimisers.values(), factor)
@@ -154,18 +166,20 @@ class _Training:
             self.objective.after_step(step)
             self.average.update(step)
             self.bar.advance(step)
+            if step == start + 1:
+                self._begin(start)
             logged = last or step % self.loop.log_every == 0
             if logged:
                 seconds = self.watch.seconds
                 self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
                 clips, since = 0, seconds
             # Processes exchange that they were interrupted where they exchange losses anyway.
-            stop = (logged or not process.is_several()) and interrupt.agreed(self.device)
+            stop = interrupt.agreed(self.device) if logged or not process.is_several() else None
             if last or stop or step % self.loop.save_every == 0:
                 self._save()
             if stop and not last:
                 self.bar.say(f"Interrupted: saved after step {step}.")
-                raise KeyboardInterrupt
+                raise stopped_by(stop)
             if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
                 self._evaluate()
 

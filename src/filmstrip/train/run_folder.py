@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 import filmstrip
 from filmstrip.dist import process
+from filmstrip.dist.tensors import gathered
 from filmstrip.errors import UserError
-from filmstrip.train.files import gathered, write_json, write_tensors, write_text
+from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
+from filmstrip.train.saved_states import saved_states
 
 if TYPE_CHECKING:
     from filmstrip.data.dataset import Unreadable
+
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -31,12 +37,47 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._made = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
     def is_begun(path: Path) -> bool:
         """Whether a folder holds a state to go on from, and so weights too, which are written before it."""
         return any((path / "state").glob("[0-9]*"))
+
+    @staticmethod
+    def is_saved(path: Path) -> bool:
+        """Whether a folder holds anything that was learnt."""
+        return RunFolder.is_begun(path) or (path / "weights.safetensors").exists()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other training can be at work in the folder; one of several processes sees to it for all.
+
+        The lock is the operating system's: it ends with the process that holds it, however that ends. A folder that
+        is made here, and in which nothing is written inside, is gone afterwards.
+
+        Raises:
+            UserError: another training is at work in it.
+        """
+        if process.rank() != 0:
+            yield
+            return
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"another training is at work in {self.path}: wait until it ends, or give another --out"
+            ) from None
+        try:
+            remove_parts(self.path)
+            yield
+        finally:
+            if self._made and [path.name for path in self.path.iterdir()] == [LOCK]:
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
+            lock.release()
 
     @property
     def weights(self) -> Path:
@@ -63,34 +104,42 @@ class RunFolder:
         """Fill a module with the trained weights.
 
         Raises:
-            UserError: the run has none yet, or they do not fit.
+            UserError: the run has none yet, or they are damaged or do not fit.
         """
         if not self.weights.exists():
             raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
         try:
-            module.load_state_dict(load_file(self.weights))
-        except SafetensorError as error:
-            raise UserError(f"{self.weights} is damaged: {error}") from None
+            weights = load_file(self.weights)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{self.weights} is damaged or cannot be read ({error}): a copy of it is needed; or, if the folder "
+                "still has its state/, train on for some steps, which writes it anew"
+            ) from None
+        try:
+            module.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
         if process.rank() == 0:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(json.dumps(record), self.metrics)
 
     def last_step(self) -> int:
         """The last step that ``metrics.jsonl`` tells of; zero for none."""
-        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
-        return max((int(step) for step in map(_step_of, lines) if step != float("inf")), default=0)
+        return max((int(step) for step in map(_step_of, self._lines()) if step != float("inf")), default=0)
 
     def forget_metrics_after(self, step: int) -> None:
         """Take out the lines of later steps, which will be trained again, and one that a crash cut short."""
         if process.rank() != 0 or not self.metrics.exists():
             return
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= step), self.metrics)
+        write_text("".join(f"{line}\n" for line in self._lines() if _step_of(line) <= step), self.metrics)
+
+    def _lines(self) -> list[str]:
+        """Those of ``metrics.jsonl``; bytes that a damaged disk made of them are no reason to lose the others."""
+        if not self.metrics.exists():
+            return []
+        return self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def write_unreadable(self, entries: Iterable[Unreadable]) -> None:
         """Add the bad files that this process met to ``unreadable.csv``; all processes take their turns."""
@@ -114,10 +163,18 @@ class RunFolder:
             write_json(environment, self.path / "environment.json")
 
 
+def what_is_saved(folder: Path) -> str:
+    """What a training that was stopped leaves to go on from, in words."""
+    states = saved_states(folder / "state")
+    if not states:
+        return f"nothing was saved in {folder}"
+    return f"{folder} keeps the state after step {int(states[-1].name)}: the same command with --out {folder} goes on"
+
+
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # cut short or damaged
         return float("inf")
 
 

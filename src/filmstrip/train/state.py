@@ -1,14 +1,11 @@
-"""What a run needs to go on exactly where it stopped, as safetensors and JSON.
+"""What a run needs to go on exactly where it stopped, as tensors and a few numbers.
 
-``state/`` holds one folder, named by its step: ``tensors.safetensors`` (weights as they are trained, frozen ones and
-buffers too; the optimisers' and the average's; every process's random state) and ``state.json``. A new one is written
-beside it and renamed before the old one goes, so that a crash at any moment leaves one that is whole.
+The tensors are weights as they are trained, frozen ones and buffers too; the optimisers' and the average's; every
+process's random state. :mod:`filmstrip.train.saved_states` keeps them.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +13,18 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from filmstrip.dist import process
-from filmstrip.dist.tensors import sharded_like
+from filmstrip.dist.tensors import gathered, sharded_like
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.train.ema import Average
-from filmstrip.train.files import gathered, write_json, write_tensors
 from filmstrip.train.random_state import random_state, restore_random_state
+from filmstrip.train.saved_states import SavedState, newest_state, write_state
 
-PARTIAL = "partial"
+WEIGHTS = "weights/"
 RANDOM = "random/"
 
 
@@ -48,36 +45,28 @@ class TrainingState:
     """Time that was spent on them before this process began."""
 
     def save(self, folder: Path, seconds: float) -> None:
-        """Write the state, after so many ``seconds`` of training, into ``folder``, and remove older ones."""
+        """Add the state, after so many ``seconds`` of training, to those in ``folder``."""
         random = random_state(self.device)
         tensors = gathered(dict(self._tensors()))
         tensors |= {RANDOM + k: process.stack_over_processes(v, self.device) for k, v in random.items()}
         if process.rank() == 0:
-            older = _complete(folder)
-            partial = folder / PARTIAL
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            write_tensors(tensors, partial / "tensors.safetensors")
             scale = self.scaler.state_dict() if self.scaler else None
-            values = {"step": self.step, "seconds": seconds, "scaler": scale}
-            write_json(values, partial / "state.json")
-            partial.rename(folder / f"{self.step:09d}")
-            for path in older:
-                shutil.rmtree(path)
+            write_state(folder, tensors, {"step": self.step, "seconds": seconds, "scaler": scale})
         process.wait_for_all()
 
     def load(self, folder: Path) -> None:
-        """Go back to the latest state in ``folder``, if there is one.
+        """Go back to the newest state in ``folder`` that is whole, if there is one.
 
         Raises:
-            UserError: it belongs to another network, or to another version.
+            UserError: it belongs to another network, or to another version; or all are damaged.
         """
-        complete = _complete(folder)
-        if not complete:
+        # One process looks for all, so that they agree, and read everything only once.
+        found: SavedState | None = process.from_all(newest_state(folder) if process.rank() == 0 else None)[0]
+        if found is None:
             return
-        values = json.loads((complete[-1] / "state.json").read_text())
-        with safe_open(complete[-1] / "tensors.safetensors", "pt") as saved:
-            self._restore(saved, complete[-1])
+        values = found.values
+        with safe_open(found.tensors, "pt") as saved:
+            self._restore(saved, found.tensors.parent)
         self.step, self.seconds = values["step"], values["seconds"]
         if self.scaler and values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
@@ -85,7 +74,7 @@ class TrainingState:
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All but the random state, by name."""
         for name, tensor in self.objective.state_dict().items():
-            yield f"weights/{name}", tensor
+            yield WEIGHTS + name, tensor
         for name, tensor in self.average.tensors.items():
             yield f"average/{name}", tensor
         for phase, name, _, state in self._optimised():
@@ -103,7 +92,7 @@ class TrainingState:
     def _restore(self, saved: Any, path: Path) -> None:
         names = set(saved.keys())
         present = {name: tensor for name, tensor in self._tensors() if not name.startswith("optimiser/")}
-        lost = sorted(name for name in names if name.startswith(("weights/", "average/")) and name not in present)
+        lost = sorted(name for name in names if name.startswith((WEIGHTS, "average/")) and name not in present)
         unlike = sorted(
             name
             for name, tensor in present.items()
@@ -136,17 +125,19 @@ class TrainingState:
                 state[key] = tensor.to(param.device) if tensor.ndim == 0 else sharded_like(tensor, param.detach())
 
 
-def _complete(folder: Path) -> list[Path]:
-    """The states in a folder, oldest first; more than one only if the last save was cut short.
+def load_saved_weights(module: nn.Module, folder: Path) -> None:
+    """Fill a module with the weights of the newest state in ``folder`` that is whole, as they are trained.
 
     Raises:
-        UserError: something else lies there.
+        UserError: there is none, or they belong to another network.
     """
-    paths = sorted(path for path in folder.glob("*") if path.name != PARTIAL)
-    strange = [path.name for path in paths if not (path.name.isdecimal() and (path / "state.json").is_file())]
-    if strange:
-        raise UserError(
-            f"{folder} holds {', '.join(strange[:5])}, which is no state that this version can go on from: "
-            "train into another folder, or remove it"
-        )
-    return paths
+    found = newest_state(folder)
+    if found is None:
+        raise UserError(f"{folder} holds no state yet")
+    with safe_open(found.tensors, "pt") as saved:
+        names = [name for name in saved.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118 (not a dictionary)
+        weights = {name.removeprefix(WEIGHTS): saved.get_tensor(name) for name in names}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{found.tensors} does not fit the run's configuration: {error}") from None

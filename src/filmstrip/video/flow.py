@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.files import write_tensors
 from filmstrip.video.decode import open_video
 
 Method = Literal["dis", "farneback"]
@@ -68,9 +67,7 @@ def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | N
             parts.append(estimate_flow(frames, method).half())
             before = frames[-1:]
     flow = torch.cat(parts).contiguous()
-    unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
-    save_file({"flow": flow}, unfinished, metadata=label)
-    os.replace(unfinished, kept)
+    write_tensors({"flow": flow}, kept, metadata=label, durable=False)
     return flow
 
 

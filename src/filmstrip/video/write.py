@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.files import replacing
 
 Target = str | Path | BinaryIO
 
@@ -80,7 +81,7 @@ class Mp4File:
         self.fps = fps
         self.num_frames = 0
         self._options = {"crf": str(crf)}
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._file = ExitStack()
         self._mp4: _Mp4 | None = None
 
     def add(self, piece: Tensor) -> None:
@@ -91,8 +92,8 @@ class Mp4File:
         """
         frames = _packed(piece)
         if self._mp4 is None:
-            self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._mp4 = _Mp4(str(self._part), frames.shape[1:3], self.fps, "libx264", self._options)
+            part = self._file.enter_context(replacing(self.path))
+            self._mp4 = _Mp4(str(part), frames.shape[1:3], self.fps, "libx264", self._options)
         self._mp4.add(frames)
         self.num_frames += len(frames)
 
@@ -100,13 +101,9 @@ class Mp4File:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._mp4 is None:
-            return
-        try:
-            self._mp4.close()
-            os.replace(self._part, self.path)
-        finally:
-            self._part.unlink(missing_ok=True)
+        with self._file:
+            if self._mp4 is not None:
+                self._mp4.close()
 
 
 def write_grid(target: Target, rows: Sequence[Tensor], *, gap: int = 2) -> None:
@@ -186,11 +183,6 @@ def _write(target: Target, write: Callable[[str | BinaryIO], None]) -> None:
     if not isinstance(target, (str, Path)):
         write(target)
         return
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    # Not waiting for the disk: sets of thousands of videos are made, and what is lost to a power cut is made again.
+    with replacing(Path(target), durable=False) as part:
         write(str(part))
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -92,28 +92,65 @@ def load_hub(source: str) -> tuple[HubEncoder, Clip]:
     return encoder.eval(), Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
 
 
+def hub_sizes(source: str) -> dict[str, Any]:
+    """The sizes of an encoder that becomes our own network, from its config.json alone; none of other kinds.
+
+    ``width``, ``depth``, ``num_heads``, ``patch_size`` (height and width), ``mlp_ratio``; of a video's network also
+    ``tubelet`` (frames of a token), ``num_frames`` and ``size`` of its clips.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    config = _json(_folder(source, "config.json") / "config.json", source)
+    kind = config.get("model_type")
+    if kind not in ("videomae", *_PLAIN):
+        return {}
+    sizes = _sizes(kind, config)
+    tubelet, patch, _ = sizes.pop("patch_size")
+    if _sees_images(kind, config):
+        return {key: sizes[key] for key in ("width", "depth", "num_heads", "mlp_ratio")} | {"patch_size": patch}
+    return {**sizes, "patch_size": patch, "tubelet": tubelet}
+
+
+def _sizes(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a network, under our names; what a config.json leaves out is as in ``transformers``."""
+    width, patch = config.get("hidden_size", 768), config.get("patch_size", 16)
+    cube = (1, patch, patch)
+    if kind == "videomae":
+        cube = (config.get("tubelet_size", 2), patch, patch)
+    elif kind == "vivit":
+        cube = tuple(config.get("tubelet_size", (2, 16, 16)))
+    return {
+        "width": width,
+        "depth": config.get("num_hidden_layers", 12),
+        "num_heads": config.get("num_attention_heads", 12),
+        "num_frames": config.get("num_frames", {"videomae": 16, "vivit": 32}.get(kind, 8)),
+        "size": config.get("image_size", 224),
+        "patch_size": cube,
+        "mlp_ratio": config.get("intermediate_size", 4 * width) / width,
+    }
+
+
+def _sees_images(kind: str, config: dict[str, Any]) -> bool:
+    """Whether a network looks at each frame by itself."""
+    return kind == "vit" or (kind == "timesformer" and config.get("attention_type") == "space_only")
+
+
 def _build_plain(
     kind: str, config: dict[str, Any], statistics: dict[str, Any], source: str
 ) -> FrameTransformer | SpaceTimeTransformer:
     """An image's transformer (clips of any length), TimeSformer or ViViT."""
     if (act := config.get("hidden_act", "gelu_fast" if kind == "vivit" else "gelu")) not in _GELU:
         raise UserError(f"{source} has the activation {act!r}; those known here are: {', '.join(_GELU)}")
-    width, patch = config.get("hidden_size", 768), config.get("patch_size", 16)
     sizes = {
-        "width": width,
-        "depth": config.get("num_hidden_layers", 12),
-        "num_heads": config.get("num_attention_heads", 12),
-        "num_frames": config.get("num_frames", 32 if kind == "vivit" else 8),
-        "size": config.get("image_size", 224),
-        "patch_size": tuple(config.get("tubelet_size", (2, 16, 16))) if kind == "vivit" else (1, patch, patch),
-        "mlp_ratio": config.get("intermediate_size", 4 * width) / width,
+        **_sizes(kind, config),
         "norm_eps": config.get("layer_norm_eps", 1e-12 if kind == "vit" else 1e-6),
         "gelu": _GELU[act],
         **statistics,
     }
-    attention = config.get("attention_type", "divided_space_time")
-    if kind == "vit" or (kind == "timesformer" and attention == "space_only"):
+    if _sees_images(kind, config):
         return FrameTransformer(**sizes)
+    attention = config.get("attention_type", "divided_space_time")
     divided = kind == "timesformer" and attention == "divided_space_time"
     return SpaceTimeTransformer("divided" if divided else "joint", time_positions=kind == "timesformer", **sizes)
 
@@ -129,24 +166,16 @@ def _statistics(preprocessing: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(config: dict[str, Any], statistics: dict[str, Any], *, final_norm: bool) -> ViT:
-    patch = config.get("patch_size", 16)
-    width = config.get("hidden_size", 768)
     return ViT(
-        width=width,
-        depth=config.get("num_hidden_layers", 12),
-        num_heads=config.get("num_attention_heads", 12),
-        num_frames=config.get("num_frames", 16),
-        size=config.get("image_size", 224),
-        patch_size=(config.get("tubelet_size", 2), patch, patch),
-        mlp_ratio=config.get("intermediate_size", 4 * width) / width,
+        **_sizes("videomae", config),
         final_norm=final_norm,
         norm_eps=config.get("layer_norm_eps", 1e-12),
         **statistics,
     )
 
 
-def _folder(source: str) -> Path:
-    """The files of a model on this disk, fetched and cached when they come from the Hub."""
+def _folder(source: str, *wanted: str) -> Path:
+    """The files of a model on this disk, those ``wanted`` or all, fetched and cached when they come from the Hub."""
     if not source.startswith("hf:") and (Path(source).is_dir() or source not in KNOWN):
         folder = Path(source)
         if not folder.is_dir():
@@ -157,7 +186,7 @@ def _folder(source: str) -> Path:
         return folder
     name = KNOWN.get(source, source.removeprefix("hf:"))
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=list(wanted or ("*.json", "*.safetensors"))))
     except RepositoryNotFoundError:
         raise UserError(f"the Hugging Face Hub has no model {name!r}, or it is private") from None
     except HFValidationError:
@@ -201,14 +230,17 @@ def _preprocessing(folder: Path) -> dict[str, Any]:
     """What the folder says of sizes and statistics of pixels, if anything."""
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (folder / name).exists():
-            return json.loads((folder / name).read_text())
+            return _json(folder / name, str(folder))
     return {}
 
 
 def _json(path: Path, source: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{source} is not a model in the Hub's layout: it has no {path.name}") from None
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} does not describe a model")
+    return values

@@ -26,6 +26,7 @@ from pathlib import Path
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
 from filmstrip.data.procedures.files import find, maybe
 from filmstrip.errors import UserError
+from filmstrip.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -157,20 +158,16 @@ def write_scores(
     do float32 scores. Seconds that are whole have four digits; the public evaluation takes no others.
 
     Raises:
-        UserError: the file cannot be written.
+        OSError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            for (video, second), boxes, scores in said:
-                moment = f"{second:04.0f}" if second == int(second) else repr(second)
-                for box, row in zip(boxes, scores, strict=True):
-                    # Nine digits are enough for a float32 to come back, and a point says that it is no person.
-                    kept = [float(f"{score:.9g}") for score in row]
-                    writer.writerows((video, moment, *box, n, p) for n, p in zip(numbers, kept, strict=True))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for (video, second), boxes, scores in said:
+            moment = f"{second:04.0f}" if second == int(second) else repr(second)
+            for box, row in zip(boxes, scores, strict=True):
+                # Nine digits are enough for a float32 to come back, and a point says that it is no person.
+                kept = [float(f"{score:.9g}") for score in row]
+                writer.writerows((video, moment, *box, n, p) for n, p in zip(numbers, kept, strict=True))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:

@@ -17,7 +17,7 @@ from filmstrip.data.cached import CachedClip
 from filmstrip.data.config import Clip, Data, DataInfo, Detection
 from filmstrip.data.detection.ava import read_ava, read_boxes
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
-from filmstrip.data.folder import VIDEO_SUFFIXES
+from filmstrip.data.folder import is_video
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
@@ -263,7 +263,7 @@ def video_files(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise UserError(f"{root} is no folder of videos")
-    return {file.stem: file for file in sorted(root.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES}
+    return {file.stem: file for file in sorted(root.rglob("*")) if is_video(file)}
 
 
 def sure(boxes: Boxes, min_score: float) -> Boxes:

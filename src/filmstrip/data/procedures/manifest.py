@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filmstrip.data.generated import write_table
 from filmstrip.data.layouts.named import by_stem, leave_out_missing
 from filmstrip.data.procedures.types import Annotations
 from filmstrip.errors import UserError
+from filmstrip.files import write_csv
 
 
 def write_manifest(annotations: Annotations, videos: Path, out: Path) -> int:
@@ -35,8 +35,7 @@ def write_manifest(annotations: Annotations, videos: Path, out: Path) -> int:
     if not rows:
         first = annotations.procedures[0].video
         raise UserError(f"{videos} holds none of the {len(annotations.procedures)} annotated videos, such as {first}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_table(out, rows)
+    write_csv(rows, out)
     return len(rows)
 
 

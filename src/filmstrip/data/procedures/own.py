@@ -9,12 +9,12 @@ A video may also have its length, ``"seconds"``, and its rate, ``"fps"``.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from filmstrip.data.procedures.files import read_json
 from filmstrip.data.procedures.types import Annotations, Procedure, Step, in_order, position
 from filmstrip.errors import UserError
+from filmstrip.files import write_json
 
 FILE = "procedures.json"
 
@@ -67,4 +67,4 @@ def write_own(annotations: Annotations, path: Path) -> None:
         entry |= {key: value for key, value in known.items() if value is not None}
         videos.append(entry)
     values = {"steps": list(annotations.steps), "tasks": list(annotations.tasks), "videos": videos}
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_json(values, path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.errors import UserError
+from filmstrip.files import write_json
 
 FILE = "features.json"
 
@@ -33,7 +34,7 @@ def record_features(source: ProcedureSource, folder: Path) -> None:
         key: source.features.about[key] for key in ("encoder", "weights", "level") if key in source.features.about
     }
     values = asdict(FeatureRecord(clip_seconds=source.clip_seconds, **known))
-    (folder / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(values, folder / FILE)
 
 
 def recorded_features(folder: Path) -> FeatureRecord:

@@ -36,6 +36,7 @@ from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.masked_codes import MaskedCodes
+from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 
@@ -73,7 +74,7 @@ class MaskGITConfig(LatentConfig):
     label_width: Count = 64
     action_width: Count = 16
     schedule: Schedule = "cosine"
-    sampling: MaskedSampling = field(default_factory=MaskedSampling)
+    sampling: MaskedSampling = field(default_factory=MaskedSampling, metadata=FREE)
 
     def bind(self, info: DataInfo) -> MaskGITConfig:
         """Take over what the classes and actions of the data are.
@@ -177,6 +178,7 @@ def _tiny(**network: object) -> Run:
             batch_size=16,
         ),
         objective=MaskGITConfig(
+            untrained_tokenizer=True,
             num_frames=8,
             size=32,
             width=64,

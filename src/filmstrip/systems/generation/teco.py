@@ -73,6 +73,7 @@ from filmstrip.objectives.frame_space import CodeFrames, PixelFrames
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
+from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 
@@ -264,7 +265,7 @@ class TECOConfig(LatentConfig):
     """Discrete actions, or values of a continuous one: told by the data."""
     action_width: Count = 16
     schedule: Schedule = "cosine"
-    sampling: MaskedSampling = field(default_factory=lambda: MaskedSampling(method="draft_and_revise"))
+    sampling: MaskedSampling = field(default_factory=lambda: MaskedSampling(method="draft_and_revise"), metadata=FREE)
 
     def bind(self, info: DataInfo) -> TECOConfig:
         """Take over what the actions of the data are.

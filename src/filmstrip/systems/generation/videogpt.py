@@ -296,6 +296,7 @@ def tiny() -> Run:
         data=of_tokenizer.data,
         objective=VideoGPTConfig(
             tokenizer=of_tokenizer.objective,
+            untrained_tokenizer=True,
             num_frames=8,
             size=32,
             width=64,

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, ShareBelowOne
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -167,6 +167,8 @@ class VideoMAEConfig(ObjectiveConfig):
     num_frames: Count = 16
     size: Count = 224
     patch_size: tuple[Count, Count, Count] = (2, 16, 16)
+    mlp_ratio: Rate = 4.0
+    """Of the encoder."""
     masking: Masking = "tube"
     """``tube``: the same places in all frames; ``random``: any cubes; ``frame``: whole time steps."""
     mask_ratio: ShareBelowOne = 0.9
@@ -181,6 +183,7 @@ class VideoMAEConfig(ObjectiveConfig):
             num_frames=self.num_frames,
             size=self.size,
             patch_size=self.patch_size,
+            mlp_ratio=self.mlp_ratio,
         )
         t, h, w = encoder.grid
         p, q, r = self.patch_size

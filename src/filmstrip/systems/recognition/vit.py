@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from filmstrip.bounds import Count, Share, ShareBelowOne
+from filmstrip.bounds import Count, Rate, Share, ShareBelowOne
 from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.motions import Motions
@@ -39,6 +39,7 @@ class ViTConfig(ClassificationConfig):
     num_frames: Count = 16
     size: Count = 224
     patch_size: tuple[Count, Count, Count] = (2, 16, 16)
+    mlp_ratio: Rate = 4.0
     drop_path: ShareBelowOne = 0.1
     dropout: ShareBelowOne = 0.0
     """Before the head."""
@@ -53,6 +54,7 @@ class ViTConfig(ClassificationConfig):
             num_frames=self.num_frames,
             size=self.size,
             patch_size=self.patch_size,
+            mlp_ratio=self.mlp_ratio,
             drop_path=self.drop_path,
             final_norm=False,
         )

@@ -129,7 +129,8 @@ def _of(preset: str, *, target: float, optim: Optim, train: Loop) -> Run:
 
 def tiny() -> Run:
     """For ElasticTok's ``tiny``; trains in seconds on two CPU cores."""
-    return _of("tiny", target=0.02, optim=Optim(lr=1e-3, weight_decay=1e-4), train=Loop(steps=50))
+    run = _of("tiny", target=0.02, optim=Optim(lr=1e-3, weight_decay=1e-4), train=Loop(steps=50))
+    return replace(run, objective=replace(run.objective, untrained_tokenizer=True))
 
 
 def continuous() -> Run:

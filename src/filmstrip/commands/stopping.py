@@ -1,0 +1,73 @@
+"""How a command ends that is told to: signals become exceptions, and what is kept is said."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from filmstrip.errors import Terminated, UserError
+
+NOTHING_KEPT = "nothing was written"
+_NAMES = ("SIGTERM", "SIGHUP")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP are raised as :class:`~filmstrip.errors.Terminated`, as Ctrl-C is by Python.
+
+    Only the first one: schedulers send several, and the rest must not disturb what it sets off. Signals that are
+    ignored (``nohup``) stay ignored.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopped_once() -> Iterator[None]:
+    """In a process that works for another one: the first signal ends the body, others are not heeded meanwhile."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, _nothing)
+        raise Terminated(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def keeping(
+    said: Callable[[], str], *, at: tuple[type[BaseException], ...] = (KeyboardInterrupt, OSError)
+) -> Iterator[None]:
+    """What stops the body half-way (a signal, a full disk) goes on its way with what is kept then as a note."""
+    try:
+        yield
+    except at as stop:
+        with contextlib.suppress(OSError, UserError):
+            stop.add_note(said())
+        raise
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, _nothing)
+    raise Terminated(number)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Heed a signal no more. Ignoring it by the system would be an error for one that is on its way already."""

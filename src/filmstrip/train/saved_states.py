@@ -1,0 +1,139 @@
+"""The last states of a run on disk, of which each can be told whole or damaged.
+
+``state/`` holds a folder for each of the last two, named by its step: ``tensors.safetensors``, and ``state.json``
+with the numbers beside them and the tensors' size and checksum. A new one is written beside the others, reaches the
+disk, and takes its name; only then does the oldest go. So a crash at any moment, or damage to the newest one, costs
+no more than the steps between two of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from filmstrip.errors import UserError
+from filmstrip.files import sync_folder, write_json, write_tensors
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+PARTIAL, TENSORS, VALUES = "partial", "tensors.safetensors", "state.json"
+
+
+class SavedState(NamedTuple):
+    """A state that is whole."""
+
+    tensors: Path
+    """A safetensors file."""
+    values: dict[str, Any]
+    """``step`` and what else was given beside the tensors."""
+
+
+class Damaged(Exception):
+    """A state that is not whole; says why."""
+
+
+def write_state(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Add a state, whose ``values`` have its ``step``, and remove those before the last two and all of later steps.
+
+    Raises:
+        OSError: it cannot be written; those that were there stay.
+        UserError: something else lies there.
+    """
+    name = f"{values['step']:09d}"
+    earlier = [path for path in saved_states(folder) if path.name < name]
+    partial = folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        write_tensors(tensors, partial / TENSORS)
+        write_json({**values, "tensors": _stamp(partial / TENSORS)}, partial / VALUES)
+        sync_folder(partial)
+        for path in saved_states(folder):
+            if path not in earlier:  # of steps that are trained again, or damaged
+                shutil.rmtree(path)
+        partial.rename(folder / name)
+        sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for path in earlier[: 1 - KEPT]:
+        shutil.rmtree(path)
+
+
+def newest_state(folder: Path) -> SavedState | None:
+    """The newest state that is whole, none where there is no state; later ones that are damaged are warned of.
+
+    Raises:
+        UserError: something else lies there, or every state is damaged.
+    """
+    damage = []
+    for path in reversed(saved_states(folder)):
+        try:
+            found = _checked(path)
+        except Damaged as error:
+            damage.append(str(error))
+            continue
+        for what in damage:
+            log.warning("%s: going on from step %d, which was saved before it", what, found.values["step"])
+        return found
+    if damage:
+        raise UserError(
+            f"{folder} holds no state that this version can go on from ({'; '.join(damage)}): train into another "
+            "folder, or remove it"
+        )
+    return None
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """The states in a folder, oldest first, whole or not.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.name != PARTIAL)
+    strange = [path.name for path in paths if not (path.name.isdecimal() and path.is_dir())]
+    if strange:
+        raise UserError(
+            f"{folder} holds {', '.join(strange[:5])}, which is no state that this version can go on from: "
+            "train into another folder, or remove it"
+        )
+    return paths
+
+
+def _checked(path: Path) -> SavedState:
+    """A state after a look at every byte of it.
+
+    Raises:
+        Damaged: it is not whole.
+    """
+    try:
+        values = json.loads((path / VALUES).read_bytes())
+        expected, step = values["tensors"], values["step"]
+    except FileNotFoundError:
+        raise Damaged(f"{path / VALUES} is missing") from None
+    except KeyError as error:
+        raise Damaged(f"{path / VALUES} does not say its {error}: another version may have written it") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise Damaged(f"{path / VALUES} is damaged: {type(error).__name__} {error}") from None
+    if step != int(path.name):
+        raise Damaged(f"{path / VALUES} is damaged: it speaks of step {step}")
+    try:
+        found = _stamp(path / TENSORS)
+    except OSError as error:
+        raise Damaged(f"{path / TENSORS} cannot be read: {error.strerror}") from None
+    if found != expected:
+        raise Damaged(f"{path / TENSORS} is damaged: its size or its checksum is another than when it was saved")
+    return SavedState(path / TENSORS, values)
+
+
+def _stamp(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
