@@ -13,7 +13,7 @@ from itertools import count
 
 import torch
 
-from filmstrip.data.augment import apply_augment
+from filmstrip.data.augment.pipeline import apply_augment
 from filmstrip.data.config import Augment
 from timing import alternate, ratio_table
 

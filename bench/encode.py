@@ -21,10 +21,10 @@ import transformers
 
 from filmstrip.commands.encode import encode_files
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import eval_batches
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.sources import Source, open_path
 from filmstrip.inference import inference
-from filmstrip.loading import VideoEncoder, load
+from filmstrip.runs.loading import VideoEncoder, load
 from loader import make_files
 from timing import alternate
 

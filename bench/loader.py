@@ -17,9 +17,9 @@ import av
 import numpy as np
 import torch
 
-from filmstrip.data import dataset
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader
+from filmstrip.data.reading import dataset
+from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_path
 from timing import alternate, ratio_table
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from filmstrip.data.files import files_of
-from filmstrip.data.prepare import prepare_collection
 from filmstrip.data.sources import open_path
+from filmstrip.data.tools.prepare import prepare_collection
 from filmstrip.video.clips import read_clips
 from filmstrip.video.decode import open_video
 from timing import alternate, ratio_table

@@ -22,13 +22,14 @@ from pathlib import Path
 
 import torch
 
-from filmstrip import complexity, experiment
-from filmstrip.config import Run
 from filmstrip.data.config import Localisation
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.untrimmed import Untrimmed
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.untrimmed import Untrimmed
+from filmstrip.measure import complexity
 from filmstrip.nn.masks import local
 from filmstrip.nn.segments import iou
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.localisation import actionformer
 
 WINDOW, ROWS = 9, 2304

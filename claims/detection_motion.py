@@ -16,8 +16,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip import experiment
-from filmstrip.data.actors import Actors
+from filmstrip.data.synthetic.actors import Actors
+from filmstrip.runs import experiment
 from filmstrip.systems.detection import actor_roi
 
 NETWORKS = {"key frame alone": actor_roi.tiny_one_frame, "SlowFast, 8 frames": actor_roi.tiny}

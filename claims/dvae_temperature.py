@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from filmstrip import experiment
-from filmstrip.config import Run
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.motions import Motions
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import dvae
 from vqvae_attention import score
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from elastictok_busy import FRAMES, SIZE, blocks_of, errors_of, found_in, run_of
-from filmstrip import experiment
-from filmstrip.config import Run
 from filmstrip.inference import inference
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastic_regressor import ElasticRegressorConfig
 from filmstrip.train.config import Loop, Optim
 

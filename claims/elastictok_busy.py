@@ -33,15 +33,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip import experiment
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.mazes import Mazes
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Search
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastictok import ElasticTokConfig
 from filmstrip.train.config import Loop, Optim
 

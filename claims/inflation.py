@@ -25,8 +25,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from filmstrip.config import Run
 from filmstrip.objectives.classification import Classification
+from filmstrip.runs.config import Run
 from filmstrip.systems.recognition import c3d, i3d
 from filmstrip.weights.inflate import inflate_weights
 

@@ -26,16 +26,17 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from filmstrip import complexity, experiment
-from filmstrip.config import Run
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.motions import Motions
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
+from filmstrip.measure import complexity
 from filmstrip.nn.masked_sampling import MaskedSampling
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentObjective
 from filmstrip.protocols import Condition
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.generation import maskgit, videogpt
 from filmstrip.systems.tokenizers import vqvae3d
 

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip import systems
-from filmstrip.complexity import flop_counter
+from filmstrip.measure.complexity import flop_counter
 from filmstrip.systems.recognition.memvit import ClipByClip, MeMViTConfig
 from filmstrip.systems.recognition.mvit import MViTConfig
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.models.resnet3d import width_of
 from filmstrip.nn.nonlocal_block import NonLocal, insert_nonlocal
 from filmstrip.objectives.classification import Classification

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from filmstrip import experiment
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, Procedures
 from filmstrip.evals.planning import Planning
+from filmstrip.runs import experiment
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.systems.procedures.ddn import DDNConfig
 from filmstrip.systems.procedures.pdpp import PDPPConfig
 from filmstrip.systems.procedures.retrieval import RetrievalConfig

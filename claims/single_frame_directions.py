@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip import experiment
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.runs import experiment
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
 
 TEST_PER_CLASS = 25

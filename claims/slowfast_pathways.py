@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip import complexity
 from filmstrip.data.config import Clip
-from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.data.synthetic.motions import MOTIONS, Motions
+from filmstrip.measure import complexity
 from filmstrip.models.resnet3d import DEPTHS, ResNet3D
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from filmstrip.complexity import flop_counter
-from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.data.synthetic.motions import MOTIONS, Motions
+from filmstrip.measure.complexity import flop_counter
 from filmstrip.models.video_swin import VideoSwin
 from filmstrip.systems.recognition import video_swin
 

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip import experiment
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.mazes import Mazes
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.sample import Sample
+from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import FrameMetrics
 from filmstrip.inference import inference
 from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.generation import teco
 from filmstrip.train.config import Loop, Optim
 

@@ -18,9 +18,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip import complexity, experiment
-from filmstrip.config import Run
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.measure import complexity
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.recognition import timesformer
 
 KINDS = ("divided", "joint")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.objectives.two_stream import TwoStream
 from filmstrip.systems.recognition import two_stream
 

@@ -24,12 +24,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from filmstrip import complexity, experiment
-from filmstrip.config import Run
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.motions import Motions
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.likelihood import Likelihood
+from filmstrip.measure import complexity
 from filmstrip.objectives.latent import LatentObjective
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.generation import videogpt
 from filmstrip.systems.tokenizers import vqvae3d
 

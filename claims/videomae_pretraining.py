@@ -16,9 +16,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip import experiment
-from filmstrip.config import Run
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import vit
 

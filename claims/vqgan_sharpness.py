@@ -21,17 +21,17 @@ from einops import rearrange
 from torch import Tensor
 
 from elastictok_busy import sobel_energy
-from filmstrip import experiment
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.mazes import Mazes
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.train.config import Loop, Optim

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import torch
 
-from filmstrip import complexity, experiment
-from filmstrip.config import Run
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.motions import Motions
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
+from filmstrip.measure import complexity
 from filmstrip.nn.quantise import usage
 from filmstrip.protocols import as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import vqvae3d
 
 PAPER = {"no attention": 0.0041, "with attention": 0.0033}

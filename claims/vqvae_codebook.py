@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip import experiment
+from filmstrip.runs import experiment
 from filmstrip.systems.tokenizers import vqvae3d
 from vqvae_attention import score, shared
 

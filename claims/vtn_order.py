@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from filmstrip.complexity import flop_counter
+from filmstrip.measure.complexity import flop_counter
 from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
 from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.positions import sincos_table

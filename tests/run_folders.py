@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from filmstrip import systems
-from filmstrip.config import write_config
 from filmstrip.data.config import DataInfo
-from filmstrip.loading import save_data_info
+from filmstrip.runs.config import write_config
+from filmstrip.runs.loading import save_data_info
 
 INFO = DataInfo(classes=("left", "right", "über"), num_train=6, directional=True)
 

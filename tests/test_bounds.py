@@ -35,13 +35,13 @@ from filmstrip.commands import data as data_commands
 from filmstrip.commands.compare import Budget
 from filmstrip.commands.generate import Request
 from filmstrip.commands.visualize import Ascent
-from filmstrip.config import ObjectiveConfig, Run, from_json, to_json
 from filmstrip.data.config import Clip, Synthetic
-from filmstrip.data.motions import Motions
-from filmstrip.data.reencode import Recipe
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.data.tools.reencode import Recipe
 from filmstrip.errors import UserError
 from filmstrip.evals.knn import KNN
 from filmstrip.nn.sampling import Sampling
+from filmstrip.runs.config import ObjectiveConfig, Run, from_json, to_json
 
 
 def unbounded(annotation):

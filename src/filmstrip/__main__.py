@@ -34,7 +34,7 @@ from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stoppable
 from filmstrip.errors import UserError, in_words
 
 if TYPE_CHECKING:
-    from filmstrip.config import Run
+    from filmstrip.runs.config import Run
 
 Words = list[str]
 File = Annotated[Path, tyro.conf.Positional]
@@ -64,9 +64,9 @@ def command_train(words: Words) -> None:
 
     Usage: filmstrip train SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]
     """
-    from filmstrip import experiment
-    from filmstrip.dist import process
+    from filmstrip.distributed import process
     from filmstrip.report.run import run_report
+    from filmstrip.runs import experiment
     from filmstrip.train.run_folder import what_is_saved
 
     run, out = _run_from(words, "train")
@@ -87,9 +87,10 @@ def command_eval(words: Words) -> None:
 
     Usage: filmstrip eval RUN [--protocol NAME [options of the protocol]] [--data PATH]
     """
-    from filmstrip import evals, experiment
+    from filmstrip import evals
     from filmstrip.report.generation import is_curve_point
     from filmstrip.report.run import run_report
+    from filmstrip.runs import experiment
 
     folder, words = _leading(words, "eval", "RUN")
     data, words = _option(words, "--data")
@@ -507,7 +508,7 @@ def command_compare(
 
 def _data_make(words: Words) -> int:
     """Generate a synthetic set: ``data make motions [--out FOLDER] [options of the set]``."""
-    from filmstrip.data import synthetic
+    from filmstrip.data.synthetic import sets as synthetic
 
     name, words = _leading(words, "data make", "NAME")
     out, words = _option(words, "--out")
@@ -520,7 +521,7 @@ def _data_make(words: Words) -> int:
 def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     """The run that the words after ``train``, ``show`` or ``bench`` describe, and where it goes."""
     from filmstrip import systems
-    from filmstrip.config import Run
+    from filmstrip.runs.config import Run
 
     address, words = _leading(words, command, "SYSTEM[:PRESET]")
     preset = systems.find(address)
@@ -539,7 +540,7 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
         description=f"{inspect.getdoc(COMMANDS[command])}\n\nThe options of the run, as {address} sets them:",
     )
     if run.init:
-        from filmstrip.loading import with_sizes_of_init
+        from filmstrip.runs.loading import with_sizes_of_init
 
         typed = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
         run = with_sizes_of_init(run, typed)

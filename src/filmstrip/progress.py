@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.table import Column
 from rich.text import Text
 
-from filmstrip.dist import process
+from filmstrip.distributed import process
 
 Item = TypeVar("Item")
 

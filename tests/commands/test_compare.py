@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from colour_videos import RGB, write_colours
-from filmstrip import experiment, systems
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.compare import MOTIONS, SPEED, Budget, compare, plan, planned
-from filmstrip.complexity import of_run
 from filmstrip.errors import Terminated, UserError
+from filmstrip.measure.complexity import of_run
+from filmstrip.runs import experiment
 
 RECOGNITION = [name for name in systems.names() if name.startswith("recognition.")]
 MADE_FOR_OTHERS = [

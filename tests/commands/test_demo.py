@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from filmstrip.commands import demo, demo_generation
-from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.report import Report
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from filmstrip import systems, views
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands import detect as command
 from filmstrip.commands.detect import Sight, Track, boxes_of, draw
+from filmstrip.data.annotations.ava import read_boxes
 from filmstrip.data.config import DataInfo
-from filmstrip.data.detection.ava import read_boxes
+from filmstrip.data.reading import views
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.video import DecodeError, Request, open_video

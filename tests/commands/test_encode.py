@@ -8,8 +8,8 @@ from filmstrip.commands import encode as encode_module
 from filmstrip.commands.encode import encode_files, encode_part, find_source
 from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
 from filmstrip.errors import UserError
-from filmstrip.loading import VideoEncoder
 from filmstrip.protocols import Features, check_video
+from filmstrip.runs.loading import VideoEncoder
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,22 +8,24 @@ import torch
 from torch import nn
 
 from colour_videos import CLIP, RGB, MeanColour, write_colours
-from filmstrip import experiment, systems, views
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands import planner
 from filmstrip.commands.encode import encode_files
-from filmstrip.config import ObjectiveConfig, Run
+from filmstrip.data.annotations.own import write_own
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.features import FeatureSource
-from filmstrip.data.procedures.own import write_own
 from filmstrip.data.procedures.record import record_features, recorded_features
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.reading import views
 from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
-from filmstrip.loading import VideoEncoder, save_data_info
 from filmstrip.protocols import Objective
+from filmstrip.runs import experiment
+from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.loading import VideoEncoder, save_data_info
 from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)

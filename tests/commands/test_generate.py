@@ -12,11 +12,11 @@ from colour_videos import CLIP, write_colours
 from filmstrip.__main__ import main
 from filmstrip.commands import generate as module
 from filmstrip.commands.generate import Request, generate, tiled
-from filmstrip.conditions import read_actions, read_condition, read_context
-from filmstrip.config import ObjectiveConfig, Run, write_config
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, as_float
+from filmstrip.runs.conditions import read_actions, read_condition, read_context
+from filmstrip.runs.config import ObjectiveConfig, Run, write_config
 from filmstrip.video import read_video
 
 RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())

@@ -8,10 +8,10 @@ from rich.console import Console
 from colour_videos import CLIP, RGB, Colours, write_colours
 from filmstrip.commands import predict
 from filmstrip.commands.predict import Failure, Moment, Prediction, predict_file, predict_files, render
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
+from filmstrip.runs.config import ObjectiveConfig, Run
 
 RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
 SURE = math.exp(10) / (math.exp(10) + 2)

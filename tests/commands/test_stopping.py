@@ -89,7 +89,7 @@ def test_a_training_that_is_stopped_before_it_saved_says_so(videos, tmp_path, ca
     def stop(*_, **__):
         raise Terminated
 
-    monkeypatch.setattr("filmstrip.experiment.fit", stop)
+    monkeypatch.setattr("filmstrip.runs.experiment.fit", stop)
     assert main(["train", "recognition.vit", "--data", str(videos), "--out", str(tmp_path / "run"), *TINY]) == 143
     assert capsys.readouterr().err == f"filmstrip: interrupted; nothing was saved in {tmp_path / 'run'}\n"
 
@@ -218,7 +218,7 @@ def test_errors_of_the_system_are_one_sentence(tmp_path, capsys, monkeypatch, nu
     def fails(*_, **__):
         raise OSError(number, os.strerror(number), str(tmp_path / "a"))
 
-    monkeypatch.setattr("filmstrip.data.check.check_collection", fails)
+    monkeypatch.setattr("filmstrip.data.tools.check.check_collection", fails)
     assert main(["data", "check", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"filmstrip: {tmp_path / 'a'}: ") and words in err and err.count("\n") == 1

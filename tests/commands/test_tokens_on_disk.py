@@ -9,17 +9,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import avg_pool2d
 
-from filmstrip import experiment, systems
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.decode import decode_clips
-from filmstrip.config import Run, read_config, write_config
 from filmstrip.data.config import DataInfo
 from filmstrip.data.features import FeatureSource, FeatureWriter
-from filmstrip.data.motions import MOTIONS, Motions
+from filmstrip.data.reading.views import read_views
+from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.throughput import Throughput
-from filmstrip.loading import (
+from filmstrip.protocols import Tokens
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run, read_config, write_config
+from filmstrip.runs.loading import (
     load_objective,
     load_tokenizer,
     save_data_info,
@@ -27,9 +30,7 @@ from filmstrip.loading import (
     tokenizer_fingerprint,
     with_tokenizer,
 )
-from filmstrip.protocols import Tokens
 from filmstrip.video import read_video
-from filmstrip.views import read_views
 
 
 def save_tokenizer(folder: Path, run: str | Run = "tokenizers.vqvae3d:tiny", seed: int = 0) -> Path:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import torch
 
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.video.write import write_video
 
 REAL = Path(__file__).parents[2] / "../shared/data"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader
+from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import open_path
 from filmstrip.protocols import Batch
 

@@ -12,10 +12,10 @@ import torch
 from collections_on_disk import write_uneven
 
 from filmstrip.data.actions import ActionSpace, Sidecar, clip_actions
-from filmstrip.data.check import check_collection
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_path, open_source
+from filmstrip.data.tools.check import check_collection
 from filmstrip.errors import UserError
 from filmstrip.video.decoder import DecodeError
 from filmstrip.video.write import write_video

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from filmstrip.data.actors import CLASSES, Actors
 from filmstrip.data.config import Clip, Data, Detection
 from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.actors import CLASSES, Actors
 from filmstrip.errors import UserError
 from filmstrip.video import open_video
 

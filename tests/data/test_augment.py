@@ -12,12 +12,27 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy import stats
 from torch import Tensor
 
-from filmstrip.data.augment import apply_augment, check_augment, effective_augment, erase_, jitter_colours_, mirror
+from filmstrip.data.augment.colour import GREY, change_colours_
+from filmstrip.data.augment.mixing import beta, mix
+from filmstrip.data.augment.pipeline import (
+    apply_augment,
+    check_augment,
+    effective_augment,
+    erase_,
+    jitter_colours_,
+    mirror,
+)
+from filmstrip.data.augment.rand_augment import (
+    COLOUR_OPS,
+    GEOMETRIC_OPS,
+    OPS,
+    colour_op_,
+    geometric_op,
+    rand_augment_,
+    warp_,
+)
 from filmstrip.data.boxes import boxes
-from filmstrip.data.colour import GREY, change_colours_
 from filmstrip.data.config import Augment
-from filmstrip.data.mixing import beta, mix
-from filmstrip.data.rand_augment import COLOUR_OPS, GEOMETRIC_OPS, OPS, colour_op_, geometric_op, rand_augment_, warp_
 from filmstrip.errors import UserError
 
 OFF = Augment(mirror=0.0)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from small_videos import VIDEOS, assert_same, encode, joined, loader, settings_of, take
 
-from filmstrip.data import dataset
-from filmstrip.data.dataset import EvaluationSet, Unreadable
-from filmstrip.data.loader import TrainLoader, eval_batches, write_unreadable
-from filmstrip.data.order import permutation
+from filmstrip.data.reading import dataset
+from filmstrip.data.reading.dataset import EvaluationSet, Unreadable
+from filmstrip.data.reading.loader import TrainLoader, eval_batches, write_unreadable
+from filmstrip.data.reading.order import permutation
 from filmstrip.data.sources import open_path
 from filmstrip.errors import UserError
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from filmstrip.data.actions import ActionSpace
-from filmstrip.data.augment import apply_augment
+from filmstrip.data.augment.pipeline import apply_augment
 from filmstrip.data.cached import CachedSource
-from filmstrip.data.check import check_collection
 from filmstrip.data.config import Augment, Data
 from filmstrip.data.features import FeatureWriter
-from filmstrip.data.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.sources import open_path, open_source
+from filmstrip.data.tools.check import check_collection
 from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
 

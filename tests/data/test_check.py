@@ -13,8 +13,8 @@ import pytest
 from collections_on_disk import REAL, clip, spoil, write_collection
 
 from filmstrip.__main__ import main
-from filmstrip.data.check import check_collection
-from filmstrip.data.parallel import CRASHED, each
+from filmstrip.data.tools.check import check_collection
+from filmstrip.data.tools.parallel import CRASHED, each
 from filmstrip.errors import UserError
 from filmstrip.video.write import write_video
 

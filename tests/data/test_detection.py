@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from filmstrip.data.augment import apply_augment, check_augment
+from filmstrip.data.annotations.ava import read_ava, read_boxes, read_label_map, read_moments, write_scores
+from filmstrip.data.augment.pipeline import apply_augment, check_augment
 from filmstrip.data.config import Augment, Clip, Data, Detection
-from filmstrip.data.detection.ava import read_ava, read_boxes, read_label_map, read_moments, write_scores
 from filmstrip.data.detection.types import Actor
-from filmstrip.data.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.video import DecodeError

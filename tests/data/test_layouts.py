@@ -17,12 +17,12 @@ from PIL import Image
 
 from filmstrip.__main__ import main
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.convert import convert_layout
 from filmstrip.data.layouts import bair
 from filmstrip.data.layouts.tfrecord import _masked_crc, features, records
-from filmstrip.data.loader import TrainLoader, eval_batches
-from filmstrip.data.prepare import prepare_collection
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_path, open_source
+from filmstrip.data.tools.convert import convert_layout
+from filmstrip.data.tools.prepare import prepare_collection
 from filmstrip.errors import UserError
 from filmstrip.video.decode import read_video
 from filmstrip.video.write import write_video

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_videos import LENGTH, VIDEOS, assert_same, encode, joined, loader, settings_of, take
 
-from filmstrip.data import dataset
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader, eval_batches
-from filmstrip.data.order import Share, derive_seed, permutation
+from filmstrip.data.reading import dataset
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.order import Share, derive_seed, permutation
 from filmstrip.data.sources import Source, open_path
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from filmstrip.data.annotations.activitynet import read_activitynet, read_database
+from filmstrip.data.annotations.own import write_own
+from filmstrip.data.annotations.thumos14 import read_thumos14
 from filmstrip.data.config import Data, Localisation
 from filmstrip.data.features import FeatureWriter
-from filmstrip.data.loader import TrainLoader, eval_batches
-from filmstrip.data.localisation.activitynet import read_activitynet, read_database
 from filmstrip.data.localisation.sequences import FeatureSequence, open_sequences
 from filmstrip.data.localisation.source import resized
-from filmstrip.data.localisation.thumos14 import read_thumos14
-from filmstrip.data.procedures.own import write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
-from filmstrip.data.untrimmed import Untrimmed
+from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "annotations"

@@ -7,12 +7,24 @@ import pytest
 import torch
 from einops import einsum
 
-from filmstrip.data.colour import GREY
+from filmstrip.data.augment.colour import GREY
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader
-from filmstrip.data.mazes import FORWARD, LEFT, RIGHT, ROOM, STEP, TURN, Mazes, distances, furnish, random_maze, walk
-from filmstrip.data.raycast import World, cast, render
+from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import open_path
+from filmstrip.data.synthetic.mazes import (
+    FORWARD,
+    LEFT,
+    RIGHT,
+    ROOM,
+    STEP,
+    TURN,
+    Mazes,
+    distances,
+    furnish,
+    random_maze,
+    walk,
+)
+from filmstrip.data.synthetic.raycast import World, cast, render
 from filmstrip.errors import UserError
 from filmstrip.video.decode import read_video
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from scipy import stats
 
-from filmstrip.data.motions import MOTIONS, PLAIN, Motions, trajectories
 from filmstrip.data.sources import open_path
+from filmstrip.data.synthetic.motions import MOTIONS, PLAIN, Motions, trajectories
 from filmstrip.errors import UserError
 
 SMALL = Motions(train_per_class=2, test_per_class=1, num_frames=6, size=32)
@@ -84,7 +84,7 @@ def test_an_interrupted_set_leaves_nothing_behind(cache: Path, monkeypatch: pyte
         raise OSError("disk full")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr("filmstrip.data.motions.write_video", fail)
+        patch.setattr("filmstrip.data.synthetic.motions.write_video", fail)
         SMALL.generate()
     assert not [path for path in cache.iterdir() if path.is_dir()]
     assert len(open_path(SMALL.generate()).samples) == 24

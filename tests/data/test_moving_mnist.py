@@ -12,8 +12,8 @@ from collections_on_disk import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filmstrip.data.moving_mnist import MovingMNIST, bounce, read_digits, read_idx
 from filmstrip.data.sources import open_path
+from filmstrip.data.synthetic.moving_mnist import MovingMNIST, bounce, read_digits, read_idx
 from filmstrip.errors import UserError
 from filmstrip.video.decode import read_video
 

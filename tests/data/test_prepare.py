@@ -16,10 +16,10 @@ import pytest
 from av.video.frame import PictureType
 from collections_on_disk import REAL, clip, spoil, write_collection, write_uneven
 
-from filmstrip.data import reencode
-from filmstrip.data.prepare import prepare_collection
-from filmstrip.data.reencode import Recipe
 from filmstrip.data.sources import open_path
+from filmstrip.data.tools import reencode
+from filmstrip.data.tools.prepare import prepare_collection
+from filmstrip.data.tools.reencode import Recipe
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video, read_video
 from filmstrip.video.decoder import DecodeError
@@ -113,7 +113,7 @@ def test_preparing_again_does_only_what_is_missing(tmp_path: Path, monkeypatch: 
         done.append(target.relative_to(out / "videos").as_posix())
         return original(source, target, recipe)
 
-    monkeypatch.setattr("filmstrip.data.prepare.reencode", spy)
+    monkeypatch.setattr("filmstrip.data.tools.prepare.reencode", spy)
     prepared = prepare(root, out)
     assert sorted(done) == ["test/left/c.mp4", "train/left/a.mp4", "train/left/b.mp4"]
     assert sum(outcome.again for outcome in prepared.outcomes) == 2 and "2 were there already" in prepared.text()
@@ -131,7 +131,7 @@ def test_an_interruption_costs_only_what_was_being_written(tmp_path: Path, monke
         return original(source, target, recipe)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("filmstrip.data.prepare.reencode", interrupted)
+        patch.setattr("filmstrip.data.tools.prepare.reencode", interrupted)
         prepare(root, out)
     with (out / "prepared.jsonl").open("a") as ledger:
         ledger.write('{"name": "train/le')
@@ -242,7 +242,7 @@ def test_copies_do_not_depend_on_what_memory_held_before(tmp_path: Path):
     """glibc fills what it hands out with a pattern; elsewhere this says nothing, but does not fail either."""
     write_video(tmp_path / "x.mp4", clip(3), 12.0, gop=60, crf=12, preset="ultrafast")
     program = (
-        "import sys; from pathlib import Path; from filmstrip.data.reencode import Recipe, reencode;"
+        "import sys; from pathlib import Path; from filmstrip.data.tools.reencode import Recipe, reencode;"
         "reencode(sys.argv[1], Path(sys.argv[2]), Recipe(short_side=32))"
     )
     running = {}

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from filmstrip.data.annotations.coin import read_coin
+from filmstrip.data.annotations.crosstask import read_crosstask
+from filmstrip.data.annotations.ego4d import read_ego4d
+from filmstrip.data.annotations.niv import read_niv
+from filmstrip.data.annotations.own import read_own, write_own
+from filmstrip.data.annotations.steps_manifest import write_manifest
 from filmstrip.data.config import Data, Procedures
 from filmstrip.data.features import FeatureWriter
-from filmstrip.data.loader import TrainLoader, eval_batches
 from filmstrip.data.procedures.clips import open_clips, read_embeddings
-from filmstrip.data.procedures.coin import read_coin
-from filmstrip.data.procedures.crosstask import read_crosstask
-from filmstrip.data.procedures.ego4d import read_ego4d
-from filmstrip.data.procedures.manifest import write_manifest
-from filmstrip.data.procedures.niv import read_niv
-from filmstrip.data.procedures.own import read_own, write_own
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.procedures.windows import Given, window_size, windows
+from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 

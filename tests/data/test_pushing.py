@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.loader import TrainLoader
-from filmstrip.data.pushing import GRIPPER, MARGIN, ROUND, SPEED, Pushing, draw, simulate
+from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import open_path
+from filmstrip.data.synthetic.pushing import GRIPPER, MARGIN, ROUND, SPEED, Pushing, draw, simulate
 from filmstrip.errors import UserError
 from filmstrip.video.decode import read_video
 

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
+from filmstrip.data.annotations.own import read_own
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.procedures.own import read_own
-from filmstrip.data.recipes import CAPTIONS, STEPS, TASKS, Recipes, Stage, order
 from filmstrip.data.sources import open_path, open_source
+from filmstrip.data.synthetic.recipes import CAPTIONS, STEPS, TASKS, Recipes, Stage, order
 from filmstrip.errors import UserError
 
 SMALL = Recipes(train_per_task=1, test_per_task=1, step_frames=4, pause_frames=1, size=16)

@@ -5,13 +5,13 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from filmstrip.data import dataset
 from filmstrip.data.config import Clip, Data, Detection
-from filmstrip.data.dataset import EvaluationSet, cut, cut_in_turn
 from filmstrip.data.detection.source import ActorSample
 from filmstrip.data.detection.types import Actor
-from filmstrip.data.parallel import CRASHED
+from filmstrip.data.reading import dataset
+from filmstrip.data.reading.dataset import EvaluationSet, cut, cut_in_turn
 from filmstrip.data.sample import Sample
+from filmstrip.data.tools.parallel import CRASHED
 from filmstrip.video import open_video
 from filmstrip.video.write import write_video
 

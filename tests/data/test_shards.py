@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from filmstrip.data.shards import expand, open_shards
+from filmstrip.data.layouts.shards import expand, open_shards
 from filmstrip.data.sources import open_path
 from filmstrip.errors import UserError
 

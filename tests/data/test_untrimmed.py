@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 
+from filmstrip.data.annotations.own import read_own
 from filmstrip.data.config import Data, Localisation
-from filmstrip.data.procedures.own import read_own
 from filmstrip.data.sources import open_path, open_source
-from filmstrip.data.untrimmed import ACTIONS, Untrimmed
+from filmstrip.data.synthetic.untrimmed import ACTIONS, Untrimmed
 from filmstrip.errors import UserError
 
 SMALL = Untrimmed(num_train=2, num_test=1, actions=(2, 2), action_frames=(6, 9), background_frames=(5, 7), size=32)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmstrip import systems
-from filmstrip.data.actors import Actors
+from filmstrip.data.annotations.ava import read_boxes
 from filmstrip.data.config import Data, Detection
-from filmstrip.data.detection.ava import read_boxes
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, surest, track_iou, video_precision

@@ -8,7 +8,7 @@ import torch
 from filmstrip import systems
 from filmstrip.data.config import Data, Localisation
 from filmstrip.data.sources import open_source
-from filmstrip.data.untrimmed import Untrimmed
+from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.localisation import LocalisationMAP, average_precision, mean_average_precision

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
 from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject, procedures
 from filmstrip.evals.anticipation import Anticipation

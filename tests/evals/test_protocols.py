@@ -1,8 +1,8 @@
 import pytest
 
 from filmstrip import evals
-from filmstrip.config import from_json, to_json
 from filmstrip.errors import UserError
+from filmstrip.runs.config import from_json, to_json
 
 
 def test_protocols_are_found_by_file_name_and_survive_json():

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from filmstrip import loading
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, VideoFeatures, inception_score
-from filmstrip.loading import VideoEncoder
 from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Features, Grid, Objective, as_float
+from filmstrip.runs import loading
+from filmstrip.runs.loading import VideoEncoder
 from filmstrip.weights.i3d import to_published
 
 CPU = torch.device("cpu")

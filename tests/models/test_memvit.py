@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from filmstrip import systems
-from filmstrip.complexity import flop_counter
+from filmstrip.measure.complexity import flop_counter
 from filmstrip.models.memvit import MeMViT
 from filmstrip.models.mvit import MViT
 

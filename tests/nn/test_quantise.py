@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filmstrip.dist.reduce import from_first_process, sum_over_processes
+from filmstrip.distributed.reduce import from_first_process, sum_over_processes
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, VectorQuantiser, nearest, usage
 from filmstrip.nn.quantise_free import FSQ, LookupFree

@@ -7,12 +7,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from filmstrip import experiment, loading
 from filmstrip.commands import index
-from filmstrip.config import read_config
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.protocols import Loss, Tokens
+from filmstrip.runs import experiment, loading
+from filmstrip.runs.config import read_config
 from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
 from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
 from filmstrip.systems.tokenizers.vqvae3d import tiny as vqvae3d

@@ -75,7 +75,7 @@ def test_the_svm_learns_from_the_streams_and_does_not_teach_them(video):
 
 
 def test_it_can_be_counted_without_data():
-    from filmstrip import complexity
+    from filmstrip.measure import complexity
 
     with torch.device("meta"):
         objective = build()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from filmstrip.loading import load, start_encoder
 from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer, image_filter
 from filmstrip.objectives.classification import Classification
+from filmstrip.runs.loading import load, start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig

@@ -11,8 +11,8 @@ from published import TOLERANCE, recipe_input, stored
 from filmstrip.data.config import Localisation
 from filmstrip.data.localisation.source import Part, draw_part
 from filmstrip.errors import UserError
-from filmstrip.loading import start
 from filmstrip.objectives.localisation import assign
+from filmstrip.runs.loading import start
 from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression
 
 CONFIG = ActionFormerConfig(

@@ -6,8 +6,12 @@ from filmstrip.errors import UserError
 from filmstrip.report.run import duration, history, run_report, training_seconds
 
 CONFIG = {
-    "type": "filmstrip.config:Run",
-    "data": {"path": None, "synthetic": {"type": "filmstrip.data.motions:Motions", "size": 64}, "batch_size": 16},
+    "type": "filmstrip.runs.config:Run",
+    "data": {
+        "path": None,
+        "synthetic": {"type": "filmstrip.data.synthetic.motions:Motions", "size": 64},
+        "batch_size": 16,
+    },
     "objective": {"type": "filmstrip.systems.recognition.vit:ViTConfig", "width": 96, "patch_size": [2, 8, 8]},
     "evals": [],
     "init": None,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from drawn import WIDTH, draw_untrimmed
 
-from filmstrip import complexity
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
+from filmstrip.measure import complexity
 from filmstrip.nn.segments import iou
 from filmstrip.systems.localisation.actionformer import ActionFormerConfig, activitynet, thumos14, tiny
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from drawn import Repeat, draw_batch
 
-from filmstrip.config import from_json, to_json
 from filmstrip.data.sources import open_source
 from filmstrip.evals import Subject
 from filmstrip.protocols import Objective
+from filmstrip.runs.config import from_json, to_json
 from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from filmstrip import receptive_field, systems
+from filmstrip import systems
+from filmstrip.measure import receptive_field
 from filmstrip.systems.recognition import c3d
 
 CONVOLUTIONS = {  # output, giga multiply-adds

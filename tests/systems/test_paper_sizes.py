@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from filmstrip import complexity, systems
+from filmstrip import systems
+from filmstrip.measure import complexity
 
 CLASSIFIERS = {
     "recognition.vit:small_k400": (22, 57),

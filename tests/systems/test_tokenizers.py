@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from filmstrip import complexity, systems
+from filmstrip import systems
 from filmstrip.errors import UserError
+from filmstrip.measure import complexity
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Grid, Tokenizer, Tokens
 from filmstrip.systems.tokenizers.dvae import logit_laplace

@@ -6,10 +6,11 @@ import pytest
 import torch
 from drawn import draw_batch
 
-from filmstrip import experiment, loading, systems
-from filmstrip.config import write_config
+from filmstrip import systems
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
+from filmstrip.runs import experiment, loading
+from filmstrip.runs.config import write_config
 from filmstrip.systems.procedures import vedit
 from filmstrip.train.run_folder import RunFolder
 

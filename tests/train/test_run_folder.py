@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from toys import Regression, Stream, differing, train
 
-from filmstrip.data.dataset import Unreadable
+from filmstrip.data.reading.dataset import Unreadable
 from filmstrip.errors import UserError
 from filmstrip.train import run_folder
 from filmstrip.train.config import Loop, Optim

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import softplus
 
-from filmstrip.dist import process
+from filmstrip.distributed import process
 from filmstrip.protocols import Loss, Objective, Phase
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.loop import fit

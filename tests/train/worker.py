@@ -14,7 +14,7 @@ from contextlib import suppress
 import torch
 from toys import Stream, flat, train
 
-from filmstrip.dist import process
+from filmstrip.distributed import process
 
 
 def trap(stop_at, kill_at, press_at, press):

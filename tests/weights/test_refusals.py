@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 
 from filmstrip import systems
 from filmstrip.errors import UserError
-from filmstrip.loading import start_encoder
 from filmstrip.models.i3d import I3D
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.runs.loading import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig

@@ -14,14 +14,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from filmstrip.config import Run
-from filmstrip.data.augment import apply_augment, effective_augment
-from filmstrip.data.loader import TrainLoader
+from filmstrip.data.augment.pipeline import apply_augment, effective_augment
+from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
-from filmstrip.loading import default_device, with_tokenizer
-from filmstrip.preflight import check_run
 from filmstrip.protocols import Batch, Objective
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import default_device, with_tokenizer
+from filmstrip.runs.preflight import check_run
 from filmstrip.train.optim import optimiser
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -5,8 +5,8 @@ order, cut and augmented alike from the same seeds, and is tested on the same vi
 the network, the optimiser, and the learning rate with the shape of its schedule. Steps are equal and seconds are not:
 how long a step takes says as much of the machine as of the method, and is a column of the table.
 
-A network is made for the shared clip where its preset was for another (:meth:`~filmstrip.config.Run.on_clip`), and
-the table says of which this is so.
+A network is made for the shared clip where its preset was for another
+(:meth:`~filmstrip.runs.config.Run.on_clip`), and the table says of which this is so.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table as Printed
 
-from filmstrip import experiment, systems
+from filmstrip import systems
 from filmstrip.bounds import Count, CountOrZero, Seed, check_numbers
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
 from filmstrip.commands.stopping import keeping
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
@@ -33,8 +32,6 @@ from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.files import write_csv, write_json
 from filmstrip.inference import device_of
-from filmstrip.loading import load_objective
-from filmstrip.preflight import check_readable
 from filmstrip.protocols import Classifier
 from filmstrip.report import Facts, Report, Section, Table
 from filmstrip.report.comparison import (
@@ -48,6 +45,10 @@ from filmstrip.report.comparison import (
 )
 from filmstrip.report.run import duration, history
 from filmstrip.report.scatter import Scatter, Spot, unbeaten
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import load_objective
+from filmstrip.runs.preflight import check_readable
 
 GROUP = "recognition."
 """What is compared when nothing is named; rows leave it out."""

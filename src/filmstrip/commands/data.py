@@ -9,7 +9,7 @@ import tyro
 
 from filmstrip.bounds import Count
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
-from filmstrip.data.reencode import Quality
+from filmstrip.data.tools.reencode import Quality
 
 File = Annotated[Path, tyro.conf.Positional]
 
@@ -22,7 +22,7 @@ def check(path: File, workers: Count = 2, json: bool = False) -> int:
         workers: Processes.
         json: Print one JSON object instead of text.
     """
-    from filmstrip.data.check import check_collection
+    from filmstrip.data.tools.check import check_collection
 
     report = check_collection(path, workers=workers)
     print(report.to_json() if json else report.text())
@@ -42,7 +42,7 @@ def prepare(
         crf: H.264 quality, lower is better.
         workers: Processes.
     """
-    from filmstrip.data.prepare import copies_in, prepare_collection
+    from filmstrip.data.tools.prepare import copies_in, prepare_collection
 
     def kept() -> str:
         count = copies_in(out)
@@ -66,7 +66,7 @@ def convert(
         lossless: Keep every pixel; the files are several times larger.
         workers: Processes.
     """
-    from filmstrip.data.convert import convert_layout
+    from filmstrip.data.tools.convert import convert_layout
 
     with keeping(lambda: f"{out} keeps the videos that are complete: the same command makes the others"):
         report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
@@ -90,8 +90,8 @@ def steps(
         out: The manifest, a .csv.
         division: Who divided a public set into training and test.
     """
+    from filmstrip.data.annotations.steps_manifest import write_manifest
     from filmstrip.data.config import Procedures
-    from filmstrip.data.procedures.manifest import write_manifest
     from filmstrip.data.procedures.source import read_annotations
 
     found = read_annotations(Procedures(dataset=dataset, annotations=annotations, division=division))

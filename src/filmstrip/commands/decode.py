@@ -14,9 +14,9 @@ from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.loading import VideoTokenizer, load_tokenizer
 from filmstrip.progress import tracked
 from filmstrip.protocols import Grid, Tokens
+from filmstrip.runs.loading import VideoTokenizer, load_tokenizer
 from filmstrip.video import write_video
 
 FPS = 8.0

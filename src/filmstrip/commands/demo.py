@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from filmstrip import experiment
 from filmstrip.commands import demo_generation
 from filmstrip.commands.side_by_side import MOTIONS, clips_per_second, entry_of
 from filmstrip.commands.stopping import keeping
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
@@ -31,6 +29,8 @@ from filmstrip.report.comparison import (
     videos_named,
 )
 from filmstrip.report.run import duration, training_seconds
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
 

@@ -14,13 +14,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from filmstrip import experiment
 from filmstrip.commands.encode import encode_files
-from filmstrip.config import Run
+from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
-from filmstrip.data.levels import to_levels
-from filmstrip.data.loader import eval_batches
-from filmstrip.data.motions import Motions
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.likelihood import Likelihood
 from filmstrip.inference import inference
@@ -30,6 +28,8 @@ from filmstrip.protocols import Condition, as_float
 from filmstrip.report import Facts, Section, Strip, Strips
 from filmstrip.report.comparison import training_curves, videos_named
 from filmstrip.report.run import duration, training_seconds
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
 from filmstrip.train.config import Loop, Optim

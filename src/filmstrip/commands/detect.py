@@ -18,21 +18,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from filmstrip.config import Run
-from filmstrip.data.detection.ava import read_boxes, write_scores
+from filmstrip.data.annotations.ava import read_boxes, write_scores
 from filmstrip.data.detection.source import clip_times, sure, whole_size
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
+from filmstrip.data.reading.views import opened
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.loading import load_data_info, load_objective
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Detector, Objective
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Request
 from filmstrip.video.in_turn import read_in_turn
 from filmstrip.video.write import Mp4File, write_video
-from filmstrip.views import opened
 
 AROUND = 0.5
 """Seconds that a box is shown before its first key frame, and after its last."""

@@ -25,16 +25,16 @@ from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
-from filmstrip.data.loader import EvalLoader, eval_batches, write_unreadable
-from filmstrip.data.manifest import MANIFEST_SUFFIXES
+from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
+from filmstrip.data.reading.loader import EvalLoader, eval_batches, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
-from filmstrip.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
-from filmstrip.preflight import check_clips
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
+from filmstrip.runs.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.runs.preflight import check_clips
 from filmstrip.weights.fingerprint import fingerprint
 
 Level = Literal["clip", "frame", "patch", "ids", "latents"]

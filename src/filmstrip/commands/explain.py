@@ -13,18 +13,18 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from filmstrip.conditions import class_of
+from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, modes_kept
-from filmstrip.loading import load_classes, load_objective
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Features, Objective, as_float
 from filmstrip.report.clips import side_by_side
+from filmstrip.runs.conditions import class_of
+from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video.write import write_video
-from filmstrip.views import read_views
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from filmstrip import __version__
-from filmstrip.config import to_json
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
 from filmstrip.inference import encoder_of, inference
-from filmstrip.loading import is_run, load, load_classes, load_objective
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
+from filmstrip.runs.config import to_json
+from filmstrip.runs.loading import is_run, load, load_classes, load_objective
 
 Format = Literal["torch", "onnx"]
 Part = Literal["model", "encoder"]

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from filmstrip.commands.planner import Planner, load_planner
 from filmstrip.commands.predict import Moment, strip
+from filmstrip.data.reading.views import frames_in, opened, views_of_parts
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
 from filmstrip.progress import tracked
-from filmstrip.views import frames_in, opened, views_of_parts
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8

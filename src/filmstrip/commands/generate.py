@@ -16,14 +16,14 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
-from filmstrip.conditions import read_condition
-from filmstrip.config import read_config
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
-from filmstrip.loading import load_data_info, load_objective
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
 from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.runs.conditions import read_condition
+from filmstrip.runs.config import read_config
+from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.video import Mp4File, write_grid, write_video
 
 MOVING = (".mp4", ".gif", ".webp")

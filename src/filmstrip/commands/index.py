@@ -8,8 +8,10 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from filmstrip import complexity, loading, receptive_field, systems
-from filmstrip.config import Run, to_json
+from filmstrip import systems
+from filmstrip.measure import complexity, receptive_field
+from filmstrip.runs import loading
+from filmstrip.runs.config import Run, to_json
 
 
 def summary(name: str) -> str:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.encode import reader_of
-from filmstrip.config import Run
 from filmstrip.data.config import DataInfo, Procedures
 from filmstrip.data.procedures.record import FeatureRecord, recorded_features
+from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.loading import VideoEncoder, load, load_data_info, load_objective
 from filmstrip.protocols import Batch, Forecaster, Objective
-from filmstrip.views import Views, read_views
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import VideoEncoder, load, load_data_info, load_objective
 from filmstrip.weights.fingerprint import fingerprint
 
 

@@ -14,14 +14,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from filmstrip.config import Run
+from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.loading import load_classes, load_objective
 from filmstrip.progress import tracked
 from filmstrip.protocols import Classifier, Objective
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video import DecodeError
-from filmstrip.views import read_views
 
 COLOURS = ("blue", "green", "magenta", "cyan", "yellow", "red")
 LEVELS = "▁▂▃▄▅▆▇█"

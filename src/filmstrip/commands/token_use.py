@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from filmstrip.commands.decode import FPS, decode_clips, frames_per_second
+from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Data
-from filmstrip.data.dataset import cut
 from filmstrip.data.features import FeatureSource
-from filmstrip.data.levels import to_levels
+from filmstrip.data.reading.dataset import cut
 from filmstrip.data.sources import Source
 from filmstrip.files import write_json
-from filmstrip.loading import VideoTokenizer
 from filmstrip.report.page import Report
 from filmstrip.report.token_use import TokenUse
+from filmstrip.runs.loading import VideoTokenizer
 from filmstrip.video.decoder import DecodeError
 
 COUNTS, PAGE = "token_use.json", "token_use.html"

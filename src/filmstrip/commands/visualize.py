@@ -18,12 +18,12 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Rate, Seed, Weight, check_numbers
 from filmstrip.commands.generate import MOVING, tiled
-from filmstrip.conditions import class_of
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, modes_kept
-from filmstrip.loading import load_classes, load_objective
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Objective
+from filmstrip.runs.conditions import class_of
+from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video import write_grid, write_video
 
 SMALLEST = 224

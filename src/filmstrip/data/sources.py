@@ -9,13 +9,13 @@ from pathlib import Path
 from filmstrip.data.cached import CachedSource, is_cached, open_cached
 from filmstrip.data.config import Data
 from filmstrip.data.detection.source import open_detection
-from filmstrip.data.folder import open_folder
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
+from filmstrip.data.layouts.folder import open_folder
+from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
+from filmstrip.data.layouts.shards import is_shards, open_shards
 from filmstrip.data.localisation.source import open_localisation
-from filmstrip.data.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
 from filmstrip.data.procedures.source import open_procedures
 from filmstrip.data.sample import Sample, Source
-from filmstrip.data.shards import is_shards, open_shards
 from filmstrip.errors import UserError
 
 log = logging.getLogger(__name__)

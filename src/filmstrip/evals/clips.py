@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from filmstrip.data.loader import eval_batches
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.shared import looked_at

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, Share
+from filmstrip.data.annotations.ava import write_scores
 from filmstrip.data.boxes import iou
-from filmstrip.data.detection.ava import write_scores
 from filmstrip.data.detection.source import ActorSource, open_detection
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
-from filmstrip.data.loader import eval_batches
-from filmstrip.dist import process
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.distributed import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.precision import area_under_precision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, PositiveShare, Rate
-from filmstrip.data.loader import eval_batches
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.shared import looked_at

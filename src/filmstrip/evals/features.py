@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmstrip.config import to_json
 from filmstrip.data.features import FeatureSource, FeatureWriter
-from filmstrip.data.loader import eval_batches
-from filmstrip.dist import process
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.distributed import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.shared import looked_at
 from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
+from filmstrip.runs.config import to_json
 from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30

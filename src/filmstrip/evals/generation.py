@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
-from filmstrip.data.levels import to_levels
+from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import NotEmpty, Share
-from filmstrip.data.loader import eval_batches
 from filmstrip.data.localisation.source import UntrimmedSource
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.precision import area_under_precision

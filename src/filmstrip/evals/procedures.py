@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstrip.data.loader import eval_batches
 from filmstrip.data.procedures.source import ProcedureSource
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.inference import inference

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from torch.distributed.fsdp import FSDPModule
 
-from filmstrip.data.loader import EvalLoader
-from filmstrip.dist import process
+from filmstrip.data.reading.loader import EvalLoader
+from filmstrip.distributed import process
 from filmstrip.evals import Subject
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch

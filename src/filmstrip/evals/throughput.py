@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.complexity import flop_counter
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.inference import inference, modes_kept
+from filmstrip.measure.complexity import flop_counter
 from filmstrip.protocols import Batch, Loss, Objective, Phase
 
 

@@ -26,7 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Weight
-from filmstrip.data.levels import to_levels
+from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
@@ -93,7 +93,7 @@ class FeatureNetwork:
             more = {"size": 224, "least": _I3D_FRAMES, "classifies": True}
             return self._shown(name, network, network.classify, device, **more)
         # Here, because loading a run imports every protocol of evaluation, this one too.
-        from filmstrip.loading import load, load_objective
+        from filmstrip.runs.loading import load, load_objective
 
         if self.kind == "encoder":
             encoder = load(self.source, device)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
-from filmstrip.data.levels import to_levels
+from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.by_frame import name_of

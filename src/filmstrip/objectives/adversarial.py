@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
-from filmstrip.config import ObjectiveConfig
 from filmstrip.models.discriminator import PatchDiscriminator
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
+from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.weights.lpips import load_perceptual
 
 GanLoss = Literal["hinge", "log"]

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Share
-from filmstrip.config import ObjectiveConfig
 from filmstrip.data.config import DataInfo
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
+from filmstrip.runs.config import ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)

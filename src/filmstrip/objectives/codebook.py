@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, NotEmpty, Weight
-from filmstrip.dist.reduce import from_first_process, sum_over_processes
+from filmstrip.distributed.reduce import from_first_process, sum_over_processes
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, Quantiser, VectorQuantiser
 from filmstrip.nn.quantise_free import FSQ, LookupFree

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero
-from filmstrip.config import ObjectiveConfig
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.protocols import Batch, Loss, Objective
+from filmstrip.runs.config import ObjectiveConfig
 
 NO_STEP = -1
 """The id of a step that is not known."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from filmstrip.data.config import Clip as ClipConfig
 from filmstrip.data.config import Data
-from filmstrip.data.loader import eval_batches
+from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.sources import Source
 from filmstrip.evals.multi_view import Predictions
 from filmstrip.report.clips import Clip, Clips

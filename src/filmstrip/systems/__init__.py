@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
-    from filmstrip.config import Run
+    from filmstrip.runs.config import Run
 
 
 def names() -> list[str]:

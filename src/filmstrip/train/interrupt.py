@@ -9,8 +9,8 @@ from typing import Self
 
 import torch
 
-from filmstrip.dist import process
-from filmstrip.dist.reduce import sum_over_processes
+from filmstrip.distributed import process
+from filmstrip.distributed.reduce import sum_over_processes
 from filmstrip.errors import Terminated
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name))

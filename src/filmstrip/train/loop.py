@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from filmstrip.dist import process
-from filmstrip.dist.parallel import parallelise, unsharded
+from filmstrip.distributed import process
+from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
 from filmstrip.evals.throughput import peak_memory
 from filmstrip.inference import modes_kept

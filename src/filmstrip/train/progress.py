@@ -10,7 +10,7 @@ from typing import Self
 
 from rich.console import Console
 
-from filmstrip.dist import process
+from filmstrip.distributed import process
 from filmstrip.progress import bars, shown
 
 LINE_EVERY = 10.0

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.dist import process
+from filmstrip.distributed import process
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from filmstrip.dist import process
-from filmstrip.dist.reduce import sum_over_processes
+from filmstrip.distributed import process
+from filmstrip.distributed.reduce import sum_over_processes
 from filmstrip.errors import UserError
 
 SHOWN = 8

@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import filmstrip
-from filmstrip.dist import process
-from filmstrip.dist.tensors import gathered
+from filmstrip.distributed import process
+from filmstrip.distributed.tensors import gathered
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
 from filmstrip.train.saved_states import saved_states
 
 if TYPE_CHECKING:
-    from filmstrip.data.dataset import Unreadable
+    from filmstrip.data.reading.dataset import Unreadable
 
 LOCK = ".lock"
 
@@ -143,7 +143,7 @@ class RunFolder:
 
     def write_unreadable(self, entries: Iterable[Unreadable]) -> None:
         """Add the bad files that this process met to ``unreadable.csv``; all processes take their turns."""
-        from filmstrip.data.loader import write_unreadable
+        from filmstrip.data.reading.loader import write_unreadable
 
         entries = list(entries)
         process.in_turn(lambda: write_unreadable(self.path / "unreadable.csv", entries) if entries else None)

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from filmstrip.dist import process
-from filmstrip.dist.tensors import gathered, sharded_like
+from filmstrip.distributed import process
+from filmstrip.distributed.tensors import gathered, sharded_like
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.train.ema import Average

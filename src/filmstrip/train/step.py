@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from filmstrip.dist.parallel import gradients_stay_local
-from filmstrip.dist.tensors import whole
+from filmstrip.distributed.parallel import gradients_stay_local
+from filmstrip.distributed.tensors import whole
 from filmstrip.protocols import Batch, Objective, Phase
 from filmstrip.train.readings import Readings
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.data.annotations.ava import read_ava, read_boxes
 from filmstrip.data.boxes import area, intersection
 from filmstrip.data.cached import CachedClip
 from filmstrip.data.config import Clip, Data, DataInfo, Detection
-from filmstrip.data.detection.ava import read_ava, read_boxes
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
-from filmstrip.data.folder import is_video
+from filmstrip.data.layouts.folder import is_video
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video

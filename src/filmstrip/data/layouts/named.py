@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from filmstrip.data.folder import find_videos
+from filmstrip.data.layouts.folder import find_videos
 
 Item = TypeVar("Item")
 

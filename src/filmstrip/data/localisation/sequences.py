@@ -13,9 +13,9 @@ from torch import Tensor
 
 from filmstrip.data.cached import is_cached
 from filmstrip.data.config import Localisation
-from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, random_embeddings, read_array
 from filmstrip.data.procedures.types import Procedure
+from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 
 UNEVEN = 0.5

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from filmstrip.data.annotations.activitynet import read_activitynet
+from filmstrip.data.annotations.own import read_own
+from filmstrip.data.annotations.thumos14 import read_thumos14
 from filmstrip.data.cached import CachedClip
 from filmstrip.data.config import Data, DataInfo, Localisation
-from filmstrip.data.localisation.activitynet import read_activitynet
 from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences
-from filmstrip.data.localisation.thumos14 import read_thumos14
-from filmstrip.data.procedures.own import read_own
 from filmstrip.data.procedures.types import Annotations, Procedure
 from filmstrip.data.sample import Sample, Source
 from filmstrip.errors import UserError

@@ -18,8 +18,8 @@ from torch import Tensor
 from filmstrip.data.cached import is_cached
 from filmstrip.data.config import Procedures
 from filmstrip.data.features import POOLED, FeatureSource
-from filmstrip.data.order import derive_seed
 from filmstrip.data.procedures.windows import Given
+from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
 

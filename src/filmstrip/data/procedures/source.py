@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from filmstrip.data.annotations.coin import read_coin
+from filmstrip.data.annotations.crosstask import read_crosstask
+from filmstrip.data.annotations.ego4d import read_ego4d
+from filmstrip.data.annotations.niv import read_niv
+from filmstrip.data.annotations.own import read_own
 from filmstrip.data.cached import CachedClip
 from filmstrip.data.config import Data, DataInfo, Procedures
 from filmstrip.data.procedures import windows
 from filmstrip.data.procedures.clips import ClipFeatures, open_clips
-from filmstrip.data.procedures.coin import read_coin
-from filmstrip.data.procedures.crosstask import read_crosstask
-from filmstrip.data.procedures.ego4d import read_ego4d
-from filmstrip.data.procedures.niv import read_niv
-from filmstrip.data.procedures.own import read_own
 from filmstrip.data.procedures.types import Annotations
 from filmstrip.data.procedures.windows import Window
 from filmstrip.data.sample import Sample, Source

@@ -34,13 +34,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from filmstrip.bounds import Count, ShareBelowOne
-from filmstrip.config import ObjectiveConfig, Run
-from filmstrip.data.actors import Actors
 from filmstrip.data.config import Augment, Clip, Data, DataInfo, Detection
+from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
 from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.protocols import Encoder
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 

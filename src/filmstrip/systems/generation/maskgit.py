@@ -26,9 +26,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from filmstrip.bounds import Count, CountOrZero, Share
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
@@ -36,6 +35,7 @@ from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.masked_codes import MaskedCodes
+from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim

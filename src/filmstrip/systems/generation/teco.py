@@ -57,9 +57,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
@@ -73,6 +72,7 @@ from filmstrip.objectives.frame_space import CodeFrames, PixelFrames
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim

@@ -45,7 +45,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
@@ -57,6 +56,7 @@ from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Condition, Grid, Loss, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 

@@ -36,9 +36,8 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne, Weight
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Data, DataInfo, Localisation
-from filmstrip.data.untrimmed import Untrimmed
+from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals.localisation import LocalisationMAP
 from filmstrip.inference import device_of, inference
@@ -46,6 +45,7 @@ from filmstrip.models.temporal_pyramid import MaskedConv, TemporalPyramid
 from filmstrip.nn.segments import soft_nms
 from filmstrip.objectives.localisation import Points, assign, diou_loss, focal_loss
 from filmstrip.protocols import Batch, Detections, Loss, Objective
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.weights.keymap import Rules, Weights, check_names, fitted, renamed, without_prefix
 

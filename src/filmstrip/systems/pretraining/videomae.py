@@ -29,9 +29,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.vit import ViT
 from filmstrip.nn.block import Block
 from filmstrip.nn.initial import init_glorot
@@ -39,6 +38,7 @@ from filmstrip.nn.patches import patchify, take, unpatchify
 from filmstrip.nn.positions import sincos_table
 from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 
 Masking = Literal["tube", "random", "frame"]

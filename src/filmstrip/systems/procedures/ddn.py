@@ -25,13 +25,13 @@ from einops import repeat
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Weight
-from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.planning import Planning
 from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

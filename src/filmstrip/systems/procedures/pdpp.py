@@ -32,9 +32,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
 from filmstrip.models.temporal_unet import TemporalUNet
@@ -42,6 +41,7 @@ from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.randomness import normal, uniform
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed, without_prefix
 

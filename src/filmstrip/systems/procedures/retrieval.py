@@ -23,14 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero
-from filmstrip.config import Run
 from filmstrip.data.config import Data, DataInfo, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
 from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig
 from filmstrip.protocols import Batch, Loss
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 _EPS, _NEVER = 1e-4, -1e4

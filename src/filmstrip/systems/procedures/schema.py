@@ -41,15 +41,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
 from filmstrip.models.text_decoder import TextDecoder, TwoBranchTextDecoder
 from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed
 

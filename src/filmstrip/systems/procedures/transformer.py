@@ -19,14 +19,14 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.models.procedure_transformer import ProcedureTransformer
 from filmstrip.nn.attentive_pooling import AttentivePooling
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
 from filmstrip.protocols import Batch
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 

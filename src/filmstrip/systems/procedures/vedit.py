@@ -40,9 +40,8 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import AnyNumber, Count, Rate
-from filmstrip.config import Run
 from filmstrip.data.config import Data, Procedures
-from filmstrip.data.recipes import Recipes
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.anticipation import Anticipation
 from filmstrip.evals.planning import Planning
@@ -54,6 +53,7 @@ from filmstrip.objectives.clip_denoiser import ClipDenoiser
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import uniform
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 _SALT = 0x7ED2

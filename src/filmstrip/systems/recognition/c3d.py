@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D, C3D_RELEASED, ConvLayer
 from filmstrip.objectives.plain_cnn import PlainCNNConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

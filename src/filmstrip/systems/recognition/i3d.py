@@ -29,14 +29,14 @@ from typing import Literal
 from torch import Tensor
 
 from filmstrip.bounds import PositiveShare, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.i3d import I3D
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.objectives.two_stream import TwoStream
 from filmstrip.protocols import Objective
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.video.flow import Method
 

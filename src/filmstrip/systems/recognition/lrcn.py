@@ -24,15 +24,15 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
 from filmstrip.protocols import Encoder
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

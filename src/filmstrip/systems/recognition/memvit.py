@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Share, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.memvit import MeMViT
 from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

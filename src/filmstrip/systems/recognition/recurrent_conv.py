@@ -24,13 +24,13 @@ from einops import reduce
 from torch import Tensor
 
 from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.recurrent_cnn import RecurrentCNN
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

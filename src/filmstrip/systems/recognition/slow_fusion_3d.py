@@ -20,12 +20,12 @@ Measured here (``python claims/fusion_timing.py --only timing --steps 100``; cha
 
 from __future__ import annotations
 
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer
 from filmstrip.objectives.plain_cnn import PlainCNNConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 SPORTS1M = (

@@ -23,13 +23,13 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.resnet3d import DEPTHS
 from filmstrip.models.slowfast import SlowFast
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

@@ -25,14 +25,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
 from filmstrip.nn.initial import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

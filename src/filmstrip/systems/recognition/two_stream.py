@@ -21,14 +21,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.hidden_head import HiddenClassification
 from filmstrip.objectives.two_stream import Fusion, TwoStream
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.video.flow import Method
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from filmstrip.bounds import Count, NotEmpty, Share, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.uniformer import UniFormer
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

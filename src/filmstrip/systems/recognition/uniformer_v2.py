@@ -23,13 +23,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.uniformer_v2 import UniFormerV2
 from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

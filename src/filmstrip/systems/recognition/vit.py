@@ -20,12 +20,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from filmstrip.bounds import Count, Rate, Share, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.vit import ViT
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

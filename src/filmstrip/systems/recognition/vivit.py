@@ -25,9 +25,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from filmstrip.bounds import Count, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import (
@@ -40,6 +39,7 @@ from filmstrip.models.video_transformer import (
 )
 from filmstrip.nn.initial import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

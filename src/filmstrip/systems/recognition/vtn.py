@@ -28,9 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
@@ -39,6 +38,7 @@ from filmstrip.nn.initial import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 _EPS = 1e-12  # Longformer's

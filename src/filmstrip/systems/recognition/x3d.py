@@ -24,13 +24,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.x3d import X3D
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.dvae import DVAEAutoencoder, squeeze_pixels, stretch_pixels
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 
 

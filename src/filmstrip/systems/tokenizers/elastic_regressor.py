@@ -27,12 +27,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Rate
-from filmstrip.config import Run
 from filmstrip.errors import UserError
 from filmstrip.objectives.elastic import ElasticTokenizer
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Tokens, as_float
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 

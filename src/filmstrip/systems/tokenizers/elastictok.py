@@ -41,9 +41,8 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count, Rate, Share, Weight
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.elastic import TokensAgainstError
 from filmstrip.models.elastic_autoencoder import ElasticAutoencoder, Past
@@ -57,6 +56,7 @@ from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.weights.lpips import load_perceptual
 

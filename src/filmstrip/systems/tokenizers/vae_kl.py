@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from filmstrip.bounds import Count, Weight
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.nn.gaussian import Gaussian
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

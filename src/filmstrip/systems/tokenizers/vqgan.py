@@ -24,11 +24,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from filmstrip.config import Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
 

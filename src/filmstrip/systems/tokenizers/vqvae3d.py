@@ -34,14 +34,14 @@ from dataclasses import dataclass, field, replace
 import torch.nn.functional as F
 
 from filmstrip.bounds import Count, CountOrZero, Rate
-from filmstrip.config import ObjectiveConfig, Run
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.motions import Motions
+from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.video_autoencoder import Form, VideoAutoencoder
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.tokenizing import Autoencoder, TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
+from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 
 

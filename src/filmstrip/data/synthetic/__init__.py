@@ -1,0 +1,1 @@
+"""Sets that are made here, as real files."""

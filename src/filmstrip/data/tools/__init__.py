@@ -1,0 +1,1 @@
+"""Checking, preparing and converting collections."""

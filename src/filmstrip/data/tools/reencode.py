@@ -1,0 +1,176 @@
+"""One video, encoded anew as H.264 that decodes fast, with the same frame times, and compared with its source."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace
+from einops import rearrange
+from torch import Tensor
+
+from filmstrip.bounds import Bounds, Count, CountOrZero, check_numbers
+from filmstrip.data.augment.colour import GREY
+from filmstrip.files import replacing
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
+from filmstrip.video.write import REPEATABLE
+
+TICKS = 90_000
+"""Time stamps a second: exact for all common frame rates."""
+TIME_ERROR = 2 / TICKS
+LOWEST_PSNR = 20.0
+"""Decibels; below this a copy does not show what its source shows."""
+COMPARED = 8
+"""Frames of each video that are compared, besides the last."""
+
+
+Quality = Annotated[int, Bounds(min=0, max=51)]
+"""Of H.264, its constant rate factor: lower is better."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How videos are encoded."""
+
+    short_side: Count = 256
+    gop: Count = 8
+    crf: Quality = 20
+    b_frames: CountOrZero = 3
+    """Frames between two reference frames. Nothing depends on them, so that a reader with a stride skips them."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The new size of a video: even, of the same shape, and never larger."""
+        scale = min(1.0, self.short_side / min(height, width))
+        return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a copy holds, and what was wrong with its source."""
+
+    num_frames: int
+    psnr: float
+    flaw: str
+
+
+@dataclass
+class _Seen:
+    """What went by while a video was encoded."""
+
+    times: list[float] = field(default_factory=list)
+    kept: list[tuple[int, Tensor]] = field(default_factory=list)
+    """Some frames (``C H W``) and their positions."""
+    last: Tensor | None = None
+    damaged: int = 0
+    truncated: str = ""
+
+    def note(self, frames: Frames) -> None:
+        if len(self.kept) < COMPARED:
+            self.kept.append((len(self.times), frames.video[0].clone()))
+        self.last = frames.video[-1].clone()
+        self.times += frames.times.tolist()
+        self.damaged += sum(frames.damaged)
+        self.truncated = frames.truncated or self.truncated
+
+    @property
+    def compared(self) -> tuple[list[int], Tensor]:
+        """Positions and content (``N C H W``) of the frames to compare."""
+        chosen = [*self.kept, (len(self.times) - 1, self.last)]
+        return [place for place, _ in chosen], torch.stack([frame for _, frame in chosen])
+
+    @property
+    def flaw(self) -> str:
+        damage = f"{self.damaged} of {len(self.times)} frames are damaged" if self.damaged else ""
+        return "; ".join(filter(None, [self.truncated, damage]))
+
+
+def reencode(source: Source, target: Path, recipe: Recipe) -> Result:
+    """Write a copy of a video (the picture only), which appears under its name once it was verified.
+
+    Raises:
+        DecodeError: the source cannot be read, or the copy does not show the same frames at the same times.
+        OSError: the copy cannot be written.
+    """
+    seen = _Seen()
+    with replacing(target) as part:
+        with open_video(source) as decoder:
+            _encode(decoder, part, recipe, seen)
+            name = decoder.info.path
+        psnr = _verify(name, part, seen)
+    return Result(len(seen.times), psnr, seen.flaw)
+
+
+def _encode(decoder: Decoder, part: Path, recipe: Recipe, seen: _Seen) -> None:
+    info = decoder.info
+    size = recipe.size(info.height, info.width)
+    with _writer(part, size, Fraction(info.fps).limit_denominator(1001 * 120), recipe) as (container, stream):
+        for frames in decoder.frames(size=size):
+            seen.note(frames)
+            images = rearrange(frames.video, "t c h w -> t h w c").contiguous().numpy()
+            for image, time in zip(images, frames.times):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame = frame.reformat(
+                    format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+                )
+                frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@contextlib.contextmanager
+def _writer(
+    path: Path, size: tuple[int, int], rate: Fraction, recipe: Recipe
+) -> Iterator[tuple[av.container.OutputContainer, av.VideoStream]]:
+    """An mp4 file with one H.264 stream of GOPs of one length: a key frame, B frames, a reference, B frames ..."""
+    params = {
+        **{"keyint": recipe.gop, "min-keyint": recipe.gop, "scenecut": 0, "open-gop": 0},
+        **{"bframes": min(recipe.b_frames, recipe.gop - 1), "b-adapt": 0, "b-pyramid": "none"},
+    }
+    options = {
+        **{"preset": "fast", "tune": "fastdecode", "crf": str(recipe.crf), **REPEATABLE},
+        "x264-params": ":".join(f"{key}={value}" for key, value in params.items()),
+    }
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.codec_context.colorspace, stream.codec_context.color_range = 6, ColorRange.MPEG
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _verify(name: str, part: Path, seen: _Seen) -> float:
+    """The PSNR of the compared frames of a copy, in brightness, decibels.
+
+    Raises:
+        DecodeError: it differs from its source in number, times or content of its frames.
+    """
+    with open_video(part) as copy:
+        times = copy.times()
+        if len(times) != len(seen.times):
+            raise DecodeError(name, 0, f"its copy has {len(times)} frames instead of {len(seen.times)}")
+        late = float(np.abs(times - (np.array(seen.times) - seen.times[0])).max())
+        if late > TIME_ERROR:
+            raise DecodeError(name, 0, f"the times of its copy are wrong by up to {late:.4f} s")
+        places, expected = seen.compared
+        shown = copy.frames_at(times[places])
+    # Of brightness alone: small saturated details lose their colour to 4:2:0, as everywhere.
+    weights = torch.tensor(GREY, dtype=torch.float64).view(3, 1, 1)
+    error = ((shown.video.double() - expected.double()) * weights).sum(dim=1).square().mean().item()
+    psnr = 10 * math.log10(255**2 / max(error, 1e-2))
+    if any(shown.damaged) or psnr < LOWEST_PSNR:
+        raise DecodeError(name, 0, f"its copy does not look like it (PSNR {psnr:.1f} dB)")
+    return psnr

@@ -1,0 +1,72 @@
+"""One objective on several processes: replicated (DDP) or sharded (FSDP2), from outside, whatever the method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from filmstrip.distributed import process
+from filmstrip.distributed.reduce import from_first_process
+
+
+def parallelise(
+    module: nn.Module,
+    shard: Literal["none", "fsdp"],
+    *,
+    blocks: Sequence[nn.Module],
+    device: torch.device,
+    partial: bool,
+) -> nn.Module:
+    """What to call instead of ``module`` so that gradients are averaged over processes; itself if there is only one.
+
+    With ``fsdp`` each of ``blocks`` is sharded by itself and the rest together, in place; parameters become DTensors.
+    ``partial`` says that a backward pass may leave parameters out, as the phases of a GAN do.
+    """
+    if not process.is_several():
+        return module
+    if shard == "none":
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
+    for tensor in (*module.parameters(), *module.buffers()):
+        from_first_process(tensor.data)
+    mesh = init_device_mesh(device.type, (process.world_size(),))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(module, mesh=mesh)
+
+
+@contextmanager
+def gradients_stay_local(model: nn.Module, local: bool) -> Iterator[None]:
+    """While accumulating, backward passes inside exchange nothing between processes."""
+    if local and isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
+    else:
+        with model.no_sync() if local and isinstance(model, DistributedDataParallel) else nullcontext():
+            yield
+
+
+@contextmanager
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Inside, methods other than ``forward`` can be called too: what lies outside the blocks is whole.
+
+    Blocks gather their own weights whenever they are called.
+    """
+    if not isinstance(module, FSDPModule):
+        yield
+        return
+    module.unshard()
+    try:
+        yield
+    finally:
+        module.reshard()

@@ -1,0 +1,233 @@
+"""What a network costs, counted without running it: parameters, multiply-adds, tokens, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from filmstrip.data.config import Clip
+from filmstrip.data.procedures.windows import window_size
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch, Objective
+from filmstrip.runs.config import Run
+
+_UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
+_ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """The size of a system. Multiply-adds are what most papers call FLOPs."""
+
+    parameters: int
+    """Of the whole objective."""
+    multiply_adds: int
+    """Of the forward pass of the training loss, on one clip."""
+    encoder_parameters: int | None
+    """Of its encoder alone, where it has one."""
+    encoder_multiply_adds: int | None
+    """Of encoding one whole clip."""
+    tokens: int | None
+    """That the encoder makes of one clip."""
+    activations: int
+    """Bytes kept for the backward pass of one clip, float32."""
+
+    def training_memory(self, batch_size: int) -> int:
+        """Bytes for a step of ``batch_size`` clips in float32: weights, gradients, AdamW's moments, activations."""
+        return _ADAMW_BYTES * self.parameters + batch_size * self.activations
+
+    def table(self) -> Table:
+        """The figures for a person: millions, billions, megabytes."""
+        rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        rows.add_row("parameters", f"{self.parameters / 1e6:.2f} M", "")
+        rows.add_row("multiply-adds", f"{self.multiply_adds / 1e9:.2f} G", "loss of one clip, forward")
+        if self.tokens is not None:
+            rows.add_row("encoder", f"{self.encoder_parameters / 1e6:.2f} M", "parameters")
+            rows.add_row("", f"{self.encoder_multiply_adds / 1e9:.2f} G", "multiply-adds for one clip")
+            rows.add_row("tokens", f"{self.tokens}", "from one clip")
+        fixed, each = self.training_memory(0) / 2**20, self.activations / 2**20
+        rows.add_row("training memory", f"{fixed:.0f} MiB", f"and {each:.0f} MiB for each clip, float32")
+        return rows
+
+
+def of_run(run: Run) -> Complexity:
+    """Count what a run's system costs, without allocating its weights.
+
+    Raises:
+        UserError: it cannot be built, or does not take its data's clips.
+    """
+    with _refusing(run):
+        with torch.device("meta"):
+            objective = run.objective.build()
+        return measure(objective, run.data.clip, _features_of(run))
+
+
+def try_out(run: Run) -> None:
+    """See that a run's network can be built and takes the clips that its data cut, without allocating its weights.
+
+    Raises:
+        UserError: it cannot, or does not: names what does not fit.
+    """
+    with _refusing(run):
+        with torch.device("meta"):
+            objective = run.objective.build()
+        make = _features_of(run) or partial(_batch, run.data.clip, getattr(run.objective, "action_dim", 0))
+        with FakeTensorMode(), torch.no_grad():
+            # Two rows, since a norm over one alone says no where a real batch would pass.
+            batch = {key: torch.cat([value, value]) for key, value in make().items()}
+            # Of what depends on values, of which there are none here, nothing can be said.
+            with suppress(*_UNKNOWN):
+                functional_call(objective, _stand_ins(objective), batch)
+
+
+@contextmanager
+def _refusing(run: Run) -> Iterator[None]:
+    """What a network says of numbers that do not fit, as a sentence for the person who gave them.
+
+    Raises:
+        UserError: the body failed as networks do.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, ZeroDivisionError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what, clip = "what its data give", run.data.clip
+        if run.data.procedures is None and run.data.localisation is None:
+            what = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
+        raise UserError(f"{type(run.objective).__name__} does not fit {what}: {reason}") from error
+
+
+def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
+    """Count what one clip costs, or the one sample of ``features`` that a system reads in its place.
+
+    ``objective`` may live on any device, ``meta`` included; it is left as it was.
+    """
+    encoder = getattr(objective, "encoder", None)
+    with FakeTensorMode():
+        batch = features() if features else _batch(clip)
+        state = _stand_ins(objective)
+        kept = _Kept(known=state.values())
+        with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
+            functional_call(objective, state, batch)
+        tokens = None
+        if encoder is not None:
+            with flop_counter() as encoding, torch.no_grad():
+                tokens = functional_call(encoder, _stand_ins(encoder), batch["video"]).tokens.shape[1]
+    return Complexity(
+        parameters=_count(objective),
+        multiply_adds=loss.get_total_flops() // 2,
+        encoder_parameters=None if encoder is None else _count(encoder),
+        encoder_multiply_adds=None if encoder is None else encoding.get_total_flops() // 2,
+        tokens=tokens,
+        activations=kept.bytes,
+    )
+
+
+def _features_of(run: Run) -> Callable[[], Batch] | None:
+    """What makes a sample for a run that reads more than clips: windows of procedures, untrimmed videos, boxes."""
+    procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
+    if run.data.detection is not None:
+        return partial(_key_frame, run.data.clip, network.num_classes)
+    if procedures is not None:
+        return partial(_window, window_size(procedures), network.num_tokens, network.feature_width)
+    if untrimmed is not None:
+        return partial(_sequence, network.feature_width, untrimmed.max_length)
+    return None
+
+
+def _window(places: int, tokens: int, width: int) -> Batch:
+    """One window; only shapes count."""
+    marks = {key: torch.zeros(1, places, dtype=torch.bool) for key in ("seen", "target")}
+    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "task", "index")}
+    step = torch.zeros(1, places, dtype=torch.int64)
+    return {"features": torch.empty(1, places, tokens, width), "step": step, **marks, **numbers}
+
+
+def _batch(clip: Clip, action_dim: int = 0) -> Batch:
+    """One clip, with every key that objectives may ask for."""
+    video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
+    discrete, continuous = (1, clip.num_frames), (1, clip.num_frames, action_dim)
+    action = torch.zeros(continuous) if action_dim else torch.zeros(discrete, dtype=torch.int64)
+    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "label", "index")}
+    return {"video": video, "action": action, **numbers}
+
+
+def _sequence(width: int, rows: int) -> Batch:
+    """One untrimmed video, with one action."""
+    return {
+        "sequence": torch.zeros(1, rows, width),
+        "length": torch.full((1,), rows),
+        "segments": torch.zeros(1, 1, 2),
+        "classes": torch.zeros(1, 1, dtype=torch.int64),
+    }
+
+
+def _key_frame(clip: Clip, num_classes: int) -> Batch:
+    """One clip around a key frame, with one actor."""
+    return {
+        **_batch(clip),
+        "boxes": torch.zeros(1, 1, 4),
+        "is_actor": torch.ones(1, 1, dtype=torch.bool),
+        "box_labels": torch.zeros(1, 1, num_classes),
+    }
+
+
+def flop_counter() -> FlopCounterMode:
+    """Counts floating-point operations, two for a multiply-add; also knows the CPU's fused attention."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(
+        grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **kwargs: Any
+    ) -> int:
+        return sdpa_backward_flop_count(grad, query, key, value)
+
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return FlopCounterMode(display=False, custom_mapping={fused: attention, fused_backward: backward})
+
+
+def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors of the shapes of a module's parameters and buffers; within a fake mode they take no room."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: torch.empty(t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for name, t in tensors}
+
+
+class _Kept:
+    """Adds up the storages that autograd keeps beside the known ones; one that several tensors view counts once."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        self.bytes = 0
+        # Storages are kept alive here, so that none takes the address of another.
+        self._seen = {t.untyped_storage()._cdata: t.untyped_storage() for t in known}
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen[storage._cdata] = storage
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def unpack(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,192 @@
+"""What each layer of a network sees: frames, rows and columns of the clip that a place of its output depends on.
+
+Read off the graph that autograd builds in one forward pass without data, so that a network needs to say nothing. It
+is known wherever activations go only through layers whose window is known, and through what keeps every place to
+itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from filmstrip.data.config import Clip
+from filmstrip.protocols import Encoder
+from filmstrip.runs.config import Run
+
+Extent = tuple[int, int, int]
+_WINDOWED = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+# Operations that mix no places of an activation, by their nodes in autograd's graph.
+_EACH_PLACE_ALONE = re.compile(
+    "Add|Alias|Cat|Clone|ConstantPadNd|Copy|CudnnBatchNorm|Div|Expand|FusedDropout|Gelu|Hardtanh|LeakyRelu|Mul|"
+    "NativeBatchNorm|NativeDropout|Neg|Permute|Relu|ReshapeAlias|Sigmoid|Silu|Split|SplitWithSizes|Squeeze|Sub|ToCopy|"
+    "Transpose|UnsafeView|Unsqueeze|View"
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network, its output for one clip, and what a place of that output sees."""
+
+    name: str
+    channels: int
+    size: Extent
+    """Frames, rows and columns of its output."""
+    field: Extent
+    """Frames, rows and columns of the clip, zeros beyond its border included."""
+    chained: bool
+    """Whether exactly one layer, or the clip itself, feeds it."""
+
+
+def of_run(run: Run) -> list[Layer]:
+    """The layers of a run's encoder, in the order in which they act; none where a field cannot be told."""
+    with torch.device("meta"):
+        encoder = getattr(run.objective.build(), "encoder", None)
+    return [] if encoder is None else layers_of(encoder, run.data.clip)
+
+
+def layers_of(encoder: Encoder, clip: Clip) -> list[Layer]:
+    """As :func:`of_run`, of an encoder for clips cut as ``clip`` says; the last one is the mean over all places."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, requires_grad=True)
+        trace = _Trace(video)
+        state = {
+            name: torch.empty(t.shape, dtype=t.dtype).requires_grad_(t.requires_grad)
+            for name, t in (*encoder.named_parameters(), *encoder.named_buffers())
+        }
+        hooks = [
+            hook
+            for name, module in encoder.named_modules()
+            if hasattr(module, "window") or isinstance(module, _WINDOWED)
+            for hook in (
+                module.register_forward_pre_hook(trace.before),
+                module.register_forward_hook(trace.after),
+            )
+        ]
+        try:
+            tokens = torch.func.functional_call(encoder, state, video).tokens
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not trace.known or trace.parents(tokens) is None:
+        return []
+    whole = (clip.num_frames, clip.size, clip.size)
+    return [*trace.layers, Layer("mean over all places", tokens.shape[2], (1, 1, 1), whole, True)]
+
+
+def is_chain(layers: list[Layer]) -> bool:
+    """Whether the layers follow one another without branches."""
+    return bool(layers) and all(layer.chained for layer in layers)
+
+
+def table(layers: list[Layer], clip: Clip) -> Table:
+    """The layers for a person: sizes C x T x H x W, receptive fields T x H x W."""
+    rows = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("layer", "size (C x T x H x W)", "receptive field (T x H x W)"):
+        rows.add_column(column, header_style="bold")
+    rows.add_row("input", _times((3, clip.num_frames, clip.size, clip.size)), "")
+    for layer in layers:
+        rows.add_row(layer.name, _times((layer.channels, *layer.size)), _times(layer.field))
+    return rows
+
+
+class _Trace:
+    """Follows one forward pass, and adds up the windows of the layers on its way."""
+
+    def __init__(self, video: Tensor) -> None:
+        self.layers: list[Layer] = []
+        self.known = True
+        self._jumps: list[Extent] = []
+        self._video = video
+        self._made_by: dict[Any, int] = {}
+        self._inputs: dict[int, list[int | None] | None] = {}
+        self._inside = 0
+
+    def before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._inside += 1
+        if self._inside == 1:
+            self._inputs[id(module)] = self.parents(inputs[0])
+
+    def after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._inside -= 1
+        if self._inside:  # part of a layer whose window is known as a whole
+            return
+        parents, x = self._inputs.pop(id(module)), inputs[0]
+        if parents is None or x.ndim != 5 or output.ndim != 5:
+            self.known = False
+            return
+        kernel, stride = window_of(module, tuple(x.shape[2:]))
+        fields = [(1, 1, 1) if p is None else self.layers[p].field for p in parents]
+        jumps = [(1, 1, 1) if p is None else self._jumps[p] for p in parents]
+        # Branches that meet have the same stride, unless one was stretched over the other: then the finer one counts.
+        jump = tuple(map(min, zip(*jumps)))
+        field = tuple(
+            max(f + (k - 1) * j for f, j in zip(f_axis, j_axis))
+            for f_axis, j_axis, k in zip(zip(*fields), zip(*jumps), kernel)
+        )
+        self._made_by[output.grad_fn] = len(self.layers)
+        self.layers.append(
+            Layer(_called(module, kernel), output.shape[1], tuple(output.shape[2:]), field, len(parents) == 1)
+        )
+        self._jumps.append(tuple(j * s for j, s in zip(jump, stride)))
+
+    def parents(self, tensor: Tensor) -> list[int | None] | None:
+        """The layers that a tensor is made of, none for the clip; none at all if something unknown is between."""
+        found: dict[int | None, None] = {}
+        for node in self._ancestors(tensor.grad_fn):
+            if node in self._made_by:
+                found[self._made_by[node]] = None
+            elif hasattr(node, "variable"):
+                if node.variable is self._video:
+                    found[None] = None
+            elif not _EACH_PLACE_ALONE.fullmatch(re.sub(r"Backward\w*$", "", node.name())):
+                return None
+        return list(found) if tensor is not self._video else [None]
+
+    def _ancestors(self, start: Any) -> Iterator[Any]:
+        """The nodes before a tensor, up to the layers that were seen."""
+        todo, seen = [start], set()
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            yield node
+            if node not in self._made_by:
+                todo += [before for before, _ in node.next_functions]
+
+
+def window_of(module: nn.Module, size: Extent) -> tuple[Extent, Extent]:
+    """Kernel and stride (t, h, w) of a layer over activations of ``size``; what sees everything has no stride."""
+    if hasattr(module, "window"):
+        return module.window(size)
+    if isinstance(module, (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)):
+        return size, size
+    kernel, stride, dilation = (
+        _triple(v) for v in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
+    )
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation)), stride
+
+
+def _called(module: nn.Module, kernel: Extent) -> str:
+    """What a person calls a layer: its kind, its window, its channels."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return f"conv {_times(kernel)}, {module.in_channels} -> {module.out_channels}"
+    if "Pool" in type(module).__name__:
+        return f"{'max' if 'Max' in type(module).__name__ else 'mean'} pool {_times(kernel)}"
+    return type(module).__name__
+
+
+def _triple(value: int | tuple[int, ...]) -> Extent:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return " x ".join(map(str, numbers))

@@ -1,0 +1,228 @@
+"""From a ``Run`` to trained weights and measured figures: open the data, build, train, evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from filmstrip.runs import loading
+from filmstrip.runs import preflight
+from filmstrip.runs.config import Run, differences, read_config, write_config
+from filmstrip.data.augment.pipeline import apply_augment, check_augment, effective_augment
+from filmstrip.data.cached import CachedSource
+from filmstrip.data.config import DataInfo
+from filmstrip.data.reading.loader import TrainLoader
+from filmstrip.data.procedures.record import record_features
+from filmstrip.data.procedures.source import ProcedureSource
+from filmstrip.data.sources import Source, open_source
+from filmstrip.distributed import process
+from filmstrip.distributed.reduce import buffers_from_first_process
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject, named_protocols
+from filmstrip.inference import device_of
+from filmstrip.protocols import Objective
+from filmstrip.train.loop import fit, total_steps
+from filmstrip.train.random_state import random_state_kept
+from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.state import load_saved_weights
+
+log = logging.getLogger(__name__)
+
+SHOWN = 5
+"""Settings that a message names."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What training leaves in memory beside the run folder."""
+
+    run: Run
+    """The run as it was trained: bound to its data."""
+    objective: Objective
+    source: Source
+    folder: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The final value of every evaluation."""
+
+    @property
+    def subject(self) -> Subject:
+        """What an evaluation needs to look at this result again."""
+        return _subject(self.objective, self.source, self.run)
+
+
+def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
+    """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
+
+    Before the first step everything is looked at that could make it fail later (:mod:`filmstrip.runs.preflight`);
+    ``given`` are the settings that a person gave, such as ``objective.num_classes``. A run also goes on with other
+    values of settings that decide nothing of what is learnt, and for more steps (:mod:`filmstrip.settings`). What
+    fails before the first step is done leaves the folder as it was.
+
+    Raises:
+        UserError: the folder holds another run, or another training is at work in it; or the data, their
+            augmentation, ``run.init`` or a tokenizer's run cannot be used, or an evaluation cannot be made.
+    """
+    source = open_source(run.data)
+    info = source.info(run.data.train_split)
+    run = loading.with_tokenizer(run, folder)
+    preflight.check_run(run, bound := run.bound(info), source, given)
+    files = RunFolder(folder)
+    with files.alone():
+        return _train(bound, source, info, files)
+
+
+def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
+    """Train a run that is bound to its data, in a folder that nobody else trains in."""
+    loader = TrainLoader(
+        source,
+        run.data,
+        seed=run.seed,
+        rank=process.rank(),
+        world=process.world_size(),
+        accumulate=run.train.accumulate,
+    )
+    metrics: dict[str, float] = {}
+    try:
+        total_steps(run.train, loader.steps_per_epoch)
+        check_goes_on(files.path, run, loader.steps_per_epoch)
+        objective = _objective(run, source, files)
+        with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
+            protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+        preflight.check_space(objective, run.optim, run.train, files.path)
+        fit(
+            objective,
+            loader,
+            optim=run.optim,
+            loop=run.train,
+            folder=files,
+            augment=partial(
+                apply_augment,
+                augment=effective_augment(run.data.augment, source.directional),
+                num_classes=len(source.classes) or None,
+            ),
+            evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
+            begun=partial(_describe, run, source, info, files.path),
+        )
+    finally:
+        loader.close()
+    return Result(run=run, objective=objective, source=source, folder=files.path, metrics=metrics)
+
+
+def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) -> None:
+    """See that ``run`` can begin or go on in a folder: nothing was saved there yet, or it is the same run.
+
+    Settings that decide nothing of what is learnt may differ. A run may be extended, if its steps in one pass over
+    the data are given.
+
+    Raises:
+        UserError: the folder holds another run; names the settings in which it differs.
+    """
+    config = folder / "config.json"
+    if not config.exists():
+        return
+    there = read_config(config)
+    if not RunFolder.is_saved(folder):
+        return
+    found = list(differences(run, there))
+    other = [difference for difference in found if difference.change == "never"]
+    if lengths := [difference for difference in found if difference.change == "longer"]:
+        steps = [total_steps(each.train, steps_per_epoch or 1.0) for each in (run, there)]
+        if steps_per_epoch is None or steps[0] < steps[1]:
+            other += lengths
+        elif steps[0] > steps[1] and not other:
+            log.warning("%s is extended from %d to %d steps, and its learning rate with it", folder, *steps[::-1])
+    if other:
+        more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+        hint = " (it can be made longer, not shorter)" if lengths and steps_per_epoch is not None else ""
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(map(str, other[:SHOWN]))}{more}): give its own settings{hint}, "
+            "or another --out, or remove the folder first"
+        )
+
+
+def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
+    """What is trained, with the weights that it begins with; of a run that goes on, its state will bring them."""
+    torch.manual_seed(run.seed)
+    objective = run.objective.build()
+    check_augment(run.data.augment, objective.requires)
+    begun = RunFolder.is_begun(files.path)
+    if not begun:  # what it began with is part of it, and may be gone
+        if run.init:
+            loading.start(objective, run.init)
+        loading.start_tokenizer(objective, run)
+    if isinstance(source, CachedSource):
+        if begun:
+            load_saved_weights(objective, files.state)
+        loading.check_tokenizer(objective, source)
+    return objective
+
+
+def evaluate(
+    folder: Path, protocols: tuple[Evaluation, ...] = (), data: Path | None = None
+) -> Iterator[tuple[str, float]]:
+    """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``.
+
+    What its own data say is added to the run's ``metrics.jsonl``, as of its last step.
+
+    Raises:
+        UserError: this is no run folder, or the data lack what a protocol looks at.
+    """
+    objective, run = loading.load_objective(folder)
+    if data is not None:
+        run = replace(run, data=replace(run.data, path=data))
+    run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
+    if not run.evals:
+        raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
+    for protocol in run.evals:
+        if why := protocol.lacking(source, run.data):
+            raise UserError(f"{why}: give other data (--data PATH)")
+        protocol.check(_subject(objective, source, run))
+    for protocol in protocols:  # a run's own ask for as many clips as its paper, of however short videos
+        for split in protocol.splits_of(run.data):
+            preflight.check_clips(source.split(split), getattr(protocol, "num_clips", 1))
+    values = {}
+    for name, value in _evaluate(objective, source, run):
+        values[f"eval/{name}"] = value
+        yield name, value
+    if data is None:
+        files = RunFolder(folder)
+        files.append_metrics({"step": files.last_step(), **values})
+
+
+def _evaluator(
+    run: Run, source: Source, metrics: dict[str, float]
+) -> Callable[[Objective, int], Iterator[tuple[str, float]]]:
+    """The loop's view of the run's evaluations; keeps the latest values in ``metrics``."""
+
+    def evaluate_at(objective: Objective, step: int) -> Iterator[tuple[str, float]]:
+        for name, value in _evaluate(objective, source, run):
+            metrics[name] = value
+            yield name, value
+
+    return evaluate_at
+
+
+def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[str, float]]:
+    buffers_from_first_process(objective)
+    subject = _subject(objective, source, run)
+    for protocol in run.evals:
+        yield from protocol(subject)
+
+
+def _subject(objective: Objective, source: Source, run: Run) -> Subject:
+    return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
+
+
+def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
+    """Write what the run is, as it goes on now, and what its data said."""
+    if process.rank() != 0:
+        return
+    write_config(run, folder / "config.json")
+    loading.save_data_info(info, folder)
+    if isinstance(source, ProcedureSource):
+        record_features(source, folder)

@@ -1,0 +1,157 @@
+"""What is looked at before the first step of training: nothing that could be told then should fail after hours."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from filmstrip.measure import complexity
+from filmstrip.runs.config import Run
+from filmstrip.data.cached import CachedSource
+from filmstrip.data.config import Data
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.sources import Sample, Source
+from filmstrip.errors import UserError
+from filmstrip.evals import Evaluation, Subject
+from filmstrip.protocols import Classifier, Objective
+from filmstrip.train.config import Loop, Optim
+from filmstrip.train.saved_states import KEPT
+from filmstrip.video.decode import open_video
+from filmstrip.data.reading.views import frames_in
+
+log = logging.getLogger(__name__)
+
+TRIED = 4
+"""Videos of a split that are decoded on trial."""
+
+
+def check_run(run: Run, bound: Run, source: Source, given: Collection[str] = ()) -> None:
+    """Before anything is built: nothing contradicts the data, and the network takes the clips that they cut.
+
+    ``bound`` is the run as the data have completed it; ``given`` are the settings that a person gave, by their names
+    from the run on, such as ``objective.num_classes``.
+
+    Raises:
+        UserError: a setting was given that the data say otherwise, or the network does not fit.
+    """
+    for name in given:
+        said, found = _setting(run, name), _setting(bound, name)
+        if said != found:
+            raise UserError(
+                f"{name} is {said}, and the data in {source.root} make it {found}: leave it out, or give other data"
+            )
+    if not isinstance(source, CachedSource):  # what was encoded comes in shapes of its own
+        complexity.try_out(bound)
+
+
+def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """Before the first step: those of ``protocols`` that the data have all for, each of which can be asked.
+
+    The others are named in a warning: training on encoded or unlabelled videos must not fail at its end. A few videos
+    of each split that is evaluated are decoded; those of the training split are read by the first step.
+
+    Raises:
+        UserError: a split does not exist or cannot be read, the objective is not what a protocol looks at, or it
+            learns from labels that are missing or all the same.
+    """
+    objective, source, data = subject.objective, subject.source, subject.data
+    learnt_from = source.split(data.train_split)
+    unlabelled = [sample.name for sample in learnt_from if sample.label is None]
+    if "label" in objective.requires and unlabelled:
+        counts = f"{len(unlabelled)} of {len(learnt_from)} videos of the split {data.train_split!r}"
+        raise UserError(
+            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}"
+        )
+    if isinstance(objective, Classifier) and "label" in objective.requires and len(source.classes) == 1:
+        raise UserError(
+            f"a classifier tells classes apart, and {source.root} has one, {source.classes[0]!r}: give videos of two "
+            "classes or more"
+        )
+    lacking = {protocol: why for protocol in protocols if (why := protocol.lacking(source, data))}
+    for why in lacking.values():
+        log.warning("%s, and is left out", why)
+    possible = tuple(protocol for protocol in protocols if protocol not in lacking)
+    if protocols and not possible:
+        log.warning("nothing is evaluated on %s: `filmstrip eval RUN --data PATH` can, on other data", source.root)
+    for protocol in possible:
+        protocol.check(subject)
+    for split in dict.fromkeys(split for protocol in possible for split in protocol.splits_of(data)):
+        if split != data.train_split:
+            check_readable(source, data, split)
+    return possible
+
+
+def check_readable(source: Source, data: Data, split: str) -> None:
+    """Decode a few videos of a split, from its first to its last; one that can be read will do.
+
+    Raises:
+        UserError: there is no such split, or none of them can be read.
+    """
+    few = _few(source.split(split))
+    # In a worker, where there are any: a file that crashes the decoder ends that, and not the training.
+    careful = replace(data, num_workers=min(1, data.num_workers))
+    batches = eval_batches(replace(source, samples=few), careful, split, batch_size=1)
+    if not any(True for _ in batches):
+        bad = batches.unreadable[0]
+        raise UserError(
+            f"none of {len(few)} videos of the split {split!r} that were tried can be read ({bad.name}: "
+            f"{bad.reason}): `filmstrip data check` examines all"
+        )
+
+
+def check_clips(samples: Sequence[Sample], num_clips: int) -> None:
+    """See that so many clips can be cut of videos: no more than the longest of a few has frames.
+
+    Raises:
+        UserError: none of them has as many.
+    """
+    if num_clips == 1:
+        return
+    held = []
+    for sample in _few(samples):
+        if type(sample) is Sample:  # all else comes in samples, not in frames
+            with suppress(UserError, OSError), open_video(sample.file()) as decoder:
+                held.append(frames_in(decoder.info, sample.start, sample.end))
+    if held and num_clips > max(held):
+        raise UserError(
+            f"{num_clips} clips are asked for of each video, and those that were tried have at most {max(held)} "
+            "frames: give fewer clips"
+        )
+
+
+def _few(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Some samples from the first to the last."""
+    places = {round(i * (len(samples) - 1) / (TRIED - 1)) for i in range(TRIED)}
+    return tuple(samples[place] for place in sorted(places))
+
+
+def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) -> None:
+    """See that the disk has room for a run's weights, for its last two states, and for what replaces any of these.
+
+    Raises:
+        UserError: it has not; says how much is needed and free.
+    """
+    whole = sum(tensor.nbytes for tensor in objective.state_dict().values())
+    trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    state = whole + (2 if optim.name == "adamw" else 1) * trained + (trained if loop.ema is not None else 0)
+    there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    needed, free = 2 * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
+    if needed > free:
+        wanted, left = (f"{size / 2**30:.3g} GiB" for size in (needed, free))
+        raise UserError(
+            f"{folder} needs {wanted} for weights and states, and its disk has {left} free: make room, or give "
+            "another --out"
+        )
+
+
+def _setting(run: Run, name: str) -> object:
+    """A setting by its name; none for an option of the command line that only stands for one, such as ``no_mask``."""
+    value: object = run
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
