@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from filmstrip.report import Clip, Clips, Strip, Strips
+from filmstrip.report import CaptionedClip, ClipGallery, Strip, Strips
 from filmstrip.report.clips import side_by_side
 
 
@@ -19,7 +19,7 @@ def picture(address: str) -> Image.Image:
 
 
 def test_the_picture_moves_loops_and_shows_the_clip(read_page):
-    page = read_page(Clips("t", [Clip(flashing(), "a.mp4", [("x", 1.0)])], fps=10).html())
+    page = read_page(ClipGallery("t", [CaptionedClip(flashing(), "a.mp4", [("x", 1.0)])], fps=10).html())
     image = picture(page.values("src")[0])
     assert (image.n_frames, image.info["loop"], image.size) == (6, 0, (16, 16))
     for i in range(6):
@@ -29,7 +29,7 @@ def test_the_picture_moves_loops_and_shows_the_clip(read_page):
 
 
 def test_paper_and_readers_who_want_rest_get_the_middle_frame(read_page):
-    page = read_page(Clips("t", [Clip(flashing(), "a.mp4", [("x", 1.0)])]).html())
+    page = read_page(ClipGallery("t", [CaptionedClip(flashing(), "a.mp4", [("x", 1.0)])]).html())
     still = picture(page.values("srcset")[0])
     assert getattr(still, "n_frames", 1) == 1
     assert abs(np.asarray(still.convert("RGB")).mean() - 120) < 6
@@ -37,10 +37,10 @@ def test_paper_and_readers_who_want_rest_get_the_middle_frame(read_page):
 
 
 def test_correct_and_wrong_are_told_in_words(read_page):
-    right = Clip(flashing(), "a.mp4", [("run", 0.75), ("walk", 0.25)], "run")
-    wrong = Clip(flashing(), "b.mp4", [("run", 0.75), ("walk", 0.25)], "walk")
-    unknown = Clip(flashing(), "c.mp4", [("run", 0.75), ("walk", 0.25)])
-    texts = [read_page(Clips("t", [clip]).html()).text for clip in (right, wrong, unknown)]
+    right = CaptionedClip(flashing(), "a.mp4", [("run", 0.75), ("walk", 0.25)], "run")
+    wrong = CaptionedClip(flashing(), "b.mp4", [("run", 0.75), ("walk", 0.25)], "walk")
+    unknown = CaptionedClip(flashing(), "c.mp4", [("run", 0.75), ("walk", 0.25)])
+    texts = [read_page(ClipGallery("t", [clip]).html()).text for clip in (right, wrong, unknown)]
     assert "✓ correct:  run" in texts[0]
     assert "✗ wrong: it is  walk" in texts[1]
     assert "correct" not in texts[2] and "wrong" not in texts[2]
@@ -48,13 +48,13 @@ def test_correct_and_wrong_are_told_in_words(read_page):
 
 
 def test_the_true_class_is_marked_among_the_guesses(read_page):
-    page = read_page(Clips("t", [Clip(flashing(), "a", [("x", 0.6), ("y", 0.4)], "y")]).html())
+    page = read_page(ClipGallery("t", [CaptionedClip(flashing(), "a", [("x", 0.6), ("y", 0.4)], "y")]).html())
     assert [given.get("class") for name, given in page.elements if name == "li"] == [None, "true"]
     assert [v for v in page.values("style")] == ["--share:0.600", "--share:0.400"]
 
 
 def test_three_guesses_are_enough(read_page):
-    page = read_page(Clips("t", [Clip(flashing(), "a", [(str(i), 0.1) for i in range(10)])]).html())
+    page = read_page(ClipGallery("t", [CaptionedClip(flashing(), "a", [(str(i), 0.1) for i in range(10)])]).html())
     assert page.count("li") == 3
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from filmstrip.evals.by_frame import name_of, point_of
+from filmstrip.evals.frame_curves import name_of, point_of
 from filmstrip.report.generation import frame_curves, generation_table, is_curve_point
 from filmstrip.report.run import run_report
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmstrip.report import (
-    Clip,
-    Clips,
+    CaptionedClip,
+    ClipGallery,
     Column,
     ConfusionMatrix,
     Curves,
@@ -47,7 +47,10 @@ def every_section(name: str) -> list:
         Group(name, [Curves(name, {name: ([0, 1], [0.5, 0.25]), "other": ([0], [1.0])}, y_label=name, x_label=name)]),
         ConfusionMatrix(name, torch.eye(2, dtype=torch.int64), [name, "other"]),
         ConfusionMatrix(name, torch.ones(40, 40, dtype=torch.int64), [name] * 40),
-        Clips(name, [Clip(video(), name, [(name, 0.5)], name), Clip(video(), name, [(name, 0.5)], "other")]),
+        ClipGallery(
+            name,
+            [CaptionedClip(video(), name, [(name, 0.5)], name), CaptionedClip(video(), name, [(name, 0.5)], "other")],
+        ),
         Strips(name, [Strip([video()] * 3, name)], [name] * 3),
     ]
 

@@ -3,7 +3,7 @@ import torch
 from toys import Regression, Stream, differing, losses, train
 
 from filmstrip.errors import UserError
-from filmstrip.train.readings import Readings
+from filmstrip.train.async_metrics import AsyncMetrics
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -35,7 +35,7 @@ def test_resuming_on_a_gpu_goes_on(tmp_path):
 
 
 def test_values_are_read_without_waiting_for_the_device():
-    taken = Readings(CUDA, {"loss"})
+    taken = AsyncMetrics(CUDA, {"loss"})
     torch.cuda._sleep(2_000_000_000)
     taken.add(1, {"loss": torch.tensor(float("nan"), device=CUDA)}, ["bad.mp4"])
     taken.check()  # not there yet

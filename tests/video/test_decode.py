@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_videos import encode, numbered, numbers
 
-from filmstrip.video import Box, DecodeError, Request, open_video, read_video
+from filmstrip.video import Crop, DecodeError, Request, open_video, read_video
 from filmstrip.video.decoder import ROUNDING
 
 COUNT = 60
@@ -111,7 +111,7 @@ def test_snapping_gives_neighbours_and_says_which():
 
 def test_several_requests_share_one_pass():
     with opened("short gop") as decoder:
-        requests = [Request([0.5, 1.5], Box(4, 8, 40, 32)), Request([1.5, 0.1, 0.5], size=(24, 32)), Request([])]
+        requests = [Request([0.5, 1.5], Crop(4, 8, 40, 32)), Request([1.5, 0.1, 0.5], size=(24, 32)), Request([])]
         cut, scaled, none = decoder.read(requests)
         assert cut.video.shape == (2, 3, 40, 32) and scaled.video.shape == (3, 3, 24, 32) and len(none) == 0
         assert numbers(scaled.video) == [37, 2, 12]
@@ -175,9 +175,9 @@ def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path):
 
 def test_closed_and_wrong_boxes_are_refused():
     decoder = opened("short gop")
-    for box in (Box(0, 0, 49, 64), Box(-1, 0, 4, 4), Box(0, 0, 0, 4)):
+    for box in (Crop(0, 0, 49, 64), Crop(-1, 0, 4, 4), Crop(0, 0, 0, 4)):
         with pytest.raises(ValueError, match="not inside a frame of 48 x 64"):
-            decoder.frames_at([0.0], box=box)
+            decoder.frames_at([0.0], crop=box)
     decoder.close()
     with pytest.raises(DecodeError, match="closed"):
         decoder.frames_at([0.0])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmstrip.video.decoder import Box
+from filmstrip.video.decoder import Crop
 from filmstrip.video.geometry import centre_crop, random_resized, random_short_side, three_crops
 
 sides = st.integers(1, 2000)
@@ -34,8 +34,8 @@ def test_every_box_lies_inside(height, width, size, seed):
 
 
 def test_centre_and_three_crops():
-    assert centre_crop(256, 340, (224, 224)) == Box(0, 42, 256, 256)
-    assert centre_crop(256, 340, (224, 224), 256) == Box(16, 58, 224, 224)
+    assert centre_crop(256, 340, (224, 224)) == Crop(0, 42, 256, 256)
+    assert centre_crop(256, 340, (224, 224), 256) == Crop(16, 58, 224, 224)
     assert [box.left for box in three_crops(256, 340, (224, 224))] == [0, 42, 84]
     assert [box.top for box in three_crops(340, 256, (224, 224))] == [0, 42, 84]
 
@@ -60,4 +60,4 @@ def test_random_resized_covers_the_asked_share_and_shape():
 
 def test_random_resized_falls_back_to_the_middle():
     rng = np.random.default_rng(0)
-    assert random_resized(10, 1000, (1.0, 1.0), (3 / 4, 4 / 3), rng) == Box(0, 493, 10, 13)
+    assert random_resized(10, 1000, (1.0, 1.0), (3 / 4, 4 / 3), rng) == Crop(0, 493, 10, 13)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numbered_videos import encode, numbered, numbers
 
-from filmstrip.video import Box, DecodeError, open_video, read_clips
+from filmstrip.video import Crop, DecodeError, open_video, read_clips
 
 DATA = encode(numbered(120), g="16", bf="2")
 
@@ -35,7 +35,7 @@ def test_views_are_clips_times_crops():
     assert len(views) == 9 and all(view.video.shape == (4, 3, 32, 32) for view in views)
     assert [round(view.times[0] * 25) for view in views] == [0] * 3 + [54] * 3 + [107] * 3
     with open_video(io.BytesIO(DATA)) as decoder:
-        right = decoder.frames_at(views[2].times, box=Box(0, 16, 48, 48), size=(32, 32))
+        right = decoder.frames_at(views[2].times, crop=Crop(0, 16, 48, 48), size=(32, 32))
     assert torch.equal(views[2].video, right.video)
 
 

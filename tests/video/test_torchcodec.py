@@ -7,7 +7,7 @@ import pytest
 import torch
 from numbered_videos import encode, numbered
 
-from filmstrip.video import Box, DecodeError, Request, open_video
+from filmstrip.video import Crop, DecodeError, Request, open_video
 
 try:
     import torchcodec  # noqa: F401
@@ -42,7 +42,7 @@ def test_same_frames(name, awkward):
 def test_the_same_protocol():
     data = encode(numbered(30), g="8")
     with open_video(io.BytesIO(data)) as ours, open_video(io.BytesIO(data), backend="torchcodec") as theirs:
-        requests = [Request([0.5, 0.1]), Request([0.9], Box(2, 4, 20, 30))]
+        requests = [Request([0.5, 0.1]), Request([0.9], Crop(2, 4, 20, 30))]
         for first, second in zip(ours.read(requests), theirs.read(requests)):
             assert torch.equal(first.video, second.video) and np.array_equal(first.times, second.times)
         for first, second in zip(ours.frames(0.2, 1.0), theirs.frames(0.2, 1.0), strict=True):

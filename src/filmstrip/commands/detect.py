@@ -29,9 +29,9 @@ from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Detector, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
+from filmstrip.video.batched_reading import read_batched
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Request
-from filmstrip.video.in_turn import read_in_turn
 from filmstrip.video.write import Mp4File, write_video
 
 AROUND = 0.5
@@ -178,7 +178,7 @@ def follow(
     with opened(file, run.data.backend) as decoder:
         info = decoder.info
         asked = [[Request(clip_times(info, second, clip), size=whole_size(info, clip))] for second in places]
-        for second, (frames,) in tracked(zip(places, read_in_turn(decoder, asked)), "looking", total=len(places)):
+        for second, (frames,) in tracked(zip(places, read_batched(decoder, asked)), "looking", total=len(places)):
             with inference(objective):
                 found = objective.detect(frames.video[None].to(device), places[second][None].float().to(device))
             scores[second] = found[0].cpu()

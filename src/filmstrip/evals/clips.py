@@ -13,7 +13,7 @@ from torch import Tensor
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.distributed import map_batches
 from filmstrip.protocols import Batch
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def of_first_clips(
 
     batches = eval_batches(subject.source, data, split, batch_size=batch_size)
     empty = True
-    for found in looked_at(subject, batches, look_on_device, most=most):
+    for found in map_batches(subject, batches, look_on_device, most=most):
         empty = False
         yield found
     if empty:

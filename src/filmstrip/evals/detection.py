@@ -23,8 +23,8 @@ from filmstrip.data.reading.loader import eval_batches
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.precision import area_under_precision
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.average_precision import area_under_precision
+from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Detector
 
@@ -106,7 +106,7 @@ class DetectionMAP(Evaluation):
             return [(index, scores[there]) for index, scores, there in rows]
 
         batches = eval_batches(source, data, split, batch_size=self.batch_size, by_file=True)
-        scores = dict(pair for part in looked_at(subject, batches, look) for pair in part)
+        scores = dict(pair for part in map_batches(subject, batches, look) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
         samples = source.split(split)

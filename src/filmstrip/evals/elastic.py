@@ -13,7 +13,7 @@ from filmstrip.bounds import Count, PositiveShare, Rate
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Method
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
@@ -109,7 +109,7 @@ class TokensAgainstError(Evaluation):
 
         split = self.split or subject.data.eval_split
         batches = eval_batches(subject.source, subject.data, split, batch_size=self.batch_size)
-        found = list(looked_at(subject, batches, look_at))
+        found = list(map_batches(subject, batches, look_at))
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
         return found

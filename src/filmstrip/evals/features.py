@@ -16,7 +16,7 @@ from filmstrip.data.reading.loader import eval_batches
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
@@ -86,7 +86,7 @@ def extract(
             layers = layer_tokens(encoder(batch["video"].to(subject.device, non_blocking=True), layers=True))
             return batch["index"], [(x.float() if tokens else x.float().mean(dim=1)).cpu() for x in layers]
 
-    for index, found in looked_at(subject, batches, look):
+    for index, found in map_batches(subject, batches, look):
         if not sums:
             _check_memory(found, len(samples))
             sums = [torch.zeros(len(samples), *layer.shape[1:]) for layer in found]

@@ -13,8 +13,8 @@ from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
-from filmstrip.evals.shared import made_of
-from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance, inception_score
+from filmstrip.evals.distributed import map_items
+from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance, inception_score
 from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
@@ -71,7 +71,7 @@ class Generation(Evaluation):
         labels: list[Tensor] = []
         num_frames = self.num_frames or subject.data.clip.num_frames
 
-        def look(batch: Batch, before: int) -> tuple[Seen, Tensor]:
+        def look(batch: Batch, before: int) -> tuple[FeaturePair, Tensor]:
             if self.by_class and "label" not in batch:
                 raise UserError("samples by class need videos with labels, and some of these have none")
             return distance.look(real=batch["video"]), batch["label"].cpu() if self.by_class else torch.empty(0)
@@ -83,7 +83,7 @@ class Generation(Evaluation):
             labels.append(label)
         classes = torch.cat(labels).to(subject.device)
 
-        def make(first: int) -> Seen:
+        def make(first: int) -> FeaturePair:
             count = min(self.batch_size, self.num_samples - first)
             chosen = torch.arange(first, first + count, device=classes.device)
             condition = Condition(
@@ -95,7 +95,7 @@ class Generation(Evaluation):
                 made = generator.sample(condition, seed=self.seed + first, sampling=self.sampling)
             return distance.look(made=to_levels(made))
 
-        for seen in made_of(subject, range(0, self.num_samples, self.batch_size), make):
+        for seen in map_items(subject, range(0, self.num_samples, self.batch_size), make):
             distance.add(seen)
         yield from distance.values("fvd")
         if distance.made_logits:

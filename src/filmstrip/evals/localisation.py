@@ -16,8 +16,8 @@ from filmstrip.data.localisation.source import UntrimmedSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.precision import area_under_precision
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.average_precision import area_under_precision
+from filmstrip.evals.distributed import map_batches
 from filmstrip.nn.segments import iou
 from filmstrip.protocols import Batch, Detections, Localiser
 
@@ -58,7 +58,7 @@ class LocalisationMAP(Evaluation):
 
         # Whole videos have lengths of their own: one at a time.
         batches = eval_batches(source, subject.data, split, batch_size=1)
-        found = dict(pair for part in looked_at(subject, batches, look) for pair in part)
+        found = dict(pair for part in map_batches(subject, batches, look) for pair in part)
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
         videos = [sample.video for sample in source.split(split)]

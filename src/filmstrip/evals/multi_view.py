@@ -14,7 +14,7 @@ from filmstrip.bounds import Count
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.shared import looked_at
+from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
 
@@ -118,7 +118,7 @@ class MultiView(Evaluation):
                     raise UserError(f"the model knows {logits.shape[1]} classes, but the data has {len(classes)}")
                 return batch["index"], logits.float().softmax(dim=1).cpu()
 
-        for index, said in looked_at(subject, loader, look):
+        for index, said in map_batches(subject, loader, look):
             sums.index_add_(0, index, said)
             views.index_add_(0, index, torch.ones(len(said)))
         probabilities = sums / views[:, None]

@@ -15,7 +15,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import of_first_clips
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
-from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
+from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Tokenizer, Tokens
 
@@ -56,7 +56,7 @@ class Reconstruction(Evaluation):
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
         distance, use = VideoDistance(network), CodeUse()
 
-        def look(batch: Batch, before: int) -> tuple[CodeUse, dict[str, Tensor], Seen]:
+        def look(batch: Batch, before: int) -> tuple[CodeUse, dict[str, Tensor], FeaturePair]:
             video, used = batch["video"], CodeUse()
             with inference(tokenizer):
                 tokens = tokenizer.encode(video)

@@ -172,7 +172,7 @@ class VideoFeatures:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FeaturePair:
     """What a feature network saw of videos, ``N D`` of either side, all of one length in frames."""
 
     real: Tensor | None
@@ -191,12 +191,12 @@ class VideoDistance:
         self.made_logits: list[Tensor] = []
         """Of made video, if the network classifies."""
 
-    def look(self, real: Tensor | None = None, made: Tensor | None = None) -> Seen:
+    def look(self, real: Tensor | None = None, made: Tensor | None = None) -> FeaturePair:
         """What the network sees of ``B T C H W`` video of either side; all of one length."""
         length = next(video.shape[1] for video in (real, made) if video is not None)
-        return Seen(*(None if video is None else self._network(video) for video in (real, made)), length)
+        return FeaturePair(*(None if video is None else self._network(video) for video in (real, made)), length)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: FeaturePair) -> None:
         """Take in what the network saw, in this process or in another."""
         self.label = self._network.label(seen.num_frames)
         self._pair.update(seen.real, seen.made)

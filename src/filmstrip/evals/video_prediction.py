@@ -19,11 +19,11 @@ from filmstrip.bounds import Count, Seed
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.by_frame import name_of
 from filmstrip.evals.clips import of_first_clips
+from filmstrip.evals.frame_curves import name_of
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.generation import generator_of
-from filmstrip.evals.video_features import FeatureNetwork, Seen, VideoDistance
+from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
@@ -81,7 +81,7 @@ class VideoPrediction(Evaluation):
         distance = VideoDistance(self.features.build(subject.device))
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
 
-        def look(batch: Batch, before: int) -> tuple[dict[str, Tensor], Seen]:
+        def look(batch: Batch, before: int) -> tuple[dict[str, Tensor], FeaturePair]:
             with inference(subject.objective):
                 made = self._predict(generator, batch, before)
             truth = batch["video"][:, self.context :]

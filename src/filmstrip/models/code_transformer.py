@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern, Seen
+from filmstrip.nn.causal_attention import Attended, Blocks, CausalAttention, Pattern
 from filmstrip.nn.conditional_norm import ConditionalNorm
-from filmstrip.nn.few_rows import few_rows
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
+from filmstrip.nn.small_batch_linear import small_batch_linear
 from filmstrip.protocols import Grid
 
 AttentionKind = Literal["full", "axial", "sparse", "blocks"]
@@ -118,14 +118,14 @@ class CodeBlock(nn.Module):
             x = x + self.dropout(self.cross.out(self._read(q, given)))
         return x + self.dropout(self.mlp(_apply(self.norm2, x, given.norms[2])))
 
-    def step(self, x: Tensor, given: Given, cache: Tensor, at: int | Seen) -> Tensor:
+    def step(self, x: Tensor, given: Given, cache: Tensor, at: int | Attended) -> Tensor:
         """``B D -> B D`` for one more place: :meth:`forward` without dropout, on few rows."""
         x = x + self.attention.step(_apply(self.norm1, x, given.norms[0]), cache, at)
         if self.cross is not None:
-            q = few_rows(self.cross.q, _apply(self.norm_context, x, given.norms[1]))
-            x = x + few_rows(self.cross.out, self._read(q[:, None], given)[:, 0])
-        hidden = self.mlp.act(few_rows(self.mlp.fc1, _apply(self.norm2, x, given.norms[2])))
-        return x + few_rows(self.mlp.fc2, hidden)
+            q = small_batch_linear(self.cross.q, _apply(self.norm_context, x, given.norms[1]))
+            x = x + small_batch_linear(self.cross.out, self._read(q[:, None], given)[:, 0])
+        hidden = self.mlp.act(small_batch_linear(self.mlp.fc1, _apply(self.norm2, x, given.norms[2])))
+        return x + small_batch_linear(self.mlp.fc2, hidden)
 
     def _read(self, q: Tensor, given: Given) -> Tensor:
         """What queries ``B N D`` find in the context."""
@@ -284,7 +284,7 @@ class CodeTransformer(nn.Module):
             seen = {p: p.seen_by(place, room) for p in {block.attention.pattern: None for block in self.blocks}}
         for block, cache, what in zip(self.blocks, caches, given):
             x = block.step(x, what, cache, seen[block.attention.pattern])
-        return few_rows(self.head, _apply(self.norm, x, last))
+        return small_batch_linear(self.head, _apply(self.norm, x, last))
 
     def _compiled_step(self) -> Callable[..., Tensor]:
         mode = "reduce-overhead" if self.head.weight.is_cuda else None

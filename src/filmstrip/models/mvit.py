@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.pooling_attention import PoolingAttention

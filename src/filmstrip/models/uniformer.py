@@ -12,7 +12,7 @@ from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.block import Block
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import init_normal
+from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import LinearStart, init_linear
+from filmstrip.nn.initialisation import LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, check_video

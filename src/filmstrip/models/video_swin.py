@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initial import LinearStart, init_linear
+from filmstrip.nn.initialisation import LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed

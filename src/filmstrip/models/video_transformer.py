@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from filmstrip.models.vit import check_tiles
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initial import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initial import init_glorot
+from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.nn.positions import sincos_table

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.few_rows import few_rows
 from filmstrip.nn.masks import Mask
+from filmstrip.nn.small_batch_linear import small_batch_linear
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Pattern:
             seen = seen & (query // self.block == key // self.block)
         return seen if self.reach is None else seen & (back < self.reach * self.stride)
 
-    def seen_by(self, place: Tensor, room: int) -> Seen:
+    def seen_by(self, place: Tensor, room: int) -> Attended:
         """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
         most = -(-min(self.block or room, room) // self.stride)
         most = min(most, self.reach or most)
         if most == room:
-            return Seen(place, None, torch.arange(room, device=place.device) <= place)
+            return Attended(place, None, torch.arange(room, device=place.device) <= place)
         index = place - self.stride * torch.arange(most, device=place.device)
         first = 0 if self.block is None else place - place % self.block
-        return Seen(place, index.clamp(min=0), index >= first)
+        return Attended(place, index.clamp(min=0), index >= first)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of ``B H N D`` queries, keys and values, each place to those it sees; costs what they are."""
@@ -96,9 +96,9 @@ class Blocks:
         blocks = (pattern.sees(query // self.size, key // self.size) for pattern in self.patterns)
         return reduce(or_, blocks) & (key <= query)
 
-    def seen_by(self, place: Tensor, room: int) -> Seen:
+    def seen_by(self, place: Tensor, room: int) -> Attended:
         """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
-        return Seen(place, None, self.sees(place, torch.arange(room, device=place.device)))
+        return Attended(place, None, self.sees(place, torch.arange(room, device=place.device)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of ``B H N D`` queries, keys and values, each place to those it sees."""
@@ -110,7 +110,7 @@ def _mask_of(blocks: Blocks) -> Mask:
     return Mask(lambda b, h, q, k: blocks.sees(q, k))
 
 
-class Seen(NamedTuple):
+class Attended(NamedTuple):
     """What one place sees, with shapes that do not depend on the place."""
 
     place: Tensor
@@ -160,13 +160,13 @@ class CausalAttention(Attention):
             cache[0, :, :, : x.shape[1]], cache[1, :, :, : x.shape[1]] = k, v
         return self.out(rearrange(self.pattern.attend(q, k, v), "b h n d -> b n (h d)"))
 
-    def step(self, x: Tensor, cache: Tensor, at: int | Seen) -> Tensor:
+    def step(self, x: Tensor, cache: Tensor, at: int | Attended) -> Tensor:
         """``B D -> B D`` for one place, which sees itself and what the cache holds. The cache is changed.
 
-        A place given as a number reads just what it sees; as :class:`Seen` the shapes are the same for all places.
+        A place given as a number reads just what it sees; as :class:`Attended` shapes are the same for all places.
         """
         q, new = (
-            few_rows(self.qkv, x)
+            small_batch_linear(self.qkv, x)
             .view(len(x), 3, 1, self.num_heads, self.head_dim)
             .transpose(2, 3)
             .split((1, 2), dim=1)
@@ -180,4 +180,4 @@ class CausalAttention(Attention):
             cache.index_copy_(3, at.place, new)
             keys, values = cache if at.index is None else cache.index_select(3, at.index)
             y = F.scaled_dot_product_attention(q[:, 0], keys, values, attn_mask=at.mask[None])
-        return few_rows(self.out, y.flatten(1))
+        return small_batch_linear(self.out, y.flatten(1))

@@ -22,7 +22,7 @@ SEAM = 2
 
 
 @dataclass(frozen=True)
-class Clip:
+class CaptionedClip:
     """A clip (``T C H W`` uint8), what was predicted of it, most probable first, and what it is if that is known."""
 
     video: Tensor
@@ -32,11 +32,11 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipGallery:
     """A grid of looping clips with bars of probability; correct and wrong are marked by sign and word."""
 
     title: str
-    clips: Sequence[Clip]
+    clips: Sequence[CaptionedClip]
     fps: float = 8.0
     note: str | None = None
     """A short paragraph above the clips."""
@@ -45,7 +45,7 @@ class Clips:
         """One figure a clip."""
         return join([_note(self.note), tag("div", *(self._figure(clip) for clip in self.clips), class_="clips")])
 
-    def _figure(self, clip: Clip) -> Markup:
+    def _figure(self, clip: CaptionedClip) -> Markup:
         shown = clip.predictions[:MAX_PREDICTIONS]
         bars = (
             tag(
@@ -141,7 +141,7 @@ def _note(text: str | None) -> Markup | None:
     return tag("p", text, class_="note above") if text else None
 
 
-def _verdict(clip: Clip) -> Markup | None:
+def _verdict(clip: CaptionedClip) -> Markup | None:
     """Whether the first guess is right, by sign, word and colour."""
     if clip.truth is None or not clip.predictions:
         return None

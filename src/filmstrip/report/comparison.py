@@ -10,19 +10,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from filmstrip.data.config import Clip as ClipConfig
-from filmstrip.data.config import Data
+from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.sources import Source
 from filmstrip.evals.multi_view import Predictions
-from filmstrip.report.clips import Clip, Clips
+from filmstrip.report.clips import CaptionedClip, ClipGallery
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves
 from filmstrip.report.page import Group
 from filmstrip.report.run import history
 from filmstrip.report.sections import Cell, Column, Table
 
-WHOLE_VIDEO = ClipConfig(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
+WHOLE_VIDEO = Clip(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
 """How test videos are cut for the page."""
 FPS = 12.0
 
@@ -40,7 +39,7 @@ class Entry:
     parameters: int
     multiply_adds: int
     """Of one clip."""
-    clip: ClipConfig
+    clip: Clip
     """What the network sees at once."""
     training_memory: int
     """Bytes of a training step."""
@@ -138,7 +137,7 @@ def telling(predictions: Predictions, most: int = 8) -> list[int]:
     return list(first.values())[:most] + [wrong[label] for label in sorted(wrong)][: most // 2]
 
 
-def clips_of(name: str, predictions: Predictions, source: Source, data: Data) -> Clips:
+def clips_of(name: str, predictions: Predictions, source: Source, data: Data) -> ClipGallery:
     """Test videos with a classifier's predictions, as :func:`telling` picks them."""
     chosen = telling(predictions)
     videos = videos_named(source, replace(data, clip=WHOLE_VIDEO), {predictions.names[i] for i in chosen})
@@ -147,15 +146,15 @@ def clips_of(name: str, predictions: Predictions, source: Source, data: Data) ->
         "was picked by hand. Each loop is a whole video, whatever its length."
     )
     shown = [shown_clip(predictions, i, videos[predictions.names[i]]) for i in chosen]
-    return Clips(f"Clips, and what {name} says", shown, fps=FPS, note=note)
+    return ClipGallery(f"Clips, and what {name} says", shown, fps=FPS, note=note)
 
 
-def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Clip:
+def shown_clip(predictions: Predictions, index: int, video: Tensor) -> CaptionedClip:
     """A test video (``T C H W`` uint8) with what was predicted of it."""
     classes = predictions.classes
     order = predictions.probabilities[index].argsort(descending=True).tolist()
     ranked = [(classes[k], float(predictions.probabilities[index, k])) for k in order]
-    return Clip(video, predictions.names[index], ranked, classes[int(predictions.labels[index])])
+    return CaptionedClip(video, predictions.names[index], ranked, classes[int(predictions.labels[index])])
 
 
 def videos_named(source: Source, data: Data, names: set[str]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from filmstrip.evals.by_frame import point_of
+from filmstrip.evals.frame_curves import point_of
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.page import Group
 from filmstrip.report.sections import Column, Table

@@ -93,7 +93,7 @@ class Scatter:
             parts.append(tag("text", name, x=box.left, y=round(box.bottom - 3.5, 1), class_="level"))
         return join(parts)
 
-    def _spot(self, spot: Spot, point: Point, box: Box, best: bool) -> Markup:
+    def _spot(self, spot: Spot, point: Point, box: LabelBox, best: bool) -> Markup:
         x, y = point
         nearest = (min(max(x, box.left), box.right), min(max(y, box.top), box.bottom))
         line = None
@@ -109,7 +109,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Box:
+class LabelBox:
     """The room that a name takes."""
 
     left: float
@@ -117,7 +117,7 @@ class Box:
     right: float
     bottom: float
 
-    def overlap(self, other: Box) -> float:
+    def overlap(self, other: LabelBox) -> float:
         """The area that both cover."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -133,19 +133,19 @@ def unbeaten(spots: Sequence[Spot]) -> list[int]:
     return found
 
 
-def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[Box] = ()) -> list[Box]:
+def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[LabelBox] = ()) -> list[LabelBox]:
     """Where each name goes: near its point, over no other name or point and nothing ``taken``, if there is room.
 
     Each name takes the best of its places given the others', several times over.
     """
-    fixed = [*(Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points), *taken]
+    fixed = [*(LabelBox(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points), *taken]
     choices = [_places(name, point) for name, point in zip(names, points, strict=True)]
     boxes = [places[0][0] for places in choices]
     for _ in range(PASSES):
         for i, places in enumerate(choices):
             others = [box for j, box in enumerate(boxes) if j != i] + fixed
 
-            def cost(place: tuple[Box, float], others: list[Box] = others) -> float:
+            def cost(place: tuple[LabelBox, float], others: list[LabelBox] = others) -> float:
                 box, distance = place
                 return distance + 10 * sum(box.overlap(other) for other in others)
 
@@ -153,12 +153,12 @@ def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[Box] =
     return boxes
 
 
-def _level_box(name: str, y: float) -> Box:
+def _level_box(name: str, y: float) -> LabelBox:
     """The room for the name of a level, below it on the left."""
-    return Box(LEFT + 4, y + 2, LEFT + 4 + len(name) * CHARACTER, y + 2 + LINE)
+    return LabelBox(LEFT + 4, y + 2, LEFT + 4 + len(name) * CHARACTER, y + 2 + LINE)
 
 
-def _places(name: str, point: Point) -> list[tuple[Box, float]]:
+def _places(name: str, point: Point) -> list[tuple[LabelBox, float]]:
     """Boxes around a point that lie within the chart, with how far away each is; right of it first."""
     width = len(name) * CHARACTER
     found = []
@@ -168,7 +168,7 @@ def _places(name: str, point: Point) -> list[tuple[Box, float]]:
         x, y = point[0] + (RADIUS + gap) * dx, point[1] + (RADIUS + gap) * dy
         left = x - width * (1 - dx) / 2
         top = y - LINE * (1 - dy) / 2
-        box = Box(left, top, left + width, top + LINE)
+        box = LabelBox(left, top, left + width, top + LINE)
         if left >= LEFT and box.right <= WIDTH - 2 and top >= 14 and box.bottom <= HEIGHT - BOTTOM:
             found.append((box, gap + 0.5 * abs(dy)))
-    return found or [(Box(point[0], point[1], point[0] + width, point[1] + LINE), 0.0)]
+    return found or [(LabelBox(point[0], point[1], point[0] + width, point[1] + LINE), 0.0)]

@@ -20,6 +20,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.throughput import peak_memory
 from filmstrip.inference import modes_kept
 from filmstrip.protocols import Batch, Objective
+from filmstrip.train.async_metrics import AsyncMetrics
 from filmstrip.train.blocks import changed_blocks
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.ema import Average
@@ -27,10 +28,9 @@ from filmstrip.train.interrupt import Interrupt, stopped_by
 from filmstrip.train.optim import optimiser, rate_factor, set_rates
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
-from filmstrip.train.readings import Readings
 from filmstrip.train.run_folder import RunFolder
 from filmstrip.train.state import TrainingState
-from filmstrip.train.step import Step
+from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
 
 Augment = Callable[[Batch], Batch]
@@ -119,8 +119,8 @@ class _Training:
         # A scaler finds its scale by letting gradients overflow, and leaves out those steps by itself.
         watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
         prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
-        self.readings = Readings(self.device, {prefix + name for prefix in prefixes for name in watched})
-        self.take_step = Step(
+        self.readings = AsyncMetrics(self.device, {prefix + name for prefix in prefixes for name in watched})
+        self.take_step = OptimiserStep(
             objective,
             model,
             self.optimisers,

@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from filmstrip.distributed.parallel import gradients_stay_local
 from filmstrip.distributed.tensors import whole
 from filmstrip.protocols import Batch, Objective, Phase
-from filmstrip.train.readings import Readings
+from filmstrip.train.async_metrics import AsyncMetrics
 
 
-class Step:
+class OptimiserStep:
     """Takes optimiser steps. Values of a single phase are read under their own names, otherwise ``phase/name``."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Step:
         optimisers: Mapping[Phase, Optimizer],
         *,
         accelerator: Accelerator,
-        readings: Readings,
+        readings: AsyncMetrics,
         augment: Callable[[Batch], Batch],
         clip_grad: float | None,
     ) -> None:

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from filmstrip.video import sampling as moments
-from filmstrip.video.decoder import Box, DecodeError, Decoder, Frames, Request, VideoInfo
+from filmstrip.video.batched_reading import read_batched
+from filmstrip.video.decoder import Crop, DecodeError, Decoder, Frames, Request, VideoInfo
 from filmstrip.video.geometry import centre_crop, random_resized, random_short_side, three_crops
-from filmstrip.video.in_turn import read_in_turn
 
 _LATE = 2.5
 """How many frames before the moment asked for a shown frame begins when the header overstated the duration."""
@@ -41,14 +41,14 @@ class _Cutter:
         """What to decode for all clips of the span, clip by clip."""
         if rng is None:
             views = [
-                (times, box) for times in self._spread(decoder, start, end) for box in self._fixed_boxes(decoder)
+                (times, crop) for times in self._spread(decoder, start, end) for crop in self._fixed_crops(decoder)
             ]
         else:
             views = [
-                (self._random_times(decoder, start, end, rng), self._random_box(decoder, rng))
+                (self._random_times(decoder, start, end, rng), self._random_crop(decoder, rng))
                 for _ in range(self.num_clips)
             ]
-        return [Request(times, box, self.size) for times, box in views]
+        return [Request(times, crop, self.size) for times, crop in views]
 
     def _random_times(self, decoder: Decoder, start: float, end: float, rng: np.random.Generator) -> np.ndarray:
         fps = decoder.info.fps
@@ -68,13 +68,13 @@ class _Cutter:
             return moments.dense_views(self.num_frames, self.stride, fps, start, end, self.num_clips)
         return moments.shifted_views(self.num_frames, start, end, self.num_clips)
 
-    def _random_box(self, decoder: Decoder, rng: np.random.Generator) -> Box:
+    def _random_crop(self, decoder: Decoder, rng: np.random.Generator) -> Crop:
         height, width = decoder.info.height, decoder.info.width
         if self.crop == "random_resized":
             return random_resized(height, width, self.area, self.aspect, rng)
         return random_short_side(height, width, self.size, self.short_side or (min(self.size), min(self.size)), rng)
 
-    def _fixed_boxes(self, decoder: Decoder) -> list[Box]:
+    def _fixed_crops(self, decoder: Decoder) -> list[Crop]:
         height, width = decoder.info.height, decoder.info.width
         return (
             three_crops(height, width, self.size) if self.num_crops == 3 else [centre_crop(height, width, self.size)]
@@ -159,7 +159,7 @@ def read_parts(
     )
     bounds = [_bounds(decoder.info, start, end) for start, end in parts]
     asked = [cutter.requests(decoder, first, last, None) for first, last in bounds]
-    for (first, last), requests, clips in zip(bounds, asked, read_in_turn(decoder, asked)):
+    for (first, last), requests, clips in zip(bounds, asked, read_batched(decoder, asked)):
         held = _held(decoder, requests, clips, first, last)
         yield clips if held is None else decoder.read(cutter.requests(decoder, first, held, None))
 

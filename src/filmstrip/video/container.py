@@ -16,10 +16,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from filmstrip.video.damage import ErrorLog
-from filmstrip.video.decoder import DecodeError, Source, VideoInfo
-from filmstrip.video.ending import ENDS_EARLY, ends_in_zeros, ends_logical_streams
+from filmstrip.video.decoder import DecodeError, VideoInfo, VideoSource
 from filmstrip.video.h264 import Sequence
 from filmstrip.video.packets import ABSURD, Scan, Timeline
+from filmstrip.video.truncation import ENDS_EARLY, ends_in_zeros, ends_logical_streams
 
 _INDEXED = "mov,mp4"
 """The format whose header lists every packet, so that opening a file need not read them all."""
@@ -61,7 +61,7 @@ _LEAST = 0.05
 class Container:
     """A file, open, and one of its video streams."""
 
-    def __init__(self, source: Source, stream: int, threads: int):
+    def __init__(self, source: VideoSource, stream: int, threads: int):
         self._source, self._number, self._threads = source, stream, threads
         self.path = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "<memory>"))
         self.truncated = ""

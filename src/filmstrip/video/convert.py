@@ -8,7 +8,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from filmstrip.video.decoder import Box, DecodeError, VideoInfo
+from filmstrip.video.decoder import Crop, DecodeError, VideoInfo
 
 _PLANES_GBR = (1, 2, 0)
 """Where FFmpeg's planar ``gbrp`` stores green, blue and red among RGB."""
@@ -27,24 +27,24 @@ _NEAREST_MATRIX = {10: 9, 12: _UNSPECIFIED}
 
 
 class Converter:
-    """Cuts ``box`` (displayed pixels) out of frames, scales it to ``size`` (height, width) and turns it clockwise.
+    """Cuts ``crop`` (displayed pixels) out of frames, scales it to ``size`` (height, width) and turns it clockwise.
 
     Scaling goes through FFmpeg's filters to planar RGB: the cut copies nothing, chroma is interpolated rather than
     repeated, and rounding has no bias (scaling to packed RGB loses one level on average, and is slower). Without
     scaling, FFmpeg's plain conversion is used, bit for bit what other readers give.
     """
 
-    def __init__(self, info: VideoInfo, box: Box | None, size: tuple[int, int] | None):
-        """``info`` describes the stream; a ``box`` has to lie inside its frame."""
-        self._box = box or Box(0, 0, info.height, info.width)
-        top, left, height, width = self._box
+    def __init__(self, info: VideoInfo, crop: Crop | None, size: tuple[int, int] | None):
+        """``info`` describes the stream; a ``crop`` has to lie inside its frame."""
+        self._crop = crop or Crop(0, 0, info.height, info.width)
+        top, left, height, width = self._crop
         if min(top, left) < 0 or min(height, width) < 1 or top + height > info.height or left + width > info.width:
-            raise ValueError(f"{self._box} is not inside a frame of {info.height} x {info.width} (height x width)")
+            raise ValueError(f"{self._crop} is not inside a frame of {info.height} x {info.width} (height x width)")
         self._info = info
         self._turns = info.rotation // 90
         self._frame = (info.height, info.width) if self._turns % 2 == 0 else (info.width, info.height)
-        self.size = tuple(size or self._box[2:])
-        self._scales = self.size != self._box[2:]
+        self.size = tuple(size or self._crop[2:])
+        self._scales = self.size != self._crop[2:]
         self._reformatter = VideoReformatter()
         self._graphs: dict[tuple, tuple[Graph, object, object]] = {}
 
@@ -75,22 +75,22 @@ class Converter:
             for channel, plane in zip(_PLANES_GBR, scaled.planes):
                 turned[channel] = _rows(plane, scaled.height)[:, : scaled.width]
         else:
-            top, left, height, width = self._stored_box()
+            top, left, height, width = self._stored_crop()
             rgb = self._reformatter.reformat(frame, *self._frame[::-1], "rgb24", threads=1)
             packed = _rows(rgb.planes[0], rgb.height)[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
             turned[:] = packed[top : top + height, left : left + width].transpose(2, 0, 1)
 
-    def _stored_box(self) -> Box:
-        """The box before turning."""
-        (top, left, height, width), (stored_height, stored_width) = self._box, self._frame
+    def _stored_crop(self) -> Crop:
+        """The crop before turning."""
+        (top, left, height, width), (stored_height, stored_width) = self._crop, self._frame
         match self._turns:
             case 1:
-                return Box(stored_height - left - width, top, width, height)
+                return Crop(stored_height - left - width, top, width, height)
             case 2:
-                return Box(stored_height - top - height, stored_width - left - width, height, width)
+                return Crop(stored_height - top - height, stored_width - left - width, height, width)
             case 3:
-                return Box(left, stored_width - top - height, width, height)
-        return self._box
+                return Crop(left, stored_width - top - height, width, height)
+        return self._crop
 
     def _scaled(self, frame: VideoFrame, size: tuple[int, ...]) -> VideoFrame:
         """One frame through the filters; a stream that changes its format midway gets new filters."""
@@ -102,7 +102,7 @@ class Converter:
         return sink.pull()
 
     def _filters(self, frame: VideoFrame, size: tuple[int, ...]) -> tuple[Graph, object, object]:
-        top, left, height, width = self._stored_box()
+        top, left, height, width = self._stored_crop()
         ratio_y, ratio_x = frame.height / self._frame[0], frame.width / self._frame[1]
         cut = [
             max(1, round(width * ratio_x)),

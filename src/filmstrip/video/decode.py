@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
+from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
 from filmstrip.video.pyav import PyAVDecoder
 from filmstrip.video.torchcodec import TorchCodecDecoder
 
 Backend = Literal["auto", "pyav", "torchcodec"]
 
 
-def open_video(path: Source, *, backend: Backend = "auto", stream: int = 0, threads: int = 1) -> Decoder:
+def open_video(path: VideoSource, *, backend: Backend = "auto", stream: int = 0, threads: int = 1) -> Decoder:
     """Open one video stream, the ``stream``-th of the file, reading its header only.
 
     ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``).
@@ -30,7 +30,7 @@ def open_video(path: Source, *, backend: Backend = "auto", stream: int = 0, thre
 
 
 def read_video(
-    path: Source,
+    path: VideoSource,
     *,
     start: float = 0.0,
     stop: float | None = None,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 
-Source = str | Path | BinaryIO
+VideoSource = str | Path | BinaryIO
 
 ROUNDING = 1e-8
 """Seconds before a frame begins that still count as its beginning: sums of frame durations are rarely exact."""
@@ -65,7 +65,7 @@ class VideoInfo:
     """Frames that the header promises and the file does not hold, as far as is known."""
 
 
-class Box(NamedTuple):
+class Crop(NamedTuple):
     """A rectangle in the displayed frame, in source pixels."""
 
     top: int
@@ -97,10 +97,10 @@ class Request:
     """Frames to decode: those on screen at ``times`` (seconds, any order, repeats allowed), cut and scaled."""
 
     times: Sequence[float] | np.ndarray
-    box: Box | None = None
+    crop: Crop | None = None
     """The part to cut out; by default all of the frame."""
     size: tuple[int, int] | None = None
-    """Height and width to scale to; by default the size of the box."""
+    """Height and width to scale to; by default the size of the crop."""
 
 
 class Decoder(ABC):
@@ -128,10 +128,10 @@ class Decoder(ABC):
         """
 
     def frames_at(
-        self, times: Sequence[float] | np.ndarray, *, box: Box | None = None, size: tuple[int, int] | None = None
+        self, times: Sequence[float] | np.ndarray, *, crop: Crop | None = None, size: tuple[int, int] | None = None
     ) -> Frames:
         """The frame on screen at each time."""
-        return self.read([Request(times, box, size)])[0]
+        return self.read([Request(times, crop, size)])[0]
 
     @abstractmethod
     def frames(
@@ -139,7 +139,7 @@ class Decoder(ABC):
         start: float = 0.0,
         stop: float | None = None,
         *,
-        box: Box | None = None,
+        crop: Crop | None = None,
         size: tuple[int, int] | None = None,
         chunk: int = 32,
     ) -> Iterator[Frames]:

@@ -6,40 +6,40 @@ import math
 
 import numpy as np
 
-from filmstrip.video.decoder import Box
+from filmstrip.video.decoder import Crop
 
 
-def centre_crop(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> Box:
+def centre_crop(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> Crop:
     """The middle of a frame: what is left when its short side is scaled to ``short_side`` and ``size`` is cut out.
 
     ``short_side`` is by default the smallest that covers ``size`` (height, width).
     """
     box = _covering(height, width, size, short_side)
-    return Box((height - box[0]) // 2, (width - box[1]) // 2, *box)
+    return Crop((height - box[0]) // 2, (width - box[1]) // 2, *box)
 
 
-def three_crops(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> list[Box]:
+def three_crops(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> list[Crop]:
     """Three boxes along the longer side, both ends and the middle (multi-view testing, Feichtenhofer et al. 2019)."""
     box = _covering(height, width, size, short_side)
     top, left = height - box[0], width - box[1]
     if top > left:
-        return [Box(offset, left // 2, *box) for offset in (0, top // 2, top)]
-    return [Box(top // 2, offset, *box) for offset in (0, left // 2, left)]
+        return [Crop(offset, left // 2, *box) for offset in (0, top // 2, top)]
+    return [Crop(top // 2, offset, *box) for offset in (0, left // 2, left)]
 
 
 def random_short_side(
     height: int, width: int, size: tuple[int, int], short_side: tuple[int, int], rng: np.random.Generator
-) -> Box:
+) -> Crop:
     """Scale the short side to a random length, then cut out ``size`` anywhere (Simonyan and Zisserman 2015)."""
     length = int(rng.integers(short_side[0], short_side[1] + 1))
     box = _covering(height, width, size, length)
     top, left = int(rng.integers(height - box[0] + 1)), int(rng.integers(width - box[1] + 1))
-    return Box(top, left, *box)
+    return Crop(top, left, *box)
 
 
 def random_resized(
     height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
-) -> Box:
+) -> Crop:
     """A box with a random share of the frame's area and a random width over height (Szegedy et al. 2015).
 
     Log-uniform in shape; after ten that do not fit, the largest box in the middle whose shape is in the range.
@@ -50,11 +50,11 @@ def random_resized(
         box_height, box_width = round(math.sqrt(pixels / shape)), round(math.sqrt(pixels * shape))
         if 0 < box_height <= height and 0 < box_width <= width:
             top, left = int(rng.integers(height - box_height + 1)), int(rng.integers(width - box_width + 1))
-            return Box(top, left, box_height, box_width)
+            return Crop(top, left, box_height, box_width)
     shape = min(max(width / height, aspect[0]), aspect[1])
     box_height = max(1, min(height, round(width / shape)))
     box_width = max(1, min(width, round(height * shape)))
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+    return Crop((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
 def _covering(height: int, width: int, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:

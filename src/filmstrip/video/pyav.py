@@ -22,9 +22,9 @@ from av.video.frame import PictureType, VideoFrame
 from filmstrip.video.container import Container
 from filmstrip.video.convert import Converter
 from filmstrip.video.damage import ErrorLog, is_disposable
-from filmstrip.video.decoder import ROUNDING, Box, Decoder, Frames, Request, Source, VideoInfo
+from filmstrip.video.decoder import ROUNDING, Crop, Decoder, Frames, Request, VideoInfo, VideoSource
+from filmstrip.video.delivery import Arrival, Delivery, Sink, Slots
 from filmstrip.video.packets import repair_times
-from filmstrip.video.sink import Arrival, Delivery, Sink, Slots
 
 _MAX_REORDER = 16
 """Frames that can precede, in decoding order, one that is shown before them (H.264 and HEVC allow no more)."""
@@ -40,7 +40,7 @@ class _Contradiction(Exception):
 class PyAVDecoder(Decoder):
     """See :class:`filmstrip.video.decoder.Decoder`. With several ``threads`` damage is placed less exactly."""
 
-    def __init__(self, source: Source, *, stream: int = 0, threads: int = 1):
+    def __init__(self, source: VideoSource, *, stream: int = 0, threads: int = 1):
         self._container = Container(source, stream, threads)
         self._threads = threads
         self._scale = float(self._container.stream.time_base)
@@ -108,7 +108,7 @@ class PyAVDecoder(Decoder):
         start: float = 0.0,
         stop: float | None = None,
         *,
-        box: Box | None = None,
+        crop: Crop | None = None,
         size: tuple[int, int] | None = None,
         chunk: int = 32,
     ) -> Iterator[Frames]:
@@ -119,7 +119,7 @@ class PyAVDecoder(Decoder):
         """
         log = ErrorLog(self._threads)
         decoded = self._range(float(start), math.inf if stop is None else float(stop), log)
-        converter = Converter(self.info, box, size)
+        converter = Converter(self.info, crop, size)
         for number in itertools.count():
             with log:  # never held across a yield: captures nest like calls
                 batch = list(itertools.islice(decoded, chunk))

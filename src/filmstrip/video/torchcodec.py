@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from filmstrip.errors import UserError
-from filmstrip.video.decoder import ROUNDING, Box, DecodeError, Decoder, Frames, Request, Source, VideoInfo
+from filmstrip.video.decoder import ROUNDING, Crop, DecodeError, Decoder, Frames, Request, VideoInfo, VideoSource
 from filmstrip.video.pyav import PyAVDecoder
 
 
 class TorchCodecDecoder(Decoder):
     """See :class:`filmstrip.video.decoder.Decoder`. It cannot tell which frames are damaged, and never snaps."""
 
-    def __init__(self, source: Source, *, stream: int = 0, threads: int = 1):
+    def __init__(self, source: VideoSource, *, stream: int = 0, threads: int = 1):
         try:
             from torchcodec.decoders import VideoDecoder
         except (ImportError, RuntimeError, OSError) as error:
@@ -72,7 +72,7 @@ class TorchCodecDecoder(Decoder):
         images = self._images(needed)
         bounds = np.cumsum([len(indices) for indices in wanted])[:-1]
         return [
-            self._frames(images[torch.from_numpy(place)], begins[indices], request.box, request.size)
+            self._frames(images[torch.from_numpy(place)], begins[indices], request.crop, request.size)
             for request, indices, place in zip(requests, wanted, np.split(places, bounds))
         ]
 
@@ -81,7 +81,7 @@ class TorchCodecDecoder(Decoder):
         start: float = 0.0,
         stop: float | None = None,
         *,
-        box: Box | None = None,
+        crop: Crop | None = None,
         size: tuple[int, int] | None = None,
         chunk: int = 32,
     ) -> Iterator[Frames]:
@@ -90,7 +90,7 @@ class TorchCodecDecoder(Decoder):
         inside = np.flatnonzero((begins >= start) & (begins < (np.inf if stop is None else stop)))
         for first in range(0, len(inside), chunk):
             indices = inside[first : first + chunk]
-            yield self._frames(self._images(indices), begins[indices], box, size)
+            yield self._frames(self._images(indices), begins[indices], crop, size)
 
     def _images(self, indices: np.ndarray) -> Tensor:
         if self._decoder is None:
@@ -100,9 +100,9 @@ class TorchCodecDecoder(Decoder):
         except (RuntimeError, IndexError, ValueError) as error:
             raise self._error(error) from None
 
-    def _frames(self, video: Tensor, times: np.ndarray, box: Box | None, size: tuple[int, int] | None) -> Frames:
-        if box is not None:
-            video = video[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+    def _frames(self, video: Tensor, times: np.ndarray, crop: Crop | None, size: tuple[int, int] | None) -> Frames:
+        if crop is not None:
+            video = video[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         if size is not None and tuple(size) != tuple(video.shape[-2:]):
             video = functional.interpolate(video, tuple(size), mode="bilinear", antialias=True)
         return Frames(video, times, (False,) * len(times))

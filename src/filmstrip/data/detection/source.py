@@ -21,7 +21,7 @@ from filmstrip.data.layouts.folder import is_video
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import Box, DecodeError, Frames, Request, VideoInfo
+from filmstrip.video.decoder import Crop, DecodeError, Frames, Request, VideoInfo
 from filmstrip.video.geometry import random_short_side
 from filmstrip.video.sampling import dense_around
 
@@ -110,7 +110,7 @@ class ActorSample(Sample):
 
     def _view(
         self, info: VideoInfo, boxes: Tensor, clip: Clip, rng: np.random.Generator | None
-    ) -> tuple[Box | None, tuple[int, int], Tensor, Tensor]:
+    ) -> tuple[Crop | None, tuple[int, int], Tensor, Tensor]:
         """What is shown, in which size, where the boxes (``M 4``) then lie, and which of them are looked at."""
         if rng is None:
             return None, whole_size(info, clip), boxes, torch.arange(len(boxes))
@@ -171,7 +171,7 @@ def whole_size(info: VideoInfo, clip: Clip) -> tuple[int, int]:
     return (clip.size, other) if info.height <= info.width else (other, clip.size)
 
 
-def within(boxes: Tensor, crop: Box, info: VideoInfo) -> tuple[Tensor, Tensor]:
+def within(boxes: Tensor, crop: Crop, info: VideoInfo) -> tuple[Tensor, Tensor]:
     """Boxes (``M 4``, shares of the frame) as shares of a crop, cut off at its ends, and how much of each is left."""
     side = torch.tensor([info.width, info.height, info.width, info.height], dtype=boxes.dtype)
     corner = torch.tensor([crop.left, crop.top, crop.left, crop.top], dtype=boxes.dtype)

@@ -25,10 +25,10 @@ from filmstrip.data.sample import Sample
 from filmstrip.data.tools.parallel import CRASHED
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
+from filmstrip.video.batched_reading import read_batched
 from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames
-from filmstrip.video.in_turn import read_in_turn
 
 ATTEMPTS = 50
 """Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
@@ -270,7 +270,7 @@ def cut_in_turn(
             views = [
                 sample.views(decoder.info, clip, num_clips=num_clips, num_crops=num_crops) for sample in key_frames
             ]
-            read = read_in_turn(decoder, [[view.request for view in ours] for ours in views])
+            read = read_batched(decoder, [[view.request for view in ours] for ours in views])
             return [sample.clips(ours, clips) for sample, ours, clips in zip(key_frames, views, read)]
         parts = [(sample.start, sample.end) for sample in samples]
         return list(cut_parts(decoder, clip, parts, num_clips, num_crops))

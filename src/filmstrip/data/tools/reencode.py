@@ -21,7 +21,7 @@ from filmstrip.bounds import Bounds, Count, CountOrZero, check_numbers
 from filmstrip.data.augment.colour import GREY
 from filmstrip.files import replacing
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import DecodeError, Decoder, Frames, Source
+from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
 from filmstrip.video.write import REPEATABLE
 
 TICKS = 90_000
@@ -96,7 +96,7 @@ class _Seen:
         return "; ".join(filter(None, [self.truncated, damage]))
 
 
-def reencode(source: Source, target: Path, recipe: Recipe) -> Result:
+def reencode(source: VideoSource, target: Path, recipe: Recipe) -> Result:
     """Write a copy of a video (the picture only), which appears under its name once it was verified.
 
     Raises:

@@ -33,7 +33,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.vit import ViT
 from filmstrip.nn.block import Block
-from filmstrip.nn.initial import init_glorot
+from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
 from filmstrip.nn.positions import sincos_table
 from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float

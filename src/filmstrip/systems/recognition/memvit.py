@@ -30,7 +30,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.memvit import MeMViT
-from filmstrip.nn.initial import LinearStart
+from filmstrip.nn.initialisation import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run

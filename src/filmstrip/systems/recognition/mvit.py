@@ -28,7 +28,7 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.mvit import MViT
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
-from filmstrip.nn.initial import LinearStart
+from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run

@@ -29,7 +29,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
-from filmstrip.nn.initial import LinearStart
+from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run

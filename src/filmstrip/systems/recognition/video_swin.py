@@ -25,7 +25,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_swin import VideoSwin
-from filmstrip.nn.initial import LinearStart
+from filmstrip.nn.initialisation import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim

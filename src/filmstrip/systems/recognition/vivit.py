@@ -37,7 +37,7 @@ from filmstrip.models.video_transformer import (
     TemporalTransformer,
     TubeletInit,
 )
-from filmstrip.nn.initial import LinearStart
+from filmstrip.nn.initialisation import LinearStart
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim

@@ -34,7 +34,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
 from filmstrip.nn.block import run_blocks
-from filmstrip.nn.initial import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig

@@ -16,7 +16,7 @@ AT_ONCE = 128 * 2**20
 """Bytes of frames that are held, unless those of one place are more."""
 
 
-def read_in_turn(
+def read_batched(
     decoder: Decoder, asked: Iterable[Sequence[Request]], *, at_once: int = AT_ONCE
 ) -> Iterator[list[Frames]]:
     """The answers to several lists of requests, list by list; what is asked for in ascending time is read fastest.
@@ -46,5 +46,5 @@ def _answers(decoder: Decoder, asked: Sequence[Sequence[Request]]) -> Iterator[l
 
 def _bytes(request: Request, info: VideoInfo) -> int:
     """What an answer takes."""
-    whole = request.box[2:] if request.box else (info.height, info.width)
+    whole = request.crop[2:] if request.crop else (info.height, info.width)
     return 3 * len(request.times) * math.prod(request.size or whole)

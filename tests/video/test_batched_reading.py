@@ -7,7 +7,7 @@ import pytest
 import torch
 from numbered_videos import encode, numbered, numbers
 
-from filmstrip.video import Box, DecodeError, Request, open_video, read_clips, read_in_turn, read_parts
+from filmstrip.video import Crop, DecodeError, Request, open_video, read_batched, read_clips, read_parts
 
 DATA = encode(numbered(200), g="50", bf="2")  # eight seconds, a key frame every two
 
@@ -15,7 +15,7 @@ DATA = encode(numbered(200), g="50", bf="2")  # eight seconds, a key frame every
 def asked():
     """Clips around each half second, of two views; far ahead, behind, and nothing."""
     lists = [
-        [Request(second + np.arange(-6, 7) / 25), Request([second], Box(0, 16, 48, 48), (24, 24))]
+        [Request(second + np.arange(-6, 7) / 25), Request([second], Crop(0, 16, 48, 48), (24, 24))]
         for second in np.arange(1.0, 5.0, 0.5)
     ]
     return [*lists, [Request([7.5, 7.9])], [], [Request([0.0, 0.5, 0.1])]]
@@ -35,7 +35,7 @@ def test_answers_do_not_depend_on_how_many_are_held(monkeypatch, at_once, expect
     with open_video(io.BytesIO(DATA)) as decoder:
         alone = [decoder.read(requests) if requests else [] for requests in asked()]
         counts = passes(decoder, monkeypatch)
-        together = list(read_in_turn(decoder, asked(), at_once=at_once))
+        together = list(read_batched(decoder, asked(), at_once=at_once))
     assert [len(answers) for answers in together] == [len(requests) for requests in asked()]
     assert counts == expected
     for ours, theirs in zip(together, alone):
@@ -47,11 +47,11 @@ def test_answers_do_not_depend_on_how_many_are_held(monkeypatch, at_once, expect
 def test_nothing_is_read_before_it_is_due(monkeypatch):
     with open_video(io.BytesIO(DATA)) as decoder:
         counts = passes(decoder, monkeypatch)
-        answers = read_in_turn(decoder, asked(), at_once=1)
+        answers = read_batched(decoder, asked(), at_once=1)
         assert counts == []
         next(answers)
         assert counts == [2]
-        assert list(read_in_turn(decoder, [])) == [] and counts == [2]
+        assert list(read_batched(decoder, [])) == [] and counts == [2]
 
 
 @pytest.mark.parametrize("sampling", ["dense", "uniform"])

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.train.readings import SHOWN, Readings
+from filmstrip.train.async_metrics import SHOWN, AsyncMetrics
 
 
 def readings():
-    return Readings(torch.device("cpu"), {"loss", "grad_norm"})
+    return AsyncMetrics(torch.device("cpu"), {"loss", "grad_norm"})
 
 
 def test_means_are_taken_over_what_came_since_the_last_time():

@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def looked_at(
+def map_batches(
     subject: Subject, batches: EvalLoader, look: Callable[[Batch, int], Found], *, most: int | None = None
 ) -> Iterator[Found]:
     """What ``look(batch, number of rows before it)`` returns for each batch of the first ``most`` rows.
@@ -34,10 +34,10 @@ def looked_at(
     videos = getattr(batches, "num_videos", None)
     total = videos if most is None or videos is None else min(most, videos)
     with counted("evaluating", total) as done:
-        yield from _looked_at(batches, look, most, rank, world, done)
+        yield from _mapped_batches(batches, look, most, rank, world, done)
 
 
-def _looked_at(
+def _mapped_batches(
     batches: EvalLoader,
     look: Callable[[Batch, int], Found],
     most: int | None,
@@ -66,7 +66,7 @@ def _looked_at(
             return
 
 
-def made_of(subject: Subject, items: Sequence[Item], make: Callable[[Item], Found]) -> Iterator[Found]:
+def map_items(subject: Subject, items: Sequence[Item], make: Callable[[Item], Found]) -> Iterator[Found]:
     """What ``make`` returns for each of ``items``; tensors in it lie on the CPU."""
     rank, world = _share(subject)
     for start in tracked(range(0, len(items), world), "sampling"):

@@ -28,7 +28,7 @@ class _Reading(NamedTuple):
     """When the copy to the host is done; none where there is nothing to wait for."""
 
 
-class Readings:
+class AsyncMetrics:
     """Values of steps, copied to the host behind the steps' backs: no step waits for its own loss.
 
     On a CPU a step sees its values at once; on a GPU a value that is not finite is noticed a step or two later, and

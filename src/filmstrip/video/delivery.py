@@ -18,7 +18,7 @@ class Sink:
 
     def __init__(self, request: Request, info: VideoInfo):
         count = len(request.times)
-        self._converter = Converter(info, request.box, request.size)
+        self._converter = Converter(info, request.crop, request.size)
         self._video: np.ndarray | None = None
         self._times = np.zeros(count)
         self._damaged = [False] * count

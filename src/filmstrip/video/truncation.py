@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from filmstrip.video.decoder import Source
+from filmstrip.video.decoder import VideoSource
 
 ENDS_EARLY = "the file was cut off: it ends in the middle of its data"
 
@@ -21,7 +21,7 @@ _TAIL = 2**17
 """Bytes that are looked at: a page of Ogg takes up to 65,307."""
 
 
-def ends_logical_streams(source: Source) -> bool:
+def ends_logical_streams(source: VideoSource) -> bool:
     """Whether an Ogg file ends with a whole page that is the last one of its stream."""
     tail = _tail(source)
     start = tail.rfind(_OGG_PAGE)
@@ -33,12 +33,12 @@ def ends_logical_streams(source: Source) -> bool:
     return whole and bool(tail[start + 5] & _OGG_LAST)
 
 
-def ends_in_zeros(source: Source) -> bool:
+def ends_in_zeros(source: VideoSource) -> bool:
     """Whether the last bytes of a file were never written."""
     return not any(_tail(source)[-_ZEROS:])
 
 
-def _tail(source: Source) -> bytes:
+def _tail(source: VideoSource) -> bytes:
     """The last bytes of a file, which stays where it is if it is open."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as file:
