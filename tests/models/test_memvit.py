@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused():
     encoder.read(video(1), memory)
     with pytest.raises(ValueError, match="memory is of 2 videos read side by side, got 3"):
         encoder.read(video(1, batch=3), memory)
-    with pytest.raises(ValueError, match="5 places in time are not a multiple of the 4"):
+    with pytest.raises(ValueError, match="5 temporal positions are not a multiple of the stride 4"):
         network(num_frames=10)
 
 

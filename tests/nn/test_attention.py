@@ -135,7 +135,7 @@ def test_a_rewound_cache_has_forgotten():
 
 def test_cache_without_room_says_so():
     cache = KVCache(1, 1, 3, 4)
-    with pytest.raises(ValueError, match="room for 3 tokens, 4 were given"):
+    with pytest.raises(ValueError, match="at most 3 tokens, 4 were provided"):
         cache.extend(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
 
 

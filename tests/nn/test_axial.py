@@ -41,7 +41,7 @@ def test_positions_give_a_third_of_the_channels_to_each_axis():
 
 
 def test_positions_refuse_what_they_have_not_learnt():
-    with pytest.raises(ValueError, match=r"\(3, 3, 4\).*more places than the \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"\(3, 3, 4\).*exceeds the \(2, 3, 4\)"):
         AxialPositions((2, 3, 4), 6)((3, 3, 4))
     with pytest.raises(ValueError, match="width 8"):
         AxialPositions((2, 3, 4), 8)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmstrip.errors import UserError
-from filmstrip.nn.masked_sampling import MaskedSampling, draft_log_prob, draw_masks, fill, hidden_share, partition
+from filmstrip.nn.masked_sampling import MaskedSampling, draft_log_prob, draw_masks, fill, masked_share, partition
 from filmstrip.nn.sampling import Sampling
 
 K, N = 5, 12
@@ -34,11 +34,11 @@ class Counting:
 
 def test_schedules_go_from_everything_to_nothing():
     for schedule in ("cosine", "linear", "square"):
-        share = hidden_share(torch.linspace(0, 1, 11), schedule)
+        share = masked_share(torch.linspace(0, 1, 11), schedule)
         assert share[0] == 1 and share[-1].abs() < 1e-6 and (share.diff() < 0).all()
-    assert hidden_share(torch.tensor(0.5), "cosine").item() == pytest.approx(math.sqrt(0.5))
-    with pytest.raises(UserError, match="no schedule 'sine'"):
-        hidden_share(torch.tensor(0.5), "sine")
+    assert masked_share(torch.tensor(0.5), "cosine").item() == pytest.approx(math.sqrt(0.5))
+    with pytest.raises(UserError, match="unknown schedule 'sine'"):
+        masked_share(torch.tensor(0.5), "sine")
 
 
 def test_masks_follow_the_schedule_group_by_group():
@@ -46,7 +46,7 @@ def test_masks_follow_the_schedule_group_by_group():
     counts = masks.sum(dim=2)
     assert masks.shape == (2000, 3, 16) and counts.min() == 1 and counts.max() == 16
     progress = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
-    expected = (hidden_share(progress, "cosine") * 16).ceil().clamp(min=1).mean()
+    expected = (masked_share(progress, "cosine") * 16).ceil().clamp(min=1).mean()
     assert counts.float().mean().item() == pytest.approx(expected.item(), rel=0.02)
     assert masks.float().mean(dim=(0, 1)).std() < 0.02  # no place is preferred
     assert not torch.equal(masks[:, 0], masks[:, 1])

@@ -95,7 +95,7 @@ class TestNearest:
         torch.testing.assert_close(quantiser.codes.grad[0], -z.detach())
 
     def test_channels_must_divide(self):
-        with pytest.raises(UserError, match="3 codebooks cannot share latents of 8"):
+        with pytest.raises(UserError, match="3 codebooks cannot split latents of 8"):
             EMAQuantiser(4, 8, num_codebooks=3)
 
 

@@ -17,7 +17,7 @@ def test_iou_of_pairs():
 def test_suppression_lowers_what_overlaps_and_is_of_the_same_class():
     segments = torch.tensor([[0.0, 4.0], [0.0, 4.0], [2.0, 6.0], [0.0, 4.0], [9.0, 10.0]])
     scores, classes = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), torch.tensor([0, 0, 0, 1, 0])
-    which, kept = soft_nms(segments, scores, classes, sigma=0.5, min_score=0.01, most=10)
+    which, kept = soft_nms(segments, scores, classes, sigma=0.5, min_score=0.01, max_segments=10)
     # The second is the first again, e^-2 of its score is left; the third shares a third of the time with both.
     third = 0.7 * math.exp(-(1 / 9) / 0.5)
     second = 0.8 * math.exp(-1 / 0.5) * math.exp(-(1 / 9) / 0.5)
@@ -29,7 +29,7 @@ def test_suppression_lowers_what_overlaps_and_is_of_the_same_class():
 def test_suppression_stops_at_the_least_score_and_at_the_most_segments():
     segments = torch.tensor([[0.0, 1.0], [0.0, 1.0], [5.0, 6.0]])
     scores, classes = torch.tensor([0.9, 0.1, 0.3]), torch.zeros(3, dtype=torch.int64)
-    assert soft_nms(segments, scores, classes, sigma=0.5, min_score=0.2, most=9)[0].tolist() == [0, 2]
-    assert soft_nms(segments, scores, classes, sigma=0.5, min_score=0.0, most=1)[0].tolist() == [0]
-    which, kept = soft_nms(segments[:0], scores[:0], classes[:0], sigma=0.5, min_score=0.0, most=1)
+    assert soft_nms(segments, scores, classes, sigma=0.5, min_score=0.2, max_segments=9)[0].tolist() == [0, 2]
+    assert soft_nms(segments, scores, classes, sigma=0.5, min_score=0.0, max_segments=1)[0].tolist() == [0]
+    which, kept = soft_nms(segments[:0], scores[:0], classes[:0], sigma=0.5, min_score=0.0, max_segments=1)
     assert which.shape == kept.shape == (0,)

@@ -1,4 +1,4 @@
-"""Multi-head attention: the one module that every network here attends with."""
+"""Multi-head attention, the one module behind all attention in this package."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from filmstrip.nn.masks import Mask
 from filmstrip.nn.rotary import rotate
 
 _LARGE_BLOCK = 128
-"""Tokens in a block from which on a call for each costs less than a mask over all."""
+"""Minimum block size in tokens at which one attention call per block costs less than one masked call."""
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, for one attention layer; the room is allocated once."""
+    """Keys and values of the tokens processed so far, for one attention layer; memory is allocated once."""
 
     def __init__(
         self,
@@ -39,28 +39,29 @@ class KVCache:
         """Append keys and values (``B H N D``); returns all so far.
 
         Raises:
-            ValueError: there is no room for ``N`` more tokens.
+            ValueError: the cache cannot hold ``N`` more tokens.
         """
         end = self.length + keys.shape[2]
         if end > self.keys.shape[2]:
-            raise ValueError(f"the cache has room for {self.keys.shape[2]} tokens, {end} were given")
+            raise ValueError(f"the cache holds at most {self.keys.shape[2]} tokens, {end} were provided")
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def rewind(self, length: int) -> None:
-        """Forget all tokens but the first ``length``."""
+        """Drop all tokens but the first ``length``."""
         self.length = min(self.length, length)
 
 
 class Attention(nn.Module):
     """Scaled dot-product attention over ``B N D`` tokens, to themselves or to a context of another width.
 
-    ``qkv_bias``: on queries, keys and values, on none, or on all but the keys (a constant added to every key changes
-    nothing after the softmax); ``out_bias`` on what comes out. ``head_dim`` may differ from ``width / num_heads``;
-    ``qk_norm`` normalises each head's queries and keys (RMS). With ``context_width`` keys and values are always read
-    from ``context``, and a head's values may have a size of their own, ``value_dim``.
+    ``qkv_bias``: bias on queries, keys and values, on none, or on all but the keys (a constant added to every key
+    changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
+    ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
+    ``context_width`` keys and values are always computed from ``context``, and the values' dimension per head may
+    differ (``value_dim``).
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if head_dim is None and width % num_heads:
-            raise ValueError(f"width {width} is not a multiple of {num_heads} heads: give head_dim")
+            raise ValueError(f"width {width} is not a multiple of {num_heads} heads: set head_dim")
         self.num_heads = num_heads
         self.head_dim = head_dim or width // num_heads
         inner = num_heads * self.head_dim
@@ -125,7 +126,7 @@ class Attention(nn.Module):
         return self.out(rearrange(self.attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
-        """What each head reads, ``B H N D``: every query from all keys that the mask allows."""
+        """Each head's output, ``B H N D``: every query attends to all keys that the mask allows."""
         return attend(q, k, v, mask, offset)
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,7 +145,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a context ``B M C``, each ``B H M D``."""
+        """Keys and values of a context ``B M C``, each ``B H M D``."""
         inner = self.num_heads * self.head_dim
         if self.v_bias is None:
             kv = self.kv(context)
@@ -157,10 +158,10 @@ class Attention(nn.Module):
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0, *, bias: Tensor | None = None
 ) -> Tensor:
-    """Softmax attention of ``B H Q D`` queries, which stand at positions ``offset ..``, over ``B H K D`` keys.
+    """Softmax attention of ``B H Q D`` queries, at positions ``offset ..``, over ``B H K D`` keys.
 
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
-    not see a key.
+    not attend to a key.
     """
     queries, keys = q.shape[2], k.shape[2]
     if bias is not None:
@@ -168,7 +169,7 @@ def attend(
             bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
     if mask is not None and mask.plain_causal and (queries == 1 and offset == keys - 1):
-        mask = None  # the newest token sees everything
+        mask = None  # the newest token attends to everything
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v)
     if mask.plain_causal and offset == 0 and queries == keys:

@@ -1,4 +1,4 @@
-"""Attentive pooling: a learned query reads a set of tokens, and a linear layer names what it found."""
+"""Attentive pooling: a learned query attends to a set of tokens, and a linear layer classifies the result."""
 
 from __future__ import annotations
 

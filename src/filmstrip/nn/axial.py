@@ -12,7 +12,7 @@ from filmstrip.nn.attention import Attention
 
 
 class AxialPositions(nn.Module):
-    """Learnt embeddings of the places of a grid: a third of the channels each for time, height and width."""
+    """Learned position embeddings of a grid: a third of the channels each for time, height and width."""
 
     def __init__(self, grid: Sequence[int], width: int) -> None:
         super().__init__()
@@ -22,14 +22,14 @@ class AxialPositions(nn.Module):
         self.axes = nn.ParameterList(torch.randn(size, width // 3) * 0.01 for size in grid)
 
     def forward(self, grid: Sequence[int]) -> Tensor:
-        """Embeddings of the first places of each axis, ``t h w D``.
+        """Embeddings of the first positions of each axis, ``t h w D``.
 
         Raises:
-            ValueError: the grid is larger than the one that was learnt.
+            ValueError: the grid is larger than the learned one.
         """
         room = tuple(len(axis) for axis in self.axes)
         if any(wanted > there for wanted, there in zip(grid, room)):
-            raise ValueError(f"a grid of {tuple(grid)} (t, h, w) has more places than the {room} positions learnt")
+            raise ValueError(f"a grid of {tuple(grid)} (t, h, w) exceeds the {room} learned positions")
         t, h, w = (axis[:size] for axis, size in zip(self.axes, grid))
         third = (*grid, self.width // 3)
         parts = (t[:, None, None].expand(third), h[None, :, None].expand(third), w[None, None].expand(third))
@@ -37,7 +37,7 @@ class AxialPositions(nn.Module):
 
 
 class AxialAttention(nn.Module):
-    """The sum of attention along time, along height and along width, each seeing one line of places at a time.
+    """The sum of attention along time, along height and along width, each over one line of positions at a time.
 
     Ho et al. 2019; summed and without biases on queries, keys and values as in VideoGPT.
     """

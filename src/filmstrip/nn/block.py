@@ -14,10 +14,10 @@ from filmstrip.nn.mlp import GELU, MLP, GatedMLP
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward network, each on normalised tokens and added back: ``B N D -> B N D``.
+    """Attention, then a feed-forward network, on normalised tokens, with residual connections: ``B N D -> B N D``.
 
     ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation, a SwiGLU one and no biases but
-    those of ``qkv_bias`` (``llama``). ``gelu`` is of the ``vit`` kind.
+    those of ``qkv_bias`` (``llama``). ``gelu`` applies to the ``vit`` kind only.
     """
 
     def __init__(
@@ -49,14 +49,15 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: Tensor, layers: bool, *given: Any) -> tuple[Tensor, list[Tensor]]:
-    """Pass ``x`` through blocks that are also ``given`` the same; what comes out, and if ``layers`` of each block.
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, layers: bool, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+    """Pass ``x`` through blocks, each called with the same further ``arguments``.
 
-    Without ``layers`` no output is held for longer than the next block needs it.
+    Returns the last output and, with ``layers``, the output of each block; without, none is kept for longer than the
+    next block needs it.
     """
-    seen = []
+    outputs = []
     for block in blocks:
-        x = block(x, *given)
+        x = block(x, *arguments)
         if layers:
-            seen.append(x)
-    return x, seen
+            outputs.append(x)
+    return x, outputs

@@ -1,4 +1,4 @@
-"""Self-attention that never looks ahead: to all earlier places or a regular choice of them, cached for sampling."""
+"""Causal self-attention, to all earlier positions or a regular subset of them, with a cache for sampling."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from filmstrip.nn.small_batch_linear import small_batch_linear
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which places a place sees: itself and every ``stride``-th before it, within its own ``block`` of consecutive
-    places, the nearest ``reach`` of them at most. By default every earlier place.
+    """The positions that a position attends to: itself and every ``stride``-th before it, within its own ``block``
+    of consecutive positions, at most the nearest ``reach`` of them. By default every earlier position.
 
     In a grid that is flattened in raster order these are lines along an axis (Ho et al. 2019), and the local and
     strided halves of sparse attention (Child et al. 2019).
@@ -35,73 +35,73 @@ class Pattern:
 
     def __post_init__(self) -> None:
         if self.block is not None and self.block % self.stride:
-            raise ValueError(f"blocks of {self.block} places do not hold a whole number of strides of {self.stride}")
+            raise ValueError(f"block {self.block} must be a whole number of strides, a multiple of {self.stride}")
 
-    def seen(self, place: int) -> slice:
-        """The places that ``place`` sees, itself the last."""
-        first = 0 if self.block is None else place - place % self.block
+    def seen(self, position: int) -> slice:
+        """The positions that ``position`` attends to, itself the last."""
+        first = 0 if self.block is None else position - position % self.block
         if self.reach is not None:
-            first = max(first, place - (self.reach - 1) * self.stride)
-        return slice(first + (place - first) % self.stride, place + 1, self.stride)
+            first = max(first, position - (self.reach - 1) * self.stride)
+        return slice(first + (position - first) % self.stride, position + 1, self.stride)
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
-        """Whether one place sees another, elementwise."""
+        """Whether each query position attends to each key position, elementwise."""
         back = query - key
         seen = (back >= 0) & (back % self.stride == 0)
         if self.block is not None:
             seen = seen & (query // self.block == key // self.block)
         return seen if self.reach is None else seen & (back < self.reach * self.stride)
 
-    def seen_by(self, place: Tensor, room: int) -> Attended:
-        """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
+    def seen_by(self, position: Tensor, room: int) -> Attended:
+        """The same for a position (``1``, int64) known only on the device, in a cache of ``room`` positions."""
         most = -(-min(self.block or room, room) // self.stride)
         most = min(most, self.reach or most)
         if most == room:
-            return Attended(place, None, torch.arange(room, device=place.device) <= place)
-        index = place - self.stride * torch.arange(most, device=place.device)
-        first = 0 if self.block is None else place - place % self.block
-        return Attended(place, index.clamp(min=0), index >= first)
+            return Attended(position, None, torch.arange(room, device=position.device) <= position)
+        index = position - self.stride * torch.arange(most, device=position.device)
+        first = 0 if self.block is None else position - position % self.block
+        return Attended(position, index.clamp(min=0), index >= first)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of ``B H N D`` queries, keys and values, each place to those it sees; costs what they are."""
-        places = q.shape[2]
-        block = self.block or -(-places // self.stride) * self.stride
-        # Places added at the end are in nobody's past.
-        q, k, v = (F.pad(x, (0, 0, 0, -places % block)) for x in (q, k, v))
+        """Attention of ``B H N D`` queries, keys and values; the cost is that of the attended pairs alone."""
+        positions = q.shape[2]
+        block = self.block or -(-positions // self.stride) * self.stride
+        # No position attends to the padding: it comes last.
+        q, k, v = (F.pad(x, (0, 0, 0, -positions % block)) for x in (q, k, v))
         shape = {"m": block // self.stride, "s": self.stride}
         q, k, v = (rearrange(x, "b h (i m s) d -> (b i s) h m d", **shape) for x in (q, k, v))
         y = _attend_line(q, k, v, self.reach)
-        i = -(-places // block)
-        return rearrange(y, "(b i s) h m d -> b h (i m s) d", i=i, s=self.stride)[:, :, :places]
+        i = -(-positions // block)
+        return rearrange(y, "(b i s) h m d -> b h (i m s) d", i=i, s=self.stride)[:, :, :positions]
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Patterns of whole blocks of ``size`` consecutive places.
+    """Patterns of whole blocks of ``size`` consecutive positions.
 
-    A place sees all that is not after it in the blocks that its own block sees by any of the patterns.
+    A position attends to all positions up to its own in the blocks that any pattern allows for its block.
     """
 
     size: int
     patterns: tuple[Pattern, ...]
 
-    def seen(self, place: int) -> list[int]:
-        """The places that ``place`` sees, itself the last."""
-        own = place // self.size
+    def seen(self, position: int) -> list[int]:
+        """The positions that ``position`` attends to, itself the last."""
+        own = position // self.size
         blocks = sorted({block for pattern in self.patterns for block in range(own + 1)[pattern.seen(own)]})
-        return [n for block in blocks for n in range(block * self.size, min((block + 1) * self.size, place + 1))]
+        return [n for block in blocks for n in range(block * self.size, min((block + 1) * self.size, position + 1))]
 
     def sees(self, query: Tensor, key: Tensor) -> Tensor:
-        """Whether one place sees another, elementwise."""
+        """Whether each query position attends to each key position, elementwise."""
         blocks = (pattern.sees(query // self.size, key // self.size) for pattern in self.patterns)
         return reduce(or_, blocks) & (key <= query)
 
-    def seen_by(self, place: Tensor, room: int) -> Attended:
-        """The same for a place (``1``, int64) that is only known on the device, in a cache with ``room`` places."""
-        return Attended(place, None, self.sees(place, torch.arange(room, device=place.device)))
+    def seen_by(self, position: Tensor, room: int) -> Attended:
+        """The same for a position (``1``, int64) known only on the device, in a cache of ``room`` positions."""
+        return Attended(position, None, self.sees(position, torch.arange(room, device=position.device)))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of ``B H N D`` queries, keys and values, each place to those it sees."""
+        """Attention of ``B H N D`` queries, keys and values, each position to those that its pattern allows."""
         return attend(q, k, v, _mask_of(self))
 
 
@@ -111,37 +111,36 @@ def _mask_of(blocks: Blocks) -> Mask:
 
 
 class Attended(NamedTuple):
-    """What one place sees, with shapes that do not depend on the place."""
+    """The positions that one position attends to, with shapes independent of the position."""
 
-    place: Tensor
-    """``1`` int64."""
+    position: Tensor
+    """The attending position, ``1`` int64."""
     index: Tensor | None
-    """Places to gather, ``M``; none for all of the cache."""
+    """Cache positions to gather, ``M``; none for the whole cache."""
     mask: Tensor
-    """Which of those count, ``M``."""
+    """Which of them are attended to, ``M`` bool."""
 
 
 def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
-    """Causal attention along ``B H N D``, to the nearest ``reach`` places where that is given."""
-    places = q.shape[2]
-    if reach is None or reach >= places:
+    """Causal attention along ``B H N D``, to the nearest ``reach`` positions if that is set."""
+    positions = q.shape[2]
+    if reach is None or reach >= positions:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    # Chunks of ``reach`` places: what a place sees lies in its own chunk and the one before.
-    q, k, v = (F.pad(x, (0, 0, 0, -places % reach)) for x in (q, k, v))
+    # In chunks of ``reach`` positions: each attends to its own chunk and the one before.
+    q, k, v = (F.pad(x, (0, 0, 0, -positions % reach)) for x in (q, k, v))
     head = F.scaled_dot_product_attention(*(x[:, :, :reach] for x in (q, k, v)), is_causal=True)
     rest = rearrange(q[:, :, reach:], "b h (c n) d -> (b c) h n d", n=reach)
     pairs = (rearrange(x.unfold(2, 2 * reach, reach), "b h c d n -> (b c) h n d") for x in (k, v))
     i, j = torch.arange(reach, device=q.device)[:, None], torch.arange(2 * reach, device=q.device)
     y = F.scaled_dot_product_attention(rest, *pairs, attn_mask=(j > i) & (j <= i + reach))
     y = rearrange(y, "(b c) h n d -> b h (c n) d", b=len(q))
-    return torch.cat([head, y], dim=2)[:, :, :places]
+    return torch.cat([head, y], dim=2)[:, :, :positions]
 
 
 class CausalAttention(Attention):
-    """Multi-head attention of a place to the earlier ones that its pattern names.
+    """Multi-head attention of each position to the earlier ones that a pattern allows.
 
-    Queries, keys and values have no biases. A cache is ``2 B H room D``: the keys and the values of the places so
-    far.
+    Queries, keys and values have no biases. A cache is ``2 B H room D``: keys and values of the positions so far.
     """
 
     def __init__(self, width: int, num_heads: int, pattern: Pattern | Blocks) -> None:
@@ -149,21 +148,21 @@ class CausalAttention(Attention):
         self.pattern = pattern
 
     def new_cache(self, batch: int, room: int) -> Tensor:
-        """An empty cache for ``batch`` sequences of up to ``room`` places, in the weights' dtype and device."""
+        """An empty cache for ``batch`` sequences of up to ``room`` positions, in the weights' dtype and device."""
         # Zeros, since masked attention multiplies what it masks by zero: it must be finite.
         return self.out.weight.new_zeros(2, batch, self.num_heads, room, self.head_dim)
 
     def forward(self, x: Tensor, cache: Tensor | None = None) -> Tensor:
-        """``B N D -> B N D``, all places at once; a cache is filled with its first ``N``."""
+        """``B N D -> B N D``, all positions at once; fills the first ``N`` positions of a cache."""
         q, k, v = self._project(x, None)
         if cache is not None:
             cache[0, :, :, : x.shape[1]], cache[1, :, :, : x.shape[1]] = k, v
         return self.out(rearrange(self.pattern.attend(q, k, v), "b h n d -> b n (h d)"))
 
     def step(self, x: Tensor, cache: Tensor, at: int | Attended) -> Tensor:
-        """``B D -> B D`` for one place, which sees itself and what the cache holds. The cache is changed.
+        """``B D -> B D`` for one position, which attends to itself and to the cache; updates the cache in place.
 
-        A place given as a number reads just what it sees; as :class:`Attended` shapes are the same for all places.
+        An integer position gathers only what it attends to; as :class:`Attended`, shapes are static.
         """
         q, new = (
             small_batch_linear(self.qkv, x)
@@ -177,7 +176,7 @@ class CausalAttention(Attention):
             keys, values = cache[:, :, :, self.pattern.seen(at)]
             y = F.scaled_dot_product_attention(q[:, 0], keys, values)
         else:
-            cache.index_copy_(3, at.place, new)
+            cache.index_copy_(3, at.position, new)
             keys, values = cache if at.index is None else cache.index_select(3, at.index)
             y = F.scaled_dot_product_attention(q[:, 0], keys, values, attn_mask=at.mask[None])
         return small_batch_linear(self.out, y.flatten(1))

@@ -1,4 +1,4 @@
-"""Layer normalisation whose gain and bias follow a condition."""
+"""Layer normalisation whose gain and bias depend on a condition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class ConditionalNorm(nn.LayerNorm):
     """Layer normalisation with a gain and a bias that are affine in a vector of ``condition_dim`` values.
 
-    At first the vector changes nothing; a vector of zeros always leaves the norm's own gain and bias.
+    At initialisation the vector has no effect; a zero vector always leaves the norm's own gain and bias.
     """
 
     def __init__(self, width: int, condition_dim: int, *, eps: float = 1e-6) -> None:

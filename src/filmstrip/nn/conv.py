@@ -1,8 +1,8 @@
 """Convolutions over video, split into space and time.
 
 Activations are ``B C T H W``, kept channels-last in memory (``B T H W C``): every frame is then a channels-last
-image, and the places of a frame are one axis beside time, so that both halves are two-dimensional convolutions on
-plain views. On a CPU that is up to four times faster than a three-dimensional one.
+image, and the positions of a frame form one axis beside time, so that both halves are 2D convolutions on plain
+views. On a CPU that is up to four times faster than a 3D convolution.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 Window = tuple[tuple[int, int, int], tuple[int, int, int]]
-"""How many frames, rows and columns one place of a layer's output sees, and how far apart two places lie."""
+"""Receptive field of one output position, and stride between two, each in (frames, rows, columns)."""
 
 
 class SpatialConv(nn.Conv2d):
     """A ``kernel x kernel`` convolution within each frame, by default without bias, padded to keep the size.
 
-    With ``dilation`` its places lie that far apart.
+    ``dilation`` is the spacing of the kernel's taps.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class SpatialConv(nn.Conv2d):
         return rearrange(y, "(b t) c h w -> b c t h w", t=x.shape[2])
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Of a place of its output, over activations of ``size`` (t, h, w)."""
+        """Receptive field and stride of an output position, over activations of ``size`` (t, h, w)."""
         seen = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size))
         return (1, *seen), (1, *self.stride)
 
 
 class TemporalConv(nn.Conv2d):
-    """A convolution of ``kernel`` frames at each place, without bias, padded to keep the length."""
+    """A convolution of ``kernel`` frames at each position, without bias, padded to keep the length."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(inputs, outputs, (kernel, 1), stride=(stride, 1), padding=(kernel // 2, 0), bias=False)
@@ -50,15 +50,15 @@ class TemporalConv(nn.Conv2d):
         return rearrange(y, "b c t (h w) -> b c t h w", h=x.shape[3])
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Of a place of its output, over activations of ``size`` (t, h, w)."""
+        """Receptive field and stride of an output position, over activations of ``size`` (t, h, w)."""
         return (self.kernel_size[0], 1, 1), (self.stride[0], 1, 1)
 
 
 class Conv2Plus1D(nn.Sequential):
     """A 3 x 3 convolution in space, then one of 3 frames in time, with a nonlinearity between them.
 
-    Tran et al. 2018. ``middle`` channels between the two give as many parameters as the 3 x 3 x 3 convolution that
-    they stand for, if it is :func:`matching_channels`.
+    Tran et al. 2018. With ``middle`` = :func:`matching_channels` channels between the two, it has as many parameters
+    as the 3 x 3 x 3 convolution that it replaces.
     """
 
     def __init__(self, inputs: int, outputs: int, *, middle: int, stride: int = 1) -> None:
@@ -81,5 +81,5 @@ def channels_first(video: Tensor) -> Tensor:
 
 
 def tokens_of(x: Tensor) -> Tensor:
-    """The places of ``B C T H W`` activations as tokens ``B N C``."""
+    """The positions of ``B C T H W`` activations as tokens ``B N C``."""
     return rearrange(x, "b c t h w -> b (t h w) c")

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Leave a residual branch out for a random share ``rate`` of the samples (Huang et al. 2016, stochastic depth).
+    """Drop a residual branch for a random fraction ``rate`` of the samples (Huang et al. 2016, stochastic depth).
 
-    Kept samples are scaled by ``1 / (1 - rate)``; evaluation changes nothing.
+    Kept samples are scaled by ``1 / (1 - rate)``; the identity in evaluation mode.
     """
 
     def __init__(self, rate: float) -> None:

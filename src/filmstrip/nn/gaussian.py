@@ -9,10 +9,10 @@ from filmstrip.nn.quantise import Bottleneck, Quantised
 
 
 class Gaussian(Bottleneck):
-    """A diagonal Gaussian: means and log variances in, a sample of it out (its mean outside training).
+    """A diagonal Gaussian: takes means and log variances, returns a sample (the mean outside training).
 
     The loss is ``kl_weight`` times the divergence from a standard normal, in nats, averaged over channels.
-    Kingma & Welling 2014; log variances are kept in -30..20, as in latent diffusion (Rombach et al. 2022).
+    Kingma & Welling 2014; log variances are clamped to -30..20, as in latent diffusion (Rombach et al. 2022).
     """
 
     def __init__(self, latent_dim: int, *, kl_weight: float) -> None:

@@ -1,4 +1,4 @@
-"""How the weights of transformers start."""
+"""Weight initialisation of transformers."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Literal
 from torch import nn
 
 STD = 0.02
-"""The deviation of what starts at random, as published for ViT and its kin."""
+"""Standard deviation of random initial weights, as published for ViT and its descendants."""
 
 LinearStart = Literal["normal", "glorot"]
-"""How linear layers start: as :func:`init_normal` or as :func:`init_glorot` has it.
+"""Initialisation of linear layers: :func:`init_normal` or :func:`init_glorot`.
 
 The former is published for most video transformers, whose width is 768 and whose weights come from an image network.
-In a narrow network that starts from nothing its attention sees next to nothing for hundreds of steps.
+In a narrow network trained from scratch it leaves attention scores near zero for hundreds of steps.
 """
 
 
 def init_normal(module: nn.Module) -> None:
-    """Truncated-normal weights of deviation :data:`STD` and zero biases for linear layers; for ``Module.apply``."""
+    """Truncated-normal weights of standard deviation :data:`STD` and zero biases for linear layers; for
+    ``Module.apply``."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=STD)
         if module.bias is not None:
@@ -34,5 +35,5 @@ def init_glorot(module: nn.Module) -> None:
 
 
 def init_linear(network: nn.Module, start: LinearStart) -> None:
-    """Start all linear layers of a network, in place."""
+    """Initialise all linear layers of a network, in place."""
     network.apply({"normal": init_normal, "glorot": init_glorot}[start])

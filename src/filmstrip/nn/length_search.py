@@ -1,4 +1,4 @@
-"""The least length that meets a target, for functions of a length that one pays for by the evaluation."""
+"""Search for the minimum length whose error meets a target, when each evaluation is expensive."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 Errors = Callable[[Tensor], Tensor]
-"""``errors(lengths)``: what each of ``B`` samples is worth at its length, ``B`` int64 to ``B`` floats."""
+"""``errors(lengths)``: the error of each of ``B`` samples at its length, ``B`` int64 to ``B`` floats."""
 Method = Literal["full", "binned", "binary"]
 
 
 @dataclass
 class Search:
-    """How to look for the shortest of the lengths ``low .. high`` whose error is at most a target.
+    """Search for the minimum length in ``low .. high`` whose error is at most a target.
 
     ``full`` tries every length, longest first. ``binned`` tries ``bins`` lengths, evenly spaced, the last ``high``.
-    ``binary`` halves the range until one is left, which is right if errors fall as lengths grow: ``ceil(log2 n)``
-    evaluations of ``n`` lengths. A sample that no length satisfies gets ``high``, which binary search does not try.
-    Samples of a batch are searched side by side. ``evaluations`` counts the calls of ``errors`` so far.
+    ``binary`` bisects the range, which is correct if errors fall as lengths grow: ``ceil(log2 n)``
+    evaluations of ``n`` lengths. A sample whose target no length meets gets ``high``, which binary search does not
+    try. Samples of a batch are searched in parallel. ``evaluations`` counts the calls of ``errors`` so far.
 
     Yan et al. 2025 (ElasticTok), table 4.4.
     """
@@ -36,7 +36,7 @@ class Search:
         """The lengths of ``batch`` samples, ``B`` int64.
 
         Raises:
-            ValueError: there are no lengths to choose from.
+            ValueError: the range of lengths is empty.
         """
         if not 1 <= self.low <= self.high or self.bins < 1:
             raise ValueError(f"cannot choose a length from {self.low} to {self.high} in {self.bins} bins")

@@ -1,4 +1,4 @@
-"""Who may attend to whom, said once and evaluated as the device needs it."""
+"""Attention masks: a rule stated once and evaluated in the form that the device needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Mask:
     """A rule of attention: a dense boolean tensor on the CPU, a sparse block mask for FlexAttention on the GPU.
 
-    ``a & b`` allows what both allow. Evaluations are remembered, so that the layers of a model that are given the
-    same object share one. Make a new object when the data behind the rule changes.
+    ``a & b`` allows what both allow. Evaluations are cached, so that layers that receive the same object share
+    one. Make a new object when the data behind the rule changes.
     """
 
     def __init__(
@@ -24,11 +24,11 @@ class Mask:
     ) -> None:
         self.rule = rule
         self.batch = batch
-        """Number of samples the rule tells apart; ``None`` when it is the same for all."""
+        """Number of samples with a rule of their own; ``None`` when all share one."""
         self.plain_causal = plain_causal
-        """Whether the rule is just "not the future", which attention kernels know without a mask."""
+        """Whether the rule is plain causality, which attention kernels support without a mask."""
         self.block = block
-        """Tokens in a block, where the rule is just "not the blocks of the future": one at a time needs no mask."""
+        """Block size in tokens where the rule is plain block causality: one block at a time needs no mask."""
         self._evaluated: dict[tuple[object, ...], Tensor | BlockMask] = {}
 
     def __and__(self, other: Mask) -> Mask:
@@ -41,7 +41,7 @@ class Mask:
     def dense(self, queries: int, keys: int, device: torch.device, offset: int = 0) -> Tensor:
         """True where attention is allowed, ``B 1 Q K`` (``B`` = 1 if all samples share it).
 
-        Queries stand at positions ``offset ..``, keys at ``0 ..``.
+        Queries are at positions ``offset ..``, keys at ``0 ..``.
         """
         key = ("dense", queries, keys, device, offset)
         if key not in self._evaluated:
@@ -65,30 +65,33 @@ class Mask:
 
 
 def causal() -> Mask:
-    """A token sees itself and everything before it."""
+    """A token attends to itself and everything before it."""
     return Mask(lambda b, h, q, k: k <= q, plain_causal=True)
 
 
 def block_causal(block: int) -> Mask:
-    """A token sees its own block of ``block`` tokens (a frame, say) and every block before it."""
+    """A token attends to its own block of ``block`` tokens (such as a frame) and every block before it."""
     return Mask(lambda b, h, q, k: k // block <= q // block, block=block)
 
 
 def document(ids: Tensor) -> Mask:
-    """A token sees its own document only; ``ids`` (``B N``) says which document a token belongs to."""
+    """A token attends to its own document only; ``ids`` (``B N``): the document of each token."""
     return Mask(lambda b, h, q, k: ids[b, q] == ids[b, k], batch=ids.shape[0])
 
 
 def sliding_window(reach: int) -> Mask:
-    """A token sees those up to ``reach`` places away and the first one, which sees all (Beltagy et al. 2020)."""
+    """A token attends to those up to ``reach`` positions away and to the first, which attends to all.
+
+    Beltagy et al. 2020 (Longformer).
+    """
     return Mask(lambda b, h, q, k: ((q - k).abs() <= reach) | (q == 0) | (k == 0))
 
 
 def local(reach: int) -> Mask:
-    """A token sees those up to ``reach`` places away."""
+    """A token attends to those up to ``reach`` positions away."""
     return Mask(lambda b, h, q, k: (q - k).abs() <= reach)
 
 
 def present(valid: Tensor) -> Mask:
-    """A token sees those that are there (``valid``, ``B N`` bool), and itself: padding looks at something too."""
+    """A token attends to ``valid`` ones (``B N`` bool) and to itself, so that padding has a key too."""
     return Mask(lambda b, h, q, k: valid[b, k] | (q == k), batch=valid.shape[0])

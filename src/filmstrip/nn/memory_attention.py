@@ -1,4 +1,4 @@
-"""Pooling attention that also sees earlier clips, as compressed keys and values (Wu et al. 2022, MeMViT)."""
+"""Pooling attention that also attends to earlier clips, as compressed keys and values (Wu et al. 2022, MeMViT)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filmstrip.protocols import Grid
 
 
 class LayerMemory:
-    """What one layer keeps of the last ``length`` clips: pooled keys and values before projection, ``B 1+M D`` each.
+    """One layer's memory of the last ``length`` clips: pooled keys and values before projection, ``B 1+M D`` each.
 
-    All but the newest are compressed; nothing here carries a gradient.
+    All but the newest are compressed; they are detached from the graph.
     """
 
     def __init__(self, length: int) -> None:
@@ -27,18 +27,18 @@ class LayerMemory:
         self.values: list[Tensor] = []
 
     def push(self, keys: Tensor, values: Tensor) -> None:
-        """Add the newest clip's, and forget the oldest when there are more than ``length``."""
+        """Append the newest clip's, and drop the oldest when there are more than ``length``."""
         self.keys.append(keys.detach())
         self.values.append(values.detach())
         del self.keys[: -self.length], self.values[: -self.length]
 
 
 class MemoryAttention(PoolingAttention):
-    """Pooling attention before projection, with the keys and values of up to ``length`` earlier clips beside its own.
+    """Pooling attention before projection, with keys and values of up to ``length`` earlier clips besides its own.
 
-    Each clip is compressed once, when the next one comes, by learnt convolutions of ``compress`` places (t, h, w);
-    older ones are kept as they were then (pipelined), so that a clip costs the same however long the video. Memory
-    has relative positions of its own, in time from the newest of its frames.
+    Each clip is compressed once, when the next one arrives, by learned convolutions of stride ``compress`` (t, h, w);
+    older ones stay as they are (pipelined), so that the cost of a clip does not depend on the video's length. Memory
+    has its own relative positions, counted in time from its newest frame.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MemoryAttention(PoolingAttention):
             pool_first=True,
         )
         if grid.t % compress[0]:
-            raise ValueError(f"{grid.t} places in time are not a multiple of the {compress[0]} that are compressed")
+            raise ValueError(f"{grid.t} temporal positions are not a multiple of the stride {compress[0]}")
         kernel = tuple(2 * s - 1 for s in compress)
         self.compress = compress
         self.compress_k, self.compress_v = Pool(width, compress, kernel), Pool(width, compress, kernel)
@@ -78,10 +78,9 @@ class MemoryAttention(PoolingAttention):
     def forward(
         self, x: Tensor, grid: Grid, memory: LayerMemory | None = None, same_video: Tensor | None = None
     ) -> tuple[Tensor, Grid]:
-        """Attend from ``B 1+N D`` tokens to themselves and to ``memory``, which then holds them too.
+        """Attend from ``B 1+N D`` tokens to themselves and to ``memory``, to which they are then added.
 
-        ``same_video`` (``B clips``) says which of the remembered clips are of the sample's video; others are not
-        seen.
+        ``same_video`` (``B clips``) marks the clips in memory that belong to the sample's video; others are masked.
         """
         if memory is None:
             return super().forward(x, grid)
@@ -95,8 +94,8 @@ class MemoryAttention(PoolingAttention):
             keys, values = [*memory.keys, k], [*memory.values, v]
             past = self._memory_bias(q, q_grid, memory_grid, seen)
             if same_video is not None:
-                places = past.shape[3] // seen
-                past = past.masked_fill(~same_video.repeat_interleave(places, dim=1)[:, None, None], float("-inf"))
+                positions = past.shape[3] // seen
+                past = past.masked_fill(~same_video.repeat_interleave(positions, dim=1)[:, None, None], float("-inf"))
             bias = torch.cat([past, bias], dim=3)
             memory.keys[-1], memory.values[-1] = memory.keys[-1].detach(), memory.values[-1].detach()
         memory.push(k, v)
@@ -107,14 +106,15 @@ class MemoryAttention(PoolingAttention):
         return self._result(q, attend(q, k, v, bias=bias)), q_grid
 
     def _compress(self, memory: LayerMemory, grid: Grid) -> Grid:
-        """Put the newest clip's compressed keys and values in place of the full ones; returns their grid."""
+        """Replace the newest clip's keys and values by the compressed ones; returns their grid."""
         keys, small = self.compress_k(memory.keys[-1][:, None], grid)
         values, _ = self.compress_v(memory.values[-1][:, None], grid)
         memory.keys[-1], memory.values[-1] = keys[:, 0], values[:, 0]
         return small
 
     def _memory_bias(self, q: Tensor, q_grid: Grid, grid: Grid, seen: int) -> Tensor:
-        """Of ``seen`` clips on ``grid``, oldest first, ``B H 1+Q seen(1+M)``; each begins with a class token."""
+        """Position bias of ``seen`` clips on ``grid``, oldest first, ``B H 1+Q seen(1+M)``; each begins with a class
+        token."""
         i = torch.arange(q_grid.t, device=q.device)
         age = torch.arange(seen * grid.t - 1, -1, -1, device=q.device)
         time = self.memory_time[i[:, None] + self.compress[0] * age]

@@ -1,4 +1,4 @@
-"""The feed-forward half of a transformer block."""
+"""The feed-forward network of a transformer block."""
 
 from typing import Literal
 
@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GELU = Literal["exact", "tanh", "quick"]
-"""How the Gaussian error linear unit is computed: as defined, by its tanh formula, or by a sigmoid (CLIP)."""
+"""Form of the Gaussian error linear unit: exact, tanh approximation, or sigmoid approximation (CLIP)."""
 
 
 class QuickGELU(nn.Module):
-    """A sigmoid in place of the normal distribution's (Hendrycks & Gimpel 2016), as CLIP has it."""
+    """The sigmoid approximation ``x sigmoid(1.702 x)`` of GELU (Hendrycks & Gimpel 2016), as in CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
@@ -20,7 +20,7 @@ class QuickGELU(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with a GELU between them, applied to every token; ``outputs`` may differ from ``width``.
 
-    ``dropout`` acts between the nonlinearity and the second layer.
+    ``dropout`` is applied between the nonlinearity and the second layer.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The nonlocal block: every place of an activation looks at every other, in space and time."""
+"""The nonlocal block: every position of an activation attends to every other, in space and time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ Pairwise = Literal["embedded_gaussian", "dot_product", "concatenation"]
 
 
 class NonLocal(nn.Module):
-    """``z = W y + x``, where each place of ``y`` is a weighted sum over all places (Wang et al. 2018, eq. 1 to 6).
+    """``z = W y + x``, each position of ``y`` a weighted sum over all positions (Wang et al. 2018, eq. 1 to 6).
 
-    ``pairwise`` says how two places are compared: by the softmax of their embeddings' product, by that product over
-    the number of places, or by a layer that sees both embeddings side by side. The last normalisation's scale starts
-    at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False starts
-    it at one. ``pool`` (t, h, w) takes maxima of the places that are looked at, which makes them fewer. ``scaled``
-    divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the networks
-    that its authors published do.
+    ``pairwise``, the similarity of two positions: the softmax of their embeddings' dot product, that product over the
+    number of positions, or a layer on both embeddings concatenated. The last normalisation's scale is initialised to
+    zero, so that the block starts as the identity and fits into a trained network; with ``identity_start`` False, to
+    one. ``pool`` (t, h, w) max-pools keys and values. ``scaled`` divides products by the square root of ``inner``
+    before the softmax: the paper's formula does not, the networks that its authors published do.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class NonLocal(nn.Module):
             nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``B C T H W`` to the same."""
+        """``B C T H W -> B C T H W``."""
         context = self.pool(x)
         q = rearrange(self.query(x), "b c t h w -> b (t h w) c")
         k, v = (rearrange(part(context), "b c t h w -> b (t h w) c") for part in (self.key, self.value))
@@ -61,7 +60,7 @@ class NonLocal(nn.Module):
         return x + self.norm(self.out(y))
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        """Receptive field: all of an activation of ``size`` (t, h, w)."""
         return tuple(2 * n - 1 for n in size), (1, 1, 1)
 
     def _weighted_sum(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ class NonLocal(nn.Module):
                 q = q * q.shape[-1] ** 0.5  # attention divides by it
             return attend(q[:, None], k[:, None], v[:, None])[:, 0]
         if self.pairwise == "dot_product":
-            # Without a softmax the sums may be taken in either order; this one never makes the N x M matrix.
+            # Without a softmax the products are associative; this order never materialises the N x M matrix.
             return q @ (k.transpose(1, 2) @ v / k.shape[1])
         of_query, of_key = self.compare.weight[0].chunk(2)
         scores = F.relu((q @ of_query)[:, :, None] + (k @ of_key)[:, None, :])
@@ -79,10 +78,10 @@ class NonLocal(nn.Module):
 
 
 def insert_nonlocal(network: nn.Module, name: str, block: NonLocal) -> None:
-    """Let a block follow the module called ``name`` of any 3D network, whose weights stay as they are.
+    """Insert a block after the module called ``name`` of any 3D network; its weights do not change.
 
-    The module's own weights are from then on called ``NAME.0``, the block's ``NAME.1``: load a network's weights
-    first. A block that starts as the identity changes nothing at first.
+    The module's weights are then named ``NAME.0``, the block's ``NAME.1``: load a network's weights first. A block
+    that starts as the identity leaves the network's output unchanged.
 
     Raises:
         AttributeError: the network has no such module.

@@ -1,4 +1,4 @@
-"""Pixels to the scale that a network was trained on."""
+"""Normalisation of pixels to the scale that a network was trained on."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Subtract a mean and divide by a deviation, channel by channel; takes uint8, or floating point in 0..1.
+    """Subtract the mean and divide by the standard deviation, per channel; takes uint8, or floats in 0..1.
 
-    The values are buffers that are saved with the weights: an encoder carries its own preprocessing.
+    Both are buffers saved with the weights: an encoder carries its own preprocessing.
     """
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
@@ -23,7 +23,8 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, pixels: Tensor, channels: int = 2) -> Tensor:
-        """Normalised pixels, float32 (float64 stays); ``channels`` is the colour dimension (2 in ``B T C H W``)."""
+        """Normalised pixels, float32 (float64 stays); ``channels``: index of the channel dimension (2 in ``B T C H
+        W``)."""
         shape = [1] * pixels.ndim
         shape[channels] = -1
         dtype = torch.promote_types(pixels.dtype, torch.float32)

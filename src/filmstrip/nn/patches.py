@@ -1,4 +1,4 @@
-"""Cutting video into cubes and embedding them."""
+"""Splitting video into tubelets (spatiotemporal patches) and embedding them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from filmstrip.protocols import Grid
 
 
 def patchify(video: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """Cut ``B T C H W`` video into its cubes: ``B N P C``, with ``P = t * h * w`` pixels in row-major order."""
+    """Split ``B T C H W`` video into tubelets: ``B N P C``, with ``P = t * h * w`` pixels in row-major order."""
     p, q, r = patch_size
     return rearrange(video, "b (t p) c (h q) (w r) -> b (t h w) (p q r) c", p=p, q=q, r=r)
 
 
 def unpatchify(patches: Tensor, grid: Grid, patch_size: Sequence[int]) -> Tensor:
-    """Put the cubes of :func:`patchify` together again."""
+    """The inverse of :func:`patchify`."""
     (t, h, w), (p, q, r) = grid, patch_size
     return rearrange(patches, "b (t h w) (p q r) c -> b (t p) c (h q) (w r)", t=t, h=h, w=w, p=p, q=q, r=r)
 
@@ -30,10 +30,10 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Normalise the pixels of each cube and project them to a token.
+    """Normalise the pixels of each tubelet and project them to a token.
 
-    One matrix product on cubes laid out by :func:`patchify`: the same map as a 3D convolution whose stride is its
-    kernel (:func:`conv_to_linear` converts), several times faster on a CPU, and able to leave cubes out.
+    One matrix product on tubelets laid out by :func:`patchify`: the same map as a 3D convolution whose stride is its
+    kernel (:func:`conv_to_linear` converts), several times faster on a CPU, and able to skip masked tubelets.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Linear(p * q * r * channels, width, bias=bias)
 
     def forward(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Tokens ``B N D`` of ``B T C H W`` video; only those at ``visible`` (``B K``) when it is given."""
+        """Tokens ``B N D`` of ``B T C H W`` video; only those at ``visible`` (``B K``) if provided."""
         patches = patchify(video, self.patch_size)
         if visible is not None:
             patches = take(patches, visible)

@@ -1,4 +1,4 @@
-"""Attention whose queries, keys and values are pooled on their grid before they meet."""
+"""Attention whose queries, keys and values are pooled on their grid."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _EPS = 1e-6
 
 
 class Pool(nn.Module):
-    """A depthwise convolution over each head's grid, then layer normalisation; the first token, a class token, is
-    only normalised."""
+    """A depthwise convolution over each head's grid, then layer normalisation; the first token, a class token,
+    is only normalised."""
 
     def __init__(self, head_dim: int, stride: Sequence[int], kernel: Sequence[int] = (3, 3, 3)) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Pool(nn.Module):
         self.norm = nn.LayerNorm(head_dim, eps=_EPS)
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """``B H 1+N D`` tokens on ``grid`` to ``B H 1+M D`` on a coarser one, returned beside them."""
+        """``B H 1+N D`` tokens on ``grid`` to ``B H 1+M D`` on a coarser one; returns both."""
         first, x = x[:, :, :1], x[:, :, 1:]
         t, h, w = grid
         y = self.conv(rearrange(x, "b n (t h w) d -> (b n) d t h w", t=t, h=h, w=w))
@@ -39,10 +39,9 @@ class PoolingAttention(nn.Module):
     """Multi-head pooling attention over ``1 + N`` tokens, a class token and a grid: ``B 1+N D -> B 1+M outputs``.
 
     Fan et al. 2021 (MViT), section 3.1: keys and values lie on a grid coarser by ``kv_stride``, queries and so the
-    result on one coarser by ``q_stride`` (none: queries are not pooled). Li et al. 2022 (MViTv2) add ``relative``
-    positions, between places and not to or from the class token, and ``residual``: the pooled queries, but for the
-    class token, are added to the result. ``pool_first`` pools the tokens themselves and projects what is left, as
-    MeMViT's network does: cheaper.
+    output on one coarser by ``q_stride`` (none: queries are not pooled). Li et al. 2022 (MViTv2) add ``relative``
+    position embeddings, except to or from the class token, and ``residual``: the pooled queries, except the class
+    token's, are added to the output. ``pool_first`` pools the tokens before projecting them, as in MeMViT: cheaper.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class PoolingAttention(nn.Module):
         self.out = nn.Linear(outputs, outputs)
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """Attend from ``B 1+N D`` tokens to themselves; returns the result and the grid that it lies on."""
+        """Attend from ``B 1+N D`` tokens to themselves; returns the output and its grid."""
         q, k, v, q_grid, k_grid = self._pooled(x, grid)
         if self.pool_first:
             q, k, v = self._project(q, self.q), self._project(k, self.k), self._project(v, self.v)
@@ -88,7 +87,7 @@ class PoolingAttention(nn.Module):
         return self._result(q, attend(q, k, v, bias=bias)), q_grid
 
     def _pooled(self, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor, Grid, Grid]:
-        """Queries, keys, values by heads, ``B H N D``, projected unless that comes later; the grids they lie on."""
+        """Queries, keys, values by heads, ``B H N D``, projected unless ``pool_first``; and their grids."""
         if self.pool_first:
             q = k = v = rearrange(x, "b n (h d) -> b h n d", h=self.num_heads)
         else:
@@ -104,7 +103,7 @@ class PoolingAttention(nn.Module):
         return rearrange(y, "b n (h d) -> b h n d", h=self.num_heads)
 
     def _result(self, q: Tensor, y: Tensor) -> Tensor:
-        """What was attended to, ``B H N D``, as ``B N outputs``."""
+        """Project heads ``B H N D`` to ``B N outputs``."""
         if self.residual:
             y = y + F.pad(q[:, :, 1:], (0, 0, 1, 0))
         return self.out(rearrange(y, "b h n d -> b n (h d)"))

@@ -1,6 +1,6 @@
 """Vector quantisers: the nearest code of a codebook, learnt by gradient or as a moving average.
 
-Every quantiser takes latents ``B ... D`` and gives :class:`Quantised`; the others are in
+Every quantiser takes latents ``B ... D`` and returns :class:`Quantised`; the others are in
 :mod:`filmstrip.nn.quantise_free` (no codebook to learn) and :mod:`filmstrip.nn.quantise_gumbel`.
 """
 
@@ -17,27 +17,27 @@ from torch import Tensor, nn
 from filmstrip.errors import UserError
 
 Reduce = Callable[[Tensor], Tensor]
-"""Something that processes do together with a tensor of each, such as adding them up."""
+"""A collective operation on one tensor of each process, such as their sum."""
 
 
 @dataclass
 class Quantised:
-    """What a bottleneck lets through; gradients pass straight to the latents that were given."""
+    """The output of a bottleneck; gradients pass straight through to its input."""
 
     latents: Tensor
     """``B ... D``, the dtype of the input."""
     ids: Tensor | None
     """``B ...`` int64; ``B ... G`` when there are several codebooks; none where the latents are continuous."""
     loss: Tensor
-    """What the bottleneck adds to the loss to minimise, a scalar."""
+    """Loss term of the bottleneck, a scalar to minimise."""
     metrics: dict[str, Tensor]
-    """Quantisers: ``perplexity`` of this batch's ids, and ``used``, the share of codes among them."""
+    """Of quantisers: ``perplexity`` of the batch's ids, and ``used``, the share of codes that occur among them."""
 
 
 class Bottleneck(nn.Module):
-    """What stands between an encoder and a decoder.
+    """A module between an encoder and a decoder.
 
-    ``input_dim`` is the size of the latents it takes, ``latent_dim`` of those it gives. ``after_step`` runs after
+    ``input_dim`` is the number of input channels, ``latent_dim`` that of output channels. ``after_step`` runs after
     each optimiser step, counted from 1.
     """
 
@@ -45,21 +45,21 @@ class Bottleneck(nn.Module):
     latent_dim: int
 
     def forward(self, latents: Tensor) -> Quantised:
-        """Let latents ``B ... D`` through."""
+        """Pass latents ``B ... D`` through the bottleneck."""
         raise TypeError(f"{type(self).__name__} does not define forward(latents)")
 
     def after_step(self, step: int) -> None:
-        """Move codes or schedules on."""
+        """Update codes or schedules."""
 
 
 class Quantiser(Bottleneck):
-    """A bottleneck of ``codebook_size`` codes, in each of ``num_codebooks``."""
+    """A bottleneck with ``num_codebooks`` codebooks of ``codebook_size`` codes each."""
 
     codebook_size: int
     num_codebooks: int = 1
 
     def decode(self, ids: Tensor) -> Tensor:
-        """The latents ``B ... D`` that ``ids`` stand for; the inverse of what :meth:`forward` returns as ids."""
+        """The latents ``B ... D`` of ``ids``; the inverse of the ids that :meth:`forward` returns."""
         raise TypeError(f"{type(self).__name__} does not define decode(ids)")
 
 
@@ -72,7 +72,7 @@ def straight_through(latents: Tensor, quantised: Tensor) -> Tensor:
 def usage(ids: Tensor, codebook_size: int, counted: Tensor | None = None) -> dict[str, Tensor]:
     """Perplexity of the ids (``N``, or ``N G``: averaged over codebooks), and the share of codes that occur.
 
-    Only ids that are ``counted`` (``N``, bool) are looked at; by default all.
+    Only ids marked by ``counted`` (``N``, bool) are included; by default all.
     """
     ids = ids.reshape(len(ids), -1)
     count = _count(ids, codebook_size, counted)
@@ -82,15 +82,15 @@ def usage(ids: Tensor, codebook_size: int, counted: Tensor | None = None) -> dic
 
 
 def nearest(latents: Tensor, codes: Tensor) -> Tensor:
-    """The code (of ``G K D``) with the least Euclidean distance to each latent (``N G D``): ``N G`` int64."""
-    # argmin |z - c|^2 = argmax (z.c - |c|^2 / 2): the matrix of distances itself is never needed
+    """The code (of ``G K D``) at minimum Euclidean distance from each latent (``N G D``): ``N G`` int64."""
+    # argmin |z - c|^2 = argmax (z.c - |c|^2 / 2): the distance matrix itself is never needed
     half_norm = codes.square().sum(dim=2).div(2)
     scores = torch.baddbmm(-half_norm[:, None, :], rearrange(latents, "n g d -> g n d"), codes.mT)
     return rearrange(scores.argmax(dim=2), "g n -> n g")
 
 
 def _count(ids: Tensor, codebook_size: int, counted: Tensor | None = None) -> Tensor:
-    """How often each code occurs in ``N G`` ids, those that are ``counted`` (``N``): ``G K`` float32."""
+    """Occurrences of each code in ``N G`` ids, restricted to ``counted`` (``N``, bool): ``G K`` float32."""
     counts = torch.zeros(ids.shape[1], codebook_size, device=ids.device)
     ones = torch.ones_like(ids.T, dtype=counts.dtype)
     return counts.scatter_add_(1, ids.T, ones if counted is None else ones * counted)
@@ -108,7 +108,7 @@ class _Lookup(Quantiser):
     def __init__(self, codebook_size: int, dim: int, *, num_codebooks: int, unit: bool, commitment: float) -> None:
         super().__init__()
         if dim % num_codebooks:
-            raise UserError(f"{num_codebooks} codebooks cannot share latents of {dim} channels evenly")
+            raise UserError(f"{num_codebooks} codebooks cannot split latents of {dim} channels evenly")
         self.codebook_size = codebook_size
         self.num_codebooks = num_codebooks
         self.input_dim = self.latent_dim = dim
@@ -153,11 +153,11 @@ class _Lookup(Quantiser):
         return ids.reshape(leading if self.num_codebooks == 1 else (*leading, self.num_codebooks))
 
     def _loss(self, slices: Tensor, chosen: Tensor) -> Tensor:
-        """The commitment of latents to their codes."""
+        """The commitment loss."""
         return self.commitment * F.mse_loss(slices, chosen.detach())
 
     def _observe(self, slices: Tensor, ids: Tensor) -> None:
-        """Gather what moving the codes needs; called in training only."""
+        """Collect statistics for updating the codes; called in training only."""
 
 
 class VectorQuantiser(_Lookup):
@@ -178,13 +178,13 @@ class VectorQuantiser(_Lookup):
 
 
 class EMAQuantiser(_Lookup):
-    """Codes that are moving averages of the latents they stand for (van den Oord et al. 2017, appendix A.1).
+    """Codes that are moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
 
-    Codes start as random latents of the first step, and a code that stands for fewer than ``restart_below`` latents
-    a step, on the moving average, is replaced by a random latent of this one (Dhariwal et al. 2020); zero never
-    restarts. Statistics are gathered in training only, where gradients are on; codes move in :meth:`after_step`, so
-    that all micro-batches of a step see the same ones. Several processes keep one codebook through ``sum_all``, which
-    adds their tensors up, and ``from_first``, which gives all of them the first one's.
+    Codes are initialised to random latents of the first step. A code whose moving average of assigned latents per
+    step falls below ``restart_below`` is replaced by a random latent of the current step (Dhariwal et al. 2020); zero
+    disables restarts. Statistics are collected in training only, with gradients enabled; codes are updated in
+    :meth:`after_step`, so that all micro-batches of a step use the same ones. Processes share one codebook through
+    ``sum_all``, an all-reduce, and ``from_first``, a broadcast from the first process.
     """
 
     def __init__(
@@ -208,14 +208,14 @@ class EMAQuantiser(_Lookup):
         self.register_buffer("codes", codes)
         self.register_buffer("size", torch.zeros(codes.shape[:2]))
         self.register_buffer("total", torch.zeros_like(codes))
-        # of the step under way; the same in every process
+        # of the current step; the same in every process
         self.register_buffer("step_size", torch.zeros(codes.shape[:2]), persistent=False)
         self.register_buffer("step_total", torch.zeros_like(codes), persistent=False)
         self.register_buffer("candidates", torch.zeros_like(codes), persistent=False)
 
     @torch.no_grad()
     def _observe(self, slices: Tensor, ids: Tensor) -> None:
-        """Add a batch to the statistics of this step, and draw the latents that dead codes would restart from."""
+        """Add a batch to the statistics of this step, and sample the latents that dead codes restart from."""
         books, per_code = self.num_codebooks, self.step_total.flatten(0, 1)
         row = ids + self.codebook_size * torch.arange(books, device=ids.device)
         total = torch.zeros_like(per_code).index_add_(0, row.flatten(), slices.flatten(0, 1))
@@ -226,14 +226,14 @@ class EMAQuantiser(_Lookup):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Move every code to the moving average of its latents, and restart the dead ones."""
+        """Set every code to the moving average of its latents, and restart dead codes."""
         fresh = self.size.sum() == 0
         self.size.lerp_(self.step_size, 1 - self.decay)
         self.total.lerp_(self.step_total, 1 - self.decay)
         replaced = fresh | (self.size < self.restart_below)
         self.size.masked_fill_(replaced, 1.0)
         self.total.copy_(torch.where(replaced[..., None], self.candidates, self.total))
-        alive = self.size > torch.finfo(self.size.dtype).tiny  # without restarts, an unused code fades to 0 / 0
+        alive = self.size > torch.finfo(self.size.dtype).tiny  # without restarts, an unused code decays to 0 / 0
         mean = self.total / torch.where(alive, self.size, 1.0)[..., None]
         self.codes.copy_(torch.where(alive[..., None], mean, self.codes))
         self.codes.copy_(self._effective_codes())

@@ -1,4 +1,4 @@
-"""Quantisers whose codes are fixed points of a grid, so that there is no codebook to learn or to lose."""
+"""Quantisers whose codes are fixed grid points: no codebook is learned, so none can collapse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class FSQ(Quantiser):
     """Finite scalar quantisation: each channel is bounded and rounded to one of a few levels (Mentzer et al. 2023).
 
     Channel ``i`` takes ``levels[i]`` values, evenly spaced in -1..1; an id is their mixed-radix number, the first
-    channel being the least significant. There is no loss. The bound is that of the paper's listing (its appendix
-    A.1), which ElasticTok's code has too.
+    channel the least significant. There is no loss. The bound is that of the paper's listing (its appendix
+    A.1), as in ElasticTok's code.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -44,10 +44,10 @@ class FSQ(Quantiser):
         return Quantised(quantised.to(latents.dtype), ids, loss, usage(ids.flatten(), self.codebook_size))
 
     def _bound(self, latents: Tensor) -> Tensor:
-        """Squash each channel so that rounding gives exactly ``levels`` integers, ``-(levels // 2)`` the lowest."""
+        """Squash each channel so that rounding yields exactly ``levels`` integers, from ``-(levels // 2)``."""
         half = (self.levels - 1) * (1 - 1e-3) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
-        # the tangent is as published; the inverse of tanh, which it is close to, would map zero to zero
+        # the tangent is as published; its near equal, the inverse of tanh, would map zero to zero
         return torch.tanh(latents + torch.tan(offset / half)) * half - offset
 
     def decode(self, ids: Tensor) -> Tensor:
@@ -59,9 +59,10 @@ class FSQ(Quantiser):
 class LookupFree(Quantiser):
     """Lookup-free quantisation: the signs of the channels are the bits of the id (Yu et al. 2023, MAGVIT-v2).
 
-    The loss is ``commitment * |z - q|^2 + entropy * (E[H(p(code|z))] - H(E[p(code|z)]))``: each latent should be
-    sure of its code, and all codes should be used. ``p`` is a softmax over squared distances, which factorises into
-    bits; the second entropy is summed over groups of 9 channels, exact up to 512 codes and an upper bound beyond.
+    The loss is ``commitment * |z - q|^2 + entropy * (E[H(p(code|z))] - H(E[p(code|z)]))``: each latent should
+    be assigned to its code with confidence, and all codes should be used. ``p`` is a softmax over squared distances,
+    which factorises into bits; the second entropy is summed over groups of 9 channels, exact up to 512 codes and an
+    upper bound beyond.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class LookupFree(Quantiser):
         return Quantised(quantised, ids, loss, usage(ids.flatten(), self.codebook_size))
 
     def decode(self, ids: Tensor) -> Tensor:
-        """The corners of the cube that ``B ...`` ids number: ``B ... D`` of -1 and 1."""
+        """The vertices of the hypercube with ids ``B ...``: ``B ... D`` of -1 and 1."""
         bits = (ids[..., None] & self.weights) != 0
         return bits.to(torch.float32) * 2 - 1
 

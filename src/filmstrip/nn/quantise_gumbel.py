@@ -1,4 +1,4 @@
-"""Gumbel-softmax quantisation: a relaxed choice among codes, sharpened as training goes on."""
+"""Gumbel-softmax quantisation: a relaxed choice of codes whose temperature is annealed in training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from filmstrip.nn.quantise import Quantised, Quantiser, usage
 
 
 class GumbelQuantiser(Quantiser):
-    """Latents are logits over codes; training mixes the codes by a Gumbel-softmax, inference takes the likeliest.
+    """Latents are logits over codes; training mixes codes by a Gumbel-softmax, inference takes the most probable.
 
     Ramesh et al. 2021 (DALL-E): the temperature falls from 1 to ``final_temperature`` on a cosine over
-    ``anneal_steps``; the loss is the divergence from a uniform prior, in nats a latent, with a weight that rises to
+    ``anneal_steps``; the loss is the divergence from a uniform prior, in nats per latent, with a weight that rises to
     ``kl_weight`` over ``warmup_steps``.
     """
 
@@ -41,7 +41,7 @@ class GumbelQuantiser(Quantiser):
         self.register_buffer("weight", torch.zeros(()))
 
     def forward(self, latents: Tensor) -> Quantised:
-        """Mix codes by logits ``B ... K``: latents ``B ... D``. Ids are the likeliest codes."""
+        """Mix codes by logits ``B ... K``: latents ``B ... D``. Ids are the most probable codes."""
         logits = latents.float()
         ids = logits.argmax(dim=-1)
         if self.training:
@@ -58,7 +58,7 @@ class GumbelQuantiser(Quantiser):
         return self.codes[ids]
 
     def after_step(self, step: int) -> None:
-        """Cool down, and weigh the divergence more."""
+        """Update the temperature and the weight of the divergence."""
         progress = min(step / self.anneal_steps, 1.0)
         cosine = (1 + math.cos(math.pi * progress)) / 2
         self.temperature.fill_(self.final_temperature + (1 - self.final_temperature) * cosine)

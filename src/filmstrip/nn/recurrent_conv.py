@@ -1,7 +1,7 @@
-"""Convolutional recurrent layers: every place of a map is a small recurrent network that also sees its neighbours.
+"""Convolutional recurrent layers: a recurrent network at every position of a feature map.
 
 The matrix products of an RNN, a GRU and an LSTM become convolutions (Ballas et al. 2016; Shi et al. 2015 for the
-LSTM). What depends on the input alone is computed for all frames at once; only the state goes frame by frame.
+LSTM). Input projections are computed for all frames at once; only the state update is sequential.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from filmstrip.nn.conv import SpatialConv
 
 
 class RecurrentConv(nn.Module):
-    """``B C T H W -> B D T H W``, causal; ``gates`` maps of ``D`` channels are computed of input and state."""
+    """``B C T H W -> B D T H W``, causal; ``gates`` maps of ``D`` channels are computed from input and state."""
 
     gates: int
 
@@ -26,22 +26,22 @@ class RecurrentConv(nn.Module):
         self.of_state = nn.Conv2d(width, self.gates * width, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The state after each frame; before the first one it is zero."""
-        given = self.of_input(x)
-        shape = (x.shape[0], self.width, *given.shape[3:])
-        state = self.first_state(given.new_zeros(shape))
+        """The state after each frame; the initial state is zero."""
+        projected = self.of_input(x)
+        shape = (x.shape[0], self.width, *projected.shape[3:])
+        state = self.first_state(projected.new_zeros(shape))
         seen = []
-        for frame in given.unbind(dim=2):
+        for frame in projected.unbind(dim=2):
             state = self.step(frame, state)
             seen.append(state[0])
         return torch.stack(seen, dim=2)
 
     def first_state(self, zeros: Tensor) -> tuple[Tensor, ...]:
-        """What is carried from frame to frame; the first part is what the layer puts out."""
+        """The initial state; its first part is the layer's output."""
         return (zeros,)
 
     @abstractmethod
-    def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The next state, from the convolved input ``B (gates D) H W`` and the last state."""
 
 
@@ -50,22 +50,22 @@ class ConvRNN(RecurrentConv):
 
     gates = 1
 
-    def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The next state."""
-        return (torch.tanh(given + self.of_state(state[0])),)
+        return (torch.tanh(projected + self.of_state(state[0])),)
 
 
 class ConvGRU(RecurrentConv):
-    """An update gate says how much of the state is replaced, a reset gate how much of it the new one sees."""
+    """A convolutional GRU: an update gate interpolates states, a reset gate masks the last state in the candidate."""
 
     gates = 3
 
-    def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The next state."""
         (last,) = state
         gate_weight, new_weight = self.of_state.weight.split((2 * self.width, self.width))
         padding = self.of_state.padding
-        of_gates, of_new = given.split((2 * self.width, self.width), dim=1)
+        of_gates, of_new = projected.split((2 * self.width, self.width), dim=1)
         gates = torch.sigmoid(of_gates + nn.functional.conv2d(last, gate_weight, padding=padding))
         update, reset = gates.chunk(2, dim=1)
         new = torch.tanh(of_new + nn.functional.conv2d(reset * last, new_weight, padding=padding))
@@ -73,7 +73,7 @@ class ConvGRU(RecurrentConv):
 
 
 class ConvLSTM(RecurrentConv):
-    """A cell beside the state, with input, forget and output gates; it starts out remembering."""
+    """A convolutional LSTM with input, forget and output gates; the forget gate's bias is raised by one."""
 
     gates = 4
 
@@ -86,10 +86,10 @@ class ConvLSTM(RecurrentConv):
         """State and cell."""
         return zeros, zeros
 
-    def step(self, given: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def step(self, projected: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The next state and cell."""
         last, cell = state
-        gates, new = (given + self.of_state(last)).split((3 * self.width, self.width), dim=1)
+        gates, new = (projected + self.of_state(last)).split((3 * self.width, self.width), dim=1)
         enter, keep, leave = torch.sigmoid(gates).chunk(3, dim=1)
         cell = keep * cell + enter * torch.tanh(new)
         return leave * torch.tanh(cell), cell

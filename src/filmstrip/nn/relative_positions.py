@@ -1,4 +1,4 @@
-"""Relative positions: what is added to an attention score for how far apart a query and a key lie."""
+"""Relative position embeddings: terms added to attention scores by the offset of query and key."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Extent = tuple[int, int, int]
 
 
 class DecomposedPositions(nn.Module):
-    """A vector for each distance along time, height and width; a query's product with their sum joins its scores.
+    """A vector per offset along time, height and width; a query's product with their sum is added to its scores.
 
-    Li et al. 2022 (MViTv2), section 4.1: ``O(t + h + w)`` parameters for a grid of ``t h w`` places. Queries and keys
-    may lie on grids of different resolution; a distance is counted in steps of the finer one. On grids larger than
+    Li et al. 2022 (MViTv2), section 4.1: ``O(t + h + w)`` parameters for a grid of ``t h w`` positions. Queries and
+    keys may lie on grids of different resolution; offsets are counted in steps of the finer one. On grids larger than
     ``sizes`` (t, h, w) the vectors are interpolated.
     """
 
@@ -27,14 +27,14 @@ class DecomposedPositions(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     def forward(self, q: Tensor, q_grid: Sequence[int], k_grid: Sequence[int]) -> Tensor:
-        """What is added to the scores of ``B H Q D`` queries, ``B H Q K``; both run over their grids, row-major."""
+        """The term added to the scores of ``B H Q D`` queries, ``B H Q K``; both grids in row-major order."""
         tables = (self.time, self.height, self.across)
         per_axis = [table_between(table, *sizes) for table, *sizes in zip(tables, q_grid, k_grid)]
         return decomposed_scores(q, q_grid, *per_axis)
 
 
 def table_between(table: Tensor, queries: int, keys: int) -> Tensor:
-    """For ``queries`` and ``keys`` places along one axis the vector between each pair, ``Q K D``."""
+    """The vector of the offset of each pair of query and key along one axis, ``Q K D``."""
     finest = max(queries, keys)
     if len(table) != 2 * finest - 1:
         table = F.interpolate(table.T[None], size=2 * finest - 1, mode="linear")[0].T
@@ -45,7 +45,7 @@ def table_between(table: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def decomposed_scores(q: Tensor, q_grid: Sequence[int], time: Tensor, height: Tensor, across: Tensor) -> Tensor:
-    """``B H Q K`` products of ``B H Q D`` queries with the vectors to a grid of keys, ``Q K D`` for each axis."""
+    """``B H Q K`` products of ``B H Q D`` queries with the offset vectors to a grid of keys, ``Q K D`` per axis."""
     t, h, w = q_grid
     q = rearrange(q, "b n (t h w) d -> b n t h w d", t=t, h=h, w=w)
     along_t = torch.einsum("bnthwd,tkd->bnthwk", q, time)[..., :, None, None]
@@ -55,7 +55,7 @@ def decomposed_scores(q: Tensor, q_grid: Sequence[int], time: Tensor, height: Te
 
 
 class RelativeBias(nn.Module):
-    """A learnt number for each head and each offset within a window of ``t h w`` places (Liu et al. 2021, Swin)."""
+    """A learned bias per head and offset within a window of ``t h w`` positions (Liu et al. 2021, Swin)."""
 
     def __init__(self, num_heads: int, window: Extent) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class RelativeBias(nn.Module):
         nn.init.trunc_normal_(self.bias, std=0.02)
 
     def forward(self, window: Extent | None = None) -> Tensor:
-        """What is added to the scores within a window, ``H N N``; it may be smaller than the one learnt."""
+        """The bias added to the scores within a window, ``H N N``; it may be smaller than the learned one."""
         (t, h, w), device = window or self.window, self.bias.device
         offsets = [
             (torch.arange(n, device=device)[:, None] - torch.arange(n, device=device)) + (full - 1)

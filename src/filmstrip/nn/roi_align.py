@@ -1,4 +1,4 @@
-"""RoIAlign: what a map of features holds within boxes, on a grid of a fixed size, without rounding a coordinate."""
+"""RoIAlign: features within boxes, resampled to a fixed grid without rounding coordinates."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ def roi_align(
 ) -> Tensor:
     """Features within boxes: ``B C H W`` and ``B M 4`` to ``B M C size size`` (He et al. 2017, Mask R-CNN).
 
-    Boxes are left, top, right, bottom in places of the map, whose first place covers 0 to 1 and is centred at 0.5;
-    unless ``aligned``, it is centred at 0 and no side is shorter than one place, as some public networks were
-    trained. Each box is cut into ``size x size`` cells, of which each is the mean of ``samples x samples`` values,
-    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the places that a
-    cell of that box covers, rounded up. Up to one place beyond its outermost centres the map continues as it is
-    there; further out it is zero.
+    Boxes are (left, top, right, bottom) in pixels of the feature map, whose first pixel covers 0 to 1 and is centred
+    at 0.5; unless ``aligned``, it is centred at 0 and sides are at least one pixel, as some public networks were
+    trained. Each box is divided into ``size x size`` cells; a cell is the mean of ``samples x samples`` bilinearly
+    interpolated values at the centres of equal parts. With ``samples`` none, their number along each axis is that of
+    the pixels a cell covers, rounded up. The map is extended by one pixel of edge padding, and is zero beyond.
 
-    Interpolation and mean act on rows and columns apart: each is a matrix, and their product with the map is exact.
+    Interpolation and mean are separable: one matrix each for rows and columns, whose product with the map is exact.
 
     Raises:
         ValueError: boxes and features are not of these shapes, or ``samples`` is less than one.
@@ -28,9 +27,9 @@ def roi_align(
             f"expected features (B, C, H, W) and boxes (B, M, 4), got {tuple(features.shape)}, {tuple(boxes.shape)}"
         )
     if samples is not None and samples < 1:
-        raise ValueError(f"samples is one or more, or none, not {samples}")
+        raise ValueError(f"samples must be one or more, or None, not {samples}")
     left, top, right, bottom = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
-    if aligned:  # from coordinates of which a place covers 0 to 1 to those of the places' centres
+    if aligned:  # from coordinates in which a pixel covers 0 to 1 to those of pixel centres
         left, top, right, bottom = left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
     else:
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
@@ -39,20 +38,20 @@ def roi_align(
     return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
 
 
-def _weights(first: Tensor, last: Tensor, places: int, size: int, samples: int | None) -> Tensor:
-    """How much of each of ``places`` along one axis every cell takes: ``B M size places`` for bounds ``B M``."""
+def _weights(first: Tensor, last: Tensor, length: int, size: int, samples: int | None) -> Tensor:
+    """Weights of every cell over the ``length`` pixels of one axis: ``B M size length`` for bounds ``B M``."""
     cell = (last - first) / size
     if samples is None:
-        # Two at least: a graph for maps of any size would take a single one for what it always is.
-        most = torch.sym_max(-(-places // size), 2)
-        count = cell.detach().ceil().clamp(1, most)[..., None, None]
+        # At least two: a graph exported with dynamic shapes would specialise on one.
+        maximum = torch.sym_max(-(-length // size), 2)
+        count = cell.detach().ceil().clamp(1, maximum)[..., None, None]
     else:
-        most, count = samples, torch.full_like(cell, samples)[..., None, None]
-    sample = torch.arange(most, device=first.device, dtype=cell.dtype)
+        maximum, count = samples, torch.full_like(cell, samples)[..., None, None]
+    sample = torch.arange(maximum, device=first.device, dtype=cell.dtype)
     cells = torch.arange(size, device=first.device, dtype=cell.dtype)[:, None]
     position = first[..., None, None] + (cells + (sample + 0.5) / count) * cell[..., None, None]
-    counts = (sample < count) & (position >= -1) & (position <= places)
+    counts = (sample < count) & (position >= -1) & (position <= length)
     share = counts.to(cell.dtype) / count
-    centre = torch.arange(places, device=first.device, dtype=cell.dtype)
-    near = (1 - (position.clamp(0, places - 1)[..., None] - centre).abs()).clamp(min=0)
+    centre = torch.arange(length, device=first.device, dtype=cell.dtype)
+    near = (1 - (position.clamp(0, length - 1)[..., None] - centre).abs()).clamp(min=0)
     return (near * share[..., None]).sum(dim=-2)

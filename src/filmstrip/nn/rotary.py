@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Rotary(nn.Module):
-    """Rotates queries and keys by their positions, so that their product depends on relative position alone.
+    """Rotates queries and keys by their positions, so that their product depends on relative positions alone.
 
-    Su et al. 2021 (RoFormer). With several axes the frequencies are shared out evenly, earlier axes first, and each
-    axis has its own ladder. Channel ``i`` is paired with ``i + head_dim / 2``.
+    Su et al. 2021 (RoFormer). With several axes, channels are divided evenly, earlier axes first, and each axis
+    has its own frequencies. Channel ``i`` is paired with ``i + head_dim / 2``.
 
     Raises:
         ValueError: ``head_dim`` is odd, or too small for the axes.
@@ -43,6 +43,6 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def grid_positions(grid: tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Positions (``N axes``, int64) of a grid's places in row-major order."""
+    """Coordinates (``N axes``, int64) of a grid's positions in row-major order."""
     axes = [torch.arange(size, device=device) for size in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(grid))

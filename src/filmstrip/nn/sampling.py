@@ -1,4 +1,4 @@
-"""Drawing from categorical distributions, each sample with random numbers of its own."""
+"""Sampling from categorical distributions, each sample with its own random numbers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from filmstrip.bounds import AnyNumber, Count, PositiveShare, Weight, check_numb
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a distribution is sharpened before it is drawn from."""
+    """Temperature, truncation and guidance of a categorical distribution before sampling."""
 
     temperature: Weight = 1.0
-    """Logits are divided by this; zero takes the most likely."""
+    """Divisor of the logits; zero takes the most probable id."""
     top_k: Count | None = None
-    """Only so many of the most likely are drawn (all that are as likely as the last of them)."""
+    """Number of most probable ids kept (and all tied with the last of them); none keeps all."""
     top_p: PositiveShare | None = None
-    """Only the fewest most likely are drawn that together have this probability (Holtzman et al. 2020)."""
+    """Cumulative probability of the most probable ids kept, nucleus sampling (Holtzman et al. 2020); none keeps
+    all."""
     guidance: AnyNumber = 1.0
-    """Logits move this far from what they are without the condition to what they are with it (Ho and Salimans 2022);
-    1 is the condition alone."""
+    """Classifier-free guidance scale: extrapolation from unconditional to conditional logits (Ho and Salimans 2022);
+    1 is the conditional logits alone."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Logits ``guidance`` times as far from the unconditional ones as the conditional ones are."""
+    """``unconditional + guidance * (conditional - unconditional)`` logits."""
     return torch.lerp(unconditional, conditional, guidance)
 
 
 def restricted(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Logits ``... K`` by temperature (above zero), top-k, then top-p; what must not be drawn is minus infinity."""
+    """Logits ``... K`` by temperature (above zero), top-k, then top-p; excluded ids are minus infinity."""
     if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -43,7 +44,7 @@ def restricted(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p is not None and sampling.top_p < 1.0:
         ordered, order = logits.sort(descending=True)
         share = ordered.softmax(dim=-1)
-        enough = share.cumsum(dim=-1) - share >= sampling.top_p  # reached before this one: the first always stays
+        enough = share.cumsum(dim=-1) - share >= sampling.top_p  # reached before this one: the first is always kept
         logits = logits.masked_fill(enough.scatter(-1, order, enough), float("-inf"))
     return logits
 
@@ -51,7 +52,7 @@ def restricted(logits: Tensor, sampling: Sampling) -> Tensor:
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """Ids ``...`` int64 from logits ``... K``, inverting the distribution at ``uniform`` (``...``, in [0, 1)).
 
-    Nothing of probability zero is drawn. The same numbers give the same ids in any batch.
+    Ids of probability zero are never drawn. The result of a sample does not depend on its batch.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Segments of time, ``N 2`` first and last moments: how much they share, and which of many to keep."""
+"""Temporal segments, ``N 2`` start and end times: intersection over union, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def iou(one: Tensor, other: Tensor) -> Tensor:
-    """Intersection over union of every pair of ``N 2`` and ``M 2`` segments, ``N M``; zero for two of no length."""
+    """Intersection over union of every pair of ``N 2`` and ``M 2`` segments, ``N M``; zero for two of zero length."""
     first = torch.maximum(one[:, None, 0], other[None, :, 0])
     last = torch.minimum(one[:, None, 1], other[None, :, 1])
     shared = (last - first).clamp(min=0)
@@ -17,15 +17,16 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
 
 
 def soft_nms(
-    segments: Tensor, scores: Tensor, classes: Tensor, *, sigma: float, min_score: float, most: int
+    segments: Tensor, scores: Tensor, classes: Tensor, *, sigma: float, min_score: float, max_segments: int
 ) -> tuple[Tensor, Tensor]:
-    """Choose the best segment, lower the scores of those of its class that overlap it, and so on (Bodla et al. 2017).
+    """Soft non-maximum suppression (Bodla et al. 2017).
 
-    Scores (``N``) fall by ``exp(-iou^2 / sigma)``. Returns the places of up to ``most`` segments in the order in
-    which they were chosen, and their scores by then, all of which are ``min_score`` or more.
+    Repeatedly selects the segment of maximum score; scores (``N``) of the same class are multiplied by ``exp(-iou^2 /
+    sigma)``. Returns the indices of at most ``max_segments`` segments in the order of selection, and their lowered
+    scores, all at least ``min_score``.
     """
     left, chosen, kept = scores.clone(), [], []
-    for _ in range(min(most, len(scores))):
+    for _ in range(min(max_segments, len(scores))):
         best = int(left.argmax())
         if left[best] < min_score:
             break

@@ -1,4 +1,4 @@
-"""Attention within a window that slides along a sequence, with one token that sees all and is seen by all."""
+"""Sliding-window attention along a sequence, with one global token."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from filmstrip.nn.masks import sliding_window
 
 
 class SlidingWindowAttention(Attention):
-    """Each token sees those up to ``window // 2`` places away, and the first one (Beltagy et al. 2020, Longformer).
+    """Each token attends to those up to ``window // 2`` positions away, and to the first one.
 
-    The first token sees all, by queries, keys and values of its own (``of_first``).
+    Beltagy et al. 2020 (Longformer). The first token attends to all, with its own projections (``of_first``).
     """
 
     def __init__(self, width: int, num_heads: int, *, window: int) -> None:

@@ -1,4 +1,4 @@
-"""Transformer blocks that attend over space and over time apart."""
+"""Transformer blocks with separate attention over space and over time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from filmstrip.protocols import Grid
 
 
 class DividedBlock(nn.Module):
-    """Attention over time at each place, then over space within each frame, then the feed-forward network.
+    """Attention over time at each position, then over space within each frame, then the feed-forward network.
 
     Bertasius et al. 2021 (TimeSformer). The first token is the class token: it takes part in every frame's spatial
-    attention and gets the mean of what it read there; attention over time leaves it out. What time adds passes one
+    attention and receives the mean of the outputs; it takes no part in temporal attention, whose output passes one
     more linear layer, ``time_fc``.
     """
 
@@ -59,9 +59,10 @@ class DividedBlock(nn.Module):
 
 
 class FactorisedBlock(Block):
-    """Attention within each frame, then over time at each place, then the feed-forward network: ``B N D -> B N D``.
+    """Attention within each frame, then over time at each position, then feed-forward: ``B N D -> B N D``.
 
-    Arnab et al. 2021 (ViViT, model 3). Time's attention starts at zero, so that the block starts as an image's.
+    Arnab et al. 2021 (ViViT, model 3). Temporal attention is initialised to zero, so that the block starts as an
+    image block.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class FactorisedBlock(Block):
         self.time_attention = Attention(width, num_heads)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Tokens on a grid of ``N = t * h * w`` places."""
+        """Tokens on a grid of ``N = t * h * w`` positions."""
         frames = rearrange(x, "b (t p) d -> (b t) p d", t=grid.t)
         frames = frames + self.drop_path(self.attention(self.norm1(frames)))
         along = rearrange(frames, "(b t) p d -> (b p) t d", t=grid.t)
@@ -89,9 +90,9 @@ class FactorisedBlock(Block):
 
 
 class FactorisedHeads(Attention):
-    """Attention of which half the heads see a token's place at all times, and half its frame.
+    """Attention of which half the heads attend over time at a token's position, and half within its frame.
 
-    Arnab et al. 2021 (ViViT, model 4, factorised dot-product attention): no more weights than joint attention.
+    Arnab et al. 2021 (ViViT, model 4, factorised dot-product attention): as many parameters as joint attention.
 
     Raises:
         ValueError: the number of heads is odd.
@@ -100,12 +101,12 @@ class FactorisedHeads(Attention):
     def __init__(self, width: int, num_heads: int, *, time: int) -> None:
         super().__init__(width, num_heads)
         if num_heads % 2:
-            raise ValueError(f"{num_heads} heads cannot be halved between time and space")
+            raise ValueError(f"num_heads {num_heads} is odd: half the heads attend over time, half over space")
         self.time = time
         """Length of the grid's first axis."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
-        """What each head reads, ``B H N D``: the first half over time, the second over space."""
+        """Each head's output, ``B H N D``: the first half over time, the second over space."""
         (b, _, _, _), t = q.shape, self.time
         along, across = zip(*(x.chunk(2, dim=1) for x in (q, k, v)))
         along = attend(*(rearrange(x, "b h (t p) d -> (b p) h t d", t=t) for x in along))

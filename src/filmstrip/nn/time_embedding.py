@@ -1,4 +1,4 @@
-"""A vector for a point in the time of a diffusion or flow."""
+"""Embedding of the time of a diffusion or flow."""
 
 from __future__ import annotations
 

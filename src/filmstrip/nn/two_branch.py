@@ -1,4 +1,4 @@
-"""The two-branch transformer block: tokens that are given, and tokens that are being made, meet in attention."""
+"""The two-branch transformer block: joint attention of context (seen) tokens and of target tokens."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _EPS = 1e-6
 
 
 class Placement(NamedTuple):
-    """Where the tokens of both branches stand, and which count: all where there is no mask. Made once for all layers
-    and all steps."""
+    """Positions and masks of the tokens of both branches, computed once for all layers and steps; without a mask all
+    tokens are valid."""
 
     target_angles: Tensor
-    """Rotary angles of the targets' tokens, ``B T d/2`` or ``T d/2``."""
+    """Rotary angles of the target tokens, ``B T d/2`` or ``T d/2``."""
     seen_angles: Tensor
     """Rotary angles of the seen tokens, ``B M d/2`` or ``M d/2``."""
     targets: Mask | None
-    """Allows the targets' tokens that count, as keys."""
+    """Mask of the valid target tokens, as keys."""
     seen: Mask | None
-    """Allows the seen tokens that count, as keys."""
+    """Mask of the valid seen tokens, as keys."""
     both: Mask | None
-    """The same for the targets' tokens followed by the seen ones."""
+    """Mask of the valid target tokens followed by the valid seen ones."""
 
 
 class Modulation(NamedTuple):
@@ -42,15 +42,15 @@ class Modulation(NamedTuple):
 
 
 def allow_keys(used: Tensor) -> Mask:
-    """Attention to the keys that ``used`` (``B K``, bool) marks; to all where it marks none: nobody reads that."""
+    """Attention to the keys that ``used`` (``B K``, bool) marks; to all if it marks none: such rows are not used."""
     allowed = used | ~used.any(dim=1, keepdim=True)
     return Mask(lambda b, h, q, k: allowed[b, k], batch=len(used))
 
 
 class AdaptiveNorm(nn.Module):
-    """The ``parts`` vectors of a block's width that a time asks for: shifts, scales, gates (DiT's adaLN-Zero).
+    """Shifts, scales and gates of a block from the time: ``parts`` vectors of its width (DiT's adaLN-Zero).
 
-    All begin at zero: a block then changes nothing.
+    All are initialised to zero: a block starts as the identity.
     """
 
     def __init__(self, width: int, parts: int) -> None:
@@ -65,7 +65,7 @@ class AdaptiveNorm(nn.Module):
 
 
 def split(modulation: Tensor, width: int) -> tuple[Tensor, ...]:
-    """Its vectors, each ``B 1 D``: one row serves a whole batch that is at the same time."""
+    """Its vectors, each ``B 1 D``: one row serves a batch of equal times."""
     return modulation[:, None].split(width, dim=-1)
 
 
@@ -75,11 +75,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class JointAttention(nn.Module):
-    """Attention among the tokens of two branches, which have projections of their own.
+    """Attention among the tokens of two branches, each with its own projections.
 
     ``joint``: every token attends to both branches (Esser et al. 2024, MM-DiT). ``cross``: to the other branch only.
-    ``self``: as joint, with one set of projections for both. After the ``last`` one nobody reads the seen branch:
-    it gives keys and values and asks nothing.
+    ``self``: as joint, with projections shared by both. In the ``last`` block the output of the seen branch is not
+    used: it provides keys and values, but no queries.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class JointAttention(nn.Module):
             self.seen_out = None if last else nn.Linear(inner, width)
 
     def forward(self, target: Tensor, seen: Tensor | None, placement: Placement) -> tuple[Tensor, Tensor | None]:
-        """What the targets ``B T D`` and the seen tokens ``B M D`` read; without seen ones, of the targets alone."""
+        """Outputs for the targets ``B T D`` and the seen tokens ``B M D``; without seen tokens, self-attention."""
         shared = self.kind == "self"
         q = self._heads(self.target_q(target), placement.target_angles)
         k, v = (None, None) if self.target_kv is None else self._pair(self.target_kv(target), placement.target_angles)
@@ -139,8 +139,8 @@ def _merged(x: Tensor) -> Tensor:
 class TwoBranchBlock(nn.Module):
     """Adaptive norms, :class:`JointAttention`, then a feed-forward network for each branch, all gated by the time.
 
-    Algorithm 1 of Lin et al. 2024 (VEDIT), with the attention gate that its listing forgets. The ``last`` block of a
-    network ends the seen branch after the attention, for nothing reads it afterwards.
+    Algorithm 1 of Lin et al. 2024 (VEDIT), with the attention gate that its listing omits. The ``last`` block of a
+    network ends the seen branch after the attention: its output is not used.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class TwoBranchBlock(nn.Module):
         super().__init__()
         self.width = width
         self.target_norm = AdaptiveNorm(width, 6)
-        # Self-attention takes both branches as one input: one norm for both.
+        # Self-attention takes both branches as one input: one shared norm.
         self.seen_norm = None if attention == "self" else AdaptiveNorm(width, 2 if last else 6)
         self.attention = JointAttention(
             width, num_heads, head_dim=head_dim or width // num_heads, kind=attention, last=last
@@ -165,17 +165,17 @@ class TwoBranchBlock(nn.Module):
         self.seen_mlp = None if last else MLP(width, round(width * mlp_ratio))
 
     def modulation(self, time: Tensor) -> Modulation:
-        """What embedded times ``B D`` ask of this block; it depends on nothing else."""
+        """Modulation of this block by embedded times ``B D``; it depends on nothing else."""
         target = self.target_norm(time)
         return Modulation(target, target if self.seen_norm is None else self.seen_norm(time))
 
     def forward(
         self, target: Tensor, seen: Tensor | None, time: Tensor | Modulation, placement: Placement
     ) -> tuple[Tensor, Tensor | None]:
-        """Targets ``B T D`` and seen tokens ``B M D``, and the same of both again.
+        """Targets ``B T D`` and seen tokens ``B M D`` to the same shapes.
 
-        Without seen tokens, and after the last block, there are none. ``time`` is embedded, ``B D`` or ``1 D``, or
-        what :meth:`modulation` made of that.
+        Without seen tokens, and in the last block, no seen tokens are returned. ``time`` is embedded, ``B D`` or
+        ``1 D``, or the result of :meth:`modulation`.
         """
         modulation = time if isinstance(time, Modulation) else self.modulation(time)
         shift, scale, gate, *for_mlp = split(modulation.target, self.width)

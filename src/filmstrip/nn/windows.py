@@ -14,38 +14,37 @@ from filmstrip.nn.relative_positions import Extent, RelativeBias
 
 
 def partition(x: Tensor, window: Sequence[int]) -> Tensor:
-    """Cut ``B T H W D`` into windows of ``window`` (t, h, w) places: ``B windows N D``, both in row-major order."""
+    """Split ``B T H W D`` into windows of ``window`` (t, h, w): ``B windows N D``, both in row-major order."""
     p, q, r = window
     return rearrange(x, "b (t p) (h q) (w r) d -> b (t h w) (p q r) d", p=p, q=q, r=r)
 
 
 def join(windows: Tensor, window: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Put the windows of :func:`partition` together again, on a grid of ``sizes`` (t, h, w)."""
+    """The inverse of :func:`partition`, on a grid of ``sizes`` (t, h, w)."""
     (p, q, r), (t, h, w) = window, (size // n for size, n in zip(sizes, window))
     return rearrange(windows, "b (t h w) (p q r) d -> b (t p) (h q) (w r) d", t=t, h=h, w=w, p=p, q=q, r=r)
 
 
 def fitted(sizes: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> tuple[Extent, Extent]:
-    """A window and its shift where they are no larger than a grid of ``sizes``: one that covers an axis is not
-    shifted along it."""
+    """A window limited to a grid of ``sizes``, and its shift, which is zero along an axis that the window covers."""
     pairs = [(size, 0) if size <= n else (n, s) for size, n, s in zip(sizes, window, shift)]
     return tuple(n for n, _ in pairs), tuple(s for _, s in pairs)
 
 
 def neighbours(sizes: Sequence[int], window: Extent, shift: Extent, device: torch.device) -> Tensor | None:
-    """Which places of a window see each other, ``windows N N``; none where all do.
+    """The attention mask within windows, ``windows N N``, True where allowed; none if everything is.
 
-    A grid is padded to whole windows and shifted around its ends: places that only meet there, and padding, are kept
-    apart. All that a place is told by is the part of each axis that it comes from.
+    A grid is padded to whole windows and cyclically shifted: positions that are not neighbours in the grid, and
+    padding, are masked. Regions are numbered along each axis, and attention stays within a region.
     """
     padded = [-(-size // n) * n for size, n in zip(sizes, window)]
     if not any(shift) and padded == list(sizes):
         return None
     parts = []
     for size, full, s in zip(sizes, padded, shift):
-        place = (torch.arange(full, device=device) + s) % full
-        # Wrapped around the end: what was before the shift; beyond the grid: padding.
-        parts.append(torch.where(place >= size, 2, (place < s).long()))
+        position = (torch.arange(full, device=device) + s) % full
+        # Regions: wrapped around by the shift; the rest of the grid; padding.
+        parts.append(torch.where(position >= size, 2, (position < s).long()))
     t, h, w = parts
     part = (9 * t[:, None, None] + 3 * h[:, None] + w)[None, ..., None]
     part = partition(part, window)[0, :, :, 0]
@@ -53,7 +52,7 @@ def neighbours(sizes: Sequence[int], window: Extent, shift: Extent, device: torc
 
 
 class WindowAttention(Attention):
-    """Multi-head attention of each place to those of its window, with a learnt bias for each offset."""
+    """Multi-head attention of each position to those of its window, with a learned bias per offset."""
 
     def __init__(self, width: int, num_heads: int, window: Extent, shift: Extent) -> None:
         super().__init__(width, num_heads)
@@ -74,7 +73,7 @@ class WindowAttention(Attention):
         q, k, v = rearrange(self.qkv(windows), "b m n (three h d) -> three (b m) h n d", three=3, h=self.num_heads)
         bias = self.relative(window)
         if visible is not None:
-            # Windows stand beside the heads, so that a batch shares what is added to the scores of each.
+            # Windows are merged with the heads, so that the batch shares the bias.
             q, k, v = (rearrange(y, "(b m) h n d -> b (m h) n d", m=count) for y in (q, k, v))
             bias = bias.masked_fill(~visible[:, None], float("-inf")).flatten(0, 1)
         y = rearrange(attend(q, k, v, bias=bias[None]), "b h n d -> b n h d")

@@ -199,7 +199,7 @@ class ActionFormer(Objective):
             used = long & (best > keep.min_score)
             candidates.append((segment[row[used]], best[used], kind[used]))
         rows, best, kind = (torch.cat(parts) for parts in zip(*candidates))
-        which, best = soft_nms(rows, best, kind, sigma=keep.sigma, min_score=keep.min_score, most=keep.most)
+        which, best = soft_nms(rows, best, kind, sigma=keep.sigma, min_score=keep.min_score, max_segments=keep.most)
         times = (timing[0] + rows[which].double() * timing[1]).clamp(0.0, seconds)
         return Detections(times, best, kind[which])
 
