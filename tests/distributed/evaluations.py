@@ -70,7 +70,7 @@ def main(root, out):
         AttentiveProbe(epochs=2, batch_size=2),
         Reconstruction(batch_size=2),
         Likelihood(batch_size=1, num_videos=5),
-        Generation(num_samples=5, batch_size=2, by_class=True),
+        Generation(num_samples=5, batch_size=2, class_conditional=True),
         VideoPrediction(context=1, horizon=2, samples=2, num_videos=6, batch_size=2),
     )
     for number, protocol in enumerate(protocols):

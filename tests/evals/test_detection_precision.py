@@ -16,7 +16,7 @@ from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, surest, track_iou, video_precision
+from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, top_rows, track_iou, video_precision
 from filmstrip.protocols import Objective
 from filmstrip.video.write import write_video
 
@@ -126,9 +126,9 @@ def test_a_slow_counterpart_agrees(scene, threshold):
 
 
 @given(scenes(), st.integers(1, 12), st.sampled_from([{0, 1, 2}, {0, 2}]))
-def test_only_the_surest_rows_of_a_key_frame_count(scene, most, evaluated):
+def test_only_the_top_rows_rows_of_a_key_frame_count(scene, most, evaluated):
     truth, found = scene
-    capped = {key: surest(scored, most, frozenset(evaluated)) for key, scored in found.items()}
+    capped = {key: top_rows(scored, most, frozenset(evaluated)) for key, scored in found.items()}
     for key, (_, scores) in found.items():
         rows = sorted((float(p) for row in scores for k, p in enumerate(row) if k in evaluated), reverse=True)
         kept = capped[key].scores
@@ -141,15 +141,15 @@ def test_only_the_surest_rows_of_a_key_frame_count(scene, most, evaluated):
             there = scores[:, kind] > -torch.inf
             left[key] = Scored(boxes[there], scores[there])
         np.testing.assert_allclose(values[kind], slow(truth, left, 3, 0.5)[kind])
-    many = {key: surest(scored, 10**6, frozenset({0, 1, 2})) for key, scored in found.items()}
+    many = {key: top_rows(scored, 10**6, frozenset({0, 1, 2})) for key, scored in found.items()}
     np.testing.assert_array_equal(frame_precision(truth, many, 3, 0.5), frame_precision(truth, found, 3, 0.5))
 
 
 def test_the_cap_is_an_option(subject):
-    values = [dict(DetectionMAP(most_rows=n)(subject))["mAP@0.5"] for n in (1, 50)]
+    values = [dict(DetectionMAP(max_rows=n)(subject))["mAP@0.5"] for n in (1, 50)]
     assert values[0] < values[1] == dict(DetectionMAP()(subject))["mAP@0.5"] == 1.0
-    with pytest.raises(UserError, match="most_rows is 0"):
-        list(DetectionMAP(most_rows=0)(subject))
+    with pytest.raises(UserError, match="max_rows is 0"):
+        list(DetectionMAP(max_rows=0)(subject))
 
 
 @given(scenes(), st.randoms())
@@ -255,7 +255,7 @@ def test_a_detectors_boxes_are_looked_at_instead(subject, tmp_path):
 
 
 def test_what_cannot_be_evaluated_is_refused(subject):
-    with pytest.raises(UserError, match="says nothing of boxes"):
+    with pytest.raises(UserError, match="does not classify boxes"):
         list(DetectionMAP()(replace(subject, objective=Objective())))
     clips = open_source(systems.find("procedures.transformer").data)
     with pytest.raises(UserError, match="no key frames with boxes"):

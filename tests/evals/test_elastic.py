@@ -83,7 +83,7 @@ def test_only_tokenizers_of_variable_length(subject):
         pass
 
     other = Subject(objective=Fixed(), source=subject.source, data=subject.data, device=subject.device)
-    with pytest.raises(UserError, match="Fixed is no tokenizer of variable length"):
+    with pytest.raises(UserError, match="Fixed is not a variable-length tokenizer"):
         next(TokensAgainstError()(other))
 
 

@@ -101,7 +101,7 @@ def test_a_tokenizer_within_a_prior_is_found_and_others_are_refused(subject_of):
     videos = random_videos(2, 4)
     own = dict(Reconstruction()(subject_of(FourLevels(), videos)))
     assert dict(Reconstruction()(subject_of(Owner(), videos))) == own
-    with pytest.raises(UserError, match="Objective is no tokenizer"):
+    with pytest.raises(UserError, match="Objective is not a tokenizer"):
         dict(Reconstruction()(subject_of(Objective(), videos)))
 
 
@@ -230,10 +230,10 @@ def test_generation_compares_sets(subject_of):
 def test_generation_by_class_asks_for_the_classes_of_the_data(subject_of):
     videos, labels = random_videos(3, 4), torch.tensor([2, 0, 1])
     objective = Sliding()
-    dict(Generation(num_samples=4, by_class=True, batch_size=3)(subject_of(objective, videos, label=labels)))
+    dict(Generation(num_samples=4, class_conditional=True, batch_size=3)(subject_of(objective, videos, label=labels)))
     assert [c.label.tolist() for c, _ in objective.asked] == [[2, 0, 1], [2]]
-    with pytest.raises(UserError, match="videos with labels"):
-        dict(Generation(num_samples=4, by_class=True)(subject_of(objective, videos)))
+    with pytest.raises(UserError, match="need labelled videos"):
+        dict(Generation(num_samples=4, class_conditional=True)(subject_of(objective, videos)))
 
 
 def test_likelihood_is_bits_for_each_dimension(subject_of):
@@ -250,7 +250,7 @@ def test_likelihood_is_bits_for_each_dimension(subject_of):
 def test_objectives_that_cannot_do_it_are_refused(subject_of):
     videos = random_videos(2, 4)
     for protocol in (Generation(num_samples=2), VideoPrediction(context=1, horizon=1)):
-        with pytest.raises(UserError, match="FourLevels is no generator"):
+        with pytest.raises(UserError, match="FourLevels is not a generator"):
             dict(protocol(subject_of(FourLevels(), videos)))
     with pytest.raises(UserError, match="no likelihood"):
         dict(Likelihood()(subject_of(FourLevels(), videos)))

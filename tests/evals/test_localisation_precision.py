@@ -92,7 +92,7 @@ def test_what_cannot_be_evaluated_is_refused():
     data = Data(synthetic=Untrimmed(num_train=1, num_test=1), localisation=Localisation(width=4), num_workers=0)
     source = open_source(data)
     subject = Subject(objective=Objective(), source=source, data=data, device=torch.device("cpu"))
-    with pytest.raises(UserError, match="localises nothing"):
+    with pytest.raises(UserError, match="does not localise"):
         list(LocalisationMAP()(subject))
     steps = open_source(systems.find("procedures.transformer").data)
     with pytest.raises(UserError, match="no untrimmed videos"):

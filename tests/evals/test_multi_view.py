@@ -104,7 +104,7 @@ def test_modes_are_restored_and_inference_does_not_leak(subject_of):
 @pytest.mark.parametrize(
     ("objective", "videos", "words"),
     [
-        (Objective(), [Video("x", 0, (0,))], "no classifier"),
+        (Objective(), [Video("x", 0, (0,))], "not a classifier"),
         (Table([[1.0, 2.0, 3.0]]), [Video("x", 0, (0,))], "3 classes, but the data has 2"),
         (Table([[1.0, float("nan")]]), [Video("x", 0, (0,))], "not finite"),
         (Table([[1.0, 2.0]]), [Video("x", 0, ())], "nothing to evaluate"),

@@ -112,7 +112,7 @@ def test_the_iou_of_sets_agrees_with_sets(pair):
 def test_the_least_of_several_forecasts_counts():
     true = ids([1, 2], [3, 4])
     forecasts = torch.tensor([[[9, 9], [1, 2]], [[3, 9], [9, 9]]])
-    assert procedures.least_edit_distance(forecasts, true) == (0 + 1 / 2) / 2
+    assert procedures.min_edit_distance(forecasts, true) == (0 + 1 / 2) / 2
 
 
 def test_class_mean_recall_weighs_classes_alike():
@@ -196,10 +196,10 @@ def test_plans_are_scored_at_every_step(subject):
 
 def test_drawn_forecasts_follow_the_probabilities_and_the_window():
     probabilities = torch.tensor([0.0, 0.75, 0.25]).expand(2000, 1, 1, 3)
-    found = procedures.Answers(probabilities, torch.zeros(2000, 1).long(), torch.arange(2000))
+    found = procedures.Forecasts(probabilities, torch.zeros(2000, 1).long(), torch.arange(2000))
     drawn = Anticipation()._drawn(found)
     assert torch.equal(
-        drawn[5:9], Anticipation()._drawn(procedures.Answers(probabilities[5:9], found.true[5:9], found.index[5:9]))
+        drawn[5:9], Anticipation()._drawn(procedures.Forecasts(probabilities[5:9], found.true[5:9], found.index[5:9]))
     )
     shares = torch.bincount(drawn.flatten(), minlength=3) / 2000
     assert shares[0] == 0 and abs(float(shares[1]) - 0.75) < 0.05
@@ -207,8 +207,8 @@ def test_drawn_forecasts_follow_the_probabilities_and_the_window():
 
 def test_what_cannot_be_evaluated_is_refused(subject):
     plain = replace(subject(horizon=1), objective=Objective())
-    with pytest.raises(UserError, match="forecasts no steps"):
+    with pytest.raises(UserError, match="does not forecast steps"):
         list(StepAccuracy()(plain))
-    with pytest.raises(UserError, match="knows 5 steps, but the data has 8"):
+    with pytest.raises(UserError, match="has 5 steps, but the data has 8"):
         list(StepAccuracy()(replace(plain, objective=Successor(5, 8))))
     assert isinstance(Successor(5, 8), Forecaster)

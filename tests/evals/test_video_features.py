@@ -79,10 +79,10 @@ def test_frames_are_stretched_bilinearly_and_rounded_to_eight_bits():
 
 
 def test_too_short_a_video_is_named():
-    with pytest.raises(UserError, match="corners sees 8 frames or more at once, and these clips have 5"):
+    with pytest.raises(UserError, match="corners needs at least 8 frames, and these clips have 5"):
         features(num_frames=8)[1](torch.zeros(1, 5, 3, 4, 4))
-    with pytest.raises(UserError, match="sees 9 frames or more"):
-        features(least=9)[1](torch.zeros(1, 5, 3, 4, 4))
+    with pytest.raises(UserError, match="at least 9 frames"):
+        features(min_frames=9)[1](torch.zeros(1, 5, 3, 4, 4))
 
 
 def test_the_random_network_is_named_and_repeats_itself():
@@ -106,12 +106,12 @@ def test_i3d_from_a_file_gives_its_logits_or_what_they_are_made_of(tmp_path):
         pooled = FeatureNetwork(**options, layer="pooled").build(CPU)
         torch.testing.assert_close(pooled(video), network.pooled(video))
     assert pooled.name == "i3d_rgb_imagenet_pooled" and not pooled.classifies
-    with pytest.raises(UserError, match="9 frames or more"):
+    with pytest.raises(UserError, match="at least 9 frames"):
         logits(video[:, :8])
 
 
 def test_sources_are_needed_and_checked(tmp_path):
-    with pytest.raises(UserError, match=r"give --features\.source"):
+    with pytest.raises(UserError, match=r"set --features\.source"):
         FeatureNetwork(kind="i3d").build(CPU)
     with pytest.raises(UserError, match="is not there"):
         FeatureNetwork(kind="i3d", source=str(tmp_path / "i3d.pt")).build(CPU)
@@ -133,7 +133,7 @@ def test_encoders_and_classifiers_are_shown_clips_of_their_own(monkeypatch):
     assert classifier.label(9) == "colours_logits/32px_bilinear/4f" and classifier.classifies
     assert classifier(video).tolist() == [[0, 0, 0]] * 2 + [[0, 10, 0]] * 2
     monkeypatch.setattr(loading, "load_objective", lambda source, device: (nn.Identity(), run))
-    with pytest.raises(UserError, match="Identity, which is no classifier"):
+    with pytest.raises(UserError, match="Identity, which is not a classifier"):
         FeatureNetwork(kind="classifier", source="runs/colours").build(CPU)
 
 
@@ -141,8 +141,8 @@ def test_distance_is_frechets_of_the_features(caplog):
     _, found = features(classifies=True)
     real, made = torch.rand(2, 9, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     distance = VideoDistance(found)
-    distance.add(distance.look(real=real[:5], made=made))
-    distance.add(distance.look(real=real[5:]))
+    distance.add(distance.features(real=real[:5], generated=made))
+    distance.add(distance.features(real=real[5:]))
     values = dict(distance.values("fvd"))
     label = "corners/4px_bilinear/2f/n9"
     assert list(values) == [f"fvd/{label}", f"fvd_bias/{label}", f"fvd_unbiased/{label}"]
@@ -150,10 +150,10 @@ def test_distance_is_frechets_of_the_features(caplog):
     for side, video in zip(sides, (real, made)):
         side.update(found(video))
     assert values[f"fvd/{label}"] == pytest.approx(frechet_distance(*sides))
-    assert torch.equal(torch.cat(distance.made_logits), found(made))
+    assert torch.equal(torch.cat(distance.generated_logits), found(made))
     assert "9 and 9 samples" in caplog.text
     alone = VideoDistance(found)
-    alone.add(alone.look(real=real[:1], made=made))
+    alone.add(alone.features(real=real[:1], generated=made))
     with pytest.raises(UserError, match="fvd cannot be measured"):
         dict(alone.values("fvd"))
 

@@ -122,7 +122,7 @@ def test_evaluations_without_labels_are_left_out_of_training_and_said(videos, tm
         write_colours(loose / f"{i}.mp4", "red")
     run = tiny(loose, "pretraining.videomae", evals=(LinearProbe(), Throughput(batch_size=1, rounds=1)))
     result = experiment.train(run, tmp_path / "run")
-    assert "LinearProbe looks at labels" in caplog.text and "is left out" in caplog.text
+    assert "LinearProbe needs labels" in caplog.text and "is left out" in caplog.text
     assert "forward/seconds" in result.metrics and "linear/best_top1" not in result.metrics
     assert "nothing is evaluated" not in caplog.text
     result = experiment.train(replace(run, evals=run.evals[:1]), tmp_path / "blind")
@@ -141,8 +141,8 @@ def test_one_class_cannot_be_probed(videos):
     ("protocol", "expected"),
     [
         (KNN(k=7), "k is 7, and the training split has 6 labelled videos"),
-        (Generation(), "is no generator"),
-        (Reconstruction(), "is no tokenizer"),
+        (Generation(), "is not a generator"),
+        (Reconstruction(), "is not a tokenizer"),
     ],
 )
 def test_protocols_say_what_they_need(videos, protocol, expected):
@@ -154,10 +154,10 @@ def test_protocols_say_what_they_need(videos, protocol, expected):
 @pytest.mark.parametrize(
     ("features", "num_videos", "num_frames", "expected"),
     [
-        (FeatureNetwork(), 1, 16, "two videos or more"),
-        (FeatureNetwork(kind="i3d"), 8, 16, "give --features.source"),
+        (FeatureNetwork(), 1, 16, "at least two videos"),
+        (FeatureNetwork(kind="i3d"), 8, 16, "set --features.source"),
         (FeatureNetwork(kind="i3d", source="no/such/file.pt"), 8, 16, "file.pt is not there"),
-        (FeatureNetwork(num_frames=16), 8, 8, "sees 16 frames or more at once, and these clips have 8"),
+        (FeatureNetwork(num_frames=16), 8, 8, "needs at least 16 frames, and these clips have 8"),
     ],
 )
 def test_feature_networks_are_looked_for(features, num_videos, num_frames, expected):

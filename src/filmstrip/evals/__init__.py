@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What an evaluation looks at: a trained objective, and the data it was trained for."""
+    """The subject of an evaluation: a trained objective, and the data it was trained on."""
 
     objective: Objective
     source: Source
@@ -36,51 +36,51 @@ class Evaluation:
     """A protocol and its settings."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"video"})
-    """What batches must hold of a clip; encoded videos come without ``video``."""
+    """Batch keys that the protocol needs; encoded videos come without ``video``."""
     compares_classes: ClassVar[bool] = False
-    """Whether it tells classes apart: videos need labels then, of two classes or more."""
-    learns: ClassVar[bool] = False
-    """Whether it looks at the training split too."""
+    """Whether the protocol compares classes, and so needs labelled videos of at least two classes."""
+    uses_training_split: ClassVar[bool] = False
+    """Whether the protocol reads the training split too, to fit or count."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``(name, value)`` as they become known."""
+        """Yield ``(name, value)`` pairs as they become known."""
         raise TypeError(f"{type(self).__name__} does not define __call__(subject)")
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
-        """The splits that it looks at."""
+        """The splits that the protocol reads."""
         own = getattr(self, "split", None) or data.eval_split
-        return (data.train_split, own) if self.learns else (own,)
+        return (data.train_split, own) if self.uses_training_split else (own,)
 
     def lacking(self, source: Source, data: Data) -> str | None:
-        """What the data do not have and this protocol looks at, as a sentence; none where nothing is missing.
+        """A sentence on what the protocol needs and the data lack; none if nothing is missing.
 
         Raises:
-            UserError: there is no such split.
+            UserError: a split does not exist.
         """
         name = type(self).__name__
         if missing := self.requires - source.gives:
-            return f"{name} looks at {', '.join(sorted(missing))}, which {source.root} does not hold"
+            return f"{name} needs {', '.join(sorted(missing))}, which {source.root} does not hold"
         for split in self.splits_of(data):
             labels = [sample.label for sample in source.split(split)]
             if self.compares_classes and all(label is None for label in labels):
-                return f"{name} looks at labels, and no video of the split {split!r} of {source.root} has one"
+                return f"{name} needs labels, and no video of the split {split!r} of {source.root} has one"
         if self.compares_classes and len(source.classes) < 2:
-            return f"{name} tells classes apart, and {source.root} has one: {', '.join(source.classes)}"
+            return f"{name} compares classes, and {source.root} has one: {', '.join(source.classes)}"
         return None
 
     def check(self, subject: Subject) -> None:
-        """See, before hours are spent, that the objective is of the kind that this protocol looks at, and the rest.
+        """Check, before anything expensive, that the protocol can evaluate the objective with these settings.
 
         Raises:
-            UserError: it is not; says what would be.
+            UserError: it cannot; the message says what is needed.
         """
 
 
 def protocols() -> dict[str, type[Evaluation]]:
-    """Every protocol by the name of its file, which is how the command line knows it."""
+    """Every protocol by the name of its file, which is its name on the command line."""
     found = {}
     for file in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{file.name}")
@@ -91,15 +91,15 @@ def protocols() -> dict[str, type[Evaluation]]:
 
 
 def named_protocols() -> str:
-    """All protocols, to end a sentence."""
+    """The list of all protocols, as the end of an error message."""
     return f"there are {', '.join(protocols())}"
 
 
 def protocol(name: str) -> type[Evaluation]:
-    """The protocol of a name.
+    """The protocol with this name.
 
     Raises:
-        UserError: there is none; names the nearest, or all.
+        UserError: unknown name; the message suggests the nearest, or lists all.
     """
     known = protocols()
     if name not in known:

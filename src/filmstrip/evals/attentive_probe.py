@@ -1,4 +1,4 @@
-"""Attentive probe: a learned query attends to the frozen tokens (V-JEPA, Bardes et al. 2024, section 4)."""
+"""Attentive probe: a learned query attends to frozen tokens (V-JEPA, Bardes et al. 2024, section 4)."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from filmstrip.nn.attentive_pooling import AttentivePooling
 
 @dataclass(frozen=True, kw_only=True)
 class AttentiveProbe(Evaluation):
-    """Top-1 of one cross-attention block with a learned query and a linear layer, trained on each layer's tokens.
+    """Top-1 accuracy of a cross-attention block with a learned query and a linear layer, trained on each layer's
+    tokens.
 
     The recipe is the same for every layer and model: AdamW, cosine from ``lr``, ``epochs`` passes over the features.
     """
 
     compares_classes: ClassVar[bool] = True
-    learns: ClassVar[bool] = True
+    uses_training_split: ClassVar[bool] = True
 
     epochs: Count = 20
     lr: Rate = 1e-3
     weight_decay: Weight = 0.01
     batch_size: Count = 16
     cache: Path | None = None
-    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+    """Folder in which features are cached, so that several probes of the same weights encode the videos once."""
     seed: Seed = 0
-    """Decides the probe's initial weights and the order of the videos."""
+    """Seed of the probe's initial weights and of the order of the videos."""
 
     def check(self, subject: Subject) -> None:
         """The objective has an encoder."""
         encoder_of(subject.objective)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``attentive/layer_I/top1``, then the best of them and its layer."""
+        """Yield ``attentive/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, tokens=True, batch_size=self.batch_size, cache=self.cache)
         num_classes = len(subject.source.classes)
         yield from by_layer(
@@ -70,7 +71,7 @@ class AttentiveProbe(Evaluation):
         return (predicted == test_labels).float().mean().item()
 
     def fit(self, tokens: Tensor, labels: Tensor, num_classes: int, device: torch.device) -> AttentivePooling:
-        """A probe trained on ``N T D`` tokens; leaves the global random state as it was."""
+        """A probe trained on ``N T D`` tokens; the global random state is restored."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             probe = AttentivePooling(tokens.shape[2], num_classes).to(device)

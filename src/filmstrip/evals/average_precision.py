@@ -6,9 +6,10 @@ import numpy as np
 
 
 def area_under_precision(hits: np.ndarray, total: int) -> float:
-    """The area under the curve of precision over recall, made to fall (PASCAL VOC since 2010).
+    """The area under the interpolated precision-recall curve (PASCAL VOC since 2010).
 
-    ``hits`` (``N``) is one where a prediction is right, from the surest on, of ``total`` things to be found.
+    ``hits`` (``N``) is one for true positives, in descending order of confidence, of ``total`` ground-truth
+    instances.
     """
     right = hits.cumsum()
     precision = right / np.arange(1, len(hits) + 1)

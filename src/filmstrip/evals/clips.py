@@ -1,4 +1,4 @@
-"""The clips that protocols of generation look at."""
+"""Evaluation over the first clips of a split, for generation and reconstruction protocols."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 
-def of_first_clips(
+def map_clips(
     subject: Subject,
-    look: Callable[[Batch, int], Found],
+    function: Callable[[Batch, int], Found],
     split: str | None = None,
     *,
-    most: int | None = None,
+    max_clips: int | None = None,
     num_frames: int | None = None,
     batch_size: int = 16,
 ) -> Iterator[Found]:
-    """What ``look`` finds in batches of one clip of each of the first ``most`` readable videos of a split, in order.
+    """Results of ``function`` on batches of one clip per video, of the first ``max_clips`` readable videos, in order.
 
-    It gets a batch on the device, and the number of clips before it; tensors in what it returns lie on the CPU.
-    ``split`` is by default the data's ``eval_split``, and clips have the data's frames unless ``num_frames`` says
-    otherwise. Several processes share the clips, and each gets everything that was found.
+    ``function`` receives a batch on the device and the number of clips before it; tensors that it returns must be on
+    the CPU. ``split`` defaults to the data's ``eval_split`` and ``num_frames`` to the data's. Processes share the
+    clips, and each receives all results.
 
     Raises:
         UserError: the split has no readable video.
@@ -44,15 +44,15 @@ def of_first_clips(
         data = replace(data, clip=replace(data.clip, num_frames=num_frames))
     split = split or data.eval_split
 
-    def look_on_device(batch: Batch, before: int) -> Found:
+    def on_device(batch: Batch, before: int) -> Found:
         if "video" in batch and not before:
             _check_length(batch["video"])
         there = {k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        return look(there, before)
+        return function(there, before)
 
     batches = eval_batches(subject.source, data, split, batch_size=batch_size)
     empty = True
-    for found in map_batches(subject, batches, look_on_device, most=most):
+    for found in map_batches(subject, batches, on_device, max_rows=max_clips):
         empty = False
         yield found
     if empty:
@@ -60,7 +60,7 @@ def of_first_clips(
 
 
 def _check_length(video: Tensor) -> None:
-    """Say so where the videos seem to be shorter than a clip: the rest of it is their last frame."""
+    """Warn if videos seem shorter than a clip, which is then padded with their last frame."""
     if video.shape[1] > 2 and bool(torch.equal(video[:, -1], video[:, -2])):
         log.warning(
             "the last two frames of every clip are equal: clips of %d frames may be longer than the videos",

@@ -1,5 +1,4 @@
-"""How well it is told who does what, and where: mean average precision over classes, in key frames and along
-tubes."""
+"""Spatiotemporal action detection: mean average precision over classes, in key frames and over tubes."""
 
 from __future__ import annotations
 
@@ -29,66 +28,64 @@ from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Detector
 
 TRACK = dict[float, Tensor]
-"""A box (``4``) for each of some seconds of a video."""
+"""A track: a box (``4``) by its time in the video, seconds."""
 
 
 class Scored(NamedTuple):
-    """What was said of one key frame."""
+    """Boxes and class scores of one key frame."""
 
     boxes: Tensor
-    """``N 4``, those that were given."""
+    """Input boxes, ``N 4``."""
     scores: Tensor
-    """``N K``; minus infinity where nothing is said of a class."""
+    """Class scores, ``N K``; minus infinity for classes without a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionMAP(Evaluation):
-    """Mean average precision in key frames as the public evaluations of AVA compute it, and over tubes.
+    """Mean average precision in key frames, as in the public evaluations of AVA, and over tubes.
 
-    Those differ: the SlowFast code base's, with which the released figures of its models were made, reads every row
-    (a box and a class), as we do by default; that of the ActivityNet challenges reads the 50 surest rows of a key
-    frame (``most_rows``).
+    Those differ: SlowFast's code base, which its released figures come from, evaluates every row (a box and a class),
+    as we do by default; the ActivityNet challenges evaluate the 50 rows of maximum score in a key frame
+    (``max_rows``).
 
-    Boxes are the annotated ones, which makes it easier, or those of a detector (``proposals``). Every box counts
-    for every class. Excluded key frames do not count, and neither do those that cannot be read; key frames for which
-    there were no boxes do, and so do boxes where nobody is annotated. Classes are those that the set evaluates and of
-    which there are any.
+    Boxes are the annotated ones, an easier task, or a detector's (``proposals``); every box is scored for every
+    class. Excluded and unreadable key frames are not counted; key frames without proposals are, and so are boxes in
+    key frames without annotation. The mean is over the evaluated classes that occur.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "boxes"})
 
     threshold: Share = 0.5
-    """Least intersection over union with an annotated box."""
-    most_rows: Count | None = None
-    """Most rows of a key frame that count, the surest ones of the evaluated classes; not over tubes."""
+    """Minimum intersection over union with an annotated box."""
+    max_rows: Count | None = None
+    """Maximum number of rows per key frame, those of maximum score among evaluated classes; not applied to tubes."""
     video_thresholds: tuple[Share, ...] = ()
-    """The same for tubes: boxes are linked through a video, and the annotated ones of a person who does something are
-    a tube. Needs persons in the annotations."""
+    """Minimum intersection over union with a ground-truth tube, the boxes of one person during one action. Predicted
+    tubes are boxes linked through a video. Needs person ids in the annotations."""
     proposals: Path | None = None
-    """A detector's boxes to look at; by default the data's ``detection.proposals``, or the annotated ones."""
+    """Table of a detector's boxes; by default the data's ``detection.proposals``, or the annotated boxes."""
     batch_size: Count = 8
-    """Key frames at once, at most: they are of one video, since frames are whole and videos have sizes of their
-    own."""
+    """Maximum number of key frames per batch, all of one video: frames are not cropped, and sizes differ by video."""
     split: str | None = None
     """By default the data's ``eval_split``."""
     out: Path | None = None
-    """Where to write what was said of every box, as a table that AVA's public evaluation reads."""
+    """Output file for the scores of all boxes, a table that AVA's public evaluation reads."""
 
     def check(self, subject: Subject) -> None:
-        """The objective looks at boxes, the data have them, and what is named can be read and written."""
+        """The objective classifies boxes, the data have boxes, and the proposals exist."""
         if not isinstance(subject.objective, Detector):
             name = type(subject.objective).__name__
-            raise UserError(f"{name} says nothing of boxes: this evaluation needs detection.*")
+            raise UserError(f"{name} does not classify boxes: this evaluation needs a run of detection.*")
         if not isinstance(subject.source, ActorSource):
             raise UserError(f"{subject.source.root} holds no key frames with boxes: set data.detection")
         if self.proposals is not None and not self.proposals.is_file():
-            raise UserError(f"{self.proposals} is no file: proposals are a table of a detector's boxes")
+            raise UserError(f"{self.proposals} is not a file: expected a table of a detector's boxes")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the key frames looked at.
+        """Yield ``mAP@THRESHOLD``, ``video_mAP@THRESHOLD`` for each, and ``count``, the number of key frames.
 
         Raises:
-            UserError: the objective says nothing of boxes, the data have none, no key frame is readable, or
+            UserError: the objective does not classify boxes, the data have none, no key frame is readable, or
                 ``out`` cannot be written.
         """
         self.check(subject)
@@ -98,27 +95,27 @@ class DetectionMAP(Evaluation):
             source = open_detection(data)
         split = self.split or data.eval_split
 
-        def look(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
+        def evaluate_batch(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
             video, boxes = (batch[key].to(subject.device, non_blocking=True) for key in ("video", "boxes"))
             with inference(detector):
-                said = detector.detect(video, boxes).cpu()
-            rows = zip(batch["index"].tolist(), said, batch["is_actor"])
+                batch_scores = detector.detect(video, boxes).cpu()
+            rows = zip(batch["index"].tolist(), batch_scores, batch["is_actor"])
             return [(index, scores[there]) for index, scores, there in rows]
 
         batches = eval_batches(source, data, split, batch_size=self.batch_size, by_file=True)
-        scores = dict(pair for part in map_batches(subject, batches, look) for pair in part)
+        scores = dict(pair for part in map_batches(subject, batches, evaluate_batch) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
         samples = source.split(split)
         found = {samples[i].key: Scored(_boxes(samples[i].actors), scores[i]) for i in sorted(scores)}
         if self.out is not None and process.rank() == 0:
-            said = ((key, scored.boxes.tolist(), scored.scores.tolist()) for key, scored in found.items())
-            write_scores(self.out, said, source.numbers)
+            table = ((key, scored.boxes.tolist(), scored.scores.tolist()) for key, scored in found.items())
+            write_scores(self.out, table, source.numbers)
         unreadable = {sample.key for i, sample in enumerate(samples) if i not in scores}
         truth = {key: actors for key, actors in source.truth[split].items() if key not in unreadable}
         counted = found
-        if self.most_rows is not None:
-            counted = {key: surest(scored, self.most_rows, source.evaluated) for key, scored in found.items()}
+        if self.max_rows is not None:
+            counted = {key: top_rows(scored, self.max_rows, source.evaluated) for key, scored in found.items()}
         precision = frame_precision(truth, counted, len(source.classes), self.threshold)
         yield f"mAP@{self.threshold:g}", _mean(precision, source.evaluated)
         for threshold in self.video_thresholds:
@@ -127,12 +124,13 @@ class DetectionMAP(Evaluation):
         yield "count", float(len(found))
 
 
-def surest(scored: Scored, most: int, evaluated: frozenset[int]) -> Scored:
-    """The ``most`` surest rows of a key frame, a box and an evaluated class each; nothing is said of the others."""
+def top_rows(scored: Scored, count: int, evaluated: frozenset[int]) -> Scored:
+    """The ``count`` rows (a box and an evaluated class) of maximum score in a key frame; others become minus
+    infinity."""
     scores = torch.full_like(scored.scores, -torch.inf)
     kinds = torch.tensor(sorted(evaluated), dtype=torch.long)
     rows = scored.scores[:, kinds].flatten()
-    best = rows.sort(descending=True, stable=True).indices[:most]
+    best = rows.sort(descending=True, stable=True).indices[:count]
     box, kind = best // max(len(kinds), 1), kinds[best % max(len(kinds), 1)]
     scores[box, kind] = rows[best]
     return Scored(scored.boxes, scores)
@@ -141,7 +139,7 @@ def surest(scored: Scored, most: int, evaluated: frozenset[int]) -> Scored:
 def frame_precision(
     truth: Mapping[Moment, Sequence[Actor]], found: Mapping[Moment, Scored], num_classes: int, threshold: float
 ) -> np.ndarray:
-    """The average precision of each class (``K``) over key frames, NaN where nobody does it."""
+    """The average precision of each class (``K``) over key frames, NaN for classes that do not occur."""
     classes = _Classes(num_classes, threshold)
     for key in {**truth, **found}:
         actors = truth.get(key, ())
@@ -156,21 +154,24 @@ def frame_precision(
 def video_precision(
     truth: Mapping[Moment, Sequence[Actor]], found: Mapping[Moment, Scored], num_classes: int, threshold: float
 ) -> np.ndarray:
-    """The average precision of each class (``K``) over tubes, NaN where nobody does it.
+    """The average precision of each class (``K``) over tubes, NaN for classes that do not occur.
 
-    A found tube is what :func:`~filmstrip.data.detection.tubes.link` makes of a video's boxes, with the mean of their
-    scores; a true one holds the key frames in which one person does one thing. They overlap by the share of their
-    key frames that they have in common, times the mean overlap of the boxes in those.
+    Predicted tubes link a video's boxes (:func:`~filmstrip.data.detection.tubes.link`), with the mean of their
+    scores; a ground-truth tube holds the key frames in which one person performs one action. For the overlap of two,
+    see :func:`track_iou`.
 
     Raises:
-        UserError: an actor has no person.
+        UserError: an actor has no person id.
     """
     true: dict[str, dict[tuple[int, int], TRACK]] = defaultdict(lambda: defaultdict(dict))
     given: dict[str, dict[float, Scored]] = defaultdict(dict)
     for (video, second), actors in truth.items():
         for actor in actors:
             if actor.person is None:
-                raise UserError(f"nobody says which person acts in {video} at {second:g} s: set no video_thresholds")
+                raise UserError(
+                    f"the annotations do not say which person acts in {video} at {second:g} s: "
+                    "leave video_thresholds empty"
+                )
             for kind in actor.classes:
                 true[video][actor.person, kind][second] = torch.tensor(actor.box, dtype=torch.float64)
     for (video, second), scored in found.items():
@@ -194,7 +195,8 @@ def video_precision(
 
 
 def track_iou(one: TRACK, other: TRACK) -> float:
-    """How much two tubes share: their common key frames' share of all, times the mean overlap in those."""
+    """Overlap of two tubes: temporal intersection over union in key frames, times the mean box overlap in common
+    ones."""
     common = one.keys() & other.keys()
     if not common:
         return 0.0
@@ -203,7 +205,7 @@ def track_iou(one: TRACK, other: TRACK) -> float:
 
 
 class _Classes:
-    """Collects which predictions are right, for each class on its own."""
+    """Collects true and false positives, per class."""
 
     def __init__(self, num_classes: int, threshold: float) -> None:
         self.threshold = threshold
@@ -212,10 +214,10 @@ class _Classes:
         self._hits: list[np.ndarray] = [np.zeros((0, num_classes), dtype=bool)]
 
     def add(self, scores: np.ndarray, overlap: np.ndarray, labels: np.ndarray) -> None:
-        """Take in one key frame or video: scores ``N K``, overlaps ``N M`` with what is true, and its classes ``M
-        K``.
+        """Add one key frame or video: scores ``N K``, overlaps ``N M`` with ground truth of classes ``M K``.
 
-        From the surest on, a prediction is right if what it overlaps most, of its class, was not found before.
+        In descending order of score, a prediction is a true positive if the instance of its class with maximum
+        overlap is not matched yet.
         """
         hits = np.zeros(scores.shape, dtype=bool)
         for kind in np.flatnonzero(labels.any(axis=0)):
@@ -244,7 +246,7 @@ class _Classes:
 
 
 def _mean(precision: np.ndarray, evaluated: frozenset[int]) -> float:
-    """Over those of the evaluated classes that there are; zero where there are none."""
+    """Mean over the evaluated classes that occur; zero if none does."""
     known = [precision[kind] for kind in sorted(evaluated) if not np.isnan(precision[kind])]
     return float(np.mean(known)) if known else 0.0
 

@@ -1,8 +1,7 @@
-"""Evaluation on several processes: each looks at its part of the data, and all of them get what was found, in order.
+"""Evaluation on several processes: each evaluates its share of the batches, and all receive the results, in order.
 
-A part is every so-many-th batch, whole, and what was found is put together as one process would do it: figures are
-exactly those of one process. Sharded networks (FSDP) are not shared out like that, since all processes must call them
-alike: there each process looks at everything.
+Batches are distributed whole and round-robin, so that results are exactly those of one process. With sharded networks
+(FSDP), which all processes must call in step, each process evaluates all batches.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ Found = TypeVar("Found")
 
 
 def map_batches(
-    subject: Subject, batches: EvalLoader, look: Callable[[Batch, int], Found], *, most: int | None = None
+    subject: Subject, batches: EvalLoader, function: Callable[[Batch, int], Found], *, max_rows: int | None = None
 ) -> Iterator[Found]:
-    """What ``look(batch, number of rows before it)`` returns for each batch of the first ``most`` rows.
+    """Results of ``function(batch, number of rows before it)`` for the batches of the first ``max_rows`` rows.
 
-    What is found crosses from process to process, so tensors in it lie on the CPU.
+    Results are exchanged between processes: tensors in them must be on the CPU.
     """
     rank, world = _share(subject)
     videos = getattr(batches, "num_videos", None)
-    total = videos if most is None or videos is None else min(most, videos)
+    total = videos if max_rows is None or videos is None else min(max_rows, videos)
     with counted("evaluating", total) as done:
-        yield from _mapped_batches(batches, look, most, rank, world, done)
+        yield from _mapped_batches(batches, function, max_rows, rank, world, done)
 
 
 def _mapped_batches(
     batches: EvalLoader,
-    look: Callable[[Batch, int], Found],
-    most: int | None,
+    function: Callable[[Batch, int], Found],
+    max_rows: int | None,
     rank: int,
     world: int,
     done: Callable[[int], None],
 ) -> Iterator[Found]:
-    """What one process of ``world`` yields; ``done`` is told how many videos were looked at."""
+    """Results in one process of ``world``; ``done`` is called with the number of videos evaluated."""
     seen, videos = 0, 0
-    # Alone, anything that yields batches will do.
+    # With one process, any iterable of batches is accepted.
     for mine in batches.groups(rank, world) if world > 1 else ([batch] for batch in batches):
         videos = max([videos, *(1 + max(batch["index"].tolist()) for batch in mine if "index" in batch)])
         done(videos)
@@ -55,28 +54,28 @@ def _mapped_batches(
         before = seen + sum(counts[:rank])
         found = []
         for batch in mine:
-            rows = _rows(batch) if most is None else min(_rows(batch), most - before)
+            rows = _rows(batch) if max_rows is None else min(_rows(batch), max_rows - before)
             if rows > 0:
-                found.append(look({key: value[:rows] for key, value in batch.items()}, before))
+                found.append(function({key: value[:rows] for key, value in batch.items()}, before))
             before += _rows(batch)
         for part in _exchanged(found, world):
             yield from part
         seen += sum(counts)
-        if most is not None and seen >= most:
+        if max_rows is not None and seen >= max_rows:
             return
 
 
-def map_items(subject: Subject, items: Sequence[Item], make: Callable[[Item], Found]) -> Iterator[Found]:
-    """What ``make`` returns for each of ``items``; tensors in it lie on the CPU."""
+def map_items(subject: Subject, items: Sequence[Item], function: Callable[[Item], Found]) -> Iterator[Found]:
+    """Results of ``function`` for each of ``items``; tensors in them must be on the CPU."""
     rank, world = _share(subject)
     for start in tracked(range(0, len(items), world), "sampling"):
-        found = [make(item) for item in islice(items, start + rank, min(start + rank + 1, len(items)))]
+        found = [function(item) for item in islice(items, start + rank, min(start + rank + 1, len(items)))]
         for part in _exchanged(found, world):
             yield from part
 
 
 def _share(subject: Subject) -> tuple[int, int]:
-    """This process's number, and how many share the work."""
+    """This process's rank, and the number of processes that share the batches."""
     if not process.is_several() or isinstance(subject.objective, FSDPModule):
         return 0, 1
     return process.rank(), process.world_size()

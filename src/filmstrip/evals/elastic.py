@@ -1,4 +1,4 @@
-"""Tokens against error: what a tokenizer of variable length makes of few tokens, and how few it needs."""
+"""Rate against distortion of a variable-length tokenizer: error at fixed lengths, tokens at fixed errors."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What all blocks of a split cost and are worth, each ``M`` (videos times blocks), float32."""
+class BlockResults:
+    """Tokens and errors of all blocks of a split, each ``M`` (videos times blocks), float32."""
 
     tokens: Tensor
+    """Number of tokens."""
     errors: Tensor
     """Mean squared error of pixels in 0..1."""
     evaluations: int
-    """How often the search for a block's length encoded and decoded it; one where the length was given."""
+    """Number of times the length search encoded and decoded a block; one for a fixed length."""
 
     def met(self, target: float) -> Tensor:
-        """Which blocks have an error of at most ``target``."""
+        """Mask of the blocks whose error is at most ``target``."""
         return self.errors <= target
 
 
@@ -42,19 +43,20 @@ class TokensAgainstError(Evaluation):
     """Error at fixed shares of all tokens, and tokens at fixed errors (mean squared, pixels in 0..1)."""
 
     shares: tuple[PositiveShare, ...] = (0.125, 0.25, 0.5, 1.0)
-    """Of a block's tokens, the same for every block; lengths it was not trained for are not asked for."""
+    """Fixed lengths, as shares of a block's maximum number of tokens; lengths outside the trained range are
+    omitted."""
     targets: tuple[Rate, ...] = (0.00025, 0.00075, 0.00375)
-    """Errors that each block must meet, with as few tokens as that takes; by default the paper's three."""
+    """Maximum errors of a block, met with the minimum number of tokens; by default the paper's three."""
     method: Method = "binary"
-    """How the fewest tokens are looked for."""
+    """Search method for the minimum number of tokens."""
     bins: Count = 100
-    """Lengths that ``binned`` search tries."""
+    """Number of lengths that ``binned`` search tries."""
     batch_size: Count = 16
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def check(self, subject: Subject) -> None:
-        """The objective is a tokenizer of variable length."""
+        """The objective is a variable-length tokenizer."""
         self._tokenizer(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
@@ -68,48 +70,48 @@ class TokensAgainstError(Evaluation):
             yield f"tokens_for_{target:g}", spent.tokens.mean().item()
             yield f"met_{target:g}", spent.met(target).float().mean().item()
 
-    def at_length(self, subject: Subject, length: int) -> Spent:
-        """Every block of the split in ``length`` tokens."""
+    def at_length(self, subject: Subject, length: int) -> BlockResults:
+        """Results for every block of the split at ``length`` tokens."""
         tokenizer = self._tokenizer(subject)
 
-        def look(video: Tensor) -> Tensor:
+        def evaluate(video: Tensor) -> Tensor:
             video = as_float(video)
             rebuilt = tokenizer.decode(tokenizer.encode(video, length))
             pairs = zip(rebuilt.split(tokenizer.block_frames, 1), video.split(tokenizer.block_frames, 1))
             return torch.cat([mean_squared_error(ours, theirs) for ours, theirs in pairs]).float().cpu()
 
-        errors = torch.cat(self._of_clips(subject, look))
-        return Spent(torch.full_like(errors, length), errors, evaluations=1)
+        errors = torch.cat(self._of_clips(subject, evaluate))
+        return BlockResults(torch.full_like(errors, length), errors, evaluations=1)
 
-    def at_error(self, subject: Subject, target: float) -> Spent:
-        """Every block of the split in the fewest tokens that meet ``target``."""
+    def at_error(self, subject: Subject, target: float) -> BlockResults:
+        """Results for every block of the split at the minimum number of tokens that meets ``target``."""
         tokenizer = self._tokenizer(subject)
 
-        def look(video: Tensor) -> Spent:
+        def evaluate(video: Tensor) -> BlockResults:
             fitted = tokenizer.encode_to(
                 video, target, method=self.method, bins=self.bins, distance=mean_squared_error
             )
             lengths, errors = fitted.tokens.lengths.flatten(), fitted.errors.flatten()
-            return Spent(lengths.float().cpu(), errors.float().cpu(), fitted.evaluations)
+            return BlockResults(lengths.float().cpu(), errors.float().cpu(), fitted.evaluations)
 
-        found = self._of_clips(subject, look)
+        found = self._of_clips(subject, evaluate)
         tokens, errors = (torch.cat([getattr(part, name) for part in found]) for name in ("tokens", "errors"))
-        return Spent(tokens, errors, found[0].evaluations)
+        return BlockResults(tokens, errors, found[0].evaluations)
 
-    def _of_clips(self, subject: Subject, look: Callable[[Tensor], Found]) -> list[Found]:
-        """What ``look`` finds in each batch of clips of the split.
+    def _of_clips(self, subject: Subject, function: Callable[[Tensor], Found]) -> list[Found]:
+        """Results of ``function`` for each batch of clips of the split.
 
         Raises:
-            UserError: none can be read.
+            UserError: no clip is readable.
         """
 
-        def look_at(batch: Batch, before: int) -> Found:
+        def evaluate_batch(batch: Batch, before: int) -> Found:
             with inference(subject.objective):
-                return look(batch["video"].to(subject.device))
+                return function(batch["video"].to(subject.device))
 
         split = self.split or subject.data.eval_split
         batches = eval_batches(subject.source, subject.data, split, batch_size=self.batch_size)
-        found = list(map_batches(subject, batches, look_at))
+        found = list(map_batches(subject, batches, evaluate_batch))
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
         return found
@@ -117,7 +119,7 @@ class TokensAgainstError(Evaluation):
     def _tokenizer(self, subject: Subject) -> ElasticTokenizer:
         if not isinstance(subject.objective, ElasticTokenizer):
             raise UserError(
-                f"{type(subject.objective).__name__} is no tokenizer of variable length: this evaluation needs one, "
+                f"{type(subject.objective).__name__} is not a variable-length tokenizer: this evaluation needs one, "
                 "such as tokenizers.elastictok"
             )
         return subject.objective

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, at every layer, for the probes."""
+"""Features of a frozen encoder, at every layer, for probes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from filmstrip.runs.config import to_json
 from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30
-"""Features of one split are kept in memory; more than this is refused before it fills the machine."""
+"""Maximum memory for the features of one split, bytes."""
 
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """What a frozen encoder sees in the readable, labelled videos of a split."""
+    """Features of a frozen encoder for the readable, labelled videos of a split."""
 
     layers: tuple[Tensor, ...]
-    """For each layer ``N D`` (pooled), or ``N M D`` (tokens), on the CPU."""
+    """Features per layer, ``N D`` (pooled) or ``N M D`` (tokens), on the CPU."""
     labels: Tensor
-    """``N`` int64."""
+    """Class labels, ``N`` int64."""
 
 
 def layer_tokens(features: Features) -> tuple[Tensor, ...]:
-    """Every layer's tokens; of an encoder that offers no layers, its output alone."""
+    """Tokens of every layer; of an encoder without layer outputs, its output alone."""
     return features.layers or (features.tokens,)
 
 
@@ -47,7 +47,7 @@ def train_and_test(
 ) -> tuple[LayerFeatures, LayerFeatures]:
     """The features of the training and the evaluation split; see :func:`extract`.
 
-    With a ``cache`` folder they are kept there, and taken from there as long as weights, data and clips are the same.
+    With a ``cache`` folder they are stored there, and reused while weights, data and clips are unchanged.
     """
     found = []
     for split in (subject.data.train_split, subject.data.eval_split):
@@ -75,18 +75,18 @@ def extract(
     """
     encoder = encoder_of(subject.objective)
     if tokens and num_clips != 1:
-        raise ValueError(f"token features are of one clip, got num_clips={num_clips}")
+        raise ValueError(f"token features need num_clips=1, got {num_clips}")
     samples = subject.source.split(split)
     sums: list[Tensor] = []
     views = torch.zeros(len(samples))
     batches = eval_batches(subject.source, subject.data, split, num_clips=num_clips, batch_size=batch_size)
 
-    def look(batch: Batch, before: int) -> tuple[Tensor, list[Tensor]]:
+    def encode(batch: Batch, before: int) -> tuple[Tensor, list[Tensor]]:
         with inference(subject.objective):
             layers = layer_tokens(encoder(batch["video"].to(subject.device, non_blocking=True), layers=True))
             return batch["index"], [(x.float() if tokens else x.float().mean(dim=1)).cpu() for x in layers]
 
-    for index, found in map_batches(subject, batches, look):
+    for index, found in map_batches(subject, batches, encode):
         if not sums:
             _check_memory(found, len(samples))
             sums = [torch.zeros(len(samples), *layer.shape[1:]) for layer in found]
@@ -95,7 +95,7 @@ def extract(
         views.index_add_(0, index, torch.ones(len(index)))
     kept = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
     if not kept:
-        raise UserError(f"no video of the split {split!r} is both labelled and readable: nothing to probe with")
+        raise UserError(f"no video of the split {split!r} is both labelled and readable: the probe has no features")
     layers = tuple(total[kept] / views[kept].view(-1, *[1] * (total.ndim - 1)) for total in sums)
     if not all(layer.isfinite().all() for layer in layers):
         raise UserError("the encoder's features are not finite: its training diverged")
@@ -103,7 +103,7 @@ def extract(
 
 
 def by_layer(protocol: str, top1: Iterable[float], num_layers: int) -> Iterator[tuple[str, float]]:
-    """Stream a probe's accuracy at each layer, then the best one and where it was.
+    """Yield a probe's accuracy at each layer, then the maximum and its layer.
 
     The best layer is chosen on the evaluated split, as the literature reports it.
     """
@@ -119,13 +119,13 @@ def _check_memory(layers: list[Tensor], num_samples: int) -> None:
     needed = num_samples * sum(layer[0].numel() for layer in layers) * 4
     if needed > MAX_BYTES:
         raise UserError(
-            f"the features of {num_samples} videos take {needed / 2**30:.0f} GiB, the limit is "
+            f"the features of {num_samples} videos take {needed / 2**30:.0f} GiB, the maximum is "
             f"{MAX_BYTES / 2**30:.0f}: use a probe on pooled features (linear_probe, knn), or fewer videos"
         )
 
 
 def _keep(features: LayerFeatures, folder: Path, about: dict[str, str]) -> None:
-    """Write features to a folder that appears only when it is complete."""
+    """Write features to a folder that is renamed into place when complete."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     for number, layer in enumerate(features.layers):

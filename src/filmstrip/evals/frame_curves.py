@@ -1,4 +1,4 @@
-"""How metrics of single frames are called: the points of a curve, ``NAME/frame_000`` and on."""
+"""Names of per-frame metrics, the points of a curve: ``NAME/frame_000`` and so on."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _POINT = re.compile(r"(?P<curve>.+)/frame_(?P<frame>\d{3,})")
 
 
 class Point(NamedTuple):
-    """One value of a curve."""
+    """One point of a per-frame curve."""
 
     curve: str
-    """The metric's name."""
+    """Name of the metric."""
     frame: int
-    """Counted from 0."""
+    """Frame index, from 0."""
 
 
 def name_of(curve: str, frame: int) -> str:
-    """What the value of a curve at a frame is called."""
+    """The metric name of a curve's value at a frame."""
     return f"{curve}/frame_{frame:03d}"
 
 
 def point_of(name: str) -> Point | None:
-    """Which point of which curve a name is of; none for every other name, whatever stands in it."""
+    """The point that a metric name denotes; none for names that are not per-frame."""
     found = _POINT.fullmatch(name)
     return Point(found["curve"], int(found["frame"])) if found else None

@@ -1,4 +1,4 @@
-"""How like two videos are, frame by frame: PSNR, SSIM and LPIPS."""
+"""Similarity of two videos, frame by frame: PSNR, SSIM and LPIPS."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from filmstrip.protocols import as_float
 from filmstrip.weights.lpips import load_perceptual
 
 EQUAL_PSNR = 100.0
-"""Decibels that are given to equal frames, so that means stay finite."""
+"""PSNR assigned to equal frames, decibels, so that means stay finite."""
 _SSIM_WINDOW = 11
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of frames ``... C H W`` in 0..1, ``...`` decibels, :data:`EQUAL_PSNR` at most."""
+    """Peak signal-to-noise ratio of frames ``... C H W`` in 0..1, ``...`` decibels, maximum :data:`EQUAL_PSNR`."""
     error = (a.double() - b.double()).square().mean(dim=(-3, -2, -1))
     return -10 * error.clamp_min(10 ** (-EQUAL_PSNR / 10)).log10()
 
@@ -28,35 +28,36 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of frames ``N C H W`` in 0..1 (Wang et al. 2004): ``N`` in float64, 1 for equal frames.
 
-    The mean over colours and over places where a Gaussian window of 11 x 11, deviation 1.5, lies within the frame.
+    The mean over RGB channels and over pixels whose Gaussian window (11 x 11, standard deviation 1.5) lies within the
+    frame.
     """
     border = _SSIM_WINDOW // 2
-    # Variances are differences of squares that all but cancel in flat frames: in float32 they come out at 0.9998.
+    # Variances are differences of squares that nearly cancel in flat frames: float32 yields 0.9998 instead of 1.
     a, b = a.double(), b.double()
-    # torchmetrics' own mean counts the border too, over frames that it mirrors there: the definition does not.
-    _, places = structural_similarity_index_measure(
+    # torchmetrics' own mean includes the reflection-padded border: the definition does not.
+    _, similarity = structural_similarity_index_measure(
         a, b, sigma=1.5, kernel_size=_SSIM_WINDOW, data_range=1.0, reduction="none", return_full_image=True
     )
-    return places[..., border:-border, border:-border].mean(dim=(1, 2, 3))
+    return similarity[..., border:-border, border:-border].mean(dim=(1, 2, 3))
 
 
 def check_frames(files: Sequence[Path], size: int) -> None:
-    """See that LPIPS's weights (``files``, if any) are there, and that frames of ``size`` pixels can be compared.
+    """Check that LPIPS's weights (``files``, if any) exist, and that frames of ``size`` pixels are large enough.
 
     Raises:
-        UserError: they are not, or cannot.
+        UserError: they do not exist, or are too small.
     """
     if absent := [str(path) for path in files if not path.is_file()]:
-        raise UserError(f"LPIPS needs {', '.join(absent)}, which is not there: give its published weights")
+        raise UserError(f"LPIPS needs {', '.join(absent)}, which does not exist: provide its published weights")
     if size < _SSIM_WINDOW:
         raise UserError(f"frames of {size} x {size} pixels are too small to compare: SSIM needs {_SSIM_WINDOW}")
 
 
 class FrameMetrics:
-    """PSNR, SSIM and the perceptual distance of videos, by the names in ``names``, the higher the better or not.
+    """PSNR, SSIM and a perceptual distance of videos, named by ``names``.
 
-    The perceptual distance is LPIPS with its published weights (``files``), named ``lpips_vgg`` or ``lpips_alex``,
-    else a stand-in of ours with random features, which is named ``random_features``.
+    The perceptual distance is LPIPS with its published weights (``files``), named ``lpips_vgg`` or ``lpips_alex``, or
+    else a stand-in with random features, named ``random_features``.
     """
 
     def __init__(self, files: tuple[Path, ...] = (), *, device: torch.device, frames_at_once: int = 64) -> None:
@@ -66,7 +67,7 @@ class FrameMetrics:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is measured."""
+        """Names of the metrics."""
         return tuple(self.higher_is_better)
 
     @torch.no_grad()
@@ -75,7 +76,7 @@ class FrameMetrics:
 
         Raises:
             ValueError: the videos differ in shape.
-            UserError: frames are smaller than SSIM's window, or LPIPS's weights are not there.
+            UserError: frames are smaller than SSIM's window, or LPIPS's weights do not exist.
         """
         if video.shape != truth.shape:
             raise ValueError(f"videos of {tuple(video.shape)} and {tuple(truth.shape)} cannot be compared")

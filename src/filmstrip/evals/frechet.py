@@ -1,11 +1,11 @@
-"""The Frechet distance between two sets of features, each taken for a Gaussian, and how much of it is sample size.
+"""The Frechet distance between two sets of features, modelled as Gaussians, and its bias from sample size.
 
     d^2 = |m_a - m_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a S_b)^(1/2))
 
 (Dowson & Landau 1982; Heusel et al. 2017 for images, Unterthiner et al. 2019 for video.) It is never negative, so
 sampling noise adds to it: two samples of one 400-dimensional Gaussian are about 300 apart at 256 samples each, and
-39.5 at 2048. To first order that bias falls as one over the number of samples (Chong & Forsyth 2020); it is estimated
-so here.
+39.5 at 2048. To first order this bias is inversely proportional to the number of samples (Chong & Forsyth 2020),
+which is how it is estimated here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 LARGE_BIAS = 0.1
-"""Say so when a larger share of a distance than this is owed to the number of samples."""
+"""Maximum share of bias in a distance before a warning is logged."""
 
 
 class Moments:
@@ -29,7 +29,7 @@ class Moments:
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def update(self, features: Tensor) -> None:
-        """Add features ``N D``; a shift of all of them costs no precision."""
+        """Add features ``N D``; accurate whatever their common offset."""
         if not len(features):
             return
         features = features.detach().to("cpu", torch.float64)
@@ -38,7 +38,7 @@ class Moments:
         self._add(len(features), mean, centred.T @ centred)
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both streams together."""
+        """The moments of both streams combined."""
         total = Moments(len(self.mean))
         for part in (self, other):
             total._add(part.count, part.mean, part._scatter)
@@ -55,7 +55,7 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """``D D``, divided by the count less one.
+        """The unbiased covariance, ``D D``.
 
         Raises:
             ValueError: there are fewer than two features.
@@ -76,13 +76,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """The squared Frechet distance of two Gaussians, as FID and FVD report it.
 
     The trace of the square root is the sum of the singular values of the product of two factors of the covariances:
-    no root of a matrix is taken, so that singular covariances (fewer samples than features) are no special case.
+    no matrix square root is needed, and singular covariances (fewer samples than dimensions) need no special case.
 
     Raises:
         ValueError: a set has fewer than two features, or they differ in width.
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"features of {len(a.mean)} and of {len(b.mean)} numbers cannot be compared")
+        raise ValueError(f"features of {len(a.mean)} and {len(b.mean)} dimensions cannot be compared")
     root = torch.linalg.svdvals(a.factor() @ b.factor().T).sum()
     spread = a.covariance.trace() + b.covariance.trace() - 2 * root
     return max(0.0, float((a.mean - b.mean).square().sum() + spread))
@@ -90,57 +90,57 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 @dataclass(frozen=True)
 class Frechet:
-    """A distance, and what is known of its error."""
+    """A distance and its estimated bias."""
 
     distance: float
     bias: float
-    """How much of it is owed to the number of samples; not a number for fewer than four on a side."""
+    """Estimated bias from the number of samples; NaN for fewer than four on a side."""
     counts: tuple[int, int]
     width: int
-    """Numbers of a feature."""
+    """Dimension of the features."""
 
     @property
     def corrected(self) -> float:
-        """The distance that is expected of ever more samples; noise can put it below zero."""
+        """The bias-corrected distance, extrapolated to infinitely many samples; noise can make it negative."""
         return self.distance - self.bias
 
     @property
     def warning(self) -> str | None:
-        """A sentence, if the number of samples matters for what the distance says."""
+        """A warning if the bias is a large share of the distance, else none."""
         fewest = min(self.counts)
         if fewest >= self.width and self.bias <= LARGE_BIAS * self.distance:
             return None
-        said = f"of a Frechet distance of {self.distance:.4g}, about {self.bias:.3g} come from having only "
+        text = f"of a Frechet distance of {self.distance:.4g}, about {self.bias:.3g} are bias from having only "
         if math.isnan(self.bias):
-            said = f"a Frechet distance of {self.distance:.4g} was measured on only "
-        said += f"{self.counts[0]} and {self.counts[1]} samples"
+            text = f"a Frechet distance of {self.distance:.4g} was measured on only "
+        text += f"{self.counts[0]} and {self.counts[1]} samples"
         if fewest < self.width:
-            said += f", fewer than the {self.width} numbers of a feature, which makes even that an underestimate"
-        return f"{said}: compare it only with distances of as many samples"
+            text += f", fewer than the {self.width} dimensions of the features, so even that is an underestimate"
+        return f"{text}: compare it only with distances at the same number of samples"
 
 
 class FrechetPair:
-    """Two streams of features: how far apart they are, and how far half as many would have been."""
+    """The distance between two streams of features, and between halves of them, for the bias."""
 
     def __init__(self) -> None:
         self._halves: tuple[list[Moments], list[Moments]] = ([], [])
 
     def update(self, a: Tensor | None = None, b: Tensor | None = None) -> None:
-        """Add features ``N D`` of either side, of both or of one."""
+        """Add features ``N D`` of one side or both."""
         for halves, features in zip(self._halves, (a, b)):
             if features is None:
                 continue
             if not halves:
                 halves += [Moments(features.shape[1]) for _ in range(2)]
-            # in turn, so that both halves see all of an ordered set
+            # alternating, so that both halves cover an ordered set
             first = sum(half.count for half in halves) % 2
             halves[first].update(features[::2])
             halves[1 - first].update(features[1::2])
 
     def compute(self) -> Frechet:
-        """The distance, with its bias by Richardson's extrapolation from halves to wholes.
+        """The distance, with its bias by Richardson extrapolation from halves to wholes.
 
-        A bias of c / n makes the halves' distance larger by c / n than the wholes': that much is taken for bias.
+        A bias of c / n makes the distance between halves larger by c / n: that difference is the estimate.
 
         Raises:
             ValueError: a side has fewer than two features.

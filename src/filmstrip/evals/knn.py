@@ -1,4 +1,4 @@
-"""k-nearest-neighbour probe: no training at all, so it shows how the features lie (Wu et al. 2018, section 3.4)."""
+"""k-nearest-neighbour probe: a measure of the feature space without training (Wu et al. 2018, section 3.4)."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from filmstrip.inference import encoder_of
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(Evaluation):
-    """Top-1 of a vote of the ``k`` most similar training videos, weighted by ``exp(cosine / temperature)``."""
+    """Top-1 accuracy of a vote of the ``k`` nearest training videos, weighted by ``exp(cosine / temperature)``."""
 
     compares_classes: ClassVar[bool] = True
-    learns: ClassVar[bool] = True
+    uses_training_split: ClassVar[bool] = True
 
     k: Count = 20
     temperature: Rate = 0.07
     num_clips: Count = 1
-    """Clips of each video whose features are averaged."""
+    """Number of clips per video whose features are averaged."""
     batch_size: Count = 16
     cache: Path | None = None
-    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+    """Folder in which features are cached, so that several probes of the same weights encode the videos once."""
 
     def check(self, subject: Subject) -> None:
-        """The objective has an encoder, and there are ``k`` labelled training videos."""
+        """The objective has an encoder, and there are at least ``k`` labelled training videos."""
         encoder_of(subject.objective)
         labelled = sum(sample.label is not None for sample in subject.source.split(subject.data.train_split))
         if self.k > labelled:
             raise UserError(
-                f"k is {self.k}, and the training split has {labelled} labelled videos: give a smaller --k"
+                f"k is {self.k}, and the training split has {labelled} labelled videos: use a smaller --k"
             )
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``knn/layer_I/top1``, then the best of them and its layer."""
+        """Yield ``knn/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
         num_classes = len(subject.source.classes)
         where = subject.device
@@ -57,7 +57,7 @@ class KNN(Evaluation):
     def votes(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
         """Votes ``M K`` for each of ``M D`` test features, from ``N D`` labelled training features.
 
-        Training videos that tie for the last of the ``k`` places share what is left of them, so that the result does
+        Training videos tied for the last of the ``k`` neighbours share the remaining votes, so that the result does
         not depend on their order.
         """
         train, test = normalize(train, dim=1), normalize(test, dim=1)
@@ -68,7 +68,7 @@ class KNN(Evaluation):
     def _vote(self, similarity: Tensor, k: int) -> Tensor:
         """The weight of each training video in each test video's vote, ``M N``."""
         last = similarity.topk(k, dim=1).values[:, -1:]
-        # Cosines that are equal on paper differ by rounding.
+        # Equal cosines can differ by rounding.
         tied = (similarity - last).abs() < 1e-6
         nearer = (similarity > last) & ~tied
         share = (k - nearer.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)

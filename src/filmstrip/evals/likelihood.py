@@ -1,4 +1,4 @@
-"""How probable unseen clips are to a generator: nats, and bits for each dimension."""
+"""Likelihood of held-out clips under a generator: nats, and bits per dimension."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import of_first_clips
+from filmstrip.evals.clips import map_clips
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood(Evaluation):
-    """Bits/dim by the generator's ``log_prob``; its ``dims_of`` says what the dimensions are (codes, or pixels)."""
+    """Bits/dim by the generator's ``log_prob``; its ``dims_of`` counts the dimensions (codes or pixels)."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     num_videos: Count | None = None
-    """The first of the split; by default all."""
+    """Number of videos, the first of the split; by default all."""
     batch_size: Count = 16
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def check(self, subject: Subject) -> None:
         """The objective has a likelihood."""
@@ -35,22 +35,22 @@ class Likelihood(Evaluation):
             raise UserError(f"{type(subject.objective).__name__} has no likelihood (log_prob)")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``bits_per_dim``, its standard error over clips, and ``nats`` of a clip; lower is better.
+        """Yield ``bits_per_dim``, its standard error over clips, and ``nats`` per clip; lower is better.
 
         Raises:
-            UserError: the objective has no likelihood, it is not finite, or there is nothing to measure.
+            UserError: the objective has no likelihood, it is not finite, or no clip is readable.
         """
         self.check(subject)
         objective = subject.objective
         nats: list[Tensor] = []
         bits: list[Tensor] = []
 
-        def look(batch: Batch, before: int) -> tuple[Tensor, int]:
+        def log_likelihood(batch: Batch, before: int) -> tuple[Tensor, int]:
             with inference(objective):
                 return -objective.log_prob(batch).double().cpu(), objective.dims_of(batch)
 
-        for found, dims in of_first_clips(
-            subject, look, self.split, most=self.num_videos, batch_size=self.batch_size
+        for found, dims in map_clips(
+            subject, log_likelihood, self.split, max_clips=self.num_videos, batch_size=self.batch_size
         ):
             nats.append(found)
             bits.append(found / (math.log(2) * dims))

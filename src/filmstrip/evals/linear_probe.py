@@ -19,28 +19,28 @@ from filmstrip.inference import encoder_of
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbe(Evaluation):
-    """Top-1 of a linear classifier on frozen features, fitted by L-BFGS to the training split, for each layer.
+    """Top-1 accuracy of a linear classifier on frozen features, fitted by L-BFGS to the training split, per layer.
 
-    The penalty is chosen on a fifth of the training videos; the classifier is then refitted to all of them.
+    The penalty is selected on a held-out fifth of the training videos; the classifier is then refitted to all.
     """
 
     compares_classes: ClassVar[bool] = True
-    learns: ClassVar[bool] = True
+    uses_training_split: ClassVar[bool] = True
 
     penalties: Annotated[tuple[Weight, ...], NotEmpty] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    """Candidates for the L2 penalty: ``penalty / 2 * |weights|^2`` is added to the mean cross-entropy."""
+    """Candidate L2 penalties: ``penalty / 2 * |weights|^2`` is added to the mean cross-entropy."""
     num_clips: Count = 1
-    """Clips of each video whose features are averaged."""
+    """Number of clips per video whose features are averaged."""
     batch_size: Count = 16
     cache: Path | None = None
-    """Folder that keeps the features, so that several probes of the same weights encode the videos once."""
+    """Folder in which features are cached, so that several probes of the same weights encode the videos once."""
 
     def check(self, subject: Subject) -> None:
         """The objective has an encoder."""
         encoder_of(subject.objective)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``linear/layer_I/top1``, then the best of them and its layer."""
+        """Yield ``linear/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
         num_classes = len(subject.source.classes)
         where = subject.device
@@ -57,7 +57,7 @@ class LinearProbe(Evaluation):
     def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
         """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""
         mean, scale = train.mean(dim=0), train.std(dim=0, correction=0)
-        # A feature that never varies would be divided by rounding noise.
+        # A constant feature would be divided by rounding noise.
         scale = torch.where(scale > 1e-6 * mean.abs() + 1e-12, scale, torch.ones_like(scale))
         train, test = (train - mean) / scale, (test - mean) / scale
         penalty = self._choose_penalty(train, train_labels, num_classes)
@@ -83,7 +83,7 @@ def fit_logistic(
 ) -> tuple[Tensor, Tensor]:
     """Weights ``D K`` and biases ``K`` that minimise mean cross-entropy plus ``penalty / 2 * |weights|^2``.
 
-    The problem is convex and starts at zero, so the result depends on nothing random.
+    The problem is convex and starts at zero, so the result is deterministic.
     """
     with torch.inference_mode(False), torch.enable_grad():
         weight = features.new_zeros(features.shape[1], num_classes).requires_grad_()
@@ -107,7 +107,7 @@ def fit_logistic(
 
 
 def hold_out(labels: Tensor, every: int = 5) -> Tensor:
-    """Marks every fifth video of each class, ``N`` bool: a class with fewer than five gives none away."""
+    """Mask of every fifth video of each class, ``N`` bool; none of a class with fewer than five."""
     marked = torch.zeros_like(labels, dtype=torch.bool)
     for label in labels.unique():
         marked[(labels == label).nonzero()[every - 1 :: every, 0]] = True

@@ -1,4 +1,4 @@
-"""How well actions are localised: mean average precision over classes, at thresholds of temporal overlap."""
+"""Temporal action localisation: mean average precision over classes, at thresholds of temporal overlap."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ THUMOS14 = (0.3, 0.4, 0.5, 0.6, 0.7)
 
 @dataclass(frozen=True, kw_only=True)
 class LocalisationMAP(Evaluation):
-    """Mean average precision as the public evaluation of ActivityNet computes it, which THUMOS14's papers use too."""
+    """Mean average precision as in the public evaluation of ActivityNet, which papers on THUMOS14 use too."""
 
     requires: ClassVar[frozenset[str]] = frozenset({"sequence", "length", "timing", "seconds"})
 
     thresholds: Annotated[tuple[Share, ...], NotEmpty] = THUMOS14
-    """Least intersection over union with what is found; ActivityNet's are 0.5 to 0.95 in steps of 0.05."""
+    """Minimum intersection over union of a true positive; ActivityNet uses 0.5 to 0.95 in steps of 0.05."""
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def check(self, subject: Subject) -> None:
-        """The objective localises, and the data are untrimmed videos."""
+        """The objective localises actions, and the data are untrimmed videos."""
         if not isinstance(subject.objective, Localiser):
             name = type(subject.objective).__name__
-            raise UserError(f"{name} localises nothing: this evaluation needs localisation.*")
+            raise UserError(f"{name} does not localise actions: this evaluation needs a run of localisation.*")
         if not isinstance(subject.source, UntrimmedSource):
             raise UserError(f"{subject.source.root} holds no untrimmed videos: set data.localisation")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``mAP@THRESHOLD`` for each, ``mAP``, their mean, and ``count``, the videos.
+        """Yield ``mAP@THRESHOLD`` for each threshold, ``mAP``, their mean, and ``count``, the number of videos.
 
         Raises:
-            UserError: the objective localises nothing, the data are no untrimmed videos, or none is readable.
+            UserError: the objective does not localise, the data are not untrimmed videos, or none is readable.
         """
         self.check(subject)
         localiser, source = subject.objective, subject.source
         split = self.split or subject.data.eval_split
 
-        def look(batch: Batch, before: int) -> list[tuple[int, Detections]]:
+        def localise(batch: Batch, before: int) -> list[tuple[int, Detections]]:
             return list(zip(batch["index"].tolist(), localiser.localise(batch)))
 
-        # Whole videos have lengths of their own: one at a time.
+        # Whole videos differ in length: one at a time.
         batches = eval_batches(source, subject.data, split, batch_size=1)
-        found = dict(pair for part in map_batches(subject, batches, look) for pair in part)
+        found = dict(pair for part in map_batches(subject, batches, localise) for pair in part)
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
         videos = [sample.video for sample in source.split(split)]
@@ -75,9 +75,10 @@ class LocalisationMAP(Evaluation):
 def mean_average_precision(
     truth: Sequence[Sequence[tuple[int, float, float]]], found: dict[int, Detections], thresholds: Sequence[float]
 ) -> list[float]:
-    """For each threshold the mean average precision over the classes that there are in ``truth``.
+    """Mean average precision over the classes that occur in ``truth``, for each threshold.
 
-    ``truth`` lists the actions of each video, as class, first and last second; ``found`` what was found in some.
+    ``truth`` lists the actions of each video as (class, start, end), seconds; ``found`` the detections by video
+    index.
     """
     actions: dict[int, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for video, done in enumerate(truth):
@@ -100,11 +101,11 @@ def mean_average_precision(
 def average_precision(
     true: dict[int, Tensor], predictions: Sequence[tuple[float, int, Tensor]], thresholds: Sequence[float]
 ) -> list[float]:
-    """For each threshold, the interpolated average precision of one class.
+    """The interpolated average precision of one class, for each threshold.
 
-    ``true`` holds the segments of each video, ``M 2``; a prediction is a score, its video and its segment (``2``).
-    Predictions are looked at from the surest on; each finds the true segment that it overlaps most, of those that
-    overlap enough and were not found before. Precision at a recall is the best at that recall or a higher one.
+    ``true`` holds the segments of each video, ``M 2``; a prediction is (score, video, segment ``2``). In descending
+    order of score, each prediction matches the unmatched true segment of maximum overlap, if above the threshold.
+    Precision at a recall is the maximum at that recall or higher.
     """
     total = sum(len(segments) for segments in true.values())
     taken = [{video: [False] * len(segments) for video, segments in true.items()} for _ in thresholds]

@@ -20,32 +20,32 @@ from filmstrip.protocols import Batch, Classifier
 
 
 def classifier_of(subject: Subject) -> Classifier:
-    """The classifier that a protocol looks at.
+    """The subject's classifier.
 
     Raises:
-        UserError: the objective is none.
+        UserError: the objective is not a classifier.
     """
     if not isinstance(subject.objective, Classifier):
         name = type(subject.objective).__name__
-        raise UserError(f"{name} is no classifier: use a probe (linear_probe, knn) instead")
+        raise UserError(f"{name} is not a classifier: use a probe (linear_probe, knn) instead")
     return subject.objective
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier said of each readable video of a split."""
+    """Class probabilities of each readable video of a split."""
 
     names: tuple[str, ...]
     labels: Tensor
-    """``N`` int64."""
+    """True classes, ``N`` int64."""
     probabilities: Tensor
-    """``N K``, the mean over views of the softmax."""
+    """Softmax averaged over views, ``N K``."""
     classes: tuple[str, ...]
     unreadable: int
-    """Videos of the split that could not be read; they are in none of the figures."""
+    """Number of unreadable videos of the split; they are excluded from all metrics."""
 
     def confusion(self) -> Tensor:
-        """``K K`` counts: row is the true class, column the predicted one."""
+        """The confusion matrix, ``K K`` counts: rows are true classes, columns predicted ones."""
         return multiclass_confusion_matrix(self.probabilities, self.labels, num_classes=len(self.classes))
 
     def accuracy(self, top_k: int = 1) -> float:
@@ -54,7 +54,7 @@ class Predictions:
         return float(multiclass_accuracy(self.probabilities, self.labels, num_classes, average="micro", top_k=top_k))
 
     def mean_class_accuracy(self) -> float:
-        """Accuracy within each class, averaged over the classes that the split has videos of."""
+        """Accuracy within each class, averaged over the classes that occur in the split."""
         confusion = self.confusion().double()
         videos = confusion.sum(dim=1)
         return float((confusion.diag() / videos)[videos > 0].mean())
@@ -67,13 +67,13 @@ class MultiView(Evaluation):
     compares_classes: ClassVar[bool] = True
 
     num_clips: Count = 5
-    """Clips, evenly spaced along the video."""
+    """Number of clips, evenly spaced along the video."""
     num_crops: Count = 3
-    """Square crops of each clip along its longer side; 1 takes the centre."""
+    """Number of square crops per clip along its longer side; 1 takes the centre."""
     batch_size: Count = 16
-    """Views classified at once."""
+    """Maximum number of views per batch."""
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``top1``, ``top5`` (for six classes or more), ``mean_class_accuracy``, ``count``, ``unreadable``."""
@@ -93,14 +93,14 @@ class MultiView(Evaluation):
         """Classify every video of the split.
 
         Raises:
-            UserError: the objective is no classifier, its classes are not the data's, its output is not finite, or
+            UserError: the objective is not a classifier, its classes are not the data's, its output is not finite, or
                 the split has no readable labelled video.
         """
         classifier = classifier_of(subject)
         split = self.split or subject.data.eval_split
         samples = subject.source.split(split)
         classes = subject.source.classes
-        # Added up on the CPU: a GPU adds rows of one video in any order, and rounds differently each time.
+        # Accumulated on the CPU: on a GPU the order of additions, and so the rounding, varies.
         sums, views = torch.zeros(len(samples), len(classes)), torch.zeros(len(samples))
         loader = eval_batches(
             subject.source,
@@ -111,26 +111,26 @@ class MultiView(Evaluation):
             batch_size=self.batch_size,
         )
 
-        def look(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
+        def classify(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
             with inference(classifier):
                 logits = classifier.classify(batch["video"].to(subject.device, non_blocking=True))
                 if logits.shape[1] != len(classes):
-                    raise UserError(f"the model knows {logits.shape[1]} classes, but the data has {len(classes)}")
+                    raise UserError(f"the model has {logits.shape[1]} classes, but the data has {len(classes)}")
                 return batch["index"], logits.float().softmax(dim=1).cpu()
 
-        for index, said in map_batches(subject, loader, look):
-            sums.index_add_(0, index, said)
-            views.index_add_(0, index, torch.ones(len(said)))
+        for index, scores in map_batches(subject, loader, classify):
+            sums.index_add_(0, index, scores)
+            views.index_add_(0, index, torch.ones(len(scores)))
         probabilities = sums / views[:, None]
-        seen = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
-        if not seen:
+        evaluated = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
+        if not evaluated:
             raise UserError(f"no video of the split {split!r} is both labelled and readable: nothing to evaluate")
-        if not probabilities[seen].isfinite().all():
+        if not probabilities[evaluated].isfinite().all():
             raise UserError("the model's logits are not finite: its training diverged")
         return Predictions(
-            names=tuple(samples[i].name for i in seen),
-            labels=torch.tensor([samples[i].label for i in seen]),
-            probabilities=probabilities[seen],
+            names=tuple(samples[i].name for i in evaluated),
+            labels=torch.tensor([samples[i].label for i in evaluated]),
+            probabilities=probabilities[evaluated],
             classes=classes,
             unreadable=int((views == 0).sum()),
         )

@@ -1,4 +1,4 @@
-"""Procedure planning: whether the steps from a start to a goal are the ones that were taken."""
+"""Procedure planning: agreement of planned steps from a start to a goal with the true ones."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Planning(Evaluation):
     """Success rate, mean accuracy and mean IoU (Chang et al. 2020), each a share from 0 to 1.
 
     ``miou`` compares each sequence's set of steps, as PDPP's public evaluation does one sequence at a time.
-    ``miou_of_ids`` is what SCHEMA's prints, from the bits of the steps' numbers: it is the one to set beside the mIoU
-    of tables that build on it, and says little else.
+    ``miou_of_ids`` is that of SCHEMA's public code, computed on the bits of step ids: useful only for comparison with
+    published tables that follow it.
     """
 
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
     samples: Count = 1
-    """Draws whose probabilities are averaged."""
+    """Number of samples whose probabilities are averaged."""
     seed: Seed = 0
-    """Window ``i`` of the split draws from ``seed + i``."""
+    """Base seed; window ``i`` of the split uses ``seed + i``."""
     batch_size: Count = 64
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def check(self, subject: Subject) -> None:
         """The objective is a forecaster, and the data are procedures."""
@@ -38,9 +38,9 @@ class Planning(Evaluation):
         """Yield ``success_rate``, ``mean_accuracy``, ``miou``, ``miou_of_ids`` and ``count``.
 
         Raises:
-            UserError: the objective is no forecaster, or the data are no procedures.
+            UserError: the objective is not a forecaster, or the data are not procedures.
         """
-        found = metrics.answers(
+        found = metrics.forecasts(
             subject, split=self.split, samples=self.samples, seed=self.seed, batch_size=self.batch_size
         )
         yield "success_rate", metrics.success_rate(found.predicted, found.true)

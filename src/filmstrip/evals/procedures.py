@@ -1,4 +1,4 @@
-"""How well the steps of procedures are named: metrics of sequences, and what a forecaster says of a split.
+"""Forecasts of procedure steps over a split, and metrics of step sequences.
 
 Sequences are ``N T`` int64 step ids; every metric is a share from 0 to 1.
 """
@@ -20,16 +20,16 @@ from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})
-"""What batches must hold for all protocols of procedures."""
+"""Batch keys that all procedure protocols need."""
 
 
 def top1(predicted: Tensor, true: Tensor) -> float:
-    """Share of all steps that are right; what papers on planning call mean accuracy."""
+    """Share of correct steps; called mean accuracy in papers on planning."""
     return float((predicted == true).double().mean())
 
 
 def success_rate(predicted: Tensor, true: Tensor) -> float:
-    """Share of sequences of which every step is right, at its place."""
+    """Share of sequences in which every step is correct."""
     return float((predicted == true).all(dim=1).double().mean())
 
 
@@ -45,26 +45,26 @@ def mean_iou(predicted: Tensor, true: Tensor) -> float:
 
 
 def _repeated(steps: Tensor) -> Tensor:
-    """Where a step was there before, ``N T``."""
+    """Mask of repeated steps, ``N T``."""
     same = steps[:, :, None] == steps[:, None, :]
     return same.tril(diagonal=-1).any(dim=2)
 
 
 def mean_iou_of_ids(predicted: Tensor, true: Tensor) -> float:
-    """What SCHEMA's public evaluation prints as mIoU: the *bits* of ids that agree over those in either.
+    """The mIoU of SCHEMA's public evaluation: bitwise ``and`` over bitwise ``or`` of step ids.
 
-    It takes ``and`` and ``or`` of the numbers of steps, place by place, and adds them up as numbers; so it depends on
-    how steps are numbered, and is far higher than the IoU of sets. Only to compare with published tables.
+    Both are taken per position and summed as numbers, so the value depends on how steps are numbered, and is far
+    higher than the IoU of sets. For comparison with published tables only.
     """
     shared, either = (predicted & true).sum(dim=1).double(), (predicted | true).sum(dim=1).double()
     return float(((shared + 1e-6) / (either + 1e-6)).mean())
 
 
 def edit_distance(predicted: Tensor, true: Tensor, transpositions: bool = True) -> Tensor:
-    """Edits that lead from each sequence to the other over their length Z, ``N`` float64.
+    """Edit distance of each pair of sequences over their length Z, ``N`` float64.
 
-    Damerau-Levenshtein (optimal string alignment): insert, delete, replace, and swap neighbours, where nothing that
-    was swapped is edited again. Without ``transpositions``, Levenshtein, which Ego4D's public code counts.
+    Damerau-Levenshtein (optimal string alignment): insertion, deletion, substitution, and transposition of
+    neighbours, which are then not edited again. Without ``transpositions``, Levenshtein, as in Ego4D's public code.
     """
     length = true.shape[1]
     # rows[i] holds, at [:, j], the distance between the first i steps of one and the first j of the other.
@@ -83,14 +83,14 @@ def edit_distance(predicted: Tensor, true: Tensor, transpositions: bool = True) 
     return rows[-1][:, -1].double() / length
 
 
-def least_edit_distance(predicted: Tensor, true: Tensor, transpositions: bool = True) -> float:
-    """ED@Z: the least distance of ``N K Z`` sequences to the true ``N Z``, averaged over N."""
+def min_edit_distance(predicted: Tensor, true: Tensor, transpositions: bool = True) -> float:
+    """ED@Z: the minimum distance over K of ``N K Z`` sequences to the true ``N Z``, averaged over N."""
     draws = [edit_distance(drawn, true, transpositions) for drawn in predicted.unbind(1)]
     return float(torch.stack(draws).amin(dim=0).mean())
 
 
 def class_mean_recall(scores: Tensor, true: Tensor, top_k: int = 5) -> float:
-    """Recall among the ``top_k`` best of ``N C`` scores within each class of ``true`` (``N``), then their mean."""
+    """Recall at ``top_k`` of ``N C`` scores within each class of ``true`` (``N``), averaged over classes."""
     found = (scores.topk(min(top_k, scores.shape[1]), dim=1).indices == true[:, None]).any(dim=1)
     counts = torch.bincount(true, minlength=scores.shape[1]).double()
     hits = torch.bincount(true[found], minlength=scores.shape[1]).double()
@@ -98,19 +98,19 @@ def class_mean_recall(scores: Tensor, true: Tensor, top_k: int = 5) -> float:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a forecaster says of the steps that are asked for in each window of a split."""
+class Forecasts:
+    """Forecasts of the target steps of each window of a split."""
 
     probabilities: Tensor
-    """``N K T C`` float32, of K draws."""
+    """Step probabilities of K samples, ``N K T C`` float32."""
     true: Tensor
-    """``N T`` int64."""
+    """True steps, ``N T`` int64."""
     index: Tensor
-    """``N``, the windows' places in the split."""
+    """Indices of the windows in the split, ``N``."""
 
     @property
     def predicted(self) -> Tensor:
-        """The most probable steps, ``N T``, of the mean over draws."""
+        """The most probable steps after averaging over samples, ``N T``."""
         return self.probabilities.mean(dim=1).argmax(dim=-1)
 
 
@@ -118,7 +118,7 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     """The windows of a split, on the device.
 
     Raises:
-        UserError: the data are no procedures, or none can be read.
+        UserError: the data are not procedures, or none is readable.
     """
     if not isinstance(subject.source, ProcedureSource):
         raise UserError(f"{subject.source.root} holds no procedures: set data.procedures")
@@ -132,24 +132,24 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
 
 
 def forecaster_of(subject: Subject) -> Forecaster:
-    """The forecaster that a protocol looks at.
+    """The subject's forecaster.
 
     Raises:
-        UserError: the objective is none.
+        UserError: the objective is not a forecaster.
     """
     if not isinstance(subject.objective, Forecaster):
         name = type(subject.objective).__name__
-        raise UserError(f"{name} forecasts no steps: this evaluation needs a run of procedures.*")
+        raise UserError(f"{name} does not forecast steps: this evaluation needs a run of procedures.*")
     return subject.objective
 
 
-def answers(
+def forecasts(
     subject: Subject, *, split: str | None = None, samples: int = 1, seed: int = 0, batch_size: int = 64
-) -> Answers:
-    """Ask the objective for the steps of every window of a split.
+) -> Forecasts:
+    """Forecast the target steps of every window of a split.
 
     Raises:
-        UserError: the objective is no forecaster, knows other steps than the data has, or its output is not finite.
+        UserError: the objective is not a forecaster, its steps are not the data's, or its output is not finite.
     """
     forecaster = forecaster_of(subject)
     probabilities, true, index, first = [], [], [], seed
@@ -158,16 +158,14 @@ def answers(
             logits = forecaster.predict(batch, samples=samples, seed=first)
         first += len(batch["name"])
         if logits.shape[-1] != len(subject.source.classes):
-            raise UserError(
-                f"the model knows {logits.shape[-1]} steps, but the data has {len(subject.source.classes)}"
-            )
-        asked = [row.nonzero()[:, 0] for row in batch["target"]]  # as many in every window of a task
-        places = torch.stack(asked)
-        rows = torch.arange(len(places), device=places.device)[:, None]
-        probabilities.append(logits.float().softmax(dim=-1).transpose(1, 2)[rows, places].transpose(1, 2).cpu())
-        true.append(batch["step"][rows, places].cpu())
+            raise UserError(f"the model has {logits.shape[-1]} steps, but the data has {len(subject.source.classes)}")
+        targets = [row.nonzero()[:, 0] for row in batch["target"]]  # equally many in every window of a task
+        positions = torch.stack(targets)
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        probabilities.append(logits.float().softmax(dim=-1).transpose(1, 2)[rows, positions].transpose(1, 2).cpu())
+        true.append(batch["step"][rows, positions].cpu())
         index.append(batch["index"].cpu())
-    found = Answers(torch.cat(probabilities), torch.cat(true), torch.cat(index))
+    found = Forecasts(torch.cat(probabilities), torch.cat(true), torch.cat(index))
     if not found.probabilities.isfinite().all():
         raise UserError("the model's logits are not finite: its training diverged")
     return found

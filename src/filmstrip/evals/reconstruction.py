@@ -1,4 +1,4 @@
-"""What a tokenizer keeps of a video: the likeness of decoded frames, and how much of the codebook it uses."""
+"""Reconstruction quality of a tokenizer: similarity of decoded frames, and use of the codebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filmstrip.bounds import Count
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
-from filmstrip.evals.clips import of_first_clips
+from filmstrip.evals.clips import map_clips
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
@@ -24,31 +24,31 @@ from filmstrip.protocols import Batch, Tokenizer, Tokens
 class Reconstruction(Evaluation):
     """PSNR, SSIM, LPIPS and FVD of reconstructed clips against the clips, and the use of the codebook.
 
-    A generator that owns a tokenizer is judged by that.
+    Of a generator, its tokenizer is evaluated.
     """
 
     num_videos: Count | None = None
-    """The first of the split; by default all."""
+    """Number of videos, the first of the split; by default all."""
     batch_size: Count = 8
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
     features: FeatureNetwork = field(default_factory=FeatureNetwork)
-    """Of the FVD."""
+    """Feature network of the FVD."""
     lpips: tuple[Path, ...] = ()
-    """LPIPS's published weights (AlexNet, which TECO used, or VGG-16, and the linear layers: one file or two);
-    without, a stand-in is used."""
+    """Published LPIPS weights (AlexNet, as in TECO, or VGG-16, and the linear layers: one file or two); by default
+    random features stand in."""
 
     def check(self, subject: Subject) -> None:
-        """There is a tokenizer, two videos or more are asked for, and the networks are at hand."""
+        """There is a tokenizer, at least two videos, and the networks are available."""
         _tokenizer_of(subject)
         self.features.check(self.num_videos, subject.data.clip.num_frames)
         check_frames(self.lpips, subject.data.clip.size)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield the metrics, named by frame size or network, preprocessing, frames and number of clips.
+        """Yield the metrics; names state frame size or network, preprocessing, frames and number of clips.
 
         Raises:
-            UserError: the objective neither is nor has a tokenizer, or there is nothing to reconstruct.
+            UserError: the objective neither is nor has a tokenizer, or no clip is readable.
         """
         tokenizer = _tokenizer_of(subject)
         network = self.features.build(subject.device)
@@ -56,19 +56,19 @@ class Reconstruction(Evaluation):
         frames: dict[str, list[Tensor]] = {name: [] for name in metrics.names}
         distance, use = VideoDistance(network), CodeUse()
 
-        def look(batch: Batch, before: int) -> tuple[CodeUse, dict[str, Tensor], FeaturePair]:
+        def reconstruct(batch: Batch, before: int) -> tuple[CodeUse, dict[str, Tensor], FeaturePair]:
             video, used = batch["video"], CodeUse()
             with inference(tokenizer):
                 tokens = tokenizer.encode(video)
                 rebuilt = to_levels(tokenizer.decode(tokens))
             used.update(tokens)
-            return used, metrics(rebuilt, video), distance.look(real=video, made=rebuilt)
+            return used, metrics(rebuilt, video), distance.features(real=video, generated=rebuilt)
 
-        for used, found, seen in of_first_clips(
-            subject, look, self.split, most=self.num_videos, batch_size=self.batch_size
+        for used, found, features in map_clips(
+            subject, reconstruct, self.split, max_clips=self.num_videos, batch_size=self.batch_size
         ):
             use.add(used)
-            distance.add(seen)
+            distance.add(features)
             for name, values in found.items():
                 frames[name].append(values)
         joined = {name: torch.cat(values) for name, values in frames.items()}
@@ -85,28 +85,28 @@ def _tokenizer_of(subject: Subject) -> Tokenizer:
     own = isinstance(subject.objective, Tokenizer)
     tokenizer = subject.objective if own else getattr(subject.objective, "tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
-        raise UserError(f"{type(subject.objective).__name__} is no tokenizer: it does not encode and decode")
+        raise UserError(f"{type(subject.objective).__name__} is not a tokenizer: it does not encode and decode")
     return tokenizer
 
 
 class CodeUse:
-    """How often each id occurs, by codebook."""
+    """Counts of each id, per codebook."""
 
     def __init__(self) -> None:
         self._counts: dict[int, Tensor] = {}
 
     def update(self, tokens: Tokens) -> None:
-        """Count the ids of a batch; continuous tokens have none."""
+        """Count the ids of a batch; continuous tokens are ignored."""
         if tokens.ids is None:
             return
         ids, kept = tokens.ids, tokens.kept()
-        places = tokens.grid.t * tokens.grid.h * tokens.grid.w
-        books = ids.unflatten(1, (places, -1))
+        positions = tokens.grid.t * tokens.grid.h * tokens.grid.w
+        books = ids.unflatten(1, (positions, -1))
         for book, column in enumerate(books.unbind(dim=2)):
             self._count(book, torch.bincount((column if kept is None else column[kept]).flatten()).cpu())
 
     def add(self, other: CodeUse) -> None:
-        """Count what another has counted."""
+        """Add the counts of another."""
         for book, counted in other._counts.items():
             self._count(book, counted)
 
@@ -118,7 +118,7 @@ class CodeUse:
         self._counts[book] = total
 
     def values(self, codebook_size: int | None, clips: int) -> Iterator[tuple[str, float]]:
-        """Yield the perplexity of all ids together and the share of the codebook they use, means over codebooks."""
+        """Yield the perplexity of all ids and the share of codes that occur, averaged over codebooks."""
         if not self._counts:
             return
         perplexity = used = 0.0

@@ -1,4 +1,4 @@
-"""How often the next step, the step of a clip or the task of a video is named."""
+"""Accuracy of the next step, the step of a clip or the task of a video."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from filmstrip.evals import procedures as metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StepAccuracy(Evaluation):
-    """Top-1 and class-mean recall@5 over all steps that are asked for."""
+    """Top-1 and class-mean recall@5 over all target steps."""
 
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
     samples: Count = 1
-    """Draws whose probabilities are averaged."""
+    """Number of samples whose probabilities are averaged."""
     seed: Seed = 0
-    """Window ``i`` of the split draws from ``seed + i``."""
+    """Base seed; window ``i`` of the split uses ``seed + i``."""
     batch_size: Count = 64
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def check(self, subject: Subject) -> None:
         """The objective is a forecaster, and the data are procedures."""
@@ -33,9 +33,9 @@ class StepAccuracy(Evaluation):
         """Yield ``top1``, ``class_mean_recall@5`` (for six classes or more) and ``count``.
 
         Raises:
-            UserError: the objective is no forecaster, or the data are no procedures.
+            UserError: the objective is not a forecaster, or the data are not procedures.
         """
-        found = metrics.answers(
+        found = metrics.forecasts(
             subject, split=self.split, samples=self.samples, seed=self.seed, batch_size=self.batch_size
         )
         yield "top1", metrics.top1(found.predicted, found.true)

@@ -1,4 +1,4 @@
-"""What forecasting is worth without looking: three baselines that know step sequences alone."""
+"""Forecasting baselines that use step sequences alone, without video."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from filmstrip.evals import procedures as metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StepBaselines(Evaluation):
-    """Top-1 of the most frequent step, of the last step that was seen, and of its most frequent successor.
+    """Top-1 accuracy of the most frequent step, of the last observed step, and of its most frequent successor.
 
-    The last two are told the true step of the last clip, which a forecaster has to see for itself. All count on the
-    training split; the objective is not asked.
+    The last two use the true step of the last clip, which a forecaster has to recognise. Frequencies are those of the
+    training split; the objective is not used.
     """
 
-    learns: ClassVar[bool] = True
+    uses_training_split: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = metrics.REQUIRES
 
     batch_size: Count = 64
     split: str | None = None
-    """By default the data's ``eval_split``."""
+    """Evaluated split; by default the data's ``eval_split``."""
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``majority/top1``; where the last clip's step is known, ``last_step/top1``, ``successor/top1``.
 
         Raises:
-            UserError: the data are no procedures, or a split has no window.
+            UserError: the data are not procedures, or a split has no window.
         """
         train, test = (self._pairs(subject, split) for split in (subject.data.train_split, self.split))
         size = len(subject.source.classes)
@@ -47,7 +47,7 @@ class StepBaselines(Evaluation):
         yield "successor/top1", metrics.top1(successor[test[:, 0]], test[:, 1])
 
     def _pairs(self, subject: Subject, split: str | None) -> Tensor:
-        """The step of the last clip that was seen (-1 where unknown), and each step asked for, ``n 2``."""
+        """The step of the last observed clip (-1 if unknown) and each target step, ``n 2``."""
         pairs = []
         for batch in metrics.procedure_batches(subject, split, self.batch_size):
             for step, seen, target in zip(batch["step"].cpu(), batch["seen"].cpu(), batch["target"].cpu()):

@@ -1,4 +1,4 @@
-"""Speed and memory of a system, beside what the machine can do at most."""
+"""Speed and memory of a system, relative to the maximum of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from filmstrip.protocols import Batch, Loss, Objective, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput(Evaluation):
-    """Clips per second, time of a forward and a whole training pass, peak memory, and the share of the matrix rate.
+    """Clips per second, time of a forward and a training pass, peak memory, and the share of the matrix rate.
 
     Runs on random clips of the data's shape, in float32, so it measures the model and not the loader.
     """
@@ -33,14 +33,14 @@ class Throughput(Evaluation):
 
     batch_size: Count = 8
     rounds: Count = 5
-    """Measured passes; the median is reported."""
+    """Number of measured passes; the median is reported."""
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
-        """None: it looks at noise."""
+        """None: the input is noise."""
         return ()
 
     def check(self, subject: Subject) -> None:
-        """The objective looks at clips alone."""
+        """The objective needs nothing but clips."""
         random_batch(subject, 1)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
@@ -69,23 +69,23 @@ class Throughput(Evaluation):
 
 
 def train_pass(objective: Objective, batch: Batch) -> None:
-    """Fresh gradients: forward and backward of every phase, without an optimiser step."""
+    """Forward and backward of every phase, from zero gradients, without an optimiser step."""
     objective.zero_grad(set_to_none=True)
     for phase in objective.phases():
         backward(objective(batch, phase=phase.name), phase)
 
 
 def backward(loss: Loss, phase: Phase) -> None:
-    """Gradients of the phase's own trainable parameters alone, as in training."""
+    """Gradients of the phase's own trainable parameters, as in training."""
     own = {p: None for module in phase.modules for p in module.parameters() if p.requires_grad}
     loss.total.backward(inputs=list(own))
 
 
 def random_batch(subject: Subject, batch_size: int) -> Batch:
-    """A batch of noise with the keys that the objective requires, as a loader would give it.
+    """A batch of noise with the keys that the objective requires, as from a loader.
 
     Raises:
-        UserError: the objective requires a key that no video file gives.
+        UserError: the objective requires a key that video files do not provide.
     """
     clip, device = subject.data.clip, subject.device
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ def count_flops(function: Callable[[], object]) -> int:
 
 
 def median_seconds(function: Callable[[], object], device: torch.device, rounds: int) -> float:
-    """Median wall time of one call, after one call that is not counted; waits for the device."""
+    """Median wall time of one call, seconds, after a warm-up call; waits for the device."""
     function()
     times = []
     for _ in range(rounds):
@@ -124,7 +124,7 @@ def median_seconds(function: Callable[[], object], device: torch.device, rounds:
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", threads: int | None = None) -> float:
-    """The best rate of square matrix products that this machine reaches, FLOP/s (two for a multiply-add)."""
+    """The maximum rate of square matrix products on this machine, FLOP/s (two for a multiply-add)."""
     device = torch.device(device)
     sizes = (4096, 8192) if device.type == "cuda" else (768, 1536, 2304)
     with _threads(threads):
@@ -132,7 +132,7 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", threads:
 
 
 def memory_bandwidth(device: torch.device | str = "cpu", threads: int | None = None) -> float:
-    """The best rate of copying a large array, bytes/s, counting what is read and what is written."""
+    """The maximum rate of copying a large array, bytes/s, reads plus writes."""
     device = torch.device(device)
     size = 2**30 if device.type == "cuda" else 2**27
     source = torch.ones(size, dtype=torch.uint8, device=device)
@@ -143,9 +143,10 @@ def memory_bandwidth(device: torch.device | str = "cpu", threads: int | None = N
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Gives a function that tells the peak memory since entry, bytes: the device's, or this process's resident set.
+    """Yields a function that returns the peak memory since entry, bytes: the device's, or this process's resident
+    set.
 
-    Where the system keeps no resettable peak (outside Linux), the process's is that of its whole life.
+    Where the peak cannot be reset (outside Linux), it is that of the whole process.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -176,7 +177,7 @@ def _measure(function: Callable[[], object], device: torch.device, rounds: int) 
 
 @contextmanager
 def _training(objective: Objective) -> Iterator[None]:
-    """Training mode with gradients; afterwards modes, buffers and gradients are as before."""
+    """Training mode with gradients; modes, buffers and gradients are restored afterwards."""
     buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     grads = [(p, p.grad) for p in objective.parameters()]
     try:
@@ -207,7 +208,7 @@ def _product_rate(size: int, dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _best_seconds(function: Callable[[], Tensor], device: torch.device, budget: float = 0.3) -> float:
-    """Shortest time of one call, over at least three calls and ``budget`` seconds, after a warm one."""
+    """Minimum time of one call, over at least three calls and ``budget`` seconds, after a warm-up call."""
     function()
     times: list[float] = []
     while len(times) < 3 or sum(times) < budget:
@@ -220,6 +221,6 @@ def _best_seconds(function: Callable[[], Tensor], device: torch.device, budget: 
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait for the device to finish its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,10 +1,10 @@
-"""The feature networks behind FVD and the inception score, and what they are shown.
+"""The feature networks of FVD and the inception score, and their preprocessing.
 
-Before any network, the same is done to real and to made video, and the names of metrics say it:
+Real and generated video are preprocessed alike, and the names of metrics state it:
 
-1. pixels are rounded to 8 bits, as a file would hold them;
-2. whole clips, or windows of ``num_frames`` side by side (each counts as one sample; frames left over are dropped);
-3. frames are stretched to ``size x size``, bilinearly, without smoothing (half-pixel centres);
+1. pixels are rounded to 8 bits, as in a file;
+2. whole clips, or consecutive windows of ``num_frames`` (each is one sample; remaining frames are dropped);
+3. frames are resized to ``size x size``, bilinearly, without antialiasing (half-pixel centres);
 4. pixels are scaled as the network was trained: to -1..1 for I3D.
 
 FVD as published (Unterthiner et al. 2019) is I3D's logits on Kinetics-400, averaged over time, at 224 pixels.
@@ -37,85 +37,85 @@ from filmstrip.weights.i3d import load_i3d
 log = logging.getLogger(__name__)
 
 Function = Callable[[Tensor], Tensor]
-"""Rows of numbers ``B D`` of ``B T C H W`` video in 0..1."""
+"""A feature function: ``B D`` of ``B T C H W`` video in 0..1."""
 
-_I3D_FRAMES = 9  # fewer leave less than the two frames that its last pooling takes
+_I3D_FRAMES = 9  # with fewer, its last pooling has less than its two frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:
-    """Whose features are compared. Figures of different networks say nothing of each other."""
+    """The network whose features are compared. Distances of different networks are not comparable."""
 
     kind: Literal["random", "i3d", "encoder", "classifier"] = "random"
-    """``random``: a small I3D with random weights, for smoke tests; ``i3d``: the published one; ``encoder``: the mean
-    of an encoder's tokens; ``classifier``: the logits of a run of ``recognition.*``."""
+    """Kind of network. ``random``: a small I3D with random weights, for smoke tests; ``i3d``: the published one;
+    ``encoder``: the mean of an encoder's tokens; ``classifier``: the logits of a run of ``recognition.*``."""
     source: str | None = None
-    """``i3d``: a file in one of the published layouts; ``encoder``: a run folder or ``hf:OWNER/NAME``;
-    ``classifier``: a run folder."""
+    """Weights of the network. ``i3d``: a file in one of the published layouts; ``encoder``: a run folder or
+    ``hf:OWNER/NAME``; ``classifier``: a run folder."""
     layer: Literal["logits", "pooled"] = "logits"
-    """Of ``i3d``: 400 logits, as published, or the 1,024 means that they are made from."""
+    """Layer of ``i3d``: the 400 logits, as published, or the 1,024 pooled features before them."""
     norm_eps: Weight = 1e-3
-    """Of ``i3d``: the small number in its norms; TensorFlow's is 1e-3, VideoGPT's copy computes with 1e-5."""
+    """Epsilon of the norms of ``i3d``: 1e-3 in TensorFlow, 1e-5 in VideoGPT's copy."""
     size: Count | None = None
-    """Height and width of what the network sees; by default its own: 224 for I3D, 64 for the random one."""
+    """Height and width of the network's input, pixels; by default its own: 224 for I3D, 64 for the random one."""
     num_frames: Count | None = None
-    """Frames of a window; by default the whole clip, or what an encoder was trained on."""
+    """Number of frames of a window; by default the whole clip, or what an encoder was trained on."""
     batch_size: Count = 16
-    """Windows encoded at once."""
+    """Maximum number of windows per batch."""
 
     def check(self, num_videos: int | None, num_frames: int) -> None:
-        """See that the network is at hand and takes clips of ``num_frames``, and that there are two to compare.
+        """Check that the network is available and accepts clips of ``num_frames``, and that there are at least two.
 
         Raises:
-            UserError: it is not, or does not, or there are not: a distance is of spreads.
+            UserError: one of these does not hold; covariances need two samples.
         """
         if num_videos is not None and num_videos < 2:
-            raise UserError(f"a Frechet distance is of two videos or more, and {num_videos} is asked for")
+            raise UserError(f"a Frechet distance needs at least two videos, got {num_videos}")
         self.build(torch.device("cpu")).window(num_frames)
 
     def build(self, device: torch.device) -> VideoFeatures:
         """Load the network.
 
         Raises:
-            UserError: there is no source where one is needed, or it cannot be used.
+            UserError: ``source`` is missing or cannot be used.
         """
         if self.kind == "random":
             network = I3D.stand_in()
-            return self._shown(network.name, network, network.pooled, device, size=64)
+            return self._with_settings(network.name, network, network.pooled, device, size=64)
         if self.source is None:
-            raise UserError(f"features of kind {self.kind!r} need a source: give --features.source")
+            raise UserError(f"features of kind {self.kind!r} need a source: set --features.source")
         name = _plain(self.source.rstrip("/").rpartition("/")[2])
         if self.kind == "i3d":
             network = load_i3d(Path(self.source), norm_eps=self.norm_eps)
             name = f"i3d_{Path(name).stem}_{self.layer}"
             if self.layer == "pooled":
-                return self._shown(name, network, network.pooled, device, size=224, least=_I3D_FRAMES)
-            more = {"size": 224, "least": _I3D_FRAMES, "classifies": True}
-            return self._shown(name, network, network.classify, device, **more)
-        # Here, because loading a run imports every protocol of evaluation, this one too.
+                return self._with_settings(name, network, network.pooled, device, size=224, min_frames=_I3D_FRAMES)
+            more = {"size": 224, "min_frames": _I3D_FRAMES, "classifies": True}
+            return self._with_settings(name, network, network.classify, device, **more)
+        # Imported here: loading a run imports every evaluation protocol, this one too.
         from filmstrip.runs.loading import load, load_objective
 
         if self.kind == "encoder":
             encoder = load(self.source, device)
             own = {"size": encoder.clip.size, "num_frames": encoder.clip.num_frames}
-            return self._shown(name, encoder, lambda video: encoder(video).pooled(), device, **own)
+            return self._with_settings(name, encoder, lambda video: encoder(video).pooled(), device, **own)
         objective, run = load_objective(self.source, device)
         if not isinstance(objective, Classifier):
-            raise UserError(f"{self.source} holds a {type(objective).__name__}, which is no classifier")
+            raise UserError(f"{self.source} holds a {type(objective).__name__}, which is not a classifier")
         own = {"size": run.data.clip.size, "num_frames": run.data.clip.num_frames}
-        return self._shown(f"{name}_logits", objective, objective.classify, device, classifies=True, **own)
+        return self._with_settings(f"{name}_logits", objective, objective.classify, device, classifies=True, **own)
 
-    def _shown(
+    def _with_settings(
         self, name: str, network: nn.Module, function: Function, device: torch.device, **own: int | bool | None
     ) -> VideoFeatures:
-        """The network's ``own`` preprocessing, unless these settings say otherwise."""
-        asked = {"size": self.size, "num_frames": self.num_frames, "batch_size": self.batch_size}
-        own |= {key: value for key, value in asked.items() if value is not None}
+        """The network with its ``own`` preprocessing, unless these settings override it."""
+        configured = {"size": self.size, "num_frames": self.num_frames, "batch_size": self.batch_size}
+        own |= {key: value for key, value in configured.items() if value is not None}
         return VideoFeatures(name, network.to(device), function, device, **own)
 
 
 class VideoFeatures:
-    """A network that sees videos as rows of numbers. With ``classifies``, these are the logits of classes."""
+    """A network that maps videos to features; with ``classifies``, to class logits."""
 
     def __init__(
         self,
@@ -126,28 +126,28 @@ class VideoFeatures:
         *,
         size: int,
         num_frames: int | None = None,
-        least: int = 1,
+        min_frames: int = 1,
         batch_size: int = 16,
         classifies: bool = False,
     ) -> None:
         self.name, self.classifies = name, classifies
         self._network, self._function, self._device = network, function, device
-        self._size, self._num_frames, self._least, self._batch_size = size, num_frames, least, batch_size
+        self._size, self._num_frames, self._min_frames, self._batch_size = size, num_frames, min_frames, batch_size
 
     def label(self, num_frames: int) -> str:
-        """Network, preprocessing and frames for the name of a metric of clips of ``num_frames``."""
+        """Network, preprocessing and frames, for the name of a metric on clips of ``num_frames``."""
         return f"{self.name}/{self._size}px_bilinear/{self._num_frames or num_frames}f"
 
     def window(self, num_frames: int) -> int:
-        """How many frames of clips of ``num_frames`` the network sees at once.
+        """Number of frames of a window in clips of ``num_frames``.
 
         Raises:
             UserError: the clips are too short for a window, or for the network.
         """
         length = self._num_frames or num_frames
-        if num_frames < length or length < self._least:
+        if num_frames < length or length < self._min_frames:
             raise UserError(
-                f"{self.name} sees {max(length, self._least)} frames or more at once, and these clips have "
+                f"{self.name} needs at least {max(length, self._min_frames)} frames, and these clips have "
                 f"{num_frames}: make clips longer (--data.clip.num-frames) or windows shorter"
             )
         return length
@@ -173,40 +173,41 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class FeaturePair:
-    """What a feature network saw of videos, ``N D`` of either side, all of one length in frames."""
+    """Features of real and generated videos of one length, ``N D`` each, or none."""
 
     real: Tensor | None
-    made: Tensor | None
+    generated: Tensor | None
     num_frames: int
 
 
 class VideoDistance:
-    """The Frechet distance between real video and made video, gathered batch by batch."""
+    """The Frechet distance between real and generated video, accumulated batch by batch."""
 
     def __init__(self, network: VideoFeatures) -> None:
         self._network = network
         self._pair = FrechetPair()
         self.label = ""
         """Network, preprocessing and frames, for the names of metrics."""
-        self.made_logits: list[Tensor] = []
-        """Of made video, if the network classifies."""
+        self.generated_logits: list[Tensor] = []
+        """Logits of generated video, if the network classifies."""
 
-    def look(self, real: Tensor | None = None, made: Tensor | None = None) -> FeaturePair:
-        """What the network sees of ``B T C H W`` video of either side; all of one length."""
-        length = next(video.shape[1] for video in (real, made) if video is not None)
-        return FeaturePair(*(None if video is None else self._network(video) for video in (real, made)), length)
+    def features(self, real: Tensor | None = None, generated: Tensor | None = None) -> FeaturePair:
+        """Features of ``B T C H W`` video of either side, all of one length."""
+        length = next(video.shape[1] for video in (real, generated) if video is not None)
+        return FeaturePair(*(None if video is None else self._network(video) for video in (real, generated)), length)
 
-    def add(self, seen: FeaturePair) -> None:
-        """Take in what the network saw, in this process or in another."""
-        self.label = self._network.label(seen.num_frames)
-        self._pair.update(seen.real, seen.made)
-        if seen.made is not None and self._network.classifies:
-            self.made_logits.append(seen.made)
+    def add(self, features: FeaturePair) -> None:
+        """Add features, of this process or another."""
+        self.label = self._network.label(features.num_frames)
+        self._pair.update(features.real, features.generated)
+        if features.generated is not None and self._network.classifies:
+            self.generated_logits.append(features.generated)
 
     def values(self, name: str) -> Iterator[tuple[str, float]]:
-        """Yield the distance, what of it is owed to the number of samples, and what is left; warn if that is much.
+        """Yield the distance, its bias from the number of samples, and the corrected value; warn if the bias is
+        large.
 
-        Names say network, preprocessing, frames and the smaller side's number of samples.
+        Names state network, preprocessing, frames and the smaller side's number of samples.
 
         Raises:
             UserError: a side has fewer than two samples.
@@ -225,9 +226,10 @@ class VideoDistance:
 
 
 def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:
-    """``exp(E KL(p(y|x) | p(y)))`` of logits ``N K`` (Salimans et al. 2016): mean and deviation over equal splits.
+    """``exp(E KL(p(y|x) | p(y)))`` of logits ``N K`` (Salimans et al. 2016): mean and standard deviation over
+    equal splits.
 
-    Between 1 (every sample looks like the whole) and K (each is one class for sure, all equally often).
+    Between 1 (all samples have the same class distribution) and K (certain classes, uniformly distributed).
 
     Raises:
         ValueError: there are fewer samples than splits.
@@ -246,5 +248,5 @@ def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:
 
 
 def _plain(name: str) -> str:
-    """A name without what the names of metrics cannot hold."""
+    """A name without characters that metric names cannot contain."""
     return re.sub(r"[^\w.-]+", "_", name).strip("_")

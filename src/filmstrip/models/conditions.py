@@ -68,7 +68,7 @@ class Known:
                 "labels",
                 condition.label,
                 self.num_classes,
-                "name a class (--condition CLASS; evaluations: --by-class)",
+                "name a class (--condition CLASS; evaluations: --class-conditional)",
             ),
             ("actions", condition.action, self.has_action, "one for each frame (--condition FILE)"),
         ):
