@@ -1,7 +1,7 @@
-"""What numbers of a configuration may be: said where each is declared, and checked by one function.
+"""Bounds of numeric settings: declared in the annotation of each, and checked by one function.
 
-``num_frames: Count = 16`` stays an ``int`` for everybody who reads the annotation (the command line, ``config.json``,
-a type checker); :func:`check_numbers` also reads what ``Count`` says of it.
+``num_frames: Count = 16`` stays an ``int`` for every reader of the annotation (the command line, ``config.json``, a
+type checker); :func:`check_numbers` also reads the bounds in ``Count``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """The range of a number, which is finite in any case; without an end it is open on that side."""
+    """The range of a finite number; unbounded on a side without a limit."""
 
     min: float | None = None
     max: float | None = None
     above: float | None = None
-    """A minimum that is not reached itself."""
+    """Exclusive minimum."""
     below: float | None = None
-    """A maximum that is not reached itself."""
+    """Exclusive maximum."""
     multiple: int | None = None
-    """What a whole number is a multiple of."""
+    """Required divisor of a whole number."""
 
     def hold(self, value: float) -> bool:
         """Whether a finite number lies within."""
@@ -47,46 +47,46 @@ class Bounds:
         )
 
     def text(self) -> str:
-        """The range in words, to follow "a number"; empty where every number will do."""
+        """The range in words, to follow "a number"; empty if every number is allowed."""
         lowest, highest = self.min is not None, self.max is not None
         if lowest and (highest or self.below is not None):
-            said = f" from {self.min} to {self.max if highest else f'below {self.below}'}"
+            text = f" from {self.min} to {self.max if highest else f'below {self.below}'}"
         elif lowest:
-            said = f" of at least {self.min}"
+            text = f" of at least {self.min}"
         else:
             parts = [f"above {self.above}"] if self.above is not None else []
             parts += [f"up to {self.max}"] if highest else []
             parts += [f"below {self.below}"] if self.below is not None else []
-            said = f" {' and '.join(parts)}" if parts else ""
-        return said + (f" that is a multiple of {self.multiple}" if self.multiple else "")
+            text = f" {' and '.join(parts)}" if parts else ""
+        return text + (f" that is a multiple of {self.multiple}" if self.multiple else "")
 
 
 class Ascending:
-    """Marks a pair of numbers that are the ends of a range: the first is not the larger one."""
+    """Marks a pair of numbers as a range: the first must not exceed the second."""
 
 
 class NotEmpty:
-    """Marks a tuple that has at least one item."""
+    """Marks a tuple with at least one item."""
 
 
 Count = Annotated[int, Bounds(min=1)]
-"""How many there are of something, or a size in pixels, places or channels: at least one."""
+"""A number of things, or a size in pixels, positions or channels: at least one."""
 CountOrZero = Annotated[int, Bounds(min=0)]
-"""How many there are of something that can be missing; or zero until the data say it."""
+"""A number of things that may be zero, or zero until the data determine it."""
 EvenSize = Annotated[int, Bounds(min=16, multiple=2)]
-"""Height and width of videos that are written, pixels: their encoder halves them."""
+"""Height or width of written videos, pixels: even, for chroma subsampling."""
 Seed = Annotated[int, Bounds(min=0, max=2**63 - 1)]
-"""Decides what is random."""
+"""A random seed."""
 Rate = Annotated[float, Bounds(above=0)]
-"""A learning rate, frames in a second, a scale: above zero."""
+"""A learning rate, frame rate or scale: above zero."""
 Weight = Annotated[float, Bounds(min=0)]
-"""A weight of a loss, a penalty, a strength of noise: zero leaves it out."""
+"""A loss weight, penalty or noise scale: zero disables it."""
 Share = Annotated[float, Bounds(min=0, max=1)]
-"""A part of a whole, or a probability."""
+"""A share of a whole, or a probability."""
 ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
-"""What is left out, or kept of what was before: dropout, the decay of an average."""
+"""A dropout rate, or the decay of a moving average."""
 PositiveShare = Annotated[float, Bounds(above=0, max=1)]
-"""A part of a whole that is never nothing."""
+"""A share of a whole, above zero."""
 AnyNumber = Annotated[float, Bounds()]
 """A number that may be negative: a position, a shift."""
 AnyWhole = Annotated[int, Bounds()]
@@ -94,23 +94,23 @@ AnyWhole = Annotated[int, Bounds()]
 
 
 def check_numbers(config: Any, *, path: str = "") -> None:
-    """Refuse a configuration with a number outside its bounds, in itself or in a configuration that it holds.
+    """Refuse a configuration with a number outside its bounds, in itself or in a nested configuration.
 
     Args:
-        config: a dataclass whose numeric fields are annotated as :data:`Count` and its relatives are.
-        path: what the message calls ``config``; its fields are named from there, as on the command line.
+        config: a dataclass whose numeric fields are annotated with :data:`Count` and its relatives.
+        path: the name of ``config`` in messages, the prefix of its fields, as on the command line.
 
     Raises:
-        UserError: names each field, what it is, and what was expected.
+        UserError: names each field, its value, and what was expected.
     """
     _refuse(_wrong(config, type(config), path))
 
 
 def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, which refuses arguments outside their bounds before it begins: a command's options.
+    """A decorator that refuses arguments outside their bounds, for the options of commands.
 
     Raises:
-        UserError: (when it is called) names each option, what it is, and what was expected.
+        UserError: (when called) names each option, its value, and what was expected.
     """
     hints = typing.get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
@@ -135,13 +135,13 @@ def _refuse(wrong: Iterator[str]) -> None:
 
 @functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
-    """The annotations of a dataclass's fields, with what they say beside the type."""
+    """The annotations of a dataclass's fields, with their metadata."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def _wrong(value: Any, annotation: Any, path: str) -> Iterator[str]:
-    """A line for each number in ``value`` that its annotation does not allow."""
+    """A line for each number in ``value`` that violates its annotation."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for name, hint in hints_of(type(value)).items():
             yield from _wrong(getattr(value, name), hint, f"{path}.{name}" if path else name)
@@ -158,7 +158,7 @@ def _wrong(value: Any, annotation: Any, path: str) -> Iterator[str]:
         bounds = next((mark for mark in marks if isinstance(mark, Bounds)), Bounds())
         if not _is_number(value, annotation) or not bounds.hold(value):
             kind = "whole number" if annotation is int else "number"
-            yield f"{path} is {_said(value)}: expected a {kind}{bounds.text()}"
+            yield f"{path} is {_shown(value)}: expected a {kind}{bounds.text()}"
     elif isinstance(value, tuple):
         yield from _wrong_items(value, args, marks, path)
 
@@ -168,7 +168,7 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
         yield f"{path} is empty: expected at least one number"
     repeated = len(args) == 2 and args[1] is ...
     if args and not repeated and len(args) != len(value):
-        yield f"{path} is {_said(value)}: expected {len(args)} numbers"
+        yield f"{path} is {_shown(value)}: expected {len(args)} numbers"
         return
     before = []
     for i, item in enumerate(value):
@@ -176,11 +176,11 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
         before += _wrong(item, hint, f"{path}[{i}]")
     yield from before
     if not before and any(mark is Ascending for mark in marks) and value[0] > value[1]:
-        yield f"{path} is {_said(value)}: expected a range, the lower end first"
+        yield f"{path} is {_shown(value)}: expected a range, the lower end first"
 
 
 def _member(value: Any, members: tuple[Any, ...]) -> Any:
-    """The member of a union that a value is to be measured by: of a tuple a tuple, of all else a number."""
+    """The member of a union by which a value is checked: a tuple for a tuple, else a number."""
     for member in members:
         plain = typing.get_args(member)[0] if typing.get_origin(member) is Annotated else member
         if isinstance(value, tuple) and typing.get_origin(plain) is tuple:
@@ -195,5 +195,5 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, wanted) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value)

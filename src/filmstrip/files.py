@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all; every file of Filmstrip's that replaces another is written here.
+"""Atomic writing of files; all files of Filmstrip that replace others are written here.
 
-A file is written under another name beside its own, reaches the disk, and is then renamed: a reader, a crash or a
-full disk meets the old file or the new one, never half of one. It has the permissions that any new file has, and a
-link goes on leading to where it led.
+A file is written under a temporary name in its folder, synced to disk, and renamed: after a crash or on a full disk
+there is the old file or the new one, never a partial one. Permissions are those of any new file, and symbolic links
+are followed.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = ".part"
-"""In the names of files that are not complete yet."""
+"""Suffix of incomplete files."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """The name under which to write what becomes ``path`` when the body ends, and nothing if it fails.
+    """A temporary name for writing, renamed to ``path`` when the body ends, and removed if it fails.
 
-    Folders above are made. ``durable`` waits until the bytes are on the disk: a power cut then leaves no empty file
-    under a good name.
+    Parent folders are created. ``durable`` syncs to disk, so that a power failure leaves no empty file.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: the file, which it names, cannot be written.
     """
     with naming(path):
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The ending stays last: some writers go by it.
+        # The extension stays last: some writers depend on it.
         part = target.with_name(f".{target.stem}.{os.getpid()}{PART}{target.suffix}")
         try:
             with part.open("wb"):
-                mode = part.stat().st_mode  # as the umask has it; some writers make a private file instead
+                mode = part.stat().st_mode  # by the umask; some writers create a private file instead
             yield part
             os.chmod(part, mode & 0o777)
             if durable:
@@ -50,30 +49,32 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         except BaseException as error:
             part.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.filename is not None and os.fspath(error.filename) == str(part):
-                raise OSError(error.errno, error.strerror, str(path)) from None  # nobody knows the other name
+                raise OSError(
+                    error.errno, error.strerror, str(path)
+                ) from None  # the temporary name means nothing to the caller
             raise
         if durable:
             _sync(target.parent)
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Write a file; one that is there is replaced at once."""
+    """Write a file, atomically."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, UTF-8; one that is there is replaced at once."""
+    """Write a UTF-8 text file, atomically."""
     write_bytes(text.encode("utf-8"), path)
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a JSON file; one that is there is replaced at once."""
+    """Write a JSON file, atomically."""
     write_text(json.dumps(value, indent=2) + "\n", path)
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV; the columns are the first row's keys unless they are given."""
+    """Write rows as CSV, atomically; ``columns`` defaults to the first row's keys."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(columns or rows[0]))
     writer.writeheader()
@@ -84,10 +85,10 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[s
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None, durable: bool = True
 ) -> None:
-    """Write a safetensors file; one that is there is replaced at once.
+    """Write a safetensors file, atomically.
 
     Raises:
-        OSError: it cannot be written; names the file.
+        OSError: the file, which it names, cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -103,7 +104,7 @@ def write_tensors(
 
 
 def append_line(line: str, path: Path) -> None:
-    """Add a line to a text file; where that fails, the file stays as it was."""
+    """Append a line to a text file, which does not change if that fails."""
     with naming(path), path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         content = f"{line}\n".encode()
@@ -116,7 +117,7 @@ def append_line(line: str, path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder that nobody else writes to now."""
+    """Remove incomplete files of killed processes from a folder that no other process writes to."""
     for pattern in (f".*{PART}*", ".tmp??????"):  # the second are safetensors' own
         for part in folder.glob(pattern):
             part.unlink(missing_ok=True)
@@ -124,7 +125,7 @@ def remove_parts(folder: Path) -> None:
 
 @contextlib.contextmanager
 def no_parts_left(folders: Collection[Path]) -> Iterator[None]:
-    """Whatever stops the body, also processes that it started, leaves no unfinished file in these folders."""
+    """If the body, or a process that it started, is stopped, incomplete files in these folders are removed."""
     try:
         yield
     except BaseException:
@@ -134,14 +135,14 @@ def no_parts_left(folders: Collection[Path]) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names of a folder's files are on the disk."""
+    """Sync a folder's entries to disk."""
     with naming(folder):
         _sync(folder)
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside, an error of the system that does not say which file it is about names this one."""
+    """Inside the context, an OSError without a file name gets this one."""
     try:
         yield
     except OSError as error:
@@ -152,7 +153,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def _sync(path: Path) -> None:
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

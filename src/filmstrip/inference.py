@@ -1,4 +1,4 @@
-"""Running a model to look at it, not to change it."""
+"""Running a model for inference, without side effects on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filmstrip.protocols import Encoder, Tokenizer
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Whatever mode the body sets, afterwards every submodule is back in its own (frozen parts stay frozen)."""
+    """Restore the training or evaluation mode of every submodule after the body."""
     modes = [(m, m.training) for m in module.modules()]
     try:
         yield
@@ -25,9 +25,9 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def inference(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without autograd; afterwards every submodule is back in the mode that it was in.
+    """Evaluation mode without autograd; modes of all submodules are restored afterwards.
 
-    Never yield to a caller inside: inference mode would leak into the caller's own code.
+    Do not yield to a caller inside: inference mode would leak into the caller's code.
     """
     with modes_kept(module), torch.inference_mode():
         module.eval()
@@ -35,18 +35,18 @@ def inference(module: nn.Module) -> Iterator[None]:
 
 
 def encoder_of(objective: nn.Module) -> Encoder:
-    """The encoder that an objective holds.
+    """The encoder of an objective.
 
     Raises:
-        UserError: it holds none.
+        UserError: it has none.
     """
     encoder = getattr(objective, "encoder", None)
     if not isinstance(encoder, Encoder):
         hint = " (a tokenizer's tokens: filmstrip encode --level ids)" if isinstance(objective, Tokenizer) else ""
-        raise UserError(f"{type(objective).__name__} has no encoder, so it has no features to offer{hint}")
+        raise UserError(f"{type(objective).__name__} has no encoder, so it has no features{hint}")
     return encoder
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights are; the CPU for one that has none."""
+    """The device of a module's weights; the CPU for one without weights."""
     return next((p.device for p in module.parameters()), torch.device("cpu"))

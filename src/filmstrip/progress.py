@@ -1,7 +1,7 @@
-"""How far something has come, for a person at a terminal: one bar of one kind, wherever work takes its time.
+"""Progress bars for all long operations.
 
-Bars are shown on the terminal that errors go to, so that what a command prints can be piped; where that is no
-terminal, nothing is shown. Work within work adds its bar to the one that is there.
+Bars are shown on stderr, so that a command's output can be piped; if that is not a terminal, nothing is shown. Nested
+operations add their bars to the same display.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from filmstrip.distributed import process
 Item = TypeVar("Item")
 
 _shown: list[Progress] = []
-"""The bars on the screen, if any: there is one place for them."""
+"""The displayed bars, if any; there is one display per process."""
 
 
 class _Said(TimeRemainingColumn):
-    """What the work says of itself; else the time that is left."""
+    """The status text of a task, else its remaining time."""
 
     def render(self, task: Task) -> Text:
         said = task.fields.get("said")
@@ -33,7 +33,7 @@ class _Said(TimeRemainingColumn):
 
 
 def bars(console: Console, *, transient: bool = True) -> Progress:
-    """The bars of all work that goes on; nothing where the console is no terminal."""
+    """The bars of all running tasks; not displayed if the console is not a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,14 +45,14 @@ def bars(console: Console, *, transient: bool = True) -> Progress:
         console=console,
         transient=transient,
         disable=not console.is_terminal,
-        # What is printed meanwhile goes above the bar on a terminal, and is left alone where it is piped.
+        # Output printed meanwhile goes above the bar on a terminal, and is unchanged if piped.
         redirect_stdout=sys.stdout.isatty(),
     )
 
 
 @contextmanager
 def shown(progress: Progress) -> Iterator[Progress]:
-    """These bars are on the screen while the body runs, and what it counts is added to them."""
+    """Display these bars while the body runs; nested tasks are added to them."""
     with progress:
         _shown.append(progress)
         try:
@@ -63,11 +63,11 @@ def shown(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def counted(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar while the body runs, which calls what it is given with the number of items that are done.
+    """A bar while the body runs; yields a function to call with the number of items done.
 
     Args:
-        title: what is done.
-        total: items in all; none where that is not known.
+        title: name of the task.
+        total: total number of items; none if unknown.
     """
     if _shown:
         task = _shown[-1].add_task(title, total=total)
@@ -81,12 +81,12 @@ def counted(title: str, total: int | None = None) -> Iterator[Callable[[int], No
 
 
 def tracked(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """The same items, with a bar that counts those that are done.
+    """The same items, with a bar that counts them.
 
     Args:
-        items: work to do, or what it gives.
-        title: what is done.
-        total: items in all; by default as many as ``items`` say they have.
+        items: items to iterate over.
+        title: name of the task.
+        total: total number of items; by default ``len(items)`` if defined.
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items)

@@ -1,7 +1,7 @@
-"""The four protocols that every system is made of, and the small types that pass between them.
+"""The four protocols that every system combines, and the types exchanged between them.
 
-Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise for themselves, on the
-device. Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
+Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise their input, on the device.
+Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ in the file."""
 
 
 class Grid(NamedTuple):
-    """How many tokens lie along time, height and width."""
+    """Number of tokens along time, height and width."""
 
     t: int
     h: int
@@ -47,10 +47,10 @@ class Grid(NamedTuple):
 
 @dataclass
 class Features:
-    """What an encoder sees in a video: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` places.
+    """An encoder's output: ``tokens`` (``B N D``) on a ``grid`` of ``N = t * h * w`` positions.
 
-    ``layers`` holds every layer's tokens, first to last, when they were asked for. ``summary`` is the encoder's own
-    word for each moment (``B t D``) or for the clip (``B 1 D``), such as a class token, where it has one.
+    ``layers`` holds every layer's tokens, first to last, if requested. ``summary`` is the encoder's own summary of
+    each time step (``B t D``) or of the clip (``B 1 D``), such as a class token, if it has one.
     """
 
     tokens: Tensor
@@ -63,7 +63,7 @@ class Features:
         return (self.tokens if self.summary is None else self.summary).mean(dim=1)
 
     def of_frames(self) -> Tensor:
-        """One vector for each moment, ``B t D``: the encoder's own summary of it, else the mean of its tokens."""
+        """One vector per time step, ``B t D``: the encoder's own summary, else the mean of its tokens."""
         if self.summary is not None and self.summary.shape[1] == self.grid.t:
             return self.summary
         return self.tokens.unflatten(1, (self.grid.t, -1)).mean(dim=2)
@@ -71,10 +71,10 @@ class Features:
 
 @dataclass
 class Tokens:
-    """A tokenizer's code of a video: ``ids`` (``B N``, int64) or ``latents`` (``B N D``), and the grid they fill.
+    """A tokenizer's encoding of a video: ``ids`` (``B N``, int64) or ``latents`` (``B N D``), and their grid.
 
-    A tokenizer of variable length codes blocks of the grid, equal runs of its places. ``lengths`` (``B b``, int64)
-    then says how many tokens of each of ``b`` blocks count, the first ones; the rest are zeros. None: all count.
+    A variable-length tokenizer encodes blocks of the grid, equal runs of positions. ``lengths`` (``B b``, int64) is
+    then the number of valid tokens in each of ``b`` blocks, the first ones; the others are zero. None: all are valid.
     """
 
     grid: Grid
@@ -83,22 +83,24 @@ class Tokens:
     lengths: Tensor | None = None
 
     def kept(self) -> Tensor | None:
-        """Which of the grid's ``N`` places count, ``B N``; none where all do.
+        """Mask of the valid positions among the grid's ``N``, ``B N``; none if all are valid.
 
         Raises:
             ValueError: the grid does not divide into that many blocks.
         """
         if self.lengths is None:
             return None
-        places, blocks = self.grid.t * self.grid.h * self.grid.w, self.lengths.shape[1]
-        if places % blocks:
-            raise ValueError(f"{places} places on a grid of {tuple(self.grid)} do not divide into {blocks} blocks")
-        place = torch.arange(places // blocks, device=self.lengths.device)
-        return (place < self.lengths[:, :, None]).flatten(1)
+        positions, blocks = self.grid.t * self.grid.h * self.grid.w, self.lengths.shape[1]
+        if positions % blocks:
+            raise ValueError(
+                f"{positions} positions on a grid of {tuple(self.grid)} do not divide into {blocks} blocks"
+            )
+        position = torch.arange(positions // blocks, device=self.lengths.device)
+        return (position < self.lengths[:, :, None]).flatten(1)
 
 
 class Loss(NamedTuple):
-    """The number to minimise, and what to log beside it (detached scalars)."""
+    """The scalar to minimise, and metrics to log (detached scalars)."""
 
     total: Tensor
     metrics: Mapping[str, Tensor]
@@ -106,10 +108,10 @@ class Loss(NamedTuple):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns video into features. Probes, tracking, procedures and language models rely on it."""
+    """Turns video into features. Used by probes, tracking, procedures and language models."""
 
     width: int
-    """D, the size of a token."""
+    """D, the dimension of a token."""
 
     def __call__(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video; with ``layers`` also return every layer's tokens."""
@@ -118,56 +120,56 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Turns video into tokens and back. Every generator relies on it."""
+    """Turns video into tokens and back. Used by every generator."""
 
     def encode(self, video: Tensor) -> Tokens:
-        """Code ``B T C H W`` video."""
+        """Encode ``B T C H W`` video."""
         ...
 
     def decode(self, tokens: Tokens) -> Tensor:
-        """Rebuild ``B T C H W`` video in 0..1."""
+        """Decode to ``B T C H W`` video in 0..1."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What a sample is to agree with. ``action[:, t]`` is what was done between frames ``t - 1`` and ``t``."""
+    """The condition of samples. ``action[:, t]`` is the action between frames ``t - 1`` and ``t``."""
 
     batch_size: int
     num_frames: int
-    """Frames of the result, the given ones included."""
+    """Number of frames of the result, context frames included."""
     video: Tensor | None = None
-    """The first frames, ``B T0 C H W``, uint8 or 0..1."""
+    """Context frames, the first of the result, ``B T0 C H W``, uint8 or 0..1."""
     label: Tensor | None = None
     """Classes, ``B`` int64."""
     action: Tensor | None = None
-    """``B T`` int64 or ``B T A`` floating point, for all ``num_frames``."""
+    """Actions, ``B T`` int64 or ``B T A`` floating point, for all ``num_frames``."""
 
 
 @runtime_checkable
 class Generator(Protocol):
     """Samples video.
 
-    Beside it a generator may have ``stream(condition, *, seed, sampling)``, which yields pieces ``B t C H W`` after
-    the context as they are ready; ``log_prob(batch)``, ``B`` nats; and ``dims_of(batch)``, the number of values that
-    those nats are of.
+    A generator may also have ``stream(condition, *, seed, sampling)``, which yields pieces ``B t C H W`` after the
+    context as they are generated; ``log_prob(batch)``, ``B`` nats; and ``dims_of(batch)``, the number of dimensions
+    of that likelihood.
     """
 
     def sample(self, condition: Condition, *, seed: int, sampling: Any = None) -> Tensor:
-        """``B T C H W`` in 0..1, the frames that were given first, as they were given.
+        """``B T C H W`` in 0..1, starting with the unchanged context frames.
 
-        Sample ``i`` draws from ``seed + i``: it does not depend on its batch. ``sampling`` is a
-        :class:`~filmstrip.nn.sampling.Sampling`, or one of its kind; by default the method's own.
+        Sample ``i`` uses ``seed + i`` and does not depend on its batch. ``sampling`` is a
+        :class:`~filmstrip.nn.sampling.Sampling` or a subclass; by default the method's own.
         """
         ...
 
 
 class Phase(NamedTuple):
-    """One optimiser's share of a step: a GAN has two, most objectives have one."""
+    """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 
     name: str
     modules: tuple[nn.Module, ...]
-    """Whose trainable parameters this phase updates."""
+    """Modules whose trainable parameters this phase updates."""
 
 
 class ParamGroup(NamedTuple):
@@ -178,11 +180,11 @@ class ParamGroup(NamedTuple):
     decay: bool
     """Whether weight decay applies (not to norms, biases and embeddings)."""
     depth: int
-    """The layer, counted from the input; layer-wise decay scales by ``layer_decay ** (max_depth - depth)``."""
+    """Layer index from the input; layer-wise decay scales by ``layer_decay ** (max_depth - depth)``."""
 
 
 class Objective(nn.Module):
-    """A model with whatever else its loss needs. The training loop knows nothing but this class.
+    """A model with everything that its loss needs. The training loop depends on nothing but this class.
 
     Subclasses own their teacher, momentum copy, discriminator or frozen tokenizer, and know nothing of ranks,
     checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``.
@@ -200,14 +202,14 @@ class Objective(nn.Module):
         return (Phase("main", (self,)),)
 
     def after_step(self, step: int) -> None:
-        """Runs after each optimiser step (momentum teacher, codebook restarts); ``step`` counts from 1."""
+        """Called after each optimiser step (momentum teacher, codebook restarts); ``step`` counts from 1."""
 
     def depth_of(self, name: str) -> int:
-        """The layer that a parameter belongs to, counted from the input (for layer-wise learning-rate decay)."""
+        """The layer index of a parameter, from the input (for layer-wise learning rate decay)."""
         return 0
 
     def no_decay(self, name: str, param: nn.Parameter) -> bool:
-        """Whether a parameter is kept out of weight decay: by default all biases and one-dimensional scales."""
+        """Whether a parameter is excluded from weight decay: by default all biases and one-dimensional scales."""
         return param.ndim < 2 or name.endswith((".bias", "_token", "pos_embed"))
 
     def param_groups(self, phase: Phase) -> list[ParamGroup]:
@@ -226,20 +228,20 @@ class Objective(nn.Module):
 
 @runtime_checkable
 class Published(Protocol):
-    """An objective without an encoder whose authors released weights, in a layout of their own."""
+    """An objective without an encoder whose authors released weights in their own layout."""
 
     def from_published(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Its weights, or those of a whole part of it, from a released state, or from what its file holds.
+        """Its weights, or those of a complete part, from a released state dictionary or the contents of its file.
 
         Raises:
-            UserError: a weight is missing, or there is one that has no place.
+            UserError: a weight is missing or unexpected.
         """
         ...
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """An objective or model that can name what it sees."""
+    """An objective or model that classifies video."""
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video; their softmax is the predicted distribution."""
@@ -248,69 +250,69 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class FlowClassifier(Protocol):
-    """A :class:`Classifier` that looks at optical flow too."""
+    """A :class:`Classifier` that also uses optical flow."""
 
     def flow(self, video: Tensor) -> Tensor:
         """Flow between the frames of ``B T C H W`` video, ``B T-1 2 H W``, pixels."""
         ...
 
     def classify(self, video: Tensor, flow: Tensor | None = None) -> Tensor:
-        """Logits ``B K`` of video and its flow, which is estimated where it is not given."""
+        """Logits ``B K`` of video and its flow, which is estimated if not provided."""
         ...
 
 
 @runtime_checkable
 class MaskedPredictor(Protocol):
-    """An objective or model that predicts the hidden places of a clip's grid from the others, whichever they are."""
+    """An objective or model that predicts masked positions of a clip's grid from any visible ones."""
 
     def masks(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of the visible (``B V``) and the hidden (``B K``) places, decided by each clip's seed (``B``)."""
+        """Indices of the visible (``B V``) and the masked (``B K``) positions, from each clip's seed (``B``)."""
         ...
 
-    def predict(self, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
-        """What is at ``hidden``, ``B K D``, of ``B T C H W`` video seen at ``visible`` alone."""
+    def predict(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predictions at ``masked``, ``B K D``, from ``B T C H W`` video at ``visible`` alone."""
         ...
 
 
 @runtime_checkable
 class Forecaster(Protocol):
-    """An objective or model that can name the steps of a procedure."""
+    """An objective or model that predicts the steps of a procedure."""
 
     def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
-        """Logits ``B K S steps`` of the step at every place of a batch of procedures, for ``K = samples`` draws.
+        """Logits ``B K S steps`` of the step at every position of a batch of procedures, for ``K = samples``.
 
-        It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` draws from ``seed + i``.
+        It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` uses ``seed + i``.
         """
         ...
 
 
 @dataclass
 class Detections:
-    """Actions that were found in one video, the surest first."""
+    """Actions detected in one video, in descending order of score."""
 
     segments: Tensor
-    """``N 2`` float64, first and last moment in seconds."""
+    """Start and end, seconds, ``N 2`` float64."""
     scores: Tensor
-    """``N``, from 0 to 1."""
+    """Scores from 0 to 1, ``N``."""
     classes: Tensor
-    """``N`` int64."""
+    """Class indices, ``N`` int64."""
 
 
 @runtime_checkable
 class Localiser(Protocol):
-    """An objective or model that says which actions a video holds, and when."""
+    """An objective or model that detects actions and their times in untrimmed video."""
 
     def localise(self, batch: Batch) -> list[Detections]:
-        """What it finds in each video of a batch; it reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
+        """Detections in each video of a batch; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
         ...
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """An objective or model that says what is done within boxes of a clip."""
+    """An objective or model that classifies actions within boxes of a clip."""
 
     def detect(self, video: Tensor, boxes: Tensor) -> Tensor:
-        """Probabilities ``B M K`` of each class, for ``B T C H W`` video and ``boxes`` as batches have them."""
+        """Probabilities ``B M K`` of each class, for ``B T C H W`` video and ``boxes`` as in batches."""
         ...
 
 
@@ -323,7 +325,7 @@ def check_video(video: Tensor, *, channels: int = 3, multiple: Sequence[int] = (
     """Refuse a tensor that is not ``B T C H W`` with dimensions that patches of ``multiple`` (t, h, w) tile.
 
     Raises:
-        ValueError: naming the shape that was given and the one that was expected.
+        ValueError: states the actual and the expected shape.
     """
     if video.ndim != 5 or video.shape[2] != channels:
         raise ValueError(f"expected video of shape (B, T, {channels}, H, W), got {tuple(video.shape)}")

@@ -1,7 +1,7 @@
-"""Random numbers that belong to a sample, not to a process.
+"""Random numbers per sample, not per process.
 
-Augmentations, masks and noise are drawn from the sample's own ``seed``, so that they are the same whichever
-process, worker or batch the sample lands in, after a resume as before it, and on every device. A counter-based
+Augmentations, masks and noise are derived from the sample's own ``seed``, so that they do not depend on process,
+worker, batch, resumption or device. A counter-based
 generator (the finaliser of SplitMix64 over ``seed`` and position) needs no state and compiles.
 """
 
@@ -29,7 +29,7 @@ def _mix(x: Tensor) -> Tensor:
 def uniform(seeds: Tensor, count: int, salt: int) -> Tensor:
     """Independent uniform numbers in [0, 1), float32, ``B count``, from ``B`` int64 seeds.
 
-    ``salt`` names the use (each use has its own), so that two uses of one seed are independent.
+    ``salt`` identifies the use (each has its own), so that two uses of one seed are independent.
     """
     position = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
     start = _mix(seeds.to(torch.int64) + _mix(torch.full_like(seeds, salt, dtype=torch.int64) * _GOLDEN))
@@ -40,7 +40,7 @@ def uniform(seeds: Tensor, count: int, salt: int) -> Tensor:
 def normal(seeds: Tensor, count: int, salt: int) -> Tensor:
     """Independent standard normal numbers, float32, ``B count``, from ``B`` int64 seeds (Box and Muller 1958).
 
-    The first numbers do not depend on how many follow. None is larger than 5.8.
+    The first numbers do not depend on ``count``. The maximum magnitude is 5.8.
     """
     first, second = uniform(seeds, 2 * count, salt).unflatten(1, (count, 2)).unbind(2)
     return (-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * torch.pi * second)

@@ -1,7 +1,7 @@
-"""What a setting says about itself, beside its type and its docstring: whether a run may go on when it has changed.
+"""Metadata of settings: whether a run may resume after a setting has changed.
 
-A run that was begun goes on with other values of settings that decide nothing of what is learnt, and for longer than
-it was planned for; every other change makes it another run.
+A run resumes with other values of settings that do not affect the result, and may be extended; every other change
+makes it another run.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, Literal
 Change = Literal["never", "free", "longer"]
 
 FREE = MappingProxyType({"change": "free"})
-"""Metadata of a field that decides nothing of what is learnt: ``field(default=2, metadata=FREE)``."""
+"""Metadata of a field that does not affect the result of training: ``field(default=2, metadata=FREE)``."""
 EXTENDABLE = MappingProxyType({"change": "longer"})
-"""Metadata of a field that says how long a run lasts: it may be made longer."""
+"""Metadata of a field for the length of a run, which may be extended."""
 
 
 def change_of(setting: dataclasses.Field[Any]) -> Change:
-    """What a field says of its changes."""
+    """How a field may change in a run that resumes."""
     return setting.metadata.get("change", "never")

@@ -84,7 +84,7 @@ def test_one_that_cannot_be_read_leaves_the_others(files, monkeypatch):
     batch, report = EvaluationSet(samples, DATA, 1, 1)[range(3)]
     assert batch["index"].tolist() == [0, 2] and len(paths) == 4
     assert [(entry.name, entry.used) for entry in report.unreadable] == [("a [9.0-10.0]", False)]
-    assert "9 s to 10 s was asked for" in report.unreadable[0].reason
+    assert "9 s to 10 s was requested" in report.unreadable[0].reason
 
 
 def test_what_is_damaged_is_read_alone(files, tmp_path):

@@ -37,10 +37,10 @@ def test_confusion_counts_stand_where_they_belong(read_page):
     page = read_page(ConfusionMatrix("t", matrix, ["cat", "dog"]).html())
     squares = [given for name, given in page.elements if name == "td" and "title" in given]
     assert [given["title"] for given in squares] == [
-        "cat taken for cat: 3 of 4",
-        "cat taken for dog: 1 of 4",
-        "dog taken for cat: 0 of 0",
-        "dog taken for dog: 0 of 0",
+        "cat predicted as cat: 3 of 4",
+        "cat predicted as dog: 1 of 4",
+        "dog predicted as cat: 0 of 0",
+        "dog predicted as dog: 0 of 0",
     ]
     assert [given["style"] for given in squares] == [
         f"--share:{share}" for share in ("0.750", "0.250", "0.000", "0.000")

@@ -111,7 +111,7 @@ def test_sizes_that_do_not_fit_are_refused(videos, tmp_path):
 def test_a_refused_run_leaves_its_folder_free(videos, tmp_path):
     run = tiny(videos)
     refused(replace(run, data=replace(run.data, clips_per_video=3)), tmp_path / "run", "make it a multiple of 3")
-    refused(replace(run, train=Loop(steps=1, epochs=1.0)), tmp_path / "run", "both are given")
+    refused(replace(run, train=Loop(steps=1, epochs=1.0)), tmp_path / "run", "both are set")
     experiment.train(run, tmp_path / "run")
 
 

@@ -174,7 +174,7 @@ def test_batches_that_lack_a_key_are_refused_before_the_first_step(tmp_path):
     class Captioned(Regression):
         requires = ("video", "text")
 
-    with pytest.raises(UserError, match=r"Captioned needs 'text' in its batches, .* gives 'video', 'label'"):
+    with pytest.raises(UserError, match=r"Captioned needs 'text' in its batches, .* provides 'video', 'label'"):
         train(tmp_path, Captioned())
     assert not (tmp_path / "state").exists()
 

@@ -91,7 +91,7 @@ def test_the_rate_rises_to_its_peak_and_then_only_falls(total, warmup, final):
 def test_total_steps():
     assert total_steps(Loop(steps=7), math.nan) == 7
     assert total_steps(Loop(epochs=3), 2.5) == 8
-    for loop, said in ((Loop(), "neither is given"), (Loop(steps=1, epochs=1), "both are given")):
+    for loop, said in ((Loop(), "neither is set"), (Loop(steps=1, epochs=1), "both are set")):
         with pytest.raises(UserError, match=said):
             total_steps(loop, 2.5)
     with pytest.raises(UserError, match="at least one step"):

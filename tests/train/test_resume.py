@@ -96,7 +96,7 @@ def test_a_state_that_something_else_wrote_is_refused_and_left_alone(tmp_path, n
     path = tmp_path / "state" / name
     path.parent.mkdir(parents=True)
     path.write_text("{}")
-    with pytest.raises(UserError, match="no state that this version can go on from"):
+    with pytest.raises(UserError, match="state that this version can resume from"):
         train(tmp_path, "Regression", steps=2)
     assert path.exists()
 

@@ -58,7 +58,7 @@ def test_bad_files_are_listed(tmp_path):
 def test_two_trainings_in_one_folder_are_refused(tmp_path):
     folder = RunFolder(tmp_path / "run")
     with folder.alone():
-        with pytest.raises(UserError, match=r"another training is at work in .*run"), RunFolder(folder.path).alone():
+        with pytest.raises(UserError, match=r"another training runs in .*run"), RunFolder(folder.path).alone():
             pytest.fail("two at once")
         (folder.path / "metrics.jsonl").touch()
     with RunFolder(folder.path).alone():

@@ -65,7 +65,7 @@ def test_parts_are_cut_as_each_alone(monkeypatch, sampling):
             assert [view.times.tolist() for view in views] == [view.times.tolist() for view in known]
             assert all(torch.equal(view.video, other.video) for view, other in zip(views, known))
         assert counts == [5 * 2 * 3]
-        with pytest.raises(DecodeError, match=r"it lasts 8 s; 9 s to 10 s was asked for"):
+        with pytest.raises(DecodeError, match=r"it lasts 8 s; 9 s to 10 s was requested"):
             next(read_parts(decoder, [(0.0, 2.0), (9.0, 10.0)], **settings))
 
 

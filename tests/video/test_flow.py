@@ -45,7 +45,7 @@ def test_batches_and_floating_point_give_the_same(method):
 
 def test_unknown_methods_and_a_missing_library_are_named(monkeypatch):
     pytest.importorskip("cv2")
-    with pytest.raises(UserError, match="no optical flow by 'raft'"):
+    with pytest.raises(UserError, match="unknown optical flow method 'raft'"):
         estimate_flow(drifting(1, 0), "raft")
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"pip install 'filmstrip\[flow\]'"):

@@ -44,7 +44,7 @@ def test_a_part_bounds_the_clips():
         for rng in (None, np.random.default_rng(1)):
             for clip in clips(sampling=sampling, num_clips=2, stride=3, rng=rng, start=1.0, end=2.0):
                 assert clip.times[0] >= 1.0 and clip.times[-1] < 2.0
-    with pytest.raises(DecodeError, match=r"it lasts 4\.8 s; 9 s to its end was asked for"):
+    with pytest.raises(DecodeError, match=r"it lasts 4\.8 s; 9 s to its end was requested"):
         clips(start=9)
 
 

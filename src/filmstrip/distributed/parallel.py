@@ -24,10 +24,10 @@ def parallelise(
     device: torch.device,
     partial: bool,
 ) -> nn.Module:
-    """What to call instead of ``module`` so that gradients are averaged over processes; itself if there is only one.
+    """A wrapper of ``module`` that averages gradients over processes; ``module`` itself if there is only one.
 
-    With ``fsdp`` each of ``blocks`` is sharded by itself and the rest together, in place; parameters become DTensors.
-    ``partial`` says that a backward pass may leave parameters out, as the phases of a GAN do.
+    With ``fsdp`` each of ``blocks`` is sharded separately and the rest together, in place; parameters become
+    DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN.
     """
     if not process.is_several():
         return module
@@ -44,7 +44,7 @@ def parallelise(
 
 @contextmanager
 def gradients_stay_local(model: nn.Module, local: bool) -> Iterator[None]:
-    """While accumulating, backward passes inside exchange nothing between processes."""
+    """Without communication between processes in backward passes inside, for gradient accumulation."""
     if local and isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(False)
         try:
@@ -58,9 +58,9 @@ def gradients_stay_local(model: nn.Module, local: bool) -> Iterator[None]:
 
 @contextmanager
 def unsharded(module: nn.Module) -> Iterator[None]:
-    """Inside, methods other than ``forward`` can be called too: what lies outside the blocks is whole.
+    """Inside the context, methods other than ``forward`` can be called: parameters outside the blocks are unsharded.
 
-    Blocks gather their own weights whenever they are called.
+    Blocks gather their own weights when called.
     """
     if not isinstance(module, FSDPModule):
         yield

@@ -1,4 +1,4 @@
-"""Which process this is, of how many; everything here also works when there is only one."""
+"""Rank, world size and collectives; everything also works with a single process."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Value = TypeVar("Value")
 
 
 def is_several() -> bool:
-    """Whether this process trains together with others, and they are connected."""
+    """Whether this process is one of several in an initialised process group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """This process's number, from zero; known before the processes are connected, from what ``torchrun`` says."""
+    """The rank of this process; before initialisation, from ``torchrun``'s environment."""
     return dist.get_rank() if is_several() else int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """The number of processes."""
     return dist.get_world_size() if is_several() else int(os.environ.get("WORLD_SIZE", 1))
 
 
 def wait_for_all() -> None:
-    """Return when every process has got here."""
+    """Wait until every process has reached this point."""
     if is_several():
         dist.barrier()
 
 
 def in_turn(action: Callable[[], None]) -> None:
-    """Let each process do something while the others wait, in the order of their ranks."""
+    """Execute ``action`` in one process after another, by rank."""
     for turn in range(world_size()):
         if turn == rank():
             action()
@@ -43,7 +43,7 @@ def in_turn(action: Callable[[], None]) -> None:
 
 
 def from_all(value: Value) -> list[Value]:
-    """Every process's ``value``, by rank: anything that can be pickled, tensors on the CPU."""
+    """The ``value`` of every process, by rank: any picklable object, with tensors on the CPU."""
     if not is_several():
         return [value]
     values: list[Value] = [value] * world_size()
@@ -52,9 +52,9 @@ def from_all(value: Value) -> list[Value]:
 
 
 def stack_over_processes(tensor: Tensor, device: torch.device) -> Tensor:
-    """Every process's ``tensor`` (all of one shape), stacked along a new first axis, on the CPU.
+    """The ``tensor`` of every process (all of one shape), stacked along a new first axis, on the CPU.
 
-    ``device`` is where the processes exchange tensors.
+    ``device``: the device for communication.
     """
     if not is_several():
         return tensor.cpu()[None]

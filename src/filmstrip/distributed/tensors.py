@@ -1,4 +1,4 @@
-"""Sharded tensors to whole ones and back. Tensors that are not sharded pass through."""
+"""Conversion between sharded and full tensors. Tensors that are not sharded pass through."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from filmstrip.distributed import process
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each process may hold a part; every process must call this."""
+    """The full tensor of a possibly sharded one; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole copies on the CPU, in the first process; nothing in the others, which must call it too."""
+    """Full copies on the CPU, in the first process; empty in the others, which must call it too."""
     kept = {}
     for name, tensor in tensors.items():
         full = whole(tensor.detach())
@@ -26,9 +26,9 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sharded_like(tensor: Tensor, target: Tensor) -> Tensor:
-    """This process's share of a whole ``tensor``, laid out as ``target`` is and on its device.
+    """This process's shard of a full ``tensor``, with the layout and device of ``target``.
 
-    Every process must hold the same ``tensor``: nothing is sent.
+    Every process must hold the same ``tensor``: there is no communication.
     """
     tensor = tensor.to(target.device)
     if isinstance(target, DTensor):

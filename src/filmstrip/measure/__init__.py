@@ -1,1 +1,1 @@
-"""What a network costs and sees: parameters, operations, receptive field."""
+"""Cost and receptive field of a network: parameters, operations, memory, receptive field per layer."""

@@ -1,4 +1,4 @@
-"""What a network costs, counted without running it: parameters, multiply-adds, tokens, memory."""
+"""Cost of a network, counted without running it: parameters, multiply-adds, tokens, memory."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """The size of a system. Multiply-adds are what most papers call FLOPs."""
+    """The cost of a system. Multiply-adds are what most papers call FLOPs."""
 
     parameters: int
-    """Of the whole objective."""
+    """Parameters of the whole objective."""
     multiply_adds: int
-    """Of the forward pass of the training loss, on one clip."""
+    """Multiply-adds of the forward pass of the training loss, for one clip."""
     encoder_parameters: int | None
-    """Of its encoder alone, where it has one."""
+    """Parameters of the encoder, if there is one."""
     encoder_multiply_adds: int | None
-    """Of encoding one whole clip."""
+    """Multiply-adds of encoding one clip without masking."""
     tokens: int | None
-    """That the encoder makes of one clip."""
+    """Number of tokens of one clip."""
     activations: int
-    """Bytes kept for the backward pass of one clip, float32."""
+    """Memory of activations kept for the backward pass of one clip, bytes, float32."""
 
     def training_memory(self, batch_size: int) -> int:
-        """Bytes for a step of ``batch_size`` clips in float32: weights, gradients, AdamW's moments, activations."""
+        """Memory of a step of ``batch_size`` clips in float32, bytes: weights, gradients, AdamW moments,
+        activations."""
         return _ADAMW_BYTES * self.parameters + batch_size * self.activations
 
     def table(self) -> Table:
-        """The figures for a person: millions, billions, megabytes."""
+        """A table for display: millions, billions, mebibytes."""
         rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         rows.add_row("parameters", f"{self.parameters / 1e6:.2f} M", "")
         rows.add_row("multiply-adds", f"{self.multiply_adds / 1e9:.2f} G", "loss of one clip, forward")
@@ -67,10 +68,10 @@ class Complexity:
 
 
 def of_run(run: Run) -> Complexity:
-    """Count what a run's system costs, without allocating its weights.
+    """The cost of a run's system, without allocating its weights.
 
     Raises:
-        UserError: it cannot be built, or does not take its data's clips.
+        UserError: it cannot be built, or does not accept the data's clips.
     """
     with _refusing(run):
         with torch.device("meta"):
@@ -79,44 +80,44 @@ def of_run(run: Run) -> Complexity:
 
 
 def try_out(run: Run) -> None:
-    """See that a run's network can be built and takes the clips that its data cut, without allocating its weights.
+    """Check that a run's network can be built and accepts the data's clips, without allocating its weights.
 
     Raises:
-        UserError: it cannot, or does not: names what does not fit.
+        UserError: it does not; the message names the reason.
     """
     with _refusing(run):
         with torch.device("meta"):
             objective = run.objective.build()
         make = _features_of(run) or partial(_batch, run.data.clip, getattr(run.objective, "action_dim", 0))
         with FakeTensorMode(), torch.no_grad():
-            # Two rows, since a norm over one alone says no where a real batch would pass.
+            # Two rows, since batch normalisation refuses a single value per channel.
             batch = {key: torch.cat([value, value]) for key, value in make().items()}
-            # Of what depends on values, of which there are none here, nothing can be said.
+            # Operations that depend on values cannot be checked on the meta device.
             with suppress(*_UNKNOWN):
                 functional_call(objective, _stand_ins(objective), batch)
 
 
 @contextmanager
 def _refusing(run: Run) -> Iterator[None]:
-    """What a network says of numbers that do not fit, as a sentence for the person who gave them.
+    """Convert a network's shape errors into a message for the user.
 
     Raises:
-        UserError: the body failed as networks do.
+        UserError: the body failed with such an error.
     """
     try:
         yield
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what, clip = "what its data give", run.data.clip
+        what, clip = "the batches of its data", run.data.clip
         if run.data.procedures is None and run.data.localisation is None:
             what = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
         raise UserError(f"{type(run.objective).__name__} does not fit {what}: {reason}") from error
 
 
 def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
-    """Count what one clip costs, or the one sample of ``features`` that a system reads in its place.
+    """The cost for one clip, or for the sample from ``features`` that a system reads instead.
 
-    ``objective`` may live on any device, ``meta`` included; it is left as it was.
+    ``objective`` may be on any device, ``meta`` included; it is not changed.
     """
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
@@ -140,7 +141,7 @@ def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | No
 
 
 def _features_of(run: Run) -> Callable[[], Batch] | None:
-    """What makes a sample for a run that reads more than clips: windows of procedures, untrimmed videos, boxes."""
+    """The function that creates a sample for runs on procedures, untrimmed videos or boxes; none for clips."""
     procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
     if run.data.detection is not None:
         return partial(_key_frame, run.data.clip, network.num_classes)
@@ -151,16 +152,16 @@ def _features_of(run: Run) -> Callable[[], Batch] | None:
     return None
 
 
-def _window(places: int, tokens: int, width: int) -> Batch:
+def _window(positions: int, tokens: int, width: int) -> Batch:
     """One window; only shapes count."""
-    marks = {key: torch.zeros(1, places, dtype=torch.bool) for key in ("seen", "target")}
+    marks = {key: torch.zeros(1, positions, dtype=torch.bool) for key in ("seen", "target")}
     numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "task", "index")}
-    step = torch.zeros(1, places, dtype=torch.int64)
-    return {"features": torch.empty(1, places, tokens, width), "step": step, **marks, **numbers}
+    step = torch.zeros(1, positions, dtype=torch.int64)
+    return {"features": torch.empty(1, positions, tokens, width), "step": step, **marks, **numbers}
 
 
 def _batch(clip: Clip, action_dim: int = 0) -> Batch:
-    """One clip, with every key that objectives may ask for."""
+    """One clip, with every key that objectives may require."""
     video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
     discrete, continuous = (1, clip.num_frames), (1, clip.num_frames, action_dim)
     action = torch.zeros(continuous) if action_dim else torch.zeros(discrete, dtype=torch.int64)
@@ -189,7 +190,7 @@ def _key_frame(clip: Clip, num_classes: int) -> Batch:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts floating-point operations, two for a multiply-add; also knows the CPU's fused attention."""
+    """A counter of floating-point operations, two per multiply-add, that includes the CPU's fused attention."""
 
     def attention(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -205,17 +206,17 @@ def flop_counter() -> FlopCounterMode:
 
 
 def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
-    """Tensors of the shapes of a module's parameters and buffers; within a fake mode they take no room."""
+    """Tensors of the shapes of a module's parameters and buffers; in a fake mode they take no memory."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return {name: torch.empty(t.shape, dtype=t.dtype).requires_grad_(t.requires_grad) for name, t in tensors}
 
 
 class _Kept:
-    """Adds up the storages that autograd keeps beside the known ones; one that several tensors view counts once."""
+    """Sums the storages that autograd keeps besides the known ones; a shared storage counts once."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         self.bytes = 0
-        # Storages are kept alive here, so that none takes the address of another.
+        # Storages are kept alive here, so that addresses are unique.
         self._seen = {t.untyped_storage()._cdata: t.untyped_storage() for t in known}
 
     def pack(self, tensor: Tensor) -> Tensor:

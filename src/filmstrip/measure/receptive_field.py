@@ -1,8 +1,7 @@
-"""What each layer of a network sees: frames, rows and columns of the clip that a place of its output depends on.
+"""Receptive field of each layer: frames, rows and columns of the clip that an output position depends on.
 
-Read off the graph that autograd builds in one forward pass without data, so that a network needs to say nothing. It
-is known wherever activations go only through layers whose window is known, and through what keeps every place to
-itself.
+It is derived from the autograd graph of one forward pass without data, so that networks need no annotation. It is
+known where activations pass only through layers with a known window and through pointwise operations.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from filmstrip.runs.config import Run
 
 Extent = tuple[int, int, int]
 _WINDOWED = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
-# Operations that mix no places of an activation, by their nodes in autograd's graph.
-_EACH_PLACE_ALONE = re.compile(
+# Pointwise operations, by the names of their nodes in the autograd graph.
+_POINTWISE = re.compile(
     "Add|Alias|Cat|Clone|ConstantPadNd|Copy|CudnnBatchNorm|Div|Expand|FusedDropout|Gelu|Hardtanh|LeakyRelu|Mul|"
     "NativeBatchNorm|NativeDropout|Neg|Permute|Relu|ReshapeAlias|Sigmoid|Silu|Split|SplitWithSizes|Squeeze|Sub|ToCopy|"
     "Transpose|UnsafeView|Unsqueeze|View"
@@ -33,27 +32,27 @@ _EACH_PLACE_ALONE = re.compile(
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a network, its output for one clip, and what a place of that output sees."""
+    """One layer of a network, its output size for one clip, and its receptive field."""
 
     name: str
     channels: int
     size: Extent
-    """Frames, rows and columns of its output."""
+    """Output size: frames, rows and columns."""
     field: Extent
-    """Frames, rows and columns of the clip, zeros beyond its border included."""
+    """Receptive field: frames, rows and columns of the clip, padding included."""
     chained: bool
-    """Whether exactly one layer, or the clip itself, feeds it."""
+    """Whether its input is exactly one layer, or the clip itself."""
 
 
 def of_run(run: Run) -> list[Layer]:
-    """The layers of a run's encoder, in the order in which they act; none where a field cannot be told."""
+    """The layers of a run's encoder, in order of execution; empty if a receptive field is unknown."""
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     return [] if encoder is None else layers_of(encoder, run.data.clip)
 
 
 def layers_of(encoder: Encoder, clip: Clip) -> list[Layer]:
-    """As :func:`of_run`, of an encoder for clips cut as ``clip`` says; the last one is the mean over all places."""
+    """As :func:`of_run`, for an encoder and its clip configuration; the last one is the mean over all positions."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, requires_grad=True)
         trace = _Trace(video)
@@ -78,7 +77,7 @@ def layers_of(encoder: Encoder, clip: Clip) -> list[Layer]:
     if not trace.known or trace.parents(tokens) is None:
         return []
     whole = (clip.num_frames, clip.size, clip.size)
-    return [*trace.layers, Layer("mean over all places", tokens.shape[2], (1, 1, 1), whole, True)]
+    return [*trace.layers, Layer("mean over all positions", tokens.shape[2], (1, 1, 1), whole, True)]
 
 
 def is_chain(layers: list[Layer]) -> bool:
@@ -87,7 +86,7 @@ def is_chain(layers: list[Layer]) -> bool:
 
 
 def table(layers: list[Layer], clip: Clip) -> Table:
-    """The layers for a person: sizes C x T x H x W, receptive fields T x H x W."""
+    """A table of layers for display: sizes C x T x H x W, receptive fields T x H x W."""
     rows = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("layer", "size (C x T x H x W)", "receptive field (T x H x W)"):
         rows.add_column(column, header_style="bold")
@@ -98,7 +97,7 @@ def table(layers: list[Layer], clip: Clip) -> Table:
 
 
 class _Trace:
-    """Follows one forward pass, and adds up the windows of the layers on its way."""
+    """Traces one forward pass, and accumulates the windows of its layers."""
 
     def __init__(self, video: Tensor) -> None:
         self.layers: list[Layer] = []
@@ -125,7 +124,7 @@ class _Trace:
         kernel, stride = window_of(module, tuple(x.shape[2:]))
         fields = [(1, 1, 1) if p is None else self.layers[p].field for p in parents]
         jumps = [(1, 1, 1) if p is None else self._jumps[p] for p in parents]
-        # Branches that meet have the same stride, unless one was stretched over the other: then the finer one counts.
+        # Branches that join have the same stride, unless one is broadcast over the other: then the finer one counts.
         jump = tuple(map(min, zip(*jumps)))
         field = tuple(
             max(f + (k - 1) * j for f, j in zip(f_axis, j_axis))
@@ -138,7 +137,8 @@ class _Trace:
         self._jumps.append(tuple(j * s for j, s in zip(jump, stride)))
 
     def parents(self, tensor: Tensor) -> list[int | None] | None:
-        """The layers that a tensor is made of, none for the clip; none at all if something unknown is between."""
+        """The layers that a tensor depends on, with none for the clip; none at all if an unknown operation is
+        between."""
         found: dict[int | None, None] = {}
         for node in self._ancestors(tensor.grad_fn):
             if node in self._made_by:
@@ -146,12 +146,12 @@ class _Trace:
             elif hasattr(node, "variable"):
                 if node.variable is self._video:
                     found[None] = None
-            elif not _EACH_PLACE_ALONE.fullmatch(re.sub(r"Backward\w*$", "", node.name())):
+            elif not _POINTWISE.fullmatch(re.sub(r"Backward\w*$", "", node.name())):
                 return None
         return list(found) if tensor is not self._video else [None]
 
     def _ancestors(self, start: Any) -> Iterator[Any]:
-        """The nodes before a tensor, up to the layers that were seen."""
+        """The graph nodes before a tensor, up to the traced layers."""
         todo, seen = [start], set()
         while todo:
             node = todo.pop()
@@ -164,7 +164,7 @@ class _Trace:
 
 
 def window_of(module: nn.Module, size: Extent) -> tuple[Extent, Extent]:
-    """Kernel and stride (t, h, w) of a layer over activations of ``size``; what sees everything has no stride."""
+    """Kernel and stride (t, h, w) of a layer over activations of ``size``; a global one has no stride."""
     if hasattr(module, "window"):
         return module.window(size)
     if isinstance(module, (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)):
@@ -176,7 +176,7 @@ def window_of(module: nn.Module, size: Extent) -> tuple[Extent, Extent]:
 
 
 def _called(module: nn.Module, kernel: Extent) -> str:
-    """What a person calls a layer: its kind, its window, its channels."""
+    """A label for a layer: its kind, window and channels."""
     if isinstance(module, nn.modules.conv._ConvNd):
         return f"conv {_times(kernel)}, {module.in_channels} -> {module.out_channels}"
     if "Pool" in type(module).__name__:

@@ -1,4 +1,4 @@
-"""Axes of a chart: where the ticks lie, how they are written, and where a value falls on the page."""
+"""Axes of a chart: positions and labels of ticks, and coordinates of values on the page."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TINY = 1e-30
-"""A difference this small is none."""
+"""Tolerance below which a difference is zero."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The values from ``low`` to ``high``, laid out from ``start`` to ``end`` in the units of the page."""
+    """An axis for values from ``low`` to ``high``, from ``start`` to ``end`` in page units."""
 
     low: float
     high: float
@@ -21,7 +21,7 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Where a value falls on the page."""
+        """The page coordinate of a value."""
         low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
         return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
 
@@ -33,7 +33,8 @@ class Axis:
 
 
 def fitted(values: Sequence[float], start: float, end: float, *, log: bool = False, margin: float = 0.0) -> Axis:
-    """The axis that holds finite ``values`` (with ``log`` positive ones), with a share of ``margin`` at each end."""
+    """The axis for finite ``values`` (positive ones with ``log``), with a margin at each end, as a share of the
+    range."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if log:
         low, high = (low, high) if high > low else (low / 2, high * 2)
@@ -47,7 +48,7 @@ def fitted(values: Sequence[float], start: float, end: float, *, log: bool = Fal
 
 
 def tick_labels(ticks: Sequence[float], log: bool = False) -> list[str]:
-    """Ticks as text, all with as many decimals as the finest needs; thousands and millions as ``20k`` and ``30M``."""
+    """Ticks as text, all with the decimals that the finest needs; thousands and millions as ``20k`` and ``30M``."""
     largest = max((abs(tick) for tick in ticks), default=0.0)
     if log or not 1e-3 <= largest < 1e10:
         return _short(ticks)
@@ -59,7 +60,8 @@ def tick_labels(ticks: Sequence[float], log: bool = False) -> list[str]:
 
 
 def _short(ticks: Sequence[float]) -> list[str]:
-    """Ticks with the fewest digits that tell them apart, in powers of ten where that is shorter."""
+    """Ticks with the minimum number of digits that distinguishes them, in scientific notation where that is
+    shorter."""
     for digits in range(3, 16):
         labels = [f"{tick:.{digits}g}".replace("e-0", "e-").replace("e+", "e").replace("e0", "e") for tick in ticks]
         if len(set(labels)) == len(labels):

@@ -1,4 +1,4 @@
-"""Small looping clips: what a classifier says of them, and clips side by side that a network made."""
+"""Small looping clips: with a classifier's predictions, or side by side, such as reconstructions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEAM = 2
 
 @dataclass(frozen=True)
 class CaptionedClip:
-    """A clip (``T C H W`` uint8), what was predicted of it, most probable first, and what it is if that is known."""
+    """A clip (``T C H W`` uint8), its predicted classes, most probable first, and its true class if known."""
 
     video: Tensor
     name: str
@@ -42,7 +42,7 @@ class ClipGallery:
     """A short paragraph above the clips."""
 
     def html(self) -> Markup:
-        """One figure a clip."""
+        """One figure per clip."""
         return join([_note(self.note), tag("div", *(self._figure(clip) for clip in self.clips), class_="clips")])
 
     def _figure(self, clip: CaptionedClip) -> Markup:
@@ -64,7 +64,7 @@ class ClipGallery:
 
 @dataclass(frozen=True)
 class Strip:
-    """Clips of one shape (``T C H W`` uint8) that are shown in step, and what they are."""
+    """Clips of one shape (``T C H W`` uint8) played synchronously, and their name."""
 
     videos: Sequence[Tensor]
     name: str
@@ -72,18 +72,18 @@ class Strip:
 
 @dataclass(frozen=True)
 class Strips:
-    """Clips side by side, such as originals and their reconstructions; one picture each, so in step."""
+    """Clips side by side, such as originals and reconstructions; one picture per strip, so synchronous."""
 
     title: str
     strips: Sequence[Strip]
     heads: Sequence[str] = ()
-    """What stands above each clip of a strip."""
+    """Heading of each clip of a strip."""
     fps: float = 8.0
     note: str | None = None
     """A short paragraph above the strips."""
 
     def html(self) -> Markup:
-        """One figure a strip."""
+        """One figure per strip."""
         heads = heads_of(self.heads) if self.heads else None
         described = f": {', '.join(self.heads)}" if self.heads else ""
         figures = (
@@ -99,7 +99,7 @@ class Strips:
 
 
 def heads_of(names: Sequence[str]) -> Markup:
-    """What stands above the pictures of :func:`side_by_side`, each above its own."""
+    """Headings above the pictures of :func:`side_by_side`."""
     return tag("p", *(tag("span", name) for name in names), class_="heads")
 
 
@@ -110,7 +110,7 @@ def side_by_side(videos: Sequence[Tensor]) -> Tensor:
 
 
 def moving_picture(video: Tensor, fps: float, description: str) -> Markup:
-    """A looping clip (``T C H W`` uint8); on paper, and for who prefers less motion, its middle frame."""
+    """A looping clip (``T C H W`` uint8); in print, and with reduced motion preferred, its middle frame."""
     frames = [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
     still = _webp(frames[len(frames) // 2 :][:1], fps, STILL_QUALITY)
     height, width = video.shape[-2:]
@@ -142,7 +142,7 @@ def _note(text: str | None) -> Markup | None:
 
 
 def _verdict(clip: CaptionedClip) -> Markup | None:
-    """Whether the first guess is right, by sign, word and colour."""
+    """Whether the top prediction is correct, by sign, word and colour."""
     if clip.truth is None or not clip.predictions:
         return None
     if clip.predictions[0][0] == clip.truth:

@@ -1,4 +1,4 @@
-"""Classifiers side by side: how right, how big, how fast, and where the best of them errs."""
+"""Comparison of classifiers: accuracy, size, speed, and the errors of the best."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from filmstrip.report.run import history
 from filmstrip.report.sections import Cell, Column, Table
 
 WHOLE_VIDEO = Clip(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
-"""How test videos are cut for the page."""
+"""Clip configuration of test videos on the page."""
 FPS = 12.0
 
 
@@ -33,33 +33,33 @@ class Entry:
     name: str
     folder: Path
     accuracy: float
-    """Of the test split, the same videos for every entry."""
+    """Top-1 accuracy on the test split, the same videos for every entry."""
     videos: int
-    """That it was tested on."""
+    """Number of test videos."""
     parameters: int
     multiply_adds: int
-    """Of one clip."""
+    """Multiply-adds of one clip."""
     clip: Clip
-    """What the network sees at once."""
+    """Clip configuration of the network's input."""
     training_memory: int
-    """Bytes of a training step."""
+    """Memory of a training step, bytes."""
     train_seconds: float
     clips_per_second: float | None
-    """Classified, one by one process, without reading them; none where it was not measured."""
+    """Inference speed of the network alone, in one process; none if not measured."""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the accuracy on more such videos would lie, with 95% confidence."""
+        """95% confidence interval of the accuracy."""
         return wilson_interval(self.accuracy, self.videos)
 
 
 def best(entries: Sequence[Entry]) -> Entry:
-    """The entry with the highest accuracy; the smaller one where two are equal."""
+    """The entry of maximum accuracy; the smaller one of equals."""
     return max(entries, key=lambda entry: (entry.accuracy, -entry.parameters))
 
 
 def chance(labels: Sequence[int]) -> float:
-    """The accuracy of always naming the commonest of the test videos' classes."""
+    """The accuracy of always predicting the most frequent class of the test videos."""
     return max(Counter(labels).values(), default=0) / max(1, len(labels))
 
 
@@ -69,12 +69,12 @@ def comparison_table(
     notes: Sequence[str] = (),
     failures: Mapping[str, str] | None = None,
 ) -> Table:
-    """Accuracy with its interval, size, speed and memory of each entry, then the names that have none, and why.
+    """Accuracy with its interval, size, speed and memory of each entry, then the systems that failed, and why.
 
-    ``naming_commonest`` is the accuracy of always naming the commonest class.
+    ``naming_commonest`` is the accuracy of always predicting the most frequent class.
     """
     clips = {(entry.clip.num_frames, entry.clip.size) for entry in entries}
-    differ = len(clips) > 1  # what all share needs no column
+    differ = len(clips) > 1  # a common configuration needs no column
     columns = (
         Column("system"),
         Column("top-1", ".1%", "highest"),
@@ -96,18 +96,19 @@ def comparison_table(
         rows.append((entry.name, entry.accuracy, interval, *frames, *size, *cost))
     failures = failures or {}
     rows += [(name, None, "failed", *[None] * (len(columns) - 3)) for name in failures]
-    said = (
-        f"Of {max((entry.videos for entry in entries), default=0)} test videos; always naming their commonest class "
-        f"would give {naming_commonest:.1%}. The interval is Wilson's, for this many videos. Training is wall time, "
-        "reading the videos included; clips/s is the network alone, classifying. GMACs count matrix products and "
-        "convolutions of the loss; one multiply-add is counted as two floating-point operations by some. Step memory "
-        "is counted too: weights, gradients, AdamW's moments, and what a batch's backward pass needs, in float32."
+    note = (
+        f"Of {max((entry.videos for entry in entries), default=0)} test videos; always predicting the commonest of "
+        f"their classes would give {naming_commonest:.1%}. The interval is Wilson's, for this many videos. "
+        "Training is wall time, reading the videos included; clips/s is the network alone, classifying. "
+        "GMACs count matrix products and convolutions of the loss; some count one multiply-add as two "
+        "floating-point operations. Step memory is computed: "
+        "weights, gradients, AdamW's moments, and what a batch's backward pass needs, in float32."
     )
-    return Table("Comparison", columns, rows, (said, *notes, *(f"{name}: {why}" for name, why in failures.items())))
+    return Table("Comparison", columns, rows, (note, *notes, *(f"{name}: {why}" for name, why in failures.items())))
 
 
 def _unbroken(text: str) -> str:
-    """Text that stays on one line."""
+    """Text without line breaks."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -122,12 +123,12 @@ def training_curves(folders: dict[str, Path], values: dict[str, str], title: str
 
 
 def confusion_of(name: str, predictions: Predictions) -> ConfusionMatrix:
-    """What a classifier takes for what."""
-    return ConfusionMatrix(f"What {name} takes for what", predictions.confusion(), predictions.classes)
+    """The confusion matrix of a classifier."""
+    return ConfusionMatrix(f"Confusion matrix of {name}", predictions.confusion(), predictions.classes)
 
 
 def telling(predictions: Predictions, most: int = 8) -> list[int]:
-    """Which test videos to show: the first of each class, then of each class the first further one that is wrong."""
+    """Indices of the test videos to show: the first of each class, then the first further error of each class."""
     labels, guesses = predictions.labels.tolist(), predictions.probabilities.argmax(dim=1).tolist()
     first = {label: labels.index(label) for label in sorted(set(labels))}
     wrong: dict[int, int] = {}
@@ -138,19 +139,19 @@ def telling(predictions: Predictions, most: int = 8) -> list[int]:
 
 
 def clips_of(name: str, predictions: Predictions, source: Source, data: Data) -> ClipGallery:
-    """Test videos with a classifier's predictions, as :func:`telling` picks them."""
+    """Test videos with a classifier's predictions, selected by :func:`telling`."""
     chosen = telling(predictions)
     videos = videos_named(source, replace(data, clip=WHOLE_VIDEO), {predictions.names[i] for i in chosen})
     note = (
-        "The first test video of each class, then of each class the first further one that was got wrong; nothing "
-        "was picked by hand. Each loop is a whole video, whatever its length."
+        "The first test video of each class, then the first further misclassified one of each class; nothing was "
+        "selected by hand. Each loop is a whole video, whatever its length."
     )
     shown = [shown_clip(predictions, i, videos[predictions.names[i]]) for i in chosen]
-    return ClipGallery(f"Clips, and what {name} says", shown, fps=FPS, note=note)
+    return ClipGallery(f"Clips, and the predictions of {name}", shown, fps=FPS, note=note)
 
 
 def shown_clip(predictions: Predictions, index: int, video: Tensor) -> CaptionedClip:
-    """A test video (``T C H W`` uint8) with what was predicted of it."""
+    """A test video (``T C H W`` uint8) with its predictions."""
     classes = predictions.classes
     order = predictions.probabilities[index].argsort(descending=True).tolist()
     ranked = [(classes[k], float(predictions.probabilities[index, k])) for k in order]
@@ -158,14 +159,14 @@ def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Captioned
 
 
 def videos_named(source: Source, data: Data, names: set[str]) -> dict[str, Tensor]:
-    """One clip (``T C H W`` uint8) of each of the named test videos that can be read."""
+    """One clip (``T C H W`` uint8) of each of the named test videos that is readable."""
     samples = tuple(sample for sample in source.samples if sample.split == data.eval_split and sample.name in names)
     batches = eval_batches(replace(source, samples=samples), data, data.eval_split)
     return {name: video for batch in batches for name, video in zip(batch["name"], batch["video"])}
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Where the true share lies with 95% confidence, given the share of ``count`` trials (Wilson 1927)."""
+    """Wilson's confidence interval, 95% by default, for a share of ``count`` trials (Wilson 1927)."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, centre - reach), min(1.0, centre + reach)

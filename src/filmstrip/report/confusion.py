@@ -1,4 +1,4 @@
-"""What a classifier takes for what."""
+"""Confusion matrix of a classifier."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from filmstrip.report.markup import Markup, join, tag
 from filmstrip.report.sections import Column, Table, scrolling
 
 MAX_CLASSES = 30
-"""With more classes the squares are too many to read, and the commonest confusions are listed instead."""
+"""Maximum number of classes for a matrix; with more, the most frequent confusions are listed instead."""
 MAX_CONFUSIONS = 20
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """``matrix`` is ``K K`` counts: row is the true class, column the predicted one."""
+    """``matrix``: ``K K`` counts, rows are true classes, columns predicted ones."""
 
     title: str
     matrix: Tensor
     classes: Sequence[str]
 
     def html(self) -> Markup:
-        """A table shaded by the share of each row, or a list of the commonest confusions."""
+        """A table shaded by the share of each row, or a list of the most frequent confusions."""
         counts = self.matrix.tolist()
         return self._squares(counts) if len(self.classes) <= MAX_CLASSES else self._list(counts)
 
@@ -51,13 +51,13 @@ class ConfusionMatrix:
         ]
         wrong.sort(key=lambda entry: -entry[0])
         rows = [(truth, taken_for, count, count / total) for count, total, truth, taken_for in wrong[:MAX_CONFUSIONS]]
-        columns = (Column("class"), Column("taken for"), Column("videos"), Column("share of the class", ".0%"))
-        note = f"The commonest of {len(wrong)} kinds of confusion." if wrong else "No video was confused."
+        columns = (Column("class"), Column("predicted as"), Column("videos"), Column("share of the class", ".0%"))
+        note = f"The most frequent of {len(wrong)} confusions." if wrong else "No video was confused."
         return Table(self.title, columns, rows, (note,)).html()
 
 
 def _square(count: int, total: int, truth: str, predicted: str, *, right: bool) -> Markup:
     share = count / total if total else 0.0
     kind = " ".join(["right"] * right + ["dark"] * (share > 0.5))
-    said = f"{truth} taken for {predicted}: {count} of {total}"
+    said = f"{truth} predicted as {predicted}: {count} of {total}"
     return tag("td", count or None, style=f"--share:{share:.3f}", class_=kind or None, title=said)

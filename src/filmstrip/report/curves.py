@@ -12,24 +12,24 @@ from filmstrip.report.markup import Markup, join, tag
 WIDTH, HEIGHT = 460, 280
 TOP, BOTTOM, LEFT, RIGHT = 26, 36, 12, 14
 CHARACTER = 6.3
-"""Room for a character of a label, in the same units."""
+"""Width of a character of a label, in the same units."""
 LINE = 14
 """Height of a line of text."""
 MAX_LABEL = 20
-"""Characters of a curve's name beside the curve; the whole name stays in the hover text."""
+"""Maximum characters of a curve's label; the whole name is in the hover text."""
 MAX_POINTS = 300
-"""Points drawn of a curve: more than the screen shows would only make the page heavy."""
+"""Maximum number of points drawn per curve: more than a screen resolves would only enlarge the page."""
 MAX_HOVER = 40
 NUM_COLOURS = 6
 
 Series = tuple[Sequence[float], Sequence[float]]
-"""Positions along x, and the values there; values that are not finite leave a gap."""
+"""Positions along x, and their values; non-finite values leave a gap."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Values over steps. ``smooth`` in 0..1 is the weight of the past in a moving average; what was measured stays
-    visible behind it, faint. With ``log`` the y axis is logarithmic and values that are not positive are left out.
+    """Values over steps. ``smooth`` in 0..1 is the weight of the past in a moving average; the raw values
+    stay visible behind it. With ``log`` the y axis is logarithmic and non-positive values are omitted.
     """
 
     title: str
@@ -39,10 +39,10 @@ class Curves:
     log: bool = False
     smooth: float = 0.0
     shown: tuple[float, ...] = ()
-    """Values that the y axis reaches to, whatever the curves do."""
+    """Values that the y axis always includes."""
 
     def html(self) -> Markup:
-        """An SVG chart, or a sentence when there is nothing to draw."""
+        """An SVG chart, or a sentence if there is nothing to draw."""
         curves = {name: self._points(*series) for name, series in self.curves.items()}
         curves = {name: points for name, points in curves.items() if any(p[1] is not None for p in points)}
         if not curves:
@@ -93,7 +93,7 @@ class Curves:
         return join([*parts, x_name])
 
     def _hover(self, name: str, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Markup:
-        """Invisible spots along a curve that say its value there."""
+        """Invisible markers along a curve with its values as hover text."""
         spots = []
         for x, y in _thinned([point for point in points if point[1] is not None], MAX_HOVER):
             said = tag("title", f"{name}, {self.x_label} {x:,.6g}: {y:.4g}")
@@ -101,7 +101,7 @@ class Curves:
         return join(spots)
 
     def _description(self, curves: Mapping[str, Sequence[Point]]) -> str:
-        """The chart in words, for who cannot see it."""
+        """Alternative text of the chart."""
         ends = []
         for name, points in curves.items():
             values = [y for _, y in points if y is not None]
@@ -116,15 +116,15 @@ def _drawable(value: float, log: bool) -> float | None:
     return value if math.isfinite(value) and (value > 0 or not log) else None
 
 
-def _thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most ``most`` points, evenly spaced, the first and the last among them."""
-    if len(points) <= most:
+def _thinned(points: Sequence[Point], count: int) -> list[Point]:
+    """At most ``count`` points, evenly spaced, including the first and the last."""
+    if len(points) <= count:
         return list(points)
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+    return [points[round(i * (len(points) - 1) / (count - 1))] for i in range(count)]
 
 
 def _smoothed(points: Sequence[Point], weight: float) -> list[Point]:
-    """Exponential moving average, corrected for its start as in Adam: the first value counts in full."""
+    """Exponential moving average, with bias correction as in Adam."""
     average, norm, smoothed = 0.0, 0.0, []
     for x, y in points:
         if y is None:
@@ -137,7 +137,8 @@ def _smoothed(points: Sequence[Point], weight: float) -> list[Point]:
 
 
 def _path(points: Sequence[Point], x_axis: Axis, y_axis: Axis, kind: str) -> Markup:
-    """One line through the points, interrupted at gaps; a lone point is a dot (a line of no length, round caps)."""
+    """One line through the points, interrupted at gaps; an isolated point is a dot (a line of zero length with round
+    caps)."""
     words, pen_down = [], False
     for x, y in points:
         if y is not None:
@@ -152,7 +153,7 @@ def _shortened(name: str) -> str:
 
 
 def _end_labels(curves: Mapping[str, Sequence[Point]], x_axis: Axis, y_axis: Axis) -> Markup:
-    """Each curve's name where the curve ends, moved apart where two would overlap."""
+    """Labels at the ends of curves, moved apart where they would overlap."""
     ends = []
     for i, (name, points) in enumerate(curves.items()):
         x, y = next((x, y) for x, y in reversed(points) if y is not None)

@@ -1,4 +1,4 @@
-"""Generators and tokenizers side by side: what their evaluations say, and predictions frame by frame."""
+"""Comparison of generators and tokenizers: their evaluations, and per-frame curves of predictions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _HEADINGS = {
     "ssim": "SSIM",
     "lpips_vgg": "LPIPS (VGG-16)",
     "lpips_alex": "LPIPS (AlexNet)",
-    "random_features": "Distance of random features, in place of LPIPS",
+    "random_features": "Distance of random features, instead of LPIPS",
 }
 _HIGHEST = ("psnr", "ssim", "inception_score", "code_perplexity", "codes_used")
 _LOWEST = ("lpips_vgg", "lpips_alex", "random_features", "fvd", "rfvd", "bits_per_dim", "nats")
 
 
 def is_curve_point(name: str) -> bool:
-    """Whether a metric is of one predicted frame, and so belongs to a curve."""
+    """Whether a metric is a point of a per-frame curve."""
     return point_of(name) is not None
 
 
 def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Prediction by frame") -> Group | None:
     """One chart for each metric of predicted frames, one curve for each run, as last measured; none without any.
 
-    ``recorded`` is the runs' :func:`~filmstrip.report.run.history` by the name that the curve gets.
+    ``recorded``: the :func:`~filmstrip.report.run.history` of each run, by the name of its curve.
     """
     charts: dict[str, dict[str, Series]] = {}
     for run, history in recorded.items():
@@ -52,8 +52,8 @@ def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Pre
 def generation_table(recorded: Mapping[str, Mapping[str, Series]], title: str = "Generation") -> Table:
     """Every evaluation of several runs, as last measured: a row for each run.
 
-    What a column was measured on (network, preprocessing, frames, number of clips) stands below the table, numbered:
-    figures in one column are comparable, those in two columns are not.
+    Numbered notes below the table state how each column was measured (network, preprocessing, frames, number of
+    clips): values are comparable within a column, not between columns.
     """
     names = list(
         dict.fromkeys(
@@ -69,7 +69,7 @@ def generation_table(recorded: Mapping[str, Mapping[str, Series]], title: str = 
         if label not in labels:
             labels.append(label)
         columns.append(Column(f"{kind} ({labels.index(label) + 1})", ",.4g", _best(kind)))
-    notes = [f"({i}) {label.replace('/', ', ') or 'as the protocol has it'}" for i, label in enumerate(labels, 1)]
+    notes = [f"({i}) {label.replace('/', ', ') or 'protocol defaults'}" for i, label in enumerate(labels, 1)]
     rows = [
         (run, *(history[name][1][-1] if name in history else None for name in names))
         for run, history in recorded.items()

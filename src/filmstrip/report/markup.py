@@ -1,4 +1,4 @@
-"""HTML and SVG elements whose text is escaped unless it already is markup: a hostile class name stays a name."""
+"""HTML and SVG elements whose text is escaped unless it already is markup, to prevent injection by class names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ VOID = frozenset({"img", "br", "meta", "link", "source"})
 
 
 class Markup(str):
-    """Text that is HTML or SVG already. Everything else is escaped when an element takes it in."""
+    """Text that is HTML or SVG already. All other text is escaped on insertion into an element."""
 
     __slots__ = ()
 
 
 def escaped(value: object) -> Markup:
-    """A value as markup: escaped, or as it is when it already is :class:`Markup`."""
+    """A value as markup: escaped unless it is :class:`Markup`."""
     return value if isinstance(value, Markup) else Markup(html.escape(str(value), quote=True))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Markup:
-    """The element ``name``. ``None`` children and attributes are left out, ``True`` gives a bare attribute.
+    """The element ``name``. ``None`` children and attributes are omitted, ``True`` is a bare attribute.
 
     In attribute names a trailing underscore is dropped and others become hyphens: ``class_``, ``stroke_width``.
     """
@@ -34,5 +34,5 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
 
 
 def join(parts: object) -> Markup:
-    """Markup or text, one after the other; ``None`` is left out."""
+    """Concatenated markup or text; ``None`` is omitted."""
     return Markup("".join(escaped(part) for part in parts if part is not None))

@@ -1,4 +1,4 @@
-"""A report: one HTML file that holds everything it shows, and asks nothing of the network."""
+"""A report: one self-contained HTML file, without network requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filmstrip.files import write_bytes
 from filmstrip.report.markup import Markup, join, tag
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""What a browser may load: what is in the file. It also keeps any script from running, whatever a name contains."""
+"""Content security policy: nothing outside the file is loaded, and no script runs, whatever a name contains."""
 
 
 class Section(Protocol):
@@ -43,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """A page of sections below a title and one paragraph that says what was found."""
+    """A page of sections below a title and a summary paragraph."""
 
     title: str
     lead: str
@@ -72,8 +72,8 @@ class Report:
         return "<!doctype html>\n" + tag("html", head, "\n", body, lang="en") + "\n"
 
     def write(self, path: Path) -> Path:
-        """Write the document in one step: a reader sees the old page or the new one, never half of it."""
-        # File names may hold bytes that are no text (surrogates): a replacement character stands for them.
+        """Write the document, atomically."""
+        # File names may contain undecodable bytes (surrogates): replacement characters are written.
         write_bytes(self.html().encode("utf-8", "replace"), path)
         return path
 
@@ -83,7 +83,7 @@ def _section(section: Section, anchor: str) -> Markup:
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:
-    """A name for each heading that a link can point to, each used once."""
+    """A unique anchor for each heading."""
     anchors: list[str] = []
     for title in titles:
         base = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"

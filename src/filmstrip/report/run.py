@@ -1,4 +1,4 @@
-"""The report of one run: what was trained, how it went, and what its evaluations say."""
+"""The report of one run: configuration, training curves and evaluations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from filmstrip.report.sections import Column, Facts, Table
 
 MAX_BAD_FILES = 50
 EVALUATION = "eval/"
-"""What the names of evaluations begin with in ``metrics.jsonl``."""
+"""Prefix of the names of evaluations in ``metrics.jsonl``."""
 
 
 def run_report(folder: Path) -> Path:
-    """Write ``report.html`` into a run folder, from what the folder holds alone.
+    """Write ``report.html`` into a run folder, from the contents of the folder alone.
 
     Raises:
-        UserError: this is no run folder, or nothing was recorded in it yet.
+        UserError: this is not a run folder, or nothing is recorded in it yet.
     """
     recorded = history(folder)
     if not recorded:
@@ -51,7 +51,7 @@ def run_report(folder: Path) -> Path:
 def history(folder: Path) -> dict[str, Series]:
     """Everything that ``metrics.jsonl`` records, by name: its steps and values.
 
-    A step that was run again after a resume counts once, as it was last; a line that a crash cut short is left out.
+    A step that was repeated after a resume counts once, with its last values; a line truncated by a crash is omitted.
     """
     recorded: dict[str, dict[int, float]] = {}
     for row in _rows(folder):
@@ -62,7 +62,7 @@ def history(folder: Path) -> dict[str, Series]:
 
 
 def training_seconds(folder: Path) -> float:
-    """How long a run was trained, interruptions taken out; the evaluation at its end does not count."""
+    """Training time of a run, seconds, without interruptions and the final evaluation."""
     return max((row["seconds"] for row in _rows(folder) if "loss" in row), default=0.0)
 
 
@@ -72,13 +72,13 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            continue  # cut short by a crash
+            continue  # truncated by a crash
         if isinstance(row, dict) and "step" in row:
             yield row
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A duration as text: ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
 
 
 def _facts(recorded: dict[str, Series], seconds: float) -> Facts:
-    """The last word on steps, time, loss and every evaluation."""
+    """The final steps, time, loss and evaluations."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
     steps = max(steps[-1] for steps, _ in recorded.values())
     facts = [("steps", f"{steps:,}"), ("training time", duration(seconds))]
@@ -97,7 +97,7 @@ def _facts(recorded: dict[str, Series], seconds: float) -> Facts:
 
 
 def _training(recorded: dict[str, Series]) -> Group:
-    """A chart of everything that changes while training."""
+    """Charts of all values recorded during training."""
     charts = [
         Curves(name, {name: series}, smooth=0.6 if len(series[0]) > 10 else 0.0)
         for name, series in recorded.items()
@@ -135,7 +135,7 @@ def _data(data: dict[str, Any]) -> str:
 
 
 def _option(name: str, value: Any) -> str:
-    """An option's value as text; of a part's import path only the class."""
+    """An option's value as text; import paths are shortened to the class."""
     return value.rpartition(":")[2] if name.rpartition(".")[2] == "type" else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Named points in a plane as SVG: each name beside its point, where it hides nothing."""
+"""A scatter plot as SVG, with labels beside points that do not overlap."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from filmstrip.report.markup import Markup, join, tag
 WIDTH, HEIGHT = 760, 470
 TOP, BOTTOM, LEFT, RIGHT = 26, 40, 44, 24
 CHARACTER, LINE = 6.4, 14
-"""Room for a character of a name, and for a line of text, in the same units."""
+"""Width of a character of a label, and height of a line of text, in the same units."""
 RADIUS = 4.0
 GAPS = (4, 10, 18, 28, 40, 54, 70, 88)
-"""How far a name may lie from its point, in the same units; beyond the first a line leads to it."""
+"""Candidate distances of a label from its point, in the same units; beyond the first a line connects them."""
 DIRECTIONS = 12
 PASSES = 3
-"""How often every name looks for a better place, given the others'."""
+"""Number of rounds of label placement."""
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A named point, and what is said of it on hover."""
+    """A labelled point, and its hover text."""
 
     name: str
     x: float
@@ -34,10 +34,9 @@ class Spot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """What is reached (y, linear) for what it costs (x, positive, logarithmic).
+    """Quality (y, linear) against cost (x, positive, logarithmic).
 
-    A line joins the spots that nothing beats: what lies left of them is lower. ``level`` is drawn across, with its
-    name.
+    A line joins the Pareto-optimal points. ``level`` is a labelled horizontal line.
     """
 
     title: str
@@ -48,7 +47,7 @@ class Scatter:
     note: str = ""
 
     def html(self) -> Markup:
-        """An SVG chart, or a sentence when there is nothing to draw."""
+        """An SVG chart, or a sentence if there is nothing to draw."""
         if not self.spots:
             return tag("p", "Nothing was recorded.", class_="note")
         heights = [spot.y for spot in self.spots] + ([self.level[1]] if self.level else [])
@@ -110,7 +109,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class LabelBox:
-    """The room that a name takes."""
+    """The rectangle of a label."""
 
     left: float
     top: float
@@ -118,14 +117,14 @@ class LabelBox:
     bottom: float
 
     def overlap(self, other: LabelBox) -> float:
-        """The area that both cover."""
+        """The area of the intersection."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
 
 def unbeaten(spots: Sequence[Spot]) -> list[int]:
-    """Which spots no other reaches as high for as little, from left to right."""
+    """Indices of the Pareto-optimal points, from left to right."""
     found: list[int] = []
     for i in sorted(range(len(spots)), key=lambda i: (spots[i].x, -spots[i].y)):
         if not found or spots[i].y > spots[found[-1]].y:
@@ -134,19 +133,19 @@ def unbeaten(spots: Sequence[Spot]) -> list[int]:
 
 
 def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[LabelBox] = ()) -> list[LabelBox]:
-    """Where each name goes: near its point, over no other name or point and nothing ``taken``, if there is room.
+    """The rectangle of each label: near its point, without overlap with labels, points and ``taken``, if possible.
 
-    Each name takes the best of its places given the others', several times over.
+    In several rounds, each label takes the candidate of minimum cost given the others.
     """
     fixed = [*(LabelBox(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points), *taken]
-    choices = [_places(name, point) for name, point in zip(names, points, strict=True)]
+    choices = [_candidates(name, point) for name, point in zip(names, points, strict=True)]
     boxes = [places[0][0] for places in choices]
     for _ in range(PASSES):
         for i, places in enumerate(choices):
             others = [box for j, box in enumerate(boxes) if j != i] + fixed
 
-            def cost(place: tuple[LabelBox, float], others: list[LabelBox] = others) -> float:
-                box, distance = place
+            def cost(candidate: tuple[LabelBox, float], others: list[LabelBox] = others) -> float:
+                box, distance = candidate
                 return distance + 10 * sum(box.overlap(other) for other in others)
 
             boxes[i] = min(places, key=cost)[0]
@@ -154,12 +153,12 @@ def placed(names: Sequence[str], points: Sequence[Point], taken: Sequence[LabelB
 
 
 def _level_box(name: str, y: float) -> LabelBox:
-    """The room for the name of a level, below it on the left."""
+    """The rectangle of a level's label, below it on the left."""
     return LabelBox(LEFT + 4, y + 2, LEFT + 4 + len(name) * CHARACTER, y + 2 + LINE)
 
 
-def _places(name: str, point: Point) -> list[tuple[LabelBox, float]]:
-    """Boxes around a point that lie within the chart, with how far away each is; right of it first."""
+def _candidates(name: str, point: Point) -> list[tuple[LabelBox, float]]:
+    """Candidate rectangles around a point within the chart, with their distances; right of it first."""
     width = len(name) * CHARACTER
     found = []
     for gap, k in itertools.product(GAPS, range(DIRECTIONS)):

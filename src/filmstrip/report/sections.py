@@ -1,4 +1,4 @@
-"""The sections that are made of text and tables."""
+"""Sections of text and tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Key figures as tiles: what it is, and its value."""
+    """Key figures as tiles: name and value."""
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -39,7 +39,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, how its numbers are written, and which of them is the best."""
+    """A column of a table: its heading, number format, and which value is the best."""
 
     name: str
     format: str = ""
@@ -47,13 +47,13 @@ class Column:
     best: Literal["highest", "lowest"] | None = None
 
     def text(self, cell: Cell) -> str:
-        """A cell as it is shown."""
+        """A cell as text."""
         if cell is None:
             return "–"
         return cell if isinstance(cell, str) else format(cell, self.format)
 
     def best_of(self, cells: Sequence[Cell]) -> str | None:
-        """How the best number of the column is written; every cell that reads the same is as good."""
+        """The text of the best number of the column; cells with equal text are tied."""
         numbers = [cell for cell in cells if isinstance(cell, int | float)]
         if self.best is None or len(numbers) < 2:
             return None
@@ -71,7 +71,7 @@ class Table:
     """Short paragraphs below the table."""
 
     def html(self) -> Markup:
-        """A table that scrolls sideways where it does not fit."""
+        """A table that scrolls horizontally if it does not fit."""
         best = [column.best_of([row[i] for row in self.rows]) for i, column in enumerate(self.columns)]
         numeric = [any(isinstance(row[i], int | float) for row in self.rows) for i in range(len(self.columns))]
         head = (

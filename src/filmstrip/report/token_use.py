@@ -1,4 +1,4 @@
-"""How many tokens a tokenizer of variable length spends along a video."""
+"""Number of tokens of a variable-length tokenizer along a video."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from filmstrip.report.markup import Markup, join, tag
 
 @dataclass(frozen=True)
 class TokenUse:
-    """A video (``T C H W`` uint8) beside what its tokens decode to, and the share of tokens that each block took."""
+    """A video (``T C H W`` uint8) beside its reconstruction, and the share of tokens used by each block."""
 
     title: str
     video: Tensor
     rebuilt: Tensor
     lengths: Sequence[int]
-    """Tokens of each block; blocks are equal parts of the video."""
+    """Number of tokens of each block; blocks are equal parts of the video."""
     tokens_per_block: int
     fps: float
-    """Frames a second."""
+    """Frames per second."""
     beside: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Other values of each block, such as how busy it is, each in a chart of its own below."""
+    """Further values per block, such as its motion, each in a separate chart below."""
     note: str | None = None
     """A short paragraph above."""
 
@@ -45,7 +45,7 @@ class TokenUse:
         return join([note, tag("div", *(tag("div", part) for part in (figure, *drawn)), class_="group")])
 
     def _steps(self, values: Sequence[float]) -> Series:
-        """A value that stays for as long as its block does."""
+        """A series that is constant within each block."""
         seconds = len(self.video) / self.fps / len(values)
         xs = [edge * seconds for i in range(len(values)) for edge in (i, i + 1)]
         return xs, [value for value in values for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Losses, metrics and gradient norms on their way from the device to the log, and the guard that stops at a NaN."""
+"""Asynchronous copies of losses, metrics and gradient norms from device to log, with a check for NaN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filmstrip.distributed.reduce import sum_over_processes
 from filmstrip.errors import UserError
 
 SHOWN = 8
-"""Clips that an error message names."""
+"""Maximum number of clips named in an error message."""
 
 
 class _Reading(NamedTuple):
@@ -23,17 +23,17 @@ class _Reading(NamedTuple):
     clips: tuple[str, ...]
     terms: tuple[str, ...]
     values: Tensor
-    """One for each term, on the host."""
+    """One value per term, on the host."""
     ready: torch.cuda.Event | None
-    """When the copy to the host is done; none where there is nothing to wait for."""
+    """Event of the finished copy to the host; none if there is nothing to wait for."""
 
 
 class AsyncMetrics:
-    """Values of steps, copied to the host behind the steps' backs: no step waits for its own loss.
+    """Values of steps, copied to the host asynchronously: no step waits for its own loss.
 
-    On a CPU a step sees its values at once; on a GPU a value that is not finite is noticed a step or two later, and
-    always before anything is logged, evaluated or saved. Only values named in ``must_be_finite`` have to be (a PSNR
-    may well be infinite).
+    On a CPU values are available at once; on a GPU a non-finite value is detected a step or two later, and always
+    before anything is logged, evaluated or saved. Only values named in ``must_be_finite`` are checked (a PSNR may be
+    infinite).
     """
 
     def __init__(self, device: torch.device, must_be_finite: Collection[str]) -> None:
@@ -44,7 +44,7 @@ class AsyncMetrics:
         self._counts: dict[str, int] = {}
 
     def add(self, step: int, terms: Mapping[str, Tensor], clips: Sequence[str]) -> None:
-        """Send off the scalars of a step, and the names of the clips that they come from."""
+        """Add the scalars of a step, and the names of its clips."""
         values = torch.stack([value.detach().to(self._device, torch.float32).reshape(()) for value in terms.values()])
         ready = None
         if values.is_cuda:
@@ -54,10 +54,10 @@ class AsyncMetrics:
         self._on_their_way.append(_Reading(step, tuple(clips), tuple(terms), values, ready))
 
     def check(self, wait: bool = False) -> None:
-        """Look at what has arrived; with ``wait``, at everything.
+        """Check the values that have arrived; with ``wait``, all of them.
 
         Raises:
-            UserError: a value is not finite and has to be; names the step, the terms and the clips.
+            UserError: a checked value is not finite; the message names the step, the terms and the clips.
         """
         while self._on_their_way:
             ready = self._on_their_way[0].ready
@@ -70,7 +70,7 @@ class AsyncMetrics:
     def means(self) -> dict[str, float]:
         """The mean of every term since the last call, over steps and processes.
 
-        Every process must call it, with the same terms. Terms without a finite value are left out.
+        Every process must call it, with the same terms. Terms without a finite value are omitted.
         """
         self.check(wait=True)
         terms = sorted(self._counts)

@@ -24,17 +24,19 @@ def find_blocks(module: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def changed_blocks(module: nn.Module, *, checkpoint: bool, compile: bool) -> Iterator[list[nn.Module]]:
-    """The blocks of ``module``, inside changed as asked and afterwards as they were; names of weights stay.
+    """The blocks of ``module``, changed inside the context and restored afterwards; parameter names stay the same.
 
     Raises:
-        UserError: a change is asked for and there are no blocks.
+        UserError: a change is requested and there are no blocks.
     """
     blocks = find_blocks(module)
     if (checkpoint or compile) and not blocks:
-        asked = " and ".join(f"train.{flag}" for flag, on in (("checkpoint", checkpoint), ("compile", compile)) if on)
+        requested = " and ".join(
+            f"train.{flag}" for flag, on in (("checkpoint", checkpoint), ("compile", compile)) if on
+        )
         raise UserError(
-            f"{asked} changes the blocks of a network (an nn.ModuleList named 'blocks'), and "
-            f"{type(module).__name__} has none: leave it off"
+            f"{requested} changes the blocks of a network (an nn.ModuleList named 'blocks'), and "
+            f"{type(module).__name__} has none: disable it"
         )
     try:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""How a run is optimised: optimiser, schedule, loop."""
+"""Configuration of training: optimiser, schedule, loop."""
 
 from __future__ import annotations
 
@@ -14,45 +14,52 @@ class Optim:
     """Optimiser and learning-rate schedule, the same for every phase."""
 
     name: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser."""
     lr: Rate = 1e-3
-    """Peak learning rate, for the batch size that the run names (nothing rescales it)."""
+    """Peak learning rate at the configured batch size (never rescaled)."""
     weight_decay: Weight = 0.05
+    """Weight decay coefficient."""
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
-    """AdamW's; SGD uses the first as its momentum."""
+    """Betas of AdamW; SGD uses the first as its momentum."""
     layer_decay: PositiveShare = 1.0
-    """Each layer further from the output learns this much slower."""
+    """Factor of the learning rate per layer of distance from the output."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate schedule after the warm-up."""
     warmup: Share = 0.05
     """Share of all steps in which the learning rate rises linearly from ``start``."""
     start: Share = 0.0
-    """Learning rate that the warm-up rises from, as a share of the peak."""
+    """Initial learning rate of the warm-up, as a share of the peak."""
     final: Share = 0.0
-    """Learning rate at the end of the cosine, as a share of the peak."""
+    """Final learning rate of the cosine, as a share of the peak."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """How long a run lasts and what happens along the way."""
+    """Length of training, precision, logging and saving."""
 
     steps: Count | None = field(default=None, metadata=EXTENDABLE)
-    """Optimiser steps; give this or ``epochs``. A run that was begun goes on for more, and its learning rate is then
-    that of a run planned for so many."""
+    """Number of optimiser steps; set this or ``epochs``. An existing run can be extended, with the learning rates of
+    a run of the new length."""
     epochs: Rate | None = field(default=None, metadata=EXTENDABLE)
-    """Passes over the training videos."""
+    """Number of passes over the training videos."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Mixed precision of forward and backward passes."""
     accumulate: Count = 1
-    """Backward passes in one optimiser step."""
+    """Number of accumulated micro-batches per optimiser step."""
     clip_grad: Rate | None = 1.0
-    """Largest gradient norm; none for no clipping."""
+    """Maximum gradient norm; none disables clipping."""
     ema: ShareBelowOne | None = None
-    """Decay of the moving average of the weights; evaluation and ``weights.safetensors`` then use the average."""
+    """Decay of the exponential moving average (EMA) of the weights, which evaluation and ``weights.safetensors`` then
+    use."""
     compile: bool = field(default=False, metadata=FREE)
-    """Compile each block with ``torch.compile``."""
+    """Whether to compile each block with ``torch.compile``."""
     checkpoint: bool = field(default=False, metadata=FREE)
-    """Recompute each block's activations in the backward pass."""
+    """Whether to recompute each block's activations in the backward pass (activation checkpointing)."""
     log_every: Count = field(default=10, metadata=FREE)
+    """Steps between log entries."""
     eval_every: Count | None = field(default=None, metadata=FREE)
+    """Steps between evaluations; none evaluates at the end only."""
     save_every: Count = field(default=500, metadata=FREE)
-    """Steps between two states that a run can resume from."""
+    """Steps between saved states, from which a run can resume."""
     shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
-    """Across processes: replicate the weights (DDP), or shard them (FSDP2)."""
+    """Weights across processes: replicated (``none``, DDP) or sharded (``fsdp``, FSDP2)."""

@@ -1,4 +1,4 @@
-"""A moving average of the weights (Polyak and Juditsky 1992), kept beside the weights that are trained."""
+"""Exponential moving average (EMA) of the weights (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Average:
     """The exponential moving average of a module's trainable parameters; buffers and frozen weights are not averaged.
 
     ``average <- decay * average + (1 - decay) * weight``, with the smaller decay ``(1 + n) / (10 + n)`` in the first
-    steps, so that the initial weights are forgotten. With ``decay`` none it holds nothing and changes nothing.
+    steps, so that the initial weights decay quickly. With ``decay`` none it does nothing.
     """
 
     def __init__(self, module: nn.Module, decay: float | None) -> None:
@@ -21,10 +21,10 @@ class Average:
         trained = [(name, p.detach()) for name, p in module.named_parameters() if p.requires_grad]
         self._live = {name: p for name, p in trained if decay is not None}
         self.tensors: dict[str, Tensor] = {name: p.clone() for name, p in self._live.items()}
-        """The averages, by the parameters' names."""
+        """The averages, by parameter name."""
 
     def update(self, step: int) -> None:
-        """Take in the weights after optimiser step ``step``, counted from 1."""
+        """Update the averages after optimiser step ``step``, counted from 1."""
         if self.tensors:
             weight = 1 - min(self._decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(self.tensors.values()), list(self._live.values()), weight)
@@ -38,7 +38,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the module has the averages for weights."""
+        """Inside the context, the module's weights are the averages."""
         self.swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Signals that ask a training to end: it finishes its step and saves first."""
+"""Handling of termination signals: training finishes its step and saves first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from filmstrip.distributed.reduce import sum_over_processes
 from filmstrip.errors import Terminated
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT") if hasattr(signal, name))
-"""A terminal that goes away, a scheduler that takes the machine back, Ctrl-C; of several the last one counts."""
+"""A closed terminal, a scheduler's termination, Ctrl-C; of several, the last one counts."""
 
 
 class Interrupt:
-    """Inside, such a signal is only noted, in ``requested``.
+    """Inside the context, such a signal is only recorded, in ``requested``.
 
     A second Ctrl-C works as usual. A second SIGTERM does not: schedulers send it to every process of a job, and
-    ``torchrun`` passes on its own. Signals that are ignored (``nohup``) stay ignored.
+    ``torchrun`` forwards its own. Signals that are ignored (``nohup``) stay ignored.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Interrupt:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        # Python delivers signals to the main thread only, and lets no other thread ask for them.
+        # Only the main thread can install signal handlers.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -43,7 +43,8 @@ class Interrupt:
             signal.signal(number, handler)
 
     def agreed(self, device: torch.device) -> int | None:
-        """The signal that any process was sent, if any; all ask at the same step, so that they stop together."""
+        """The signal that any process received, if any; called by all at the same step, so that they stop
+        together."""
         if not process.is_several():
             return self.requested
         noted = torch.tensor([int(self.requested == number) for number in SIGNALS], device=device)
@@ -57,5 +58,5 @@ class Interrupt:
 
 
 def stopped_by(number: int) -> KeyboardInterrupt:
-    """The exception that says which signal ended something."""
+    """The exception for a signal."""
     return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)

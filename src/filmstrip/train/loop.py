@@ -36,18 +36,18 @@ from filmstrip.train.stopwatch import Stopwatch
 Augment = Callable[[Batch], Batch]
 Evaluate = Callable[[Objective, int], Iterator[tuple[str, float]]]
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-SAID = 12
-"""Values of an evaluation that are shown while training; ``metrics.jsonl`` has all."""
+MAX_SHOWN = 12
+"""Maximum number of evaluation values shown while training; ``metrics.jsonl`` has all."""
 
 
 class BatchStream(Protocol):
-    """Where batches come from. One that meets bad files also lists them, in ``unreadable``."""
+    """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``."""
 
     steps_per_epoch: float
     """Optimiser steps in one pass over the training data."""
 
     def stream(self, start: int) -> Iterator[Batch]:
-        """This process's micro-batches from optimiser step ``start`` (counted from zero) on, without end."""
+        """An endless stream of this process's micro-batches from optimiser step ``start``, counted from zero."""
         ...
 
 
@@ -62,18 +62,18 @@ def fit(
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train ``objective`` in place, on from the newest state in ``folder`` that is whole, if there is one.
+    """Train ``objective`` in place, resuming from the newest intact state in ``folder``, if there is one.
 
-    Nothing is written before the first step is done: what fails until then leaves ``folder`` as it was. ``begun`` is
-    called there, before anything is saved; or before the final evaluation, where no step is left.
+    Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
+    is called at that point, before anything is saved; or before the final evaluation if no step is left.
 
-    It ends with its final weights (averaged ones if ``loop.ema``), which ``folder`` then holds too. The modes of its
-    modules (training, evaluation) stay as they are. ``evaluate`` gets the objective and the steps done, and runs in
-    every process, which may share its work; what it yields is recorded as ``eval/name``.
+    The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
+    modes of its modules (training, evaluation) do not change. ``evaluate`` receives the objective and the number of
+    steps done, and runs in every process; its results are recorded as ``eval/name``.
 
     Raises:
-        UserError: batches lack what the objective requires, a loss is not finite, or the settings do not fit.
-        KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, once the step was
+        UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent.
+        KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, after the step is
             finished and saved.
     """
     total = total_steps(loop, batches.steps_per_epoch)
@@ -85,7 +85,7 @@ def fit(
 
 
 class _Training:
-    """The parts of one run, put together; see :func:`fit`."""
+    """The components of one run; see :func:`fit`."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class _Training:
         self.device = accelerator.device
         phases = objective.phases()
         model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
-        # Sharding has replaced the parameters: only now can optimisers hold them.
+        # Sharding replaces the parameters, so optimisers are built after it.
         self.optimisers = {phase: optimiser(objective, phase, optim) for phase in phases}
         self.average = Average(objective, loop.ema)
         self.state = TrainingState(
@@ -116,7 +116,7 @@ class _Training:
             scaler=accelerator.scaler,
             device=self.device,
         )
-        # A scaler finds its scale by letting gradients overflow, and leaves out those steps by itself.
+        # A gradient scaler finds its scale by overflow, and skips those steps itself.
         watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
         prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
         self.readings = AsyncMetrics(self.device, {prefix + name for prefix in prefixes for name in watched})
@@ -149,7 +149,7 @@ class _Training:
         self.average.swap()
 
     def _begin(self, start: int) -> None:
-        """Make the folder this run's: from here on things are written into it."""
+        """Claim the folder for this run: writing starts here."""
         self.folder.write_environment(self.device)
         self.folder.forget_metrics_after(start)
         self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
@@ -173,7 +173,7 @@ class _Training:
                 seconds = self.watch.seconds
                 self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
                 clips, since = 0, seconds
-            # Processes exchange that they were interrupted where they exchange losses anyway.
+            # Interrupts are exchanged between processes where losses are exchanged anyway.
             stop = interrupt.agreed(self.device) if logged or not process.is_several() else None
             if last or stop or step % self.loop.save_every == 0:
                 self._save()
@@ -184,7 +184,7 @@ class _Training:
                 self._evaluate()
 
     def _log(self, lr: float, clips_per_second: float) -> None:
-        """Record the means since the last time; over several phases, ``loss`` is the sum of theirs."""
+        """Record the means since the last call; with several phases, ``loss`` is the sum of theirs."""
         means = self.readings.means()
         loss = means["loss"] if "loss" in means else sum(means[f"{phase.name}/loss"] for phase in self.optimisers)
         speed = {"lr": lr, "clips_per_second": clips_per_second, "memory_gib": self.peak_bytes() / 2**30}
@@ -193,7 +193,7 @@ class _Training:
         self.bar.report(self.state.step, values, self.watch.seconds - self.state.seconds)
 
     def _evaluate(self) -> None:
-        """Run the evaluations on the averaged weights; training goes on as if they had not run."""
+        """Run the evaluations on the EMA weights, without any effect on training."""
         with (
             self.watch.paused(),
             self.average.applied(),
@@ -203,16 +203,16 @@ class _Training:
         ):
             values = {f"eval/{name}": value for name, value in self.evaluate(self.objective, self.state.step)}
         self._record(values)
-        said = [f"{k} {v:.4g}" for k, v in list(values.items())[:SAID]]
-        more = [f"and {len(values) - SAID} more"] if len(values) > SAID else []
-        self.bar.say("  ".join((f"step {self.state.step}", *said, *more)))
+        shown = [f"{k} {v:.4g}" for k, v in list(values.items())[:MAX_SHOWN]]
+        more = [f"and {len(values) - MAX_SHOWN} more"] if len(values) > MAX_SHOWN else []
+        self.bar.say("  ".join((f"step {self.state.step}", *shown, *more)))
 
     def _record(self, values: dict[str, float]) -> None:
         self.folder.append_metrics({"step": self.state.step, "seconds": round(self.watch.seconds, 3), **values})
         self.accelerator.log(values, step=self.state.step)
 
     def _save(self) -> None:
-        """Write the weights, then the state: a crash in between only repeats some steps."""
+        """Write the weights, then the state: after a crash in between, some steps are repeated."""
         self.readings.check(wait=True)
         with self.average.applied():
             self.folder.save_weights(self.objective)
@@ -224,22 +224,22 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     """Optimiser steps of a whole run.
 
     Raises:
-        UserError: steps and epochs are both given, or neither, or come to less than one step.
+        UserError: both or neither of steps and epochs are set, or they amount to less than one step.
     """
     if (loop.steps is None) == (loop.epochs is None):
-        given = "neither is" if loop.steps is None else "both are"
-        raise UserError(f"give train.steps or train.epochs, and set the other to None: {given} given")
+        configured = "neither is" if loop.steps is None else "both are"
+        raise UserError(f"set either train.steps or train.epochs, and the other to None: {configured} set")
     steps = loop.steps if loop.steps is not None else math.ceil(loop.epochs * steps_per_epoch)
     if steps < 1:
-        raise UserError(f"a run needs at least one step, and train asks for {steps}")
+        raise UserError(f"a run needs at least one step, got {steps}")
     return steps
 
 
 def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
-    """Accelerate's view of this process, for the precision that is asked for."""
+    """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")
-    # Accelerate keeps one state a process and refuses another precision; an earlier run here may have had one.
+    # Accelerate keeps one state per process, which refuses another precision than an earlier run's.
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision=PRECISIONS[loop.precision],
@@ -250,12 +250,12 @@ def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
 
 
 def _checked(stream: Iterator[Batch], objective: Objective) -> Iterator[Batch]:
-    """The same batches; the first one has to hold what the objective requires."""
+    """The same batches, after a check of the first one for the keys that the objective requires."""
     first = next(stream)
     missing = [key for key in objective.requires if key not in first]
     if missing:
         raise UserError(
-            f"{type(objective).__name__} needs {', '.join(map(repr, missing))} in its batches, and this data gives "
+            f"{type(objective).__name__} needs {', '.join(map(repr, missing))} in its batches, this data provides "
             f"{', '.join(map(repr, first))}" + (": are the videos labelled?" if "label" in missing else "")
         )
     yield first

@@ -14,12 +14,12 @@ from filmstrip.train.config import Optim
 
 
 def optimiser(objective: Objective, phase: Phase, optim: Optim) -> Optimizer:
-    """The optimiser of one phase; frozen parameters are not in it.
+    """The optimiser of one phase, without frozen parameters.
 
-    A layer's peak learning rate is ``lr * layer_decay ** (deepest - depth)``, counted within the phase.
+    The peak learning rate of a layer is ``lr * layer_decay ** (max_depth - depth)``, within the phase.
 
     Raises:
-        UserError: the phase has nothing to train.
+        UserError: all parameters of the phase are frozen.
     """
     groups = objective.param_groups(phase)
     if not groups:
@@ -41,8 +41,8 @@ def optimiser(objective: Objective, phase: Phase, optim: Optim) -> Optimizer:
 def rate_factor(optim: Optim, step: int, total: int) -> float:
     """The learning rate of a step (counted from zero) as a share of its peak.
 
-    It rises linearly from ``start`` over the warm-up, whose last step has the full rate, and then follows half a
-    cosine that would reach ``final`` at step ``total`` (Loshchilov and Hutter 2017).
+    Linear warm-up from ``start``, whose last step has the peak rate, then half a cosine that would reach ``final`` at
+    step ``total`` (Loshchilov and Hutter 2017).
     """
     warmup = round(optim.warmup * total)
     if step < warmup:

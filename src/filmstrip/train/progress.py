@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere."""
+"""Progress display of training: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from filmstrip.distributed import process
 from filmstrip.progress import bars, shown
 
 LINE_EVERY = 10.0
-"""Seconds between two plain lines; the first and the last step always get one."""
+"""Seconds between plain lines; the first and the last step always print one."""
 
 
 class ProgressBar:
-    """Steps done of ``total``, loss, clips/s and time left. Only the first process shows anything."""
+    """Steps done of ``total``, loss, clips/s and time left. Only the first process displays it."""
 
     def __init__(self, start: int, total: int, console: Console | None = None) -> None:
         self._start, self._total = start, total
@@ -42,7 +42,7 @@ class ProgressBar:
         self._bar.update(self._task, completed=step)
 
     def report(self, step: int, values: Mapping[str, float], seconds: float) -> None:
-        """Show the latest values; ``seconds`` were spent on the steps since ``start``."""
+        """Show the latest values; ``seconds`` is the time spent on the steps since ``start``."""
         left = seconds / max(step - self._start, 1) * (self._total - step)
         said = f"loss {values['loss']:.4g}  {values['clips_per_second']:.4g} clips/s  {_clock(left)} left"
         self._bar.update(self._task, said=said)

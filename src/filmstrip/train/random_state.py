@@ -1,4 +1,4 @@
-"""The random generators of a process, as tensors."""
+"""The states of a process's random generators, as tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words),
         "numpy": torch.tensor([*keys.tolist(), position, has_spare]),
-        # A second normal number, drawn with the first and not used yet; Python has none rather than a flag.
+        # The cached second normal number; Python marks its absence by None, NumPy by a flag.
         "spare": torch.tensor([float("nan") if spare is None else spare, numpy_spare], dtype=torch.float64),
     }
     if device.type == "cuda":
@@ -30,7 +30,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put the generators back to where :func:`random_state` saw them."""
+    """Restore the generators to the state from :func:`random_state`."""
     spare, numpy_spare = state["spare"].tolist()
     random.setstate((3, tuple(state["python"].tolist()), None if spare != spare else spare))
     *keys, position, has_spare = state["numpy"].tolist()
@@ -42,7 +42,7 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
 
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
-    """Whatever is drawn inside, afterwards the generators are as before."""
+    """The generators are restored on leaving the context."""
     state = random_state(device)
     try:
         yield
@@ -51,6 +51,7 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def set_processes_apart() -> None:
-    """Give every process but the first its own generator of dropout and the like, derived from torch's seed."""
+    """Seed the generators of every process but the first differently (for dropout and the like), from torch's
+    seed."""
     if process.rank() > 0:
         torch.manual_seed(torch.initial_seed() + process.rank())

@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind."""
+"""The folder of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOCK = ".lock"
 class RunFolder:
     """``config.json``, ``weights.safetensors``, ``state/``, ``metrics.jsonl``, TensorBoard events and the rest.
 
-    Made if it does not exist. Every process calls its methods; only the first one writes.
+    Created if it does not exist. Every process calls its methods; only the first one writes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -42,23 +42,23 @@ class RunFolder:
 
     @staticmethod
     def is_begun(path: Path) -> bool:
-        """Whether a folder holds a state to go on from, and so weights too, which are written before it."""
+        """Whether a folder holds a state to resume from, and so weights too, which are written first."""
         return any((path / "state").glob("[0-9]*"))
 
     @staticmethod
     def is_saved(path: Path) -> bool:
-        """Whether a folder holds anything that was learnt."""
+        """Whether a folder holds weights or states."""
         return RunFolder.is_begun(path) or (path / "weights.safetensors").exists()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other training can be at work in the folder; one of several processes sees to it for all.
+        """Lock the folder against other trainings; the first process locks for all.
 
-        The lock is the operating system's: it ends with the process that holds it, however that ends. A folder that
-        is made here, and in which nothing is written inside, is gone afterwards.
+        The operating system releases the lock when the process ends, however that happens. A folder that is created
+        here and stays empty is removed afterwards.
 
         Raises:
-            UserError: another training is at work in it.
+            UserError: another training runs in it.
         """
         if process.rank() != 0:
             yield
@@ -68,7 +68,7 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             raise UserError(
-                f"another training is at work in {self.path}: wait until it ends, or give another --out"
+                f"another training runs in {self.path}: wait until it ends, or choose another --out"
             ) from None
         try:
             remove_parts(self.path)
@@ -81,30 +81,30 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The trained weights, frozen ones and buffers too; averaged where the run keeps an average."""
+        """The trained weights, including frozen ones and buffers; EMA weights if the run has them."""
         return self.path / "weights.safetensors"
 
     @property
     def state(self) -> Path:
-        """What resuming needs."""
+        """The saved states, for resuming."""
         return self.path / "state"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line."""
+        """The metrics, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     def save_weights(self, module: nn.Module) -> None:
-        """Write the weights as they are now."""
+        """Write the current weights."""
         tensors = gathered(module.state_dict())
         if process.rank() == 0:
             write_tensors(tensors, self.weights)
 
     def load_weights(self, module: nn.Module) -> None:
-        """Fill a module with the trained weights.
+        """Load the trained weights into a module.
 
         Raises:
-            UserError: the run has none yet, or they are damaged or do not fit.
+            UserError: there are none yet, or they are damaged or do not fit the module.
         """
         if not self.weights.exists():
             raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
@@ -112,8 +112,8 @@ class RunFolder:
             weights = load_file(self.weights)
         except (SafetensorError, OSError) as error:
             raise UserError(
-                f"{self.weights} is damaged or cannot be read ({error}): a copy of it is needed; or, if the folder "
-                "still has its state/, train on for some steps, which writes it anew"
+                f"{self.weights} is damaged or cannot be read ({error}): restore a copy; or, if the folder still "
+                "has its state/, resume training for some steps, which writes it again"
             ) from None
         try:
             module.load_state_dict(weights)
@@ -126,30 +126,30 @@ class RunFolder:
             append_line(json.dumps(record), self.metrics)
 
     def last_step(self) -> int:
-        """The last step that ``metrics.jsonl`` tells of; zero for none."""
+        """The last step recorded in ``metrics.jsonl``; zero for none."""
         return max((int(step) for step in map(_step_of, self._lines()) if step != float("inf")), default=0)
 
     def forget_metrics_after(self, step: int) -> None:
-        """Take out the lines of later steps, which will be trained again, and one that a crash cut short."""
+        """Remove the lines of later steps, which will be repeated, and a line that a crash truncated."""
         if process.rank() != 0 or not self.metrics.exists():
             return
         write_text("".join(f"{line}\n" for line in self._lines() if _step_of(line) <= step), self.metrics)
 
     def _lines(self) -> list[str]:
-        """Those of ``metrics.jsonl``; bytes that a damaged disk made of them are no reason to lose the others."""
+        """The lines of ``metrics.jsonl``; damaged bytes are replaced, so that the other lines survive."""
         if not self.metrics.exists():
             return []
         return self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
 
     def write_unreadable(self, entries: Iterable[Unreadable]) -> None:
-        """Add the bad files that this process met to ``unreadable.csv``; all processes take their turns."""
+        """Append this process's unreadable files to ``unreadable.csv``; processes take turns."""
         from filmstrip.data.reading.loader import write_unreadable
 
         entries = list(entries)
         process.in_turn(lambda: write_unreadable(self.path / "unreadable.csv", entries) if entries else None)
 
     def write_environment(self, device: torch.device) -> None:
-        """Write what the run was made with: versions, git hash, device, processes."""
+        """Write the run's environment: versions, git hash, device, number of processes."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         environment = {
             "filmstrip": filmstrip.__version__,
@@ -164,7 +164,7 @@ class RunFolder:
 
 
 def what_is_saved(folder: Path) -> str:
-    """What a training that was stopped leaves to go on from, in words."""
+    """A sentence on what a stopped training can resume from."""
     states = saved_states(folder / "state")
     if not states:
         return f"nothing was saved in {folder}"
@@ -174,14 +174,14 @@ def what_is_saved(folder: Path) -> str:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # cut short or damaged
+    except (ValueError, KeyError, TypeError):  # truncated or damaged
         return float("inf")
 
 
 def _git_hash() -> str | None:
-    """The commit of this package's own sources; none if they do not lie in a checkout."""
+    """The commit of this package's sources; none outside a checkout."""
     here = Path(__file__)
-    # An installed copy can lie inside somebody else's repository, whose commit would say nothing about it.
+    # An installed copy can lie inside an unrelated repository, whose commit would be meaningless.
     tracked = ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
     head = ["git", "-C", str(here.parent), "rev-parse", "HEAD"]
     try:

@@ -1,9 +1,9 @@
-"""The last states of a run on disk, of which each can be told whole or damaged.
+"""The last states of a run on disk, each verified by checksum.
 
 ``state/`` holds a folder for each of the last two, named by its step: ``tensors.safetensors``, and ``state.json``
-with the numbers beside them and the tensors' size and checksum. A new one is written beside the others, reaches the
-disk, and takes its name; only then does the oldest go. So a crash at any moment, or damage to the newest one, costs
-no more than the steps between two of them.
+with further numbers and the tensors' size and checksum. A new state is written under a temporary name, synced to disk
+and renamed; only then is the oldest removed. So a crash at any moment, or damage to the newest state, costs at most
+the steps between two states.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ PARTIAL, TENSORS, VALUES = "partial", "tensors.safetensors", "state.json"
 
 
 class SavedState(NamedTuple):
-    """A state that is whole."""
+    """An intact state."""
 
     tensors: Path
     """A safetensors file."""
     values: dict[str, Any]
-    """``step`` and what else was given beside the tensors."""
+    """``step`` and the other values saved with the tensors."""
 
 
 class Damaged(Exception):
-    """A state that is not whole; says why."""
+    """A damaged state, and the reason."""
 
 
 def write_state(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Add a state, whose ``values`` have its ``step``, and remove those before the last two and all of later steps.
+    """Add a state, whose ``values`` include its ``step``; remove all but the last two, and those of later steps.
 
     Raises:
-        OSError: it cannot be written; those that were there stay.
-        UserError: something else lies there.
+        OSError: it cannot be written; existing states are kept.
+        UserError: the folder holds other things.
     """
     name = f"{values['step']:09d}"
     earlier = [path for path in saved_states(folder) if path.name < name]
@@ -57,7 +57,7 @@ def write_state(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str
         write_json({**values, "tensors": _stamp(partial / TENSORS)}, partial / VALUES)
         sync_folder(partial)
         for path in saved_states(folder):
-            if path not in earlier:  # of steps that are trained again, or damaged
+            if path not in earlier:  # of steps that are repeated, or damaged
                 shutil.rmtree(path)
         partial.rename(folder / name)
         sync_folder(folder)
@@ -69,10 +69,10 @@ def write_state(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str
 
 
 def newest_state(folder: Path) -> SavedState | None:
-    """The newest state that is whole, none where there is no state; later ones that are damaged are warned of.
+    """The newest intact state, or none if there are no states; logs a warning for damaged later ones.
 
     Raises:
-        UserError: something else lies there, or every state is damaged.
+        UserError: the folder holds other things, or every state is damaged.
     """
     damage = []
     for path in reversed(saved_states(folder)):
@@ -86,33 +86,33 @@ def newest_state(folder: Path) -> SavedState | None:
         return found
     if damage:
         raise UserError(
-            f"{folder} holds no state that this version can go on from ({'; '.join(damage)}): train into another "
+            f"{folder} holds no state that this version can resume from ({'; '.join(damage)}): train into another "
             "folder, or remove it"
         )
     return None
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """The states in a folder, oldest first, whole or not.
+    """The states in a folder, oldest first, intact or not.
 
     Raises:
-        UserError: something else lies there.
+        UserError: the folder holds other things.
     """
     paths = sorted(path for path in folder.glob("*") if path.name != PARTIAL)
     strange = [path.name for path in paths if not (path.name.isdecimal() and path.is_dir())]
     if strange:
         raise UserError(
-            f"{folder} holds {', '.join(strange[:5])}, which is no state that this version can go on from: "
+            f"{folder} holds {', '.join(strange[:5])}, which is not a state that this version can resume from: "
             "train into another folder, or remove it"
         )
     return paths
 
 
 def _checked(path: Path) -> SavedState:
-    """A state after a look at every byte of it.
+    """A state after verification of every byte.
 
     Raises:
-        Damaged: it is not whole.
+        Damaged: the state is not intact.
     """
     try:
         values = json.loads((path / VALUES).read_bytes())
@@ -120,17 +120,17 @@ def _checked(path: Path) -> SavedState:
     except FileNotFoundError:
         raise Damaged(f"{path / VALUES} is missing") from None
     except KeyError as error:
-        raise Damaged(f"{path / VALUES} does not say its {error}: another version may have written it") from None
+        raise Damaged(f"{path / VALUES} lacks {error}: another version may have written it") from None
     except (OSError, ValueError, TypeError) as error:
         raise Damaged(f"{path / VALUES} is damaged: {type(error).__name__} {error}") from None
     if step != int(path.name):
-        raise Damaged(f"{path / VALUES} is damaged: it speaks of step {step}")
+        raise Damaged(f"{path / VALUES} is damaged: it records step {step}")
     try:
         found = _stamp(path / TENSORS)
     except OSError as error:
         raise Damaged(f"{path / TENSORS} cannot be read: {error.strerror}") from None
     if found != expected:
-        raise Damaged(f"{path / TENSORS} is damaged: its size or its checksum is another than when it was saved")
+        raise Damaged(f"{path / TENSORS} is damaged: its size or checksum differs from when it was saved")
     return SavedState(path / TENSORS, values)
 
 

@@ -1,7 +1,7 @@
-"""What a run needs to go on exactly where it stopped, as tensors and a few numbers.
+"""The state that a run needs to resume exactly, as tensors and a few numbers.
 
-The tensors are weights as they are trained, frozen ones and buffers too; the optimisers' and the average's; every
-process's random state. :mod:`filmstrip.train.saved_states` keeps them.
+The tensors are the weights being trained, frozen ones and buffers included; those of the optimisers and the EMA; the
+random state of every process. :mod:`filmstrip.train.saved_states` keeps them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ RANDOM = "random/"
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """Everything that changes while a run trains. All processes save and load together, from one file system."""
+    """Everything that changes during training. All processes save and load together, from one file system."""
 
     objective: Objective
     optimisers: Mapping[str, Optimizer]
-    """By the name of their phase."""
+    """Optimisers by phase name."""
     average: Average
     scaler: torch.amp.GradScaler | None
-    """Keeps float16 gradients in range; none at other precisions."""
+    """Gradient scaler for float16; none at other precisions."""
     device: torch.device
     step: int = 0
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     seconds: float = 0.0
-    """Time that was spent on them before this process began."""
+    """Training time before this process started, seconds."""
 
     def save(self, folder: Path, seconds: float) -> None:
-        """Add the state, after so many ``seconds`` of training, to those in ``folder``."""
+        """Save the state, after ``seconds`` of training, to ``folder``."""
         random = random_state(self.device)
         tensors = gathered(dict(self._tensors()))
         tensors |= {RANDOM + k: process.stack_over_processes(v, self.device) for k, v in random.items()}
@@ -55,12 +55,12 @@ class TrainingState:
         process.wait_for_all()
 
     def load(self, folder: Path) -> None:
-        """Go back to the newest state in ``folder`` that is whole, if there is one.
+        """Restore the newest intact state in ``folder``, if there is one.
 
         Raises:
-            UserError: it belongs to another network, or to another version; or all are damaged.
+            UserError: it belongs to another network or version, or all are damaged.
         """
-        # One process looks for all, so that they agree, and read everything only once.
+        # One process verifies for all, so that they agree, and files are read only once.
         found: SavedState | None = process.from_all(newest_state(folder) if process.rank() == 0 else None)[0]
         if found is None:
             return
@@ -72,7 +72,7 @@ class TrainingState:
             self.scaler.load_state_dict(values["scaler"])
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All but the random state, by name."""
+        """All tensors but the random state, by name."""
         for name, tensor in self.objective.state_dict().items():
             yield WEIGHTS + name, tensor
         for name, tensor in self.average.tensors.items():
@@ -82,7 +82,7 @@ class TrainingState:
                 yield f"optimiser/{phase}/{name}/{key}", tensor
 
     def _optimised(self) -> Iterator[tuple[str, str, Tensor, dict[str, Tensor]]]:
-        """Phase, name, parameter and what the optimiser keeps for it (nothing before its first step)."""
+        """Phase, name, parameter and its optimiser state (empty before the first step)."""
         for phase, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 for name, param in zip(group["param_names"], group["params"]):
@@ -107,7 +107,7 @@ class TrainingState:
             tensor.copy_(sharded_like(saved.get_tensor(name), tensor))
         self._restore_optimisers(saved)
         random = {name.removeprefix(RANDOM): saved.get_tensor(name) for name in names if name.startswith(RANDOM)}
-        if process.rank() < len(random["torch"]):  # of more processes than before, the new ones start afresh
+        if process.rank() < len(random["torch"]):  # with more processes than before, new ones keep their fresh state
             # Cloned, because torch reads a generator's state from the start of a tensor's storage.
             own = {name: states[process.rank()].clone() for name, states in random.items()}
             restore_random_state(own, self.device)
@@ -121,15 +121,15 @@ class TrainingState:
             owner = f"optimiser/{phase}/{name}"
             for key in kept.get(owner, ()):
                 tensor = saved.get_tensor(f"{owner}/{key}")
-                # A step counter is one number, whole in every process.
+                # A step counter is a scalar, never sharded.
                 state[key] = tensor.to(param.device) if tensor.ndim == 0 else sharded_like(tensor, param.detach())
 
 
 def load_saved_weights(module: nn.Module, folder: Path) -> None:
-    """Fill a module with the weights of the newest state in ``folder`` that is whole, as they are trained.
+    """Load the weights of the newest intact state in ``folder``, without EMA, into a module.
 
     Raises:
-        UserError: there is none, or they belong to another network.
+        UserError: there is none, or it belongs to another network.
     """
     found = newest_state(folder)
     if found is None:

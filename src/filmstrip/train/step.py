@@ -18,7 +18,7 @@ from filmstrip.train.async_metrics import AsyncMetrics
 
 
 class OptimiserStep:
-    """Takes optimiser steps. Values of a single phase are read under their own names, otherwise ``phase/name``."""
+    """Performs optimiser steps. Values of a single phase are logged by name, those of several as ``phase/name``."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class OptimiserStep:
         self._accumulate = accelerator.gradient_accumulation_steps
 
     def __call__(self, step: int, stream: Iterator[Batch]) -> int:
-        """Take step ``step``, counted from 1; returns how many clips this process read for it."""
+        """Perform step ``step``, counted from 1; returns the number of clips this process read for it."""
         micro = (self._on_device(next(stream)) for _ in range(self._accumulate))
         if len(self._optimisers) > 1:
-            micro = list(micro)  # every phase reads them; a single phase holds one at a time
+            micro = list(micro)  # every phase iterates over them; a single phase streams them
         for phase, optimiser in self._optimisers.items():
             with self._trained_alone(optimiser):
                 clips, names = self._collect_gradients(step, phase, micro)
@@ -56,7 +56,7 @@ class OptimiserStep:
         return clips
 
     def _collect_gradients(self, step: int, phase: Phase, micro: Iterator[Batch]) -> tuple[int, list[str]]:
-        """The gradient of the mean loss; returns the number and the names of the clips."""
+        """Accumulate the gradient of the mean loss; returns the number and the names of the clips."""
         clips, names = 0, []
         for i, batch in enumerate(micro, 1):
             with gradients_stay_local(self._model, i < self._accumulate):
@@ -71,7 +71,7 @@ class OptimiserStep:
         return clips, names
 
     def _clip(self, optimiser: Optimizer) -> Tensor:
-        """Scale the gradients down to the largest norm allowed; returns their norm before."""
+        """Clip gradients to the maximum norm; returns the norm before clipping."""
         self._accelerator.unscale_gradients(optimiser)
         params = [p for group in optimiser.param_groups for p in group["params"]]
         norm = whole(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
@@ -88,7 +88,7 @@ class OptimiserStep:
 
     @contextmanager
     def _trained_alone(self, optimiser: Optimizer) -> Iterator[None]:
-        """Inside, only what ``optimiser`` updates asks for gradients: the rest would compute them in vain."""
+        """Inside the context, only the parameters of ``optimiser`` require gradients: the others' would be unused."""
         own = {id(p) for group in optimiser.param_groups for p in group["params"]}
         others = [p for p in self._objective.parameters() if p.requires_grad and id(p) not in own]
         for param in others:
@@ -100,7 +100,8 @@ class OptimiserStep:
                 param.requires_grad_(True)
 
     def _on_device(self, batch: Batch) -> Batch:
-        """The batch, augmented there. Seeds follow last: drawing from them on the host waits for nothing."""
+        """The batch on the device, augmented. Seeds are moved last: augmentation draws from them on the host, without
+        sync."""
         augmented = self._augment({k: v if k == "seed" else self._moved(v) for k, v in batch.items()})
         return {k: self._moved(v) for k, v in augmented.items()}
 

@@ -1,4 +1,4 @@
-"""Time spent on training alone."""
+"""A stopwatch for training time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Runs from the moment it is made; ``before`` are seconds already spent."""
+    """Runs from its construction; ``before`` is the time already spent, seconds."""
 
     def __init__(self, before: float = 0.0) -> None:
         self._began = time.perf_counter() - before
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Elapsed time, seconds."""
         return time.perf_counter() - self._began
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count."""
+        """Time inside the context is not counted."""
         stopped_at = self.seconds
         try:
             yield

@@ -1,7 +1,7 @@
-"""Many places of one video, read in turn: the file is open once, and as much as memory allows is decoded in one pass.
+"""Batched reading: many requests on one video, answered in as few passes over the open file as memory allows.
 
-Places that are read one by one each begin at the key frame before them, and frames that several of them show are
-decoded as often. In one pass everything is decoded once at most.
+Requests answered one by one each start decoding at the key frame before them, and decode shared frames repeatedly. In
+one pass every frame is decoded at most once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from itertools import islice
 from filmstrip.video.decoder import Decoder, Frames, Request, VideoInfo
 
 AT_ONCE = 128 * 2**20
-"""Bytes of frames that are held, unless those of one place are more."""
+"""Maximum memory for decoded frames, bytes, unless one list of requests needs more."""
 
 
 def read_batched(
     decoder: Decoder, asked: Iterable[Sequence[Request]], *, at_once: int = AT_ONCE
 ) -> Iterator[list[Frames]]:
-    """The answers to several lists of requests, list by list; what is asked for in ascending time is read fastest.
+    """The frames of several lists of requests, list by list; fastest when requests are in ascending time.
 
-    Lists are answered together whose frames take up to ``at_once`` bytes, and are read when the first of them is due.
+    Consecutive lists whose frames take up to ``at_once`` bytes are decoded together, when the first of them is due.
 
     Raises:
         DecodeError: (while iterating) no frame could be decoded.
@@ -45,6 +45,6 @@ def _answers(decoder: Decoder, asked: Sequence[Sequence[Request]]) -> Iterator[l
 
 
 def _bytes(request: Request, info: VideoInfo) -> int:
-    """What an answer takes."""
+    """Memory of the frames of a request, bytes."""
     whole = request.crop[2:] if request.crop else (info.height, info.width)
     return 3 * len(request.times) * math.prod(request.size or whole)

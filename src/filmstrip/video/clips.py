@@ -1,4 +1,4 @@
-"""Clips for training and testing: moments and crops chosen, then everything decoded in one pass."""
+"""Clips for training and testing: times and crops are chosen, then everything is decoded in one pass."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from filmstrip.video.decoder import Crop, DecodeError, Decoder, Frames, Request,
 from filmstrip.video.geometry import centre_crop, random_resized, random_short_side, three_crops
 
 _LATE = 2.5
-"""How many frames before the moment asked for a shown frame begins when the header overstated the duration."""
+"""Frames between a requested time and the start of the returned frame beyond which the header overstated the
+duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cutter:
-    """How clips are cut; :func:`read_clips` says what each value means."""
+    """Settings of clip sampling; see :func:`read_clips`."""
 
     num_frames: int
     stride: int
@@ -35,10 +36,10 @@ class _Cutter:
 
     def __post_init__(self) -> None:
         if self.num_crops not in (1, 3):
-            raise ValueError(f"num_crops is 1 (centre) or 3 (along the longer side), not {self.num_crops}")
+            raise ValueError(f"num_crops is 1 (centre) or 3 (along the longer side), got {self.num_crops}")
 
     def requests(self, decoder: Decoder, start: float, end: float, rng: np.random.Generator | None) -> list[Request]:
-        """What to decode for all clips of the span, clip by clip."""
+        """Decoding requests for all clips of the span, clip by clip."""
         if rng is None:
             views = [
                 (times, crop) for times in self._spread(decoder, start, end) for crop in self._fixed_crops(decoder)
@@ -100,12 +101,12 @@ def read_clips(
     snap: bool = False,
     key_starts: bool = False,
 ) -> list[Frames]:
-    """Cut clips out of a video, each ``T C H W`` uint8 of ``size`` (height, width), in one pass over the file.
+    """Sample clips of a video, each ``T C H W`` uint8 of ``size`` (height, width), in one pass over the file.
 
-    With ``rng`` (training) ``num_clips`` random ones. Without (testing) ``num_clips`` spread evenly, each cut
-    ``num_crops`` times: 1 the centre, 3 along the longer side; clip by clip. ``start`` and ``end`` (seconds) bound
-    the part of the video. In training, ``snap`` allows neighbouring frames where that saves decoding, and
-    ``key_starts`` begins dense clips at key frames.
+    With ``rng`` (training): ``num_clips`` random clips. Without (testing): ``num_clips`` evenly spaced clips of
+    ``num_crops`` crops each: 1 for the centre, 3 along the longer side; clip by clip. ``start`` and ``end`` (seconds)
+    bound the part of the video. In training, ``snap`` allows neighbouring frames where that saves decoding, and
+    ``key_starts`` starts dense clips at key frames.
 
     Raises:
         DecodeError: nothing could be decoded, or the video has no such part.
@@ -143,7 +144,7 @@ def read_parts(
     num_clips: int = 1,
     num_crops: int = 1,
 ) -> Iterator[list[Frames]]:
-    """What :func:`read_clips` cuts for testing out of each part of a video (its first and last second), in turn.
+    """Test clips as from :func:`read_clips` for each part (start and end, seconds) of a video, in order.
 
     Raises:
         DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
@@ -169,24 +170,24 @@ def _both(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _bounds(info: VideoInfo, start: float | None, end: float | None) -> tuple[float, float]:
-    """The first and last second of a part.
+    """Start and end of a part, seconds.
 
     Raises:
         DecodeError: the video has no such part.
     """
     first, last = max(0.0, start or 0.0), info.duration if end is None else min(end, info.duration)
     if last <= first:
-        asked = f"{first:g} s to {'its end' if end is None else f'{end:g} s'}"
-        raise DecodeError(info.path, info.stream, f"it lasts {info.duration:g} s; {asked} was asked for")
+        span = f"{first:g} s to {'its end' if end is None else f'{end:g} s'}"
+        raise DecodeError(info.path, info.stream, f"it lasts {info.duration:g} s; {span} was requested")
     return first, last
 
 
 def _held(
     decoder: Decoder, requests: Sequence[Request], clips: Sequence[Frames], first: float, last: float
 ) -> float | None:
-    """Where a part really ends of which more was asked for than there is: it was cut off, or the sound lasts longer.
+    """The actual end of a part that extends beyond the available frames (truncated file, or longer audio).
 
-    None where that is not so, or nothing of the part is there. Clips are to be chosen among what is.
+    None if it does not, or if no frame of the part is available. Clips are then sampled from the available span.
     """
     fps = decoder.info.fps
     if not any(request.times[-1] - clip.times[-1] > _LATE / fps for request, clip in zip(requests, clips)):

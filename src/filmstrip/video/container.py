@@ -1,4 +1,4 @@
-"""One video stream of one file through libavformat: opening, seeking, packets, and what goes wrong with them."""
+"""One video stream of one file through libavformat: opening, seeking, packets, and their errors."""
 
 from __future__ import annotations
 
@@ -25,49 +25,49 @@ _INDEXED = "mov,mp4"
 """The format whose header lists every packet, so that opening a file need not read them all."""
 
 _SEEKABLE = (_INDEXED, "matroska", "mpegts", "avi", "flv", "asf")
-"""Formats whose packets carry the same times after a seek; others are decoded from the start."""
+"""Formats whose packets have the same times after a seek; others are decoded from the start."""
 
 _UNTIMED = ("avi", "asf")
-"""Formats that store no presentation times: those that FFmpeg gives are guesses."""
+"""Formats without presentation times: those that FFmpeg provides are guesses."""
 
 _RAW = ("h264", "hevc", "mpegvideo", "m4v", "vc1", "h263", "h261", "cavsvideo", "dirac", "mjpeg", "obu")
-"""Formats that are nothing but a codec's stream, without any times: frames follow each other at its rate."""
+"""Raw codec streams without any times: frames follow each other at the codec's rate."""
 
 _WITH_DURATION = ("matroska", "flv", "asf")
-"""Formats whose header says how long the longest of all streams is."""
+"""Formats whose header stores the duration of the longest stream."""
 
 _START = -(2**62)
 """Ticks before every packet."""
 
 _PREMATURE = "ended prematurely"
-"""What FFmpeg says of a Matroska file that was cut off."""
+"""FFmpeg's message on a truncated Matroska file."""
 
 _GUESSED_DURATION = "Estimating duration"
-"""What FFmpeg says when the header gives no duration."""
+"""FFmpeg's message when the header has no duration."""
 
 _MAX_ERRORS = 3
-"""Reading errors in a row after which a file counts as ended: a damaged place is passed, a cut-off end is not."""
+"""Consecutive reading errors after which a file is considered ended: damage is skipped, a truncated end is not."""
 
 _SAME_RATE = 0.1
-"""The share by which an estimated rate may differ from the header's and still be taken for it."""
+"""Maximum relative difference between an estimated frame rate and the header's to accept the header's."""
 
 _TOLERANCE = 0.5
-"""Seconds by which healthy files may end before their header says."""
+"""Maximum seconds by which intact files end before the header's duration."""
 
 _LEAST = 0.05
-"""The same for files that end in zeros, as downloads do that were given up."""
+"""The same for files that end in zeros, as interrupted downloads do."""
 
 
 class Container:
-    """A file, open, and one of its video streams."""
+    """An open file and one of its video streams."""
 
     def __init__(self, source: VideoSource, stream: int, threads: int):
         self._source, self._number, self._threads = source, stream, threads
         self.path = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "<memory>"))
         self.truncated = ""
-        """Why the file is known to end early; found when its end is reached, or by its header."""
+        """Reason why the file is known to end early; found at its end, or from its header."""
         self.cut = math.nan
-        """The time of the packet that the end cuts through, where the format hands out such packets."""
+        """Time of the packet that the end truncates, if the format returns such packets."""
         self._missing = 0
         self._timeline: Timeline | None = None
         self._opened: InputContainer | None = None
@@ -94,7 +94,9 @@ class Container:
             self.truncated = ENDS_EARLY
         self._says_duration = self.format.startswith(_WITH_DURATION) and not log.says(_GUESSED_DURATION)
         videos = [s for s in self._opened.streams.video if not s.disposition & Disposition.attached_pic]
-        videos.sort(key=lambda s: not s.disposition & Disposition.default)  # what players show comes first
+        videos.sort(
+            key=lambda s: not s.disposition & Disposition.default
+        )  # default streams, which players show, come first
         if self._number >= len(videos):
             held = ", ".join(s.type for s in self._opened.streams) or "none"
             self.close()
@@ -105,9 +107,9 @@ class Container:
             raise self.error("FFmpeg has no decoder for its codec")
         self.codec.thread_count = self._threads
         self.codec.thread_type = "SLICE" if self._threads == 1 else "AUTO"
-        self.codec.copy_opaque = True  # so that frames say which packet they come from
+        self.codec.copy_opaque = True  # so that frames identify their packet
         self.fresh = True
-        # DivX and XviD may put a B frame into the packet of the frame before it: one picture a packet again.
+        # DivX and XviD may pack a B frame with the frame before it: unpack to one picture per packet.
         unpacks = self.codec.name == "mpeg4" and self.is_untimed
         self._unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self.stream) if unpacks else None
 
@@ -121,14 +123,14 @@ class Container:
             raise self.error("the file is empty (0 bytes)")
 
     def error(self, reason: str) -> DecodeError:
-        """An error that names this file and stream."""
+        """An error with this file and stream."""
         return DecodeError(self.path, self._number, reason)
 
     def close(self) -> None:
         """Close the file."""
         if self._opened is not None:
             if self._threads != 1 and self._stream.codec_context is not None and self.codec.is_open:
-                self.codec.flush_buffers()  # or closing waits, holding Python's lock, for threads that want to log
+                self.codec.flush_buffers()  # or closing deadlocks, holding the GIL, with threads that log
             self._opened.close()
             self._opened = None
 
@@ -137,7 +139,7 @@ class Container:
         """The open file.
 
         Raises:
-            DecodeError: it was closed.
+            DecodeError: the file was closed.
         """
         if self._opened is None:
             raise self.error("the decoder is closed")
@@ -145,7 +147,7 @@ class Container:
 
     @property
     def stream(self) -> VideoStream:
-        """The stream of the file as it is open now; FFmpeg frees it together with the file.
+        """The stream of the currently open file; FFmpeg frees it together with the file.
 
         Raises:
             DecodeError: the file was closed.
@@ -179,13 +181,13 @@ class Container:
 
     @property
     def scanned(self) -> Timeline | None:
-        """The timeline where all packets were read already."""
+        """The timeline, if all packets were read already."""
         return self._timeline
 
     def _has_index(self) -> bool:
-        """Whether the header tells times and key frames of all frames, so that no scan is needed.
+        """Whether the header lists times and key frames of all frames, so that no scan is needed.
 
-        A fragmented file counts none, and where pictures can be coded field by field a packet may hold half a frame.
+        A fragmented file lists none, and with field-coded pictures a packet may hold half a frame.
         """
         if not self.format.startswith(_INDEXED) or not self.stream.frames or self.codec.name == "vp8":
             return False
@@ -198,10 +200,10 @@ class Container:
         if not self._has_index() or self.truncated:
             self.timeline()
         rotation = self._rotation()
-        stream, opened = self.stream, self.opened  # reading packets, and the first frame, may have opened it anew
+        stream, opened = self.stream, self.opened  # reading packets and the first frame may have reopened it
         size = (self.codec.width, self.codec.height)
         if 0 in size:
-            raise self.error("its header does not give the size of the picture")
+            raise self.error("its header has no picture size")
         width, height = size if rotation % 180 == 0 else size[::-1]
         fps, duration = self._rate_and_duration()
         return VideoInfo(
@@ -223,9 +225,9 @@ class Container:
         )
 
     def _rotation(self) -> int:
-        """Degrees clockwise, as the first frame says; it is decoded only when the header mentions a display matrix.
+        """Degrees clockwise, from the first frame, which is decoded only if the header mentions a display matrix.
 
-        FFmpeg describes the header in its log, so an empty description means that logging was turned down.
+        FFmpeg describes the header through its log, so an empty description means that logging was disabled.
         """
         header = self.opened.dumps_format().lower().replace(" ", "")
         if header and "displaymatrix" not in header:
@@ -238,10 +240,10 @@ class Container:
         return round(-rotation / 90) % 4 * 90
 
     def _rate_and_duration(self) -> tuple[float, float]:
-        """Frames a second, the mean, and how many seconds they take: from the times of all frames where known."""
+        """Mean frames per second, and duration in seconds: from the times of all frames if known."""
         scale = float(self.stream.time_base)
         rates = self.stream.average_rate, self.stream.guessed_rate
-        # Of a codec's bare stream the average is FFmpeg's default, and the guess what the codec itself says.
+        # For a raw codec stream the average is FFmpeg's default, and the guess is the codec's own value.
         header = float(next(filter(None, reversed(rates) if self.is_raw else rates), 0))
         if self._timeline is None:
             duration = float((self.stream.duration or 0) * self.stream.time_base)
@@ -250,26 +252,26 @@ class Container:
         timeline = self.timeline()
         fps = (0.0 if self.is_raw else timeline.rate / scale) or header or 1.0
         if len(timeline.starts) < timeline.count and abs(fps - header) < _SAME_RATE * fps:
-            fps = header  # where some times are lacking, their slope is only an estimate
+            fps = header  # with missing times, their slope is only an estimate
         if timeline.regular:
             return fps, float(timeline.starts[-1] - timeline.starts[0]) * scale + 1 / fps if timeline.count else 0.0
         return fps, timeline.count / fps
 
     @property
     def absurd(self) -> float:
-        """Ticks from the other frames at which a time counts as damaged."""
+        """Distance from the other frames, ticks, at which a time is considered damaged."""
         return ABSURD / float(self.stream.time_base)
 
     @property
     def first(self) -> int:
-        """When the first frame is shown, in ticks: the zero of all times."""
+        """Presentation time of the first frame, ticks: the origin of all times."""
         if self._timeline is None and self.stream.start_time is not None:
             return self.stream.start_time
         starts = self.timeline().starts
         return int(starts[0]) if len(starts) else 0
 
     def timeline(self) -> Timeline:
-        """What all packets say; they are read once, and not kept."""
+        """The timeline of all packets, which are read once and not kept."""
         if self._timeline is None:
             self._timeline = self._scan()
         return self._timeline
@@ -291,9 +293,10 @@ class Container:
         return timeline
 
     def _judge_end(self, timeline: Timeline, scan: Scan, end: float) -> None:
-        """Whether the file holds less than its header promises; the last packet of any stream ends at ``end``."""
+        """Determine whether the file is shorter than its header states; the last packet of any stream ends at
+        ``end``."""
         if self.format.startswith("avi"):
-            # The header counts dropped frames too, which have a place in time but no packet.
+            # The header counts dropped frames too, which have a time but no packet.
             there = max((stamp.dts for stamp in scan.stamps if stamp.dts is not None), default=-1) + 1
             self._note_missing(self.stream.frames - there)
         elif self.format.startswith(_INDEXED):
@@ -307,7 +310,7 @@ class Container:
             self.truncated = self.truncated or ENDS_EARLY
 
     def _count_behind_end(self) -> None:
-        """Note the packets that the header lists behind the end of the file."""
+        """Record the packets that the header lists beyond the end of the file."""
         size = self.opened.size
         if size > 0:
             self._note_missing(sum(entry.pos + entry.size > size for entry in self.stream.index_entries))
@@ -316,11 +319,11 @@ class Container:
         if count > 0:
             self._missing = count
             frames = "1 frame is" if count == 1 else f"{count} frames are"
-            self.truncated = f"{ENDS_EARLY} ({frames} missing by what its header says)"
+            self.truncated = f"{ENDS_EARLY} ({frames} missing according to its header)"
 
     @property
     def last(self) -> float:
-        """When the last frame is shown, in ticks, if the file holds less than it promises; else infinity."""
+        """Presentation time of the last frame, ticks, if the file ends early; else infinity."""
         return int(max(self.timeline().starts, default=0)) if self.truncated else math.inf
 
     def key_before(self, ticks: int) -> int | None:
@@ -334,7 +337,7 @@ class Container:
         return entries[found].timestamp if found >= 0 else None
 
     def rewind(self) -> None:
-        """Go to the first packet, reopening a file that cannot seek."""
+        """Seek to the first packet, reopening a file that cannot seek."""
         if self.fresh:
             return
         self._flush()
@@ -346,11 +349,11 @@ class Container:
         self.fresh = True
 
     def restart(self) -> None:
-        """Go to the first packet, surely: seeking passes over packets whose times are damaged."""
+        """Go to the first packet by reopening: seeking skips packets whose times are damaged."""
         self._open()
 
     def seek(self, ticks: int) -> None:
-        """Go to a key frame at or before ``ticks``, or to the start."""
+        """Seek to a key frame at or before ``ticks``, or to the start."""
         if ticks <= self.first:
             self.rewind()
             return
@@ -367,9 +370,9 @@ class Container:
             self._unpack.flush()
 
     def packets(self, log: ErrorLog, *others: av.stream.Stream) -> Iterator[Packet]:
-        """Packets of the stream (and of ``others``) from the current place on, with the times of the timeline.
+        """Packets of the stream (and of ``others``) from the current position on, with the times of the timeline.
 
-        Notes in ``truncated`` when the end is a broken one. ``log`` is one that the caller has entered.
+        Records an early end in ``truncated``. ``log`` must be entered by the caller.
         """
         errors, held = 0, None
         self.fresh = False
@@ -382,7 +385,7 @@ class Container:
                         errors, held = 0, packet
                 break
             except IndexError:
-                continue  # PyAV on a packet of a stream that began after the file was opened
+                continue  # PyAV's error on a packet of a stream that started after the file was opened
             except av.FFmpegError:
                 errors += 1
         if errors or log.says(_PREMATURE):
@@ -397,7 +400,7 @@ class Container:
             self._unpack.flush()
 
     def _timed(self, packet: Packet) -> Iterator[Packet]:
-        """A packet as the decoder should get it: one picture, with the time when that is shown."""
+        """A packet as input for the decoder: one picture, with its presentation time."""
         if self._unpack is None or packet.stream_index != self.stream.index:
             yield self._stamped(packet)
             return

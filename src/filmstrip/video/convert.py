@@ -1,4 +1,4 @@
-"""From a decoded frame to RGB bytes: cut, scale, convert and turn in one pass, into memory that is already there."""
+"""Conversion of decoded frames to RGB bytes: crop, scale, convert and rotate in one pass, into existing memory."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from av.video.reformatter import VideoReformatter
 from filmstrip.video.decoder import Crop, DecodeError, VideoInfo
 
 _PLANES_GBR = (1, 2, 0)
-"""Where FFmpeg's planar ``gbrp`` stores green, blue and red among RGB."""
+"""RGB channel indices of FFmpeg's planar ``gbrp`` order: green, blue, red."""
 
 _UNSPECIFIED = 2
-"""What colour properties (ITU-T H.273) say that are not known."""
+"""Values of colour properties (ITU-T H.273) that mean unspecified."""
 
 _MATRICES = (0, 1, 2, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 17)
 _PRIMARIES = (1, 2, *range(4, 23))
 _TRANSFERS = (1, 2, *range(4, 9), *range(11, 19))
 _RANGES = (0, 1, 2)
-"""Values that mean something to FFmpeg's scaler; others, reserved ones above all, make it refuse the frame."""
+"""Values that FFmpeg's scaler supports; it refuses frames with others, such as reserved ones."""
 
 _NEAREST_MATRIX = {10: 9, 12: _UNSPECIFIED}
-"""What is closest to matrices that it does not know: BT.2020 with constant luminance, and what primaries imply."""
+"""Nearest supported values of unsupported matrices: BT.2020 constant luminance, and those derived from primaries."""
 
 
 class Converter:
-    """Cuts ``crop`` (displayed pixels) out of frames, scales it to ``size`` (height, width) and turns it clockwise.
+    """Crops frames to ``crop`` (displayed pixels), scales to ``size`` (height, width) and rotates clockwise.
 
-    Scaling goes through FFmpeg's filters to planar RGB: the cut copies nothing, chroma is interpolated rather than
-    repeated, and rounding has no bias (scaling to packed RGB loses one level on average, and is slower). Without
-    scaling, FFmpeg's plain conversion is used, bit for bit what other readers give.
+    Scaling goes through FFmpeg's filters to planar RGB: cropping copies nothing, chroma is interpolated rather than
+    repeated, and rounding is unbiased (scaling to packed RGB loses one level on average, and is slower). Without
+    scaling, FFmpeg's default conversion is used, bit-exact with other readers.
     """
 
     def __init__(self, info: VideoInfo, crop: Crop | None, size: tuple[int, int] | None):
-        """``info`` describes the stream; a ``crop`` has to lie inside its frame."""
+        """``info`` describes the stream; a ``crop`` must lie inside its frame."""
         self._crop = crop or Crop(0, 0, info.height, info.width)
         top, left, height, width = self._crop
         if min(top, left) < 0 or min(height, width) < 1 or top + height > info.height or left + width > info.width:
@@ -49,7 +49,7 @@ class Converter:
         self._graphs: dict[tuple, tuple[Graph, object, object]] = {}
 
     def allocate(self, count: int) -> np.ndarray:
-        """Room for ``count`` frames, shaped ``T C H W`` (a view of ``T H W C`` when nothing is scaled)."""
+        """Memory for ``count`` frames, shaped ``T C H W`` (a view of ``T H W C`` when nothing is scaled)."""
         height, width = self.size
         if self._scales:
             return np.empty((count, 3, height, width), np.uint8)
@@ -69,7 +69,7 @@ class Converter:
 
     def _convert(self, frame: VideoFrame, out: np.ndarray) -> None:
         _make_possible(frame)
-        turned = np.rot90(out, self._turns, axes=(1, 2))  # turning it back: a view with the stored orientation
+        turned = np.rot90(out, self._turns, axes=(1, 2))  # rotated back: a view with the stored orientation
         if self._scales:
             scaled = self._scaled(frame, turned.shape[1:])
             for channel, plane in zip(_PLANES_GBR, scaled.planes):
@@ -81,7 +81,7 @@ class Converter:
             turned[:] = packed[top : top + height, left : left + width].transpose(2, 0, 1)
 
     def _stored_crop(self) -> Crop:
-        """The crop before turning."""
+        """The crop before rotation."""
         (top, left, height, width), (stored_height, stored_width) = self._crop, self._frame
         match self._turns:
             case 1:
@@ -93,7 +93,7 @@ class Converter:
         return self._crop
 
     def _scaled(self, frame: VideoFrame, size: tuple[int, ...]) -> VideoFrame:
-        """One frame through the filters; a stream that changes its format midway gets new filters."""
+        """One frame through the filters; filters are rebuilt when the stream changes its format."""
         kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
         if kind not in self._graphs:
             self._graphs[kind] = self._filters(frame, size)
@@ -127,7 +127,7 @@ class Converter:
 
 
 def _make_possible(frame: VideoFrame) -> None:
-    """Take out colour properties that no frame can have: damaged headers hold them, and nothing here needs them."""
+    """Reset invalid colour properties, which damaged headers contain and nothing here needs."""
     matrix = _NEAREST_MATRIX.get(int(frame.colorspace), int(frame.colorspace))
     if matrix not in _MATRICES or (matrix == 0 and not frame.format.is_rgb):
         matrix = _UNSPECIFIED

@@ -1,7 +1,7 @@
-"""What FFmpeg says while it decodes: the only sign that it concealed an error.
+"""FFmpeg's log messages during decoding: the only sign of concealed errors.
 
-A slice that does not parse is patched over from the previous frame and handed out as if nothing had happened; the
-one trace is a message in the log. PyAV gives messages to whoever captures them, in the thread that caused them.
+A slice that cannot be parsed is concealed from the previous frame without an error; the only trace is a message in
+the log. PyAV passes messages to a capture in the thread that caused them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from av.video.codeccontext import VideoCodecContext
 from filmstrip.video.h264 import is_reference
 
 _HARMLESS = (
-    "mmco: unref short failure",  # after a jump the decoder is told to forget pictures that it never saw
+    "mmco: unref short failure",  # after a seek the stream unreferences pictures that were never decoded
     "co located POCs unavailable",  # a B frame's neighbour precedes the key frame that decoding began at
 )
 
 if av.logging.get_level() is None:
-    av.logging.set_level(av.logging.INFO)  # what nobody captures goes to Python's ``libav`` logger ...
+    av.logging.set_level(av.logging.INFO)  # uncaptured messages go to Python's ``libav`` logger ...
 logging.getLogger("libav").addHandler(logging.NullHandler())  # ... and not from there to the terminal
 av.logging.set_skip_repeated(False)  # a message that repeats is another damaged frame
 
 
 class ErrorLog:
-    """Collects FFmpeg's errors while it is entered; :meth:`damage` says whether any came since it last asked.
+    """Collects FFmpeg's errors while entered; :meth:`damage` returns whether there were any since its last call.
 
-    ``threads`` tells whether the decoder runs in threads of its own, whose messages reach only a capture of all.
+    ``threads``: number of decoder threads; with several, messages of all threads must be captured.
     """
 
     def __init__(self, threads: int = 1):
@@ -55,14 +55,14 @@ class ErrorLog:
         return any(words in text for _, _, text in self._logs)
 
     def last(self) -> str:
-        """The last message, for an error's reason; empty when there is none."""
+        """The last message, as the reason of an error; empty if there is none."""
         return self._logs[-1][2].strip() if self._logs else ""
 
 
 def is_disposable(packet: Packet, codec: VideoCodecContext) -> bool:
     """Whether no other frame depends on this one, so that damage to it does not spread.
 
-    Few H.264 containers say so; the stream does.
+    Few H.264 containers state it, so the stream is parsed.
     """
     if packet.is_disposable or codec.name != "h264":
         return packet.is_disposable

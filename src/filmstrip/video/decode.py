@@ -22,7 +22,7 @@ def open_video(path: VideoSource, *, backend: Backend = "auto", stream: int = 0,
 
     Raises:
         DecodeError: the file is missing, empty, not a video, or has no such stream.
-        UserError: TorchCodec was asked for and is not installed.
+        UserError: ``backend`` is TorchCodec, which is not installed.
     """
     if backend == "torchcodec":
         return TorchCodecDecoder(path, stream=stream, threads=threads)
@@ -54,7 +54,7 @@ def read_video(
 
 
 def join(parts: Sequence[Frames]) -> Frames:
-    """One after another, in one tensor."""
+    """Concatenate along time."""
     if len(parts) == 1:
         return parts[0]
     return Frames(

@@ -1,4 +1,4 @@
-"""What a decoder promises, and the types that pass between decoders and those who use them.
+"""The decoder interface and its types.
 
 Frames are addressed by presentation time, in seconds from the stream's first frame, never by counting.
 """
@@ -19,50 +19,50 @@ from filmstrip.errors import UserError
 VideoSource = str | Path | BinaryIO
 
 ROUNDING = 1e-8
-"""Seconds before a frame begins that still count as its beginning: sums of frame durations are rarely exact."""
+"""Tolerance before the start of a frame, seconds: sums of frame durations are rarely exact."""
 
 
 class DecodeError(UserError):
-    """A file, or a part of it, that cannot be decoded: which ``path``, which video ``stream``, and the ``reason``."""
+    """A file, or a part of it, cannot be decoded: its ``path``, the video ``stream``, and the ``reason``."""
 
     def __init__(self, path: str, stream: int, reason: str):
         super().__init__(f"{path}, video stream {stream}: {reason}")
         self.path, self.stream, self.reason = path, stream, reason
 
     def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
-        """Lets the error cross from a worker process."""
+        """Support transfer from a worker process."""
         return type(self), (self.path, self.stream, self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What the header says of one video stream, without decoding it."""
+    """Properties of one video stream from its header, without decoding."""
 
     path: str
     stream: int
-    """Which of the video streams this is."""
+    """Index among the file's video streams."""
     stream_index: int
-    """Its place among all streams of the file."""
+    """Index among all streams of the file."""
     codec: str
     pixel_format: str
-    """FFmpeg's name, such as ``yuv420p10le``; empty when the header does not say."""
+    """FFmpeg's name, such as ``yuv420p10le``; empty if the header does not state it."""
     width: int
     height: int
-    """Size as displayed, after rotation, in stored pixels (pixels that are not square are not stretched)."""
+    """Displayed size, after rotation, in stored pixels (non-square pixels are not stretched)."""
     rotation: int
-    """Degrees clockwise that the decoder turns each frame by, 0, 90, 180 or 270."""
+    """Rotation that the decoder applies, degrees clockwise: 0, 90, 180 or 270."""
     fps: float
-    """Frames a second: the mean over the stream, whatever rate its header names."""
+    """Mean frames per second over the stream, whatever its header states."""
     duration: float
-    """Seconds. A damaged file may hold less."""
+    """Duration, seconds. A damaged file may hold less."""
     num_frames: int | None
-    """Frames by the header, where it says."""
+    """Number of frames according to the header, if stated."""
     num_video_streams: int
     has_audio: bool
     truncated: str = ""
-    """Why the file is known, by its header or its packets, to end early; empty when it is not."""
+    """Reason why the file is known, from header or packets, to end early; empty if it is not."""
     num_missing: int = 0
-    """Frames that the header promises and the file does not hold, as far as is known."""
+    """Known number of frames that the header lists and the file does not hold."""
 
 
 class Crop(NamedTuple):
@@ -79,14 +79,14 @@ class Frames:
     """Decoded frames."""
 
     video: Tensor
-    """``T C H W``, uint8, RGB. Frames at source size lie channels-last in memory, scaled ones contiguously."""
+    """RGB frames, ``T C H W`` uint8. Frames at source size lie channels-last in memory, scaled ones contiguously."""
     times: np.ndarray
-    """When each shown frame begins, ``T`` float64, seconds from the stream's first frame."""
+    """Start time of each returned frame, ``T`` float64, seconds from the stream's first frame."""
     damaged: tuple[bool, ...]
-    """Whether each frame is known not to be what was encoded: concealed errors, lost or broken packets, or another
-    frame standing in for one that could not be decoded."""
+    """Whether each frame is known to differ from what was encoded: concealed errors, lost or corrupt packets, or a
+    substitute for a frame that could not be decoded."""
     truncated: str = ""
-    """Why the file is known to end early; empty when it is not."""
+    """Reason why the file is known to end early; empty if it is not."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -94,11 +94,11 @@ class Frames:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Frames to decode: those on screen at ``times`` (seconds, any order, repeats allowed), cut and scaled."""
+    """Frames to decode: those displayed at ``times`` (seconds, any order, repeats allowed), cropped and scaled."""
 
     times: Sequence[float] | np.ndarray
     crop: Crop | None = None
-    """The part to cut out; by default all of the frame."""
+    """Part of the frame to keep; by default all of it."""
     size: tuple[int, int] | None = None
     """Height and width to scale to; by default the size of the crop."""
 
@@ -109,28 +109,28 @@ class Decoder(ABC):
     @property
     @abstractmethod
     def info(self) -> VideoInfo:
-        """What the header says."""
+        """Properties from the header."""
 
     @abstractmethod
     def times(self) -> np.ndarray:
-        """When each frame begins, ascending float64 seconds; reads all packets, once, without decoding them."""
+        """Start time of each frame, ascending float64 seconds; reads all packets, once, without decoding."""
 
     @abstractmethod
     def key_times(self) -> np.ndarray:
-        """When each key frame begins: where decoding can start."""
+        """Start time of each key frame, seconds: where decoding can start."""
 
     @abstractmethod
     def read(self, requests: Sequence[Request], *, snap: bool = False) -> list[Frames]:
         """Answer several requests from one pass over the file.
 
-        Each time gets the frame on screen then: the last one that begins no later. With ``snap`` it may be a
-        neighbour instead, where that saves decoding (training): frames that no other depends on are skipped.
+        Each time returns the frame displayed then: the last one that starts no later. With ``snap`` it may be a
+        neighbour, where that saves decoding (training): non-reference frames are skipped.
         """
 
     def frames_at(
         self, times: Sequence[float] | np.ndarray, *, crop: Crop | None = None, size: tuple[int, int] | None = None
     ) -> Frames:
-        """The frame on screen at each time."""
+        """The frame displayed at each time."""
         return self.read([Request(times, crop, size)])[0]
 
     @abstractmethod
@@ -147,7 +147,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Where decoded frames go: each to the places of the requests that asked for it."""
+"""Delivery of decoded frames to the output positions of the requests that need them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filmstrip.video.decoder import Frames, Request, VideoInfo
 
 
 class Sink:
-    """Collects the answer to one request."""
+    """Collects the output of one request."""
 
     def __init__(self, request: Request, info: VideoInfo):
         count = len(request.times)
@@ -23,31 +23,31 @@ class Sink:
         self._times = np.zeros(count)
         self._damaged = [False] * count
 
-    def put(self, places: list[int], frame: VideoFrame, time: float, damaged: bool) -> None:
-        """Write one frame to some places of the answer."""
-        if self._video is None:  # not before a frame was decoded: a hostile header may promise a huge one
+    def put(self, positions: list[int], frame: VideoFrame, time: float, damaged: bool) -> None:
+        """Write one frame to output positions."""
+        if self._video is None:  # not before a frame was decoded: a hostile header may state a huge size
             self._video = self._converter.allocate(len(self._times))
-        self._converter(frame, self._video[places[0]])
-        for place in places:
-            if place != places[0]:
-                self._video[place] = self._video[places[0]]
-            self._times[place], self._damaged[place] = time, damaged
+        self._converter(frame, self._video[positions[0]])
+        for position in positions:
+            if position != positions[0]:
+                self._video[position] = self._video[positions[0]]
+            self._times[position], self._damaged[position] = time, damaged
 
     def frames(self, truncated: str) -> Frames:
-        """The answer, once every place was written."""
+        """The output, after every position was written."""
         video = self._converter.allocate(0) if self._video is None else self._video
         return Frames(torch.from_numpy(video), self._times, tuple(self._damaged), truncated)
 
 
 Arrival = tuple[VideoFrame, float, bool]
-"""A frame, when it is shown in ticks of the stream's time base, and whether it is damaged."""
+"""A frame, its presentation time in ticks of the stream's time base, and whether it is damaged."""
 
 Slots = dict[int, list[int]]
-"""Places of the answer that one frame goes to, by the sink's number."""
+"""Output positions of one frame, by the index of the sink."""
 
 
 class Delivery:
-    """Hands frames, as they come out of the decoder in ascending time, to the sinks that wait for them."""
+    """Passes decoded frames, in ascending time, to the sinks that need them."""
 
     def __init__(self, sinks: list[Sink], first: int, scale: float, snap: bool):
         """Times are in ticks of ``scale`` seconds, counted from ``first``."""
@@ -57,9 +57,11 @@ class Delivery:
         self._latest: Arrival | None = None
 
     def run(self, wanted: Mapping[float, Slots], decoded: Iterable[Arrival]) -> None:
-        """Deliver the frames that begin at ``wanted`` ticks; one that the decoder does not give gets a stand-in.
+        """Deliver the frames that start at ``wanted`` ticks, with a substitute for one that the decoder does not
+        output.
 
-        Later calls want later frames. A frame lost before any was decoded waits for the next one, in a later run.
+        Later calls need later frames. A frame lost before any was decoded is substituted by the next one, in a later
+        run.
         """
         self._queue.extend(sorted(wanted.items(), key=lambda item: item[0]))
         for arrival in decoded:
@@ -77,7 +79,7 @@ class Delivery:
         return not self._queue
 
     def _stand_in(self, arrival: Arrival) -> None:
-        """For a frame that did not come: the one that stays on screen, or when snapping the nearest."""
+        """Substitute a missing frame: the one that stays displayed or, when snapping, the nearest."""
         ticks, slots = self._queue.popleft()
         before = self._latest or arrival
         nearer = arrival if self.snap and arrival[1] - ticks < ticks - before[1] else before
@@ -86,5 +88,5 @@ class Delivery:
 
     def _put(self, slots: Slots, frame: VideoFrame, ticks: float, damaged: bool) -> None:
         time = (ticks - self._first) * self._scale
-        for number, places in slots.items():
-            self._sinks[number].put(places, frame, time, damaged)
+        for number, positions in slots.items():
+            self._sinks[number].put(positions, frame, time, damaged)

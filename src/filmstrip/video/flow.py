@@ -1,7 +1,7 @@
-"""Optical flow: how far everything moves from one frame to the next, estimated, kept beside the video, and shown.
+"""Optical flow: estimation, caching beside the video, and visualisation.
 
-``flow[:, y, x]`` is where the pixel at (x, y) goes: to the right and down, pixels. OpenCV estimates it (the extra
-``flow``); a learned estimator has the same signature, frames in and flow out.
+``flow[:, y, x]`` is the displacement of the pixel at (x, y) to the next frame: right and down, pixels. OpenCV
+estimates it (the extra ``flow``); a learned estimator has the same signature, frames in and flow out.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def estimate_flow(video: Tensor, method: Method = "dis") -> Tensor:
 def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | None = None) -> Tensor:
     """The flow of a whole video, ``T-1 2 H W`` float16 pixels of frames scaled to ``size`` (height, width).
 
-    It is estimated once and kept beside the video as ``NAME.METHOD.flow.safetensors``; a video that has changed
-    since, or another size, is estimated anew.
+    It is estimated once and cached beside the video as ``NAME.METHOD.flow.safetensors``; for a changed
+    video or another size it is estimated again.
 
     Raises:
         DecodeError: the video cannot be read.
@@ -59,7 +59,7 @@ def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | N
                 if file.metadata() == label:
                     return file.get_tensor("flow")
         except SafetensorError:
-            pass  # cut off: estimated anew
+            pass  # truncated: estimate again
     parts, before = [], None
     with open_video(path) as decoder:
         for chunk in decoder.frames(size=size):
@@ -72,11 +72,11 @@ def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | N
 
 
 def flow_picture(flow: Tensor, largest: float | None = None) -> Tensor:
-    """Flow ``... 2 H W`` as colours ``... 3 H W`` uint8: the hue is its direction, the strength its length.
+    """Flow ``... 2 H W`` as RGB ``... 3 H W`` uint8: hue is direction, saturation is magnitude.
 
-    Stillness is white; ``largest`` is the length in pixels of full colours, by default the flow's own. The colours
-    are those of Baker et al., "A Database and Evaluation Methodology for Optical Flow", 2011; beyond ``largest`` they
-    darken.
+    Zero flow is white; ``largest`` is the magnitude in pixels of full saturation, by default the maximum of the flow.
+    The colour code is that of Baker et al., "A Database and Evaluation Methodology for Optical Flow", 2011; beyond
+    ``largest`` it darkens.
     """
     x, y = flow.float().unbind(-3)
     length = torch.hypot(x, y)
@@ -95,7 +95,7 @@ def read_flo(path: Path) -> Tensor:
     """The flow of a Middlebury ``.flo`` file, ``2 H W`` float32, pixels.
 
     Raises:
-        UserError: it is not one, or ends too early.
+        UserError: not such a file, or truncated.
     """
     data = path.read_bytes()
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != _FLO_MAGIC:
@@ -107,7 +107,7 @@ def read_flo(path: Path) -> Tensor:
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
-# An operation of its own, so that a network that estimates flow can be counted without data and compiled.
+# A custom operator, so that a network that estimates flow can be traced without data and compiled.
 @torch.library.custom_op("filmstrip::optical_flow", mutates_args=())
 def _optical_flow(video: Tensor, method: str) -> Tensor:
     pixels = video if video.dtype == torch.uint8 else (video.float() * 255).round().clamp(0, 255).to(torch.uint8)
@@ -134,15 +134,15 @@ def _clip_flow(frames: np.ndarray, method: str) -> np.ndarray:
     elif method == "farneback":
         flows = [cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0) for a, b in pairwise(grey)]
     else:
-        raise UserError(f"there is no optical flow by {method!r}: use dis or farneback")
+        raise UserError(f"unknown optical flow method {method!r}: use dis or farneback")
     height, width = frames.shape[1:3]
     return np.stack(flows).transpose(0, 3, 1, 2) if flows else np.empty((0, 2, height, width), np.float32)
 
 
 def _colour_wheel() -> Tensor:
-    """55 colours around the circle, ``55 3`` in 0..1, from red over yellow, green, cyan, blue and magenta."""
+    """The colour wheel, 55 RGB colours ``55 3`` in 0..1, from red over yellow, green, cyan, blue and magenta."""
     wheel = []
-    # How many steps it takes, the channel that is full, the one that changes, and whether that rises.
+    # Number of steps, the channel at maximum, the changing channel, and whether it rises.
     parts = (
         (15, 0, 1, True),
         (6, 1, 0, False),

@@ -1,4 +1,4 @@
-"""Which part of the frame a clip shows, in source pixels: cutting comes first, so that nothing is scaled in vain."""
+"""Crops of a clip, in source pixels: cropping precedes scaling, so that only visible pixels are scaled."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from filmstrip.video.decoder import Crop
 
 
 def centre_crop(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> Crop:
-    """The middle of a frame: what is left when its short side is scaled to ``short_side`` and ``size`` is cut out.
+    """The centre crop of ``size`` (height, width) after scaling the short side to ``short_side``.
 
-    ``short_side`` is by default the smallest that covers ``size`` (height, width).
+    ``short_side`` is by default the minimum that covers ``size``.
     """
     box = _covering(height, width, size, short_side)
     return Crop((height - box[0]) // 2, (width - box[1]) // 2, *box)
 
 
 def three_crops(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> list[Crop]:
-    """Three boxes along the longer side, both ends and the middle (multi-view testing, Feichtenhofer et al. 2019)."""
+    """Three crops along the longer side, both ends and the centre (multi-view testing, Feichtenhofer et al. 2019)."""
     box = _covering(height, width, size, short_side)
     top, left = height - box[0], width - box[1]
     if top > left:
@@ -30,7 +30,7 @@ def three_crops(height: int, width: int, size: tuple[int, int], short_side: int 
 def random_short_side(
     height: int, width: int, size: tuple[int, int], short_side: tuple[int, int], rng: np.random.Generator
 ) -> Crop:
-    """Scale the short side to a random length, then cut out ``size`` anywhere (Simonyan and Zisserman 2015)."""
+    """A random crop of ``size`` after scaling the short side to a random length (Simonyan and Zisserman 2015)."""
     length = int(rng.integers(short_side[0], short_side[1] + 1))
     box = _covering(height, width, size, length)
     top, left = int(rng.integers(height - box[0] + 1)), int(rng.integers(width - box[1] + 1))
@@ -40,9 +40,9 @@ def random_short_side(
 def random_resized(
     height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
 ) -> Crop:
-    """A box with a random share of the frame's area and a random width over height (Szegedy et al. 2015).
+    """A crop with a random share of the frame's area and a random aspect ratio (Szegedy et al. 2015).
 
-    Log-uniform in shape; after ten that do not fit, the largest box in the middle whose shape is in the range.
+    The aspect ratio is log-uniform; after ten failures, the maximum centre crop with a valid aspect ratio.
     """
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
@@ -58,7 +58,7 @@ def random_resized(
 
 
 def _covering(height: int, width: int, size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
-    """Height and width in source pixels of what ``size`` shows once the short side becomes ``short_side``."""
+    """Height and width in source pixels of a crop of ``size`` after scaling the short side to ``short_side``."""
     scale = max(size[0] / height, size[1] / width)
     if short_side is not None:
         scale = max(scale, short_side / min(height, width))

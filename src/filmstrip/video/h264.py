@@ -1,4 +1,4 @@
-"""The few bits of an H.264 stream (ITU-T H.264, 7.3) that say what a packet holds, read without decoding it."""
+"""A minimal H.264 parser (ITU-T H.264, 7.3) for the contents of packets, without decoding."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ _SLICES = (1, 2, 5)
 """NAL unit types that hold picture data (table 7-1)."""
 
 _IDR = 5
-"""NAL unit type of a picture before which decoding, and the count of the order, start anew."""
+"""NAL unit type of an IDR picture, at which decoding and the picture order count restart."""
 
 _SPS = 7
 """NAL unit type of a sequence parameter set."""
 
 _WITH_CHROMA_FORMAT = (44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244)
-"""Profiles whose sequence parameter set says more of the colours (7.3.2.1.1)."""
+"""Profiles whose sequence parameter set has chroma fields (7.3.2.1.1)."""
 
 _HEADER = 64
-"""Bytes of a NAL unit that are looked at: what is asked for lies in the first few dozen."""
+"""Number of bytes of a NAL unit that are parsed: the fields needed lie in the first few dozen."""
 
 
 class Picture(NamedTuple):
-    """What the slices of one packet belong to."""
+    """The picture of one packet, from its slice headers."""
 
     number: int
     """``frame_num``: both fields of a frame have the same."""
     fields: frozenset[bool]
-    """Which fields it holds, the bottom one being true; none for a picture that is coded as a whole."""
+    """Its fields, True for the bottom one; empty for a frame-coded picture."""
     order: int
-    """``pic_order_cnt_lsb``, the last bits of its place in the order of display; 0 where none is stored."""
+    """``pic_order_cnt_lsb``, the least significant bits of its display order; 0 if not stored."""
     is_idr: bool
     is_reference: bool
 
 
 class _Bits:
-    """Reads a NAL unit bit by bit, without the bytes that only prevent false start codes."""
+    """Reads a NAL unit bit by bit, without emulation prevention bytes."""
 
     def __init__(self, data: bytes):
         data = data.replace(b"\0\0\3", b"\0\0")
@@ -59,19 +59,19 @@ class _Bits:
 
 @dataclass(frozen=True)
 class Sequence:
-    """What a sequence parameter set says of how pictures are coded."""
+    """Fields of a sequence parameter set."""
 
     number_bits: int
     """Length of ``frame_num``."""
     order_bits: int
-    """Length of ``pic_order_cnt_lsb``; 0 where it is not stored, and pictures are shown as they are decoded."""
+    """Length of ``pic_order_cnt_lsb``; 0 if not stored: display order is then decoding order."""
     separate_planes: bool
     progressive: bool
-    """Whether every picture is a whole frame, so that none can be coded field by field."""
+    """Whether every picture is frame-coded."""
 
     @classmethod
     def of(cls, extradata: bytes | None) -> Sequence | None:
-        """The first one in a stream's header; ``None`` where there is none that can be read."""
+        """The first one in a stream's header; ``None`` if none can be parsed."""
         for unit in _parameter_sets(extradata or b""):
             if unit[:1] and unit[0] & 31 == _SPS:
                 try:
@@ -99,7 +99,7 @@ class Sequence:
         if kind == 0:
             order_bits = bits.golomb() + 4
         elif kind == 1:
-            raise ValueError("this way to count the order of pictures is not read")
+            raise ValueError("this picture order count type is not supported")
         bits.golomb(), bits.take(1), bits.golomb(), bits.golomb()
         return cls(number_bits, order_bits, separate, bool(bits.take(1)))
 
@@ -114,7 +114,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def picture(data: bytes | memoryview, extradata: bytes | None, sequence: Sequence) -> Picture | None:
-    """What a packet holds; ``None`` where its slices cannot be read."""
+    """The picture of a packet; ``None`` if its slices cannot be parsed."""
     fields, found = set(), None
     for unit in _units(data, extradata):
         if unit[0] & 31 not in _SLICES:
@@ -137,7 +137,7 @@ def picture(data: bytes | memoryview, extradata: bytes | None, sequence: Sequenc
 
 
 def display_keys(pictures: list[Picture | None], sequence: Sequence) -> list[tuple[int, int]] | None:
-    """What sorts pictures, given in decoding order, as they are shown (8.2.1); ``None`` where they do not tell."""
+    """Sort keys from decoding order to display order (8.2.1); ``None`` if the pictures do not determine it."""
     if None in pictures:
         return None
     if not sequence.order_bits:
@@ -156,7 +156,7 @@ def display_keys(pictures: list[Picture | None], sequence: Sequence) -> list[tup
 
 
 def is_second_field(before: Picture | None, now: Picture | None) -> bool:
-    """Whether a packet completes the frame that the one before it began (7.4.1.2.4)."""
+    """Whether a packet holds the second field of the frame of the packet before it (7.4.1.2.4)."""
     return (
         before is not None
         and now is not None
@@ -167,7 +167,7 @@ def is_second_field(before: Picture | None, now: Picture | None) -> bool:
 
 
 def is_reference(data: bytes | memoryview, extradata: bytes | None) -> bool:
-    """Whether others may be predicted from this picture: its ``nal_ref_idc``, or true where that cannot be read."""
+    """Whether this is a reference picture, by ``nal_ref_idc``; True if that cannot be parsed."""
     for unit in _units(data, extradata):
         if unit[0] & 31 in _SLICES:
             return unit[0] >> 5 & 3 != 0
@@ -175,7 +175,7 @@ def is_reference(data: bytes | memoryview, extradata: bytes | None) -> bool:
 
 
 def _length_size(extradata: bytes) -> int:
-    """Bytes of the length before each NAL unit, or 0 where start codes part them."""
+    """Size in bytes of the length field before each NAL unit, or 0 with start codes."""
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 

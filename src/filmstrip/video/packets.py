@@ -1,8 +1,8 @@
-"""Which frames a stream holds and when each is shown, found from its packets without decoding them.
+"""The frames of a stream and their presentation times, from its packets without decoding.
 
-Containers differ in what they say. Most give every packet the time when its frame is shown. AVI and ASF count packets
-in decoding order and say nothing else; what FFmpeg then gives as presentation times are guesses, unique and wrong as
-soon as there are B frames. There the order in which frames are shown follows from the coded pictures themselves.
+Most containers store the presentation time of every packet. AVI and ASF only number packets in decoding order; the
+presentation times that FFmpeg then provides are guesses, wrong as soon as there are B frames. There the display order
+is derived from the coded pictures themselves.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from av.video.stream import VideoStream
 from filmstrip.video import h264
 
 ABSURD = 1e6
-"""Seconds from the other frames (eleven days) at which a time counts as damaged."""
+"""Distance from the other frames, seconds (eleven days), at which a time is considered damaged."""
 
 
 class Stamp(NamedTuple):
-    """What one packet says of itself."""
+    """Timestamps and flags of one packet."""
 
     pts: int | None
     dts: int | None
     is_key: bool
     is_shown: bool
-    """Whether it brings a frame: not one that an edit list cuts out, nor the second half of one, nor a hidden one."""
+    """Whether it yields a frame of its own: not one removed by an edit list, a second field, or an undisplayed
+    one."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,26 @@ class Timeline:
     """All frames of a stream, in ticks of its time base."""
 
     starts: np.ndarray
-    """When each frame is shown, ascending."""
+    """Presentation time of each frame, ascending."""
     keys: np.ndarray
-    """When each key frame is shown, ascending."""
+    """Presentation time of each key frame, ascending."""
     count: int
-    """Frames, with or without a time."""
+    """Number of frames, with or without a time."""
     regular: bool
-    """Whether packets tell when their frames are shown; otherwise only decoding all of them does."""
+    """Whether presentation times are known from packets; otherwise all frames must be decoded."""
     rate: float
-    """Frames a tick: the mean, not what the header says. 0 where no times are known."""
+    """Mean frames per tick, not the header's rate. 0 if no times are known."""
     hidden: frozenset[int] = frozenset()
-    """Presentation times of packets that bring no frame of their own."""
+    """Presentation times of packets that yield no frame of their own."""
     ticks: dict[int, int] | None = field(default=None, repr=False)
-    """From a packet's decoding time to when its frame is shown, where the container stores decoding times only."""
+    """Presentation time by decoding time, if the container stores decoding times only."""
 
     @classmethod
     def of(cls, stamps: Sequence[Stamp], order: Sequence[int] | None, seekable: bool, absurd: float) -> Timeline:
         """The timeline of a stream's packets, in file order.
 
-        ``order`` ranks the packets by when they are shown; ``None`` says that their own times do. ``seekable``
-        says whether packets have the same times after a seek. Times ``absurd`` ticks from the others are damaged.
+        ``order`` is the display rank of each packet; ``None`` to use their own times. ``seekable``: whether packets
+        have the same times after a seek. Times ``absurd`` ticks from the others are considered damaged.
         """
         ticks = None
         if order is not None:
@@ -79,10 +80,10 @@ class Timeline:
 
 
 class Scan:
-    """Collects the stamps of a stream's packets, and what its codec's packets say of their order."""
+    """Collects the timestamps of a stream's packets, and their display order from the codec."""
 
     def __init__(self, stream: VideoStream, timed: bool):
-        """``timed`` says whether the container stores presentation times."""
+        """``timed``: whether the container stores presentation times."""
         self.stamps: list[Stamp] = []
         self._codec, self._timed = stream.codec_context.name, timed
         self._extradata = stream.codec_context.extradata
@@ -93,7 +94,7 @@ class Scan:
         self._pictures: list[h264.Picture | None] = []
 
     def add(self, packet: Packet) -> None:
-        """Note the next packet, in file order."""
+        """Add the next packet, in file order."""
         is_shown = not packet.is_discard and not self._is_hidden(packet)
         self.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe, is_shown))
         if self._codec == "mpeg4" and (not self._timed or packet.pts is None):
@@ -102,7 +103,7 @@ class Scan:
             self._pictures.append(h264.picture(memoryview(packet), self._extradata, self._sequence))
 
     def timeline(self, seekable: bool, absurd: float) -> Timeline:
-        """What all packets say together; see :meth:`Timeline.of`."""
+        """The timeline of all packets; see :meth:`Timeline.of`."""
         if self._timed and any(stamp.pts is not None for stamp in self.stamps):
             return Timeline.of(self.stamps, None, seekable, absurd)
         unique = len({stamp.dts for stamp in self.stamps} - {None}) == len(self.stamps)
@@ -123,7 +124,7 @@ class Scan:
         return second
 
     def _order(self) -> list[int] | None:
-        """The rank of each packet among all by when it is shown; ``None`` where its codec does not tell."""
+        """The display rank of each packet; ``None`` if the codec does not determine it."""
         if self._codec == "h264":
             plain = self._sequence is not None and len(self._pictures) == len(self.stamps)
             keys = h264.display_keys(self._pictures, self._sequence) if plain else None
@@ -140,7 +141,7 @@ def _coding_types(data: bytes) -> str:
 
 
 def _display_ranks(kinds: Sequence[str]) -> list[int]:
-    """When each picture is shown: B pictures at once, every other one when the next such picture arrives."""
+    """Display rank of each picture: B pictures at once, every other one when the next such picture arrives."""
     shown, waiting = [], None
     for number, kind in enumerate(kinds):
         if kind == "B":
@@ -164,31 +165,33 @@ def _ranks_of(order: Sequence[int]) -> list[int]:
 
 
 def _near(values: np.ndarray, absurd: float) -> np.ndarray:
-    """Those that are not ``absurd`` far from most of the others."""
+    """Mask of values less than ``absurd`` from the majority."""
     return values[np.abs(values - np.median(values)) <= absurd] if len(values) else values
 
 
 def _rate(pts: Sequence[int | None], starts: np.ndarray, absurd: float) -> float:
-    """Frames a tick: the mean where all times are known, else the slope through those that are."""
+    """Frames per tick: the mean if all times are known, else the slope through the known ones."""
     if len(starts) < 2:
         return 0.0
     if len(starts) == len(pts):
         return (len(starts) - 1) / int(starts[-1] - starts[0])
     middle = np.median(starts)
-    known = [(place, value) for place, value in enumerate(pts) if value is not None and abs(value - middle) <= absurd]
-    places, values = np.array(known, np.float64).T
-    slope = np.polyfit(places - places.mean(), values - values.mean(), 1)[0] if np.ptp(places) else 0.0
+    known = [
+        (position, value) for position, value in enumerate(pts) if value is not None and abs(value - middle) <= absurd
+    ]
+    positions, values = np.array(known, np.float64).T
+    slope = np.polyfit(positions - positions.mean(), values - values.mean(), 1)[0] if np.ptp(positions) else 0.0
     return 1 / slope if slope > 0 else (len(starts) - 1) / int(starts[-1] - starts[0])
 
 
 def repair_times(
     pts: Sequence[int | None], dts: Sequence[int | None], step: float, absurd: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending times of frames that were decoded in display order, from stamps that are missing or out of order.
+    """Ascending times of frames decoded in display order, from timestamps that are missing or out of order.
 
-    As players do, trusts whichever of the two kinds of stamp steps back less often, drops those that do step back or
-    are ``absurd`` ticks from the others, and spaces the frames without a stamp evenly between their neighbours;
-    ``step`` apart where there are none. Also says which frames had a time that was absurd.
+    As players do, uses whichever of the two kinds of timestamp decreases less often, drops those that decrease or are
+    ``absurd`` ticks from the others, and spaces frames without a timestamp evenly between their neighbours, or
+    ``step`` apart. Also returns which frames had such an absurd time.
     """
     stamps = min(pts, dts, key=lambda series: (_faults(series), list(series).count(None)))
     known = [stamp for stamp in stamps if stamp is not None]

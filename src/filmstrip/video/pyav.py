@@ -1,9 +1,9 @@
-"""The decoder on PyAV: seeks by key frame, decodes only what is asked for, and says what was damaged.
+"""The PyAV decoder: seeks by key frame, decodes only the requested frames, and reports damage.
 
-How much it trusts a file is a ladder. Where the header lists all packets, those are believed as they come. Else, or
-where something is missing, all packets are read, once, and the timeline that follows from them is believed. Where
-that contradicts what the decoder gives, or packets do not tell when their frames are shown, everything is decoded
-once for the times, and from the start for every read: slow, and right.
+It has three levels of trust in a file. If the header lists all packets, they are used as they are. Otherwise, or if
+something is missing, all packets are read once, and their timeline is used. If that contradicts the decoder's output,
+or packets do not determine presentation times, everything is decoded once for the times, and from the start for every
+read: slow, but correct.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from filmstrip.video.delivery import Arrival, Delivery, Sink, Slots
 from filmstrip.video.packets import repair_times
 
 _MAX_REORDER = 16
-"""Frames that can precede, in decoding order, one that is shown before them (H.264 and HEVC allow no more)."""
+"""Maximum reordering delay, frames (H.264 and HEVC allow no more)."""
 
 _WORTH_A_SEEK = 8
-"""Frames that decode in about the time that seeking, and emptying the decoder before it, takes."""
+"""Number of frames whose decoding takes as long as flushing the decoder and seeking."""
 
 
 class _Contradiction(Exception):
-    """What is believed of the file's times is not what its packets or the decoder say: believe less."""
+    """The assumed times contradict the packets or the decoder: lower the level of trust."""
 
 
 class PyAVDecoder(Decoder):
-    """See :class:`filmstrip.video.decoder.Decoder`. With several ``threads`` damage is placed less exactly."""
+    """See :class:`filmstrip.video.decoder.Decoder`. With several ``threads`` damage is located less exactly."""
 
     def __init__(self, source: VideoSource, *, stream: int = 0, threads: int = 1):
         self._container = Container(source, stream, threads)
@@ -49,15 +49,15 @@ class PyAVDecoder(Decoder):
 
     @property
     def info(self) -> VideoInfo:
-        """What is known of the stream without decoding it."""
+        """Properties of the stream, without decoding."""
         return self._container.info
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
     def times(self) -> np.ndarray:
-        """When each frame begins, ascending float64 seconds; reads all packets, once.
+        """Start time of each frame, ascending float64 seconds; reads all packets, once.
 
         Raises:
             DecodeError: the stream holds no frames.
@@ -69,11 +69,11 @@ class PyAVDecoder(Decoder):
         return (ticks - self._first) * self._scale
 
     def key_times(self) -> np.ndarray:
-        """When each key frame begins."""
+        """Start time of each key frame, seconds."""
         keys = self._container.timeline().keys
         keys = keys[np.abs(keys - self._first) <= self._container.absurd]
         if not self._regular and len(keys):
-            # Packets' times were repaired: a key frame begins where a frame does.
+            # After repair of packet times, key frames start where frames do.
             starts = self._decoded_ticks()
             keys = np.unique(starts[np.maximum(0, starts.searchsorted(keys, "right") - 1)])
         return (keys - self._first) * self._scale
@@ -94,11 +94,11 @@ class PyAVDecoder(Decoder):
         sinks = [Sink(request, self.info) for request in requests]
         with ErrorLog(self._threads) as log:
             delivery = Delivery(sinks, self._first, self._scale, snap)
-            places = _places(requests, self._ticks)
+            positions = _positions(requests, self._ticks)
             if self._regular:
-                self._read_by_key(places, delivery, log)
-            elif places:
-                self._read_in_order(places, delivery, log)
+                self._read_by_key(positions, delivery, log)
+            elif positions:
+                self._read_in_order(positions, delivery, log)
             if not delivery.complete:
                 raise self._container.error(f"no frame could be decoded: {log.last() or 'it holds none'}")
         return [sink.frames(self._container.truncated) for sink in sinks]
@@ -115,7 +115,7 @@ class PyAVDecoder(Decoder):
         """All frames that begin in ``start <= time < stop``, in order, up to ``chunk`` at a time.
 
         Raises:
-            DecodeError: the whole stream was asked for, and no frame of it could be decoded.
+            DecodeError: the whole stream was requested, and no frame could be decoded.
         """
         log = ErrorLog(self._threads)
         decoded = self._range(float(start), math.inf if stop is None else float(stop), log)
@@ -136,12 +136,12 @@ class PyAVDecoder(Decoder):
 
     @property
     def _regular(self) -> bool:
-        """Whether packets tell when their frames are shown; otherwise only decoding from the start does."""
+        """Whether presentation times are known from packets; otherwise only from decoding all."""
         scanned = self._container.scanned
         return not self._contradicted and (scanned is None or scanned.regular)
 
     def _distrust(self) -> None:
-        """Believe less: no header without its packets, and then no packets without what is decoded from them."""
+        """Lower the level of trust: from header to packets, then from packets to decoded frames."""
         if self._container.scanned is None:
             self._container.timeline()
         else:
@@ -149,7 +149,7 @@ class PyAVDecoder(Decoder):
 
     @property
     def _first(self) -> float:
-        """When the first frame is shown, in ticks: the zero of all times."""
+        """Presentation time of the first frame, ticks: the origin of all times."""
         if self._regular:
             return self._container.first
         return self._decoded_ticks()[0] if len(self._decoded_ticks()) else 0
@@ -158,7 +158,7 @@ class PyAVDecoder(Decoder):
         return (ticks - self._first) * self._scale
 
     def _ticks(self, seconds: float) -> float:
-        """A time in ticks, which are whole where packets tell them, and not before the first frame."""
+        """A time in ticks, integers if known from packets, at least the first frame's."""
         ticks = (seconds + ROUNDING) / self._scale
         if not self._regular:
             return self._first + max(0.0, ticks)
@@ -176,7 +176,7 @@ class PyAVDecoder(Decoder):
                         yield arrival
                 return
             except _Contradiction:
-                self._distrust()  # and go on behind what was given
+                self._distrust()  # and continue after the frames already returned
 
     def _decoded_range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
         if not self._regular:
@@ -185,30 +185,30 @@ class PyAVDecoder(Decoder):
         last = math.inf if math.isinf(stop) else self._ticks(stop)
         return self._decode(_until(packets, last, self._hidden), log)
 
-    def _read_by_key(self, places: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
-        """For each key frame that some time needs, decode from there to the last frame needed."""
-        for run in self._runs(sorted(places)):
+    def _read_by_key(self, positions: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
+        """For each key frame needed, decode from there to the last requested frame."""
+        for run in self._runs(sorted(positions)):
             packets = list(_until(self._from_key(run[0], log), run[-1], self._hidden))
             shown = self._shown(packets)
             wanted: dict[int, Slots] = {}
             for ticks in run:
                 on_screen = int(shown[max(0, shown.searchsorted(ticks, "right") - 1)])
-                _merge(wanted.setdefault(on_screen, {}), places[ticks])
+                _merge(wanted.setdefault(on_screen, {}), positions[ticks])
             where = [i for i, packet in enumerate(packets) if packet.pts in wanted]
             if len({packets[i].pts for i in where}) < len(wanted):
                 raise _Contradiction
             end = 1 + where[-1]
-            while end < len(packets) and packets[end].pts in self._hidden:  # the other half of the last frame
+            while end < len(packets) and packets[end].pts in self._hidden:  # the second field of the last frame
                 end += 1
             decoded = self._decode(packets[:end], log, () if delivery.snap else wanted)
             delivery.run(wanted, decoded)
 
     def _shown(self, packets: list[Packet]) -> np.ndarray:
-        """When frames are shown, ascending ticks: all of them, or where the header is enough, those of ``packets``.
+        """Presentation times, ascending ticks, of all frames or, if the header suffices, those of ``packets``.
 
         Raises:
             DecodeError: there is no frame.
-            _Contradiction: no packet brings a frame, or one does not say when.
+            _Contradiction: no packet yields a frame, or one has no time.
         """
         scanned = self._container.scanned
         if scanned is not None:
@@ -220,11 +220,11 @@ class PyAVDecoder(Decoder):
             raise _Contradiction
         return np.sort(np.array(shown, np.int64))
 
-    def _read_in_order(self, places: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
-        """Decode from the start: for streams whose packets do not tell when their frames are shown."""
+    def _read_in_order(self, positions: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
+        """Decode from the start, for streams whose packets do not determine presentation times."""
         shown = self._decoded_ticks()
         wanted: dict[float, Slots] = {}
-        for ticks, slots in places.items():
+        for ticks, slots in positions.items():
             if len(shown):
                 _merge(wanted.setdefault(shown[max(0, shown.searchsorted(ticks, "right") - 1)], {}), slots)
         if wanted:
@@ -232,7 +232,7 @@ class PyAVDecoder(Decoder):
             delivery.run(wanted, itertools.islice(self._decode_in_order(log), last))
 
     def _runs(self, ticks: list[int]) -> Iterator[list[int]]:
-        """Ascending times, split where a key frame lies far enough behind one of them to be worth a seek."""
+        """Ascending times, split where seeking to a later key frame is cheaper than decoding on."""
         far = _WORTH_A_SEEK / self.info.fps / self._scale
         run: list[int] = []
         for tick in ticks:
@@ -245,9 +245,9 @@ class PyAVDecoder(Decoder):
             yield run
 
     def _from_key(self, ticks: int, log: ErrorLog) -> Iterator[Packet]:
-        """Packets in decoding order, from the last key frame that is shown at or before ``ticks``.
+        """Packets in decoding order, from the last key frame displayed at or before ``ticks``.
 
-        Formats seek by decoding time, or to some packet nearby: where that landed too late, step back further.
+        Formats seek by decoding time, or to a nearby packet: if that is too late, seek further back.
         """
         container, back, target = self._container, 1.0, ticks
         while True:
@@ -268,13 +268,13 @@ class PyAVDecoder(Decoder):
     def _decode(
         self, packets: Iterable[Packet], log: ErrorLog, wanted: Collection[int] | None = None
     ) -> Iterator[Arrival]:
-        """Frames in the order in which they are shown, each with its packet's time.
+        """Frames in display order, each with its packet's time.
 
-        With ``wanted``, frames that are not wanted and that no other depends on are not decoded. Damage lasts
-        until the next key frame, because frames are predicted from each other.
+        With ``wanted``, other non-reference frames are not decoded. Damage propagates to the next key frame, because
+        frames are predicted from each other.
 
         Raises:
-            _Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
+            _Contradiction: an intact packet yields no frame, several, or one at another time.
         """
         codec, hidden = self._container.codec, self._hidden
         if codec.is_open:
@@ -287,7 +287,7 @@ class PyAVDecoder(Decoder):
                     codec.skip_frame, skipping = ("NONREF" if skip else "DEFAULT"), skip
                 marks.expects(packet, not skip)
             damaged = damaged and not packet.is_keyframe
-            log.damage()  # forget what reading the packet reported
+            log.damage()  # discard errors from reading the packet
             frames, failed = _feed(codec, packet)
             broken = log.damage() or failed or packet.is_corrupt or packet.pts == self._container.cut
             marks.fed(broken, damaged)
@@ -298,26 +298,26 @@ class PyAVDecoder(Decoder):
 
     @property
     def _hidden(self) -> Collection[int]:
-        """Times of packets that bring no frame of their own."""
+        """Times of packets that yield no frame of their own."""
         scanned = self._container.scanned
         return scanned.hidden if self._regular and scanned is not None else ()
 
     def _decode_in_order(self, log: ErrorLog) -> Iterator[Arrival]:
-        """All frames from the start, with repaired times; a time that was absurd is a damaged frame's."""
+        """All frames from the start, with repaired times; frames with an absurd time are marked damaged."""
         self._decoded_ticks()
         self._container.restart()
         for (frame, _, damaged), ticks, odd in zip(self._decode(self._container.packets(log), log), *self._sequence):
             yield frame, ticks, damaged or bool(odd)
 
     def _decoded_ticks(self) -> np.ndarray:
-        """When each frame is shown, found by decoding all of them, once."""
+        """Presentation time of each frame, found by decoding all of them, once."""
         if self._sequence is None:
             self._container.restart()
             with ErrorLog(self._threads) as log:
                 stamps = [(f.pts, f.dts) for f, _, _ in self._decode(self._container.packets(log), log)]
             if self._container.is_raw:
                 stamps = [(None, None)] * len(stamps)
-            elif self._container.is_untimed:  # the first frame shown comes first, whichever packet it lay in
+            elif self._container.is_untimed:  # the first displayed frame comes first, whichever packet it is from
                 starts = self._container.timeline().starts.tolist()
                 stamps = list(itertools.islice(zip(starts, starts), len(stamps))) + [(None, None)] * (
                     len(stamps) - len(starts)
@@ -333,20 +333,20 @@ class PyAVDecoder(Decoder):
 
 @dataclass(eq=False)
 class _Expected:
-    """A packet whose frame has not come yet."""
+    """A packet whose frame has not been output yet."""
 
     packet: Packet
     is_first: bool
-    """Whether decoding began with it."""
+    """Whether decoding started with it."""
     required: bool
     damaged: bool = False
 
 
 class _Marks:
-    """Carries times and damage from packets, in decoding order, to the frames that they become, as shown."""
+    """Transfers times and damage from packets, in decoding order, to their frames, in display order."""
 
     def __init__(self, codec: av.VideoCodecContext, strict: bool):
-        """``strict`` says that each frame must come from one packet that says when it is shown."""
+        """``strict``: each frame must come from one packet with its presentation time."""
         self._codec, self._strict = codec, strict
         self._waiting: dict[object, _Expected] = {}
         self._current: _Expected | None = None
@@ -354,9 +354,9 @@ class _Marks:
         self._spoiled = self._broken = False
 
     def expects(self, packet: Packet, decoded: bool) -> None:
-        """Note a packet that is to bring a frame, before it is ``decoded``, or skipped.
+        """Register a packet that should yield a frame, before it is ``decoded``, or skipped.
 
-        What is shown before the key frame that decoding begins at may need others that came before: it need not come.
+        Frames displayed before the key frame at which decoding starts may depend on earlier ones: they are optional.
         """
         if self._strict and packet.pts is None and not packet.is_discard:
             raise _Contradiction
@@ -364,19 +364,19 @@ class _Marks:
             self._start = packet.pts
         required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
         self._current = _Expected(packet, is_first, required)
-        # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not
-        # lead back to the packet, which would then keep itself alive.
+        # A new object per packet: PyAV identifies equal ones, and releases them together. It must not
+        # reference the packet, which would then keep itself alive.
         packet.opaque = tag = object()
         self._waiting[tag] = self._current
 
     def fed(self, broken: bool, damaged: bool) -> None:
-        """Note whether decoding the latest packet, or one that completes its frame, or what it needs, went wrong."""
+        """Record whether decoding the latest packet, one that completes its frame, or its references failed."""
         self._broken = self._broken or broken
         if self._current is not None:
             self._current.damaged |= broken or damaged
 
     def shown(self, frame: VideoFrame) -> Arrival | None:
-        """A frame with its time and mark; one that the decoder calls corrupt spoils what is predicted from it."""
+        """A frame with its time and damage; damage of a corrupt frame propagates to those predicted from it."""
         expected = self._waiting.pop(frame.opaque, None)
         self._broken = self._broken or frame.is_corrupt
         if self._strict and not self._is_due(expected, frame):
@@ -388,9 +388,9 @@ class _Marks:
         return frame, (expected.packet.pts if self._strict else 0), corrupt
 
     def _is_due(self, expected: _Expected | None, frame: VideoFrame) -> bool:
-        """Whether a frame came as its packet said; if not, then because concealing an error brought another one."""
+        """Whether a frame matches its packet; if not, then error concealment has output another one."""
         if expected is not None and expected.is_first and frame.pict_type in (PictureType.P, PictureType.B):
-            raise _Contradiction  # decoding began at what is only called a key frame
+            raise _Contradiction  # decoding started at a frame only flagged as key frame
         if expected is None or expected.packet.pts <= self._latest:
             if self._broken:
                 return False
@@ -400,17 +400,17 @@ class _Marks:
         return True
 
     def check(self, before: float = math.inf) -> None:
-        """See that all frames came that were required and are shown ``before`` a time.
+        """Check that all required frames displayed ``before`` a time were output.
 
         Raises:
-            _Contradiction: one did not, though nothing went wrong.
+            _Contradiction: one was not, without any error.
         """
         if not self._broken and any(item.required and item.packet.pts < before for item in self._waiting.values()):
             raise _Contradiction
 
 
 def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[VideoFrame], bool]:
-    """The frames that a packet brings out of the decoder, and whether it failed; ``None`` drains the decoder."""
+    """The frames that the decoder outputs for a packet, and whether it failed; ``None`` drains the decoder."""
     try:
         return codec.decode(packet), False
     except av.FFmpegError:
@@ -418,14 +418,14 @@ def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[Vide
 
 
 def _stamp(packet: Packet) -> int:
-    """The presentation time in ticks, or the decoding time where it is missing."""
+    """The presentation time in ticks, or the decoding time if it is missing."""
     return packet.pts if packet.pts is not None else packet.dts if packet.dts is not None else 0
 
 
 def _until(packets: Iterable[Packet], last: float, hidden: Collection[int]) -> Iterator[Packet]:
-    """Packets up to the last of a frame that is shown at or before ``last``, and a few more.
+    """Packets up to the last one displayed at or before ``last``, and a few more.
 
-    Decoding times would tell exactly where to stop, but Matroska does not store them.
+    Decoding times would determine exactly where to stop, but Matroska does not store them.
     """
     later = 0
     for packet in packets:
@@ -435,15 +435,15 @@ def _until(packets: Iterable[Packet], last: float, hidden: Collection[int]) -> I
         yield packet
 
 
-def _places(requests: Sequence[Request], to_ticks: Callable[[float], float]) -> dict[float, Slots]:
-    """For each time asked for, in ticks: which places of which answer wait for it."""
-    places: dict[float, Slots] = {}
+def _positions(requests: Sequence[Request], to_ticks: Callable[[float], float]) -> dict[float, Slots]:
+    """For each requested time, in ticks: the positions in each request's output."""
+    positions: dict[float, Slots] = {}
     for number, request in enumerate(requests):
-        for place, time in enumerate(request.times):
-            places.setdefault(to_ticks(float(time)), {}).setdefault(number, []).append(place)
-    return places
+        for position, time in enumerate(request.times):
+            positions.setdefault(to_ticks(float(time)), {}).setdefault(number, []).append(position)
+    return positions
 
 
 def _merge(slots: Slots, more: Slots) -> None:
-    for number, places in more.items():
-        slots.setdefault(number, []).extend(places)
+    for number, positions in more.items():
+        slots.setdefault(number, []).extend(positions)

@@ -1,7 +1,7 @@
-"""Which moments of a video a clip shows: pure functions from its span and rate to times, in seconds.
+"""Temporal sampling of clips: pure functions from a video's span and frame rate to times, in seconds.
 
-``start`` and ``end`` bound the span; with a generator the choice is random (training), without it is the middle.
-A video that is too short for a clip shows its last frame again.
+``start`` and ``end`` bound the span; with a generator sampling is random (training), without it is centred. A video
+shorter than a clip is padded with its last frame.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import numpy as np
 def dense(
     num_frames: int, stride: int, fps: float, start: float, end: float, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """``num_frames`` frames ``stride`` apart at the video's own rate, from a random place or around the middle."""
+    """``num_frames`` frames ``stride`` apart at the video's own rate, at a random offset or centred."""
     slack = _slack(num_frames, stride, fps, start, end)
     first = slack // 2 if rng is None else int(rng.integers(slack + 1))
     return dense_from(start + first / fps, num_frames, stride, fps, end)
 
 
 def dense_from(first: float, num_frames: int, stride: int, fps: float, end: float) -> np.ndarray:
-    """``num_frames`` frames ``stride`` apart, beginning with the one that begins at ``first``.
+    """``num_frames`` frames ``stride`` apart, starting with the one at ``first``.
 
-    Times are the middles of frames, so that stamps that were rounded (to milliseconds, in Matroska) do no harm.
+    Times are the middles of frames, to be robust to rounded timestamps (to milliseconds, in Matroska).
     """
     middles = first + (np.arange(num_frames) * stride + 0.5) / fps
     return np.minimum(middles, max(first, end - 0.5 / fps))
 
 
 def dense_around(moment: float, num_frames: int, stride: int, fps: float, end: float) -> np.ndarray:
-    """``num_frames`` frames ``stride`` apart, of which number ``num_frames // 2`` is the one on screen at ``moment``.
+    """``num_frames`` frames ``stride`` apart, of which number ``num_frames // 2`` is displayed at ``moment``.
 
-    Where the video begins later or ends before (at ``end``), its first and last frames are shown again.
+    Beyond the start or end (``end``) of the video, its first or last frame is repeated.
     """
     middles = moment + ((np.arange(num_frames) - num_frames // 2) * stride + 0.5) / fps
     return np.clip(middles, 0.5 / fps, max(0.5 / fps, end - 0.5 / fps))
@@ -49,25 +49,25 @@ def uniform(num_frames: int, start: float, end: float) -> np.ndarray:
 
 
 def segments(num_frames: int, start: float, end: float, rng: np.random.Generator | None = None) -> np.ndarray:
-    """One moment of each of ``num_frames`` equal parts: a random one, or the middle (TSN, Wang et al. 2016)."""
+    """One time in each of ``num_frames`` equal parts: a random one, or the middle (TSN, Wang et al. 2016)."""
     if rng is None:
         return uniform(num_frames, start, end)
     return start + (np.arange(num_frames) + rng.random(num_frames)) * (end - start) / num_frames
 
 
 def shifted_views(num_frames: int, start: float, end: float, views: int) -> np.ndarray:
-    """``views`` ways to take one moment from each of ``num_frames`` equal parts, evenly spaced within the part."""
+    """``views`` clips of one time from each of ``num_frames`` equal parts, evenly spaced within the part."""
     part = (end - start) / num_frames
     offsets = (np.arange(views) + 0.5) / views
     return start + (np.arange(num_frames)[None] + offsets[:, None]) * part
 
 
 def to_key_frame(first: float, key_times: np.ndarray, start: float) -> float:
-    """The last key frame at or before ``first``, unless that lies before ``start``: decoding begins there anyway."""
-    place = int(key_times.searchsorted(first, "right")) - 1
-    return float(key_times[place]) if place >= 0 and key_times[place] >= start else first
+    """The last key frame at or before ``first``, unless that lies before ``start``: decoding starts there anyway."""
+    index = int(key_times.searchsorted(first, "right")) - 1
+    return float(key_times[index]) if index >= 0 and key_times[index] >= start else first
 
 
 def _slack(num_frames: int, stride: int, fps: float, start: float, end: float) -> int:
-    """How many frames later than the span's first one a clip can begin."""
+    """Maximum offset of a clip from the span's first frame, frames."""
     return max(0, int((end - start) * fps + 0.01) - (num_frames - 1) * stride - 1)

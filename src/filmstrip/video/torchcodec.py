@@ -1,4 +1,4 @@
-"""The optional decoder on TorchCodec: its pixels, with what the file says of itself read through PyAV."""
+"""The optional TorchCodec decoder; the file's properties are read through PyAV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from filmstrip.video.pyav import PyAVDecoder
 
 
 class TorchCodecDecoder(Decoder):
-    """See :class:`filmstrip.video.decoder.Decoder`. It cannot tell which frames are damaged, and never snaps."""
+    """See :class:`filmstrip.video.decoder.Decoder`. It does not detect damaged frames, and never snaps."""
 
     def __init__(self, source: VideoSource, *, stream: int = 0, threads: int = 1):
         try:
@@ -41,24 +41,24 @@ class TorchCodecDecoder(Decoder):
 
     @property
     def info(self) -> VideoInfo:
-        """What the header says."""
+        """Properties from the header."""
         return self._header.info
 
     def times(self) -> np.ndarray:
-        """When each frame begins, ascending float64 seconds."""
+        """Start time of each frame, ascending float64 seconds."""
         return self._header.times()
 
     def key_times(self) -> np.ndarray:
-        """When each key frame begins."""
+        """Start time of each key frame, seconds."""
         return self._header.key_times()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._header.close()
         self._decoder = None
 
     def read(self, requests: Sequence[Request], *, snap: bool = False) -> list[Frames]:
-        """Answer several requests from one pass over the file; ``snap`` changes nothing.
+        """Answer several requests from one pass over the file; ``snap`` has no effect.
 
         Raises:
             DecodeError: a frame could not be decoded.
@@ -68,12 +68,12 @@ class TorchCodecDecoder(Decoder):
             np.maximum(begins.searchsorted(np.asarray(request.times) + ROUNDING, "right") - 1, 0)
             for request in requests
         ]
-        needed, places = np.unique(np.concatenate(wanted).astype(np.int64), return_inverse=True)
+        needed, positions = np.unique(np.concatenate(wanted).astype(np.int64), return_inverse=True)
         images = self._images(needed)
         bounds = np.cumsum([len(indices) for indices in wanted])[:-1]
         return [
-            self._frames(images[torch.from_numpy(place)], begins[indices], request.crop, request.size)
-            for request, indices, place in zip(requests, wanted, np.split(places, bounds))
+            self._frames(images[torch.from_numpy(position)], begins[indices], request.crop, request.size)
+            for request, indices, position in zip(requests, wanted, np.split(positions, bounds))
         ]
 
     def frames(

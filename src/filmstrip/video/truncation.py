@@ -1,4 +1,4 @@
-"""Whether a file's last bytes are the end of what it was to hold, where its format lets one know."""
+"""Detection of truncated files from their last bytes, for formats that allow it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _OGG_LAST = 4
 """The flag of a logical stream's last page (RFC 3533, 6)."""
 
 _ZEROS = 256
-"""Bytes at the end of a file that are all zero only if nobody wrote them."""
+"""Number of final zero bytes that indicate an unwritten end."""
 
 _TAIL = 2**17
-"""Bytes that are looked at: a page of Ogg takes up to 65,307."""
+"""Number of final bytes inspected: an Ogg page takes up to 65,307."""
 
 
 def ends_logical_streams(source: VideoSource) -> bool:
-    """Whether an Ogg file ends with a whole page that is the last one of its stream."""
+    """Whether an Ogg file ends with a complete page that is the last one of its stream."""
     tail = _tail(source)
     start = tail.rfind(_OGG_PAGE)
     if start < 0 or len(tail) < start + _OGG_HEADER:
@@ -39,15 +39,15 @@ def ends_in_zeros(source: VideoSource) -> bool:
 
 
 def _tail(source: VideoSource) -> bytes:
-    """The last bytes of a file, which stays where it is if it is open."""
+    """The last bytes of a file; the position of an open file is restored."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as file:
             return _last_bytes(file)
-    place = source.tell()
+    position = source.tell()
     try:
         return _last_bytes(source)
     finally:
-        source.seek(place)
+        source.seek(position)
 
 
 def _last_bytes(file: BinaryIO) -> bytes:

@@ -1,4 +1,4 @@
-"""Writing video: mp4 for keeping, gif and animated webp for looking at, png grids for comparing."""
+"""Writing video as mp4, gif or animated webp, and grids of frames as png."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from filmstrip.files import replacing
 Target = str | Path | BinaryIO
 
 LOSSLESS = "libx264rgb"
-"""The codec that keeps every pixel as it is, with ``crf=0``; few players show it."""
+"""The lossless codec, with ``crf=0``; few players support it."""
 
 REPEATABLE = {"mbtree": "0"}
-"""Options of x264 without which one video gives other bytes each time: with AVX-512 and B frames, its tree of
-macroblocks reads memory that nobody has written where frames are small."""
+"""Options of x264 for reproducible output: with AVX-512 and B frames, its macroblock tree reads uninitialised memory
+for small frames."""
 
 
 def write_video(
@@ -42,8 +42,8 @@ def write_video(
 ) -> None:
     """Write ``video`` (``T C H W``; uint8, or floating point in 0..1) as mp4, gif or animated webp.
 
-    The ``format`` is the name's ending unless given. For mp4: lower ``crf`` is better, ``gop`` is the largest
-    distance of key frames, ``fast_decode`` leaves out what decodes slowly. A file appears only when it is complete.
+    The ``format`` defaults to the file's extension. For mp4: lower ``crf`` is better, ``gop`` is the maximum key
+    frame interval, ``fast_decode`` disables features that decode slowly. A file appears only when it is complete.
 
     Raises:
         UserError: the format is not one of the three, or the video is not ``T C H W`` with 1 or 3 channels.
@@ -51,7 +51,7 @@ def write_video(
     frames = _packed(video)
     format = (format or Path(str(getattr(target, "name", target))).suffix.lstrip(".")).lower()
     if format not in ("mp4", "gif", "webp"):
-        raise UserError(f"cannot write video as {format or 'a file without an ending'!r}: use mp4, gif or webp")
+        raise UserError(f"cannot write video as {format or 'a file without an extension'!r}: use mp4, gif or webp")
     if format != "mp4":
         _write(target, lambda file: _write_animation(file, frames, fps, format))
         return
@@ -71,9 +71,9 @@ def write_video(
 
 
 class Mp4File:
-    """An mp4 to which pieces are added as they are made; used as a context manager.
+    """An mp4 written incrementally; a context manager.
 
-    However the body ends, what was added by then is a whole video, under its own name.
+    However the body ends, the frames added by then form a complete video.
     """
 
     def __init__(self, path: str | Path, fps: float, *, crf: int = 18) -> None:
@@ -107,7 +107,7 @@ class Mp4File:
 
 
 def write_grid(target: Target, rows: Sequence[Tensor], *, gap: int = 2) -> None:
-    """Write a png in which each of ``rows`` (``T C H W``: frames, or a clip) is a line of images on white.
+    """Write a png in which each of ``rows`` (``T C H W``: frames, or a clip) is a row of images on white.
 
     Raises:
         UserError: a row is not ``T C H W``, or there is none.
@@ -138,9 +138,9 @@ def _packed(video: Tensor) -> np.ndarray:
 
 
 class _Mp4:
-    """An mp4 under construction: 4:2:0 chroma where the size is even, which everything plays, 4:4:4 where it is odd.
+    """An mp4 under construction: 4:2:0 chroma if the size is even, which all players support, 4:4:4 if it is odd.
 
-    In a file the header comes first, so that playing can begin before all of it was read.
+    In a file the header comes first, so that playback can start before all of it is read.
     """
 
     def __init__(
@@ -161,13 +161,13 @@ class _Mp4:
             self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
 
     def close(self) -> None:
-        """Write what the encoder held back, and the index."""
+        """Flush the encoder and write the index."""
         self.container.mux(self.stream.encode())
         self.container.close()
 
 
 def _write_animation(file: str | BinaryIO, frames: np.ndarray, fps: float, format: str) -> None:
-    """Through Pillow; players show a gif's frame for whole hundredths of a second, a webp's for thousandths."""
+    """Write by Pillow; frame durations are whole hundredths of a second in gif, thousandths in webp."""
     images = [Image.fromarray(frame) for frame in frames]
     step = 10 if format == "gif" else 1
     ends = np.round(np.arange(1, len(images) + 1) * 1000 / fps / step).astype(int) * step
@@ -179,10 +179,10 @@ def _write_animation(file: str | BinaryIO, frames: np.ndarray, fps: float, forma
 
 
 def _write(target: Target, write: Callable[[str | BinaryIO], None]) -> None:
-    """Run ``write`` on a buffer as it is, or on a file that takes its name only once it is complete."""
+    """Call ``write`` on a buffer directly, or on a file that is renamed into place when complete."""
     if not isinstance(target, (str, Path)):
         write(target)
         return
-    # Not waiting for the disk: sets of thousands of videos are made, and what is lost to a power cut is made again.
+    # Without sync to disk: sets of thousands of videos are generated, and can be generated again.
     with replacing(Path(target), durable=False) as part:
         write(str(part))
