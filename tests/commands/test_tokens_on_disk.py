@@ -99,7 +99,7 @@ def test_a_prior_learns_the_same_from_tokens_as_from_videos(tokens, tokenizer, v
 
 def test_evaluations_that_need_video_are_left_out_of_training_and_refused_alone(tokens, tokenizer, tmp_path, caplog):
     result = experiment.train(prior(tokenizer, tokens), tmp_path / "run")
-    assert not result.metrics and "MultiView looks at video" in caplog.text
+    assert not result.metrics and "MultiView needs video" in caplog.text
     with pytest.raises(UserError, match="give other data"):
         list(experiment.evaluate(tmp_path / "run"))
     assert list(experiment.evaluate(tmp_path / "run", (Throughput(batch_size=1, rounds=1),)))

@@ -67,7 +67,7 @@ def test_encoder_and_decoder_share_positions():
 
 
 def test_longer_video_than_positions():
-    with pytest.raises(ValueError, match="more places"):
+    with pytest.raises(ValueError, match="learned positions"):
         build().encode(torch.rand(1, 8, 3, 16, 16))
     for free in (dict(num_heads=0), dict(form="released")):
         assert build(**free).encode(torch.rand(1, 8, 3, 32, 32)).shape == (1, 4, 8, 8, 5)

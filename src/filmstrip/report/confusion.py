@@ -52,7 +52,7 @@ class ConfusionMatrix:
         wrong.sort(key=lambda entry: -entry[0])
         rows = [(truth, taken_for, count, count / total) for count, total, truth, taken_for in wrong[:MAX_CONFUSIONS]]
         columns = (Column("class"), Column("predicted as"), Column("videos"), Column("share of the class", ".0%"))
-        note = f"The most frequent of {len(wrong)} confusions." if wrong else "No video was confused."
+        note = f"The most frequent of {len(wrong)} kinds of confusion." if wrong else "No video was confused."
         return Table(self.title, columns, rows, (note,)).html()
 
 
