@@ -22,6 +22,15 @@ ABSURD = 1e6
 """Seconds from the other frames (eleven days) at which a time counts as damaged."""
 
 
+_LARGEST = 2**52
+"""Ticks that a double holds exactly; more is a damaged time."""
+
+
+def possible(ticks: int | None) -> int | None:
+    """A time stamp, or ``None`` for one that cannot be."""
+    return ticks if ticks is not None and abs(ticks) < _LARGEST else None
+
+
 class Stamp(NamedTuple):
     """What one packet says of itself."""
 
@@ -95,7 +104,7 @@ class Scan:
     def add(self, packet: Packet) -> None:
         """Note the next packet, in file order."""
         is_shown = not packet.is_discard and not self._is_hidden(packet)
-        self.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe, is_shown))
+        self.stamps.append(Stamp(possible(packet.pts), possible(packet.dts), packet.is_keyframe, is_shown))
         if self._codec == "mpeg4" and (not self._timed or packet.pts is None):
             self._kinds.append(_coding_types(bytes(packet)))
         if self._sequence is not None and not self._timed:

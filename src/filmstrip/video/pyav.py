@@ -11,19 +11,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import av
 import numpy as np
 import torch
 from av.packet import Packet
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 
 from filmstrip.video.container import Container
 from filmstrip.video.convert import Converter
 from filmstrip.video.damage import ErrorLog, is_disposable
 from filmstrip.video.decoder import ROUNDING, Box, Decoder, Frames, Request, Source, VideoInfo
-from filmstrip.video.packets import repair_times
+from filmstrip.video.marks import Contradiction, Marks
+from filmstrip.video.packets import possible, repair_times
 from filmstrip.video.sink import Arrival, Delivery, Sink, Slots
 
 _MAX_REORDER = 16
@@ -31,10 +31,6 @@ _MAX_REORDER = 16
 
 _WORTH_A_SEEK = 8
 """Frames that decode in about the time that seeking, and emptying the decoder before it, takes."""
-
-
-class _Contradiction(Exception):
-    """What is believed of the file's times is not what its packets or the decoder say: believe less."""
 
 
 class PyAVDecoder(Decoder):
@@ -87,7 +83,7 @@ class PyAVDecoder(Decoder):
         while True:
             try:
                 return self._answer(requests, snap)
-            except _Contradiction:
+            except Contradiction:
                 self._distrust()
 
     def _answer(self, requests: Sequence[Request], snap: bool) -> list[Frames]:
@@ -175,7 +171,7 @@ class PyAVDecoder(Decoder):
                         reached = seconds
                         yield arrival
                 return
-            except _Contradiction:
+            except Contradiction:
                 self._distrust()  # and go on behind what was given
 
     def _decoded_range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
@@ -196,7 +192,7 @@ class PyAVDecoder(Decoder):
                 _merge(wanted.setdefault(on_screen, {}), places[ticks])
             where = [i for i, packet in enumerate(packets) if packet.pts in wanted]
             if len({packets[i].pts for i in where}) < len(wanted):
-                raise _Contradiction
+                raise Contradiction
             end = 1 + where[-1]
             while end < len(packets) and packets[end].pts in self._hidden:  # the other half of the last frame
                 end += 1
@@ -208,7 +204,7 @@ class PyAVDecoder(Decoder):
 
         Raises:
             DecodeError: there is no frame.
-            _Contradiction: no packet brings a frame, or one does not say when.
+            Contradiction: no packet brings a frame, or one does not say when.
         """
         scanned = self._container.scanned
         if scanned is not None:
@@ -217,7 +213,7 @@ class PyAVDecoder(Decoder):
             return scanned.starts
         shown = [packet.pts for packet in packets if not packet.is_discard]
         if not shown or None in shown:
-            raise _Contradiction
+            raise Contradiction
         return np.sort(np.array(shown, np.int64))
 
     def _read_in_order(self, places: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
@@ -274,13 +270,13 @@ class PyAVDecoder(Decoder):
         until the next key frame, because frames are predicted from each other.
 
         Raises:
-            _Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
+            Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
         """
         codec, hidden = self._container.codec, self._hidden
         if codec.is_open:
             codec.flush_buffers()
         skipping, damaged = None, False
-        marks = _Marks(codec, self._regular)
+        marks = Marks(codec, self._regular)
         for packet in packets:
             if packet.pts not in hidden:
                 if skipping != (skip := wanted is not None and packet.pts not in wanted):
@@ -314,7 +310,8 @@ class PyAVDecoder(Decoder):
         if self._sequence is None:
             self._container.restart()
             with ErrorLog(self._threads) as log:
-                stamps = [(f.pts, f.dts) for f, _, _ in self._decode(self._container.packets(log), log)]
+                decoded = self._decode(self._container.packets(log), log)
+                stamps = [(possible(frame.pts), possible(frame.dts)) for frame, _, _ in decoded]
             if self._container.is_raw:
                 stamps = [(None, None)] * len(stamps)
             elif self._container.is_untimed:  # the first frame shown comes first, whichever packet it lay in
@@ -329,84 +326,6 @@ class PyAVDecoder(Decoder):
                 self._container.absurd,
             )
         return self._sequence[0]
-
-
-@dataclass(eq=False)
-class _Expected:
-    """A packet whose frame has not come yet."""
-
-    packet: Packet
-    is_first: bool
-    """Whether decoding began with it."""
-    required: bool
-    damaged: bool = False
-
-
-class _Marks:
-    """Carries times and damage from packets, in decoding order, to the frames that they become, as shown."""
-
-    def __init__(self, codec: av.VideoCodecContext, strict: bool):
-        """``strict`` says that each frame must come from one packet that says when it is shown."""
-        self._codec, self._strict = codec, strict
-        self._waiting: dict[object, _Expected] = {}
-        self._current: _Expected | None = None
-        self._start, self._latest = 0, -math.inf
-        self._spoiled = self._broken = False
-
-    def expects(self, packet: Packet, decoded: bool) -> None:
-        """Note a packet that is to bring a frame, before it is ``decoded``, or skipped.
-
-        What is shown before the key frame that decoding begins at may need others that came before: it need not come.
-        """
-        if self._strict and packet.pts is None and not packet.is_discard:
-            raise _Contradiction
-        if is_first := self._current is None:
-            self._start = packet.pts
-        required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
-        self._current = _Expected(packet, is_first, required)
-        # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not
-        # lead back to the packet, which would then keep itself alive.
-        packet.opaque = tag = object()
-        self._waiting[tag] = self._current
-
-    def fed(self, broken: bool, damaged: bool) -> None:
-        """Note whether decoding the latest packet, or one that completes its frame, or what it needs, went wrong."""
-        self._broken = self._broken or broken
-        if self._current is not None:
-            self._current.damaged |= broken or damaged
-
-    def shown(self, frame: VideoFrame) -> Arrival | None:
-        """A frame with its time and mark; one that the decoder calls corrupt spoils what is predicted from it."""
-        expected = self._waiting.pop(frame.opaque, None)
-        self._broken = self._broken or frame.is_corrupt
-        if self._strict and not self._is_due(expected, frame):
-            return None
-        self._spoiled = self._spoiled and not frame.key_frame
-        corrupt = frame.is_corrupt or self._spoiled or (expected is not None and expected.damaged)
-        disposable = expected is not None and is_disposable(expected.packet, self._codec)
-        self._spoiled = self._spoiled or (frame.is_corrupt and not disposable)
-        return frame, (expected.packet.pts if self._strict else 0), corrupt
-
-    def _is_due(self, expected: _Expected | None, frame: VideoFrame) -> bool:
-        """Whether a frame came as its packet said; if not, then because concealing an error brought another one."""
-        if expected is not None and expected.is_first and frame.pict_type in (PictureType.P, PictureType.B):
-            raise _Contradiction  # decoding began at what is only called a key frame
-        if expected is None or expected.packet.pts <= self._latest:
-            if self._broken:
-                return False
-            raise _Contradiction
-        self._latest = expected.packet.pts
-        self.check(self._latest)
-        return True
-
-    def check(self, before: float = math.inf) -> None:
-        """See that all frames came that were required and are shown ``before`` a time.
-
-        Raises:
-            _Contradiction: one did not, though nothing went wrong.
-        """
-        if not self._broken and any(item.required and item.packet.pts < before for item in self._waiting.values()):
-            raise _Contradiction
 
 
 def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[VideoFrame], bool]:
