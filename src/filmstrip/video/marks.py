@@ -24,7 +24,6 @@ class _Expected:
     packet: Packet
     is_first: bool
     """Whether decoding began with it."""
-    required: bool
     damaged: bool = False
 
 
@@ -35,8 +34,10 @@ class Marks:
         """``strict`` says that each frame must come from one packet that says when it is shown."""
         self._codec, self._strict = codec, strict
         self._waiting: dict[object, _Expected] = {}
+        self._due: set[int] = set()
+        """When the frames are shown that must come."""
         self._current: _Expected | None = None
-        self._start, self._latest = 0, -math.inf
+        self._start = self._latest = -math.inf
         self._spoiled = self._broken = False
 
     def expects(self, packet: Packet, decoded: bool) -> None:
@@ -47,9 +48,10 @@ class Marks:
         if self._strict and packet.pts is None and not packet.is_discard:
             raise Contradiction
         if is_first := self._current is None:
-            self._start = packet.pts
-        required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
-        self._current = _Expected(packet, is_first, required)
+            self._start = -math.inf if packet.pts is None else packet.pts
+        if self._strict and decoded and not packet.is_discard and packet.pts >= self._start:
+            self._due.add(packet.pts)
+        self._current = _Expected(packet, is_first)
         # A new object for each packet: PyAV takes equal ones for the same, and forgets them together. It must not
         # lead back to the packet, which would then keep itself alive.
         packet.opaque = tag = object()
@@ -69,8 +71,8 @@ class Marks:
             return None
         self._spoiled = self._spoiled and not frame.key_frame
         corrupt = frame.is_corrupt or self._spoiled or (expected is not None and expected.damaged)
-        disposable = expected is not None and is_disposable(expected.packet, self._codec)
-        self._spoiled = self._spoiled or (frame.is_corrupt and not disposable)
+        if frame.is_corrupt and not (expected is not None and is_disposable(expected.packet, self._codec)):
+            self._spoiled = True
         return frame, (expected.packet.pts if self._strict else 0), corrupt
 
     def _is_due(self, expected: _Expected | None, frame: VideoFrame) -> bool:
@@ -82,6 +84,7 @@ class Marks:
                 return False
             raise Contradiction
         self._latest = expected.packet.pts
+        self._due.discard(self._latest)
         self.check(self._latest)
         return True
 
@@ -91,5 +94,5 @@ class Marks:
         Raises:
             Contradiction: one did not, though nothing went wrong.
         """
-        if not self._broken and any(item.required and item.packet.pts < before for item in self._waiting.values()):
+        if not self._broken and any(due < before for due in self._due):
             raise Contradiction
