@@ -60,6 +60,11 @@ class Timeline:
     ticks: dict[int, int] | None = field(default=None, repr=False)
     """From a packet's decoding time to when its frame is shown, where the container stores decoding times only."""
 
+    @property
+    def reordered(self) -> bool:
+        """Whether frames are shown at other times than those of their packets, in another order."""
+        return self.ticks is not None and any(dts != shown for dts, shown in self.ticks.items())
+
     @classmethod
     def of(cls, stamps: Sequence[Stamp], order: Sequence[int] | None, seekable: bool, absurd: float) -> Timeline:
         """The timeline of a stream's packets, in file order.

@@ -131,6 +131,12 @@ class PyAVDecoder(Decoder):
             yield Frames(torch.from_numpy(video), times, damaged, self._container.truncated)
 
     @property
+    def works_out_times(self) -> bool:
+        """Whether the times of frames are other than their packets say."""
+        scanned = self._container.scanned
+        return not self._regular or (scanned is not None and (bool(scanned.hidden) or scanned.reordered))
+
+    @property
     def _regular(self) -> bool:
         """Whether packets tell when their frames are shown; otherwise only decoding from the start does."""
         scanned = self._container.scanned
