@@ -3,18 +3,19 @@ import torch
 from torch import nn
 
 from filmstrip.models.i3d import I3D
-from filmstrip.models.resnet3d import Bottleneck, ResNet3D
-from filmstrip.models.slowfast import SlowFast
-from filmstrip.models.x3d import X3D
+from filmstrip.models.resnet3d import Bottleneck
 from filmstrip.nn.nonlocal_block import NonLocal, insert_nonlocal
 from filmstrip.protocols import Encoder, Grid
+from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig, ResNet3D
+from filmstrip.systems.recognition.slowfast import SlowFast, SlowFastConfig
+from filmstrip.systems.recognition.x3d import X3D, X3DConfig
 
 BUILD = {
     "i3d": lambda: ResNet3D(
-        stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (0,), ())
+        NonLocalNetConfig(stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (0,), ()))
     ),
-    "slowfast": lambda: SlowFast(stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4),
-    "x3d": lambda: X3D(width=8, deeper=1.0),
+    "slowfast": lambda: SlowFast(SlowFastConfig(stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4)),
+    "x3d": lambda: X3D(X3DConfig(width=8, deeper=1.0)),
 }
 GRIDS = {"i3d": Grid(4, 4, 4), "slowfast": Grid(2, 4, 4), "x3d": Grid(8, 2, 2)}
 
@@ -64,7 +65,7 @@ def test_a_bottleneck_starts_as_its_shortcut():
 
 @torch.no_grad()
 def test_slow_frames_are_spread_from_the_first_to_the_last():
-    network = SlowFast(stem_width=8, depths=(1,), speed_ratio=8)
+    network = SlowFast(SlowFastConfig(stem_width=8, depths=(1,), speed_ratio=8))
     numbers = torch.arange(32.0).view(1, 1, 32, 1, 1)
     # What torch.linspace(0, 31, 4).long() gives, by which the published networks choose.
     assert network._every_nth(numbers).flatten().tolist() == [0, 10, 20, 31]
@@ -74,7 +75,7 @@ def test_slow_frames_are_spread_from_the_first_to_the_last():
 
 @torch.no_grad()
 def test_pooled_slowfast_is_both_networks_means():
-    network = lively(SlowFast(stem_width=16, depths=(1, 1), speed_ratio=4, narrower=4))
+    network = lively(SlowFast(SlowFastConfig(stem_width=16, depths=(1, 1), speed_ratio=4, narrower=4)))
     ends = {}
     for part in ("slow", "fast"):
         stage = getattr(network, f"{part}_stages")[-1]
@@ -90,7 +91,7 @@ def test_an_inserted_block_changes_nothing_until_it_has_learnt(pairwise):
     torch.manual_seed(0)
     networks = {
         "stages.1.0": BUILD["i3d"](),
-        "stages.2.1": X3D(width=8),
+        "stages.2.1": X3D(X3DConfig(width=8)),
         "stages.1.2": I3D(num_classes=3, share=1 / 16),
     }
     video = torch.rand(1, 8, 3, 64, 64)

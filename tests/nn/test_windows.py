@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from filmstrip.nn.attention import attend
-from filmstrip.nn.windows import WindowAttention, fitted, join, neighbours, partition
+from filmstrip.systems.recognition.video_swin import WindowAttention, fitted, join, neighbours, partition
 
 
 def dense(attention, x, sizes, window, shift):

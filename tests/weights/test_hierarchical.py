@@ -8,9 +8,8 @@ from filmstrip.systems.recognition.memvit import MeMViTConfig
 from filmstrip.systems.recognition.mvit import MViTConfig
 from filmstrip.systems.recognition.uniformer import UniFormerConfig
 from filmstrip.systems.recognition.uniformer_v2 import UniFormerV2Config
-from filmstrip.systems.recognition.video_swin import VideoSwinConfig
-from filmstrip.weights.hierarchical import inflate_swin, published_names, to_published
-from filmstrip.weights.pytorchvideo import load_published
+from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
+from filmstrip.weights.released import load_published, published_names, to_published
 
 _MVIT = {"width": 16, "depth": 3, "stages": (1,), "kv_stride": (1, 4, 4), "num_frames": 8, "size": 32}
 CONFIGS = {

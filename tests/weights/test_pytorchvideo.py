@@ -16,8 +16,7 @@ from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.r2plus1d import R2Plus1DConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.weights import i3d
-from filmstrip.weights.pytorchvideo import from_published, load_published, published_names, to_published
+from filmstrip.weights.released import from_published, load_published, published_names, to_published
 
 CONFIGS = {
     "i3d": NonLocalNetConfig(
@@ -292,8 +291,7 @@ def test_a_run_starts_from_a_file(tmp_path):
 def test_inflated_inception_in_its_own_layouts(tmp_path):
     torch.manual_seed(0)
     objective, other = (I3DConfig(share=1 / 16, num_classes=5).build().eval() for _ in range(2))
-    state = {n.removeprefix("encoder."): t for n, t in objective.state_dict().items()}
-    torch.save(i3d.to_published(state), tmp_path / "rgb.pt")
+    torch.save(to_published(objective), tmp_path / "rgb.pt")
     load_published(tmp_path / "rgb.pt", other)
     video = torch.rand(1, 16, 3, 64, 64)
     assert torch.equal(other.classify(video), objective.classify(video))

@@ -22,15 +22,89 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+from torch import Tensor, nn
+
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.resnet3d import DEPTHS, ResNet3D
-from filmstrip.nn.nonlocal_block import Pairwise
+from filmstrip.models.resnet3d import DEPTHS, PIXEL_MEAN, PIXEL_STD, stage, stem, width_of
+from filmstrip.nn.conv import channels_first, tokens_of
+from filmstrip.nn.nonlocal_block import NonLocal, Pairwise, insert_nonlocal
+from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights import pytorchvideo
+
+
+class ResNet3D(nn.Module):
+    """An :class:`~filmstrip.protocols.Encoder`: a stem, four stages of bottlenecks (He et al. 2016).
+
+    Height and width are halved by the stem, by its pooling and by each stage after the first.
+    """
+
+    def __init__(self, config: NonLocalNetConfig) -> None:
+        super().__init__()
+        self.depth = len(config.depths)
+        self.normalise = Normalise(PIXEL_MEAN, PIXEL_STD)
+        self.stem = stem(3, config.stem_width, frames=config.stem_frames)
+        self.pool = nn.MaxPool3d((2, 1, 1)) if config.pool_frames else nn.Identity()
+        self.stages = nn.ModuleList()
+        inputs, width = config.stem_width, 4 * config.stem_width
+        for i, (depth, kernels) in enumerate(zip(config.depths, config.frames, strict=True)):
+            self.stages.append(stage(inputs, width, depth=depth, frames=kernels, stride=2 if i else 1))
+            inputs, width = width, 2 * width
+        self.width = inputs
+        for i, (blocks, positions) in enumerate(zip(self.stages, config.nonlocal_after, strict=True)):
+            for block in positions:
+                nonlocal_block = NonLocal(width_of(blocks), pairwise=config.pairwise)
+                insert_nonlocal(self, f"stages.{i}.{block}", nonlocal_block)
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T 3 H W`` video; ``layers`` also returns each stage's tokens, on grids and widths of its own."""
+        check_video(video)
+        x = self.stem(channels_first(self.normalise(video)))
+        seen = []
+        for i, blocks in enumerate(self.stages):
+            x = blocks(x)
+            if layers:
+                seen.append(tokens_of(x))
+            if i == 0:
+                x = self.pool(x)
+        return Features(tokens_of(x), Grid(*x.shape[2:]), tuple(seen))
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter of this network: 0 for the stem, ``i + 1`` for stage ``i``."""
+        return int(name.split(".")[1]) + 1 if name.startswith("stages.") else 0
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """PyTorchVideo's and the SlowFast code base's, whose first versions called a nonlocal block's norm ``bn``."""
+        pooled = isinstance(self.pool, nn.MaxPool3d)
+        hub, slowfast = (
+            _names(layout, self.depth, pooled=pooled) for layout in (pytorchvideo.HUB, pytorchvideo.SLOWFAST)
+        )
+        known = pytorchvideo.layouts(hub, slowfast)
+        old = (*known[1].rules, (r"(_nonlocal\d+)\.norm\.", r"\1.bn."))
+        return (*known, replace(known[1], name="SlowFast's first", rules=old))
+
+
+def _names(layout: str, depth: int, *, pooled: bool) -> Rules:
+    """Ours to those of a layout, of ``depth`` stages; the hub counts a pooling as a block."""
+    hub = layout == pytorchvideo.HUB
+    rules = [
+        (r"^head\.", f"blocks.{6 if pooled else 5}.proj." if hub else "head.projection."),
+        *pytorchvideo.stem_rules(layout, "stem", "blocks.0" if hub else "s1.pathway0_stem"),
+    ]
+    nonlocal_parts = {"query": "conv_theta", "key": "conv_phi", "value": "conv_g", "out": "conv_out", "norm": "norm"}
+    for i in range(depth):
+        for ours, theirs in nonlocal_parts.items():
+            rules.append((rf"^stages\.{i}\.(\d+)\.1\.{ours}\.", rf"s{i + 2}.pathway0_nonlocal\1.{theirs}."))
+        number = i + 2 if pooled and i else i + 1
+        stage = rf"blocks.{number}.res_blocks.\1." if hub else rf"s{i + 2}.pathway0_res\1."
+        rules.append((rf"^stages\.{i}\.(\d+)\.(?:0\.)?(?=body|shortcut)", stage))
+    return (*rules, *pytorchvideo.bottleneck_rules(layout))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +113,8 @@ class NonLocalNetConfig(ClassificationConfig):
 
     stem_width: Count = 64
     depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
+    stem_frames: Count = 5
+    """Kernel in time of the first convolution."""
     frames: tuple[tuple[Count, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
     """Kernels in time of each stage's blocks, in turn."""
     nonlocal_after: tuple[tuple[CountOrZero, ...], ...] = ((), (1, 3), (1, 3, 5), ())
@@ -46,21 +122,15 @@ class NonLocalNetConfig(ClassificationConfig):
     pairwise: Pairwise = "embedded_gaussian"
     """How two places are compared."""
     pool_frames: bool = True
-    """Halve the frames after the first stage."""
+    """Take the maximum of every two frames after the first stage."""
     dropout: ShareBelowOne = 0.5
     """Before the head."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = ResNet3D(
-            stem_width=self.stem_width,
-            depths=self.depths,
-            frames=self.frames,
-            pool_frames=self.pool_frames,
-            nonlocal_after=self.nonlocal_after,
-            pairwise=self.pairwise,
+        return Classification(
+            ResNet3D(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
         )
-        return Classification(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
 
 
 def tiny() -> Run:

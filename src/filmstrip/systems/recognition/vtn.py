@@ -25,6 +25,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, ShareBelowOne
@@ -33,13 +34,34 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
+from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import run_blocks
 from filmstrip.nn.initial import STD, LinearStart, init_linear
+from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.mlp import MLP
-from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+
+
+class SlidingWindowAttention(Attention):
+    """Each token sees those up to ``window // 2`` places away, and the first one (Beltagy et al. 2020, Longformer).
+
+    The first token sees all, by queries, keys and values of its own (``of_first``).
+    """
+
+    def __init__(self, width: int, num_heads: int, *, window: int) -> None:
+        super().__init__(width, num_heads)
+        self.window = window
+        self.of_first = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B N D -> B N D``."""
+        rest = self.attend(*self._project(x, None), sliding_window(self.window // 2))[:, :, 1:]
+        q, k, v = rearrange(self.of_first(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        first = self.attend(q[:, :, :1], k, v)
+        return self.out(rearrange(torch.cat([first, rest], dim=2), "b h n d -> b n (h d)"))
+
 
 _EPS = 1e-12  # Longformer's
 
