@@ -1,8 +1,7 @@
 """Nonlocal network: a 3D residual network in which some blocks are followed by attention over all of space and time.
 
 A convolution sees its neighbourhood; a nonlocal block lets every place gather from every other in one step. Wang et
-al., "Non-local Neural Networks", CVPR 2018; :func:`~filmstrip.nn.nonlocal_block.insert_nonlocal` puts a block
-into any other 3D network.
+al., "Non-local Neural Networks", CVPR 2018; ``insert_nonlocal`` puts a block into any other 3D network.
 
     filmstrip train recognition.nonlocal_net --data.path PATH
 
@@ -20,8 +19,10 @@ after as many steps again it names 50.6 of unseen motions and 49.7 without them,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
@@ -29,14 +30,92 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.resnet3d import DEPTHS, PIXEL_MEAN, PIXEL_STD, stage, stem, width_of
-from filmstrip.nn.conv import channels_first, tokens_of
-from filmstrip.nn.nonlocal_block import NonLocal, Pairwise, insert_nonlocal
+from filmstrip.nn.attention import attend
+from filmstrip.nn.conv import Window, channels_first, tokens_of
 from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.weights import pytorchvideo
+
+Pairwise = Literal["embedded_gaussian", "dot_product", "concatenation"]
+
+
+class NonLocal(nn.Module):
+    """``z = W y + x``, where each place of ``y`` is a weighted sum over all places (Wang et al. 2018, eq. 1 to 6).
+
+    ``pairwise`` says how two places are compared: by the softmax of their embeddings' product, by that product over
+    the number of places, or by a layer that sees both embeddings side by side. The last normalisation's scale starts
+    at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False starts
+    it at one. ``pool`` (t, h, w) takes maxima of the places that are looked at, which makes them fewer. ``scaled``
+    divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the networks
+    that its authors published do.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        inner: int | None = None,
+        *,
+        pairwise: Pairwise = "embedded_gaussian",
+        pool: tuple[int, int, int] | None = (1, 2, 2),
+        scaled: bool = True,
+        identity_start: bool = True,
+    ) -> None:
+        super().__init__()
+        inner = inner or width // 2
+        self.pairwise = pairwise
+        self.scaled = scaled
+        self.query = nn.Conv3d(width, inner, 1)
+        self.key = nn.Conv3d(width, inner, 1)
+        self.value = nn.Conv3d(width, inner, 1)
+        self.compare = nn.Linear(2 * inner, 1, bias=False) if pairwise == "concatenation" else None
+        self.out = nn.Conv3d(inner, width, 1)
+        self.norm = nn.BatchNorm3d(width)
+        self.pool = nn.MaxPool3d(pool) if pool is not None else nn.Identity()
+        for conv in (self.query, self.key, self.value, self.out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        if identity_start:
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B C T H W`` to the same."""
+        context = self.pool(x)
+        q = rearrange(self.query(x), "b c t h w -> b (t h w) c")
+        k, v = (rearrange(part(context), "b c t h w -> b (t h w) c") for part in (self.key, self.value))
+        y = rearrange(self._weighted_sum(q, k, v), "b (t h w) c -> b c t h w", t=x.shape[2], h=x.shape[3])
+        return x + self.norm(self.out(y))
+
+    def window(self, size: tuple[int, int, int]) -> Window:
+        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        return tuple(2 * n - 1 for n in size), (1, 1, 1)
+
+    def _weighted_sum(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``B N C`` queries over ``B M C`` keys and values."""
+        if self.pairwise == "embedded_gaussian":
+            if not self.scaled:
+                q = q * q.shape[-1] ** 0.5  # attention divides by it
+            return attend(q[:, None], k[:, None], v[:, None])[:, 0]
+        if self.pairwise == "dot_product":
+            # Without a softmax the sums may be taken in either order; this one never makes the N x M matrix.
+            return q @ (k.transpose(1, 2) @ v / k.shape[1])
+        of_query, of_key = self.compare.weight[0].chunk(2)
+        scores = F.relu((q @ of_query)[:, :, None] + (k @ of_key)[:, None, :])
+        return scores @ v / k.shape[1]
+
+
+def insert_nonlocal(network: nn.Module, name: str, block: NonLocal) -> None:
+    """Let a block follow the module called ``name`` of any 3D network, whose weights stay as they are.
+
+    The module's own weights are from then on called ``NAME.0``, the block's ``NAME.1``: load a network's weights
+    first. A block that starts as the identity changes nothing at first.
+
+    Raises:
+        AttributeError: the network has no such module.
+    """
+    network.set_submodule(name, nn.Sequential(network.get_submodule(name), block))
 
 
 class ResNet3D(nn.Module):
