@@ -253,6 +253,20 @@ def test_a_detector_starts_from_a_classifiers_file(tmp_path, layout):
     assert all(torch.equal(given[name], taken[name]) for name in given)
 
 
+@torch.no_grad()
+def test_a_classifier_starts_from_a_detectors_file(tmp_path):
+    detector, classifier = build("actors"), build("slowfast", seed=1)
+    torch.save({"model_state": to_published(detector, "PyTorchVideo detection")}, tmp_path / "detector.pyth")
+    start_encoder(classifier, tmp_path / "detector.pyth")
+    given, taken = detector.encoder.state_dict(), classifier.encoder.state_dict()
+    assert all(torch.equal(given[name], taken[name]) for name in given)
+
+
+def test_a_layout_that_there_is_not_is_named_with_those_that_there_are():
+    with pytest.raises(UserError, match="SlowFast has no layout 'Caffe': there are PyTorchVideo, SlowFast, Py"):
+        to_published(build("slowfast"), "Caffe")
+
+
 def test_c3d():
     with torch.device("meta"):
         objective = ucf101().objective.build()
