@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer, image_filter
+from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer, image_filter
 from filmstrip.objectives.classification import Classification
 from filmstrip.runs.loading import load, start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
@@ -202,7 +202,7 @@ def test_filters_of_tubelets():
 
 def test_positions_are_resized_and_repeated(image):
     theirs, folder = image
-    ours = SpaceTimeTransformer("joint", width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
+    ours = SpaceTimeTransformer(JOINT, width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
     start_encoder(Classification(ours, 7), folder)
     places = ours.pos_embed[1:].view(2, 36, 48)
     assert torch.equal(places[0], places[1])
