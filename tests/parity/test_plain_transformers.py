@@ -12,7 +12,7 @@ from filmstrip.runs.loading import load, start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig
-from filmstrip.systems.recognition.vtn import Longformer
+from filmstrip.systems.recognition.vtn import Longformer, VTNConfig
 from filmstrip.weights.plain_transformers import TIMESFORMER, VIVIT
 
 transformers = pytest.importorskip("transformers")
@@ -244,7 +244,7 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     torch.nn.init.zeros_(theirs.embeddings.token_type_embeddings.weight)
-    ours = Longformer(40, width=32, depth=2, num_heads=4, hidden=64, window=6).eval()
+    ours = Longformer(VTNConfig(places=40, width=32, temporal_depth=2, num_heads=4, hidden=64, window=6)).eval()
     given = {k.removeprefix("encoder.layer."): v for k, v in theirs.state_dict().items()}
     state = {"pos_embed": given["embeddings.position_embeddings.weight"], "cls_token": torch.randn(32)}
     state |= {f"norm.{k}": given[f"embeddings.LayerNorm.{k}"] for k in ("weight", "bias")}

@@ -141,29 +141,20 @@ class RegionAdapter(nn.Module):
         return frames[:, 0] + self.attention(normalised[:, :1], context=normalised[:, 1:])[:, 0]
 
 
+_EPS, _GELU = 1e-6, "tanh"  # as published
+
+
 class TemporalTransformer(nn.Module):
     """A class token, learned positions and pre-norm blocks over a clip's steps: ``B t D -> B 1+t D``."""
 
-    def __init__(
-        self,
-        num_steps: int,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-6,
-        gelu: GELU = "exact",
-        linear_start: LinearStart = "normal",
-    ) -> None:
+    def __init__(self, config: ViViTConfig) -> None:
         super().__init__()
-        self.depth = depth
-        self.cls_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(torch.zeros(1 + num_steps, width))
-        self.blocks = blocks_of(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        start(self, linear_start)
+        self.depth = config.temporal_depth
+        self.cls_token = nn.Parameter(torch.zeros(config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1 + config.num_frames // config.patch_size[0], config.width))
+        self.blocks = blocks_of(Block, config.width, self.depth, config.num_heads, 4.0, config.drop_path, _EPS, _GELU)
+        self.norm = nn.LayerNorm(config.width, eps=_EPS)
+        start(self, config.linear_start)
 
     def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The normalised tokens, the class token first; with ``layers`` also every block's output.
@@ -235,7 +226,7 @@ class ViViTConfig(ClassificationConfig):
             "patch_size": self.patch_size,
             "drop_path": self.drop_path,
             "tubelet_init": self.tubelet_init,
-            "gelu": "tanh",  # as published
+            "gelu": _GELU,
             "linear_start": self.linear_start,
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
@@ -251,16 +242,7 @@ class ViViTConfig(ClassificationConfig):
         if self.variant == "factorised_heads":
             make = partial(HeadsBlock, time=self.num_frames // self.patch_size[0])
             return SpaceTimeTransformer(BlockKind(make, class_token=False), **sizes)
-        frames = FrameTransformer(**sizes)
-        temporal = TemporalTransformer(
-            frames.grid.t,
-            width=self.width,
-            depth=self.temporal_depth,
-            num_heads=self.num_heads,
-            drop_path=self.drop_path,
-            gelu="tanh",
-            linear_start=self.linear_start,
-        )
+        frames, temporal = FrameTransformer(**sizes), TemporalTransformer(self)
         adapter = RegionAdapter(self.width, self.adapter_heads, 64) if self.frozen_frames else None
         return FactorisedEncoder(frames, temporal, frozen=self.frozen_frames, adapter=adapter)
 

@@ -69,12 +69,12 @@ _EPS = 1e-12  # Longformer's
 class LongformerBlock(nn.Module):
     """Windowed attention, then a feed-forward network, each added back and normalised after: ``B N D -> B N D``."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int, *, window: int) -> None:
+    def __init__(self, config: VTNConfig) -> None:
         super().__init__()
-        self.attention = SlidingWindowAttention(width, num_heads, window=window)
-        self.norm1 = nn.LayerNorm(width, eps=_EPS)
-        self.mlp = MLP(width, hidden)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS)
+        self.attention = SlidingWindowAttention(config.width, config.num_heads, window=config.window)
+        self.norm1 = nn.LayerNorm(config.width, eps=_EPS)
+        self.mlp = MLP(config.width, config.hidden)
+        self.norm2 = nn.LayerNorm(config.width, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
@@ -85,26 +85,16 @@ class LongformerBlock(nn.Module):
 class Longformer(nn.Module):
     """A class token, learned positions and :class:`LongformerBlock` over steps: ``B t D -> B 1+t D``."""
 
-    def __init__(
-        self,
-        places: int,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        hidden: int,
-        window: int,
-        linear_start: LinearStart = "normal",
-    ) -> None:
+    def __init__(self, config: VTNConfig) -> None:
         super().__init__()
-        self.depth = depth
-        self.cls_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(torch.zeros(places, width))
-        self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.blocks = nn.ModuleList(LongformerBlock(width, num_heads, hidden, window=window) for _ in range(depth))
+        self.depth = config.temporal_depth
+        self.cls_token = nn.Parameter(torch.zeros(config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(config.places, config.width))
+        self.norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.blocks = nn.ModuleList(LongformerBlock(config) for _ in range(self.depth))
         # Of the last block only the class token is read, by weights of its own: as published, these never learn.
         self.blocks[-1].attention.qkv.requires_grad_(False)
-        init_linear(self, linear_start)
+        init_linear(self, config.linear_start)
         nn.init.normal_(self.cls_token, std=STD)
         nn.init.normal_(self.pos_embed, std=STD)
 
@@ -127,11 +117,24 @@ class Longformer(nn.Module):
 class VTN(Classification):
     """Classification by a hidden layer on the normalised class token."""
 
-    def __init__(
-        self, encoder: FactorisedEncoder, num_classes: int, *, dropout: float, label_smoothing: float
-    ) -> None:
+    def __init__(self, config: VTNConfig) -> None:
+        frames = FrameTransformer(
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            num_frames=config.num_frames,
+            size=config.size,
+            patch_size=(1, config.patch_size, config.patch_size),
+            linear_start=config.linear_start,
+        )
+        encoder = FactorisedEncoder(frames, Longformer(config))
         super().__init__(
-            encoder, num_classes, norm=True, norm_eps=1e-5, dropout=dropout, label_smoothing=label_smoothing
+            encoder,
+            config.num_classes,
+            norm=True,
+            norm_eps=1e-5,
+            dropout=config.dropout,
+            label_smoothing=config.label_smoothing,
         )
         self.hidden = nn.Linear(encoder.width, encoder.width)
         nn.init.normal_(self.hidden.weight, std=STD)
@@ -170,26 +173,7 @@ class VTNConfig(ClassificationConfig):
 
     def build(self) -> VTN:
         """Build the network with fresh weights."""
-        frames = FrameTransformer(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            num_frames=self.num_frames,
-            size=self.size,
-            patch_size=(1, self.patch_size, self.patch_size),
-            linear_start=self.linear_start,
-        )
-        temporal = Longformer(
-            self.places,
-            width=self.width,
-            depth=self.temporal_depth,
-            num_heads=self.num_heads,
-            hidden=self.hidden,
-            window=self.window,
-            linear_start=self.linear_start,
-        )
-        encoder = FactorisedEncoder(frames, temporal)
-        return VTN(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return VTN(self)
 
 
 def tiny() -> Run:
