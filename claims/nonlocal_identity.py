@@ -21,9 +21,9 @@ from torch import Tensor
 
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.models.resnet3d import width_of
-from filmstrip.nn.nonlocal_block import NonLocal, insert_nonlocal
 from filmstrip.objectives.classification import Classification
 from filmstrip.systems.recognition import nonlocal_net
+from filmstrip.systems.recognition.nonlocal_net import NonLocal, insert_nonlocal
 
 AFTER = ((1, 0), (2, 0))
 """The stages and blocks that a nonlocal block is put behind."""

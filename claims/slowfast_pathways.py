@@ -25,8 +25,9 @@ from torch import Tensor
 from filmstrip.data.config import Clip
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.measure import complexity
-from filmstrip.models.resnet3d import DEPTHS, ResNet3D
+from filmstrip.models.resnet3d import DEPTHS
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig, ResNet3D
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 
 FRAMES, STRIDE, SIZE = 16, 3, 32
@@ -46,15 +47,15 @@ class SlowOnlyConfig(ClassificationConfig):
 
     def build(self) -> SlowOnly:
         stages = len(self.depths)
-        encoder = ResNet3D(
+        config = NonLocalNetConfig(
             stem_width=self.stem_width,
             depths=self.depths,
             stem_frames=1,
-            frames=[(n,) for n in SLOW_TIME[:stages]],
+            frames=tuple((n,) for n in SLOW_TIME[:stages]),
             pool_frames=False,
-            nonlocal_after=[()] * stages,
+            nonlocal_after=((),) * stages,
         )
-        return SlowOnly(encoder, self.num_classes, self.frames)
+        return SlowOnly(ResNet3D(config), self.num_classes, self.frames)
 
 
 class SlowOnly(Classification):

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.measure.complexity import flop_counter
-from filmstrip.models.video_swin import VideoSwin
 from filmstrip.systems.recognition import video_swin
 
 SHIFTS = {"time and space": (1, 1, 1), "space alone": (0, 1, 1), "nothing": (0, 0, 0)}
@@ -56,10 +55,12 @@ def main() -> None:
     print(f"\nwindows meet along the axes that they shift along, and along no other: {met == expected} (paper: True)")
 
 
-def stage(axes: tuple[int, ...], seed: int) -> VideoSwin:
+def stage(axes: tuple[int, ...], seed: int) -> video_swin.VideoSwin:
     """A stage of two blocks whose windows shift along those axes alone, with random weights."""
     torch.manual_seed(seed)
-    network = VideoSwin(width=32, depths=(2,), num_heads=(2,), window=WINDOW, patch_size=(2, 8, 8)).eval()
+    network = video_swin.VideoSwin(
+        video_swin.VideoSwinConfig(width=32, depths=(2,), num_heads=(2,), window=WINDOW, patch_size=(2, 8, 8))
+    ).eval()
     for weight in network.parameters():
         nn.init.normal_(weight, std=0.2)
     network.shift = tuple(s * on for s, on in zip(network.shift, axes))
@@ -69,7 +70,7 @@ def stage(axes: tuple[int, ...], seed: int) -> VideoSwin:
 
 
 @torch.no_grad()
-def change(network: VideoSwin, video: Tensor, exchanged: Tensor) -> float:
+def change(network: video_swin.VideoSwin, video: Tensor, exchanged: Tensor) -> float:
     """How much the vectors of clips change, as a share of their largest entry."""
     before, after = (network(clips).pooled() for clips in (video, exchanged))
     return ((after - before).abs().max() / before.abs().max()).item()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.measure.complexity import flop_counter
-from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
+from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer
 from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.positions import sincos_table
 from filmstrip.objectives.classification import Classification
@@ -114,7 +114,7 @@ def encoders(frames: int) -> tuple[nn.Module, nn.Module]:
     config = vtn.base_k400().objective
     with torch.device("meta"):
         joint = SpaceTimeTransformer(
-            "joint", width=config.width, depth=config.depth, num_heads=config.num_heads, num_frames=frames
+            JOINT, width=config.width, depth=config.depth, num_heads=config.num_heads, num_frames=frames
         )
         return replace(config, num_frames=frames).build().encoder.eval(), joint.eval()
 

@@ -6,7 +6,7 @@ device. Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -234,6 +234,42 @@ class Published(Protocol):
         Raises:
             UserError: a weight is missing, or there is one that has no place.
         """
+        ...
+
+
+Rules = tuple[tuple[str, str], ...]
+"""Regular expressions and what takes the place of their matches, tried in order; each may match a part of a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How released weights of a network lie in their files. Our names are an objective's, ``encoder.`` included.
+
+    Shapes that differ in sides of one alone need no word here: a 1 x 3 x 3 kernel is read as a 3 x 3 one.
+    """
+
+    name: str
+    """Whose layout it is."""
+    rules: Rules
+    """From our names to theirs."""
+    after: tuple[str, ...] = ()
+    """Patterns of their names of what comes after the encoder, left out when only that is loaded."""
+    spare: tuple[str, ...] = ()
+    """Patterns of their names that are no weights of this network; they are always left out."""
+    to_ours: Callable[[str, Tensor], Tensor] | None = None
+    """Our tensor from theirs, by our name, where the numbers lie otherwise."""
+    to_theirs: Callable[[str, Tensor], Tensor] | None = None
+    """The inverse. Several of ours with one name there are parts of one, in order."""
+    check: Callable[[Mapping[str, Tensor]], None] | None = None
+    """Raises a UserError of its own for a file of a network that is easily taken for this one."""
+
+
+@runtime_checkable
+class Released(Protocol):
+    """A network whose authors released weights, in a layout or several."""
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Those that :mod:`filmstrip.weights.released` is to read; of a file, the one that fits best counts."""
         ...
 
 

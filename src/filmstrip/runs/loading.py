@@ -28,6 +28,7 @@ from filmstrip.data.reading.views import read_views
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 from filmstrip.weights.keymap import check_names, some
+from filmstrip.weights.released import load_published
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +275,7 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     """Copy the encoder of a run or of the Hub into ``objective``, in place.
 
     A norm after the last layer that only the source has is left out. An image's transformer starts a video's as that
-    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.pytorchvideo`).
+    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.released`).
 
     Raises:
         UserError: either has no encoder, or the source lacks a weight, has it in another shape, or has one more.
@@ -282,8 +283,6 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     """
     target = encoder_of(objective)
     if Path(source).is_file():
-        from filmstrip.weights.pytorchvideo import load_published
-
         load_published(Path(source), objective, head=False)
         return
     given = load(source, "cpu").encoder

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from filmstrip.nn.recurrent_conv import CELLS, ConvGRU, ConvLSTM, ConvRNN
+from filmstrip.systems.recognition.recurrent_conv import CELLS, ConvGRU, ConvLSTM, ConvRNN
 
 
 @pytest.fixture(params=CELLS)

@@ -1,4 +1,4 @@
-"""Key maps of the hierarchical transformers, tried on files in the released layouts."""
+"""Key maps of the transformers' systems, tried on files in the released layouts."""
 
 import pytest
 import torch
@@ -9,8 +9,7 @@ from filmstrip.systems.recognition.mvit import MViTConfig
 from filmstrip.systems.recognition.uniformer import UniFormerConfig
 from filmstrip.systems.recognition.uniformer_v2 import UniFormerV2Config
 from filmstrip.systems.recognition.video_swin import VideoSwinConfig
-from filmstrip.weights.hierarchical import inflate_swin, published_names, to_published
-from filmstrip.weights.pytorchvideo import load_published
+from filmstrip.weights.released import load_published, published_names, to_published
 
 _MVIT = {"width": 16, "depth": 3, "stages": (1,), "kv_stride": (1, 4, 4), "num_frames": 8, "size": 32}
 CONFIGS = {
@@ -120,36 +119,3 @@ def test_another_network_is_refused(tmp_path):
         load_published(tmp_path / "v1.pyth", build("swin"))
     with pytest.raises(UserError, match=r"lacks blocks\.0\.attn\.pool_q\.weight"):
         load_published(tmp_path / "v1.pyth", build("mvit v2"))
-
-
-@torch.no_grad()
-def test_an_inflated_swin_sees_in_a_still_video_what_the_flat_one_sees_in_a_frame():
-    torch.manual_seed(0)
-    options = {"width": 16, "depths": (2, 2), "num_heads": (2, 4), "dropout": 0.0, "num_classes": 5}
-    # A 2D Swin is one whose clips, patches and windows are a frame long.
-    flat = VideoSwinConfig(**options, window=(1, 4, 4), patch_size=(1, 4, 4)).build().encoder.eval()
-    for parameter in flat.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    solid = VideoSwinConfig(**options, window=(2, 4, 4), patch_size=(2, 4, 4)).build().encoder.eval()
-    state = {}
-    for name, tensor in flat.state_dict().items():
-        if "normalise" in name:
-            continue
-        name = name.replace("embed_norm", "patch_embed.norm").replace("embed.proj", "patch_embed.proj")
-        name = name.replace("patch_patch_", "patch_").replace("stages.", "layers.")
-        name = name.replace("merges.0.reduce", "layers.0.downsample.reduction")
-        name = name.replace("merges.0.norm", "layers.0.downsample.norm").replace("attention.out", "attn.proj")
-        name = name.replace("attention.relative.bias", "attn.relative_position_bias_table")
-        name = name.replace("attention.", "attn.")
-        if name.endswith("table"):
-            tensor = tensor.flatten(1).T
-        if name == "patch_embed.proj.weight":
-            tensor = tensor.view(16, 4, 4, 3).permute(0, 3, 1, 2)
-        state[name] = tensor
-    solid.load_state_dict(inflate_swin({"model": state}, solid), strict=False)
-    frame = torch.rand(1, 1, 3, 32, 32)
-    seen, whole = flat(frame), solid(frame.expand(1, 8, 3, 32, 32))
-    assert whole.grid == (4, 4, 4)
-    torch.testing.assert_close(
-        whole.tokens.view(1, 4, 16, 32), seen.tokens[:, None].expand(1, 4, 16, 32), rtol=1e-4, atol=1e-4
-    )

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from filmstrip.nn.attention import attend
-from filmstrip.nn.windows import WindowAttention, fitted, join, neighbours, partition
+from filmstrip.systems.recognition.video_swin import (
+    VideoSwinConfig,
+    WindowAttention,
+    fitted,
+    inflate_swin,
+    join,
+    neighbours,
+    partition,
+)
 
 
 def dense(attention, x, sizes, window, shift):
@@ -60,3 +68,36 @@ def test_windows_come_back_as_they_were():
 def test_no_mask_where_every_place_of_a_window_sees_every_other():
     assert neighbours((4, 4, 4), (2, 2, 2), (0, 0, 0), torch.device("cpu")) is None
     assert fitted((2, 8, 8), (4, 8, 2), (2, 4, 1)) == ((2, 8, 2), (0, 0, 1))
+
+
+@torch.no_grad()
+def test_an_inflated_swin_sees_in_a_still_video_what_the_flat_one_sees_in_a_frame():
+    torch.manual_seed(0)
+    options = {"width": 16, "depths": (2, 2), "num_heads": (2, 4), "dropout": 0.0, "num_classes": 5}
+    # A 2D Swin is one whose clips, patches and windows are a frame long.
+    flat = VideoSwinConfig(**options, window=(1, 4, 4), patch_size=(1, 4, 4)).build().encoder.eval()
+    for parameter in flat.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    solid = VideoSwinConfig(**options, window=(2, 4, 4), patch_size=(2, 4, 4)).build().encoder.eval()
+    state = {}
+    for name, tensor in flat.state_dict().items():
+        if "normalise" in name:
+            continue
+        name = name.replace("embed_norm", "patch_embed.norm").replace("embed.proj", "patch_embed.proj")
+        name = name.replace("patch_patch_", "patch_").replace("stages.", "layers.")
+        name = name.replace("merges.0.reduce", "layers.0.downsample.reduction")
+        name = name.replace("merges.0.norm", "layers.0.downsample.norm").replace("attention.out", "attn.proj")
+        name = name.replace("attention.relative.bias", "attn.relative_position_bias_table")
+        name = name.replace("attention.", "attn.")
+        if name.endswith("table"):
+            tensor = tensor.flatten(1).T
+        if name == "patch_embed.proj.weight":
+            tensor = tensor.view(16, 4, 4, 3).permute(0, 3, 1, 2)
+        state[name] = tensor
+    solid.load_state_dict(inflate_swin({"model": state}, solid), strict=False)
+    frame = torch.rand(1, 1, 3, 32, 32)
+    seen, whole = flat(frame), solid(frame.expand(1, 8, 3, 32, 32))
+    assert whole.grid == (4, 4, 4)
+    torch.testing.assert_close(
+        whole.tokens.view(1, 4, 16, 32), seen.tokens[:, None].expand(1, 4, 16, 32), rtol=1e-4, atol=1e-4
+    )

@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from filmstrip.models.video_transformer import SpaceTimeTransformer
-from filmstrip.nn.space_time import FactorisedBlock, FactorisedHeads
 from filmstrip.protocols import Grid
-from filmstrip.systems.recognition.vivit import ViViTConfig
+from filmstrip.systems.recognition.vivit import FactorisedHeads, ViViTConfig
 
 SIZES = dict(width=24, depth=2, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 8))
 VARIANTS = ("joint", "factorised_encoder", "factorised", "factorised_heads")
@@ -77,8 +75,7 @@ def test_heads_see_their_time_or_their_frame():
 
 
 def test_factorised_blocks_start_without_time():
-    encoder = SpaceTimeTransformer("factorised", **SIZES)
-    block: FactorisedBlock = encoder.blocks[0]
+    block = ViViTConfig(**SIZES, variant="factorised").encoder().blocks[0]
     x = torch.randn(1, 8, 24)
     changed = x.clone()
     changed[:, 4:] += 1  # the second time step

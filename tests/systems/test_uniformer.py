@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from filmstrip.models.uniformer import LocalBlock, UniFormer
-from filmstrip.models.uniformer_v2 import UniFormerV2
+from filmstrip.systems.recognition.uniformer import LocalBlock, UniFormer, UniFormerConfig
+from filmstrip.systems.recognition.uniformer_v2 import UniFormerV2, UniFormerV2Config
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def test_local_relations_reach_two_places_and_positions_one():
 
 
 def test_clips_that_the_strides_do_not_tile_are_refused():
-    network = UniFormer(widths=(16, 16, 16, 16), depths=(1, 1, 1, 1), head_dim=16)
+    network = UniFormer(UniFormerConfig(widths=(16, 16, 16, 16), depths=(1, 1, 1, 1), head_dim=16))
     with pytest.raises(ValueError, match="multiple of patches"):
         network(torch.rand(1, 4, 3, 48, 48))
 
@@ -27,7 +27,7 @@ def test_clips_that_the_strides_do_not_tile_are_refused():
 @pytest.mark.parametrize(("local_stages", "sees_everything"), [(0, True), (1, False)])
 def test_the_first_global_stage_relates_all_places(local_stages, sees_everything):
     torch.manual_seed(0)
-    network = UniFormer(widths=(16,), depths=(1,), head_dim=16, local_stages=local_stages).eval()
+    network = UniFormer(UniFormerConfig(widths=(16,), depths=(1,), head_dim=16, local_stages=local_stages)).eval()
     video = torch.rand(1, 4, 3, 64, 64)
     other = video.clone()
     other[:, :, :, :4, :4] = 1 - other[:, :, :, :4, :4]
@@ -38,7 +38,7 @@ def test_the_first_global_stage_relates_all_places(local_stages, sees_everything
 def armed(**changes):
     torch.manual_seed(0)
     options = {"width": 32, "depth": 2, "num_heads": 2, "size": 32, "global_layers": (1,), "halve_time": False}
-    return UniFormerV2(**options | changes).eval()
+    return UniFormerV2(UniFormerV2Config(**options | changes)).eval()
 
 
 @torch.no_grad()

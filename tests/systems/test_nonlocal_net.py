@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from filmstrip.nn.nonlocal_block import NonLocal
+from filmstrip.systems.recognition.nonlocal_net import NonLocal
 
 
 def by_the_book(block, x):
