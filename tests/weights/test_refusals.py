@@ -19,10 +19,9 @@ from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.video_swin import VideoSwinConfig
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.systems.tokenizers.dvae import DVAEConfig
+from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle, to_dalle
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights import hierarchical, i3d, plain_transformers, pytorchvideo, videomae
-from filmstrip.weights.dvae import from_dalle, to_dalle
 from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
 from filmstrip.weights.hub import load_hub
 from filmstrip.weights.inflate import inflate_weights

@@ -24,8 +24,8 @@ from filmstrip.models.resnet3d import ResNet3D
 from filmstrip.models.slowfast import SlowFast
 from filmstrip.models.vit import ViT
 from filmstrip.models.x3d import X3D
-from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.objectives.classification import Classification
+from filmstrip.protocols import Detector
 from filmstrip.weights import hierarchical, i3d, videomae
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names, without
@@ -40,7 +40,7 @@ _HEADS = (r"head\..*", r"blocks\.\d+\.(?:proj|pool\.post_conv)\..*", r"detection
 _LETTERS = {"0": "a", "1": "a", "3": "b", "4": "b", "6": "c", "7": "c", "8": "c"}
 
 
-def load_published(path: Path, objective: Classification | ActorRoI, *, head: bool = True) -> None:
+def load_published(path: Path, objective: Classification | Detector, *, head: bool = True) -> None:
     """Copy a file of released weights into ``objective``; without ``head`` into its encoder only.
 
     Raises:
@@ -63,7 +63,7 @@ def load_published(path: Path, objective: Classification | ActorRoI, *, head: bo
 
 
 def from_published(
-    theirs: Mapping[str, Tensor], objective: Classification | ActorRoI, *, head: bool = True
+    theirs: Mapping[str, Tensor], objective: Classification | Detector, *, head: bool = True
 ) -> Weights:
     """Weights of ``objective`` from whichever layout its network is released in; without ``head``, of its encoder.
 
@@ -91,7 +91,7 @@ def from_published(
     return {name: _fitted(theirs[key], ours[name].ndim, name) for name, key in names.items() if key in theirs}
 
 
-def _check_shortcuts(theirs: Mapping[str, Tensor], objective: Classification | ActorRoI) -> None:
+def _check_shortcuts(theirs: Mapping[str, Tensor], objective: Classification | Detector) -> None:
     """The two layouts of X3D are two networks: only the SlowFast code base's normalises every shortcut."""
     norm = "s2.pathway0_res0.branch1_bn.weight"
     if isinstance(objective.encoder, X3D) and norm in theirs and not objective.encoder.shortcut_norm:
@@ -101,7 +101,7 @@ def _check_shortcuts(theirs: Mapping[str, Tensor], objective: Classification | A
         )
 
 
-def to_published(objective: Classification | ActorRoI, layout: str) -> Weights:
+def to_published(objective: Classification | Detector, layout: str) -> Weights:
     """The inverse of :func:`from_published`, for one of :func:`layouts_of`; convolutions with all their sides."""
     ours = objective.state_dict()
     convolutions = {
@@ -121,7 +121,7 @@ def to_published(objective: Classification | ActorRoI, layout: str) -> Weights:
     return weights
 
 
-def layouts_of(objective: Classification | ActorRoI) -> tuple[str, ...]:
+def layouts_of(objective: Classification | Detector) -> tuple[str, ...]:
     """The layouts that a network is released in.
 
     Raises:
@@ -129,20 +129,20 @@ def layouts_of(objective: Classification | ActorRoI) -> tuple[str, ...]:
     """
     if isinstance(objective.encoder, (ResNet3D, SlowFast, X3D)):
         # A detector may also begin with a classifier's network.
-        return (_HUB, _SLOWFAST, _HUB_DETECTION) if isinstance(objective, ActorRoI) else (_HUB, _SLOWFAST)
+        return (_HUB, _SLOWFAST, _HUB_DETECTION) if isinstance(objective, Detector) else (_HUB, _SLOWFAST)
     if isinstance(objective.encoder, PlainCNN):
         return (_CAFFE,)
     raise UserError(f"{type(objective.encoder).__name__} has no released layout that is known here")
 
 
-def published_names(objective: Classification | ActorRoI, layout: str) -> dict[str, str]:
+def published_names(objective: Classification | Detector, layout: str) -> dict[str, str]:
     """Ours to theirs, for all that is saved but the normalisation of pixels."""
     called = _names_in(objective, layout)
     names = [name for name in objective.state_dict() if not name.startswith("encoder.normalise.")]
     return {name: called(name.removeprefix("encoder.")) for name in names}
 
 
-def _names_in(objective: Classification | ActorRoI, layout: str) -> Callable[[str], str]:
+def _names_in(objective: Classification | Detector, layout: str) -> Callable[[str], str]:
     """What a layout calls a parameter."""
     if layout == _CAFFE:
         return _caffe

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
-from filmstrip.systems.tokenizers.dvae import DVAEConfig
-from filmstrip.weights.dvae import from_dalle, to_dalle
+from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle, to_dalle
 
 WIDTH, CODES, INIT = 16, 32, 8
 

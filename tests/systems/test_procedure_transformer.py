@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from filmstrip.models.procedure_transformer import ProcedureTransformer
+from filmstrip.systems.procedures.transformer import ProcedureTransformer, StepTransformerConfig
 
+CONFIG = StepTransformerConfig(feature_width=8, num_tokens=2, width=16, depth=2, num_heads=4)
 SEEN = torch.tensor([[True, False, False, True, False]])
 TARGET = torch.tensor([[False, True, True, False, False]])
 
@@ -12,7 +13,7 @@ TARGET = torch.tensor([[False, True, True, False, False]])
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return ProcedureTransformer(feature_width=8, num_tokens=2, width=16, depth=2, num_heads=4).eval()
+    return ProcedureTransformer(CONFIG).eval()
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from filmstrip.models.temporal_pyramid import TemporalPyramid
+from filmstrip.systems.localisation.actionformer import ActionFormerConfig, TemporalPyramid
 
 
 def build(windows=(5, 5, 5), **settings):
     torch.manual_seed(0)
-    pyramid = TemporalPyramid(feature_width=6, width=16, num_heads=2, windows=windows, **settings).eval()
+    config = ActionFormerConfig(feature_width=6, width=16, num_heads=2, windows=windows, drop_path=0.0, **settings)
+    pyramid = TemporalPyramid(config).eval()
     with torch.no_grad():
         for parameter in pyramid.parameters():  # biases and scales too, so that whatever leaks shows
             parameter.normal_(std=0.5)
@@ -31,12 +32,12 @@ def test_what_stands_in_padding_does_not_matter(windows, positions):
 
 
 def test_levels_halve_and_windows_bound_what_a_row_sees():
-    pyramid = build(stem=1)
+    pyramid = build()
     sequence = torch.randn(1, 64, 6)
     levels = pyramid(sequence, torch.tensor([64]))
     assert [level.features.shape for level in levels] == [(1, 64, 16), (1, 32, 16), (1, 16, 16)]
     sequence.requires_grad_()
     pyramid(sequence, torch.tensor([64]))[0].features[0, 32].square().sum().backward()
     seen = sequence.grad[0].abs().sum(dim=1).nonzero()[:, 0]
-    # Two convolutions, the one before attention, and two rows of a window of five.
-    assert (int(seen.min()), int(seen.max())) == (32 - 5, 32 + 5)
+    # Two convolutions; in each of two blocks the one before attention, and two rows of a window of five.
+    assert (int(seen.min()), int(seen.max())) == (32 - 8, 32 + 8)

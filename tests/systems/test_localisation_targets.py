@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from filmstrip.objectives.localisation import Points, assign, diou_loss, focal_loss
+from filmstrip.systems.localisation.actionformer import Points, assign, diou_loss, focal_loss
 
 
 def points(*rows):

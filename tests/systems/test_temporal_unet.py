@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from filmstrip.models.temporal_unet import TemporalUNet
+from filmstrip.systems.procedures.pdpp import TemporalUNet
 
 
 @pytest.mark.parametrize("length", [3, 4, 6])
