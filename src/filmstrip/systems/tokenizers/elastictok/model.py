@@ -1,66 +1,174 @@
-"""ElasticTok: video becomes blocks of tokens, more of them where more is going on.
-
-A transformer autoencoder is trained with only the first tokens of each block, a random number of them, so that what
-matters most moves to the front. Afterwards every block may be cut short wherever the rest is good enough: at a given
-length, or at the least that meets a given error, found by search. Long videos are sequences of blocks that see those
-before them.
-Yan et al., "ElasticTok: Adaptive Tokenization for Image and Video", ICLR 2025; as in Wilson Yan's dissertation
-(chapter 4, appendix C).
-
-    filmstrip train tokenizers.elastictok:continuous --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
-
-``continuous`` and ``discrete`` are the first stage on video, single blocks; those that follow end in their number of
-blocks, up to 256 (1,024 frames). A stage starts from the one before it with ``--init RUN``: there are no weights that
-depend on the number of blocks. ``continuous_image`` and ``discrete_image`` are the models of pictures alone.
-
-Where we deviate: the perceptual error is of one frame of every clip, at its own size (published: of one frame of one
-block of the batch's clips, at 224 pixels). A block keeps as many tokens as were drawn, up to all of them (published:
-one more). Lengths tried in bins are spaced evenly (published: by ratios), and binary search gives the least length
-found to meet the target (published: the last one tried). A still is a block whose first frame stays, and stills of
-one clip see those before them. Betas and decay of the learning rate are not stated: AdamW's usual ones and none.
-Errors and targets are of pixels in 0..1, a quarter of the published ones in -1..1. Perplexity is that of kept tokens.
-
-The paper reports 1.3 to 5 times fewer tokens than tokenizers of fixed length for as many blocks to meet an error (in
-its table 4.2, at equal worst error, 1.04, 1.54 and 1.60 times where 50, 88 and 99% meet it), a Pearson correlation of
-0.77 between a block's tokens and its Sobel energy, and binary search 7% off in 12 evaluations. We measured, when the
-network still had a few biases more (continuous tokens), with ``python claims/elastictok_busy.py`` (0.6 M parameters,
-mazes at 32 x 32, 400 steps, one seed): correlations of 0.59, 0.70 and 0.60, and 0.81, 1.52 and 3.53 times fewer
-tokens, at errors that 44, 87 and 98% of the blocks met; binary search 2.2% off at the middle one, and 12 evaluations
-of 4,096 lengths. So strict errors save nothing, in the paper little: a block that no length is enough for takes all
-tokens for nothing (56% of 64 are 36 tokens a block already), and training for every length costs accuracy at the
-longest.
-"""
+"""ElasticTok's network, its loss and its search for lengths."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, Share, Weight
-from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.evals.elastic import TokensAgainstError
-from filmstrip.models.elastic_autoencoder import ElasticAutoencoder, Past
-from filmstrip.models.perceptual import Perceptual
+from filmstrip.nn.attention import KVCache
+from filmstrip.nn.block import Block
 from filmstrip.nn.gaussian import Gaussian
 from filmstrip.nn.length_search import Method, Search
-from filmstrip.nn.patches import take
+from filmstrip.nn.masks import block_causal
+from filmstrip.nn.patches import PatchEmbed, take, unpatchify
 from filmstrip.nn.quantise import Bottleneck, Quantised, usage
+from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
 from filmstrip.objectives.tokenizing import TokenizerObjective
-from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float
+from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
+from filmstrip.weights.keymap import Weights
 from filmstrip.weights.lpips import load_perceptual
 
 _LENGTHS, _STILLS, _FRAME = 401, 402, 403  # salts
+
+
+_NORM_EPS = 1e-5
+_DEVIATION = 0.02  # of initial weights
+
+
+class BlockTransformer(nn.Module):
+    """Transformer blocks over a sequence of blocks of tokens: a token sees its own block and those before it.
+
+    Rotary positions along the flat sequence. With ``caches``, one for each layer, tokens go on after those in there.
+    """
+
+    def __init__(self, config: ElasticTokConfig) -> None:
+        super().__init__()
+        self.tokens_per_block = config.tokens_per_block
+        width, heads = config.width, config.num_heads
+        self.rotary = Rotary(width // heads, base=config.rope_base)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio=config.mlp_ratio, qkv_bias="none", norm_eps=_NORM_EPS, kind="llama")
+            for _ in range(config.depth)
+        )
+        self.norm = nn.RMSNorm(width, eps=_NORM_EPS)
+
+    def forward(self, tokens: Tensor, caches: Sequence[KVCache] | None = None) -> Tensor:
+        """``B N D -> B N D``, normalised."""
+        start = caches[0].length if caches else 0
+        places = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        angles = self.rotary(places[:, None])
+        mask = block_causal(self.tokens_per_block)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, mask=mask, angles=angles, cache=caches[i] if caches else None)
+        return self.norm(tokens)
+
+    def caches(self, batch: int, num_blocks: int) -> list[KVCache]:
+        """Empty caches with room for ``num_blocks`` blocks."""
+        weight = self.norm.weight
+        heads = self.blocks[0].attention
+        room = num_blocks * self.tokens_per_block
+        return [
+            KVCache(batch, heads.num_heads, room, heads.head_dim, dtype=weight.dtype, device=weight.device)
+            for _ in self.blocks
+        ]
+
+
+@dataclass
+class Past:
+    """What encoder and decoder remember of the blocks of a video that they have seen."""
+
+    encoder: list[KVCache]
+    decoder: list[KVCache]
+
+    @property
+    def length(self) -> int:
+        """Tokens remembered."""
+        return self.encoder[0].length
+
+    def rewind(self, length: int) -> None:
+        """Forget all tokens but the first ``length``, to try a block again."""
+        for cache in (*self.encoder, *self.decoder):
+            cache.rewind(length)
+
+
+class ElasticAutoencoder(nn.Module):
+    """An :class:`~filmstrip.objectives.tokenizing.Autoencoder` of blocks of ``block_frames`` frames.
+
+    One token a cube of pixels. The encoder is told which tokens will be kept, by one of two embeddings added to every
+    token, so that it can move what matters into those; the decoder sees zeros in place of the others.
+    Yan et al. 2025 (ElasticTok).
+    """
+
+    def __init__(self, config: ElasticTokConfig, input_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        width = config.width
+        frames, size = self.block_frames, self.size = config.block_frames, config.size
+        p, q, r = self.patch_size = config.patch_size
+        if frames % p or size % q or size % r:
+            raise ValueError(f"blocks of {frames} x {size} x {size} are not a multiple of {self.patch_size}")
+        self.block_grid = config.block_grid
+        self.tokens_per_block = config.tokens_per_block
+        self.embed = PatchEmbed(width, self.patch_size, mean=(0.5,) * 3, std=(0.5,) * 3, bias=False)
+        self.fate = nn.Embedding(2, width)  # dropped, kept
+        self.encoder = BlockTransformer(config)
+        self.to_latents = nn.Linear(width, input_dim, bias=False)
+        self.from_latents = nn.Linear(latent_dim, width, bias=False)
+        self.decoder = BlockTransformer(config)
+        self.to_pixels = nn.Linear(width, p * q * r * 3, bias=False)
+        self.apply(_init)
+
+    def start(self, batch: int, num_blocks: int) -> Past:
+        """An empty memory with room for videos of ``num_blocks`` blocks."""
+        return Past(self.encoder.caches(batch, num_blocks), self.decoder.caches(batch, num_blocks))
+
+    def encode(self, video: Tensor, kept: Tensor | None = None, past: Past | None = None) -> Tensor:
+        """Latents ``B t h w D`` of ``B T C H W`` video, of which the tokens at ``kept`` (``B N``, bool) will remain.
+
+        With ``past``, the video goes on after the blocks remembered there, and is remembered.
+
+        Raises:
+            ValueError: the video is not made of whole blocks.
+        """
+        tokens = self.embed_kept(video, kept)
+        latents = self.to_latents(self.encoder(tokens, past.encoder if past else None))
+        grid = self.block_grid
+        return rearrange(latents, "b (t h w) d -> b t h w d", h=grid.h, w=grid.w)
+
+    def embed_kept(self, video: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The encoder's input ``B N D``: embedded cubes that know whether they will be kept."""
+        check_video(video, multiple=self.patch_size)
+        if video.shape[1] % self.block_frames or tuple(video.shape[3:]) != (self.size, self.size):
+            raise ValueError(
+                f"this network codes blocks of {self.block_frames} frames of {self.size} x {self.size}, got "
+                f"{video.shape[1]} frames of {video.shape[3]} x {video.shape[4]}"
+            )
+        tokens = self.embed(video)
+        # A product, not a look-up: both embeddings then always have a gradient, and nothing is scattered.
+        share = torch.ones_like(tokens[..., :1]) if kept is None else kept[..., None].to(tokens.dtype)
+        dropped, remains = self.fate.weight.to(tokens.dtype)
+        return tokens + dropped + share * (remains - dropped)
+
+    def decode(self, latents: Tensor, past: Past | None = None) -> Tensor:
+        """Pixels ``B T C H W`` in 0..1 of latents ``B t h w D``, zero where they were dropped.
+
+        Raises:
+            ValueError: the latents are not those of whole blocks.
+        """
+        grid = Grid(*latents.shape[1:4])
+        if grid.t % self.block_grid.t or grid[1:] != self.block_grid[1:]:
+            raise ValueError(f"this network codes blocks on a grid of {tuple(self.block_grid)}, got {tuple(grid)}")
+        tokens = self.from_latents(rearrange(latents, "b t h w d -> b (t h w) d"))
+        cubes = self.to_pixels(self.decoder(tokens, past.decoder if past else None)).tanh().add(1).div(2)
+        return unpatchify(rearrange(cubes, "b n (p c) -> b n p c", c=3), grid, self.patch_size)
+
+
+def _init(module: nn.Module) -> None:
+    """Normal weights, as in LLaMA."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=_DEVIATION)
 
 
 class ElasticTok(TokenizerObjective):
@@ -72,27 +180,26 @@ class ElasticTok(TokenizerObjective):
     requires = ("video", "seed")
     training_only = ("perceptual",)
 
-    def __init__(
-        self,
-        autoencoder: ElasticAutoencoder,
-        bottleneck: Bottleneck,
-        perceptual: Perceptual | None,
-        *,
-        min_tokens: int,
-        max_tokens: int,
-        perceptual_weight: float,
-        still_share: float,
-    ) -> None:
-        super().__init__(autoencoder, bottleneck)
-        if not 1 <= min_tokens <= max_tokens <= autoencoder.tokens_per_block:
+    def __init__(self, config: ElasticTokConfig) -> None:
+        bottleneck = config.build_bottleneck()
+        super().__init__(ElasticAutoencoder(config, bottleneck.input_dim, bottleneck.latent_dim), bottleneck)
+        places = config.tokens_per_block
+        least, most = self.min_tokens, self.max_tokens = config.min_tokens, config.max_tokens or places
+        if not 1 <= least <= most <= places:
             raise UserError(
-                f"a block of {autoencoder.tokens_per_block} tokens cannot keep {min_tokens} to {max_tokens}: "
-                "change min_tokens or max_tokens"
+                f"a block of {places} tokens cannot keep {least} to {most}: change min_tokens or max_tokens"
             )
-        self.perceptual = perceptual
-        self.min_tokens, self.max_tokens = min_tokens, max_tokens
-        self.perceptual_weight = perceptual_weight
-        self.still_share = still_share
+        self.perceptual = load_perceptual(config.perceptual) if config.perceptual_weight else None
+        self.perceptual_weight = config.perceptual_weight
+        self.still_share = config.still_share
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights but the loss's own, from the flat ``params`` of a released checkpoint.
+
+        Raises:
+            UserError: an array is missing or has no place here.
+        """
+        return from_elastictok(theirs, self.autoencoder)
 
     @property
     def tokens_per_block(self) -> int:
@@ -239,7 +346,7 @@ class ElasticTok(TokenizerObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class ElasticTokConfig(ObjectiveConfig):
-    """The network and its bottleneck; the defaults are the continuous model's."""
+    """The network and its bottleneck."""
 
     width: Count = 1024
     depth: Count = 10
@@ -269,162 +376,27 @@ class ElasticTokConfig(ObjectiveConfig):
     still_share: Share = 0.0
     """Share of the clips in which each block stands still, as a picture would."""
 
-    def build(self) -> ElasticTok:
-        """Build the network with fresh weights."""
-        cubes = zip((self.block_frames, self.size, self.size), self.patch_size)
-        tokens_per_block = torch.Size(extent // p for extent, p in cubes).numel()
+    @property
+    def block_grid(self) -> Grid:
+        """The places for tokens in a block, along time, height and width."""
+        return Grid(*(n // p for n, p in zip((self.block_frames, self.size, self.size), self.patch_size)))
+
+    @property
+    def tokens_per_block(self) -> int:
+        """How many places that are."""
+        return prod(self.block_grid)
+
+    def build_bottleneck(self) -> Bottleneck:
+        """What tokens go through."""
         if self.codebook is not None:
-            bottleneck = self.codebook.build()
-        else:
-            kl_weight = self.kl_weight * tokens_per_block * self.latent_dim  # the bottleneck takes a mean
-            bottleneck = Gaussian(self.latent_dim, kl_weight=kl_weight)
-        autoencoder = ElasticAutoencoder(
-            input_dim=bottleneck.input_dim,
-            latent_dim=bottleneck.latent_dim,
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            block_frames=self.block_frames,
-            size=self.size,
-            patch_size=self.patch_size,
-            rope_base=self.rope_base,
-        )
-        return ElasticTok(
-            autoencoder,
-            bottleneck,
-            load_perceptual(self.perceptual) if self.perceptual_weight else None,
-            min_tokens=self.min_tokens,
-            max_tokens=self.max_tokens or tokens_per_block,
-            perceptual_weight=self.perceptual_weight,
-            still_share=self.still_share,
-        )
+            return self.codebook.build()
+        # The bottleneck takes a mean over values, and the weight is that of a sum over a block.
+        return Gaussian(self.latent_dim, kl_weight=self.kl_weight * self.tokens_per_block * self.latent_dim)
 
+    def build(self) -> ElasticTok:
+        """Build the network with fresh weights.
 
-def tiny() -> Run:
-    """Two blocks of two frames of motions at 32 x 32 pixels, discrete; trains in seconds on two CPU cores."""
-    return Run(
-        data=Data(
-            synthetic=Motions(),
-            clip=Clip(num_frames=4, stride=4, size=32, short_side=(32, 32)),
-            augment=Augment(mirror=0.0),
-            batch_size=16,
-        ),
-        objective=ElasticTokConfig(
-            width=64,
-            depth=2,
-            num_heads=2,
-            block_frames=2,
-            size=32,
-            patch_size=(1, 8, 8),
-            min_tokens=4,
-            codebook=Codebook(kind="fsq"),
-            perceptual_weight=0.0,
-        ),
-        optim=Optim(lr=2e-3, weight_decay=1e-4),
-        train=Loop(steps=100),
-        evals=(TokensAgainstError(targets=(0.02,)),),
-    )
-
-
-def _stage(
-    network: ElasticTokConfig, *, blocks: int, steps: int, warmup: int, batch_size: int = 256, stills: float = 0.25
-) -> Run:
-    """A stage of the training (appendix C.2), of video at 24 frames a second."""
-    return Run(
-        data=Data(
-            clip=Clip(num_frames=blocks * network.block_frames, stride=1, size=256, short_side=(256, 256)),
-            augment=Augment(mirror=0.0),
-            batch_size=batch_size,
-        ),
-        objective=replace(network, still_share=stills),
-        optim=Optim(lr=2e-4, weight_decay=1e-4, schedule="constant", warmup=warmup / steps),
-        train=Loop(steps=steps, checkpoint=blocks > 1),
-        evals=(TokensAgainstError(),),
-    )
-
-
-_CONTINUOUS = ElasticTokConfig()
-_DISCRETE = ElasticTokConfig(
-    patch_size=(1, 8, 8), min_tokens=256, rope_base=5e7, codebook=Codebook(kind="fsq", levels=(8, 8, 8, 5, 5, 5))
-)
-
-
-def continuous_image() -> Run:
-    """The continuous model on stills alone, a picture four times in a block."""
-    return _stage(_CONTINUOUS, blocks=1, steps=200_000, warmup=10_000, stills=1.0)
-
-
-def continuous() -> Run:
-    """2048 continuous tokens for 4 frames of 256 x 256; single blocks, half of them stills."""
-    return _stage(_CONTINUOUS, blocks=1, steps=200_000, warmup=10_000, stills=0.5)
-
-
-def continuous_2() -> Run:
-    """The continuous model on 8 frames, 2 blocks, half of the clips stills."""
-    return _stage(_CONTINUOUS, blocks=2, steps=80_000, warmup=5000, stills=0.5)
-
-
-def continuous_4() -> Run:
-    """The continuous model on 16 frames, 4 blocks, a quarter of the clips stills."""
-    return _stage(_CONTINUOUS, blocks=4, steps=50_000, warmup=2000)
-
-
-def continuous_16() -> Run:
-    """The continuous model on 64 frames, 16 blocks."""
-    return _stage(_CONTINUOUS, blocks=16, steps=10_000, warmup=1000, batch_size=64)
-
-
-def continuous_64() -> Run:
-    """The continuous model on 256 frames, 64 blocks."""
-    return _stage(_CONTINUOUS, blocks=64, steps=1000, warmup=200, batch_size=16)
-
-
-def continuous_128() -> Run:
-    """The continuous model on 512 frames, 128 blocks."""
-    return _stage(_CONTINUOUS, blocks=128, steps=500, warmup=100, batch_size=8)
-
-
-def continuous_256() -> Run:
-    """The continuous model on 1024 frames, 256 blocks."""
-    return _stage(_CONTINUOUS, blocks=256, steps=200, warmup=25, batch_size=4)
-
-
-def discrete_image() -> Run:
-    """The discrete model on stills alone, a picture four times in a block."""
-    return _stage(_DISCRETE, blocks=1, steps=200_000, warmup=10_000, stills=1.0)
-
-
-def discrete() -> Run:
-    """4096 tokens of 64,000 codes for 4 frames of 256 x 256; single blocks, half of them stills."""
-    return _stage(_DISCRETE, blocks=1, steps=200_000, warmup=10_000, stills=0.5)
-
-
-def discrete_2() -> Run:
-    """The discrete model on 8 frames, 2 blocks, half of the clips stills."""
-    return _stage(_DISCRETE, blocks=2, steps=80_000, warmup=5000, stills=0.5)
-
-
-def discrete_4() -> Run:
-    """The discrete model on 16 frames, 4 blocks, a quarter of the clips stills."""
-    return _stage(_DISCRETE, blocks=4, steps=50_000, warmup=2000)
-
-
-def discrete_16() -> Run:
-    """The discrete model on 64 frames, 16 blocks."""
-    return _stage(_DISCRETE, blocks=16, steps=10_000, warmup=1000, batch_size=64)
-
-
-def discrete_64() -> Run:
-    """The discrete model on 256 frames, 64 blocks."""
-    return _stage(_DISCRETE, blocks=64, steps=1000, warmup=200, batch_size=16)
-
-
-def discrete_128() -> Run:
-    """The discrete model on 512 frames, 128 blocks."""
-    return _stage(_DISCRETE, blocks=128, steps=500, warmup=100, batch_size=8)
-
-
-def discrete_256() -> Run:
-    """The discrete model on 1024 frames, 256 blocks."""
-    return _stage(_DISCRETE, blocks=256, steps=200, warmup=25, batch_size=4)
+        Raises:
+            UserError: a block has not as many tokens as training is to keep.
+        """
+        return ElasticTok(self)

@@ -14,8 +14,8 @@ from filmstrip.weights.keymap import Weights
 _SCANNED = "scan_decoder"  # the layers of encoder and decoder in one array each, as released
 
 
-def from_elastictok(theirs: Mapping[str, Tensor], objective: nn.Module) -> Weights:
-    """Weights of a :class:`~filmstrip.systems.tokenizers.elastictok.ElasticTok`, but for the loss's own.
+def from_elastictok(theirs: Mapping[str, Tensor], network: nn.Module) -> Weights:
+    """Weights of an ElasticTok, but for the loss's own; ``network`` is its autoencoder.
 
     Their layers may be numbered or, as released, in one array each.
 
@@ -23,7 +23,6 @@ def from_elastictok(theirs: Mapping[str, Tensor], objective: nn.Module) -> Weigh
         UserError: an array is missing or has no place here.
     """
     tree = Tree(_numbered(theirs), "this state of ElasticTok")
-    network = objective.autoencoder
     fate = [tree[f"encoder/is_{which}_embed"] for which in ("masked", "kept")]
     ours = {
         "fate.weight": torch.cat(fate),
