@@ -1,67 +1,90 @@
-"""VideoGPT: a GPT over the codes that a tokenizer makes of a video.
-
-The tokenizer is frozen; a transformer learns the distribution of its codes in raster order and draws new ones, which
-the tokenizer turns into video. Labels and actions move the gains and biases of all norms; given first frames go
-through a residual network, whose features every block reads by cross-attention.
-Yan et al., "VideoGPT: Video Generation using VQ-VAE and Transformers", 2021; VIPER's presets: Escontrela et al. 2023.
-
-    filmstrip train tokenizers.vqvae3d:bair --data PATH --out runs/codes
-    filmstrip train generation.videogpt:bair --data PATH --objective.tokenizer-run runs/codes
-
-The network is that of the published code (tests/parity/test_published_videogpt.py), also where the text differs: the
-residual network for first frames has 240 units, as there (table A.2: 512), and sparse attention in the paper's
-presets sees near and far in every layer, in blocks of 32 codes. ``weights/videogpt.py`` maps released weights.
-
-Where we deviate: codes have embeddings of their own (published: the codebook's, projected), and the tables of
-positions add up (published: the axes share the channels); both can be what is published. Norms have a gain and a bias
-of their own beside a condition's, which start at one and zero, and guard against a variance of zero (published: 1e-5
-more than its inverse root). Weights start as GPT-2's (published: attention by its width, zero for logits). There is
-no dropout inside attention (published: 0.3 where it is not sparse). ``tiny`` has another sparse attention, which
-takes turns, layer by layer, between the nearest codes and a stride of whole rows. The action of the first frame,
-which lies before the clip, is left out (60 and 315 values for ViZDoom as in the paper, 60 for BAIR instead of 64).
-The paper names no schedule: a cosine, as in its code. Its text gives Moving MNIST's transformer 384 features, its
-table 192 and 384 between them: the table's. ``condition_drop`` (ours) hides conditions from some clips in training,
-so that sampling can be guided, and go without them.
-
-The paper reports, on BAIR, FVD 103.6 and 2.05 bits/dim with 16 layers (2.84, 2.52 and 2.39 bits/dim with 2, 4 and 8).
-A dim is a code, ten bits at most for one of 1024; ``bits_per_dim`` counts the same. We measured, when the network
-still had the exact GELU and biases on queries, keys and values, with ``python claims/videogpt_depth.py`` (plain
-moving shapes, 300 steps, one seed), 2.09, 1.93, 1.90 and 1.89 bits for a code of unseen videos with 1, 2, 4 and 8
-layers, where each place's own distribution needs 3.81: most of the gain is in the second layer. On textured motions
-depth does not show in a few hundred steps, for priors stay long, some longer than others, at what each place alone
-gives.
-"""
+"""VideoGPT: the prior over a tokenizer's codes, its conditions, its loss and its samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.models.code_transformer import AttentionKind, CodeTransformer
 from filmstrip.models.conditions import ClipVector, Known
-from filmstrip.models.first_frames import FirstFrames
+from filmstrip.nn.axial import AxialPositions
+from filmstrip.nn.channel_norm import ChannelNorm
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.tokenizing import TokenizerObjective
-from filmstrip.protocols import Batch, Condition, Grid, Loss, Tokens, as_float
+from filmstrip.protocols import Batch, Condition, Grid, Loss, Published, Tokens, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import Run
-from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.systems.generation.videogpt.transformer import AttentionKind, CodeTransformer
+from filmstrip.systems.generation.videogpt.weights import from_prior
+from filmstrip.weights.keymap import COUNTERS, Weights, check_names
 
 ConditionKind = Literal["label", "action", "frames"]
 _DROP, _CODES = 0x71D0, 0x71D1  # salts
+_VQVAE = "vqvae."  # what the names of the tokenizer begin with in a released state
+
+
+class FramesBlock(nn.Module):
+    """Two 3 x 3 x 3 convolutions, each normalised and rectified before they join the input: ``B C T H W``."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, project: bool) -> None:
+        super().__init__()
+        strides = (1, stride, stride)
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, stride=strides, padding=1, bias=False)
+        self.norm1 = ChannelNorm(outputs)
+        self.conv2 = nn.Conv3d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = ChannelNorm(outputs)
+        self.shortcut = nn.Identity()
+        if project:
+            conv = nn.Conv3d(inputs, outputs, 1, stride=strides, bias=False)
+            self.shortcut = nn.Sequential(conv, ChannelNorm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block; the frames stay as many."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(F.relu(self.norm2(self.conv2(y))) + self.shortcut(x))
+
+
+class FirstFrames(nn.Module):
+    """The features of a clip's first frames, at a quarter of their height and width, by a residual network.
+
+    The second and third stage halve the grid; positions are learnt. ``size`` is a multiple of 4, and the last of the
+    ``widths`` one of 3, which the positions' axes share.
+    """
+
+    def __init__(self, num_frames: int, size: int, *, widths: Sequence[int], depths: Sequence[int]) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.width = widths[-1]
+        self.stem = nn.Conv3d(3, widths[0], 3, padding=1, bias=False)
+        self.norm = ChannelNorm(widths[0])
+        self.stages = nn.ModuleList()
+        inputs = widths[0]
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            first = FramesBlock(inputs, width, stride=2 if i in (1, 2) else 1, project=True)
+            rest = (FramesBlock(width, width, stride=1, project=False) for _ in range(depth - 1))
+            self.stages.append(nn.Sequential(first, *rest))
+            inputs = width
+        self.positions = AxialPositions((num_frames, size // 4, size // 4), self.width)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Tokens ``B M D`` of the first ``num_frames`` of ``B T C H W`` video."""
+        x = rearrange(as_float(video[:, : self.num_frames]) - 0.5, "b t c h w -> b c t h w")
+        x = F.relu(self.norm(self.stem(x)))
+        for stage in self.stages:
+            x = stage(x)
+        x = rearrange(x, "b d t h w -> b t h w d") + self.positions(x.shape[2:])
+        return x.flatten(1, 3)
 
 
 class VideoGPT(LatentObjective):
@@ -101,6 +124,25 @@ class VideoGPT(LatentObjective):
         with inference(self):
             nats = self._log_probs(batch, drop=False).sum(dim=1)
         return nats.clone()
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights, those of its VQ-VAE included, from a released state or what its file holds.
+
+        Raises:
+            UserError: the state is of another network, or of one of another size, or the tokenizer is no VQ-VAE.
+        """
+        theirs = theirs.get("state_dict", theirs)
+        if not isinstance(self.tokenizer, Published):
+            raise UserError(
+                f"a released VideoGPT holds its VQ-VAE, and this one has a {type(self.tokenizer).__name__}"
+            )
+        inner = {name.removeprefix(_VQVAE): w for name, w in theirs.items() if name.startswith(_VQVAE)}
+        tokenizer = self.tokenizer.from_published(inner)
+        own = {name: w for name, w in theirs.items() if not name.startswith(_VQVAE)}
+        ours = from_prior(own, tokenizer["bottleneck.codes"][0])
+        ours |= {f"tokenizer.{name}": w for name, w in tokenizer.items()}
+        check_names("the published VideoGPT, in our names,", ours, self.state_dict(), optional=(COUNTERS,))
+        return ours
 
     def dims_of(self, batch: Batch) -> int:
         """How many codes stand for a clip, each a dimension of bits/dim."""
@@ -212,7 +254,7 @@ class VideoGPT(LatentObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoGPTConfig(LatentConfig):
-    """The transformer and its conditions; the defaults are BAIR's."""
+    """The transformer and its conditions."""
 
     width: Count = 512
     depth: Count = 16
@@ -230,7 +272,7 @@ class VideoGPTConfig(LatentConfig):
     """First frames that are given."""
     frames_depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 6, 3)
     frames_widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 240)
-    """Blocks and channels of each stage of the network that sees them; the defaults are the published ResNet-34's."""
+    """Blocks and channels of each stage of the network that sees them, a ResNet-34's unless set."""
     condition_drop: Share = 0.0
     """Share of clips whose conditions are hidden in training."""
 
@@ -287,135 +329,3 @@ class VideoGPTConfig(LatentConfig):
             size=self.size,
             condition_drop=self.condition_drop if self.conditions else 0.0,
         )
-
-
-def tiny() -> Run:
-    """Motions at 32 x 32 pixels, from their class; trains in seconds on two CPU cores."""
-    of_tokenizer = find("tokenizers.vqvae3d:tiny")
-    return Run(
-        data=of_tokenizer.data,
-        objective=VideoGPTConfig(
-            tokenizer=of_tokenizer.objective,
-            untrained_tokenizer=True,
-            num_frames=8,
-            size=32,
-            width=64,
-            depth=4,
-            num_heads=4,
-            dropout=0.0,
-            conditions=("label",),
-            num_classes=8,
-            condition_drop=0.1,
-        ),
-        optim=Optim(lr=3e-3, weight_decay=0.0),
-        train=Loop(steps=100),
-    )
-
-
-def _paper(tokenizer: str, *, steps: int, **network: object) -> Run:
-    """The tokenizer's clips, the published sparse attention, batches of 32, Adam at 3e-4 (table A.2)."""
-    of_tokenizer = find(f"tokenizers.vqvae3d:{tokenizer}")
-    return Run(
-        data=of_tokenizer.data,
-        objective=VideoGPTConfig(
-            tokenizer=of_tokenizer.objective, size=of_tokenizer.objective.size, attention="blocks", **network
-        ),
-        optim=Optim(lr=3e-4, weight_decay=0.0, warmup=0.0),
-        train=Loop(steps=steps),
-    )
-
-
-def moving_mnist() -> Run:
-    """Moving MNIST from its first frame: 4 x 16 x 16 codes of 512, a ResNet-18."""
-    return _paper(
-        "moving_mnist",
-        steps=80_000,
-        width=192,
-        depth=8,
-        mlp_ratio=2.0,
-        dropout=0.1,
-        conditions=("frames",),
-        frames_depths=(2, 2, 2, 2),
-    )
-
-
-def bair() -> Run:
-    """BAIR robot pushing, and RoboNet, from the first frame: 8 x 32 x 32 codes of 1024."""
-    return _paper("bair", steps=150_000, conditions=("frames",))
-
-
-def bair_actions() -> Run:
-    """BAIR from the first frame and the robot's actions."""
-    return _paper("bair", steps=150_000, conditions=("frames", "action"), action_dim=4)
-
-
-def vizdoom() -> Run:
-    """ViZDoom, without a condition."""
-    return _paper("vizdoom", steps=150_000)
-
-
-def vizdoom_health() -> Run:
-    """ViZDoom's Health Gathering Supreme from its actions, 4 values each."""
-    return _paper("vizdoom", steps=150_000, conditions=("action",), num_actions=4)
-
-
-def vizdoom_battle() -> Run:
-    """ViZDoom's Battle2 from its actions, 21 values each."""
-    return _paper("vizdoom", steps=150_000, conditions=("action",), num_actions=21)
-
-
-def ucf101() -> Run:
-    """UCF-101, without a condition: 4 x 32 x 32 codes of 1024."""
-    return _paper("ucf101", steps=200_000, width=1024, depth=20, num_heads=8)
-
-
-def ucf101_128() -> Run:
-    """UCF-101 at 128 x 128: as many codes, from the tokenizer of that size."""
-    return _paper("ucf101_128", steps=200_000, width=1024, depth=20, num_heads=8)
-
-
-def tgif() -> Run:
-    """Tumblr GIF: UCF-101's network, trained for longer."""
-    return _paper("tgif", steps=600_000, width=1024, depth=20, num_heads=8)
-
-
-def _viper(tokenizer: str, *, width: int, frames: int = 16, stride: int = 1, classes: int = 0) -> Run:
-    """VIPER: 64 x 64 frames, coded one by one, batches of 32, Adam at a constant 1e-4 (table E.2)."""
-    of_tokenizer = find(f"tokenizers.vqgan:{tokenizer}")
-    clip = replace(of_tokenizer.data.clip, num_frames=frames, stride=stride)
-    return Run(
-        data=replace(of_tokenizer.data, clip=clip, batch_size=32),
-        objective=VideoGPTConfig(
-            tokenizer=of_tokenizer.objective,
-            num_frames=frames,
-            width=width,
-            depth=8,
-            num_heads=8,
-            attention="full",
-            dropout=0.0,
-            conditions=("label",) if classes else (),
-            num_classes=classes,
-        ),
-        optim=Optim(lr=1e-4, weight_decay=0.0, schedule="constant", warmup=0.0),
-        train=Loop(steps=500_000),
-    )
-
-
-def viper_dmc() -> Run:
-    """VIPER's for the DeepMind Control Suite: 16 tasks, 16 x 8 x 8 codes."""
-    return _viper("viper_dmc", width=256, classes=16)
-
-
-def viper_atari() -> Run:
-    """VIPER's for Atari: 8 games, 16 x 16 x 16 codes."""
-    return _viper("viper_atari", width=512, classes=8)
-
-
-def viper_rlbench() -> Run:
-    """VIPER's for one task of RLBench: 4 frames, every fourth, of 16 x 16 codes."""
-    return _viper("viper_rlbench", width=256, frames=4, stride=4)
-
-
-def viper_rlbench_multi() -> Run:
-    """VIPER's for 34 tasks of RLBench."""
-    return _viper("viper_rlbench", width=512, frames=4, stride=4, classes=34)

@@ -8,17 +8,16 @@ from math import prod
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern, Seen
-from filmstrip.nn.conditional_norm import ConditionalNorm
-from filmstrip.nn.few_rows import few_rows
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
+from filmstrip.systems.generation.videogpt.causal_attention import Blocks, CausalAttention, Pattern, Seen, few_rows
 
 AttentionKind = Literal["full", "axial", "sparse", "blocks"]
 _BLOCK, _NEAR = 32, 4  # VideoGPT's: codes in a block, blocks before a code's own that it sees
@@ -70,6 +69,28 @@ class Given(NamedTuple):
     norms: tuple[Affine, Affine, Affine] = (None, None, None)
     context: tuple[Tensor, Tensor] | None = None
     """Keys and values, each ``B H M D``."""
+
+
+class ConditionalNorm(nn.LayerNorm):
+    """Layer normalisation with a gain and a bias that are affine in a vector of ``condition_dim`` values.
+
+    At first the vector changes nothing; a vector of zeros always leaves the norm's own gain and bias.
+    """
+
+    def __init__(self, width: int, condition_dim: int, *, eps: float = 1e-6) -> None:
+        super().__init__(width, eps=eps)
+        self.from_condition = nn.Linear(condition_dim, 2 * width, bias=False)
+        nn.init.zeros_(self.from_condition.weight)
+
+    def affine(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Gain and bias, each ``B D``, for vectors ``B C``."""
+        gain, bias = self.from_condition(vector).chunk(2, dim=-1)
+        return self.weight + gain, self.bias + bias
+
+    def forward(self, x: Tensor, affine: tuple[Tensor, Tensor]) -> Tensor:
+        """Normalise ``B ... D`` with the gain and bias of each sample."""
+        gain, bias = (v.view(len(v), *(1,) * (x.ndim - 2), -1) for v in affine)
+        return F.layer_norm(x, self.normalized_shape, eps=self.eps) * gain + bias
 
 
 class CodeBlock(nn.Module):

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.models.code_transformer import CodeTransformer, patterns
 from filmstrip.nn.sampling import Sampling
 from filmstrip.randomness import uniform
+from filmstrip.systems.generation.videogpt.transformer import CodeTransformer, patterns
 
 GRID, CODES = (2, 4, 4), 11
 KINDS = ("full", "axial", "sparse", "blocks")
@@ -83,7 +83,7 @@ def test_cached_logits_equal_uncached_ones(kind, num_codebooks, static, monkeypa
     places = 32 * num_codebooks
     seen = []
     monkeypatch.setattr(
-        "filmstrip.models.code_transformer.draw",
+        "filmstrip.systems.generation.videogpt.transformer.draw",
         lambda logits, numbers, sampling: seen.append(logits) or logits.argmax(-1),
     )
     prefix = codes(places=7)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.errors import UserError
-from filmstrip.models.video_autoencoder import DownConv, ResidualBlock, UpConv, VideoAutoencoder
+from filmstrip.systems.tokenizers.vqvae3d import DownConv, ResidualBlock, UpConv, VideoAutoencoder, VQVAE3DConfig
 
 
 def published_up_convolution(x, conv):
@@ -34,8 +34,8 @@ def test_down_convolution_pads_as_published(stride):
 
 
 def build(**changes):
-    sizes = dict(input_dim=5, latent_dim=7, patch_size=(2, 4, 4), num_frames=4, size=16)
-    return VideoAutoencoder(**(sizes | dict(width=12, residual_width=6, depth=1) | changes))
+    sizes = dict(patch_size=(2, 4, 4), num_frames=4, size=16, width=12, residual_width=6, depth=1)
+    return VideoAutoencoder(VQVAE3DConfig(**(sizes | changes)), input_dim=5, latent_dim=7)
 
 
 @pytest.mark.parametrize("patch_size", [(2, 4, 4), (4, 2, 2), (1, 2, 2)])
@@ -74,7 +74,8 @@ def test_longer_video_than_positions():
 
 
 def test_a_block_without_heads_has_no_attention():
-    assert not any("attention" in name for name, _ in ResidualBlock(12, 6, 0, "paper").named_parameters())
+    block = ResidualBlock(VQVAE3DConfig(width=12, residual_width=6, num_heads=0))
+    assert not any("attention" in name for name, _ in block.named_parameters())
 
 
 @pytest.mark.parametrize("patch_size", [(3, 2, 2), (1, 1, 1), (0, 2, 2)])

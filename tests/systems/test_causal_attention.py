@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filmstrip.nn.causal_attention import Blocks, CausalAttention, Pattern
-from filmstrip.nn.conditional_norm import ConditionalNorm
+from filmstrip.systems.generation.videogpt.causal_attention import Blocks, CausalAttention, Pattern
+from filmstrip.systems.generation.videogpt.transformer import ConditionalNorm
 
 # Who sees whom, written out by hand.
 PATTERNS = {
