@@ -11,6 +11,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.i3d import I3D
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.models.resnet3d import ResNet3D
+from filmstrip.objectives.adversarial import from_diffusers, to_diffusers
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.loading import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
@@ -22,7 +23,6 @@ from filmstrip.systems.recognition.x3d import X3DConfig
 from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle, to_dalle
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights import hierarchical, i3d, plain_transformers, pytorchvideo, videomae
-from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
 from filmstrip.weights.hub import load_hub
 from filmstrip.weights.inflate import inflate_weights
 from filmstrip.weights.keymap import KeyMap, check_names, some
