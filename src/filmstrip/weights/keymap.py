@@ -7,7 +7,7 @@ network than the one that would be loaded, unless a stated pattern says that it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -55,7 +55,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+Rules = tuple[tuple[str, str], ...]
 """Regular expressions and what takes the place of their matches, tried in order; each may match a part of a name."""
 
 

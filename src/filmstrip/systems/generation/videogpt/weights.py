@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -28,8 +29,6 @@ _PUBLISHED: Rules = (
     (r"^cond_pos_embd\.emb\.d_", "frames.positions.axes."),
     (r"^resnet\.stem\.0\.", "frames.stem."),
     (r"^resnet\.stem\.1\.norm\.norm\.", "frames.norm."),
-    (r"^resnet\.group(\d)\.start_block\.", lambda m: f"frames.stages.{int(m[1]) - 1}.0."),
-    (r"^resnet\.group(\d)\.blocks\.(\d+)\.", lambda m: f"frames.stages.{int(m[1]) - 1}.{int(m[2]) + 1}."),
     (r"\.proj_conv\.", ".shortcut.0."),
     (r"\.proj_bnr\.norm\.norm\.", ".shortcut.1."),
     (r"\.bnr(\d)\.norm\.norm\.", r".norm\1."),
@@ -52,10 +51,19 @@ def from_prior(theirs: Mapping[str, Tensor], codes: Tensor) -> Weights:
     apart = (_START, _PROJECT, *_POSITIONS)
     check_names("this is not the state of the published VideoGPT: it", theirs, apart, spare=(".*",))
     rest = {name: w for name, w in theirs.items() if name not in apart and not name.endswith(".mask")}
-    ours = _fused({renamed(name, _PUBLISHED): value for name, value in rest.items()})
+    ours = _fused({renamed(_of_stages(name), _PUBLISHED): value for name, value in rest.items()})
     ours["transformer.embed.weight"] = torch.cat([codes @ theirs[_PROJECT].T, theirs[_START][None]])
     tables = side_by_side([theirs[name] for name in _POSITIONS])
     return ours | {f"transformer.positions.{i}": table for i, table in enumerate(tables)}
+
+
+def _of_stages(name: str) -> str:
+    """A name whose stages and blocks of the residual network are counted from zero."""
+    block = re.match(r"resnet\.group(\d)\.(?:start_block|blocks\.(\d+))\.(.*)", name)
+    if block is None:
+        return name
+    stage, place, rest = block.groups()
+    return f"frames.stages.{int(stage) - 1}.{0 if place is None else int(place) + 1}.{rest}"
 
 
 def _fused(weights: Weights) -> Weights:
