@@ -136,4 +136,4 @@ def test_other_states_are_refused():
     with pytest.raises(UserError, match=r"published VideoGPT: it lacks attn_stack\.right_shift\.sos"):
         prior.build().from_published({f"vqvae.{n}": w for n, w in given("vqvae.").items()})
     with pytest.raises(UserError, match="holds its VQ-VAE, and this one has a"):
-        replace(prior, tokenizer=find("tokenizers.vqgan:tiny").objective).build().from_published({})
+        replace(prior, tokenizer=find("tokenizers.dvae:tiny").objective).build().from_published({})
