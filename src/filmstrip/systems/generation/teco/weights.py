@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from filmstrip.models.residual_frames import ScaledResidual
+from filmstrip.systems.generation.teco.frames import ScaledResidual
 from filmstrip.weights.flax import Tree, under
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.positions import side_by_side
