@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from filmstrip.models.vedit import VEDiT
+from filmstrip.systems.procedures.vedit import VEDiT, VEDITConfig
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = VEDiT(feature_width=6, width=16, depth=2, num_heads=2)
+    network = VEDiT(VEDITConfig(feature_width=6, width=16, depth=2, num_heads=2))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return network.eval()

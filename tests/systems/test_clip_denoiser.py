@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmstrip.errors import UserError
-from filmstrip.models.vedit import VEDiT
-from filmstrip.objectives.clip_denoiser import ClipDenoiser, flow_schedule
+from filmstrip.systems.procedures.vedit import ClipDenoiser, VEDITConfig, flow_schedule
 
 diffusers = pytest.importorskip("diffusers")
 WIDTH, TOKENS = 6, 2
@@ -15,10 +14,12 @@ WIDTH, TOKENS = 6, 2
 
 def denoiser(**options):
     torch.manual_seed(0)
-    network = VEDiT(feature_width=WIDTH, width=16, depth=2, num_heads=2)
-    for parameter in network.parameters():
+    few = {"denoising_steps": 3, "guidance": 2.0, "num_targets": None}
+    config = VEDITConfig(feature_width=WIDTH, width=16, depth=2, num_heads=2, **(few | options))
+    module = ClipDenoiser(config)
+    for parameter in module.network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return ClipDenoiser(network, **{"steps": 3, "guidance": 2.0} | options)
+    return module
 
 
 def windows(rows):
@@ -42,7 +43,7 @@ def predicted(module, rows):
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 2, 24, 48])
 def test_euler_steps_are_those_of_diffusers(steps, shift):
-    module, velocities = denoiser(steps=steps, shift=shift), torch.randn(steps, 1, 1, TOKENS, WIDTH)
+    module, velocities = denoiser(denoising_steps=steps, shift=shift), torch.randn(steps, 1, 1, TOKENS, WIDTH)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(steps)
     noise = theirs = torch.randn(1, 1, TOKENS, WIDTH)
@@ -56,7 +57,7 @@ def test_euler_steps_are_those_of_diffusers(steps, shift):
 
 
 def test_the_network_hears_the_times_of_diffusers():
-    module, heard = denoiser(steps=4), []
+    module, heard = denoiser(denoising_steps=4), []
     own = module.network.at_times
     module.network.at_times = lambda times: heard.append(times) or own(times)
     predicted(module, ["st"])
@@ -96,7 +97,7 @@ def test_a_window_with_more_than_promised_is_refused(row):
 
 
 def test_guidance_of_one_is_none_and_goes_on_from_there():
-    module = denoiser(steps=1, guidance=1.0)
+    module = denoiser(denoising_steps=1, guidance=1.0)
     runs = {}
     for guidance in (0.0, 1.0, 3.0):
         module.guidance = guidance
