@@ -94,3 +94,20 @@ def test_there_and_back(states, tokenizer):
 def test_another_state_is_refused(states):
     with pytest.raises(UserError, match=r"not the state of DALL-E's dVAE"):
         from_dalle({}, states[1])
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_dalles_states_fit_whole_or_not_at_all(side):
+    states = list(
+        to_dalle(DVAEConfig(width=16, codebook=Codebook(kind="gumbel", size=32, dim=8)).build().state_dict())
+    )
+    whole = dict(states[side])
+    assert from_dalle(*states)
+    states[side] = whole | {"blocks.output.norm.w": torch.ones(1)}
+    with pytest.raises(UserError, match=r"no place for: blocks\.output\.norm\.w$"):
+        from_dalle(*states)
+    path = next(name for name in whole if name.endswith("id_path.w"))
+    for lost in (path, "blocks.group_2.block_1.res_path.conv_2.b"):
+        states[side] = {name: tensor for name, tensor in whole.items() if name != lost}
+        with pytest.raises(UserError, match=f"lacks {lost};"):
+            from_dalle(*states)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
+from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
@@ -83,7 +84,7 @@ class AdversarialTokenizer(TokenizerObjective):
             depth=config.discriminator_depth,
             max_width=config.discriminator_max_width,
         )
-        self.perceptual = load_perceptual(config.perceptual)
+        self.perceptual: Perceptual = load_perceptual(config.perceptual)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
