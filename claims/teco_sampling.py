@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.evals.throughput import wait_for
-from filmstrip.models import code_transformer
-from filmstrip.models.code_transformer import CodeTransformer
 from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.protocols import Condition
 from filmstrip.randomness import uniform
 from filmstrip.systems.generation import teco
+from filmstrip.systems.generation.videogpt import transformer
+from filmstrip.systems.generation.videogpt.transformer import CodeTransformer
 
 PAPER = {"TECO": 186, "autoregressive": 8443}
 PLACES, DRAWN = 256, 32
@@ -75,7 +75,7 @@ def by_code(model: CodeTransformer, frames: int, numbers: Tensor, device: torch.
     """
     caches = [block.attention.new_cache(1, model.places) for block in model.blocks]
     given = [block.given(None, None) for block in model.blocks]
-    table, last = model._position_table(), code_transformer._affine(model.norm, None)
+    table, last = model._position_table(), transformer._affine(model.norm, None)
     row, sampling = torch.zeros(1, dtype=torch.int64, device=device), Sampling()
 
     def draw_codes() -> None:

@@ -36,7 +36,8 @@ def row(name: str) -> str:
     )
     shown = [mark if isinstance(mark, str) else ("yes" if mark else "") for mark in checks]
     presets = ", ".join(f"`{preset}`" for preset in systems.presets(name))
-    path = f"../src/filmstrip/systems/{name.replace('.', '/')}.py"
+    place = ROOT / "src/filmstrip/systems" / name.replace(".", "/")
+    path = f"../{place.relative_to(ROOT)}" if place.is_dir() else f"../{place.relative_to(ROOT)}.py"
     return f"| [{name}]({path}) | {index.summary(name)} | {presets} | {' | '.join(shown)} |\n"
 
 

@@ -11,9 +11,8 @@ from published import TOLERANCE, recipe_input, stored
 from filmstrip.data.config import Localisation
 from filmstrip.data.localisation.source import Part, draw_part
 from filmstrip.errors import UserError
-from filmstrip.objectives.localisation import assign
 from filmstrip.runs.loading import start
-from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression
+from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression, assign
 
 CONFIG = ActionFormerConfig(
     num_classes=5,

@@ -11,7 +11,6 @@ from filmstrip.errors import UserError
 from filmstrip.evals.video_features import load_i3d
 from filmstrip.models.i3d import I3D
 from filmstrip.models.perceptual import Perceptual
-from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.loading import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
@@ -20,11 +19,7 @@ from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.systems.tokenizers.dvae import DVAEConfig
-from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights import plain_transformers, videomae
-from filmstrip.weights.dvae import from_dalle, to_dalle
-from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
 from filmstrip.weights.hub import load_hub
 from filmstrip.weights.inflate import inflate_weights
 from filmstrip.weights.keymap import KeyMap, check_names, some
@@ -187,37 +182,6 @@ def test_a_folder_of_the_hubs_layout_fits_whole_or_not_at_all(vit_state, tmp_pat
     save_file(vit_state | {n: t.clone() for n, t in deeper.items()}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"no place for: blocks\.2\..* and \d+ more"):
         load_hub(str(tmp_path))
-
-
-@pytest.mark.parametrize("side", [0, 1])
-def test_dalles_states_fit_whole_or_not_at_all(side):
-    states = list(
-        to_dalle(DVAEConfig(width=16, codebook=Codebook(kind="gumbel", size=32, dim=8)).build().state_dict())
-    )
-    whole = dict(states[side])
-    assert from_dalle(*states)
-    states[side] = whole | {"blocks.output.norm.w": torch.ones(1)}
-    with pytest.raises(UserError, match=r"no place for: blocks\.output\.norm\.w$"):
-        from_dalle(*states)
-    path = next(name for name in whole if name.endswith("id_path.w"))
-    for lost in (path, "blocks.group_2.block_1.res_path.conv_2.b"):
-        states[side] = {name: tensor for name, tensor in whole.items() if name != lost}
-        with pytest.raises(UserError, match=f"lacks {lost};"):
-            from_dalle(*states)
-
-
-def test_autoencoders_of_diffusers_fit_whole_or_not_at_all():
-    config = VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), widths=(16, 32), depth=1, groups=8)
-    ours = config.build().state_dict()
-    theirs = to_diffusers(ours)
-    assert from_diffusers(theirs, ours)
-    with pytest.raises(UserError, match=r"no place for: encoder\.extra\.bias"):
-        from_diffusers(theirs | {"encoder.extra.bias": torch.ones(1)}, ours)
-    without_codes = {name: tensor for name, tensor in theirs.items() if not name.startswith("quantize.")}
-    with pytest.raises(UserError, match=r"lacks quantize\.embedding\.weight"):
-        from_diffusers(without_codes, ours)
-    with pytest.raises(UserError, match=r"no place for: quantize\.embedding\.weight"):
-        from_diffusers(theirs, {name: tensor for name, tensor in ours.items() if name != "bottleneck.codes"})
 
 
 def test_lpips_fits_whole_or_not_at_all(tmp_path):

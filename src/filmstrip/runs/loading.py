@@ -190,7 +190,8 @@ def start(objective: Objective, source: str | Path) -> None:
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
-    if getattr(objective, "encoder", None) is not None:
+    # A part may be called an encoder and offer no features to start with, as TECO's.
+    if isinstance(getattr(objective, "encoder", None), Encoder):
         start_encoder(objective, source)
         return
     if Path(source).is_file():

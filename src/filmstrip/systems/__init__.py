@@ -1,4 +1,4 @@
-"""The methods, one file each. A preset is a function without arguments that returns a complete ``Run``."""
+"""The methods, a file or a folder each. A preset is a function without arguments that returns a complete ``Run``."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def module(name: str) -> ModuleType:
 
 def presets(name: str) -> dict[str, Callable[[], Run]]:
     """The presets of a system: its public functions without parameters that promise a ``Run``."""
-    found = {}
-    for key, function in vars(module(name)).items():
-        if inspect.isfunction(function) and function.__module__.endswith(name) and not key.startswith("_"):
+    found, own = {}, module(name)
+    for key, function in vars(own).items():
+        # Those of a method in a folder come from a file of that folder.
+        here = inspect.isfunction(function) and f"{function.__module__}.".startswith(f"{own.__name__}.")
+        if here and not key.startswith("_"):
             signature = inspect.signature(function)
             if not signature.parameters and signature.return_annotation in ("Run", "config.Run"):
                 found[key] = function
