@@ -20,8 +20,8 @@ CLAIM = Claim(
     paper="Chong & Forsyth 2020: FID and inception score of n samples are biased by about c / n, with another c for "
     "each model, so that rankings depend on n; extrapolation to infinitely many samples takes the bias out.",
     here="Two samples of one Gaussian of 400 numbers (as many as the logits that FVD is computed with), whose true "
-    "distance is zero, with variances that are all alike or fall as one over their rank, as features' do; the bias is "
-    "estimated by Richardson's extrapolation from halves to wholes.",
+    "distance is zero, with variances that are all alike or fall as one over their rank, as features' do; the bias "
+    "is estimated by Richardson's extrapolation from halves to wholes.",
     baseline="The distance as it is computed, without extrapolation: 100%.",
     figures={
         f"{spectrum}, {count}{what}": Figure(says=f"variances {spectrum}, {count} samples: {says}", digits=digits)
@@ -40,7 +40,7 @@ CLAIM = Claim(
             equal(
                 f"{spectrum}, {count}, left",
                 0.0,
-                f"with variances {spectrum} and {count} samples, at least twice as many as numbers, little is left, %",
+                f"with variances {spectrum} and {count} samples, twice as many as numbers or more, little is left",
                 within=5.0,
             )
             for spectrum in SPECTRA

@@ -210,9 +210,10 @@ def recipe(name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("claims."):
             others.add(node.module.removeprefix("claims."))
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign):
-            if not (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "CLAIM"):
-                code.append(ast.dump(_without_docstrings(node)))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign) and not (
+            isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "CLAIM"
+        ):
+            code.append(ast.dump(_without_docstrings(node)))
     code += [recipe(other) for other in sorted(others - {"ledger"})]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
 

@@ -24,10 +24,10 @@ STEPS, VIDEOS, TESTS = 200, 80, 40
 CLAIM = Claim(
     systems=("recognition.nonlocal_net",),
     finding=__doc__.strip(),
-    paper="Wang et al. 2018 start the scale of the block's last normalisation at zero, so that it fits into any trained "
-    "network (the lecture, section 24.4.2).",
-    here="A small network of that kind learns eight motions, 80 videos of each, in 200 steps; two blocks are put into a "
-    "copy of it, and both go on for 200 steps with the same clips. 320 unseen videos, chance 12.5.",
+    paper="Wang et al. 2018 start the scale of the block's last normalisation at zero, so that it fits into any "
+    "trained network (the lecture, section 24.4.2).",
+    here="A small network of that kind learns eight motions, 80 videos of each, in 200 steps; two blocks are put "
+    "into a copy of it, and both go on for 200 steps with the same clips. 320 unseen videos, chance 12.5.",
     baseline="The same network going on without blocks.",
     figures={
         "change": Figure(says="largest change of a logit by inserting", digits=7),

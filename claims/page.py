@@ -12,8 +12,8 @@ a paper's finding, re-run small: the paper's own numbers are of its networks and
 direction, not their size. A verdict is computed, from the 95% interval (Student's) of the difference between a figure
 and its baseline over seeds, paired by seed:
 
-- **reproduced**: all of the interval is as expected: above zero, and at least the size where one is given; for figures
-  that should be equal, all of it within the tolerance;
+- **reproduced**: all of the interval is as expected: above zero, and at least the size where one is given; for
+  figures that should be equal, within the tolerance;
 - **partly**: of one expectation, the direction is shown and the size is not; of a claim, some expectations are shown;
 - **not**: the interval excludes what was expected;
 - **too noisy to say**: neither.

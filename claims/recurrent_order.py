@@ -22,11 +22,11 @@ NETWORKS = {
 CLAIM = Claim(
     systems=("recognition.lrcn", "recognition.recurrent_conv"),
     finding=__doc__.strip(),
-    paper="The lecture (Johnson, 24.4.1): LRCN carries what a convolutional network sees of each frame through an LSTM, "
-    "a recurrent convolutional network carries whole maps; no figure is given.",
-    here="A texture goes left or right; frames alone say nothing. 200 steps on clips that are never the same; 320 unseen "
-    "clips forwards and backwards: who follows the order names the opposite of a clip that is played backwards. "
-    "Chance is 50.",
+    paper="The lecture (Johnson, 24.4.1): LRCN carries what a convolutional network sees of each frame through an "
+    "LSTM, a recurrent convolutional network carries whole maps; no figure is given.",
+    here="A texture goes left or right; frames alone say nothing. 200 steps on clips that are never the same; 320 "
+    "unseen clips forwards and backwards: who follows the order names the opposite of a clip that is played "
+    "backwards. Chance is 50.",
     baseline="A network that averages its frames.",
     figures={
         f"{name}{what}": Figure(says=f"{shown}: {says}, %")

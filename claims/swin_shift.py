@@ -24,9 +24,9 @@ ROUNDING = 1e-5
 CLAIM = Claim(
     systems=("recognition.video_swin",),
     finding=__doc__.strip(),
-    paper="Liu et al. 2022 attend within 3D windows, which every second layer shifts by half their size; Swin-T costs "
-    "88 G multiply-adds on Kinetics-400, and the shift is worth 0.7 points of top-1, less than a training of minutes "
-    "can tell.",
+    paper="Liu et al. 2022 attend within 3D windows, which every second layer shifts by half their size; Swin-T "
+    "costs 88 G multiply-adds on Kinetics-400, and the shift is worth 0.7 points of top-1, less than a training of "
+    "minutes can tell.",
     here="A stage of two blocks, with random weights, says the same of a clip whose windows have changed places if "
     "these never meet: figures are the largest relative change of what it says of clips of motions. Multiply-adds of "
     "Swin-T are counted on 32 x 224 x 224.",
