@@ -1,4 +1,4 @@
-"""Relations to neighbours in early stages and to everything in late ones cost a fraction of relations to all places."""
+"""Relations to neighbours in early stages and to everything in late ones cost a fraction of relations to all."""
 
 from __future__ import annotations
 
