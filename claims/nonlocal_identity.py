@@ -39,7 +39,10 @@ CLAIM = Claim(
         equal("change", 0.0, "inserting changes no logit", within=0.0),
         above("with", "without", "blocks do no harm, within 5 points", by=-5.0),
     ),
+    analysis="Inserting is the identity, exactly. After as many steps again networks with and without blocks differ "
+    "by less than seeds do.",
     minutes=4,
+    seeds=5,
 )
 
 

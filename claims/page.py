@@ -18,6 +18,9 @@ and its baseline over seeds, paired by seed:
 - **not**: the interval excludes what was expected;
 - **too noisy to say**: neither.
 
+Figures that other pages and systems' files quote with `python claims/NAME.py` are of earlier forms of these claims,
+which had other numbers of steps and mostly one seed: they stand where they are quoted, and not here.
+
 """
 
 
