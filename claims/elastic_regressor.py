@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from claims.elastictok_busy import FRAMES, SIZE, blocks_of, errors_of, found_in, run_of
+from claims.elastictok_busy import FRAMES, SIZE, blocks_of, correlation, errors_of, found_in, run_of
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.inference import inference
 from filmstrip.runs import experiment
@@ -56,7 +54,7 @@ CLAIM = Claim(
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    of = run_of(seed, steps=STEPS)
+    of = run_of(seed, STEPS)
     tokenizer = experiment.train(of, folder / "elastic")
     result = experiment.train(regressor(of, folder / "elastic"), folder / "regressor")
     elastic, low = result.objective.tokenizer, tokenizer.objective.min_tokens
@@ -71,8 +69,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         found[f"{name}, met"] = 100 * (table.gather(1, chosen[:, None] - low)[:, 0] <= TARGET).float().mean().item()
         if name != "full":
             found[f"{name}, off"] = 100 * ((chosen - exact).abs() / exact).float().mean().item()
-    both = torch.stack([lengths["regressor"].float(), exact.float()])
-    return found | {"correlation": torch.corrcoef(both)[0, 1].item()}
+    return found | {"correlation": correlation(lengths["regressor"].float(), exact.float())}
 
 
 def regressor(of: Run, tokenizer: Path) -> Run:

@@ -77,8 +77,8 @@ CLAIM = Claim(
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    result = experiment.train(run_of(seed), folder / "elastic")
-    fixed = {n: experiment.train(run_of(seed, fixed=n), folder / f"fixed-{n}").objective for n in FIXED}
+    result = experiment.train(run_of(seed, STEPS), folder / "elastic")
+    fixed = {n: experiment.train(run_of(seed, STEPS, fixed=n), folder / f"fixed-{n}").objective for n in FIXED}
     elastic, blocks = result.objective, blocks_of(result)
     low = elastic.min_tokens
     lengths = range(low, elastic.max_tokens + 1)
@@ -93,7 +93,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         trained = tokens_for(share, FIXED, [(e <= target).float().mean().item() for e in plain.values()])
         found |= {f"{name}, met": 100 * share, f"{name}, tokens": spent, f"{name}, times": min(same, trained) / spent}
         found[f"{name}, hopeless"] = 100 * tokens[~met].sum().item() / tokens.sum().item()
-        found[f"{name}, correlation"] = torch.corrcoef(torch.stack([tokens.float(), energy]))[0, 1].item()
+        found[f"{name}, correlation"] = correlation(tokens.float(), energy)
     found["best correlation"] = max(found[f"{name}, correlation"] for name in TARGETS)
     exact, _ = found_in(table, "full", TARGETS["middle"], low)
     halved, _ = found_in(table, "binary", TARGETS["middle"], low)
@@ -103,7 +103,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     return found | {"binary, evaluations": search.evaluations}
 
 
-def run_of(seed: int, *, fixed: int | None = None, steps: int = STEPS) -> Run:
+def run_of(seed: int, steps: int, fixed: int | None = None) -> Run:
     """ElasticTok on single blocks; with ``fixed``, a tokenizer of that many tokens."""
     return Run(
         data=Data(
@@ -149,6 +149,11 @@ def sobel_energy(blocks: Tensor) -> Tensor:
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
     gradient = F.conv2d(grey[:, None], torch.stack([across, across.T])[:, None])
     return gradient.norm(dim=1).view(len(blocks), -1).mean(dim=1)
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's; zero where one of both is the same everywhere."""
+    return torch.corrcoef(torch.stack([one, other]))[0, 1].nan_to_num().item()
 
 
 def found_in(table: Tensor, method: str, target: float, low: int) -> tuple[Tensor, int]:

@@ -5,7 +5,7 @@ import math
 import sys
 
 import pytest
-from claims import ledger, page
+from claims import codes, ledger, page
 from claims.ledger import Claim, Figure, Interval, above, below, combined, equal, judge
 from scipy import stats
 
@@ -221,3 +221,32 @@ def test_every_record_is_of_a_claim_and_explained_where_it_is_not_reproduced(nam
         ledger.check(claim, figures)
     whole = len(record.seeds) >= claim.seeds
     assert claim.analysis or not whole or record.verdict(claim) == "reproduced"
+
+
+SMALLER = {
+    "BATCH": 4,
+    "FINETUNE_STEPS": 10,
+    "PICTURES": 16,
+    "PRETRAIN_STEPS": 10,
+    "REGRESSOR_STEPS": 3,
+    "REPEATS": 1,
+    "SAMPLES": 8,
+    "STEPS": 10,
+    "TESTS": 8,
+    "TOKENIZER_STEPS": 3,
+    "VIDEOS": 8,
+}
+"""Settings of a claim that takes seconds, and finds nothing out."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ledger.names())
+def test_every_claim_measures_what_it_declares(name, monkeypatch, tmp_path):
+    claim = ledger.find(name)
+    if absent := [path for path in claim.needs if not path.exists()]:
+        pytest.skip(f"needs {absent[0]}")
+    for module in (sys.modules[f"claims.{name}"], codes):
+        for constant, value in SMALLER.items():
+            monkeypatch.setattr(module, constant, value, raising=False)
+    ledger.check(claim, sys.modules[f"claims.{name}"].measure(0, tmp_path))
