@@ -506,6 +506,27 @@ def command_compare(
     return compare(addresses, out, data=data, budget=budget, measure=measure)
 
 
+def command_claims(
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    seeds: Count | None = None,
+    list: bool = False,
+    again: bool = False,
+) -> None:
+    """Re-run what the papers found, small, and record what comes out, with its verdict.
+
+    From a checkout of the repository. Seeds that are recorded already are not run again.
+
+    Args:
+        names: Claims; all of them, which takes hours, if none is given.
+        seeds: How many seeds, from 0; by default each claim's own.
+        list: Only list the claims, with their verdicts and minutes.
+        again: Forget what is recorded of these claims first.
+    """
+    from filmstrip.commands import claims
+
+    claims.list_claims() if list else claims.run_claims(names, seeds, again)
+
+
 def _data_make(words: Words) -> int:
     """Generate a synthetic set: ``data make motions [--out FOLDER] [options of the set]``."""
     from filmstrip.data.synthetic import sets as synthetic
@@ -591,6 +612,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data": command_data,
     "bench": command_bench,
     "compare": command_compare,
+    "claims": command_claims,
 }
 TAKES_WORDS = (command_show, command_train, command_eval, command_generate, command_data, command_bench)
 """Commands whose options depend on their first word; the others are read off their signature."""

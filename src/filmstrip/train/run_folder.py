@@ -153,7 +153,7 @@ class RunFolder:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         environment = {
             "filmstrip": filmstrip.__version__,
-            "git": _git_hash(),
+            "git": git_hash(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "device": name or device.type,
@@ -178,7 +178,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _git_hash() -> str | None:
+def git_hash() -> str | None:
     """The commit of this package's own sources; none if they do not lie in a checkout."""
     here = Path(__file__)
     # An installed copy can lie inside somebody else's repository, whose commit would say nothing about it.
