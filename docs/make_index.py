@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from filmstrip import systems
-from filmstrip.commands import index
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Systems
@@ -37,7 +36,7 @@ def row(name: str) -> str:
     shown = [mark if isinstance(mark, str) else ("yes" if mark else "") for mark in checks]
     presets = ", ".join(f"`{preset}`" for preset in systems.presets(name))
     path = f"../src/filmstrip/systems/{name.replace('.', '/')}.py"
-    return f"| [{name}]({path}) | {index.summary(name)} | {presets} | {' | '.join(shown)} |\n"
+    return f"| [{name}]({path}) | {systems.summary(name)} | {presets} | {' | '.join(shown)} |\n"
 
 
 def links(name: str, folder: str) -> str:
