@@ -74,8 +74,9 @@ def read(
         with contextlib.redirect_stdout(said):
             return tyro.cli(kind, args=words, prog=prog, description=description or inspect.getdoc(kind), **given)
     finally:
-        # tyro prints help alone to stdout, and its first paragraph is a usage that lists every option again.
         said.seek(0)
-        if text := said.read():
+        text = said.read()
+        if text.startswith("usage:"):  # its first paragraph, which lists every option a first time
             _, _, explained = text.partition("\n\n")
-            print(f"usage: {prog} {usage}".rstrip(), explained, sep="\n\n", end="")
+            text = f"usage: {prog} {usage}".rstrip() + f"\n\n{explained}"
+        print(text, end="")

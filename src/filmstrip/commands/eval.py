@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from filmstrip.commands.command import Command, read
-from filmstrip.commands.words import leading, option
+from filmstrip.commands.words import HELP, leading, option
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Eval(Command):
             if name:
                 usage = f"RUN --protocol {name} [options] [--data PATH]"
                 protocols = (read(evals.protocol(name), words, prog, usage),)
-            elif words[0] in ("-h", "--help"):
+            elif words[0] in HELP:
                 leading(cls, words, prog, "RUN")
             else:
                 raise UserError(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -240,6 +239,8 @@ def _drawn(frame: Tensor, second: float, tracks: Sequence[Track], classes: Seque
 
 def _colour(number: int) -> tuple[int, ...]:
     """One of ten colours, all of them dark enough for white letters."""
+    import matplotlib
+
     return tuple(round(200 * channel) for channel in matplotlib.colormaps["tab10"](number % 10)[:3])
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -147,6 +146,8 @@ def grad_cam(objective: Objective, video: Tensor, label: int) -> Tensor:
 
 def overlay(video: Tensor, heat: Tensor, strength: float = 0.6) -> Tensor:
     """``T C H W`` video in 0..1 with heat (``t h w`` in 0..1) laid over it in colours, by its strength."""
+    import matplotlib
+
     size = (video.shape[0], *video.shape[2:])
     smooth = F.interpolate(heat[None, None].float(), size=size, mode="trilinear", align_corners=False)[0, 0]
     colours = torch.from_numpy(matplotlib.colormaps["turbo"](smooth.numpy())[..., :3]).to(video.dtype)

@@ -6,10 +6,9 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +21,10 @@ from filmstrip.data.reading.views import frames_in, opened, views_of_parts
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
 from filmstrip.progress import tracked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8
@@ -144,6 +147,8 @@ def draw(found: Forecast, pictures: list[Tensor], out: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.figure import Figure
+
     shown = sorted(set(np.linspace(0, len(pictures) - 1, min(SHOWN, len(pictures))).round().astype(int).tolist()))
     figure = Figure(figsize=(2.2 * len(shown), 3.6), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False)

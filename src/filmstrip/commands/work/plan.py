@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from torch import Tensor
@@ -78,6 +77,8 @@ def draw(found: Plan, pictures: tuple[Tensor, Tensor], out: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.figure import Figure
+
     columns = len(found.steps) + 2
     figure = Figure(figsize=(2.2 * columns, 2.2), layout="constrained")
     axes = figure.subplots(1, columns)
