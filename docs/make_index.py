@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from filmstrip import systems
-from filmstrip.commands import index
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the claims are no part of the installed package
@@ -42,7 +41,7 @@ def row(name: str) -> str:
     presets = ", ".join(f"`{preset}`" for preset in systems.presets(name))
     place = ROOT / "src/filmstrip/systems" / name.replace(".", "/")
     path = f"../{place.relative_to(ROOT)}" if place.is_dir() else f"../{place.relative_to(ROOT)}.py"
-    return f"| [{name}]({path}) | {index.summary(name)} | {presets} | {' | '.join(shown)} |\n"
+    return f"| [{name}]({path}) | {systems.summary(name)} | {presets} | {' | '.join(shown)} |\n"
 
 
 def parity(name: str) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import claims as command
+from filmstrip.commands.work import claims as command
 from filmstrip.errors import UserError
 
 FAKE = '''

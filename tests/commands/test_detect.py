@@ -8,8 +8,8 @@ import torch
 
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import detect as command
-from filmstrip.commands.detect import Sight, Track, boxes_of, draw
+from filmstrip.commands.work import detect as command
+from filmstrip.commands.work.detect import Sight, Track, boxes_of, draw
 from filmstrip.data.annotations.ava import read_boxes
 from filmstrip.data.config import DataInfo
 from filmstrip.data.reading import views

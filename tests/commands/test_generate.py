@@ -10,8 +10,8 @@ from PIL import Image
 
 from colour_videos import CLIP, write_colours
 from filmstrip.__main__ import main
-from filmstrip.commands import generate as module
-from filmstrip.commands.generate import Request, generate, tiled
+from filmstrip.commands.work import generate as module
+from filmstrip.commands.work.generate import Request, generate, tiled
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, as_float

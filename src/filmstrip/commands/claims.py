@@ -1,44 +1,37 @@
-"""``filmstrip claims``: the papers' findings, re-run small. They lie beside the package in a checkout."""
+"""``filmstrip claims``."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-from types import ModuleType
+from dataclasses import dataclass
+from typing import Annotated
 
-import filmstrip
-from filmstrip.errors import UserError
+import tyro
 
-
-def run_claims(names: tuple[str, ...], seeds: int | None, again: bool) -> None:
-    """Measure the seeds of claims that are not recorded yet, of all if none is named, and print what came out."""
-    ledger, page = _modules()
-    chosen = [(name, ledger.find(name)) for name in names or ledger.names()]
-    for name, claim in chosen:
-        record = ledger.run(name, seeds, again=again)
-        print(f"\n## {name}\n\n{page.section(name, claim, record)}", flush=True)
-    print("`make docs` writes docs/claims.md from what is recorded")
+from filmstrip.bounds import Count
+from filmstrip.commands.command import Command
 
 
-def list_claims() -> None:
-    """Print every claim with its verdict, and how long it takes."""
-    ledger, page = _modules()
-    for name in ledger.names():
-        claim = ledger.find(name)
-        record = page.recorded(name, claim)
-        verdict = record.verdict(claim) if record else page.NOT_RUN
-        print(f"{name:<24} {verdict:<26} {claim.minutes:>3g} min  {claim.finding}")
+@dataclass(frozen=True, kw_only=True)
+class Claims(Command):
+    """Re-run what the papers found, small, and record what comes out, with its verdict.
 
+    From a checkout of the repository. Seeds that are recorded already are not run again.
+    """
 
-def _modules() -> tuple[ModuleType, ModuleType]:
-    """The modules ``claims.ledger`` and ``claims.page`` of the checkout that this package is run from."""
-    root = Path(filmstrip.__file__).parents[2]
-    if not (root / "claims" / "ledger.py").exists():
-        raise UserError(
-            f"the claims are not installed with the package ({root} has no folder claims): run `filmstrip claims` "
-            "from a checkout of the repository, installed with `pip install --editable .`"
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return importlib.import_module("claims.ledger"), importlib.import_module("claims.page")
+    usage = "[NAME ...] [options]"
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
+    """Claims; all of them, which takes hours, if none is given."""
+    seeds: Count | None = None
+    """How many seeds, from 0; by default each claim's own."""
+    list: bool = False
+    """Only list the claims, with their verdicts and minutes."""
+    again: bool = False
+    """Forget what is recorded of these claims first."""
+
+    def __call__(self) -> None:
+        from filmstrip.commands.work.claims import list_claims, run_claims
+
+        if self.list:
+            list_claims()
+        else:
+            run_claims(self.names, self.seeds, self.again)

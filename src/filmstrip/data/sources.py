@@ -87,7 +87,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
         for name, arrays in ARRAYS.items():
             if arrays.detect_arrays(path):
                 raise UserError(
-                    f"{path} holds arrays: `filmstrip data convert {name} {path} --out FOLDER` makes videos"
+                    f"{path} holds arrays: `filmstrip data convert {path} --layout {name} --out FOLDER` makes videos"
                 )
         return open_folder(path)
     if path.suffix.lower() in MANIFEST_SUFFIXES:

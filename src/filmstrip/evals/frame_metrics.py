@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from filmstrip.errors import UserError
 from filmstrip.protocols import as_float
@@ -30,6 +29,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     The mean over colours and over places where a Gaussian window of 11 x 11, deviation 1.5, lies within the frame.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
     border = _SSIM_WINDOW // 2
     # Variances are differences of squares that all but cancel in flat frames: in float32 they come out at 0.9998.
     a, b = a.double(), b.double()

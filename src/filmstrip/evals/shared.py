@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from torch.distributed.fsdp import FSDPModule
-
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
+from filmstrip.distributed.parallel import is_sharded
 from filmstrip.evals import Subject
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch
@@ -77,7 +76,7 @@ def made_of(subject: Subject, items: Sequence[Item], make: Callable[[Item], Foun
 
 def _share(subject: Subject) -> tuple[int, int]:
     """This process's number, and how many share the work."""
-    if not process.is_several() or isinstance(subject.objective, FSDPModule):
+    if not process.is_several() or is_sharded(subject.objective):
         return 0, 1
     return process.rank(), process.world_size()
 

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from filmstrip.commands.encode import encode_files
+from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
 from filmstrip.data.reading.loader import eval_batches

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmstrip.commands.encode import reader_of
+from filmstrip.commands.work.encode import reader_of
 from filmstrip.data.config import DataInfo, Procedures
 from filmstrip.data.procedures.record import FeatureRecord, recorded_features
 from filmstrip.data.reading.views import Views, read_views

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from filmstrip.commands.decode import FPS, decode_clips, frames_per_second
+from filmstrip.commands.work.decode import FPS, decode_clips, frames_per_second
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureSource
