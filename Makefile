@@ -35,6 +35,7 @@ bench: $(VENV)/dev
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/make_index.py
+	$(BIN)/python docs/make_batches.py
 
 clean:
 	rm -rf $(VENV) build src/filmstrip.egg-info .pytest_cache .ruff_cache .hypothesis

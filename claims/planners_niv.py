@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.evals.planning import Planning
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
@@ -86,7 +87,7 @@ def score(name: str, dataset: str, seed: int, args: argparse.Namespace, folder: 
     )
     loop = Loop(epochs=1) if name == "retrieval" else Loop(steps=args.steps)
     run = Run(
-        data=Data(path=embeddings(dataset, folder.parent), procedures=asked, batch_size=64, num_workers=0),
+        data=Data(path=embeddings(dataset, folder.parent), reads=asked, batch_size=64, num_workers=0),
         objective=objective,
         optim=optim,
         train=replace(loop, save_every=10**9, clip_grad=None if name == "PDPP" else 1.0),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from elastictok_busy import sobel_energy
 from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
@@ -52,7 +53,7 @@ def run_of(objective: ObjectiveConfig, args: argparse.Namespace) -> Run:
             synthetic=Mazes(num_train=args.videos, num_test=40, num_frames=64, rooms=3, size=SIZE),
             clip=Clip(num_frames=2, stride=8, size=SIZE, short_side=(SIZE, SIZE)),
             clips_per_video=4,
-            actions=False,
+            reads=Clips(actions=False),
             batch_size=16,
         ),
         objective=objective,

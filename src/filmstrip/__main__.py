@@ -521,6 +521,7 @@ def _data_make(words: Words) -> int:
 def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     """The run that the words after ``train``, ``show`` or ``bench`` describe, and where it goes."""
     from filmstrip import systems
+    from filmstrip.data import kinds
     from filmstrip.runs.config import Run
 
     address, words = _leading(words, command, "SYSTEM[:PRESET]")
@@ -530,6 +531,9 @@ def _run_from(words: Words, command: str) -> tuple[Run, Path]:
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"train.{one}" in given and f"train.{other}" not in given:  # a run lasts for one of them
             preset = replace(preset, train=replace(preset.train, **{other: None}))
+    kind, words = _option(words, "--data.reads")
+    if kind:
+        preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
     words = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in words]
     run = tyro.cli(
         Run,

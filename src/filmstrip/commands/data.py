@@ -91,8 +91,7 @@ def steps(
         division: Who divided a public set into training and test.
     """
     from filmstrip.data.annotations.steps_manifest import write_manifest
-    from filmstrip.data.config import Procedures
-    from filmstrip.data.procedures.source import read_annotations
+    from filmstrip.data.kinds.procedures import Procedures, read_annotations
 
     found = read_annotations(Procedures(dataset=dataset, annotations=annotations, division=division))
     print(f"{out}: {write_manifest(found, videos, out)} steps")

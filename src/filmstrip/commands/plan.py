@@ -47,7 +47,7 @@ def plan(
     if horizon is not None and horizon != planner.config.horizon:
         raise UserError(
             f"{folder} was trained to plan {planner.config.horizon} steps, not {horizon}: train one with "
-            f"--data.procedures.horizon {horizon}"
+            f"--data.reads.horizon {horizon}"
         )
     found, pictures = plan_between(planner, start, goal, top_k=top_k, samples=samples)
     if as_json:
