@@ -66,7 +66,7 @@ def test_a_video_without_actions_teaches_that_there_are_none(taught):
 
 def test_sizes_come_from_the_data_or_are_asked_for():
     assert activitynet().objective.num_classes == 200
-    with pytest.raises(UserError, match=r"data\.localisation"):
+    with pytest.raises(UserError, match=r"data\.reads"):
         ActionFormerConfig().build()
 
 

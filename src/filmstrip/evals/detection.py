@@ -80,7 +80,7 @@ class DetectionMAP(Evaluation):
             name = type(subject.objective).__name__
             raise UserError(f"{name} says nothing of boxes: this evaluation needs detection.*")
         if not isinstance(subject.source, ActorSource):
-            raise UserError(f"{subject.source.root} holds no key frames with boxes: read `actors` (data.reads)")
+            raise UserError(f"{subject.source.root} holds no key frames with boxes: read such data (--data.reads)")
         if self.proposals is not None and not self.proposals.is_file():
             raise UserError(f"{self.proposals} is no file: proposals are a table of a detector's boxes")
 

@@ -41,7 +41,7 @@ class LocalisationMAP(Evaluation):
             name = type(subject.objective).__name__
             raise UserError(f"{name} localises nothing: this evaluation needs localisation.*")
         if not isinstance(subject.source, UntrimmedSource):
-            raise UserError(f"{subject.source.root} holds no untrimmed videos: read `untrimmed` (data.reads)")
+            raise UserError(f"{subject.source.root} holds no untrimmed videos: read such data (--data.reads)")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD`` for each, ``mAP``, their mean, and ``count``, the videos.

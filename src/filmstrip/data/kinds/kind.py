@@ -82,5 +82,5 @@ def check_requires(learner: str, requires: Collection[str], gives: Collection[st
     if missing:
         raise UserError(
             f"{learner} needs {', '.join(map(repr, missing))} in its batches, and {data} gives "
-            f"{', '.join(map(repr, sorted(gives)))}: read another kind of data (data.reads)"
+            f"{', '.join(map(repr, sorted(gives)))}: read another kind of data (--data.reads)"
         )

@@ -256,7 +256,7 @@ class ActionFormerConfig(ObjectiveConfig):
         """
         if not (self.num_classes and self.feature_width and self.windows):
             raise UserError(
-                "localisation needs features along videos and their actions: read `untrimmed` (data.reads), or "
+                "localisation needs features along videos and their actions: set data.reads to untrimmed videos, or "
                 "objective.num_classes and objective.feature_width; and objective.windows for one level or more"
             )
         pyramid = TemporalPyramid(
