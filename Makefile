@@ -39,6 +39,7 @@ claims: $(VENV)/dev
 docs: $(VENV)/dev
 	$(BIN)/python docs/make_index.py
 	$(BIN)/python docs/make_claims.py
+	$(BIN)/python docs/make_batches.py
 
 clean:
 	rm -rf $(VENV) build src/filmstrip.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from claims.ledger import Claim, Figure, above, below
-from filmstrip.data.config import Localisation
+from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.measure import complexity
@@ -89,10 +89,10 @@ def small(levels: str, seed: int) -> Run:
         action_frames=(LENGTHS[0] * STRIDE, LENGTHS[-1] * STRIDE),
         background_frames=(16, 128),
     )
-    features = Localisation(max_length=320, window=STRIDE, stride=STRIDE, noise=NOISE, width=16)
+    features = UntrimmedVideos(max_length=320, window=STRIDE, stride=STRIDE, noise=NOISE, width=16)
     return replace(
         run,
-        data=replace(run.data, synthetic=videos, localisation=features),
+        data=replace(run.data, synthetic=videos, reads=features),
         objective=replace(run.objective, windows=LEVELS[levels][0]),
         train=replace(run.train, steps=STEPS, log_every=50),
         seed=seed,
@@ -119,7 +119,7 @@ def work(levels: str) -> tuple[float, float]:
     """G multiply-adds of a long video, of attention those that its windows join alone, and M pairs that they join."""
     run = small(levels, 0)
     network = replace(run.objective, num_classes=8, feature_width=16)
-    run = replace(run, objective=network, data=replace(run.data, localisation=Localisation(max_length=ROWS)))
+    run = replace(run, objective=network, data=replace(run.data, reads=UntrimmedVideos(max_length=ROWS)))
     rows = [ROWS, ROWS, *(ROWS // 2**level for level in range(1, len(network.windows)))]
     windows = [network.windows[0], *network.windows]
     every = sum(n * n for n in rows)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from claims.ledger import PLANNING, Claim, Figure, above
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.evals.planning import Planning
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
@@ -109,7 +110,7 @@ def score(name: str, seed: int, folder: Path) -> dict[str, float]:
     )
     loop = Loop(epochs=1) if name == "retrieval" else Loop(steps=STEPS)
     run = Run(
-        data=Data(path=embeddings(folder.parent), procedures=asked, batch_size=64, num_workers=0),
+        data=Data(path=embeddings(folder.parent), reads=asked, batch_size=64, num_workers=0),
         objective=objective,
         optim=optim,
         train=replace(loop, save_every=10**9, clip_grad=None if name == "PDPP" else 1.0),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from claims.ledger import PLANNING, Claim, Figure, above, below
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.evals.procedures import success_rate
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
@@ -73,15 +74,13 @@ def read() -> tuple[Windows, Windows, int]:
         horizon=HORIZON,
         noise=NOISE,
     )
-    source = open_source(
-        Data(path=PLANNING / f"text_features/{DATASET}_action_prompt_features.npy", procedures=asked)
-    )
+    source = open_source(Data(path=PLANNING / f"text_features/{DATASET}_action_prompt_features.npy", reads=asked))
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(source.features.width, WIDTH, generator=generator)).Q
     axes = axes * (source.features.width / WIDTH) ** 0.5
 
     def split(which: str) -> Windows:
-        found = [sample.cut()[0].content for sample in source.samples if sample.split == which]
+        found = [sample.cut(Data())[0].content for sample in source.samples if sample.split == which]
         windows = {key: torch.stack([one[key] for one in found]) for key in ("features", "step", "seen", "target")}
         windows["features"] = windows["features"] @ axes
         return windows

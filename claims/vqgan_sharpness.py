@@ -12,6 +12,7 @@ from torch import Tensor
 from claims.elastictok_busy import sobel_energy
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
@@ -90,7 +91,7 @@ def run_of(objective: ObjectiveConfig, seed: int) -> Run:
             synthetic=Mazes(num_train=VIDEOS, num_test=40, num_frames=64, rooms=3, size=SIZE),
             clip=Clip(num_frames=2, stride=8, size=SIZE, short_side=(SIZE, SIZE)),
             clips_per_video=4,
-            actions=False,
+            reads=Clips(actions=False),
             batch_size=16,
         ),
         objective=objective,

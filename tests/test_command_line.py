@@ -45,6 +45,8 @@ def test_every_command_has_help(capsys, command):
         (["show", "recognition.vit", "--data.clip.size", "7"], "not a multiple of patches (2, 8, 8)"),
         (["show", "recognition.vit", "--objective.num-heads", "7"], "not a multiple of 7 heads"),
         (["show", "recognition.slowfast", "--data.clip.num-frames", "2"], "not a multiple of the speed ratio"),
+        (["show", "recognition.vit", "--data.reads", "clps"], "did you mean 'clips'"),
+        (["show", "recognition.vit", "--data.reads", "procedures"], "Classification needs 'video', 'label' in its"),
         (["bench", "recognition.vit", "--data", "no/such/folder"], "no/such/folder"),
         (["compare", "--data", "no/such/folder"], "no/such/folder"),
         (["visualize", "no/such/run", "--class", "right"], "not a run folder"),

@@ -13,9 +13,9 @@ from filmstrip.__main__ import main
 from filmstrip.commands.work import planner
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.annotations.own import write_own
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureSource
-from filmstrip.data.procedures.record import record_features, recorded_features
+from filmstrip.data.kinds.procedures import Procedures, recorded_features
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.reading import views
 from filmstrip.data.sources import open_source
@@ -63,7 +63,7 @@ def run_of(tmp_path, monkeypatch):
     def build(objective=None, **config):
         data = Data(
             path=tmp_path / "features",
-            procedures=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
+            reads=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
         )
         run, source = Run(data=data, objective=ObjectiveConfig()), open_source(data)
         objective = objective or NextColour(first=config.get("task") == "planning")
@@ -71,7 +71,7 @@ def run_of(tmp_path, monkeypatch):
         folder = tmp_path / "run"
         folder.mkdir()
         save_data_info(source.info("train"), folder)
-        record_features(source, folder)
+        source.record(folder)
         return folder
 
     return build
@@ -199,7 +199,7 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
     forecaster = systems.find("procedures.transformer:tiny")
     data = Data(
         path=tmp_path / "features",
-        procedures=Procedures(annotations=recipes, observed=3),
+        reads=Procedures(annotations=recipes, observed=3),
         batch_size=8,
         num_workers=0,
     )

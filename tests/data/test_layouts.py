@@ -17,6 +17,7 @@ from PIL import Image
 
 from filmstrip.__main__ import main
 from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.layouts import bair
 from filmstrip.data.layouts.tfrecord import _masked_crc, features, records
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
@@ -78,7 +79,7 @@ def test_ucf101_divides_as_its_lists_say(ucf, at, caplog):
     }
     assert "1 of 5 listed videos are not there" in caplog.text
     assert {s.group for s in source.samples} == {f"{c}/g0{g}" for c in source.classes[1:] for g in (1, 2)}
-    second = open_source(Data(path=ucf / at, layout="ucf101", fold=2))
+    second = open_source(Data(path=ucf / at, reads=Clips(layout="ucf101", fold=2)))
     assert ("Biking/v_Biking_g01_c01.avi", "test", "Biking") in rows(second)
     assert next(TrainLoader(source, SMALL, seed=0).stream(0))["video"].shape == (2, 4, 3, 16, 16)
 
@@ -101,11 +102,11 @@ def test_ucf101_is_read_where_its_files_were_moved_into_splits(ucf):
 
 def test_ucf101_says_what_is_missing(ucf, tmp_path):
     with pytest.raises(UserError, match=r"has no trainlist04.txt: UCF-101 is divided in the ways \(1, 2, 3\)"):
-        open_source(Data(path=ucf, fold=4))
-    with pytest.raises(UserError, match=r"data\.fold is for UCF-101"):
-        open_source(Data(path=ucf, layout="folder", fold=2))
+        open_source(Data(path=ucf, reads=Clips(fold=4)))
+    with pytest.raises(UserError, match=r"data\.reads\.fold is for UCF-101"):
+        open_source(Data(path=ucf, reads=Clips(layout="folder", fold=2)))
     with pytest.raises(UserError, match="not laid out as UCF-101: expected class_name/v_"):
-        open_source(Data(path=ucf / "UCF-101/Biking", layout="ucf101"))
+        open_source(Data(path=ucf / "UCF-101/Biking", reads=Clips(layout="ucf101")))
     shutil.rmtree(ucf / "UCF-101")
     with pytest.raises(UserError, match="holds none of the 5 videos"):
         open_path(ucf)
@@ -192,7 +193,7 @@ def test_ssv2_reads_its_labels_and_is_directional(tmp_path, video):
     with pytest.raises(UserError, match=r"train\.json should hold a JSON list"):
         open_path(tmp_path)
     with pytest.raises(UserError, match="not laid out as Something-Something V2"):
-        open_source(Data(path=tmp_path / "20bn-something-something-v2", layout="ssv2"))
+        open_source(Data(path=tmp_path / "20bn-something-something-v2", reads=Clips(layout="ssv2")))
 
 
 STEP = 6  # levels of brightness
@@ -252,7 +253,7 @@ def test_teco_videos_come_with_the_actions_that_lead_to_their_frames(tmp_path, w
 def test_teco_videos_whose_actions_are_missing_or_wrong_are_bad_files(tmp_path, video):
     put(video, tmp_path, *(f"{split}/{i}/000000.mp4" for split, i in (("train", 0), ("train", 1), ("test", 0))))
     with pytest.raises(UserError, match=r"expected train/0/000000\.mp4 and train/0/000000\.npz"):
-        open_source(Data(path=tmp_path / "train", layout="teco"))
+        open_source(Data(path=tmp_path / "train", reads=Clips(layout="teco")))
     assert open_path(tmp_path).classes == ("0", "1")  # without any actions a folder of classes
     np.save(tmp_path / "train/1/000000.npy", np.arange(6) % 4)
     np.savez(tmp_path / "test/0/000000.npz", actions=np.arange(5) % 4)

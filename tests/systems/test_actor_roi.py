@@ -45,7 +45,7 @@ def model():
 
 @pytest.fixture
 def batch():
-    return draw_batch(tiny().data.clip, size=2, seed=0)
+    return draw_batch(tiny().data, size=2, seed=0)
 
 
 def test_it_is_a_detector(model, batch):

@@ -139,8 +139,7 @@ class Steps(Command):
 
     def __call__(self) -> None:
         from filmstrip.data.annotations.steps_manifest import write_manifest
-        from filmstrip.data.config import Procedures
-        from filmstrip.data.procedures.source import read_annotations
+        from filmstrip.data.kinds.procedures import Procedures, read_annotations
 
         wanted = Procedures(dataset=self.dataset, annotations=self.annotations, division=self.division)
         print(f"{self.out}: {write_manifest(read_annotations(wanted), self.videos, self.out)} steps")

@@ -63,6 +63,7 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
     """
     address, words = leading(command, words, prog, "SYSTEM[:PRESET]")
     from filmstrip import systems
+    from filmstrip.data import kinds
     from filmstrip.runs.config import Run
 
     preset = systems.find(address)
@@ -71,6 +72,9 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
     for one, other in (("steps", "epochs"), ("epochs", "steps")):
         if f"train.{one}" in given and f"train.{other}" not in given:  # a run lasts for one of them
             preset = replace(preset, train=replace(preset.train, **{other: None}))
+    kind, words = option(words, "--data.reads")
+    if kind:
+        preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
     words = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in words]
     run = read(
         Run,

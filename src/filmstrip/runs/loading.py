@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.runs.config import Run, from_json, read_config, to_json
-from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Clip, DataInfo
+from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.inference import device_of, encoder_of, inference
@@ -377,16 +377,16 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
     objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
 
 
-def check_tokenizer(objective: Objective, source: CachedSource) -> None:
+def check_tokenizer(objective: Objective, source: Source) -> None:
     """See that cached tokens are those of the tokenizer that a prior holds.
 
     Raises:
         UserError: another tokenizer, or one with other weights, made them.
     """
     tokenizer = getattr(objective, "tokenizer", None)
-    if not source.codebook_size or tokenizer is None:
+    if source.tokenizer is None or tokenizer is None:
         return
-    if tokenizer_fingerprint(tokenizer) != source.made_by:
+    if tokenizer_fingerprint(tokenizer) != source.tokenizer:
         raise UserError(
             f"the tokens in {source.root} were made by another tokenizer than the one that this run decodes with: "
             "name theirs (--objective.tokenizer-run FOLDER)"

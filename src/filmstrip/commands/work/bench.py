@@ -141,7 +141,7 @@ def _parts(
 ) -> dict[str, float]:
     """Median seconds of each part of a training step."""
     augment = effective_augment(run.data.augment, source.directional)
-    num_classes = len(source.classes) or None
+    num_classes, specification = len(source.classes) or None, source.kind.specification
     optimizers = [optimiser(objective, phase, run.optim) for phase in objective.phases()]
     times: dict[str, list[float]] = defaultdict(list)
 
@@ -156,7 +156,7 @@ def _parts(
     for step in range(steps + 1):
         spent: dict[str, float] = defaultdict(float)
         with timed("copy and augment"):
-            given = apply_augment(_on(device, batch), augment, num_classes=num_classes)
+            given = apply_augment(_on(device, batch), augment, num_classes=num_classes, specification=specification)
         for phase, optimizer in zip(objective.phases(), optimizers):
             with timed("forward"), autocast():
                 loss = objective(given, phase=phase.name)

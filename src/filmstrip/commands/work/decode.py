@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from torch import Tensor
 
 from filmstrip.commands.stopping import keeping
-from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.features import FeatureRow, FeatureSource
+from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import tracked

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from filmstrip.commands.detect import Detect as Wanted
 from filmstrip.data.annotations.ava import read_boxes, write_scores
-from filmstrip.data.detection.source import clip_times, sure, whole_size
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
+from filmstrip.data.kinds.actors import clip_times, sure, whole_size
 from filmstrip.data.reading.views import opened
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference

@@ -23,9 +23,9 @@ from filmstrip.commands.encode import Level
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stopped_once
 from filmstrip.commands.work.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
-from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
+from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
 from filmstrip.data.reading.loader import EvalLoader, eval_batches, write_unreadable
 from filmstrip.data.sample import Notes, collect

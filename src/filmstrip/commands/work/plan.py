@@ -37,7 +37,7 @@ def plan(wanted: Wanted) -> None:
     if horizon is not None and horizon != planner.config.horizon:
         raise UserError(
             f"{folder} was trained to plan {planner.config.horizon} steps, not {horizon}: train one with "
-            f"--data.procedures.horizon {horizon}"
+            f"--data.reads.horizon {horizon}"
         )
     found, pictures = plan_between(planner, wanted.start, wanted.goal, top_k=wanted.top_k, samples=wanted.samples)
     if wanted.json:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.work.encode import reader_of
-from filmstrip.data.config import DataInfo, Procedures
-from filmstrip.data.procedures.record import FeatureRecord, recorded_features
+from filmstrip.data.kinds.procedures import FeatureRecord, ProcedureInfo, Procedures, recorded_features
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
@@ -28,14 +27,14 @@ class Planner:
 
     objective: Objective
     run: Run
-    info: DataInfo
+    info: ProcedureInfo
     record: FeatureRecord
     encoder: VideoEncoder
 
     @property
     def config(self) -> Procedures:
         """What it was trained to predict, from what."""
-        return self.run.data.procedures
+        return self.run.data.reads
 
     def read(self, path: Path) -> tuple[Views, Tensor]:
         """One clip of a video, and its features ``N D``.
@@ -77,28 +76,17 @@ class Planner:
         return logits.float().softmax(dim=-1).mean(dim=1)[:, list(targets)].cpu()
 
 
-def _batch(windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], info: DataInfo) -> Batch:
+def _batch(windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], info: ProcedureInfo) -> Batch:
     """Windows as the loader would give them; what is neither given nor asked for is padding."""
-    size, places = len(windows), len(windows[0])
     tokens = info.grid[0] * info.grid[1] * info.grid[2]
-    features = torch.zeros(size, places, tokens, info.width)
-    seen = torch.zeros(size, places, dtype=torch.bool)
+    sizes = {"B": len(windows), "S": len(windows[0]), "N": tokens, "D": info.width}
+    batch = Procedures.specification.blank(sizes)
     for b, window in enumerate(windows):
         for s, given in enumerate(window):
             if given is not None:
-                features[b, s], seen[b, s] = given, True
-    target = torch.zeros(size, places, dtype=torch.bool)
-    target[:, list(targets)] = True
-    return {
-        "features": features,
-        "step": torch.full((size, places), -1),
-        "seen": seen,
-        "target": target,
-        "task": torch.full((size,), -1),
-        "seed": torch.arange(size),
-        "index": torch.arange(size),
-        "name": [f"window {b}" for b in range(size)],
-    }
+                batch["features"][b, s], batch["seen"][b, s] = given, True
+    batch["target"][:, list(targets)] = True
+    return batch | {key: torch.arange(len(windows)) for key in ("seed", "index")}
 
 
 def load_planner(folder: Path, tasks: Sequence[str], encoder: str | None = None) -> Planner:
@@ -109,7 +97,7 @@ def load_planner(folder: Path, tasks: Sequence[str], encoder: str | None = None)
     """
     objective, run = load_objective(folder)
     record, info = recorded_features(folder), load_data_info(folder)
-    task = run.data.procedures.task
+    task = run.data.reads.task
     if task not in tasks:
         raise UserError(f"{folder} was trained for {task}, and this needs a run for {' or '.join(tasks)}")
     if not isinstance(objective, Forecaster):

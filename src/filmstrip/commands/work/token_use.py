@@ -12,7 +12,6 @@ from filmstrip.commands.work.decode import FPS, decode_clips, frames_per_second
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureSource
-from filmstrip.data.reading.dataset import cut
 from filmstrip.data.sources import Source
 from filmstrip.files import write_json
 from filmstrip.report.page import Report
@@ -60,7 +59,7 @@ def _shown(
     shown = []
     for name, rows in places.items():
         try:
-            clips = cut(samples[name], data, num_clips=num_clips)
+            clips = samples[name].cut(data, num_clips=num_clips)
         except (KeyError, DecodeError, OSError):  # encoded earlier, from files that are not given now
             continue
         for number, (i, rebuilt) in enumerate(zip(rows, decode_clips(model, tokens, rows))):
@@ -68,7 +67,7 @@ def _shown(
             shown.append(
                 TokenUse(
                     title=name if len(rows) == 1 else f"{name}, clip {number + 1}",
-                    video=torch.as_tensor(clips[number].video),
+                    video=torch.as_tensor(clips[number].content["video"]),
                     rebuilt=to_levels(rebuilt),
                     lengths=row.lengths,
                     tokens_per_block=row.places // len(row.lengths),

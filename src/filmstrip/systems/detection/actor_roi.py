@@ -5,7 +5,7 @@ and width and is dilated, so that a place of its map covers 16 pixels. Feichtenh
 Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
 
     filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
-        --data.detection.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
+        --data.reads.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
     filmstrip eval RUN --protocol detection --proposals BOXES.csv
     filmstrip detect RUN video.mp4 --boxes boxes.csv --out boxes.mp4
 
@@ -39,7 +39,8 @@ from einops import reduce
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, ShareBelowOne
-from filmstrip.data.config import Augment, Clip, Data, DataInfo, Detection
+from filmstrip.data.config import Augment, Clip, Data, DataInfo
+from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
@@ -195,7 +196,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Actors(num_train=48, num_test=12),
-            detection=Detection(max_actors=3),
+            reads=ActorClips(max_actors=3),
             clip=Clip(num_frames=8, stride=1, size=64, short_side=(64, 72)),
             augment=Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
             batch_size=16,
@@ -240,7 +241,7 @@ def _ava(backbone: str) -> Run:
     network = find(f"recognition.slowfast:{backbone}").objective
     return Run(
         data=Data(
-            detection=Detection(dataset="ava_v2.2"),
+            reads=ActorClips(dataset="ava_v2.2"),
             clip=Clip(num_frames=32, stride=2, size=224, short_side=(256, 320)),
             augment=Augment(),
             batch_size=64,

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Share
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
@@ -344,7 +345,7 @@ class MaskGITConfig(LatentConfig):
         if "label" in self.conditions:
             found["num_classes"] = len(info.classes)
         if "action" in self.conditions:
-            if not (info.num_actions or info.action_dim):
+            if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
                 raise UserError("actions as condition need data with actions: leave them out of objective.conditions")
             found |= {"num_actions": info.num_actions, "action_dim": info.action_dim}
         return replace(self, **found)

@@ -4,7 +4,7 @@ Features along a video go through convolutions and a pyramid of local self-atten
 the distances to both ends serve all levels, and soft non-maximum suppression keeps the best of what they say.
 Zhang et al., "ActionFormer: Localizing Moments of Actions with Transformers", 2022.
 
-    filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.localisation.annotations ANNOTATIONS
+    filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.reads.annotations ANNOTATIONS
     filmstrip eval RUN --protocol localisation
 
 ``--init FILE`` begins with the authors' released weights of the same network.
@@ -39,7 +39,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne, Weight
-from filmstrip.data.config import Data, DataInfo, Localisation
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.kinds.untrimmed import UntrimmedInfo, UntrimmedVideos
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals.localisation import LocalisationMAP
@@ -448,7 +449,9 @@ class ActionFormerConfig(ObjectiveConfig):
 
     def bind(self, info: DataInfo) -> Self:
         """Take the classes and the width from the data."""
-        return replace(self, num_classes=len(info.classes), feature_width=info.width) if info.width else self
+        if not isinstance(info, UntrimmedInfo):
+            return self
+        return replace(self, num_classes=len(info.classes), feature_width=info.width)
 
     def build(self) -> ActionFormer:
         """Build with fresh weights.
@@ -458,7 +461,7 @@ class ActionFormerConfig(ObjectiveConfig):
         """
         if not (self.num_classes and self.feature_width and self.windows):
             raise UserError(
-                "localisation needs features along videos and their actions: set data.localisation, or "
+                "localisation needs features along videos and their actions: set data.reads to untrimmed videos, or "
                 "objective.num_classes and objective.feature_width; and objective.windows for one level or more"
             )
         return ActionFormer(self)
@@ -469,7 +472,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Untrimmed(),
-            localisation=Localisation(max_length=160, window=8, noise=1.0, width=16),
+            reads=UntrimmedVideos(max_length=160, window=8, noise=1.0, width=16),
             batch_size=8,
             num_workers=0,
         ),
@@ -491,7 +494,7 @@ def thumos14() -> Run:
     """THUMOS14, on features of I3D (colours and flow, 16 frames, every 4): 35 epochs of two videos a step."""
     return Run(
         data=Data(
-            localisation=Localisation(dataset="thumos14", max_length=2304, crop=0.9),
+            reads=UntrimmedVideos(dataset="thumos14", max_length=2304, crop=0.9),
             batch_size=2,
         ),
         objective=ActionFormerConfig(num_classes=20, feature_width=2048),
@@ -505,9 +508,7 @@ def activitynet() -> Run:
     """ActivityNet 1.3, on features of TSP (16 frames at 15 a second), 192 of each video: 15 epochs of 16 videos."""
     return Run(
         data=Data(
-            localisation=Localisation(
-                dataset="activitynet", max_length=192, resized=True, crop=0.9, stride=16, fps=15.0
-            ),
+            reads=UntrimmedVideos(dataset="activitynet", max_length=192, resized=True, crop=0.9, stride=16, fps=15.0),
             batch_size=16,
         ),
         objective=ActionFormerConfig(

@@ -5,7 +5,7 @@ step, and before the loss, what is known is written back: the task everywhere, t
 vector and the goal's into the last, zeros between them. A classifier that sees start and goal names the task.
 Wang et al., "PDPP: Projected Diffusion for Procedure Planning in Instructional Videos", CVPR 2023.
 
-    filmstrip train procedures.pdpp:niv --data FEATURES --data.procedures.annotations ANNOTATIONS
+    filmstrip train procedures.pdpp:niv --data FEATURES --data.reads.annotations ANNOTATIONS
 
 ``--init FILE`` begins with weights of the authors' U-Net, or of their classifier: a file each.
 
@@ -32,7 +32,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
@@ -312,7 +313,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
@@ -324,7 +325,7 @@ def tiny() -> Run:
 
 def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: int = 200) -> Run:
     return Run(
-        data=Data(procedures=procedures, batch_size=256),
+        data=Data(reads=procedures, batch_size=256),
         objective=PDPPConfig(diffusion_steps=diffusion_steps),
         optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
         train=Loop(steps=steps, clip_grad=None, ema=0.9995),

@@ -5,7 +5,7 @@ the texts of their steps; one decoder fills in the states between, another the s
 at all texts; a chain of the training set's steps has the last word (Viterbi).
 Niu et al., "SCHEMA: State CHangEs MAtter for Procedure Planning in Instructional Videos", ICLR 2024.
 
-    filmstrip train procedures.schema:niv --data FEATURES --data.procedures.annotations ANNOTATIONS \
+    filmstrip train procedures.schema:niv --data FEATURES --data.reads.annotations ANNOTATIONS \
         --objective.texts niv_state_prompt_features.npy
 
 ``texts`` are the features of these texts, ``steps K D``: first half before, second half after the step. Without them
@@ -41,7 +41,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
@@ -342,7 +343,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=SCHEMAConfig(text_width=16, width=32, num_heads=4, dropout=0.0, input_dropout=0.0),
@@ -354,9 +355,7 @@ def tiny() -> Run:
 
 def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
     return Run(
-        data=Data(
-            procedures=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
-        ),
+        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256),
         objective=SCHEMAConfig(state_task=state_task),
         optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
         train=Loop(epochs=500, clip_grad=None),

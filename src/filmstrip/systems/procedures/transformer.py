@@ -20,7 +20,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.nn.attentive_pooling import AttentivePooling
@@ -115,7 +116,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5),
+            reads=Procedures(width=16, tokens=2, noise=0.5),
             batch_size=32,
         ),
         objective=StepTransformerConfig(width=64, depth=2, num_heads=4),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory
@@ -251,7 +252,7 @@ class TECOConfig(LatentConfig):
         """
         if "action" not in self.conditions:
             return self
-        if not (info.num_actions or info.action_dim):
+        if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
             raise UserError("actions as condition need data with actions: leave them out of objective.conditions")
         return replace(self, num_actions=info.num_actions, action_dim=info.action_dim)
 

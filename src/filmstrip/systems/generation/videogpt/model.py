@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.models.conditions import ClipVector, Known
@@ -281,7 +282,7 @@ class VideoGPTConfig(LatentConfig):
         found = {}
         if "label" in self.conditions and info.classes:
             found["num_classes"] = len(info.classes)
-        if "action" in self.conditions and (info.num_actions or info.action_dim):
+        if "action" in self.conditions and isinstance(info, ClipInfo) and (info.num_actions or info.action_dim):
             found |= {"num_actions": info.num_actions, "action_dim": info.action_dim}
         return replace(self, **found)
 

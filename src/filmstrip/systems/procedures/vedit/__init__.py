@@ -7,7 +7,7 @@ steps. The next step, the steps between a start and a goal, and the task of a wh
 last one would show) are the same question, asked of other places.
 Lin et al., "VEDIT: Latent Prediction Architecture for Procedural Video Representation Learning", 2024.
 
-    filmstrip train procedures.vedit:coin_forecast --data FEATURES --data.procedures.annotations COIN
+    filmstrip train procedures.vedit:coin_forecast --data FEATURES --data.reads.annotations COIN
 
 Where we deviate, or the paper is silent: without a condition, for guidance, there are no seen clips at all, and their
 branch does not run; gates begin at zero; a time's shifts and scales are computed once for a batch; the last block's

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.anticipation import Anticipation
 from filmstrip.evals.planning import Planning
@@ -25,7 +26,7 @@ COIN = {"num_steps": 778, "num_tasks": 180, **SIGLIP}
 def tiny() -> Run:
     """Recipes, each clip a random embedding of its step with noise; trains in seconds on two CPU cores."""
     return Run(
-        data=Data(synthetic=Recipes(), procedures=Procedures(width=16, tokens=2, noise=0.5), batch_size=32),
+        data=Data(synthetic=Recipes(), reads=Procedures(width=16, tokens=2, noise=0.5), batch_size=32),
         objective=VEDITConfig(
             width=64,
             depth=2,
@@ -47,7 +48,7 @@ def tiny_plan() -> Run:
     run = tiny()
     return replace(
         run,
-        data=replace(run.data, procedures=replace(run.data.procedures, task="planning", horizon=3)),
+        data=replace(run.data, reads=replace(run.data.reads, task="planning", horizon=3)),
         evals=(Planning(),),
     )
 
@@ -57,7 +58,7 @@ def tiny_pretrain() -> Run:
     run = tiny()
     return replace(
         run,
-        data=replace(run.data, procedures=replace(run.data.procedures, task="anticipation", observed=4)),
+        data=replace(run.data, reads=replace(run.data.reads, task="anticipation", observed=4)),
         objective=PretrainingConfig(**vars(run.objective)),
         evals=(),
     )
@@ -66,7 +67,7 @@ def tiny_pretrain() -> Run:
 def _coin(objective: StepPredictionConfig, procedures: Procedures) -> Run:
     """30 epochs; the rate rises over 3 of them from a tenth, and falls to a hundredth of its peak (section 4.1)."""
     return Run(
-        data=Data(procedures=procedures, batch_size=64),
+        data=Data(reads=procedures, batch_size=64),
         objective=objective,
         optim=Optim(lr=5e-5, warmup=3 / 30, start=0.1, final=0.01),
         train=Loop(epochs=30, precision="bfloat16"),
@@ -144,7 +145,7 @@ def coin_step() -> Run:
 def _pretrain(width: int, depth: int) -> Run:
     """One of 9 clips hidden, batches of 1024, 30 epochs, half a one of them warm-up (section 4.3.2)."""
     return Run(
-        data=Data(procedures=Procedures(task="anticipation", observed=9), batch_size=1024, num_workers=10),
+        data=Data(reads=Procedures(task="anticipation", observed=9), batch_size=1024, num_workers=10),
         objective=PretrainingConfig(width=width, depth=depth, num_heads=width // 64, **DENOISING, **SIGLIP),
         optim=Optim(lr=1e-4, warmup=0.5 / 30, start=0.1, schedule="constant"),
         train=Loop(epochs=30, precision="bfloat16"),
@@ -167,7 +168,7 @@ def _plan(dataset: str, horizon: int) -> Run:
     sizes = {"num_steps": num_steps, "num_tasks": num_tasks, "feature_width": 512}
     asked = Procedures(dataset=dataset, task="planning", horizon=horizon, division="schema")
     return Run(
-        data=Data(procedures=asked, batch_size=256),
+        data=Data(reads=asked, batch_size=256),
         objective=VEDITConfig(width=128, depth=2, num_heads=32, num_targets=horizon, **DENOISING, **sizes),
         optim=Optim(lr=lr),
         train=Loop(epochs=500),
@@ -212,7 +213,7 @@ def _ego4d(vocabulary: Literal["verb", "noun"], num_steps: int) -> Run:
     """
     asked = Procedures(dataset="ego4d", vocabulary=vocabulary, task="anticipation", observed=2, horizon=20)
     return Run(
-        data=Data(procedures=asked, batch_size=64),
+        data=Data(reads=asked, batch_size=64),
         objective=VEDITConfig(
             width=1280, depth=3, num_heads=20, num_targets=20, num_steps=num_steps, **DENOISING, **SIGLIP
         ),

@@ -8,9 +8,10 @@ import torch
 
 from filmstrip.data.actions import ActionSpace
 from filmstrip.data.augment.pipeline import apply_augment
-from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Augment, Data
 from filmstrip.data.features import FeatureWriter
+from filmstrip.data.kinds.clips import Clips
+from filmstrip.data.kinds.encoded import Encoded, EncodedSource
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.sources import open_path, open_source
@@ -49,7 +50,8 @@ def take(source, count, *, start=0, rank=0, world=1, **changes):
 
 def test_a_folder_of_tokens_is_known_for_what_it_is(tokens):
     source = open_source(Data(path=tokens))
-    assert isinstance(source, CachedSource) and source.gives == {"tokens"}
+    assert isinstance(source, EncodedSource) and "tokens" in source.gives and "features" not in source.gives
+    assert open_source(Data(path=tokens, reads=Encoded())).samples == source.samples
     info = source.info("train")
     assert (info.classes, info.num_train) == (("jump", "run"), VIDEOS - 1)
     assert (info.grid, info.codebook_size, info.width) == ((2, 3, 1), 100, 1)
@@ -65,6 +67,7 @@ def test_order_seeds_and_labels_are_those_of_the_videos(tokens):
     batches = take(source, 5)
     assert [batch["index"].tolist() for batch in batches] == expected
     for batch in batches:
+        assert list(source.kind.specification.faults(batch)) == []
         assert batch.keys() == {"tokens", "label", "seed", "name", "index", "span"}
         assert batch["tokens"].dtype == torch.int64 and batch["tokens"].shape == (4, 6)
         assert (batch["tokens"][:, 0] // 10).tolist() == batch["index"].tolist()
@@ -84,13 +87,14 @@ def test_resuming_sharing_and_workers_change_nothing(tokens):
 
 
 def test_clips_in_a_row_make_one_sample(tokens):
-    source = open_path(tokens)
-    for batch in take(source, 3, cached_clips=3):
+    source = open_source(Data(path=tokens, reads=Encoded(length=3)))
+    for batch in take(source, 3):
+        assert list(source.kind.specification.faults(batch)) == []
         assert batch["tokens"].shape == (4, 3, 6)
         assert (batch["tokens"][:, :, 0].diff(dim=1) == 1).all()
         assert torch.equal(batch["span"], batch["tokens"][:, ::2, 0] % 10 + torch.tensor([0, 0.5]))
-    with pytest.raises(UserError, match=f"holds {CLIPS} clips of v[0-9], and data.cached_clips asks for 5"):
-        take(source, 1, cached_clips=5)
+    with pytest.raises(UserError, match=f"holds {CLIPS} clips of v[0-9], and data.reads.length asks for 5"):
+        take(open_source(Data(path=tokens, reads=Encoded(length=5))), 1)
 
 
 def test_evaluation_sees_clips_evenly_spaced(tokens):
@@ -113,9 +117,14 @@ def test_features_and_actions_come_along(tmp_path):
     (batch,) = take(source, 1)
     assert batch["features"].shape == (4, 6, 5) and batch["action"].shape == (4, 2)
     assert all(a in ([0, 1], [2, 0]) for a in batch["action"].tolist())
-    assert take(source, 1, cached_clips=2)[0]["action"].tolist() == [[[0, 1], [2, 0]]] * 4
-    without = open_source(Data(path=tmp_path, actions=False))
-    assert "action" not in take(without, 1, actions=False)[0]
+    assert list(source.kind.specification.faults(batch)) == []
+    (pairs,) = take(open_source(Data(path=tmp_path, reads=Encoded(length=2))), 1)
+    assert pairs["action"].tolist() == [[[0, 1], [2, 0]]] * 4
+    assert list(source.kind.specification.faults(pairs)) == []
+    without = open_source(Data(path=tmp_path, reads=Clips(actions=False)))
+    assert "action" not in take(without, 1)[0]
+    with pytest.raises(UserError, match="give a folder that `filmstrip encode` wrote"):
+        open_source(Data(path=tmp_path / "no", reads=Encoded()))
 
 
 def test_nothing_is_augmented_and_nothing_decoded(tokens):

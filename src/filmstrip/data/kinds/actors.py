@@ -1,39 +1,128 @@
-"""Clips around key frames as a collection: read by the same loader, in the same order, as clips of videos."""
+"""Clips around key frames, with the boxes of those who act in them and what they do."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from filmstrip.bounds import AnyNumber, Count, Share
+from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.ava import read_ava, read_boxes
-from filmstrip.data.boxes import area, intersection
-from filmstrip.data.cached import CachedClip
-from filmstrip.data.config import Clip, Data, DataInfo, Detection
+from filmstrip.data.boxes import area, intersection, mirrored
+from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
+from filmstrip.data.kinds.clips import VIDEO, Clips, draw_clips
+from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.layouts.folder import is_video
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
+from filmstrip.protocols import Batch
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Box, DecodeError, Frames, Request, VideoInfo
 from filmstrip.video.geometry import random_short_side
+from filmstrip.video.in_turn import read_in_turn
 from filmstrip.video.sampling import dense_around
 
 log = logging.getLogger(__name__)
 
-KEYS = frozenset({"video", "boxes", "is_actor", "box_labels", "moment"})
-PER_ACTOR = ("boxes", "is_actor", "box_labels")
-"""Keys of which a clip has a row for each actor; zeros in rows where nobody is."""
+SPECIFICATION = Specification(
+    {
+        "video": VIDEO,
+        "boxes": of(
+            "B M 4",
+            torch.float32,
+            "of actors: left, top, right, bottom, as shares of the clip's width and height",
+            padding=0,
+            mirrored=mirrored,
+            unmixed="boxes",
+        ),
+        "is_actor": of("B M", torch.bool, "false in padding", padding=0),
+        "box_labels": of("B M K", torch.float32, "1 for each class of what an actor does", padding=0),
+        "moment": of("B", torch.float64, "the key frame's second in the file"),
+        **COMMON,
+    }
+)
 TRIALS = 20
 """Draws of a crop until somebody is in it."""
 MULTIPLE = 32
 """What the long side of whole frames is brought to a multiple of, pixels: networks halve it up to five times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorClips(Kind):
+    """Read clips around key frames, with boxes of the actors and what each of them does: which.
+
+    ``data.path`` is then the folder of the videos, which are called as in the annotations. In training a clip is a
+    random crop (``clip.short_side``); in evaluation it shows whole frames whose short side is ``clip.size``.
+    """
+
+    specification: ClassVar[Specification] = SPECIFICATION
+
+    dataset: Literal["own", "ava_v2.1", "ava_v2.2"] = "own"
+    """Whose annotations they are; ``own``: files as AVA's, without a version in their names."""
+    annotations: Path | None = None
+    """The folder of the annotations; none for a synthetic set, which brings its own."""
+    proposals: Path | None = None
+    """Boxes that a detector found, as a table with scores: looked at in evaluation, in place of the annotated
+    ones."""
+    train_boxes: Path | None = None
+    """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
+    min_score: AnyNumber = 0.8
+    """Of such boxes, those with lower scores are left out."""
+    offset: AnyNumber = 0.0
+    """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
+    annotates."""
+    max_actors: Count = 16
+    """Most actors in a training sample; of more, random ones are taken."""
+    kept: Share = 0.2
+    """Least share of a box that must lie within a training crop to count."""
+
+    def open(self, data: Data) -> ActorSource:
+        """The key frames, of the videos in ``data.path``.
+
+        Videos that are not there are left out, with a warning; public sets are rarely complete.
+
+        Raises:
+            UserError: annotations or videos are missing, a row of them is wrong, or a number.
+        """
+        return _open(self, data)
+
+    def sizes(self, data: Data, network: Any) -> dict[str, int]:
+        """A clip's, with one actor."""
+        return {**Clips().sizes(data, network), "M": 1, "K": network.num_classes}
+
+    def shown(self, data: Data) -> str:
+        """Length and size."""
+        return Clips().shown(data)
+
+    @staticmethod
+    def example_info(sizes: Mapping[str, int], **told: Any) -> ActorInfo:
+        """See :meth:`Kind.example_info`."""
+        return ActorInfo(**told, class_numbers=tuple(range(1, sizes["K"] + 1)))
+
+    @staticmethod
+    def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+        """Clips with the boxes that :func:`draw_actors` makes; see :meth:`Kind.example`."""
+        clips = draw_clips(sizes, generator)
+        del clips["label"]
+        return clips | draw_actors(sizes, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorInfo(DataInfo):
+    """What objectives are told of key frames."""
+
+    class_numbers: tuple[int, ...]
+    """The numbers of the classes in the annotations' files."""
 
 
 class ActorView(NamedTuple):
@@ -50,6 +139,8 @@ class ActorView(NamedTuple):
 class ActorSample(Sample):
     """One key frame."""
 
+    kind: ClassVar[type[Kind]] = ActorClips
+
     moment: float
     """Its second in the file."""
     key: Moment
@@ -57,11 +148,17 @@ class ActorSample(Sample):
     actors: tuple[Actor, ...] = field(repr=False)
     """Whose boxes are looked at."""
     num_classes: int
-    config: Detection = field(repr=False)
+    config: ActorClips = field(repr=False)
 
     def cut(
-        self, data: Data, *, rng: np.random.Generator | None = None, num_clips: int = 1, num_crops: int = 1
-    ) -> list[CachedClip]:
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
         """The clip around it: whole frames; or with ``rng`` ``num_clips`` random crops, padded to ``max_actors``.
 
         Raises:
@@ -72,6 +169,22 @@ class ActorSample(Sample):
             views = self.views(decoder.info, data.clip, rng=rng, num_clips=num_clips, num_crops=num_crops)
             clips = decoder.read([view.request for view in views])
         return self.clips(views, clips, None if rng is None else self.config.max_actors)
+
+    @classmethod
+    def cut_in_turn(
+        cls, samples: Sequence[ActorSample], data: Data, num_clips: int = 1, num_crops: int = 1
+    ) -> list[list[Row]]:
+        """What :meth:`cut` cuts for evaluation around each of several key frames of one file.
+
+        Raises:
+            DecodeError, OSError, UserError: as :meth:`cut`, of any of them.
+        """
+        with open_video(samples[0].file(), backend=data.backend) as decoder:
+            views = [
+                sample.views(decoder.info, data.clip, num_clips=num_clips, num_crops=num_crops) for sample in samples
+            ]
+            read = read_in_turn(decoder, [[view.request for view in ours] for ours in views])
+            return [sample.clips(ours, clips) for sample, ours, clips in zip(samples, views, read)]
 
     def views(
         self,
@@ -95,10 +208,10 @@ class ActorSample(Sample):
         times = clip_times(info, self.moment, clip)
         return [ActorView(Request(times, box, size), placed, chosen) for box, size, placed, chosen in shown]
 
-    def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[CachedClip]:
+    def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[Row]:
         """What was read of each view, with its boxes and, if it is said, room for so many actors."""
         return [
-            CachedClip(
+            Row(
                 content={"video": clip.video, "moment": torch.tensor(self.moment, dtype=torch.float64)}
                 | self._actors(view.boxes, view.chosen, room),
                 times=(float(clip.times[0]), float(clip.times[-1])),
@@ -136,14 +249,6 @@ class ActorSample(Sample):
             "is_actor": _extended(torch.ones(len(chosen), dtype=torch.bool), room),
             "box_labels": _extended(labels[chosen], room),
         }
-
-
-def with_equal_room(clips: Sequence[dict[str, Tensor]]) -> Sequence[dict[str, Tensor]]:
-    """What a batch takes from its clips, those of key frames with room for as many actors as any of them has."""
-    if "is_actor" not in clips[0]:
-        return clips
-    room = max(len(clip["is_actor"]) for clip in clips)
-    return [clip | {key: _extended(clip[key], room) for key in PER_ACTOR} for clip in clips]
 
 
 def _extended(rows: Tensor, room: int) -> Tensor:
@@ -185,6 +290,8 @@ def within(boxes: Tensor, crop: Box, info: VideoInfo) -> tuple[Tensor, Tensor]:
 class ActorSource(Source):
     """Key frames with boxes; classes are those of what is done."""
 
+    kind: ClassVar[type[Kind]] = ActorClips
+
     truth: Mapping[str, Boxes]
     """What is annotated in each split, of the videos that are there, without excluded key frames."""
     evaluated: frozenset[int]
@@ -192,40 +299,27 @@ class ActorSource(Source):
     numbers: tuple[int, ...]
     """Of the classes, in the annotations' files."""
 
-    @property
-    def gives(self) -> frozenset[str]:
-        """What batches hold of a key frame."""
-        return KEYS
-
-    def info(self, train_split: str) -> DataInfo:
+    def info(self, train_split: str) -> ActorInfo:
         """The numbers of classes too."""
-        return replace(super().info(train_split), class_numbers=self.numbers)
+        return ActorInfo(**self.told(train_split), class_numbers=self.numbers)
 
 
-def open_detection(data: Data) -> ActorSource:
-    """The key frames that ``data.detection`` describes, of the videos in ``data.path``.
-
-    Videos that are not there are left out, with a warning; public sets are rarely complete.
-
-    Raises:
-        UserError: annotations or videos are missing, a row of them is wrong, or a number.
-    """
-    config = data.detection
+def _open(config: ActorClips, data: Data) -> ActorSource:
     if config.max_actors < 1 or not (0 < config.kept <= 1 and 0 <= config.min_score <= 1):
-        raise UserError("detection: max_actors is one or more, kept more than 0 and up to 1, min_score from 0 to 1")
+        raise UserError("actors: max_actors is one or more, kept more than 0 and up to 1, min_score from 0 to 1")
     if data.clip.crop != "short_side" or data.clip.sampling != "dense":
-        raise UserError("detection: clips lie around key frames, dense, and are cut by clip.short_side: set no other")
+        raise UserError("actors: clips lie around key frames, dense, and are cut by clip.short_side: set no other")
     root = data.path and Path(data.path).expanduser()
     annotated = config.annotations and Path(config.annotations).expanduser()
     if root is None:
         if data.synthetic is None:
-            raise UserError("detection needs videos (--data FOLDER)")
+            raise UserError("actors need videos (--data FOLDER)")
         root = data.synthetic.generate()
         annotated = annotated or root
     if annotated is None:
         raise UserError(
-            "detection needs annotations (--data.detection.annotations FOLDER): that of AVA "
-            "(--data.detection.dataset ava_v2.2), or files of the same form"
+            "actors need annotations (--data.reads.annotations FOLDER): that of AVA "
+            "(--data.reads.dataset ava_v2.2), or files of the same form"
         )
     annotations = read_ava(annotated, config.dataset.removeprefix("own").removeprefix("ava"))
     files = video_files(root)
@@ -271,7 +365,9 @@ def sure(boxes: Boxes, min_score: float) -> Boxes:
     return {key: tuple(actor for actor in actors if actor.score >= min_score) for key, actors in boxes.items()}
 
 
-def _looked_at(split: str, boxes: Boxes, annotations: ActorAnnotations, config: Detection, *, trained: bool) -> Boxes:
+def _looked_at(
+    split: str, boxes: Boxes, annotations: ActorAnnotations, config: ActorClips, *, trained: bool
+) -> Boxes:
     """Whose boxes samples of a split hold: annotated ones, and in training more; in evaluation a detector's."""
     path = config.train_boxes if trained else config.proposals
     if path is None:
@@ -288,7 +384,7 @@ def _samples(
     split: str,
     looked_at: Boxes,
     annotations: ActorAnnotations,
-    config: Detection,
+    config: ActorClips,
     files: Mapping[str, Path],
 ) -> Iterator[ActorSample]:
     """A sample of each key frame with somebody in it, of the videos that are there."""
@@ -305,3 +401,17 @@ def _samples(
                 num_classes=len(annotations.classes),
                 config=config,
             )
+
+
+def draw_actors(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+    """Two actors in each clip, left and right, who do up to two things; the third place for one is free."""
+    rows, classes = sizes["B"], sizes["K"]
+    corner = torch.rand(rows, 2, 2, generator=generator) * torch.tensor([0.2, 0.5])
+    corner[:, 1, 0] += 0.5
+    length = 0.2 + 0.1 * torch.rand(rows, 2, 2, generator=generator)
+    boxes = F.pad(torch.cat([corner, corner + length], dim=-1), (0, 0, 0, 1))
+    done = torch.randint(0, classes, (rows, 3, 2), generator=generator)
+    there = torch.tensor([True, True, False]).expand(rows, 3)
+    labels = F.one_hot(done, classes).amax(dim=2).float() * there[..., None]
+    moment = torch.full((rows,), 0.5, dtype=torch.float64)
+    return {"boxes": boxes, "is_actor": there.clone(), "box_labels": labels, "moment": moment}
