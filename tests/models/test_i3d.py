@@ -127,6 +127,11 @@ def test_both_layouts_and_back(published, tmp_path):
     )
 
 
+def test_another_number_of_classes_is_read_off_the_file(tmp_path):
+    save_file(to_published(I3D(num_classes=7)), tmp_path / "seven.safetensors")
+    assert load_i3d(tmp_path / "seven.safetensors").head.out_features == 7
+
+
 class Program(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x

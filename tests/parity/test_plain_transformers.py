@@ -244,7 +244,19 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     torch.nn.init.zeros_(theirs.embeddings.token_type_embeddings.weight)
-    ours = Longformer(VTNConfig(places=40, width=32, temporal_depth=2, num_heads=4, hidden=64, window=6)).eval()
+    ours = Longformer(
+        VTNConfig(
+            places=40,
+            width=32,
+            depth=1,
+            temporal_depth=2,
+            num_heads=4,
+            hidden=64,
+            window=6,
+            num_frames=39,
+            size=32,
+        )
+    ).eval()
     given = {k.removeprefix("encoder.layer."): v for k, v in theirs.state_dict().items()}
     state = {"pos_embed": given["embeddings.position_embeddings.weight"], "cls_token": torch.randn(32)}
     state |= {f"norm.{k}": given[f"embeddings.LayerNorm.{k}"] for k in ("weight", "bias")}

@@ -10,7 +10,7 @@ from filmstrip.systems.recognition.memvit import MeMViT, MeMViTConfig
 def network(memory=2, seed=0, **changes):
     torch.manual_seed(seed)
     options = {"width": 16, "depth": 3, "stages": (1,), "kv_stride": (1, 4, 4), "num_frames": 8, "size": 32}
-    encoder = MeMViT(MeMViTConfig(memory=memory, drop_path=0.0, **(options | changes))).eval()
+    encoder = MeMViT(MeMViTConfig(memory=memory, **(options | changes))).eval()
     with torch.no_grad():  # large enough that what is remembered shows
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

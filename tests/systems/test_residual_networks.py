@@ -15,7 +15,7 @@ BUILD = {
         NonLocalNetConfig(stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (0,), ()))
     ),
     "slowfast": lambda: SlowFast(SlowFastConfig(stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4)),
-    "x3d": lambda: X3D(X3DConfig(width=8, deeper=1.0)),
+    "x3d": lambda: X3D(X3DConfig(width=8, deeper=1.0, hidden=8)),
 }
 GRIDS = {"i3d": Grid(4, 4, 4), "slowfast": Grid(2, 4, 4), "x3d": Grid(8, 2, 2)}
 
@@ -86,7 +86,7 @@ def test_an_inserted_block_changes_nothing_until_it_has_learnt(pairwise):
     torch.manual_seed(0)
     networks = {
         "stages.1.0": BUILD["i3d"](),
-        "stages.2.1": X3D(X3DConfig(width=8)),
+        "stages.2.1": X3D(X3DConfig(width=8, deeper=2.2, hidden=8)),
         "stages.1.2": I3D(num_classes=3, share=1 / 16),
     }
     video = torch.rand(1, 8, 3, 64, 64)

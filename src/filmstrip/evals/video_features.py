@@ -33,7 +33,7 @@ from filmstrip.inference import inference
 from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Classifier, as_float
 from filmstrip.weights.files import read_weights
-from filmstrip.weights.released import from_published
+from filmstrip.weights.released import from_published, published_names
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +249,11 @@ def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
                 "(filmstrip.evals.video_features.load_i3d shows how)"
             ) from None
         raise
-    network = I3D(norm_eps=norm_eps)
+    with torch.device("meta"):
+        any_i3d = I3D()
+    heads = [published_names(any_i3d, layout.name)["head.weight"] for layout in any_i3d.layouts()]
+    classes = next((len(theirs[key]) for key in heads if key in theirs), any_i3d.head.out_features)
+    network = I3D(num_classes=classes, norm_eps=norm_eps)
     try:
         ours = from_published(theirs, network)
         network.load_state_dict(ours, strict=False)  # the normalisation of pixels is ours, batches are not counted

@@ -29,21 +29,21 @@ _EPS = 1e-6
 class MViTSizes:
     """The sizes of a multiscale transformer."""
 
-    width: Count = 96
+    width: Count
     """Channels of the first stage."""
-    depth: Count = 16
+    depth: Count
     num_heads: Count = 1
     """Of the first stage."""
-    stages: tuple[CountOrZero, ...] = (1, 3, 14)
+    stages: tuple[CountOrZero, ...]
     """The blocks that halve height and width."""
-    kv_stride: tuple[Count, Count, Count] = (1, 8, 8)
+    kv_stride: tuple[Count, Count, Count]
     """Of keys and values in the first stage."""
-    num_frames: Count = 16
+    num_frames: Count
     """Of a clip."""
-    size: Count = 224
+    size: Count
     summary: Literal["class_token", "mean"] = "class_token"
     """What is classified; the mean over places is an option of the public code."""
-    drop_path: ShareBelowOne = 0.2
+    drop_path: ShareBelowOne = 0.0
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 

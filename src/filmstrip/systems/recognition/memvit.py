@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, Share, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -287,9 +287,8 @@ class MeMViTConfig(MViTSizes, ClassificationConfig):
     """Clips that a layer remembers."""
     memory_every: Count = 2
     """One in so many layers has memory, the first among them."""
-    dropout: ShareBelowOne = 0.5
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
-    label_smoothing: Share = 0.1
 
     def for_clip(self, clip: Clip) -> Self:
         """A sample of several of its own clips stays one; of any other length it is one clip, with nothing before."""
@@ -317,9 +316,8 @@ def tiny() -> Run:
             num_frames=8,
             size=32,
             summary="mean",
-            drop_path=0.0,
             linear_start="glorot",
-            dropout=0.0,
+            label_smoothing=0.1,
             num_classes=8,
         ),
         optim=Optim(lr=5e-4),
@@ -351,7 +349,17 @@ def _k400(network: MeMViTConfig, *, stride: int) -> Run:
     )
 
 
-BASE = MeMViTConfig()
+BASE = MeMViTConfig(
+    width=96,
+    depth=16,
+    stages=(1, 3, 14),
+    kv_stride=(1, 8, 8),
+    num_frames=16,
+    size=224,
+    drop_path=0.2,
+    dropout=0.5,
+    label_smoothing=0.1,
+)
 
 
 def base_16x4_k400() -> Run:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from filmstrip.bounds import Share, ShareBelowOne
+from filmstrip.bounds import ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -35,15 +35,14 @@ from filmstrip.train.config import Loop, Optim
 
 @dataclass(frozen=True, kw_only=True)
 class MViTConfig(MViTSizes, ClassificationConfig):
-    """A multiscale transformer with a linear classifier on its class token; the defaults are MViTv2-S."""
+    """A multiscale transformer with a linear classifier on its class token."""
 
     improved: bool = True
     """MViTv2."""
-    dropout: ShareBelowOne = 0.5
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
     imagenet_pixels: bool = False
     """Normalise pixels by ImageNet's mean and deviation; else by 0.45 and 0.225."""
-    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
@@ -72,9 +71,8 @@ def tiny() -> Run:
             num_frames=8,
             size=48,
             summary="mean",
-            drop_path=0.0,
             linear_start="glorot",
-            dropout=0.0,
+            label_smoothing=0.1,
             num_classes=8,
         ),
         optim=Optim(lr=5e-4),
@@ -112,10 +110,21 @@ def _k400(network: MViTConfig, *, stride: int, clips: int = 5, crops: int = 1) -
     )
 
 
-V1_BASE = MViTConfig(improved=False)
-V2_SMALL = MViTConfig()
-V2_BASE = MViTConfig(depth=24, stages=(2, 5, 21), num_frames=32, drop_path=0.3)
-V2_LARGE = MViTConfig(
+V2_SMALL = MViTConfig(
+    width=96,
+    depth=16,
+    stages=(1, 3, 14),
+    kv_stride=(1, 8, 8),
+    num_frames=16,
+    size=224,
+    drop_path=0.2,
+    dropout=0.5,
+    label_smoothing=0.1,
+)
+V1_BASE = replace(V2_SMALL, improved=False)
+V2_BASE = replace(V2_SMALL, depth=24, stages=(2, 5, 21), num_frames=32, drop_path=0.3)
+V2_LARGE = replace(
+    V2_SMALL,
     width=144,
     depth=48,
     num_heads=2,

@@ -177,10 +177,10 @@ class RecurrentConvConfig(ClassificationConfig):
     """A stem and recurrent convolutions, each after the first with stride 2."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
+    widths: Annotated[tuple[Count, ...], NotEmpty]
     readout: Readout = "last"
     """Which frames' states name the clip."""
-    dropout: ShareBelowOne = 0.7
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
 
     def build(self) -> RecurrentConvolution:
@@ -202,7 +202,7 @@ def tiny() -> Run:
             clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=RecurrentConvConfig(widths=(16, 32), dropout=0.0, num_classes=8),
+        objective=RecurrentConvConfig(widths=(16, 32), num_classes=8),
         optim=Optim(lr=3e-3),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
@@ -218,7 +218,7 @@ def gru_ucf101() -> Run:
             batch_size=64,
             num_workers=10,
         ),
-        objective=RecurrentConvConfig(num_classes=101),
+        objective=RecurrentConvConfig(widths=(64, 128, 256, 512), dropout=0.7, num_classes=101),
         optim=Optim(lr=1e-4),
         train=Loop(epochs=100, precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=3),),

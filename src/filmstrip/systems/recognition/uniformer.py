@@ -26,7 +26,7 @@ from typing import Annotated
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, NotEmpty, Share, ShareBelowOne
+from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -184,16 +184,15 @@ _PUBLISHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class UniFormerConfig(ClassificationConfig):
-    """A UniFormer with a linear classifier on its mean token; the defaults are UniFormer-S."""
+    """A UniFormer with a linear classifier on its mean token."""
 
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 320, 512)
+    widths: Annotated[tuple[Count, ...], NotEmpty]
     """Of the stages."""
-    depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 8, 3)
+    depths: Annotated[tuple[Count, ...], NotEmpty]
     head_dim: Count = 64
     local_stages: Count = 2
     """How many stages, from the first on, mix neighbours; the others attend to all places."""
-    drop_path: ShareBelowOne = 0.1
-    label_smoothing: Share = 0.1
+    drop_path: ShareBelowOne = 0.0
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
@@ -209,7 +208,7 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=UniFormerConfig(
-            widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), head_dim=16, drop_path=0.0, num_classes=8
+            widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), head_dim=16, label_smoothing=0.1, num_classes=8
         ),
         optim=Optim(lr=2e-3),
         train=Loop(steps=100),
@@ -234,8 +233,8 @@ def _k400(network: UniFormerConfig, *, frames: int, lr: float, batch: int) -> Ru
     )
 
 
-SMALL = UniFormerConfig()
-BASE = UniFormerConfig(depths=(5, 8, 20, 7), drop_path=0.3)
+SMALL = UniFormerConfig(widths=(64, 128, 320, 512), depths=(3, 4, 8, 3), drop_path=0.1, label_smoothing=0.1)
+BASE = replace(SMALL, depths=(5, 8, 20, 7), drop_path=0.3)
 
 
 def small_16x4_k400() -> Run:

@@ -251,15 +251,15 @@ def _with_axes(name: str, ours: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class UniFormerV2Config(ClassificationConfig):
-    """A UniFormerV2 with a normalised linear classifier; the defaults are B/16 with everything."""
+    """A UniFormerV2 with a normalised linear classifier."""
 
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
+    width: Count
+    depth: Count
+    num_heads: Count
     patch_size: Count = 16
     """Pixels, height and width."""
     size: Count = 224
-    global_layers: tuple[CountOrZero, ...] = (4, 5, 6, 7, 8, 9, 10, 11)
+    global_layers: tuple[CountOrZero, ...]
     """After which blocks the video token looks."""
     reduction: Rate | None = 1.5
     """How much narrower local temporal relations are inside; none: there are none."""
@@ -269,9 +269,9 @@ class UniFormerV2Config(ClassificationConfig):
     """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    drop_path: ShareBelowOne = 0.2
-    global_drop_path: ShareBelowOne = 0.4
-    dropout: ShareBelowOne = 0.5
+    drop_path: ShareBelowOne = 0.0
+    global_drop_path: ShareBelowOne = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head, and in the global blocks."""
 
     def build(self) -> Classification:
@@ -303,9 +303,6 @@ def tiny() -> Run:
             global_layers=(1, 2),
             start_as_image=False,
             linear_start="glorot",
-            drop_path=0.0,
-            global_drop_path=0.0,
-            dropout=0.0,
             num_classes=8,
         ),
         optim=Optim(lr=1e-3),
@@ -314,7 +311,15 @@ def tiny() -> Run:
     )
 
 
-B16 = UniFormerV2Config()
+B16 = UniFormerV2Config(
+    width=768,
+    depth=12,
+    num_heads=12,
+    global_layers=tuple(range(4, 12)),
+    drop_path=0.2,
+    global_drop_path=0.4,
+    dropout=0.5,
+)
 L14 = replace(B16, width=1024, depth=24, num_heads=16, patch_size=14, global_layers=tuple(range(8, 24)))
 
 

@@ -308,17 +308,17 @@ def inflate_swin(flat: Mapping[str, Tensor], network: VideoSwin) -> Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSwinConfig(ClassificationConfig):
-    """A video Swin transformer with a linear classifier on its mean token; the defaults are Swin-T."""
+    """A video Swin transformer with a linear classifier on its mean token."""
 
-    width: Count = 96
+    width: Count
     """Channels of the first stage."""
-    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 6, 2)
-    num_heads: Annotated[tuple[Count, ...], NotEmpty] = (3, 6, 12, 24)
-    window: tuple[Count, Count, Count] = (8, 7, 7)
+    depths: Annotated[tuple[Count, ...], NotEmpty]
+    num_heads: Annotated[tuple[Count, ...], NotEmpty]
+    window: tuple[Count, Count, Count]
     """Places (t, h, w)."""
     patch_size: tuple[Count, Count, Count] = (2, 4, 4)
-    drop_path: ShareBelowOne = 0.1
-    dropout: ShareBelowOne = 0.5
+    drop_path: ShareBelowOne = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
@@ -344,8 +344,6 @@ def tiny() -> Run:
             num_heads=(2, 4),
             window=(2, 4, 4),
             patch_size=(2, 4, 4),
-            drop_path=0.0,
-            dropout=0.0,
             linear_start="glorot",
             num_classes=8,
         ),
@@ -371,14 +369,17 @@ def _k400(network: VideoSwinConfig, *, lr: float = 1e-3, weight_decay: float = 0
     )
 
 
-SMALL = VideoSwinConfig(depths=(2, 2, 18, 2))
+TINY = VideoSwinConfig(
+    width=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window=(8, 7, 7), drop_path=0.1, dropout=0.5
+)
+SMALL = replace(TINY, depths=(2, 2, 18, 2))
 BASE = replace(SMALL, width=128, num_heads=(4, 8, 16, 32), drop_path=0.2)
 LARGE = replace(SMALL, width=192, num_heads=(6, 12, 24, 48), drop_path=0.2)
 
 
 def tiny_k400() -> Run:
     """Swin-T on Kinetics-400: 28.2M parameters, 87.9 G multiply-adds."""
-    return _k400(VideoSwinConfig())
+    return _k400(TINY)
 
 
 def small_k400() -> Run:

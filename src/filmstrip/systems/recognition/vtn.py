@@ -149,18 +149,18 @@ class VTN(Classification):
 class VTNConfig(ClassificationConfig):
     """The networks of frames and of time."""
 
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    temporal_depth: Count = 3
-    hidden: Count = 3072
+    width: Count
+    depth: Count
+    num_heads: Count
+    temporal_depth: Count
+    hidden: Count
     """Of the feed-forward networks over time."""
-    window: Count = 18
+    window: Count
     """Frames that a frame sees, half of them before it."""
-    places: Count = 288
+    places: Count
     """Positions over time, the class token's included."""
-    num_frames: Count = 16
-    size: Count = 224
+    num_frames: Count
+    size: Count
     patch_size: Count = 16
     dropout: ShareBelowOne = 0.0
     """Before the head."""
@@ -207,7 +207,18 @@ def base_k400() -> Run:
     """ViT-B-VTN on Kinetics-400, as trained: 16 frames, 113M parameters, 282 G multiply-adds."""
     return Run(
         data=Data(clip=Clip(num_frames=16, stride=8, short_side=(256, 320)), batch_size=16, num_workers=8),
-        objective=VTNConfig(dropout=0.5),
+        objective=VTNConfig(
+            width=768,
+            depth=12,
+            num_heads=12,
+            temporal_depth=3,
+            hidden=3072,
+            window=18,
+            places=288,
+            num_frames=16,
+            size=224,
+            dropout=0.5,
+        ),
         optim=Optim(name="sgd", lr=1e-3, weight_decay=1e-4),
         train=Loop(epochs=25, precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),

@@ -213,19 +213,19 @@ def _names(layout: str) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class X3DConfig(ClassificationConfig):
-    """An X3D network; the defaults are those of XS, S and M, which differ in their clips."""
+    """An X3D network."""
 
-    width: Count = 24
+    width: Count
     """Channels of the first stage."""
-    deeper: Rate = 2.2
+    deeper: Rate
     """Factor on the stages' 1, 2, 5 and 3 blocks, rounded up."""
     bottleneck: Rate = 2.25
     """How much wider than a block its inside is."""
     shortcut_norm: bool = False
     """Normalise every convolved shortcut, also where only the stride differs, as the SlowFast code base does."""
-    hidden: Count = 2048
+    hidden: Count
     """Width of the layer between the pooled features and the classes."""
-    dropout: ShareBelowOne = 0.5
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
 
     def build(self) -> HiddenClassification:
@@ -248,7 +248,7 @@ def tiny() -> Run:
             clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=X3DConfig(width=8, deeper=1.0, hidden=64, dropout=0.0, num_classes=8),
+        objective=X3DConfig(width=8, deeper=1.0, hidden=64, num_classes=8),
         optim=Optim(lr=3e-3),
         train=Loop(steps=100),
         evals=(MultiView(num_clips=1, num_crops=1),),
@@ -263,7 +263,7 @@ def _k400(*, num_frames: int, stride: int, size: int, short_side: tuple[int, int
             batch_size=1024,
             num_workers=10,
         ),
-        objective=X3DConfig(deeper=deeper),
+        objective=X3DConfig(width=24, deeper=deeper, hidden=2048, dropout=0.5),
         optim=Optim(name="sgd", lr=1.6, weight_decay=5e-5, warmup=35 / 256),
         train=Loop(epochs=256, precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
