@@ -283,7 +283,7 @@ def cosine_schedule(steps: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PDPPConfig(StepPredictionConfig):
-    """The network and the diffusion; the defaults are CrossTask's."""
+    """The network and the diffusion."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
     """Channels of the U-Net's levels, each a step shorter than the one before."""
@@ -325,7 +325,7 @@ def tiny() -> Run:
 def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: int = 200) -> Run:
     return Run(
         data=Data(procedures=procedures, batch_size=256),
-        objective=PDPPConfig(diffusion_steps=diffusion_steps),
+        objective=PDPPConfig(widths=(256, 512, 1024), diffusion_steps=diffusion_steps, ends_weight=10.0),
         optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
         train=Loop(steps=steps, clip_grad=None, ema=0.9995),
         evals=(Planning(),),

@@ -286,7 +286,7 @@ def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class SCHEMAConfig(StepPredictionConfig):
-    """Sizes; the defaults are those of all three sets."""
+    """Sizes."""
 
     texts: Path | None = None
     """A ``.npy`` with the features of each step's texts, ``steps K D``."""
@@ -357,7 +357,17 @@ def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
         data=Data(
             procedures=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
         ),
-        objective=SCHEMAConfig(state_task=state_task),
+        objective=SCHEMAConfig(
+            text_width=768,
+            num_texts=6,
+            width=128,
+            depth=2,
+            num_heads=32,
+            mlp_ratio=2.0,
+            dropout=0.2,
+            input_dropout=0.4,
+            state_task=state_task,
+        ),
         optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
         train=Loop(epochs=500, clip_grad=None),
         evals=(Planning(),),
