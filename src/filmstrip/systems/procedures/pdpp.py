@@ -70,8 +70,6 @@ _CLASSIFIER: Rules = (
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
 """What the authors' files hold of the schedule of noise."""
 _TIME, _NOISE, _START = 0xBD00, 0xBD01, 0xBD02  # salts
-
-
 _GROUPS = 32
 
 

@@ -83,8 +83,6 @@ _UNREAD = (r"(?:state|action)_decoder\.(?:pos_encoder\.pe|logit_scale)", r"actio
 """What the authors' files hold and their network does not use, and the table of places."""
 _STATE_WEIGHT = 0.1
 _RARE = 1e-6  # the share of a step that never followed another
-
-
 _FULL_NOISE = 1000.0
 """The time of targets of which nothing is known."""
 
