@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.runs.config import Run
 from filmstrip.data.actions import KEY
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Condition
+from filmstrip.runs.config import Run
 from filmstrip.video import open_video, read_clips
 
 FPS = 8.0

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import torch
 
-from filmstrip.runs import loading
-from filmstrip.runs import preflight
-from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.data.augment.pipeline import apply_augment, check_augment, effective_augment
 from filmstrip.data.config import DataInfo
 from filmstrip.data.reading.loader import TrainLoader
@@ -23,6 +20,8 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
+from filmstrip.runs import loading, preflight
+from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder

@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.data.config import Clip, DataInfo
+from filmstrip.data.reading.views import read_views
 from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
@@ -23,8 +23,8 @@ from filmstrip.models.vit import ViT
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
+from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.train.run_folder import RunFolder
-from filmstrip.data.reading.views import read_views
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 from filmstrip.weights.keymap import check_names, some

@@ -9,19 +9,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip.measure import complexity
-from filmstrip.runs.config import Run
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import check_requires
 from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
+from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.saved_states import KEPT
 from filmstrip.video.decode import open_video
-from filmstrip.data.reading.views import frames_in
 
 log = logging.getLogger(__name__)
 

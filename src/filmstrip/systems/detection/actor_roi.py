@@ -247,7 +247,9 @@ def _ava(backbone: str) -> Run:
             batch_size=64,
             num_workers=8,
         ),
-        objective=ActorRoIConfig(backbone=replace(network, dilated=True)),
+        objective=ActorRoIConfig(
+            backbone=replace(network, dilated=True), num_classes=80, size=7, aligned=True, dropout=0.5
+        ),
         optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7, warmup=5 / 20, start=0.000125 / 0.1),
         train=Loop(epochs=20, precision="bfloat16", clip_grad=None),
         evals=(DetectionMAP(),),

@@ -71,8 +71,6 @@ _CLASSIFIER: Rules = (
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
 """What the authors' files hold of the schedule of noise."""
 _TIME, _NOISE, _START = 0xBD00, 0xBD01, 0xBD02  # salts
-
-
 _GROUPS = 32
 
 
@@ -284,7 +282,7 @@ def cosine_schedule(steps: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PDPPConfig(StepPredictionConfig):
-    """The network and the diffusion; the defaults are CrossTask's."""
+    """The network and the diffusion."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
     """Channels of the U-Net's levels, each a step shorter than the one before."""
@@ -326,7 +324,7 @@ def tiny() -> Run:
 def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: int = 200) -> Run:
     return Run(
         data=Data(reads=procedures, batch_size=256),
-        objective=PDPPConfig(diffusion_steps=diffusion_steps),
+        objective=PDPPConfig(widths=(256, 512, 1024), diffusion_steps=diffusion_steps, ends_weight=10.0),
         optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
         train=Loop(steps=steps, clip_grad=None, ema=0.9995),
         evals=(Planning(),),

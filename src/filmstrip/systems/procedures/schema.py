@@ -84,8 +84,6 @@ _UNREAD = (r"(?:state|action)_decoder\.(?:pos_encoder\.pe|logit_scale)", r"actio
 """What the authors' files hold and their network does not use, and the table of places."""
 _STATE_WEIGHT = 0.1
 _RARE = 1e-6  # the share of a step that never followed another
-
-
 _FULL_NOISE = 1000.0
 """The time of targets of which nothing is known."""
 
@@ -287,7 +285,7 @@ def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class SCHEMAConfig(StepPredictionConfig):
-    """Sizes; the defaults are those of all three sets."""
+    """Sizes."""
 
     texts: Path | None = None
     """A ``.npy`` with the features of each step's texts, ``steps K D``."""
@@ -355,8 +353,20 @@ def tiny() -> Run:
 
 def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
     return Run(
-        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256),
-        objective=SCHEMAConfig(state_task=state_task),
+        data=Data(
+            reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
+        ),
+        objective=SCHEMAConfig(
+            text_width=768,
+            num_texts=6,
+            width=128,
+            depth=2,
+            num_heads=32,
+            mlp_ratio=2.0,
+            dropout=0.2,
+            input_dropout=0.4,
+            state_task=state_task,
+        ),
         optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
         train=Loop(epochs=500, clip_grad=None),
         evals=(Planning(),),

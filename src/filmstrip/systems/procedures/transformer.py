@@ -95,7 +95,7 @@ class StepTransformer(StepPrediction):
 
 @dataclass(frozen=True, kw_only=True)
 class StepTransformerConfig(StepPredictionConfig):
-    """The network's size; the defaults are those of VEDIT's with 12 layers."""
+    """The network's size."""
 
     width: Count = 2048
     depth: Count = 12
@@ -128,4 +128,6 @@ def tiny() -> Run:
 
 def coin_forecast() -> Run:
     """The next step in COIN, with VEDIT's training and as many blocks of its width: a third of its parameters."""
-    return replace(find("procedures.vedit:coin_forecast"), objective=StepTransformerConfig())
+    return replace(
+        find("procedures.vedit:coin_forecast"), objective=StepTransformerConfig(width=2048, depth=12, num_heads=32)
+    )

@@ -53,8 +53,6 @@ from filmstrip.weights.layers import fuse
 
 Form = Literal["paper", "released"]
 """What stands in a :class:`VideoAutoencoder`: what the paper says, or what its code and its weights have."""
-
-
 _PUBLISHED: Rules = (
     (r"^encoder\.convs\.(\d+)\.conv\.", r"autoencoder.down.\1."),
     (r"^encoder\.conv_last\.conv\.", "autoencoder.last."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Literal, Self
@@ -23,7 +23,6 @@ from filmstrip.nn.axial import AxialPositions
 from filmstrip.nn.channel_norm import ChannelNorm
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
-from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Condition, Grid, Loss, Published, Tokens, as_float
 from filmstrip.randomness import uniform
 from filmstrip.systems.generation.videogpt.transformer import AttentionKind, CodeTransformer
@@ -59,13 +58,14 @@ class FramesBlock(nn.Module):
 class FirstFrames(nn.Module):
     """The features of a clip's first frames, at a quarter of their height and width, by a residual network.
 
-    The second and third stage halve the grid; positions are learnt. ``size`` is a multiple of 4, and the last of the
-    ``widths`` one of 3, which the positions' axes share.
+    The second and third stage halve the grid; positions are learnt. The size is a multiple of 4, and the width of the
+    last stage one of 3, which the positions' axes share.
     """
 
-    def __init__(self, num_frames: int, size: int, *, widths: Sequence[int], depths: Sequence[int]) -> None:
+    def __init__(self, config: VideoGPTConfig) -> None:
         super().__init__()
-        self.num_frames = num_frames
+        widths, depths = config.frames_widths, config.frames_depths
+        num_frames = self.num_frames = config.context_frames
         self.width = widths[-1]
         self.stem = nn.Conv3d(3, widths[0], 3, padding=1, bias=False)
         self.norm = ChannelNorm(widths[0])
@@ -76,7 +76,7 @@ class FirstFrames(nn.Module):
             rest = (FramesBlock(width, width, stride=1, project=False) for _ in range(depth - 1))
             self.stages.append(nn.Sequential(first, *rest))
             inputs = width
-        self.positions = AxialPositions((num_frames, size // 4, size // 4), self.width)
+        self.positions = AxialPositions((num_frames, config.size // 4, config.size // 4), self.width)
 
     def forward(self, video: Tensor) -> Tensor:
         """Tokens ``B M D`` of the first ``num_frames`` of ``B T C H W`` video."""
@@ -91,24 +91,33 @@ class FirstFrames(nn.Module):
 class VideoGPT(LatentObjective):
     """Cross-entropy of codes given a clip's vector (class, actions) and the tokens of its first frames; sampling."""
 
-    def __init__(
-        self,
-        tokenizer: TokenizerObjective,
-        transformer: CodeTransformer,
-        vector: ClipVector,
-        frames: FirstFrames | None,
-        *,
-        num_frames: int,
-        size: int,
-        condition_drop: float,
-    ) -> None:
-        super().__init__(tokenizer, num_frames=num_frames, size=size)
-        self.transformer = transformer
+    def __init__(self, config: VideoGPTConfig) -> None:
+        label, action = "label" in config.conditions, "action" in config.conditions
+        known = Known(
+            num_classes=config.num_classes if label else 0,
+            num_actions=config.num_actions if action else 0,
+            action_dim=config.action_dim if action else 0,
+        )
+        vector = ClipVector(known, config.num_frames)
+        frames = FirstFrames(config) if "frames" in config.conditions else None
+        super().__init__(config.build_tokenizer(), num_frames=config.num_frames, size=config.size)
+        self.transformer = CodeTransformer(
+            codebook_size=self.codebook_size,
+            num_codebooks=self.num_codebooks,
+            grid=self.grid,
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            attention=config.attention,
+            dropout=config.dropout,
+            condition_dim=vector.width,
+            context_width=None if frames is None else frames.width,
+        )
         self.vector = vector
         self.frames = frames
-        self.condition_drop = condition_drop
-        known = vector.known
-        needed = {"label": known.num_classes, "action": known.has_action, "video": frames, "seed": condition_drop}
+        drop = self.condition_drop = config.condition_drop if config.conditions else 0.0
+        needed = {"label": known.num_classes, "action": known.has_action, "video": frames, "seed": drop}
         self.requires = tuple(key for key, wanted in needed.items() if wanted)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -297,36 +306,4 @@ class VideoGPTConfig(LatentConfig):
             raise UserError("a class as condition needs data with classes, or objective.num_classes")
         if action and not (self.num_actions or self.action_dim):
             raise UserError("actions as condition need data with actions, or objective.num_actions or action_dim")
-        known = Known(
-            num_classes=self.num_classes if label else 0,
-            num_actions=self.num_actions if action else 0,
-            action_dim=self.action_dim if action else 0,
-        )
-        vector = ClipVector(known, self.num_frames)
-        frames = None
-        if "frames" in self.conditions:
-            frames = FirstFrames(self.context_frames, self.size, widths=self.frames_widths, depths=self.frames_depths)
-        tokenizer = self.build_tokenizer()
-        t, h, w = tokenizer.patch_size
-        transformer = CodeTransformer(
-            codebook_size=tokenizer.codebook_size,
-            num_codebooks=getattr(tokenizer.bottleneck, "num_codebooks", 1),
-            grid=(self.num_frames // t, self.size // h, self.size // w),
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            attention=self.attention,
-            dropout=self.dropout,
-            condition_dim=vector.width,
-            context_width=None if frames is None else frames.width,
-        )
-        return VideoGPT(
-            tokenizer,
-            transformer,
-            vector,
-            frames,
-            num_frames=self.num_frames,
-            size=self.size,
-            condition_drop=self.condition_drop if self.conditions else 0.0,
-        )
+        return VideoGPT(self)

@@ -32,8 +32,6 @@ from filmstrip.weights.keymap import Weights
 from filmstrip.weights.lpips import load_perceptual
 
 _LENGTHS, _STILLS, _FRAME = 401, 402, 403  # salts
-
-
 _NORM_EPS = 1e-5
 _DEVIATION = 0.02  # of initial weights
 
