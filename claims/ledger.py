@@ -105,7 +105,7 @@ class Claim:
     figures: Mapping[str, Figure]
     expected: tuple[Expectation, ...]
     minutes: float
-    """All default seeds, on two quiet cores."""
+    """Of all default seeds, on two quiet cores; estimated until a record says what a seed takes."""
     seeds: int = 3
     needs: tuple[Path, ...] = ()
     """Files that are not part of the repository."""
