@@ -105,7 +105,7 @@ class Claim:
     figures: Mapping[str, Figure]
     expected: tuple[Expectation, ...]
     minutes: float
-    """All default seeds, on two quiet cores."""
+    """Of all default seeds, on two quiet cores; estimated until a record says what a seed takes."""
     seeds: int = 3
     needs: tuple[Path, ...] = ()
     """Files that are not part of the repository."""
@@ -235,9 +235,9 @@ class Record:
     seeds: dict[int, dict[str, Any]]
 
     @classmethod
-    def read(cls, name: str, results: Path = RESULTS) -> Record | None:
+    def read(cls, name: str) -> Record | None:
         """The record of a claim; none if it has not been run."""
-        path = results / f"{name}.json"
+        path = RESULTS / f"{name}.json"
         if not path.exists():
             return None
         try:
@@ -278,7 +278,7 @@ class Record:
         write_json(content, self.path)
 
 
-def run(name: str, seeds: int | None = None, *, again: bool = False, results: Path = RESULTS) -> Record:
+def run(name: str, seeds: int | None = None, *, again: bool = False) -> Record:
     """Measure a claim for the seeds that are not recorded yet; each is on the disk before the next begins.
 
     Seeds that were measured by another recipe are dropped, and with ``again`` all.
@@ -293,11 +293,11 @@ def run(name: str, seeds: int | None = None, *, again: bool = False, results: Pa
             raise UserError(
                 f"the claim {name} needs {path}, which is not there: put it there, or leave the claim out"
             )
-    now, record = recipe(name), Record.read(name, results)
+    now, record = recipe(name), Record.read(name)
     if record is None or record.recipe != now or again:
         if record is not None:
             print(f"{name}: {'measured again' if again else 'its code has changed'}; earlier seeds are dropped")
-        record = Record(results / f"{name}.json", now, {})
+        record = Record(RESULTS / f"{name}.json", now, {})
     for seed in range(seeds or claim.seeds):
         if seed in record.seeds:
             continue

@@ -53,7 +53,8 @@ def section(name: str, claim: Claim, record: Record | None) -> str:
         f"- *Paper*: {claim.paper}",
         f"- *Here*: {claim.here}",
         f"- *Baseline*: {claim.baseline}",
-        f"- *Run*: `filmstrip claims {name}`, {seeds}, about {claim.minutes:g} minutes on two quiet cores."
+        f"- *Run*: `filmstrip claims {name}`, {seeds}, about {claim.minutes:g} min on two quiet cores"
+        + ("." if record else " (estimated).")
         + (" It reads data that is not part of the repository." if claim.needs else ""),
     ]
     text = f"{lines[0]}\n\n" + "\n".join(lines[1:]) + "\n\n"

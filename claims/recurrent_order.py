@@ -40,7 +40,7 @@ CLAIM = Claim(
         above("lrcn, backwards", 90.0, "the LSTM takes 9 in 10 clips for the opposite backwards"),
         above("recurrent_conv, backwards", 90.0, "and so does the recurrent convolution"),
     ),
-    minutes=4,
+    minutes=1,
 )
 
 

@@ -44,9 +44,11 @@ def fake(tmp_path, monkeypatch):
     """A claim in a folder of its own."""
     (tmp_path / "larger.py").write_text(FAKE)
     monkeypatch.setattr(ledger, "FOLDER", tmp_path)
+    monkeypatch.setattr(ledger, "RESULTS", tmp_path)
     monkeypatch.setattr("claims.__path__", [str(tmp_path)])
     yield tmp_path
     sys.modules.pop("claims.larger", None)
+    sys.modules.pop("claims.smaller", None)
 
 
 def test_the_interval_is_students():
@@ -121,7 +123,7 @@ def test_the_verdict_on_a_claim(parts, whole):
 
 
 def test_a_claim_is_run_recorded_and_resumed(fake):
-    record = ledger.run("larger", 2, results=fake)
+    record = ledger.run("larger", 2)
     module = sys.modules["claims.larger"]
     assert module.CALLS == [0, 1]
     content = json.loads((fake / "larger.json").read_text())
@@ -130,19 +132,19 @@ def test_a_claim_is_run_recorded_and_resumed(fake):
     assert content["mean"]["ours"] == pytest.approx(2.05)
     assert content["interval"]["theirs"] == [1.0, 1.0]
     assert content["verdict"] == record.verdict(module.CLAIM)
-    record = ledger.run("larger", results=fake)  # three by default: one is left
+    record = ledger.run("larger")  # three by default: one is left
     assert module.CALLS == [0, 1, 2]
     assert record.verdict(module.CLAIM) == "reproduced"
     assert record.differences(module.CLAIM.expected[0]) == pytest.approx([1.0, 1.1, 1.2])
-    text = page.section("larger", module.CLAIM, ledger.Record.read("larger", fake))
+    text = page.section("larger", module.CLAIM, ledger.Record.read("larger"))
     assert "**Reproduced.**" in text and "| ours | 2 | 2.1 | 1.9 to 2.3 | 2.0, 2.1, 2.2 |" in text
-    ledger.run("larger", 1, again=True, results=fake)
+    ledger.run("larger", 1, again=True)
     assert module.CALLS == [0, 1, 2, 0]
-    assert list(ledger.Record.read("larger", fake).seeds) == [0]
+    assert list(ledger.Record.read("larger").seeds) == [0]
 
 
 def test_seeds_of_other_code_are_dropped_and_words_may_change(fake):
-    ledger.run("larger", 2, results=fake)
+    ledger.run("larger", 2)
     before = ledger.recipe("larger")
     (fake / "larger.py").write_text(
         FAKE.replace("Two sums.", "Two other words.").replace('"""Ours is', '"""Ours was')
@@ -150,8 +152,8 @@ def test_seeds_of_other_code_are_dropped_and_words_may_change(fake):
     assert ledger.recipe("larger") == before
     (fake / "larger.py").write_text(FAKE.replace("0.1 * seed", "0.2 * seed"))
     assert ledger.recipe("larger") != before
-    assert "to be run again" in page.measured("larger", ledger.Record.read("larger", fake))
-    assert list(ledger.run("larger", 1, results=fake).seeds) == [0]
+    assert "to be run again" in page.measured("larger", ledger.Record.read("larger"))
+    assert list(ledger.run("larger", 1).seeds) == [0]
 
 
 def test_what_is_not_declared_or_not_finite_is_refused(fake):
@@ -169,14 +171,24 @@ def test_what_is_not_declared_or_not_finite_is_refused(fake):
 def test_a_damaged_record_is_named(fake):
     (fake / "larger.json").write_text('{"seeds"')
     with pytest.raises(UserError, match=r"larger\.json is not a record"):
-        ledger.run("larger", results=fake)
+        ledger.run("larger")
 
 
 def test_files_that_are_absent_are_named(fake, monkeypatch):
     claim = ledger.find("larger")
     monkeypatch.setattr(sys.modules["claims.larger"], "CLAIM", Claim(**{**vars(claim), "needs": (fake / "no",)}))
     with pytest.raises(UserError, match="which is not there"):
-        ledger.run("larger", results=fake)
+        ledger.run("larger")
+
+
+def test_without_names_claims_whose_files_are_absent_are_left_out(fake, monkeypatch, capsys):
+    (fake / "smaller.py").write_text(FAKE)
+    missing = Claim(**{**vars(ledger.find("smaller")), "needs": (fake / "no",)})
+    monkeypatch.setattr(sys.modules["claims.smaller"], "CLAIM", missing)
+    command.run_claims((), 2, again=False)
+    out = capsys.readouterr().out
+    assert "smaller: left out" in out and "## larger" in out
+    assert (fake / "larger.json").exists() and not (fake / "smaller.json").exists()
 
 
 def test_unknown_names_are_refused(capsys):

@@ -55,8 +55,8 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     of each split that is evaluated are decoded; those of the training split are read by the first step.
 
     Raises:
-        UserError: batches lack what the objective requires, a split does not exist or cannot be read, the objective is
-            not what a protocol looks at, or it learns from labels that are missing or all the same.
+        UserError: batches lack what the objective requires, a split does not exist or cannot be read, the objective
+            is not what a protocol looks at, or it learns from labels that are missing or all the same.
     """
     objective, source, data = subject.objective, subject.source, subject.data
     check_requires(type(objective).__name__, objective.requires, source.gives, str(source.root))
