@@ -38,6 +38,8 @@ class Settings:
     """How often each is started; the median counts."""
     source: Path | None = None
     """The src folder of another checkout, to be measured in the same rounds."""
+    commands: tuple[str, ...] = COMMANDS
+    """What is started, each with its words."""
 
 
 def seconds(code: str, source: Path) -> float:
@@ -56,7 +58,10 @@ def seconds(code: str, source: Path) -> float:
 def main(settings: Settings) -> None:
     here = Path(__file__).resolve().parents[1] / "src"
     sources = [here] if settings.source is None else [settings.source.resolve(), here]
-    codes = {c: f"import sys; from filmstrip.__main__ import main; sys.exit(main({c.split()!r}))" for c in COMMANDS}
+    codes = {
+        c: f"import sys; from filmstrip.__main__ import main; sys.exit(main({c.split()!r}))"
+        for c in settings.commands
+    }
     found: dict[tuple[str, Path], list[float]] = {}
     for _ in range(settings.rounds):
         for source in sources:
@@ -65,7 +70,7 @@ def main(settings: Settings) -> None:
     medians = {key: statistics.median(times) for key, times in found.items()}
     torch = statistics.median(time for source in sources for time in found[TORCH, source])
     print(f"{TORCH}: {torch:.2f} s")
-    for name in COMMANDS:
+    for name in settings.commands:
         print(f"{name:<52}", *(f"{medians[name, s]:6.2f} s {medians[name, s] / torch:5.2f}" for s in sources))
 
 

@@ -69,9 +69,10 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
     preset = systems.find(address)
     out, words = option(words, "--out")
     given = options_given(words)
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if f"train.{one}" in given and f"train.{other}" not in given:  # a run lasts for one of them
-            preset = replace(preset, train=replace(preset.train, **{other: None}))
+    if "train.steps" in given and "train.epochs" not in given:  # a run lasts for one of them
+        preset = replace(preset, train=replace(preset.train, epochs=None))
+    elif "train.epochs" in given and "train.steps" not in given:
+        preset = replace(preset, train=replace(preset.train, steps=None))
     kind, words = option(words, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
