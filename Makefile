@@ -1,9 +1,9 @@
-# make demo | test | lint | bench | docs | clean        Everything lives in .venv; nothing else is touched.
+# make demo | test | lint | bench | claims | docs | clean        Everything lives in .venv; nothing else is touched.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo test test-slow lint bench claims docs clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Filmstrip needs Python 3.11 or later") if sys.version_info < (3, 11) else None'
@@ -33,8 +33,13 @@ lint: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m bench
 
+claims: $(VENV)/dev
+	$(BIN)/filmstrip claims $(NAMES)
+
 docs: $(VENV)/dev
 	$(BIN)/python docs/make_index.py
+	$(BIN)/python docs/make_claims.py
+	$(BIN)/python docs/make_batches.py
 
 clean:
 	rm -rf $(VENV) build src/filmstrip.egg-info .pytest_cache .ruff_cache .hypothesis

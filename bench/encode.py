@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from filmstrip.commands.encode import encode_files
+from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.sources import Source, open_path

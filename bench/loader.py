@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading import dataset
+from filmstrip.data.kinds import clips
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_path
 from timing import alternate, ratio_table
@@ -66,18 +66,18 @@ def load(source: Source, data: Data, batches: int) -> TrainLoader:
 
 def spans(source: Source, data: Data, batches: int) -> list[tuple[str, float, float]]:
     """Which part of which file the loader's clips cover: path, first and last time, seconds."""
-    found, plain = [], dataset.read_clips
+    found, plain = [], clips.read_clips
 
     def record(decoder, **kwargs):
         clips = plain(decoder, **kwargs)
         found.extend((str(decoder.info.path), float(c.times[0]), float(c.times[-1])) for c in clips)
         return clips
 
-    dataset.read_clips = record
+    clips.read_clips = record
     try:
         load(source, data, batches)
     finally:
-        dataset.read_clips = plain
+        clips.read_clips = plain
     return found
 
 

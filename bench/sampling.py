@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import torch
 
-from filmstrip.models.code_transformer import CodeTransformer
 from filmstrip.nn.sampling import Sampling
 from filmstrip.randomness import uniform
+from filmstrip.systems.generation.videogpt.transformer import CodeTransformer
 from timing import alternate
 
 

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from filmstrip import systems
 from filmstrip.evals.throughput import count_flops, matrix_rate, peak_memory
-from filmstrip.models.vedit import AtTime
 from filmstrip.nn.sampling import guided
 from filmstrip.nn.two_branch import Placement
-from filmstrip.objectives.clip_denoiser import ClipDenoiser
+from filmstrip.systems.procedures.vedit import AtTime, ClipDenoiser
 from timing import alternate
 
 PLACES, TOKENS, WIDTH = 9, 16, 1152

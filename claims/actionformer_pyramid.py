@@ -1,28 +1,15 @@
-"""A pyramid finds actions of all lengths that one level does not, and attention need not reach far.
-
-    python claims/actionformer_pyramid.py
-
-ActionFormer (Zhang et al. 2022) answers for short actions at fine levels and for long ones at coarse levels, each of
-which attends within a window of as many rows; the paper finds the pyramid necessary, and local attention as good as
-attention to everything, for less. Here videos hold actions of 2 to 96 rows, whose features are embeddings with noise,
-and networks of the same width are trained alike. Mean average precision is over overlaps of 0.3 to 0.7. The columns
-of lengths are shares of actions of which half is covered by one of the video's surest segments (as many as it has
-actions), rightly named. Multiply-adds, and pairs of rows that attention joins, are of 2304 rows (THUMOS14's). One
-level does as badly with attention to everything as within a window: what it lacks is not sight, but a scale to
-measure distances with.
-"""
+"""A pyramid finds actions of all lengths that one level does not, and attention need not reach far."""
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from filmstrip.data.config import Localisation
+from claims.ledger import Claim, Figure, above, below
+from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.measure import complexity
@@ -32,34 +19,82 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.localisation import actionformer
 
+STEPS, VIDEOS, TESTS, NOISE = 120, 80, 40, 1.0
 WINDOW, ROWS = 9, 2304
 LEVELS = {
-    "6 levels, local": (WINDOW,) * 6,
-    "6 levels, everything": (None,) * 6,
-    "3 levels, local": (WINDOW,) * 3,
-    "1 level, local": (WINDOW,),
-    "1 level, everything": (None,),
+    "6 local": ((WINDOW,) * 6, "6 levels, within a window"),
+    "6 everything": ((None,) * 6, "6 levels, to everything"),
+    "3 local": ((WINDOW,) * 3, "3 levels, within a window"),
+    "1 local": ((WINDOW,), "1 level, within a window"),
+    "1 everything": ((None,), "1 level, to everything"),
 }
 LENGTHS = (2, 8, 32, 96)
 """Rows, between which actions are told apart."""
 STRIDE = 4
+RANGES = tuple(f"{least}-{most}" for least, most in pairwise(LENGTHS))
+
+CLAIM = Claim(
+    systems=("localisation.actionformer",),
+    finding=__doc__.strip(),
+    paper="Zhang et al. 2022 answer for short actions at fine levels and for long ones at coarse levels, each of "
+    "which attends within a window of as many rows; the paper finds the pyramid necessary, and local attention as "
+    "good as attention to everything, for less.",
+    here="Videos hold actions of 2 to 96 rows, whose features are embeddings with noise; networks of the same width "
+    "are trained alike (120 steps, 80 videos, 40 unseen ones). Mean average precision is over overlaps of 0.3 to "
+    "0.7. Found are actions of which half is covered by one of the video's surest segments (as many as it has "
+    "actions), rightly named. Multiply-adds, and pairs of rows that attention joins, are of 2304 rows (THUMOS14's).",
+    baseline="One level; attention to everything.",
+    figures={
+        key: figure
+        for name, (_, says) in LEVELS.items()
+        for key, figure in (
+            (name, Figure(says=f"{says}: mAP, %")),
+            *((f"{name}, {rows}", Figure(says=f"{says}: found of {rows} rows, %")) for rows in RANGES),
+            (f"{name}, G", Figure(says=f"{says}: G multiply-adds", digits=2)),
+            (f"{name}, pairs", Figure(says=f"{says}: M pairs", digits=2)),
+        )
+    },
+    expected=(
+        above("6 local", "1 local", "a pyramid finds more than one level, by 25 points", by=25.0),
+        above("6 local", "3 local", "six levels find more than three"),
+        above("6 local", "6 everything", "a window is as good as everything, within 5 points", by=-5.0),
+        below("6 local, G", "6 everything, G", "for fewer multiply-adds"),
+        below("1 everything", "6 local", "what one level lacks is not sight, by 25 points", by=25.0),
+    ),
+    analysis="One level does as badly with attention to everything as within a window: what it lacks is not sight, "
+    "but a scale to measure distances with.",
+    minutes=10,
+)
 
 
-def small(levels: str, args: argparse.Namespace, seed: int) -> Run:
+def measure(seed: int, folder: Path) -> dict[str, float]:
+    found = {}
+    for name in LEVELS:
+        result = experiment.train(small(name, seed), folder / name)
+        found[name] = 100 * result.metrics["mAP"]
+        right, there = found_by_length(result)
+        shares = (100 * right / there).tolist()
+        found |= {f"{name}, {rows}": share for rows, share in zip(RANGES, shares)}
+        found[f"{name}, G"], found[f"{name}, pairs"] = work(name)
+    return found
+
+
+def small(levels: str, seed: int) -> Run:
+    """A network with those levels, on such videos."""
     run = actionformer.tiny()
     videos = Untrimmed(
-        num_train=args.videos,
-        num_test=40,
+        num_train=VIDEOS,
+        num_test=TESTS,
         actions=(2, 5),
         action_frames=(LENGTHS[0] * STRIDE, LENGTHS[-1] * STRIDE),
         background_frames=(16, 128),
     )
-    features = Localisation(max_length=320, window=STRIDE, stride=STRIDE, noise=args.noise, width=16)
+    features = UntrimmedVideos(max_length=320, window=STRIDE, stride=STRIDE, noise=NOISE, width=16)
     return replace(
         run,
-        data=replace(run.data, synthetic=videos, localisation=features),
-        objective=replace(run.objective, windows=LEVELS[levels]),
-        train=replace(run.train, steps=args.steps, log_every=50),
+        data=replace(run.data, synthetic=videos, reads=features),
+        objective=replace(run.objective, windows=LEVELS[levels][0]),
+        train=replace(run.train, steps=STEPS, log_every=50),
         seed=seed,
     )
 
@@ -80,11 +115,11 @@ def found_by_length(result: experiment.Result) -> torch.Tensor:
     return counts
 
 
-def cost(levels: str, args: argparse.Namespace) -> tuple[float, float]:
+def work(levels: str) -> tuple[float, float]:
     """G multiply-adds of a long video, of attention those that its windows join alone, and M pairs that they join."""
-    run = small(levels, args, 0)
+    run = small(levels, 0)
     network = replace(run.objective, num_classes=8, feature_width=16)
-    run = replace(run, objective=network, data=replace(run.data, localisation=Localisation(max_length=ROWS)))
+    run = replace(run, objective=network, data=replace(run.data, reads=UntrimmedVideos(max_length=ROWS)))
     rows = [ROWS, ROWS, *(ROWS // 2**level for level in range(1, len(network.windows)))]
     windows = [network.windows[0], *network.windows]
     every = sum(n * n for n in rows)
@@ -95,31 +130,3 @@ def cost(levels: str, args: argparse.Namespace) -> tuple[float, float]:
     # What attends densely is counted so; what a window leaves out is taken off again.
     whole = complexity.of_run(run).multiply_adds
     return (whole - 2 * network.width * (every - joined)) / 1e9, joined / 1e6
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--videos", type=int, default=80)
-    parser.add_argument("--noise", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", nargs="*", choices=LEVELS, default=list(LEVELS))
-    args = parser.parse_args()
-    ranges = [f"{least}-{most} rows" for least, most in pairwise(LENGTHS)]
-    print(f"| network | mAP | {' | '.join(ranges)} | G multiply-adds | M pairs |\n|---|{'---:|' * (len(ranges) + 3)}")
-    for levels in args.only:
-        values, counts = [], torch.zeros(2, len(LENGTHS) - 1)
-        for seed in range(args.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                result = experiment.train(small(levels, args, seed), Path(folder) / "run")
-                values.append(100 * result.metrics["mAP"])
-                counts += found_by_length(result)
-        work, pairs = cost(levels, args)
-        shares = " | ".join(f"{100 * share:.0f}" for share in (counts[0] / counts[1]).tolist())
-        mean = sum(values) / len(values)
-        seeds = ", ".join(f"{value:.1f}" for value in values)
-        print(f"| {levels} | {mean:.1f} ({seeds}) | {shares} | {work:.2f} | {pairs:.2f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,22 @@
-"""Memory lets a clip know what clips before it showed, for a few percent more work.
-
-    python claims/memvit_memory.py
-
-MeMViT (Wu et al. 2022, Table 3): on AVA, 27.0 mAP without memory and 29.3 with, for 57.4 and 58.7 G multiply-adds a
-clip (+2.3%). Here four clips make a video: the first shows, in noise, one of eight things (a quarter of the frame,
-one of two colours), the others noise alone, and every clip is asked what the video showed. Chance is 12.5. One
-network reads the clips with two in memory, the same network each clip for itself; the last column counts what reading
-all frames so far at once would cost. The fourth clip no longer remembers the first: it must learn of it from those
-between. In the default 200 steps neither network has learnt the first clip well (about 23 each); what tells is that
-with memory the clips after it are as good (25, 25, 28), for 2 to 4% more work, and without it stay at chance (12).
-"""
+"""Memory lets a clip know what clips before it showed, for a few percent more work."""
 
 from __future__ import annotations
 
-import argparse
+from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from claims.ledger import Claim, Figure, above, below, equal
+from claims.training import Batch, learn, percent
 from filmstrip import systems
 from filmstrip.measure.complexity import flop_counter
 from filmstrip.systems.recognition.memvit import ClipByClip, MeMViTConfig
 from filmstrip.systems.recognition.mvit import MViTConfig
 
 CLIPS, FRAMES, SIZE, CLASSES = 4, 8, 16, 8
+STEPS, BATCH, TESTS = 200, 16, 320
 NETWORK = {
     "width": 32,
     "depth": 2,
@@ -39,57 +31,69 @@ NETWORK = {
     "num_classes": CLASSES,
 }
 
+CLAIM = Claim(
+    systems=("recognition.memvit",),
+    finding=__doc__.strip(),
+    paper="Wu et al. 2022, table 3: on AVA 2.2, MeMViT-16 has 27.0 mAP without memory and 29.3 with, for 57.4 and "
+    "58.7 G multiply-adds a clip (+2.3%).",
+    here="Four clips make a video: the first shows, in noise, one of eight things (a quarter of the frame, one of "
+    "two colours), the others noise alone, and every clip is asked what the video showed. One network reads the "
+    "clips with two in memory, the same network each clip for itself, 200 steps each; 320 unseen videos, chance "
+    "12.5. The fourth clip no longer remembers the first: it must learn of it from those between. Costs are counted.",
+    baseline="The same network without memory; and reading all frames so far at once.",
+    figures={
+        **{f"clip {i}, memory": Figure(says=f"clip {i} with memory: top-1, %") for i in range(1, CLIPS + 1)},
+        **{f"clip {i}, alone": Figure(says=f"clip {i} without: top-1, %") for i in range(1, CLIPS + 1)},
+        "cost, memory": Figure(says="work added by memory in the fourth clip, here, %"),
+        "cost, whole": Figure(says="work added by reading all four clips at once, here, %"),
+        "paper, without": Figure(says="MeMViT-16 without memory, G multiply-adds", paper="57.4"),
+        "paper, with": Figure(says="with full memory, G multiply-adds", paper="58.7"),
+        "paper, added": Figure(says="added, %", paper="2.3"),
+    },
+    expected=(
+        *(
+            above(f"clip {i}, memory", f"clip {i}, alone", f"clip {i} knows more with memory than without")
+            for i in range(2, CLIPS + 1)
+        ),
+        equal("paper, added", 2.3, "memory adds to the paper's network what the paper says", within=0.2),
+        below("cost, memory", 5.0, "memory adds a few percent of work here"),
+        below("cost, memory", "cost, whole", "less than reading everything at once"),
+    ),
+    minutes=6,
+    seeds=5,
+)
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    with_memory, without = (trained(remembers, args) for remembers in (True, False))
-    print("| clip | top-1 with memory | top-1 without | cost with memory | all frames at once |")
-    print("|---|---:|---:|---:|---:|")
-    alone, *_ = costs = clip_costs(MeMViTConfig(**NETWORK, memory_every=1), CLIPS)
-    for i in range(CLIPS):
-        whole = whole_cost((i + 1) * FRAMES)
-        row = (f"{100 * top1[i]:.1f}" for top1 in (with_memory, without))
-        print(f"| {i + 1} | {' | '.join(row)} | {costs[i] / alone - 1:+.1%} | {whole / alone - 1:+.1%} |")
+
+def measure(seed: int, folder: Path) -> dict[str, float]:
+    found = {}
+    for what, remembers in (("memory", True), ("alone", False)):
+        for i, top1 in enumerate(told(remembers, seed), start=1):
+            found[f"clip {i}, {what}"] = top1
+    first, *_, last = clip_costs(MeMViTConfig(**NETWORK, memory_every=1), CLIPS)
+    found["cost, memory"] = 100 * (last / first - 1)
+    found["cost, whole"] = 100 * (whole_cost(CLIPS * FRAMES) / first - 1)
     paper = clip_costs(systems.find("recognition.memvit:base_16x4_k400").objective, 3)
-    print(
-        f"\nMeMViT-16, a clip without and with full memory: paper 57.4 and 58.7 G (+2.3%), counted here "
-        f"{paper[0] / 1e9:.1f} and {paper[2] / 1e9:.1f} G ({paper[2] / paper[0] - 1:+.1%})"
-    )
+    found |= {"paper, without": paper[0] / 1e9, "paper, with": paper[2] / 1e9}
+    return found | {"paper, added": 100 * (paper[2] / paper[0] - 1)}
 
 
-def trained(remembers: bool, args: argparse.Namespace) -> list[float]:
-    """Accuracy of each clip on unseen videos, after training on videos that are never the same."""
-    torch.manual_seed(args.seed)
-    objective = MeMViTConfig(**NETWORK, memory_every=1).build()
-    optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=args.steps, pct_start=0.2)
-    generator = torch.Generator().manual_seed(args.seed)
-    for step in range(1, args.steps + 1):
-        video, label = make(args.batch, generator)
-        logits = answers(objective, video, remembers)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(CLIPS))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % 50 == 0:
-            print(f"{'with' if remembers else 'without'} memory, step {step}: loss {loss.item():.3f}", flush=True)
-    right = []
-    objective.eval()
+def told(remembers: bool, seed: int) -> list[float]:
+    """The percentage that each clip of unseen videos names, after training on videos that are never the same."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> Batch:
+        video, label = make(BATCH, generator)
+        if not remembers:  # each clip is a video of its own
+            video, label = apart(video), label.repeat_interleave(CLIPS)
+        return {"video": video, "label": label}
+
+    network = MeMViTConfig(**NETWORK, memory_every=1).build()
+    learn(network, draw, steps=STEPS, lr=3e-3, weight_decay=0.01, warmup=0.2)
+    video, label = make(TESTS, generator)
     with torch.no_grad():
-        for _ in range(10):
-            video, label = make(32, generator)
-            right.append(answers(objective, video, remembers).argmax(-1) == label[:, None])
-    top1 = torch.cat(right).float().mean(dim=0).tolist()
-    print(
-        f"{'with' if remembers else 'without'} memory, top-1 of each clip: {', '.join(f'{t:.1%}' for t in top1)}",
-        flush=True,
-    )
-    return top1
+        said = torch.cat([answers(network, part, remembers).argmax(-1) for part in video.split(32)])
+    return [percent(clip, label) for clip in said.unbind(1)]
 
 
 def make(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -108,8 +112,12 @@ def answers(objective: ClipByClip, video: Tensor, remembers: bool) -> Tensor:
     """Logits of each clip, ``B clips K``: read in order, or each for itself."""
     if remembers:
         return objective.logits(video)
-    alone = objective.logits(rearrange(video, "b (n t) c h w -> (b n) t c h w", n=CLIPS))
-    return rearrange(alone, "(b n) 1 k -> b n k", n=CLIPS)
+    return rearrange(objective.logits(apart(video)), "(b n) 1 k -> b n k", n=CLIPS)
+
+
+def apart(video: Tensor) -> Tensor:
+    """Every clip as a video of its own."""
+    return rearrange(video, "b (n t) c h w -> (b n) t c h w", n=CLIPS)
 
 
 def clip_costs(config: MeMViTConfig, clips: int) -> list[int]:
@@ -132,7 +140,3 @@ def whole_cost(frames: int) -> int:
         with flop_counter() as counter:
             encoder(torch.empty(1, frames, 3, SIZE, SIZE))
     return counter.get_total_flops() // 2
-
-
-if __name__ == "__main__":
-    main()

@@ -1,47 +1,72 @@
-"""A deeper prior models the codes of video better: bits for each code fall with the number of layers.
-
-    python claims/videogpt_depth.py
-
-One tokenizer of plain moving shapes (4 x 8 x 8 codes of 64), and VideoGPTs of 1 to 8 layers over its codes, all as
-wide and trained as long. Numbers are bits for each code of unseen videos; "each place alone" is what a table of how
-often each code occurs at each place would need, without context: priors of textured motions stay there for hundreds
-of steps, some longer than others, which hides what depth does. Paper: BAIR, 2 to 16 layers (Yan et al. 2021, table
-2.4 of the thesis).
-
-At its defaults 1, 2, 4 and 8 layers need 2.086, 1.926, 1.897 and 1.888 bits, each place alone 3.809: every doubling
-gains, the first one most, and the last one far less than the paper's. (The standard error of 0.045 is over videos,
-the same ones for all depths.)
-"""
+"""A deeper prior models the codes of video better: bits for each code fall with the number of layers."""
 
 from __future__ import annotations
 
-import argparse
-import math
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from claims.ledger import Claim, Figure, below
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.likelihood import Likelihood
-from filmstrip.measure import complexity
 from filmstrip.objectives.latent import LatentObjective
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import videogpt
 from filmstrip.systems.tokenizers import vqvae3d
 
-PAPER = {1: (2, 2.84), 2: (4, 2.52), 4: (8, 2.39), 8: (16, 2.05)}  # ours: layers of the paper's, and bits/dim
+TOKENIZER_STEPS, STEPS, VIDEOS, TESTS = 200, 300, 100, 10
+DEPTHS = {1: "2.84 (2 layers)", 2: "2.52 (4)", 4: "2.39 (8)", 8: "2.05 (16)"}
+
+CLAIM = Claim(
+    systems=("generation.videogpt",),
+    finding=__doc__.strip(),
+    paper="Yan et al. 2021 (table 2.4 of the thesis), BAIR: 2.84, 2.52, 2.39 and 2.05 bits/dim with 2, 4, 8 and 16 "
+    "layers.",
+    here="One tokenizer of plain moving shapes (4 x 8 x 8 codes of 64), and VideoGPTs of 1 to 8 layers over its "
+    "codes, all as wide and trained for 300 steps. Bits for each code of 80 unseen videos; each place alone is what "
+    "a table of how often each code occurs at each place would need: priors of textured motions stay there for "
+    "hundreds of steps, some longer than others, which hides what depth does.",
+    baseline="Half as many layers.",
+    figures={
+        **{
+            f"{depth} layers": Figure(says=f"{depth} layer{'s' * (depth > 1)}: bits a code", paper=paper, digits=3)
+            for depth, paper in DEPTHS.items()
+        },
+        "alone": Figure(says="each place alone: bits a code", digits=3),
+    },
+    expected=(
+        below("2 layers", "1 layers", "two layers need fewer bits than one"),
+        below("4 layers", "2 layers", "four fewer than two"),
+        below("8 layers", "4 layers", "eight fewer than four"),
+        below("1 layers", "alone", "one layer has learnt more than each place alone"),
+    ),
+    analysis="The first doubling gains most, and the last one far less than the paper's, which trains far longer.",
+    minutes=10,
+)
 
 
-def trained(run: Run, folder: Path, args: argparse.Namespace, steps: int) -> experiment.Result:
+def measure(seed: int, folder: Path) -> dict[str, float]:
+    trained(vqvae3d.tiny(), folder / "tokenizer", TOKENIZER_STEPS, seed)
+    found = {}
+    for depth in DEPTHS:
+        run = videogpt.tiny()
+        run = replace(run, optim=replace(run.optim, lr=2e-3))
+        objective = replace(run.objective, tokenizer_run=str(folder / "tokenizer"), depth=depth, conditions=())
+        result = trained(replace(run, objective=objective), folder / f"depth-{depth}", STEPS, seed)
+        metrics = {name.split("/")[0]: value for name, value in Likelihood()(result.subject)}
+        found[f"{depth} layers"] = metrics["bits_per_dim"]
+    return found | {"alone": alone(result)}
+
+
+def trained(run: Run, folder: Path, steps: int, seed: int) -> experiment.Result:
     """The run on plain moving shapes, for a number of steps."""
     shapes = Motions(
-        train_per_class=args.videos,
-        test_per_class=10,
+        train_per_class=VIDEOS,
+        test_per_class=TESTS,
         num_frames=16,
         size=32,
         difficulty=0.0,
@@ -49,7 +74,7 @@ def trained(run: Run, folder: Path, args: argparse.Namespace, steps: int) -> exp
         plain=True,
     )
     train = replace(run.train, steps=steps, log_every=50)
-    return experiment.train(replace(run, data=replace(run.data, synthetic=shapes), train=train), folder)
+    return experiment.train(replace(run, data=replace(run.data, synthetic=shapes), train=train, seed=seed), folder)
 
 
 def codes_of(result: experiment.Result, split: str) -> torch.Tensor:
@@ -64,41 +89,3 @@ def alone(result: experiment.Result) -> float:
     seen, unseen = (codes_of(result, split) for split in (result.run.data.train_split, result.run.data.eval_split))
     share = F.one_hot(seen, size).double().add(1 / size).mean(dim=0)
     return -(share / share.sum(dim=1, keepdim=True)).log2().gather(1, unseen.T).mean().item()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokenizer-steps", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--videos", type=int, default=100, help="training videos of each of the eight classes")
-    parser.add_argument("--out", type=Path, help="keep the run folders here; an interrupted claim goes on from them")
-    args = parser.parse_args()
-    rows = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        out = args.out or Path(temporary)
-        trained(vqvae3d.tiny(), out / "tokenizer", args, args.tokenizer_steps)
-        for depth in PAPER:
-            run = videogpt.tiny()
-            run = replace(run, optim=replace(run.optim, lr=2e-3))
-            objective = replace(run.objective, tokenizer_run=str(out / "tokenizer"), depth=depth, conditions=())
-            result = trained(replace(run, objective=objective), out / f"depth-{depth}", args, args.steps)
-            found = {name.split("/")[0]: value for name, value in Likelihood()(result.subject)}
-            rows[depth] = (
-                complexity.of_run(result.run).parameters,
-                found["bits_per_dim"],
-                found["bits_per_dim_error"],
-            )
-        plain = alone(result)
-    print("\n| paper: layers | bits/dim | here: layers | bits/dim (standard error) | parameters, with tokenizer |")
-    print("|---:|---:|---:|---:|---:|")
-    for depth, (parameters, bits, error) in rows.items():
-        layers, paper = PAPER[depth]
-        print(f"| {layers} | {paper} | {depth} | {bits:.3f} ({error:.3f}) | {parameters:,} |")
-    print(f"| | | each place alone | {plain:.3f} | |\n| | | codes alike | {math.log2(64):.3f} | |")
-    bits = [row[1] for row in rows.values()]
-    print(f"\neach more layers, fewer bits: {bits == sorted(bits, reverse=True)} (paper: True)")
-    print(f"the deepest against the shallowest: {bits[-1] / bits[0]:.2f} of the bits (paper: {2.05 / 2.84:.2f})")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import inspect
 import math
 import pkgutil
 import typing
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 import filmstrip
 from filmstrip import evals, systems
-from filmstrip.__main__ import COMMANDS, TAKES_WORDS, main
+from filmstrip.__main__ import COMMANDS, command_class, main
 from filmstrip.bounds import (
     AnyNumber,
     Ascending,
@@ -28,13 +27,14 @@ from filmstrip.bounds import (
     Share,
     ShareBelowOne,
     check_numbers,
-    checked_arguments,
+    check_options,
     hints_of,
 )
-from filmstrip.commands import data as data_commands
+from filmstrip.commands.command import Command
 from filmstrip.commands.compare import Budget
-from filmstrip.commands.generate import Request
+from filmstrip.commands.data import Data
 from filmstrip.commands.visualize import Ascent
+from filmstrip.commands.work.generate import Request
 from filmstrip.data.config import Clip, Synthetic
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.tools.reencode import Recipe
@@ -92,14 +92,16 @@ def test_every_number_of_a_configuration_says_what_it_may_be():
     assert without == []
 
 
+def commands():
+    """The commands whose options are their own fields; those of the others are configurations."""
+    classes = [*map(command_class, COMMANDS), *Data.actions.values()]
+    return [cls for cls in classes if cls.parse.__func__ is Command.parse.__func__]
+
+
 def test_every_number_of_a_command_says_what_it_may_be():
-    functions = [command for command in COMMANDS.values() if command not in TAKES_WORDS]
-    functions += [data_commands.check, data_commands.prepare, data_commands.convert, data_commands.steps]
+    assert len(commands()) > 12
     without = [
-        f"{function.__name__}.{name}"
-        for function in functions
-        for name, hint in typing.get_type_hints(function, include_extras=True).items()
-        if name in inspect.signature(function).parameters and unbounded(hint)
+        f"{cls.__name__}.{name}" for cls in commands() for name, hint in hints_of(cls).items() if unbounded(hint)
     ]
     assert without == []
 
@@ -197,17 +199,15 @@ def test_bounds_hold_what_their_words_say(value, low, high):
             check_numbers(cls(value))
 
 
-def test_arguments_are_checked_before_the_function_begins():
-    called = []
-
-    @checked_arguments
-    def function(*, num_clips: Count, share: Share | None = None) -> None:
-        called.append(num_clips)
+def test_options_are_named_as_they_are_typed():
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        num_clips: Count
+        share: Share | None = None
 
     with pytest.raises(UserError, match=r"^--num-clips is 0: expected a whole number of at least 1; --share is 2"):
-        function(num_clips=0, share=2)
-    function(num_clips=2)
-    assert called == [2]
+        check_options(Options(0, 2))
+    check_options(Options(2))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_arguments_are_checked_before_the_function_begins():
         ("encode run a.mp4 --out out --batch-size 0", "--batch-size is 0"),
         ("visualize run --class 1 --fps 0", "--fps is 0"),
         ("detect run a.mp4 --boxes b.csv --min-iou 2", "--min-iou is 2"),
-        ("compare --steps 0", "--steps is 0"),
+        ("compare --steps 0", "steps is 0"),
         ("data prepare x --out y --short-side 0", "--short-side is 0"),
         ("data prepare x --out y --crf 99", "--crf is 99: expected a whole number from 0 to 51"),
         ("data check x --workers 0", "--workers is 0"),

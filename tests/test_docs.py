@@ -18,6 +18,16 @@ def test_the_index_of_systems_is_up_to_date():
     assert check.returncode == 0, "docs/systems.md is out of date: run `make docs`"
 
 
+def test_the_ledger_of_claims_is_up_to_date():
+    check = subprocess.run([sys.executable, ROOT / "docs/make_claims.py", "--check"])
+    assert check.returncode == 0, "docs/claims.md is out of date: run `make docs`"
+
+
+def test_the_page_of_batches_is_up_to_date():
+    check = subprocess.run([sys.executable, ROOT / "docs/make_batches.py", "--check"])
+    assert check.returncode == 0, "docs/batches.md is out of date: run `make docs`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,8 @@ def test_parts_import_only_what_lies_below(part):
     assert files
     for path in files:
         # A system may name another's preset by its address, as a person would; it never sees the code behind it.
-        used = {name[0] for name in imports(path) if name and name != ["systems", "find"]} & PARTS
+        own = list(path.relative_to(ROOT).parts[:3])  # of a method in a folder: that folder
+        used = {name[0] for name in imports(path) if name and name != ["systems", "find"] and name[:3] != own} & PARTS
         assert used <= ALLOWED[part] | ({"systems"} if path == ROOT / "systems/__init__.py" else set()), path
 
 
@@ -67,6 +69,67 @@ def test_networks_are_told_by_arguments_not_by_configurations():
             assert {name[0] for name in imports(path)} <= LEAVES | {"nn", "models"}, path
 
 
+SHARED = ("nn", "models", "objectives")
+SERVE_ONE = {
+    "nn/causal_attention",
+    "nn/conditional_norm",
+    "nn/few_rows",
+    "nn/roi_align",
+    "models/code_transformer",
+    "models/dvae",
+    "models/elastic_autoencoder",
+    "models/first_frames",
+    "models/frozen",
+    "models/procedure_transformer",
+    "models/residual_frames",
+    "models/temporal_pyramid",
+    "models/temporal_unet",
+    "models/text_decoder",
+    "models/vedit",
+    "objectives/actor_roi",
+    "objectives/clip_denoiser",
+    "objectives/frame_space",
+    "objectives/localisation",
+    "objectives/masked_codes",
+}
+"""Files of shared rooms that fewer than two methods use, and which are still to move: this list only shrinks."""
+
+
+@cache
+def importers():
+    """Which modules import each module of ours, by names without ``filmstrip``; packages' own files are left out."""
+    modules = {path.relative_to(ROOT).with_suffix("").parts: path for path in ROOT.rglob("*.py")}
+    found = {}
+    for module, path in modules.items():
+        for name in imports(path):
+            for known in (tuple(name), tuple(name[:-1])):
+                if known in modules:
+                    found.setdefault(known, set()).add(module)
+    return found
+
+
+def users(module):
+    """Who uses a shared module in the end: systems, and what other rooms run (protocols of evaluation, commands)."""
+    found = set()
+    for importer in importers().get(module, ()):
+        if importer[0] in SHARED:
+            found |= users(importer)
+        elif importer[0] == "systems":
+            found.add(importer[:3])  # a system of several files is one user
+        elif importer[0] in ("evals", "commands"):
+            found.add(importer)
+    return found
+
+
+def test_a_file_of_a_shared_room_has_two_users_or_more():
+    files = [path.relative_to(ROOT).with_suffix("").parts for room in SHARED for path in (ROOT / room).glob("*.py")]
+    assert len(files) > 50
+    lone = {"/".join(module) for module in files if module[1] != "__init__" and len(users(module)) < 2}
+    assert lone - SERVE_ONE == set(), "move them into the system that uses them"
+    there = {"/".join(module) for module in files}
+    assert (SERVE_ONE & there) - lone == set(), "these have two users now: take them off the list"
+
+
 def test_the_loop_asks_no_objective_what_it_is():
     asked = re.findall(r"isinstance\(.*?, *(\w+)\)", (ROOT / "train" / "loop.py").read_text())
     assert set(asked) <= {"Tensor"}
@@ -74,5 +137,5 @@ def test_the_loop_asks_no_objective_what_it_is():
 
 def test_nothing_but_the_command_line_calls_commands():
     for path in ROOT.rglob("*.py"):
-        if path.parent.name != "commands" and path.name != "__main__.py":
+        if path.relative_to(ROOT).parts[0] not in ("commands", "__main__.py"):
             assert "commands" not in {name[0] for name in imports(path) if name}, path

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 import numbers
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 from filmstrip.errors import UserError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +83,8 @@ ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
 """A dropout rate, or the decay of a moving average."""
 PositiveShare = Annotated[float, Bounds(above=0, max=1)]
 """A share of a whole, above zero."""
+Quality = Annotated[int, Bounds(min=0, max=51)]
+"""Of H.264, its constant rate factor: lower is better."""
 AnyNumber = Annotated[float, Bounds()]
 """A number that may be negative: a position, a shift."""
 AnyWhole = Annotated[int, Bounds()]
@@ -106,26 +104,17 @@ def check_numbers(config: Any, *, path: str = "") -> None:
     _refuse(_wrong(config, type(config), path))
 
 
-def checked_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """A decorator that refuses arguments outside their bounds, for the options of commands.
+def check_options(options: Any) -> None:
+    """The same for a dataclass that is read off the command line: its fields are named as they are typed there.
 
     Raises:
-        UserError: (when called) names each option, its value, and what was expected.
+        UserError: names each option, what it is, and what was expected.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs).arguments
-        _refuse(
-            line
-            for name, value in given.items()
-            for line in _wrong(value, hints.get(name, Any), f"--{name.replace('_', '-')}")
-        )
-        return function(*args, **kwargs)
-
-    return checked
+    _refuse(
+        line
+        for name, hint in hints_of(type(options)).items()
+        for line in _wrong(getattr(options, name), hint, f"--{name.replace('_', '-')}")
+    )
 
 
 def _refuse(wrong: Iterator[str]) -> None:

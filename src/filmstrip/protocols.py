@@ -6,7 +6,7 @@ Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,27 +14,11 @@ import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Any]
-"""What a loader yields. ``video`` is ``B T C H W`` uint8; ``seed`` is ``B`` int64, one per sample, and drives all
-randomness that belongs to a sample; ``name`` lists the samples for error messages; ``index`` (``B`` int64) is a
-sample's place in its split, and ``span`` (``B 2``) holds the times of its first and last frame, seconds; ``label`` is
-``B`` int64, or ``B K`` probabilities once classes were mixed; ``action`` is ``B T`` int64, or ``B T A`` float32, and
-entry ``t`` is what was done since frame ``t - 1``. Objectives name the keys they need in ``requires``.
+"""What a loader yields: values by key, a row for each sample.
 
-Procedures are windows of ``S`` places, in order of time, and bring no ``video``: ``features`` is ``B S N D`` float32,
-zeros where a place's clip is not given; ``step`` is ``B S`` int64, -1 where it is unknown and in padding; ``seen``
-(``B S`` bool) says where the clip's features are given and ``target`` (``B S`` bool) where the step is to be
-predicted. The two are disjoint, or equal where the given clips themselves are to be named; padding is neither.
-``task`` is ``B`` int64, -1 where it is unknown.
-
-Untrimmed videos bring a ``sequence`` of features instead, ``B T D`` float32, of which the first ``length`` (``B``
-int64) count. Row ``t`` is centred at ``timing[:, 0] + t * timing[:, 1]`` seconds (``B 2`` float64) of a video that
-lasts ``seconds`` (``B`` float64). ``segments`` (``B M 2`` float32) are first and last moments of the actions in it,
-counted in rows, and ``classes`` (``B M`` int64) what they are, -1 in padding.
-
-Clips around a key frame bring the boxes of those who act in it: ``boxes`` (``B M 4`` float32: left, top, right,
-bottom, as shares of the clip's width and height), ``is_actor`` (``B M`` bool: false in padding), ``box_labels``
-(``B M K`` float32: one for each class of what an actor does) and ``moment`` (``B`` float64), the key frame's second
-in the file."""
+Each kind of sample declares its keys, with shapes, types and padding: the ``specification`` of the kinds in
+``filmstrip.data.kinds``. ``seed``, ``name``, ``index`` and ``span`` are in the batches of every kind. Objectives name
+the keys they need in ``requires``."""
 
 
 class Grid(NamedTuple):
@@ -191,7 +175,7 @@ class Objective(nn.Module):
     """
 
     requires: tuple[str, ...] = ("video",)
-    """Batch keys that ``forward`` reads; checked before the first step."""
+    """Batch keys that ``forward`` reads; checked against the data's specification before anything is decoded."""
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""
@@ -236,6 +220,42 @@ class Published(Protocol):
         Raises:
             UserError: a weight is missing or unexpected.
         """
+        ...
+
+
+Rules = tuple[tuple[str, str], ...]
+"""Regular expressions and what takes the place of their matches, tried in order; each may match a part of a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How released weights of a network lie in their files. Our names are an objective's, ``encoder.`` included.
+
+    Shapes that differ in sides of one alone need no word here: a 1 x 3 x 3 kernel is read as a 3 x 3 one.
+    """
+
+    name: str
+    """Whose layout it is."""
+    rules: Rules
+    """From our names to theirs."""
+    after: tuple[str, ...] = ()
+    """Patterns of their names of what comes after the encoder, left out when only that is loaded."""
+    spare: tuple[str, ...] = ()
+    """Patterns of their names that are no weights of this network; they are always left out."""
+    to_ours: Callable[[str, Tensor], Tensor] | None = None
+    """Our tensor from theirs, by our name, where the numbers lie otherwise."""
+    to_theirs: Callable[[str, Tensor], Tensor] | None = None
+    """The inverse. Several of ours with one name there are parts of one, in order."""
+    check: Callable[[Mapping[str, Tensor]], None] | None = None
+    """Raises a UserError of its own for a file of a network that is easily taken for this one."""
+
+
+@runtime_checkable
+class Released(Protocol):
+    """A network whose authors released weights, in a layout or several."""
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Those that :mod:`filmstrip.weights.released` is to read; of a file, the one that fits best counts."""
         ...
 
 

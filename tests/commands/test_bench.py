@@ -6,7 +6,7 @@ from rich.console import Console
 
 from colour_videos import RGB, write_colours
 from filmstrip import systems
-from filmstrip.commands.bench import Bench, bench_system
+from filmstrip.commands.work.bench import Bench, bench_system
 from filmstrip.data.config import Clip, Data
 from filmstrip.measure.complexity import of_run
 from filmstrip.train.config import Loop

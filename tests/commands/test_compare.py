@@ -10,7 +10,8 @@ from rich.console import Console
 from colour_videos import RGB, write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands.compare import MOTIONS, SPEED, Budget, compare, plan, planned
+from filmstrip.commands.compare import Budget
+from filmstrip.commands.work.compare import MOTIONS, SPEED, compare, plan, planned
 from filmstrip.errors import Terminated, UserError
 from filmstrip.measure.complexity import of_run
 from filmstrip.runs import experiment
@@ -192,7 +193,7 @@ def test_the_command_passes_on_what_it_is_given(monkeypatch, tmp_path):
         given.update(options, addresses=addresses, out=out)
         return 1
 
-    monkeypatch.setattr("filmstrip.commands.compare.compare", stand_in)
+    monkeypatch.setattr("filmstrip.commands.work.compare.compare", stand_in)
     words = "compare --systems a,b:c,a --steps 7 --frames 9 --no-measure --out"
     assert main([*words.split(), str(tmp_path)]) == 1
     assert given["addresses"] == ["a", "b:c"] and given["out"] == tmp_path and given["measure"] is False

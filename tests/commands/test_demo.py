@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from filmstrip.commands import demo, demo_generation
+from filmstrip.commands.work import demo, demo_generation
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.report import Report
 

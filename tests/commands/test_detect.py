@@ -8,10 +8,10 @@ import torch
 
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import detect as command
-from filmstrip.commands.detect import Sight, Track, boxes_of, draw
+from filmstrip.commands.work import detect as command
+from filmstrip.commands.work.detect import Sight, Track, boxes_of, draw
 from filmstrip.data.annotations.ava import read_boxes
-from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.actors import ActorInfo
 from filmstrip.data.reading import views
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
@@ -40,7 +40,7 @@ def run(monkeypatch):
     trained = systems.find("detection.actor_roi")
     trained = replace(trained, data=replace(trained.data, clip=replace(trained.data.clip, num_frames=2, size=64)))
     monkeypatch.setattr(command, "load_objective", lambda folder: (Colours(), trained))
-    info = DataInfo(classes=CLASSES, num_train=1, directional=True, class_numbers=(3, 7, 12))
+    info = ActorInfo(classes=CLASSES, num_train=1, directional=True, class_numbers=(3, 7, 12))
     monkeypatch.setattr(command, "load_data_info", lambda folder: info)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from colour_videos import CLIP, MeanColour, write_colours
-from filmstrip.commands import encode as encode_module
-from filmstrip.commands.encode import encode_files, encode_part, find_source
+from filmstrip.commands.work import encode as encode_module
+from filmstrip.commands.work.encode import encode_files, encode_part, find_source
 from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
 from filmstrip.errors import UserError
 from filmstrip.protocols import Features, check_video

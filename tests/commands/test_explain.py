@@ -5,10 +5,10 @@ from einops import rearrange
 from colour_videos import write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import explain
-from filmstrip.commands.explain import attends, attention_rollout, explain_file, grad_cam, overlay
+from filmstrip.commands.work import explain
+from filmstrip.commands.work.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.errors import UserError
-from filmstrip.models.video_transformer import SpaceTimeTransformer
+from filmstrip.models.video_transformer import JOINT, SpaceTimeTransformer
 from filmstrip.video import open_video
 
 TRANSFORMERS = (
@@ -38,9 +38,7 @@ def sharpen(module):
 
 def test_rollout_of_joint_attention_is_the_product_of_its_matrices():
     torch.manual_seed(0)
-    encoder = SpaceTimeTransformer(
-        "joint", width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 8)
-    )
+    encoder = SpaceTimeTransformer(JOINT, width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 8))
     sharpen(encoder.eval())
     video = clip(4, 16)
     seen, matrices = [], []
@@ -118,7 +116,7 @@ def a_run(monkeypatch):
 def test_a_video_is_written_with_one_command(a_run, tmp_path, capsys, address, method):
     a_run(address)
     file, out = write_colours(tmp_path / "flag.mp4", "red", "blue"), tmp_path / "overlay.mp4"
-    assert main(["explain", str(tmp_path), str(file), "--out", str(out), "--class-name", "3"]) == 0
+    assert main(["explain", str(tmp_path), str(file), "--out", str(out), "--class", "3"]) == 0
     assert method in capsys.readouterr().out
     with open_video(out) as video:
         assert (video.info.height, len(video.times())) == (64, 8) and video.info.width > 128

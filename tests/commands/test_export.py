@@ -8,8 +8,8 @@ import torch
 
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import export as exporting
-from filmstrip.commands.export import NOTES, Graph, difference, export, graph_of, trace
+from filmstrip.commands.work import export as exporting
+from filmstrip.commands.work.export import NOTES, Graph, difference, export, graph_of, trace
 from filmstrip.errors import UserError
 from run_folders import INFO, save_run
 

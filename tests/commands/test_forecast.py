@@ -10,12 +10,12 @@ from torch import nn
 from colour_videos import CLIP, RGB, MeanColour, write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands import planner
-from filmstrip.commands.encode import encode_files
+from filmstrip.commands.work import planner
+from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.annotations.own import write_own
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureSource
-from filmstrip.data.procedures.record import record_features, recorded_features
+from filmstrip.data.kinds.procedures import Procedures, recorded_features
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.reading import views
 from filmstrip.data.sources import open_source
@@ -63,7 +63,7 @@ def run_of(tmp_path, monkeypatch):
     def build(objective=None, **config):
         data = Data(
             path=tmp_path / "features",
-            procedures=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
+            reads=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
         )
         run, source = Run(data=data, objective=ObjectiveConfig()), open_source(data)
         objective = objective or NextColour(first=config.get("task") == "planning")
@@ -71,7 +71,7 @@ def run_of(tmp_path, monkeypatch):
         folder = tmp_path / "run"
         folder.mkdir()
         save_data_info(source.info("train"), folder)
-        record_features(source, folder)
+        source.record(folder)
         return folder
 
     return build
@@ -113,7 +113,7 @@ def test_the_text_shows_the_timeline(run_of, tmp_path, capsys):
 def test_a_plan_leads_from_one_video_to_another(run_of, tmp_path, capsys):
     start, goal = (write_colours(tmp_path / f"{colour}.mp4", colour) for colour in ("red", "blue"))
     folder = run_of(task="planning", horizon=3)
-    words = ["plan", str(folder), "--start", str(start), "--goal", str(goal), "--encoder", "any"]
+    words = ["plan", str(folder), str(start), str(goal), "--encoder", "any"]
     picture = tmp_path / "plan.svg"
     assert main([*words, "--horizon", "3", "--json", "--out", str(picture)]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -129,7 +129,7 @@ def refused(words, capsys):
 
 def test_what_a_run_cannot_do_is_said(run_of, tmp_path, capsys):
     folder, video = run_of(task="planning", horizon=3), write_colours(tmp_path / "new.mp4", "red")
-    plan = ["plan", str(folder), "--start", str(video), "--goal", str(video)]
+    plan = ["plan", str(folder), str(video), str(video)]
     assert "was trained for planning, and this needs a run for forecast" in refused(
         ["forecast", str(folder), str(video)], capsys
     )
@@ -173,7 +173,7 @@ def test_features_and_runs_say_what_encoded_them(run_of, tmp_path, monkeypatch):
     found = recorded_features(folder)
     assert found.encoder is None and found.weights and found.clip_seconds == 2.0
     monkeypatch.setattr(
-        "filmstrip.commands.encode.load", lambda source, device=None: VideoEncoder(MeanColour(), CLIP)
+        "filmstrip.commands.work.encode.load", lambda source, device=None: VideoEncoder(MeanColour(), CLIP)
     )
     (tmp_path / "enc").mkdir()
     video = write_colours(tmp_path / "videos" / "train.mp4", "red")
@@ -199,7 +199,7 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
     forecaster = systems.find("procedures.transformer:tiny")
     data = Data(
         path=tmp_path / "features",
-        procedures=Procedures(annotations=recipes, observed=3),
+        reads=Procedures(annotations=recipes, observed=3),
         batch_size=8,
         num_workers=0,
     )

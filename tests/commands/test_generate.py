@@ -10,9 +10,10 @@ from PIL import Image
 
 from colour_videos import CLIP, write_colours
 from filmstrip.__main__ import main
-from filmstrip.commands import generate as module
-from filmstrip.commands.generate import Request, generate, tiled
-from filmstrip.data.config import Data, DataInfo
+from filmstrip.commands.work import generate as module
+from filmstrip.commands.work.generate import Request, generate, tiled
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, as_float
 from filmstrip.runs.conditions import read_actions, read_condition, read_context
@@ -20,7 +21,7 @@ from filmstrip.runs.config import ObjectiveConfig, Run, write_config
 from filmstrip.video import read_video
 
 RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
-INFO = DataInfo(classes=("left", "right", "3"), num_train=1, directional=True, num_actions=4)
+INFO = ClipInfo(classes=("left", "right", "3"), num_train=1, directional=True, num_actions=4)
 
 
 class Brighter(Objective):
@@ -169,7 +170,7 @@ def test_actions_from_a_list_or_a_file(tmp_path):
     for text in ("0,3,1", *(str(tmp_path / f"a.{kind}") for kind in ("npy", "npz", "json", "csv"))):
         condition, _ = read_condition((text,), RUN, INFO, batch_size=2)
         assert condition.num_frames == 3 and condition.action.tolist() == [[0, 3, 1]] * 2
-    moves = DataInfo(classes=(), num_train=1, directional=True, action_dim=2)
+    moves = ClipInfo(classes=(), num_train=1, directional=True, action_dim=2)
     (tmp_path / "moves.csv").write_text("0.5,1\n-1,2\n")
     assert read_actions(str(tmp_path / "moves.csv"), moves).tolist() == [[0.5, 1], [-1, 2]]
     for text, expected in (

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from colour_videos import CLIP, RGB, Colours, write_colours
-from filmstrip.commands import predict
-from filmstrip.commands.predict import Failure, Moment, Prediction, predict_file, predict_files, render
+from filmstrip.commands.work import predict
+from filmstrip.commands.work.predict import Failure, Moment, Prediction, predict_file, predict_files, render
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective

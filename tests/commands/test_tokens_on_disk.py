@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands.decode import decode_clips
+from filmstrip.commands.work.decode import decode_clips
 from filmstrip.data.config import DataInfo
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.reading.views import read_views

@@ -6,7 +6,8 @@ from PIL import Image
 from torch import nn
 
 from filmstrip.__main__ import main
-from filmstrip.commands.visualize import Ascent, climb, judge, roughness, unsteadiness, visualize
+from filmstrip.commands.visualize import Ascent
+from filmstrip.commands.work.visualize import climb, judge, roughness, unsteadiness, visualize
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.video import read_video

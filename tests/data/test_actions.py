@@ -13,6 +13,7 @@ from collections_on_disk import write_uneven
 
 from filmstrip.data.actions import ActionSpace, Sidecar, clip_actions
 from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.tools.check import check_collection
@@ -58,14 +59,17 @@ def data(clip: Clip = CLIP, **options) -> Data:
 
 
 def first_batch(root: Path, data: Data):
-    return next(TrainLoader(open_path(root), data, seed=1).stream(0))
+    source = open_source(replace(data, path=root))
+    batch = next(TrainLoader(source, data, seed=1).stream(0))
+    assert batch.keys() == source.gives - {"label"} and list(source.kind.specification.faults(batch)) == []
+    return batch
 
 
 def test_rows_are_those_of_the_frames_shown(discrete):
     source = open_path(discrete)
     info = source.info("train")
     assert (info.num_actions, info.action_dim) == (7, 0)
-    assert source.directional and source.gives == {"video", "action"}
+    assert source.directional and "action" in source.gives
     batch = first_batch(discrete, data(clips_per_video=2))
     assert batch["action"].dtype == torch.int64 and batch["action"].shape == (4, 5)
     assert torch.equal(batch["action"], numbers(batch["video"]) % 7)
@@ -109,10 +113,10 @@ def test_discrete_actions_refuse_frames_left_out(discrete):
     for wrong in ({"stride": 2}, {"sampling": "uniform"}, {"snap": True}):
         with pytest.raises(UserError, match=r"cannot be added up.*--data\.clip\.stride 1"):
             first_batch(discrete, data(replace(CLIP, **wrong)))
-    batch = first_batch(discrete, data(replace(CLIP, stride=2), actions=False))
+    batch = first_batch(discrete, data(replace(CLIP, stride=2), reads=Clips(actions=False)))
     assert "action" not in batch
-    source = open_source(data(path=discrete, actions=False))
-    assert source.info("train").num_actions == 0 and source.gives == {"video"}
+    source = open_source(data(path=discrete, reads=Clips(actions=False)))
+    assert source.info("train").num_actions == 0 and "action" not in source.gives
 
 
 def test_discrete_actions_need_videos_as_long_as_a_clip(discrete):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from filmstrip.data.config import Clip, Data, Detection
+from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.actors import CLASSES, Actors
 from filmstrip.errors import UserError
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 def test_files_are_in_the_layout_of_ava(folder):
-    data = Data(path=folder, detection=Detection(annotations=folder), clip=Clip(num_frames=4, stride=2, size=64))
+    data = Data(path=folder, reads=ActorClips(annotations=folder), clip=Clip(num_frames=4, stride=2, size=64))
     source = open_source(data)
     assert source.classes == CLASSES and source.directional and source.evaluated == frozenset(range(8))
     assert {sample.split for sample in source.samples} == {"train", "test"}

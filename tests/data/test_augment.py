@@ -33,6 +33,7 @@ from filmstrip.data.augment.rand_augment import (
 )
 from filmstrip.data.boxes import boxes
 from filmstrip.data.config import Augment
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.errors import UserError
 
 OFF = Augment(mirror=0.0)
@@ -346,6 +347,6 @@ def test_on_a_gpu_it_gives_the_same_and_waits_for_nothing():
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_clips_with_actions_that_matter_are_not_mixed(kind):
     with pytest.raises(UserError, match="learns from actions: set data"):
-        check_augment(Augment(**{kind: 0.8}), ("seed", "action"))
-    check_augment(Augment(**{kind: 0.8}), ("video", "label"))
-    check_augment(Augment(erase=0.5), ("seed", "action"))
+        check_augment(Augment(**{kind: 0.8}), ("seed", "action"), Clips.specification)
+    check_augment(Augment(**{kind: 0.8}), ("video", "label"), Clips.specification)
+    check_augment(Augment(erase=0.5), ("seed", "action"), Clips.specification)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_videos import VIDEOS, assert_same, encode, joined, loader, settings_of, take
 
-from filmstrip.data.reading import dataset
+from filmstrip.data.kinds import clips
 from filmstrip.data.reading.dataset import EvaluationSet, Unreadable
 from filmstrip.data.reading.loader import TrainLoader, eval_batches, write_unreadable
 from filmstrip.data.reading.order import permutation
@@ -23,7 +23,7 @@ from filmstrip.errors import UserError
 
 def kill_over(name: str, monkeypatch) -> None:
     """Let one file crash the process that reads it, as a fault in a decoder would."""
-    plain = dataset.open_video
+    plain = clips.open_video
 
     def crash(path, **kwargs):
         if Path(path).name == name:
@@ -31,7 +31,7 @@ def kill_over(name: str, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGSEGV)
         return plain(path, **kwargs)
 
-    monkeypatch.setattr(dataset, "open_video", crash)
+    monkeypatch.setattr(clips, "open_video", crash)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -150,7 +150,7 @@ def test_settings_that_cannot_be_met_are_no_bad_files(root, monkeypatch, workers
     def refuse(*args, **kwargs):
         raise UserError("the backend is not installed")
 
-    monkeypatch.setattr(dataset, "open_video", refuse)
+    monkeypatch.setattr(clips, "open_video", refuse)
     with pytest.raises(UserError, match=r"^the backend is not installed$"):
         take(loader(root, num_workers=workers), 1)
     with pytest.raises(UserError, match=r"^the backend is not installed$"):
@@ -159,12 +159,12 @@ def test_settings_that_cannot_be_met_are_no_bad_files(root, monkeypatch, workers
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_damaged_frames_are_used_and_counted_once(root, monkeypatch, workers):
-    plain = dataset.read_clips
+    plain = clips.read_clips
 
     def damaged(*args, **kwargs):
         return [replace(clip, damaged=(True, *clip.damaged[1:])) for clip in plain(*args, **kwargs)]
 
-    monkeypatch.setattr(dataset, "read_clips", damaged)
+    monkeypatch.setattr(clips, "read_clips", damaged)
     train = loader(root, num_workers=workers, max_unreadable=0.0)
     assert len(joined(take(train, 10))["name"]) == 40
     assert len(train.unreadable) == VIDEOS

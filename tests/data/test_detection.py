@@ -10,8 +10,9 @@ import torch
 
 from filmstrip.data.annotations.ava import read_ava, read_boxes, read_label_map, read_moments, write_scores
 from filmstrip.data.augment.pipeline import apply_augment, check_augment
-from filmstrip.data.config import Augment, Clip, Data, Detection
+from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.detection.types import Actor
+from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
@@ -70,7 +71,7 @@ def videos(tmp_path_factory):
 def data_of(videos, annotated, clip=None, **detection):
     clip = clip or Clip(num_frames=4, stride=2, size=64, short_side=(64, 80))
     return Data(
-        path=videos, detection=Detection(annotations=annotated, **detection), clip=clip, num_workers=0, batch_size=2
+        path=videos, reads=ActorClips(annotations=annotated, **detection), clip=clip, num_workers=0, batch_size=2
     )
 
 
@@ -179,7 +180,7 @@ def test_boxes_follow_random_crops_and_mirroring(videos, annotated):
     loader.close()
     assert batch["video"].shape == (8, 4, 3, 64, 64) and batch["boxes"].shape == (8, 16, 4)
     assert torch.equal(batch["is_actor"], torch.arange(16).expand(8, 16) < batch["is_actor"].sum(dim=1, keepdim=True))
-    mirrored = apply_augment(batch, Augment(mirror=1.0), num_classes=None)
+    mirrored = apply_augment(batch, Augment(mirror=1.0), num_classes=None, specification=ActorClips.specification)
     compared = 0
     for seen in (batch, mirrored):
         for name, video, boxes, there in zip(seen["name"], seen["video"], seen["boxes"], seen["is_actor"]):
@@ -189,7 +190,7 @@ def test_boxes_follow_random_crops_and_mirroring(videos, annotated):
                 compared += 1
     assert compared >= 4
     assert not torch.equal(mirrored["boxes"], batch["boxes"])
-    half = apply_augment(batch, Augment(mirror=0.5), num_classes=None)
+    half = apply_augment(batch, Augment(mirror=0.5), num_classes=None, specification=ActorClips.specification)
     swapped = (half["boxes"] != batch["boxes"]).any(dim=(1, 2))
     assert torch.equal(swapped, (half["video"] != batch["video"]).flatten(1).any(dim=1))
 
@@ -207,9 +208,7 @@ def test_who_is_not_in_the_crop_is_left_out(tmp_path, videos):
         content = sample.cut(data, rng=np.random.default_rng(seed))[0].content
         assert content["is_actor"].sum() == 1  # the two are further apart than a crop is wide
         assert content["box_labels"][content["is_actor"]].sum() == 1
-    crowded = replace(
-        data, detection=replace(data.detection, max_actors=1), clip=replace(data.clip, short_side=(64, 64))
-    )
+    crowded = replace(data, reads=replace(data.reads, max_actors=1), clip=replace(data.clip, short_side=(64, 64)))
     sample = open_source(crowded).split("train")[0]
     assert sample.cut(crowded, rng=np.random.default_rng(0))[0].content["boxes"].shape == (1, 4)
 
@@ -241,9 +240,9 @@ def test_a_key_frame_that_the_file_does_not_have_is_an_unreadable_one(videos, an
 def test_what_is_missing_is_said(tmp_path, videos, annotated, caplog):
     with pytest.raises(UserError, match=r"holds none of the 2 annotated videos, such as a\.mp4"):
         open_source(data_of(annotated, annotated))
-    with pytest.raises(UserError, match="needs annotations"):
+    with pytest.raises(UserError, match="need annotations"):
         open_source(data_of(videos, None))
-    with pytest.raises(UserError, match="needs videos"):
+    with pytest.raises(UserError, match="need videos"):
         open_source(data_of(None, annotated))
     with pytest.raises(UserError, match=r"no folder of videos"):
         open_source(data_of(tmp_path / "nowhere", annotated))
@@ -254,18 +253,18 @@ def test_what_is_missing_is_said(tmp_path, videos, annotated, caplog):
 
 @pytest.mark.parametrize("wrong", [{"max_actors": 0}, {"kept": 0.0}, {"min_score": 2.0}])
 def test_settings_that_cannot_be_are_refused(videos, annotated, wrong):
-    with pytest.raises(UserError, match="detection:"):
+    with pytest.raises(UserError, match="actors:"):
         open_source(data_of(videos, annotated, **wrong))
 
 
 def test_other_cuts_and_mixing_are_refused(videos, annotated):
-    with pytest.raises(UserError, match="detection: clips"):
+    with pytest.raises(UserError, match="actors: clips"):
         open_source(data_of(videos, annotated, Clip(sampling="uniform")))
     data = data_of(videos, annotated)
     with pytest.raises(UserError, match="num_clips and num_crops"):
         open_source(data).samples[0].cut(data, num_crops=3)
     with pytest.raises(UserError, match="learns from boxes"):
-        check_augment(Augment(mixup=0.8), ("video", "boxes"))
+        check_augment(Augment(mixup=0.8), ("video", "boxes"), ActorClips.specification)
 
 
 def test_scores_come_back_as_they_were(tmp_path):

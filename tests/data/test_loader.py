@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small_videos import LENGTH, VIDEOS, assert_same, encode, joined, loader, settings_of, take
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading import dataset
+from filmstrip.data.kinds import clips
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.reading.order import Share, derive_seed, permutation
 from filmstrip.data.sources import Source, open_path
@@ -114,8 +114,8 @@ def test_resuming_gives_the_batches_that_would_have_come(root):
 
 def test_resuming_does_not_read_what_was_skipped(root, monkeypatch):
     opened = []
-    plain = dataset.open_video
-    monkeypatch.setattr(dataset, "open_video", lambda *a, **k: opened.append(a) or plain(*a, **k))
+    plain = clips.open_video
+    monkeypatch.setattr(clips, "open_video", lambda *a, **k: opened.append(a) or plain(*a, **k))
     take(loader(root), 1, start=1000)
     assert len(opened) == 4
 

@@ -12,10 +12,10 @@ import torch
 from filmstrip.data.annotations.activitynet import read_activitynet, read_database
 from filmstrip.data.annotations.own import write_own
 from filmstrip.data.annotations.thumos14 import read_thumos14
-from filmstrip.data.config import Data, Localisation
+from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureWriter
+from filmstrip.data.kinds.untrimmed import UntrimmedVideos, resized
 from filmstrip.data.localisation.sequences import FeatureSequence, open_sequences
-from filmstrip.data.localisation.source import resized
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.reading.loader import TrainLoader, eval_batches
 from filmstrip.data.sources import open_source
@@ -84,8 +84,8 @@ def test_annotations_that_are_something_else_are_refused(tmp_path):
     (tmp_path / "test_Annotation.csv").write_text("video,start\na,1\n")
     with pytest.raises(UserError, match=r"val_Annotation.csv is no table of THUMOS14"):
         read_thumos14(tmp_path)
-    with pytest.raises(UserError, match="needs annotations"):
-        open_source(Data(localisation=Localisation()))
+    with pytest.raises(UserError, match="need annotations"):
+        open_source(Data(reads=UntrimmedVideos()))
 
 
 @pytest.fixture
@@ -103,10 +103,10 @@ def test_arrays_are_rows_of_windows_that_slide_over_frames(tmp_path, annotated):
     (tmp_path / "features").mkdir()
     for name in "ab":
         np.save(tmp_path / "features" / f"{name}.npy", rows)
-    config = Localisation(annotations=annotated, stride=4, window=8, fps=30.0)
-    source = open_source(Data(path=tmp_path / "features", localisation=config))
+    config = UntrimmedVideos(annotations=annotated, stride=4, window=8, fps=30.0)
+    source = open_source(Data(path=tmp_path / "features", reads=config))
     assert [sample.name for sample in source.samples] == ["a", "b"] and source.info("train").width == 3
-    clip = source.split("test")[0].cut()[0]
+    clip = source.split("test")[0].cut(Data())[0]
     # At 10 frames a second, as the annotations say: the first row is centred at 0.4 s, the next 0.4 s later.
     assert clip.content["timing"].tolist() == pytest.approx([0.4, 0.4])
     assert clip.content["sequence"].equal(torch.from_numpy(rows)) and clip.content["length"] == 24
@@ -123,8 +123,8 @@ def encode(folder, spans):
 
 def test_encoded_clips_become_a_sequence(tmp_path, annotated):
     encode(tmp_path / "features", [(t, t + 1.0) for t in (4.0, 0.0, 2.0)])
-    source = open_source(Data(path=tmp_path / "features", localisation=Localisation(annotations=annotated)))
-    clip = source.split("train")[0].cut()[0]
+    source = open_source(Data(path=tmp_path / "features", reads=UntrimmedVideos(annotations=annotated)))
+    clip = source.split("train")[0].cut(Data())[0]
     assert clip.content["sequence"][:, 0].tolist() == [1.0, 2.0, 0.0]
     assert clip.content["timing"].tolist() == pytest.approx([0.5, 2.0])
 
@@ -132,13 +132,13 @@ def test_encoded_clips_become_a_sequence(tmp_path, annotated):
 @pytest.mark.parametrize(("spans", "said"), [([(0.0, 1.0)], "1 clips"), ([(0, 1), (1, 2), (5, 6)], "evenly")])
 def test_clips_that_make_no_sequence_are_refused(tmp_path, annotated, spans, said):
     encode(tmp_path / "features", [(float(a), float(b)) for a, b in spans])
-    source = open_source(Data(path=tmp_path / "features", localisation=Localisation(annotations=annotated)))
+    source = open_source(Data(path=tmp_path / "features", reads=UntrimmedVideos(annotations=annotated)))
     with pytest.raises(OSError, match=said):
-        source.split("train")[0].cut()
+        source.split("train")[0].cut(Data())
 
 
 def test_embeddings_stand_where_something_happens():
-    config = Localisation(stride=2, window=4, noise=0.0, width=8)
+    config = UntrimmedVideos(stride=2, window=4, noise=0.0, width=8)
     sequences = open_sequences(None, config, 2)
     features, first, step, reach = sequences.sequence(VIDEO)
     assert (first, step, reach) == (0.2, 0.2, 0.2) and len(features) == 49
@@ -161,12 +161,13 @@ def test_resizing_keeps_times():
 
 
 def test_training_takes_parts_with_an_action_in_them_and_pads():
-    config = Localisation(stride=2, window=4, noise=1.0, width=8, max_length=12)
-    data = Data(synthetic=Untrimmed(num_train=8, num_test=2), localisation=config, batch_size=4, num_workers=0)
+    config = UntrimmedVideos(stride=2, window=4, noise=1.0, width=8, max_length=12)
+    data = Data(synthetic=Untrimmed(num_train=8, num_test=2), reads=config, batch_size=4, num_workers=0)
     source = open_source(data)
     loader = TrainLoader(source, data, seed=0)
     batch = next(iter(loader.stream(0)))
     loader.close()
+    assert list(source.kind.specification.faults(batch)) == []
     assert batch["sequence"].shape == (4, 12, 8) and (batch["length"] == 12).all()
     assert (batch["classes"] >= 0).any(dim=1).all()
     for row, classes in zip(batch["segments"], batch["classes"]):
@@ -177,10 +178,10 @@ def test_training_takes_parts_with_an_action_in_them_and_pads():
     seconds = batch["timing"][0, 0] + batch["segments"][0, 0].double() * batch["timing"][0, 1]
     nearest = min(abs(step.start - float(seconds[0])) for step in video.steps)
     assert nearest < 1e-4 or batch["segments"][0, 0, 0] == -1
-    padded = open_source(replace(data, localisation=replace(config, max_length=500, crop=0.5)))
-    clip = padded.split("train")[0].cut(rng=np.random.default_rng(0))[0]
+    padded = open_source(replace(data, reads=replace(config, max_length=500, crop=0.5)))
+    clip = padded.split("train")[0].cut(Data(), rng=np.random.default_rng(0))[0]
     length = int(clip.content["length"])
-    whole = len(padded.split("train")[0].cut()[0].content["sequence"])
+    whole = len(padded.split("train")[0].cut(Data())[0].content["sequence"])
     assert clip.content["sequence"].shape == (500, 8) and not clip.content["sequence"][length:].any()
     assert 0.5 * whole - 1 <= length <= whole
 
@@ -191,9 +192,9 @@ def crops(tmp_path, annotated, actions, rows=40, **config):
     write_own(Annotations(root=annotated, steps=("run",), tasks=(), procedures=videos), annotated / "procedures.json")
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "a.npy", np.arange(rows * 3, dtype=np.float32).reshape(rows, 3))
-    config = Localisation(annotations=annotated, stride=4, window=8, **config)
-    (sample,) = open_source(Data(path=tmp_path / "features", localisation=config)).samples
-    return [sample.cut(rng=np.random.default_rng(seed))[0].content for seed in range(30)]
+    config = UntrimmedVideos(annotations=annotated, stride=4, window=8, **config)
+    (sample,) = open_source(Data(path=tmp_path / "features", reads=config)).samples
+    return [sample.cut(Data(), rng=np.random.default_rng(seed))[0].content for seed in range(30)]
 
 
 def test_parts_show_half_a_window_beyond_their_centres(tmp_path, annotated):
@@ -223,7 +224,7 @@ def test_resized_videos_end_where_their_features_do(tmp_path, annotated):
 
 
 def test_evaluation_takes_whole_videos():
-    data = Data(synthetic=Untrimmed(num_test=3), localisation=Localisation(max_length=12), num_workers=0)
+    data = Data(synthetic=Untrimmed(num_test=3), reads=UntrimmedVideos(max_length=12), num_workers=0)
     source = open_source(data)
     for batch, sample in zip(eval_batches(source, data, "test", batch_size=1), source.split("test")):
         assert (batch["classes"] >= 0).sum() == len(sample.video.steps) and batch["length"] > 12
@@ -232,5 +233,5 @@ def test_evaluation_takes_whole_videos():
 
 @pytest.mark.parametrize("wrong", [{"stride": 0}, {"crop": 0.0}, {"kept": 2.0}, {"noise": -1.0}, {"fps": 0.0}])
 def test_settings_that_cannot_be_are_refused(wrong):
-    with pytest.raises(UserError, match="localisation:"):
-        open_source(Data(synthetic=Untrimmed(), localisation=Localisation(**wrong)))
+    with pytest.raises(UserError, match="untrimmed videos:"):
+        open_source(Data(synthetic=Untrimmed(), reads=UntrimmedVideos(**wrong)))

@@ -16,8 +16,9 @@ from filmstrip.data.annotations.ego4d import read_ego4d
 from filmstrip.data.annotations.niv import read_niv
 from filmstrip.data.annotations.own import read_own, write_own
 from filmstrip.data.annotations.steps_manifest import write_manifest
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
 from filmstrip.data.features import FeatureWriter
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.procedures.clips import open_clips, read_embeddings
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.procedures.windows import Given, window_size, windows
@@ -114,7 +115,7 @@ def test_all_windows_of_a_task_stack(task):
 
 def data_of(annotations, path=None, **changes):
     config = {"annotations": annotations, "observed": 2} | changes
-    return Data(path=path, procedures=Procedures(**config), batch_size=4, num_workers=0)
+    return Data(path=path, reads=Procedures(**config), batch_size=4, num_workers=0)
 
 
 def take(data, count, start=0, **changes):
@@ -132,7 +133,7 @@ def test_batches_are_what_the_protocols_promise(annotations):
     assert (info.steps, info.tasks, info.window) == (STEPS, TASKS, 3)
     assert (info.grid, info.width, info.num_train) == ((3, 1, 1), 8, 6)
     batch = take(data, 1)[0]
-    assert source.gives <= batch.keys()
+    assert batch.keys() == source.gives and list(source.kind.specification.faults(batch)) == []
     assert batch["features"].shape == (4, 3, 3, 8) and batch["features"].dtype == torch.float32
     assert batch["step"].dtype == batch["task"].dtype == torch.int64
     assert batch["seen"].dtype == batch["target"].dtype == torch.bool
@@ -386,7 +387,7 @@ def test_niv_as_published():
 def test_text_features_stand_for_clips(dataset):
     path = PUBLIC / "text_features" / f"{dataset}_action_prompt_features.npy"
     config = Procedures(dataset=dataset, annotations=PUBLIC / dataset, task="planning", horizon=3)
-    data = Data(path=path, procedures=config, batch_size=4, num_workers=0)
+    data = Data(path=path, reads=config, batch_size=4, num_workers=0)
     batch = take(data, 1)[0]
     assert batch["features"].shape == (4, 5, 1, 768)
     assert batch["seen"].tolist() == [[True, False, False, False, True]] * 4

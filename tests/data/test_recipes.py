@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from filmstrip.data.annotations.own import read_own
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.synthetic.recipes import CAPTIONS, STEPS, TASKS, Recipes, Stage, order
 from filmstrip.errors import UserError
@@ -54,7 +55,7 @@ def test_every_step_is_a_clip_with_a_label_and_a_caption(folder):
 
 def test_procedures_need_no_pixels(tmp_path, monkeypatch):
     monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
-    source = open_source(Data(synthetic=Recipes(), procedures=Procedures()))
+    source = open_source(Data(synthetic=Recipes(), reads=Procedures()))
     assert len({sample.window.procedure.video for sample in source.split("train")}) == 160
     assert source.info("train").steps == STEPS and not (tmp_path / "cache").exists()
 

@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from filmstrip.data.config import Clip, Data, Detection
-from filmstrip.data.detection.source import ActorSample
+from filmstrip.data.config import Clip, Data
 from filmstrip.data.detection.types import Actor
-from filmstrip.data.reading import dataset
-from filmstrip.data.reading.dataset import EvaluationSet, cut, cut_in_turn
+from filmstrip.data.kinds import clips
+from filmstrip.data.kinds.actors import ActorClips, ActorSample
+from filmstrip.data.reading.dataset import EvaluationSet
 from filmstrip.data.sample import Sample
 from filmstrip.data.tools.parallel import CRASHED
 from filmstrip.video import open_video
@@ -42,7 +42,7 @@ def key_frames(files, *seconds):
             key=("a", second),
             actors=(Actor((0.0, 0.0, 0.5, 1.0), (1,)),) * (1 + int(second)),
             num_classes=3,
-            config=Detection(),
+            config=ActorClips(),
         )
         for second in seconds
     ]
@@ -51,26 +51,26 @@ def key_frames(files, *seconds):
 def opens(monkeypatch):
     """How often a file is opened from now on."""
     paths = []
-    monkeypatch.setattr(dataset, "open_video", lambda path, **kw: paths.append(path) or open_video(path, **kw))
+    monkeypatch.setattr(clips, "open_video", lambda path, **kw: paths.append(path) or open_video(path, **kw))
     return paths
 
 
 def test_parts_of_a_file_are_read_from_one_opening(files, monkeypatch):
     samples = [*parts(files, (0.0, 1.0), (0.5, 3.0), (3.0, None)), *parts(files, (1.0, 2.0), (2.0, 4.0), file="b")]
-    alone = [cut(sample, DATA, num_clips=2, num_crops=3) for sample in samples]
+    alone = [sample.cut(DATA, num_clips=2, num_crops=3) for sample in samples]
     paths = opens(monkeypatch)
     batch, report = EvaluationSet(samples, DATA, 2, 3)[range(5)]
     assert paths == [samples[0].path, samples[3].path] and not report.unreadable
     assert batch["index"].tolist() == [i for i in range(5) for _ in range(6)]
-    assert torch.equal(batch["video"], torch.stack([clip.video for clips in alone for clip in clips]))
+    assert torch.equal(batch["video"], torch.stack([clip.content["video"] for clips in alone for clip in clips]))
     spans = [[clip.times[0], clip.times[-1]] for clips in alone for clip in clips]
     assert batch["span"].tolist() == spans
 
 
 def test_key_frames_of_a_file_too(files):
     samples = key_frames(files, 0.5, 1.0, 2.5)
-    for (ours,), sample in zip(cut_in_turn(samples, DATA), samples, strict=True):
-        (theirs,) = cut(sample, DATA)
+    for (ours,), sample in zip(ActorSample.cut_in_turn(samples, DATA), samples, strict=True):
+        (theirs,) = sample.cut(DATA)
         assert ours.times == theirs.times and ours.content.keys() == theirs.content.keys()
         assert all(torch.equal(ours.content[key], theirs.content[key]) for key in theirs.content)
     batch, _ = EvaluationSet(samples, DATA, 1, 1)[range(3)]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from filmstrip.data.annotations.own import read_own
-from filmstrip.data.config import Data, Localisation
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.synthetic.untrimmed import ACTIONS, Untrimmed
 from filmstrip.errors import UserError
@@ -53,7 +54,7 @@ def test_the_folder_is_a_collection_of_whole_videos(folder):
 
 def test_features_need_no_pixels(tmp_path, monkeypatch):
     monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
-    source = open_source(Data(synthetic=Untrimmed(), localisation=Localisation()))
+    source = open_source(Data(synthetic=Untrimmed(), reads=UntrimmedVideos()))
     assert source.classes == ACTIONS and len(source.split("test")) == 20 and not (tmp_path / "cache").exists()
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from filmstrip import systems
 from filmstrip.data.annotations.ava import read_boxes
-from filmstrip.data.config import Data, Detection
+from filmstrip.data.config import Data
 from filmstrip.data.detection.types import Actor
+from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
@@ -219,7 +220,7 @@ def subject(tmp_path_factory):
     folder = Actors(num_train=1, num_test=3, seconds=3).generate(tmp_path_factory.mktemp("actors") / "small")
     run = systems.find("detection.actor_roi")
     clip = replace(run.data.clip, num_frames=2)
-    data = Data(path=folder, detection=Detection(annotations=folder), clip=clip, num_workers=0)
+    data = Data(path=folder, reads=ActorClips(annotations=folder), clip=clip, num_workers=0)
     source = open_source(data)
     return Subject(objective=Oracle(source), source=source, data=data, device=torch.device("cpu"))
 
@@ -260,7 +261,7 @@ def test_what_cannot_be_evaluated_is_refused(subject):
     clips = open_source(systems.find("procedures.transformer").data)
     with pytest.raises(UserError, match="no key frames with boxes"):
         list(DetectionMAP()(replace(subject, source=clips)))
-    late = replace(subject.data, detection=replace(subject.data.detection, offset=-99.0))
+    late = replace(subject.data, reads=replace(subject.data.reads, offset=-99.0))
     with pytest.raises(UserError, match="no key frame of the split 'test' is readable"):
         list(DetectionMAP()(replace(subject, source=open_source(late), data=late)))
 
@@ -284,7 +285,7 @@ def test_the_size_of_batches_changes_nothing(subject, tmp_path):
     (tmp_path / "ava_action_list.pbtxt").write_text("".join(names))
     run = systems.find("detection.actor_roi:tiny_one_frame")
     clip = replace(run.data.clip, size=32, short_side=(32, 32))
-    data = Data(path=tmp_path, detection=Detection(annotations=tmp_path), clip=clip, num_workers=0)
+    data = Data(path=tmp_path, reads=ActorClips(annotations=tmp_path), clip=clip, num_workers=0)
     source = open_source(data)
     torch.manual_seed(0)
     detector = replace(run.objective, num_classes=2).build()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from filmstrip import systems
-from filmstrip.data.config import Data, Localisation
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
@@ -80,7 +81,7 @@ class Oracle(Objective):
 
 @pytest.mark.parametrize(("off", "expected"), [(0.0, [1, 1, 1, 1, 1]), (0.45, [1, 1, 1, 0, 0])])
 def test_what_the_annotations_say_is_right(off, expected):
-    data = Data(synthetic=Untrimmed(num_train=1, num_test=5), localisation=Localisation(width=4), num_workers=0)
+    data = Data(synthetic=Untrimmed(num_train=1, num_test=5), reads=UntrimmedVideos(width=4), num_workers=0)
     source = open_source(data)
     subject = Subject(objective=Oracle(source, off), source=source, data=data, device=torch.device("cpu"))
     values = dict(LocalisationMAP()(subject))
@@ -89,7 +90,7 @@ def test_what_the_annotations_say_is_right(off, expected):
 
 
 def test_what_cannot_be_evaluated_is_refused():
-    data = Data(synthetic=Untrimmed(num_train=1, num_test=1), localisation=Localisation(width=4), num_workers=0)
+    data = Data(synthetic=Untrimmed(num_train=1, num_test=1), reads=UntrimmedVideos(width=4), num_workers=0)
     source = open_source(data)
     subject = Subject(objective=Objective(), source=source, data=data, device=torch.device("cpu"))
     with pytest.raises(UserError, match="does not localise"):

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
@@ -162,7 +163,7 @@ def subject(tmp_path):
         data = Data(
             path=tmp_path / "one_hot.npy",
             synthetic=Counting(train_per_task=2, test_per_task=2),
-            procedures=Procedures(noise=0.0, observed=3, **config),
+            reads=Procedures(noise=0.0, observed=3, **config),
             num_workers=0,
         )
         return Subject(objective=Successor(8, 8), source=open_source(data), data=data, device=torch.device("cpu"))

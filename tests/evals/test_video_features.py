@@ -16,7 +16,7 @@ from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Features, Grid, Objective, as_float
 from filmstrip.runs import loading
 from filmstrip.runs.loading import VideoEncoder
-from filmstrip.weights.i3d import to_published
+from filmstrip.weights.released import to_published
 
 CPU = torch.device("cpu")
 
@@ -96,7 +96,7 @@ def test_the_random_network_is_named_and_repeats_itself():
 def test_i3d_from_a_file_gives_its_logits_or_what_they_are_made_of(tmp_path):
     torch.manual_seed(0)
     network = I3D().eval()
-    save_file(to_published(network.state_dict()), tmp_path / "rgb imagenet.safetensors")
+    save_file(to_published(network), tmp_path / "rgb imagenet.safetensors")
     options = {"kind": "i3d", "source": str(tmp_path / "rgb imagenet.safetensors"), "size": 32}
     logits = FeatureNetwork(**options).build(CPU)
     video = torch.randint(0, 256, (1, 9, 3, 32, 32), dtype=torch.uint8)

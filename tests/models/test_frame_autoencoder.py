@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.models.discriminator import PatchDiscriminator
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
+from filmstrip.objectives.adversarial import PatchDiscriminator
 
 
 def build(**changes):

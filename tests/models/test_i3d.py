@@ -4,9 +4,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from filmstrip.errors import UserError
+from filmstrip.evals.video_features import load_i3d
 from filmstrip.models.i3d import I3D, max_pool_same, pad_same
 from filmstrip.protocols import Classifier, Encoder
-from filmstrip.weights.i3d import from_published, load_i3d, to_published
+from filmstrip.weights.released import from_published, to_published
 
 MIXED = {
     "3b": (192, 64, 96, 128, 16, 32, 32),
@@ -111,16 +112,24 @@ def test_both_layouts_and_back(published, tmp_path):
         head, *rest = name.replace(".bn.", ".batch3d.").replace("logits", "conv3d_0c_1x1").split(".")
         script[".".join([head[0].lower() + head[1:], *(branches.get(part, part) for part in rest)])] = tensor
     assert "mixed_4b.branch_2.1.batch3d.running_var" in script
-    ours = from_published(published)
-    for other in (from_published(script), from_published(to_published(ours, torchscript=True))):
-        assert ours.keys() == other.keys() and all(torch.equal(ours[k], other[k]) for k in ours)
-    back = to_published(ours)
+    network = I3D()
+    ours = from_published(published, network)
+    network.load_state_dict(ours, strict=False)
+    there = to_published(network, "TorchScript")
+    for other in (from_published(script, network), from_published(there, network)):
+        assert ours.keys() <= other.keys() and all(torch.equal(ours[k], other[k]) for k in ours)
+    back = {k: t for k, t in to_published(network).items() if "num_batches" not in k}
     assert back.keys() == published.keys() and all(torch.equal(back[k], published[k]) for k in back)
     torch.save(script, tmp_path / "i3d.pt")
     assert torch.equal(
         load_i3d(tmp_path / "i3d.pt").stages[1][0].branches[2][1].norm.running_var,
         published["Mixed_4b.b2b.bn.running_var"],
     )
+
+
+def test_another_number_of_classes_is_read_off_the_file(tmp_path):
+    save_file(to_published(I3D(num_classes=7)), tmp_path / "seven.safetensors")
+    assert load_i3d(tmp_path / "seven.safetensors").head.out_features == 7
 
 
 class Program(torch.nn.Module):
@@ -137,8 +146,8 @@ def test_files_that_are_not_plain_weights_of_i3d_are_refused(published, tmp_path
         load_i3d(tmp_path / "pickle.pt")
     with pytest.raises(UserError, match="is not there"):
         load_i3d(tmp_path / "gone.pt")
-    with pytest.raises(UserError, match="not I3D in a layout"):
-        from_published({"features.0.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match="not a released I3D"):
+        from_published({"features.0.weight": torch.zeros(1)}, I3D())
     save_file({k: v for k, v in published.items() if "4d.b0" not in k}, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match=r"lacks Mixed_4d\.b0\.conv3d\.weight"):
         load_i3d(tmp_path / "part.safetensors")

@@ -4,6 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from filmstrip.errors import UserError
+from filmstrip.objectives.adversarial import from_diffusers, to_diffusers
+from filmstrip.objectives.codebook import Codebook
 from filmstrip.systems.tokenizers import vqgan
 
 
@@ -80,3 +83,17 @@ def test_it_can_be_evaluated_without_gradients(batch):
 def test_the_stand_in_is_named_in_the_metrics(batch):
     metrics = build()(batch).metrics
     assert "random_features" in metrics and "lpips" not in metrics
+
+
+def test_autoencoders_of_diffusers_fit_whole_or_not_at_all():
+    config = vqgan.VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), widths=(16, 32), depth=1, groups=8)
+    ours = config.build().state_dict()
+    theirs = to_diffusers(ours)
+    assert from_diffusers(theirs, ours)
+    with pytest.raises(UserError, match=r"no place for: encoder\.extra\.bias"):
+        from_diffusers(theirs | {"encoder.extra.bias": torch.ones(1)}, ours)
+    without_codes = {name: tensor for name, tensor in theirs.items() if not name.startswith("quantize.")}
+    with pytest.raises(UserError, match=r"lacks quantize\.embedding\.weight"):
+        from_diffusers(without_codes, ours)
+    with pytest.raises(UserError, match=r"no place for: quantize\.embedding\.weight"):
+        from_diffusers(theirs, {name: tensor for name, tensor in ours.items() if name != "bottleneck.codes"})

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from filmstrip.commands import index
+from filmstrip.commands.work.show import show
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.protocols import Loss, Tokens
@@ -127,7 +127,7 @@ def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(tra
     experiment.train(run, tmp_path / "prior")
     assert read_config(tmp_path / "prior" / "config.json").objective.tokenizer == of_tokenizer.objective
     shown = Console(record=True, file=io.StringIO())
-    index.show(run, shown)
+    show(run, shown)
     assert '"size": 32' in shown.export_text(), "the codebook of the tokenizer that was trained"
     shutil.rmtree(folder)
     (tmp_path / "prior" / "metrics.jsonl").unlink()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.procedures import ProcedureInfo
 from filmstrip.errors import UserError
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Forecaster
@@ -57,7 +57,7 @@ def test_predictions_are_of_the_row_and_the_sample():
 
 
 def test_sizes_come_from_the_data():
-    info = DataInfo(
+    info = ProcedureInfo(
         classes=(), num_train=1, directional=False, steps=("a", "b"), tasks=("t",), width=8, grid=(4, 1, 1), window=3
     )
     bound = StepPredictionConfig().bind(info)

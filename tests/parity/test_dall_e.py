@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Grid, Tokens
 from filmstrip.systems import find
-from filmstrip.systems.tokenizers.dvae import DVAEConfig
-from filmstrip.weights.dvae import from_dalle, to_dalle
+from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle, to_dalle
 
 dall_e = pytest.importorskip("dall_e", reason="dall-e is not installed: pip install --no-deps dall-e attrs requests")
 

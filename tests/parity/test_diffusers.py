@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from filmstrip import systems
+from filmstrip.objectives.adversarial import to_diffusers
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Tokens
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
-from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -32,7 +32,7 @@ def randomise(model):
 
 
 def load(objective, theirs):
-    weights = from_diffusers(theirs.state_dict(), objective.state_dict())
+    weights = objective.from_published(theirs.state_dict())
     missing, unknown = objective.load_state_dict(weights, strict=False)
     assert not unknown and not [name for name in missing if name.startswith(("autoencoder.", "bottleneck."))]
     back = to_diffusers(objective.state_dict())

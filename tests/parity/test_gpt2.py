@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip import systems
-from filmstrip.models.code_transformer import CodeTransformer
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Condition, Grid, Tokens
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
+from filmstrip.systems.generation.videogpt.transformer import CodeTransformer
 from filmstrip.weights.keymap import KeyMap
 
 transformers = pytest.importorskip("transformers")

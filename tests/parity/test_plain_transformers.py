@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer, image_filter
+from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer, image_filter
 from filmstrip.objectives.classification import Classification
 from filmstrip.runs.loading import load, start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig
-from filmstrip.systems.recognition.vtn import Longformer
+from filmstrip.systems.recognition.vtn import Longformer, VTNConfig
 from filmstrip.weights.plain_transformers import TIMESFORMER, VIVIT
 
 transformers = pytest.importorskip("transformers")
@@ -202,7 +202,7 @@ def test_filters_of_tubelets():
 
 def test_positions_are_resized_and_repeated(image):
     theirs, folder = image
-    ours = SpaceTimeTransformer("joint", width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
+    ours = SpaceTimeTransformer(JOINT, width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
     start_encoder(Classification(ours, 7), folder)
     places = ours.pos_embed[1:].view(2, 36, 48)
     assert torch.equal(places[0], places[1])
@@ -244,7 +244,19 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     torch.nn.init.zeros_(theirs.embeddings.token_type_embeddings.weight)
-    ours = Longformer(40, width=32, depth=2, num_heads=4, hidden=64, window=6).eval()
+    ours = Longformer(
+        VTNConfig(
+            places=40,
+            width=32,
+            depth=1,
+            temporal_depth=2,
+            num_heads=4,
+            hidden=64,
+            window=6,
+            num_frames=39,
+            size=32,
+        )
+    ).eval()
     given = {k.removeprefix("encoder.layer."): v for k, v in theirs.state_dict().items()}
     state = {"pos_embed": given["embeddings.position_embeddings.weight"], "cls_token": torch.randn(32)}
     state |= {f"norm.{k}": given[f"embeddings.LayerNorm.{k}"] for k in ("weight", "bias")}

@@ -8,12 +8,10 @@ import pytest
 import torch
 from published import TOLERANCE, recipe_input, stored
 
-from filmstrip.data.config import Localisation
-from filmstrip.data.localisation.source import Part, draw_part
+from filmstrip.data.kinds.untrimmed import Part, UntrimmedVideos, draw_part
 from filmstrip.errors import UserError
-from filmstrip.objectives.localisation import assign
 from filmstrip.runs.loading import start
-from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression
+from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression, assign
 
 CONFIG = ActionFormerConfig(
     num_classes=5,
@@ -88,7 +86,7 @@ def test_training_samples_are_cut_as_published():
     assert len(cuts) == 10
     found = []
     for size, start_ in cuts:
-        config = Localisation(max_length=16 if size == 16 else 2304, crop=0.9)
+        config = UntrimmedVideos(max_length=16 if size == 16 else 2304, crop=0.9)
         drawn = [int(start_)] * 200 if size == 16 else [int(size), *[int(start_)] * 200]
         part = draw_part(whole, 2.0, config, Drawn(*drawn))
         found += [

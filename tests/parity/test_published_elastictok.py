@@ -19,7 +19,6 @@ from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
 from filmstrip.systems.tokenizers.elastictok import ElasticTokConfig
-from filmstrip.weights.elastictok import from_elastictok
 
 STORED = stored("elastictok")
 VIDEO = recipe_video("video", (2, 8, 3, 16, 16))
@@ -44,7 +43,7 @@ def load(kind, stacked=False):
         perceptual_weight=0.0,
         **BOTTLENECKS[kind],
     ).build()
-    missing, unexpected = ours.load_state_dict(from_elastictok(theirs, ours), strict=False)
+    missing, unexpected = ours.load_state_dict(ours.from_published(theirs), strict=False)
     assert not unexpected and all("normalise" in name for name in missing), missing
     return ours.eval()
 
@@ -87,4 +86,4 @@ def test_the_divergence_is_summed_over_what_a_block_keeps():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="has no encoder/is_masked_embed"):
-        from_elastictok({}, load("vae"))
+        load("vae").from_published({})

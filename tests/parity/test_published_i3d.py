@@ -5,8 +5,7 @@ from einops import rearrange
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.systems.recognition.i3d import I3DConfig
-from filmstrip.weights import i3d
-from filmstrip.weights.pytorchvideo import from_published
+from filmstrip.weights.released import from_published, published_names
 
 
 @torch.no_grad()
@@ -18,5 +17,4 @@ def test_published_weights_give_the_published_outputs():
     last = rearrange(objective.encoder(video).tokens, "b (t h w) c -> b c t h w", t=3, h=7)
     assert kept.error("last", last) < TOLERANCE
     assert kept.error("logits", objective.classify(video)) < TOLERANCE
-    names = {f"encoder.{ours}": theirs for ours, theirs in i3d.published_names().items()}
-    assert not kept.other_eps(objective, names)
+    assert not kept.other_eps(objective, published_names(objective))

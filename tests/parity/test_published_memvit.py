@@ -6,7 +6,7 @@ from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
 from filmstrip.systems.recognition.memvit import MeMViTConfig
-from filmstrip.weights.hierarchical import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 CONFIG = MeMViTConfig(
     width=16, depth=4, stages=(1,), kv_stride=(1, 2, 2), num_frames=8, size=32, memory=2, num_classes=5

@@ -5,7 +5,7 @@ import torch
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.systems.recognition.mvit import MViTConfig
-from filmstrip.weights.hierarchical import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """PDPP (``procedures.pdpp``) and the published code, by stored outputs, with the same noise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,7 +59,7 @@ def test_networks_agree(model):
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "steps"), [("plan_ddpm", None), ("plan_ddim", 10)])
 def test_plans_agree(model, noise, name, steps):
-    model.sampling_steps = steps
+    model.config = replace(model.config, sampling_steps=steps)
     plan = model.denoise(ENDS, F.one_hot(TASK, 3), 3, torch.zeros(2))
     assert stored("pdpp").error(name, plan) < TOLERANCE
 

@@ -5,7 +5,7 @@ from einops import rearrange
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
-from filmstrip.weights.pytorchvideo import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 
 @torch.no_grad()

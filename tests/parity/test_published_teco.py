@@ -16,13 +16,14 @@ import pytest
 import torch
 from einops import rearrange
 from published import TOLERANCE, recipe_video, stored
+from safetensors.torch import save_file
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.runs.loading import start
 from filmstrip.systems import find
 from filmstrip.systems.generation.teco import TECOConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
-from filmstrip.weights.teco import from_teco
 
 STORED = stored("teco")
 IDS = (recipe_video("ids", (2, 4, 8, 8)) // 16).long()
@@ -59,7 +60,7 @@ def load(config):
     theirs = STORED.weights()
     codes = theirs.pop("vqvae/codebook")
     ours = config.build().eval()
-    missing, unexpected = ours.load_state_dict(from_teco(theirs, ours), strict=False)
+    missing, unexpected = ours.load_state_dict(ours.from_published(theirs), strict=False)
     assert not unexpected and all(name.startswith("space.") for name in missing), missing
     ours.tokenizer.bottleneck.codes.data.copy_(codes[None])
     return ours, theirs
@@ -127,7 +128,19 @@ def test_presets_have_as_many_weights_as_the_published_configurations(preset):
 def test_what_does_not_fit_is_refused():
     ours, theirs = load(CONFIG)
     with pytest.raises(UserError, match="no place for: more"):
-        from_teco(theirs | {"more": torch.zeros(1)}, ours)
+        ours.from_published(theirs | {"more": torch.zeros(1)})
     del theirs["z_tfm/LayerNorm_0/bias"]
     with pytest.raises(UserError, match="has no z_tfm/LayerNorm_0/bias"):
-        from_teco(theirs, ours)
+        ours.from_published(theirs)
+
+
+@torch.no_grad()
+def test_a_run_starts_with_a_file_of_released_weights(tmp_path):
+    """Though a part of it is called its encoder, which elsewhere is what a run starts with."""
+    expected, theirs = load(CONFIG)
+    ours = CONFIG.build().eval()
+    save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, tmp_path / "teco.safetensors")
+    start(ours, tmp_path / "teco.safetensors")
+    networks = {name: tensor for name, tensor in expected.state_dict().items() if not name.startswith("space.")}
+    assert networks.keys() < ours.state_dict().keys()
+    assert all(torch.equal(ours.state_dict()[name], tensor) for name, tensor in networks.items())

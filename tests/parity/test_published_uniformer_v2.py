@@ -5,7 +5,7 @@ from einops import rearrange
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.systems.recognition.uniformer_v2 import UniFormerV2Config
-from filmstrip.weights.hierarchical import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 
 @torch.no_grad()

@@ -22,9 +22,10 @@ from published import recipe_input, recipe_video, stored
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Grid, Tokens
+from filmstrip.runs.loading import start
+from filmstrip.systems import find
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
-from filmstrip.weights.videogpt import from_videogpt, from_vqvae
 
 STORED = stored("videogpt")
 VIDEO = 10 * recipe_input("video", (2, 4, 3, 16, 16)) + 0.5
@@ -44,9 +45,9 @@ TOKENIZER = VQVAE3DConfig(
 )
 
 
-def load(module, weights):
+def load(module, theirs):
     """All but what counts batches, which their weights may lack."""
-    missing, unexpected = module.load_state_dict(weights, strict=False)
+    missing, unexpected = module.load_state_dict(module.from_published(theirs), strict=False)
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing), missing
     return module.eval()
@@ -70,7 +71,7 @@ def prior_weights(conditional):
 
 @pytest.fixture
 def tokenizer():
-    return load(TOKENIZER.build(), from_vqvae(given("vqvae.")))
+    return load(TOKENIZER.build(), given("vqvae."))
 
 
 @torch.no_grad()
@@ -98,7 +99,7 @@ def test_logits_of_codes(conditional):
         num_classes=5,
         **WIDTHS,
     )
-    ours = load(config.build(), from_videogpt(prior_weights(conditional)))
+    ours = load(config.build(), prior_weights(conditional))
     vector = ours.vector(torch.tensor([1, 4]), None)
     context = None if ours.frames is None else ours.frames(VIDEO)
     logits = ours.transformer(IDS, vector, context)
@@ -110,14 +111,29 @@ def test_logits_of_codes(conditional):
 def test_logits_of_sparse_attention():
     tokenizer = replace(TOKENIZER, num_frames=8, size=32)
     config = VideoGPTConfig(tokenizer=tokenizer, num_frames=8, size=32, attention="blocks", **WIDTHS)
-    ours = load(config.build(), from_videogpt(given("sparse/")))
+    ours = load(config.build(), given("sparse/"))
     assert STORED.error("sparse_logits", ours.transformer(MANY_IDS)) < 1e-4
-    full = load(replace(config, attention="full").build(), from_videogpt(given("sparse/")))
+    full = load(replace(config, attention="full").build(), given("sparse/"))
     assert STORED.error("sparse_logits", full.transformer(MANY_IDS)) > 1e-2
 
 
+@torch.no_grad()
+def test_a_run_starts_with_a_file_of_released_weights(tmp_path):
+    """As one would be written from what the authors' checkpoint holds under ``state_dict``."""
+    config = VideoGPTConfig(tokenizer=TOKENIZER, num_frames=4, size=16, attention="full", **WIDTHS)
+    ours = config.build().eval()
+    torch.save({"state_dict": prior_weights(False)}, tmp_path / "videogpt.ckpt")
+    start(ours, tmp_path / "videogpt.ckpt")
+    assert STORED.error("unconditional_logits", ours.transformer(IDS)) < 1e-4
+    with pytest.raises(UserError, match=r"in our names, lacks transformer\.blocks\.0\.norm_context"):
+        start(replace(config, conditions=("frames",)).build(), tmp_path / "videogpt.ckpt")
+
+
 def test_other_states_are_refused():
-    with pytest.raises(UserError, match=r"published VQ-VAE: it has no codebook\.embeddings"):
-        from_vqvae({})
-    with pytest.raises(UserError, match="published VideoGPT"):
-        from_videogpt({"codebook.embeddings": torch.zeros(2, 2)})
+    with pytest.raises(UserError, match=r"published VQ-VAE: it lacks codebook\.embeddings"):
+        TOKENIZER.build().from_published({})
+    prior = VideoGPTConfig(tokenizer=TOKENIZER, num_frames=4, size=16, **WIDTHS)
+    with pytest.raises(UserError, match=r"published VideoGPT: it lacks attn_stack\.right_shift\.sos"):
+        prior.build().from_published({f"vqvae.{n}": w for n, w in given("vqvae.").items()})
+    with pytest.raises(UserError, match="holds its VQ-VAE, and this one has a"):
+        replace(prior, tokenizer=find("tokenizers.dvae:tiny").objective).build().from_published({})

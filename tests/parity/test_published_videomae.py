@@ -8,7 +8,7 @@ from filmstrip.errors import UserError
 from filmstrip.runs.loading import start
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 from filmstrip.systems.recognition.vit import ViTConfig
-from filmstrip.weights.videomae import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 SIZES = dict(width=48, depth=2, num_heads=4, size=32, patch_size=(2, 8, 8))
 
@@ -32,7 +32,7 @@ def test_the_pretraining_model_gives_the_published_outputs():
     predicted = objective.predict(recipe_video("video", (2, 16, 3, 32, 32)), visible, hidden)
     assert kept.error("encoded", said[0]) < TOLERANCE
     assert kept.error("predicted", predicted) < TOLERANCE
-    assert not kept.other_eps(objective, published_names(objective, pretraining=True))
+    assert not kept.other_eps(objective, published_names(objective, "pretraining"))
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def test_the_classifier_gives_the_published_logits():
     kept, objective = stored("videomae_classifier"), classifier().eval()
     objective.load_state_dict(from_published(kept.weights(), objective), strict=False)
     assert kept.error("logits", objective.classify(recipe_video("video", (2, 8, 3, 32, 32)))) < TOLERANCE
-    assert not kept.other_eps(objective, published_names(objective, pretraining=False))
+    assert not kept.other_eps(objective, published_names(objective, "classifier"))
 
 
 @pytest.mark.parametrize("method", ["videomae_pretraining", "videomae_classifier"])
@@ -49,7 +49,7 @@ def test_both_kinds_of_files_start_a_classifier_and_nothing_else_does(method, tm
     torch.save({"model": weights}, file)
     head = objective.head.weight.clone()
     start(objective, file)
-    names = published_names(objective, pretraining=method == "videomae_pretraining")
+    names = published_names(objective, method.removeprefix("videomae_"))
     for name in ("encoder.blocks.1.attention.q_bias", "encoder.blocks.0.mlp.fc2.weight"):
         assert torch.equal(objective.state_dict()[name], weights[names[name]])
     assert torch.equal(objective.head.weight, head)

@@ -15,7 +15,6 @@ from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Grid, Tokens
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
-from filmstrip.weights.vqgan import from_vqgan
 
 STORED = stored("vqgan")
 VIDEO = 3 * recipe_input("frames", (2, 2, 3, 16, 16)) / 2 + 0.5
@@ -34,7 +33,7 @@ def theirs():
 @torch.no_grad()
 def test_latents_codes_and_pixels():
     ours = build()
-    missing, unexpected = ours.load_state_dict(from_vqgan(theirs(), ours), strict=False)
+    missing, unexpected = ours.load_state_dict(ours.from_published(theirs()), strict=False)
     assert not unexpected and not any(name.startswith(("autoencoder", "bottleneck")) for name in missing), missing
     assert STORED.error("vqgan_latents", ours.autoencoder.encode(VIDEO).flatten(0, 1)) < TOLERANCE
     assert STORED.error("vqgan_ids", ours.encode(VIDEO).ids) == 0
@@ -45,4 +44,4 @@ def test_latents_codes_and_pixels():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="no place for: decoder/ResnetBlock_6"):
-        from_vqgan(theirs() | {"decoder/ResnetBlock_6/Conv_0/bias": torch.zeros(1)}, build())
+        build().from_published(theirs() | {"decoder/ResnetBlock_6/Conv_0/bias": torch.zeros(1)})

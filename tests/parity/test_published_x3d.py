@@ -5,7 +5,7 @@ from einops import rearrange
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.weights.pytorchvideo import from_published, published_names
+from filmstrip.weights.released import from_published, published_names
 
 
 @torch.no_grad()

@@ -11,7 +11,9 @@ from colour_videos import CLIP, RGB, Colours, write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.generation import Generation
@@ -74,7 +76,7 @@ def test_a_split_of_bad_files_is_refused(videos, tmp_path):
 
 def test_a_file_that_crashes_the_decoder_does_not_end_the_trial(videos, monkeypatch):
     subject = subject_of(videos)
-    monkeypatch.setattr("filmstrip.data.reading.dataset.open_video", lambda *_, **__: os._exit(1))
+    monkeypatch.setattr("filmstrip.data.kinds.clips.open_video", lambda *_, **__: os._exit(1))
     with pytest.raises(UserError, match="the process that decoded it died"):
         preflight.check_readable(subject.source, subject.data, "test")
 
@@ -106,6 +108,12 @@ def test_sizes_that_do_not_fit_are_refused(videos, tmp_path):
     refused(replace(run, data=odd), tmp_path / "run", r"8 frames of 7 x 7 pixels: .* not a multiple of patches")
     heads = replace(run.objective, num_heads=7)
     refused(replace(run, objective=heads), tmp_path / "run", "not a multiple of 7 heads")
+
+
+def test_data_of_another_kind_are_refused_before_anything_is_decoded(tmp_path):
+    run = systems.find("recognition.vit:tiny")
+    run = replace(run, data=Data(synthetic=Recipes(), reads=Procedures()))
+    refused(run, tmp_path / "run", r"Classification needs 'video', 'label' in its batches, and .*Procedures.* gives")
 
 
 def test_a_refused_run_leaves_its_folder_free(videos, tmp_path):

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from drawn import NUM_CLASSES, TOKENS, WIDTH, WINDOW, draw_batch
+from drawn import draw_batch, info_for
 
 from filmstrip import systems
-from filmstrip.data.config import DataInfo
 
 
 def pytest_addoption(parser):
@@ -22,10 +21,8 @@ def name(request):
 
 @pytest.fixture
 def run(name):
-    names = tuple(str(i) for i in range(NUM_CLASSES))
-    procedures = {"steps": names, "tasks": names, "window": WINDOW, "width": WIDTH, "grid": (TOKENS, 1, 1)}
-    info = DataInfo(classes=names, num_train=96, directional=True, **procedures)
-    return systems.find(f"{name}:tiny").bound(info)
+    preset = systems.find(f"{name}:tiny")
+    return preset.bound(info_for(preset.data.reads))
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def objective(run):
 
 @pytest.fixture
 def batches(run):
-    return [draw_batch(run.data.clip, size=4, seed=seed) for seed in range(2)]
+    return [draw_batch(run.data, size=4, seed=seed) for seed in range(2)]
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from drawn import WIDTH, draw_untrimmed
+from drawn import SIZES, WIDTH, info_for
 
-from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.untrimmed import draw_sequences
 from filmstrip.errors import UserError
 from filmstrip.measure import complexity
 from filmstrip.nn.segments import iou
@@ -14,10 +14,10 @@ from filmstrip.systems.localisation.actionformer import ActionFormerConfig, acti
 @pytest.fixture(scope="module")
 def taught():
     """A network that has seen one batch for long enough, and the batch."""
-    info = DataInfo(classes=tuple("abcdefgh"), num_train=4, directional=True, width=WIDTH)
+    info = info_for(tiny().data.reads)
     torch.manual_seed(0)
     model = tiny().objective.bind(info).build()
-    batch = draw_untrimmed(torch.Generator().manual_seed(3), 2)
+    batch = draw_sequences({**SIZES, "B": 2}, torch.Generator().manual_seed(3))
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(40):
         optimiser.zero_grad()
@@ -66,7 +66,7 @@ def test_a_video_without_actions_teaches_that_there_are_none(taught):
 
 def test_sizes_come_from_the_data_or_are_asked_for():
     assert activitynet().objective.num_classes == 200
-    with pytest.raises(UserError, match=r"data\.localisation"):
+    with pytest.raises(UserError, match=r"data\.reads"):
         ActionFormerConfig().build()
 
 

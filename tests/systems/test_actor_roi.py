@@ -9,10 +9,9 @@ from drawn import NUM_CLASSES, draw_batch
 from filmstrip import systems
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
-from filmstrip.objectives.actor_roi import ActorRoI
 from filmstrip.protocols import Detector, Features, Grid, Objective
 from filmstrip.runs.config import ObjectiveConfig
-from filmstrip.systems.detection.actor_roi import slowfast_r50_4x16_ava, slowfast_r101_8x8_ava, tiny
+from filmstrip.systems.detection.actor_roi import ActorRoI, slowfast_r50_4x16_ava, slowfast_r101_8x8_ava, tiny
 
 
 class Colours(torch.nn.Module):
@@ -46,7 +45,7 @@ def model():
 
 @pytest.fixture
 def batch():
-    return draw_batch(tiny().data.clip, size=2, seed=0)
+    return draw_batch(tiny().data, size=2, seed=0)
 
 
 def test_it_is_a_detector(model, batch):

@@ -57,6 +57,10 @@ def test_it_is_an_objective_with_what_it_requires(objective, batches):
     assert set(objective.requires) <= batches[0].keys()
 
 
+def test_its_batches_are_as_their_kind_declares_them(run, batches):
+    assert [fault for batch in batches for fault in run.data.reads.specification.faults(batch)] == []
+
+
 def test_depths_order_the_network_from_input_to_output(objective):
     groups = [group for phase in objective.phases() for group in objective.param_groups(phase)]
     names = [name for group in groups for name in group.names]
@@ -80,7 +84,7 @@ def test_every_trainable_parameter_gets_a_gradient(run, objective, batches):
 
 
 def test_one_batch_can_be_overfitted(run, objective):
-    batch = draw_batch(run.data.clip, size=2, seed=7)
+    batch = draw_batch(run.data, size=2, seed=7)
     trace = descend(objective, [batch], steps=200, lr=run.optim.lr, halved=True)
     assert has_halved(trace), f"from {trace[0]:.3f} to {trace[-1]:.3f}"
 

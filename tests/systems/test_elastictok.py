@@ -7,6 +7,7 @@ import torch
 from drawn import draw_batch
 
 from filmstrip import systems
+from filmstrip.data.config import Data
 from filmstrip.errors import UserError
 from filmstrip.models.vit import ViT
 from filmstrip.objectives.elastic import ElasticTokenizer, cosine_distance, mean_squared_error
@@ -27,7 +28,7 @@ def build(**changes):
 
 def clip_of(batch=2, blocks=BLOCKS):
     clip = dataclasses.replace(elastictok.tiny().data.clip, num_frames=2 * blocks)
-    return draw_batch(clip, size=batch, seed=1)["video"]
+    return draw_batch(Data(clip=clip), size=batch, seed=1)["video"]
 
 
 @pytest.fixture(params=NETWORKS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from filmstrip import systems
-from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.nn.masked_sampling import MaskedSampling
 from filmstrip.nn.sampling import Sampling
@@ -136,7 +136,7 @@ def test_guidance_strengthens_the_condition():
 
 
 def test_classes_and_actions_come_from_the_data():
-    info = DataInfo(classes=("a", "b"), num_train=1, directional=True)
+    info = ClipInfo(classes=("a", "b"), num_train=1, directional=True)
     assert tiny().objective.bind(info).num_classes == 2
     config = replace(tiny_in_order().objective, conditions=("action",))
     assert config.bind(replace(info, action_dim=4)).build().requires == ("seed", "action")

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from drawn import draw_procedures
+from drawn import SIZES as DRAWN
 
+from filmstrip.data.kinds.procedures import draw_windows
 from filmstrip.errors import UserError
 from filmstrip.objectives.planning import plan_steps, start_and_goal
 from filmstrip.systems.procedures import ddn, retrieval, schema
@@ -20,7 +21,7 @@ def build(module, **changes):
 
 
 def windows(size=24, seed=0):
-    batch = draw_procedures(torch.Generator().manual_seed(seed), size)
+    batch = draw_windows({**DRAWN, "B": size}, torch.Generator().manual_seed(seed))
     return batch | {"index": torch.arange(size), "seed": torch.arange(size)}
 
 

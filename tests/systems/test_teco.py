@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from filmstrip import systems
-from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.nn.masked_sampling import MaskedSampling
 from filmstrip.nn.sampling import Sampling
@@ -133,7 +133,7 @@ def test_hidden_actions_change_nothing():
 
 def test_actions_come_from_the_data():
     config = replace(tiny().objective, conditions=("action",))
-    info = DataInfo(classes=(), num_train=1, directional=True)
+    info = ClipInfo(classes=(), num_train=1, directional=True)
     assert config.bind(replace(info, num_actions=4)).num_actions == 4
     with pytest.raises(UserError, match="need data with actions"):
         config.bind(info)

@@ -20,7 +20,7 @@ SMALL = dict(width=16, depth=2, num_heads=2, denoising_steps=2, num_targets=None
 
 @pytest.fixture
 def batch():
-    return draw_batch(systems.find("procedures.vedit").data.clip, size=3, seed=1)
+    return draw_batch(systems.find("procedures.vedit").data, size=3, seed=1)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_steps_of_clips_that_are_seen():
 @pytest.mark.parametrize("preset", [p for p in systems.presets("procedures.vedit") if "plan" in p or "ego" in p])
 def test_as_many_places_are_asked_for_as_the_data_asks(preset):
     run = systems.find(f"procedures.vedit:{preset}")
-    assert run.objective.num_targets in (run.data.procedures.horizon, None)
+    assert run.objective.num_targets in (run.data.reads.horizon, None)
 
 
 def test_features_are_needed():

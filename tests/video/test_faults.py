@@ -2,13 +2,16 @@
 
 import csv
 import io
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from numbered_videos import encode, numbered, numbers
 
-from filmstrip.video import open_video, read_clips, read_video
+from filmstrip.video import DecodeError, open_video, read_clips, read_video
 
 FLAGGED = {"absurd_duration_fragmented.mp4"}
 CUT_OFF = {"half.flv", "half.ogv", "missing_frames.3gp"}
@@ -141,9 +144,6 @@ def test_a_closed_decoder_says_so_wherever_it_is_asked():
 
 def test_nothing_of_ffmpeg_reaches_the_terminal(tmp_path):
     """Neither what the decoder says of a damaged file nor what the encoders say of themselves."""
-    import subprocess
-    import sys
-
     damaged = bytearray(encode(FRAMES, format="asf", g="12"))
     damaged[2000:2100] = bytes(100)
     (tmp_path / "a.wmv").write_bytes(damaged)
@@ -153,3 +153,18 @@ def test_nothing_of_ffmpeg_reaches_the_terminal(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize(("form", "refused"), [("avi", True), ("mp4", False)])
+def test_torchcodec_is_not_asked_where_packets_do_not_tell_times(form, refused, monkeypatch):
+    """It takes the times of packets as they are, and would give other frames."""
+    asked = types.ModuleType("torchcodec.decoders")
+    asked.VideoDecoder = lambda source, **options: "opened"
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", asked)
+    data = io.BytesIO(encode(FRAMES[:20], format=form, bf="2"))
+    if refused:
+        with pytest.raises(DecodeError, match="use backend='pyav'"):
+            open_video(data, backend="torchcodec")
+    else:
+        open_video(data, backend="torchcodec").close()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from filmstrip.video.packets import repair_times
+from filmstrip.video.packets import possible, repair_times
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,7 @@ def test_repaired_times(pts, dts, expected):
     times, absurd = repair_times(pts, dts, 7.0)
     np.testing.assert_allclose(times, expected)
     assert not absurd.any()
+
+
+def test_times_that_no_double_holds_are_none():
+    assert [possible(ticks) for ticks in (None, 0, -5, 2**51, 2**53, -(2**62))] == [None, 0, -5, 2**51, None, None]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from filmstrip.errors import UserError
-from filmstrip.models.resnet3d import ResNet3D
+from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.weights.inflate import inflate, inflate_weights
 
 
@@ -48,8 +48,8 @@ def test_a_static_video_is_seen_as_its_frame_away_from_the_ends(frames):
 def test_our_own_networks_start_from_their_2d_selves():
     torch.manual_seed(0)
     shape = {"stem_width": 8, "depths": (1, 2), "nonlocal_after": ((), ()), "pool_frames": False}
-    flat = ResNet3D(stem_frames=1, frames=((1,), (1,)), **shape)
-    solid = ResNet3D(stem_frames=5, frames=((3,), (3, 1)), **shape)
+    flat = NonLocalNetConfig(stem_frames=1, frames=((1,), (1,)), **shape).build().encoder
+    solid = NonLocalNetConfig(stem_frames=5, frames=((3,), (3, 1)), **shape).build().encoder
     for module in flat.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

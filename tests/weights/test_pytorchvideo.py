@@ -16,8 +16,7 @@ from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.r2plus1d import R2Plus1DConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.weights import i3d
-from filmstrip.weights.pytorchvideo import from_published, load_published, published_names, to_published
+from filmstrip.weights.released import from_published, load_published, published_names, to_published
 
 CONFIGS = {
     "i3d": NonLocalNetConfig(
@@ -254,6 +253,20 @@ def test_a_detector_starts_from_a_classifiers_file(tmp_path, layout):
     assert all(torch.equal(given[name], taken[name]) for name in given)
 
 
+@torch.no_grad()
+def test_a_classifier_starts_from_a_detectors_file(tmp_path):
+    detector, classifier = build("actors"), build("slowfast", seed=1)
+    torch.save({"model_state": to_published(detector, "PyTorchVideo detection")}, tmp_path / "detector.pyth")
+    start_encoder(classifier, tmp_path / "detector.pyth")
+    given, taken = detector.encoder.state_dict(), classifier.encoder.state_dict()
+    assert all(torch.equal(given[name], taken[name]) for name in given)
+
+
+def test_a_layout_that_there_is_not_is_named_with_those_that_there_are():
+    with pytest.raises(UserError, match="SlowFast has no layout 'Caffe': there are PyTorchVideo, SlowFast, Py"):
+        to_published(build("slowfast"), "Caffe")
+
+
 def test_c3d():
     with torch.device("meta"):
         objective = ucf101().objective.build()
@@ -292,8 +305,7 @@ def test_a_run_starts_from_a_file(tmp_path):
 def test_inflated_inception_in_its_own_layouts(tmp_path):
     torch.manual_seed(0)
     objective, other = (I3DConfig(share=1 / 16, num_classes=5).build().eval() for _ in range(2))
-    state = {n.removeprefix("encoder."): t for n, t in objective.state_dict().items()}
-    torch.save(i3d.to_published(state), tmp_path / "rgb.pt")
+    torch.save(to_published(objective), tmp_path / "rgb.pt")
     load_published(tmp_path / "rgb.pt", other)
     video = torch.rand(1, 16, 3, 64, 64)
     assert torch.equal(other.classify(video), objective.classify(video))

@@ -8,57 +8,48 @@ from safetensors.torch import save_file
 
 from filmstrip import systems
 from filmstrip.errors import UserError
+from filmstrip.evals.video_features import load_i3d
 from filmstrip.models.i3d import I3D
 from filmstrip.models.perceptual import Perceptual
-from filmstrip.models.resnet3d import ResNet3D
-from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.loading import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
+from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
-from filmstrip.systems.recognition.video_swin import VideoSwinConfig
+from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.systems.tokenizers.dvae import DVAEConfig
-from filmstrip.systems.tokenizers.vqgan import VQGANConfig
-from filmstrip.weights import hierarchical, i3d, plain_transformers, pytorchvideo, videomae
-from filmstrip.weights.dvae import from_dalle, to_dalle
-from filmstrip.weights.frame_autoencoder import from_diffusers, to_diffusers
+from filmstrip.weights import plain_transformers, videomae
 from filmstrip.weights.hub import load_hub
 from filmstrip.weights.inflate import inflate_weights
 from filmstrip.weights.keymap import KeyMap, check_names, some
 from filmstrip.weights.lpips import load_perceptual
-from filmstrip.weights.pytorchvideo import load_published
+from filmstrip.weights.released import from_published, load_published, to_published
 from run_folders import INFO, save_run
 
 PUBLISHED = {
-    "x3d": (X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5), pytorchvideo, ("PyTorchVideo",)),
+    "x3d": (X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5), "PyTorchVideo"),
     "x3d of slowfast": (
         X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5, shortcut_norm=True),
-        pytorchvideo,
-        ("SlowFast",),
+        "SlowFast",
     ),
     "slowfast": (
         SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, num_classes=5),
-        pytorchvideo,
-        ("SlowFast",),
+        "SlowFast",
     ),
     "swin": (
         VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(2, 4, 4), num_classes=5),
-        hierarchical,
-        (),
+        None,
     ),
-    "i3d": (I3DConfig(share=1 / 16, num_classes=5), i3d, ()),
+    "i3d": (I3DConfig(share=1 / 16, num_classes=5), None),
 }
 
 
 def published(name):
-    config, room, layout = PUBLISHED[name]
+    config, layout = PUBLISHED[name]
     torch.manual_seed(0)
     objective = config.build()
-    if room is i3d:
-        return objective, i3d.to_published({n.removeprefix("encoder."): t for n, t in objective.state_dict().items()})
-    return objective, room.to_published(objective, *layout)
+    return objective, to_published(objective, layout)
 
 
 def copies(objective):
@@ -97,50 +88,48 @@ def test_a_file_needs_no_head_to_start_an_encoder_and_may_have_another():
     head = {key for key in state if key.startswith("head.")}
     bare = {key: tensor for key, tensor in state.items() if key not in head}
     for given in (bare, state | {"head.projection.weight": torch.zeros(9, 9), "head.more.bias": torch.zeros(1)}):
-        weights = pytorchvideo.from_published(given, objective, head=False)
+        weights = from_published(given, objective, head=False)
         assert weights and all(name.startswith("encoder.") for name in weights)
     with pytest.raises(UserError, match=r"lacks head\.projection\.weight"):
-        pytorchvideo.from_published(bare, objective)
+        from_published(bare, objective)
 
 
 def test_the_two_published_x3ds_are_not_taken_for_one_another():
     plain, _ = published("x3d")
     _, slowfast = published("x3d of slowfast")
     with pytest.raises(UserError, match=r"s2\.pathway0_res0\.branch1_bn\.weight.*--objective\.shortcut-norm"):
-        pytorchvideo.from_published(slowfast, plain)
+        from_published(slowfast, plain)
     normed, _ = published("x3d of slowfast")
     with pytest.raises(UserError, match=r"lacks blocks\.1\.res_blocks\.0\.branch1_norm\.weight"):
-        pytorchvideo.from_published(published("x3d")[1], normed)
+        from_published(published("x3d")[1], normed)
 
 
 def test_constants_of_swins_files_are_left_out():
     objective, state = published("swin")
     constant = {"backbone.layers.0.blocks.0.attn.relative_position_index": torch.zeros(2, 2, dtype=torch.long)}
-    assert hierarchical.from_published(state | constant, objective).keys() == (
-        hierarchical.from_published(state, objective).keys()
-    )
+    assert from_published(state | constant, objective).keys() == (from_published(state, objective).keys())
 
 
 def test_a_swin_of_other_windows_is_refused():
     _, state = published("swin")
     other = VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), num_classes=5).build()
     with pytest.raises(UserError, match=r"147 offsets, those of \(4, 4, 4\) have 343"):
-        hierarchical.from_published(state, other)
+        from_published(state, other)
 
 
 def test_a_flat_swin_fits_whole_or_not_at_all():
     flat = VideoSwinConfig(
         width=16, depths=(1, 1), num_heads=(2, 4), window=(1, 4, 4), patch_size=(1, 4, 4), num_classes=5
     ).build()
-    state = {key.removeprefix("backbone."): t for key, t in hierarchical.to_published(flat).items()}
+    state = {key.removeprefix("backbone."): t for key, t in to_published(flat).items()}
     state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, 0]
     network = PUBLISHED["swin"][0].build().encoder
-    assert hierarchical.inflate_swin(state, network)
+    assert inflate_swin(state, network)
     with pytest.raises(UserError, match="no place for: absolute_pos_embed"):
-        hierarchical.inflate_swin(state | {"absolute_pos_embed": torch.zeros(1)}, network)
+        inflate_swin(state | {"absolute_pos_embed": torch.zeros(1)}, network)
     del state["norm.bias"]
     with pytest.raises(UserError, match=r"lacks norm\.bias"):
-        hierarchical.inflate_swin(state, network)
+        inflate_swin(state, network)
 
 
 @pytest.fixture
@@ -195,37 +184,6 @@ def test_a_folder_of_the_hubs_layout_fits_whole_or_not_at_all(vit_state, tmp_pat
         load_hub(str(tmp_path))
 
 
-@pytest.mark.parametrize("side", [0, 1])
-def test_dalles_states_fit_whole_or_not_at_all(side):
-    states = list(
-        to_dalle(DVAEConfig(width=16, codebook=Codebook(kind="gumbel", size=32, dim=8)).build().state_dict())
-    )
-    whole = dict(states[side])
-    assert from_dalle(*states)
-    states[side] = whole | {"blocks.output.norm.w": torch.ones(1)}
-    with pytest.raises(UserError, match=r"no place for: blocks\.output\.norm\.w$"):
-        from_dalle(*states)
-    path = next(name for name in whole if name.endswith("id_path.w"))
-    for lost in (path, "blocks.group_2.block_1.res_path.conv_2.b"):
-        states[side] = {name: tensor for name, tensor in whole.items() if name != lost}
-        with pytest.raises(UserError, match=f"lacks {lost};"):
-            from_dalle(*states)
-
-
-def test_autoencoders_of_diffusers_fit_whole_or_not_at_all():
-    config = VQGANConfig(codebook=Codebook(kind="learnt", size=16, dim=8), widths=(16, 32), depth=1, groups=8)
-    ours = config.build().state_dict()
-    theirs = to_diffusers(ours)
-    assert from_diffusers(theirs, ours)
-    with pytest.raises(UserError, match=r"no place for: encoder\.extra\.bias"):
-        from_diffusers(theirs | {"encoder.extra.bias": torch.ones(1)}, ours)
-    without_codes = {name: tensor for name, tensor in theirs.items() if not name.startswith("quantize.")}
-    with pytest.raises(UserError, match=r"lacks quantize\.embedding\.weight"):
-        from_diffusers(without_codes, ours)
-    with pytest.raises(UserError, match=r"no place for: quantize\.embedding\.weight"):
-        from_diffusers(theirs, {name: tensor for name, tensor in ours.items() if name != "bottleneck.codes"})
-
-
 def test_lpips_fits_whole_or_not_at_all(tmp_path):
     network, numbers = Perceptual("alex"), (0, 3, 6, 8, 10)
     state = {
@@ -246,8 +204,8 @@ def test_lpips_fits_whole_or_not_at_all(tmp_path):
 
 def test_inflation_is_of_whole_networks():
     shape = {"stem_width": 8, "depths": (1,), "nonlocal_after": ((),), "pool_frames": False}
-    flat = ResNet3D(stem_frames=1, frames=((1,),), **shape).state_dict()
-    solid = ResNet3D(stem_frames=5, frames=((3,),), **shape).state_dict()
+    flat = NonLocalNetConfig(stem_frames=1, frames=((1,),), **shape).build().encoder.state_dict()
+    solid = NonLocalNetConfig(stem_frames=5, frames=((3,),), **shape).build().encoder.state_dict()
     with pytest.raises(UserError, match=r"the 2D network has weights .*: fc\.bias$"):
         inflate_weights(flat | {"fc.bias": torch.ones(1)}, solid)
     assert inflate_weights(flat | {"fc.bias": torch.ones(1)}, solid, spare=(r"fc\..*",)).keys() == solid.keys()
@@ -307,10 +265,10 @@ def test_an_image_transformer_of_another_depth_starts_no_videos(tmp_path, depth)
 
 
 def test_i3d_for_features_is_whole(tmp_path):
-    state = i3d.to_published(I3D(num_classes=3).state_dict())
+    state = to_published(I3D(num_classes=3))
     save_file(
         {n: t.contiguous() for n, t in state.items()} | {"logits.norm.weight": torch.ones(1)},
         tmp_path / "a.safetensors",
     )
     with pytest.raises(UserError, match=r"a\.safetensors: .*no place for: logits\.norm\.weight"):
-        i3d.load_i3d(tmp_path / "a.safetensors")
+        load_i3d(tmp_path / "a.safetensors")

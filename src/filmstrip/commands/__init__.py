@@ -1,1 +1,4 @@
-"""What each command of the command line does, one file a command; ``__main__.py`` reads their options."""
+"""The commands, one file each: a dataclass with its options, its help and what it does when it is called.
+
+Nothing here imports torch until a command is called; what takes more than a few lines to do is in ``work``.
+"""

@@ -1,177 +1,31 @@
-"""Where a system's time goes on this machine: loading, each part of a step, and the floor under it."""
+"""``filmstrip bench``."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import TYPE_CHECKING, Self
 
-import torch
-from rich.console import Console
-from rich.table import Table
+from filmstrip.commands.command import Command
+from filmstrip.commands.words import run_from
 
-from filmstrip.data.augment.pipeline import apply_augment, effective_augment
-from filmstrip.data.reading.loader import TrainLoader
-from filmstrip.data.sources import Source, open_source
-from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
-from filmstrip.protocols import Batch, Objective
-from filmstrip.runs.config import Run
-from filmstrip.runs.loading import default_device, with_tokenizer
-from filmstrip.runs.preflight import check_run
-from filmstrip.train.optim import optimiser
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    from filmstrip.runs.config import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What was measured of one system."""
+class Bench(Command):
+    """Measure a preset on this machine: loading, step time, memory, achieved over the machine's limit."""
 
-    parameters: int
-    clips: int
-    """Clips in a measured step."""
-    loader_clips_per_second: float
-    """Of the loader alone, workers included."""
-    num_workers: int
-    parts: dict[str, float]
-    """Median seconds of each part of a step, in order; the batch is already loaded."""
-    flops: int
-    """Of forward and backward (two for a multiply-add)."""
-    matrix_rate: float
-    """The machine's measured limit at the run's precision, FLOP/s."""
-    peak_bytes: int
+    usage = "SYSTEM[:PRESET] [--data PATH] [options of the run]"
+    run: Run
 
-    @property
-    def step_seconds(self) -> float:
-        """All parts together."""
-        return sum(self.parts.values())
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        run, _ = run_from(cls, words, prog)
+        return cls(run=run)
 
-    @property
-    def floor_seconds(self) -> float:
-        """What the step's matrix products and convolutions would take at the machine's limit."""
-        return self.flops / self.matrix_rate
+    def __call__(self) -> None:
+        from filmstrip.commands.work.bench import bench_system
 
-    def table(self) -> Table:
-        """The figures as text for a terminal."""
-        step, rate = self.step_seconds, self.clips / self.step_seconds
-        workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
-        table = Table(box=None, show_header=False, padding=(0, 2))
-        table.add_row("parameters", f"{self.parameters / 1e6:.2f} M")
-        table.add_row("loader alone", f"{self.loader_clips_per_second:.1f} clips/s", workers)
-        table.add_row("step", f"{rate:.1f} clips/s", f"{1e3 * step:.0f} ms for {self.clips} clips")
-        for name, seconds in self.parts.items():
-            table.add_row(f"  {name}", f"{1e3 * seconds:.1f} ms", f"{seconds / step:.0%}")
-        table.add_row(
-            "floor of the step",
-            f"{1e3 * self.floor_seconds:.0f} ms",
-            f"{self.flops / 1e9:.0f} GFLOP at {self.matrix_rate / 1e9:.0f} GFLOP/s",
-        )
-        table.add_row("achieved", f"{self.floor_seconds / step:.0%}", "of the machine's matrix rate")
-        table.add_row("peak memory", f"{self.peak_bytes / 2**20:.0f} MiB")
-        bound = "the loader" if self.loader_clips_per_second < rate else "the model"
-        table.add_row("training waits for", bound)
-        return table
-
-
-def bench_system(
-    run: Run, *, steps: int = 5, device: torch.device | str | None = None, console: Console | None = None
-) -> Bench:
-    """Measure a run on its own data, print the figures, and return them.
-
-    Raises:
-        UserError: the data cannot be read, or the tokenizer's run is no run folder.
-    """
-    device = default_device(device)
-    source = open_source(run.data)
-    run = with_tokenizer(run)
-    check_run(run, bound := run.bound(source.info(run.data.train_split)), source)
-    run = bound
-    torch.manual_seed(run.seed)
-    objective = run.objective.build().to(device).train()
-    batch, clips_per_second = _loading(run, source, steps)
-    precision = PRECISIONS[run.train.precision]
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
-
-    with autocast():
-        flops = count_flops(lambda: train_pass(objective, _on(device, batch)))
-    with peak_memory(device) as peak:
-        parts = _parts(run, source, objective, batch, device, autocast, steps)
-        peak_bytes = peak()
-    bench = Bench(
-        parameters=sum(p.numel() for p in objective.parameters()),
-        clips=len(batch["video"]),
-        loader_clips_per_second=clips_per_second,
-        num_workers=run.data.num_workers,
-        parts=parts,
-        flops=flops,
-        matrix_rate=matrix_rate(precision, device),
-        peak_bytes=peak_bytes,
-    )
-    (console or Console()).print(bench.table())
-    return bench
-
-
-def _loading(run: Run, source: Source, steps: int) -> tuple[Batch, float]:
-    """A batch, and the clips per second of the loader once its workers have started and filled their queue."""
-    loader = TrainLoader(source, run.data, seed=run.seed, accumulate=run.train.accumulate)
-    with closing(loader):
-        stream = loader.stream(0)
-        # Every worker has two batches ready; what comes after them shows the rate that lasts.
-        ready = 1 + 2 * run.data.num_workers
-        batch = list(islice(stream, ready))[-1]
-        start = time.perf_counter()
-        clips = sum(len(b["video"]) for b in islice(stream, ready + steps))
-        return batch, clips / (time.perf_counter() - start)
-
-
-def _parts(
-    run: Run,
-    source: Source,
-    objective: Objective,
-    batch: Batch,
-    device: torch.device,
-    autocast: Callable[[], torch.autocast],
-    steps: int,
-) -> dict[str, float]:
-    """Median seconds of each part of a training step."""
-    augment = effective_augment(run.data.augment, source.directional)
-    num_classes = len(source.classes) or None
-    optimizers = [optimiser(objective, phase, run.optim) for phase in objective.phases()]
-    times: dict[str, list[float]] = defaultdict(list)
-
-    @contextmanager
-    def timed(part: str) -> Iterator[None]:
-        wait_for(device)
-        start = time.perf_counter()
-        yield
-        wait_for(device)
-        spent[part] += time.perf_counter() - start
-
-    for step in range(steps + 1):
-        spent: dict[str, float] = defaultdict(float)
-        with timed("copy and augment"):
-            given = apply_augment(_on(device, batch), augment, num_classes=num_classes)
-        for phase, optimizer in zip(objective.phases(), optimizers):
-            with timed("forward"), autocast():
-                loss = objective(given, phase=phase.name)
-            with timed("backward"):
-                backward(loss, phase)
-            with timed("optimiser"):
-                optimizer.step()
-                objective.zero_grad(set_to_none=True)
-        with timed("optimiser"):
-            objective.after_step(step + 1)
-        if step:  # the first step allocates
-            for part, seconds in spent.items():
-                times[part].append(seconds)
-    return {part: statistics.median(seconds) for part, seconds in times.items()}
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        bench_system(self.run)

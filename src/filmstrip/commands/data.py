@@ -1,98 +1,177 @@
-"""What is done with collections of videos: check, prepare, convert, list steps."""
+"""``filmstrip data``: what is done with collections of videos, each a command of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
 
-from filmstrip.bounds import Count
+from filmstrip.bounds import Count, Quality
+from filmstrip.commands.command import Command, read
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
-from filmstrip.data.tools.reencode import Quality
+from filmstrip.commands.words import leading, option
+from filmstrip.errors import UserError
 
-File = Annotated[Path, tyro.conf.Positional]
+if TYPE_CHECKING:
+    from filmstrip.data.config import Synthetic
+
+Collection = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
 
 
-def check(path: File, workers: Count = 2, json: bool = False) -> int:
-    """Decode every file of a collection; list what is unreadable, damaged or would be refused; print statistics.
+@dataclass(frozen=True, kw_only=True)
+class Check(Command):
+    """Decode every file of a collection; list what is unreadable, damaged or would be refused; print statistics."""
 
-    Args:
-        path: A folder, a manifest or shards.
-        workers: Processes.
-        json: Print one JSON object instead of text.
+    usage = "PATH [options]"
+    path: Collection
+    """A folder, a manifest or shards."""
+    workers: Count = 2
+    """Processes."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+    def __call__(self) -> int:
+        from filmstrip.data.tools.check import check_collection
+
+        report = check_collection(self.path, workers=self.workers)
+        print(report.to_json() if self.json else report.text())
+        return 1 if report.bad or report.beyond else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Command):
+    """Re-encode a collection so that training loads it several times faster; resumes where it stopped."""
+
+    usage = "PATH --out FOLDER [options]"
+    path: Collection
+    """A folder, a manifest or shards."""
+    out: Path
+    """Where the new files and their manifest go."""
+    short_side: Count = 256
+    """Length of the shorter side, pixels; smaller videos keep their size."""
+    gop: Count = 8
+    """Frames between two key frames."""
+    crf: Quality = 20
+    """H.264 quality, lower is better."""
+    workers: Count = 2
+    """Processes."""
+
+    def __call__(self) -> int:
+        from filmstrip.data.tools.prepare import copies_in, prepare_collection
+
+        def kept() -> str:
+            count = copies_in(self.out)
+            return f"{self.out} keeps {count} copies: the same command makes the others" if count else NOTHING_KEPT
+
+        with keeping(kept):
+            report = prepare_collection(
+                self.path, self.out, short_side=self.short_side, gop=self.gop, crf=self.crf, workers=self.workers
+            )
+        print(report.text())
+        return 1 if report.bad else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped."""
+
+    usage = "PATH --layout LAYOUT --out FOLDER [options]"
+    path: Collection
+    """The set's folder."""
+    layout: str
+    """How the set is kept: bair (TFRecord files) or teco (DMLab's npz files)."""
+    out: Path
+    """Where the videos go, as split/*.mp4 with *.actions.npy."""
+    lossless: bool = False
+    """Keep every pixel; the files are several times larger."""
+    workers: Count = 2
+    """Processes."""
+
+    def __call__(self) -> int:
+        from filmstrip.data.tools.convert import convert_layout
+
+        with keeping(lambda: f"{self.out} keeps the videos that are complete: the same command makes the others"):
+            report = convert_layout(self.layout, self.path, self.out, lossless=self.lossless, workers=self.workers)
+        print(report.text())
+        return 1 if report.bad else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make(Command):
+    """Generate a synthetic set, as real files."""
+
+    usage = "NAME [--out FOLDER] [options of the set]"
+    wanted: Synthetic
+    out: Path | None = None
+
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        name, words = leading(cls, words, prog, "NAME")
+        from filmstrip.data.synthetic import sets
+
+        out, words = option(words, "--out")
+        wanted = read(sets.named(name), words, f"{prog} {name}", cls.usage.partition(" ")[2])
+        return cls(wanted=wanted, out=Path(out) if out else None)
+
+    def __call__(self) -> None:
+        with keeping(lambda: NOTHING_KEPT):
+            print(self.wanted.generate(self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(Command):
+    """Write a manifest with every step of annotated videos: `filmstrip encode ENCODER FILE` then encodes each."""
+
+    usage = "ANNOTATIONS VIDEOS --dataset NAME --out FILE [options]"
+    annotations: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ANNOTATIONS")]
+    """The folder of the annotations, or the file."""
+    videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    """The folder below which the videos lie, named as in the annotations."""
+    dataset: Literal["own", "coin", "crosstask", "niv", "ego4d"]
+    """Whose annotations they are; own is a procedures.json."""
+    out: Path
+    """The manifest, a .csv."""
+    division: Literal["pdpp", "schema", "release"] = "pdpp"
+    """Who divided a public set into training and test."""
+
+    def __call__(self) -> None:
+        from filmstrip.data.annotations.steps_manifest import write_manifest
+        from filmstrip.data.kinds.procedures import Procedures, read_annotations
+
+        wanted = Procedures(dataset=self.dataset, annotations=self.annotations, division=self.division)
+        print(f"{self.out}: {write_manifest(read_annotations(wanted), self.videos, self.out)} steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Command):
+    """Check, prepare, convert or make a collection of videos, or list the steps of annotated ones.
+
+    filmstrip data check PATH
+    filmstrip data prepare PATH --out FOLDER
+    filmstrip data convert PATH --layout LAYOUT --out FOLDER
+    filmstrip data make NAME [--out FOLDER]
+    filmstrip data steps ANNOTATIONS VIDEOS --dataset NAME --out FILE
     """
-    from filmstrip.data.tools.check import check_collection
 
-    report = check_collection(path, workers=workers)
-    print(report.to_json() if json else report.text())
-    return 1 if report.bad or report.beyond else 0
+    actions: ClassVar[dict[str, type[Command]]] = {
+        "check": Check,
+        "prepare": Prepare,
+        "convert": Convert,
+        "make": Make,
+        "steps": Steps,
+    }
+    usage = "check|prepare|convert|make|steps ..."
+    action: Command
 
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        name, words = leading(cls, words, prog, "check, prepare, convert, make or steps")
+        if name not in cls.actions:
+            raise UserError(f"{prog} {name} does not exist: use check, prepare, convert, make or steps")
+        return cls(action=cls.actions[name].parse(words, f"{prog} {name}"))
 
-def prepare(
-    path: File, out: Path, short_side: Count = 256, gop: Count = 8, crf: Quality = 20, workers: Count = 2
-) -> int:
-    """Re-encode a collection so that training loads it several times faster; resumes where it stopped.
-
-    Args:
-        path: A folder, a manifest or shards.
-        out: Where the new files and their manifest go.
-        short_side: Length of the shorter side, pixels; smaller videos keep their size.
-        gop: Frames between two key frames.
-        crf: H.264 quality, lower is better.
-        workers: Processes.
-    """
-    from filmstrip.data.tools.prepare import copies_in, prepare_collection
-
-    def kept() -> str:
-        count = copies_in(out)
-        return f"{out} keeps {count} copies: the same command makes the others" if count else NOTHING_KEPT
-
-    with keeping(kept):
-        report = prepare_collection(path, out, short_side=short_side, gop=gop, crf=crf, workers=workers)
-    print(report.text())
-    return 1 if report.bad else 0
-
-
-def convert(
-    layout: Annotated[str, tyro.conf.Positional], path: File, out: Path, lossless: bool = False, workers: Count = 2
-) -> int:
-    """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped.
-
-    Args:
-        layout: bair (TFRecord files) or teco (DMLab's npz files).
-        path: Its folder.
-        out: Where the videos go, as split/*.mp4 with *.actions.npy.
-        lossless: Keep every pixel; the files are several times larger.
-        workers: Processes.
-    """
-    from filmstrip.data.tools.convert import convert_layout
-
-    with keeping(lambda: f"{out} keeps the videos that are complete: the same command makes the others"):
-        report = convert_layout(layout, path, out, lossless=lossless, workers=workers)
-    print(report.text())
-    return 1 if report.bad else 0
-
-
-def steps(
-    dataset: Annotated[Literal["own", "coin", "crosstask", "niv", "ego4d"], tyro.conf.Positional],
-    annotations: File,
-    videos: Annotated[Path, tyro.conf.Positional],
-    out: Path,
-    division: Literal["pdpp", "schema", "release"] = "pdpp",
-) -> None:
-    """Write a manifest with every step of annotated videos: `filmstrip encode ENCODER FILE` then encodes each.
-
-    Args:
-        dataset: Whose annotations they are; own is a procedures.json.
-        annotations: Their folder, or the file.
-        videos: The folder below which the videos lie, named as in the annotations.
-        out: The manifest, a .csv.
-        division: Who divided a public set into training and test.
-    """
-    from filmstrip.data.annotations.steps_manifest import write_manifest
-    from filmstrip.data.config import Procedures
-    from filmstrip.data.procedures.source import read_annotations
-
-    found = read_annotations(Procedures(dataset=dataset, annotations=annotations, division=division))
-    print(f"{out}: {write_manifest(found, videos, out)} steps")
+    def __call__(self) -> int | None:
+        return self.action()

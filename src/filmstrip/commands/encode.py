@@ -1,367 +1,65 @@
-"""Features or tokens of many files, written so that the work can stop and go on at any time."""
+"""``filmstrip encode``."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal
 
-import torch
-from rich.console import Console
-from torch import Tensor
+import tyro
 
-from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stopped_once
-from filmstrip.commands.token_use import write_token_use
-from filmstrip.data.actions import beside, check_clip
-from filmstrip.data.cached import IDS, TOKENIZER_LEVELS
-from filmstrip.data.config import Clip, Data
-from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
-from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
-from filmstrip.data.reading.loader import EvalLoader, eval_batches, write_unreadable
-from filmstrip.data.sample import Notes, collect
-from filmstrip.data.sources import Sample, Source, open_videos
-from filmstrip.errors import UserError
-from filmstrip.inference import inference
-from filmstrip.progress import bars, counted, shown
-from filmstrip.protocols import Grid
-from filmstrip.runs.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
-from filmstrip.runs.preflight import check_clips
-from filmstrip.weights.fingerprint import fingerprint
+from filmstrip.bounds import Count, Rate
+from filmstrip.commands.command import Command, Files
 
 Level = Literal["clip", "frame", "patch", "ids", "latents"]
 """One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""
-SECONDS_AT_RISK = 60.0
-"""Features are on disk at the latest so long after they were computed, whatever ends the process."""
 
 
-class Written(NamedTuple):
-    """What is written of clips."""
+@dataclass(frozen=True, kw_only=True)
+class Encode(Command):
+    """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
-    tokens: Tensor
-    """``B N D``."""
-    grid: Grid
-    lengths: Tensor | None = None
-    """How many tokens of each block count, ``B b``; none where all do."""
-
-
-class Encoded(NamedTuple):
-    """What was made of the clips of one video."""
-
-    index: int
-    """The video's place in the split."""
-    clips: Written
-    """``C N D``: clips, tokens, width."""
-    spans: list[tuple[float, float]]
-    """Each clip's start and end, seconds."""
-    action: Tensor | None
-    """``C T`` or ``C T A``."""
-
-
-def encode_files(
-    encoder: str | Path | VideoEncoder | VideoTokenizer,
-    files: Sequence[Path],
-    out: Path,
-    *,
-    level: Level = "clip",
-    error: float | None = None,
-    num_clips: int = 1,
-    num_frames: int | None = None,
-    sampling: Literal["dense", "uniform"] | None = None,
-    batch_size: int = 8,
-    num_workers: int = 2,
-    processes: int = 1,
-) -> int:
-    """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
-
-    Continues what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
-    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and a single process
-    writes ``token_use.html``, which shows where they went. Several ``processes`` share the files, each with
-    ``num_workers`` decoding for it, on GPUs in turn; the index is in the files' order all the same. Bad files are
-    listed in ``out/unreadable.csv``; returns 1 if there were any, else 0.
-
-    Raises:
-        UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
-            what another encoder or other settings made; or one of several processes died.
-        OSError: ``out`` cannot be written; what was written before stays.
+    What it writes can be trained on: --data FOLDER.
     """
-    if not files:
-        raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
-    if num_clips > 1:  # a collection takes its time to be opened
-        check_clips(find_source(files).samples, num_clips)
-    work = partial(
-        encode_part,
-        encoder,
-        files,
-        Path(out),
-        level=level,
-        error=error,
-        num_clips=num_clips,
-        clip={key: value for key, value in (("num_frames", num_frames), ("sampling", sampling)) if value},
-        batch_size=batch_size,
-        num_workers=num_workers,
-        parts=processes,
-    )
-    if processes > 1 and not isinstance(encoder, (str, Path)):
-        raise ValueError("several processes load the encoder themselves: give its folder or name")
 
-    def kept() -> str:
-        count = len(names_in(Path(out)))
-        return f"{out} keeps what was made of {count} videos: the same command goes on" if count else NOTHING_KEPT
+    usage = "ENCODER FILE|FOLDER|MANIFEST... --out FOLDER [options]"
+    encoder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENCODER")]
+    """A run folder; hf:OWNER/NAME, or a short name (siglip, siglip2, clip, dinov2, videomae, timesformer, vjepa2;
+    with -base and the like); a local folder in the Hub's layout; for ids and latents, a tokenizer's run folder."""
+    files: Files
+    """Videos, or folders of them."""
+    out: Path
+    """Where the features go."""
+    level: Level = "clip"
+    """One vector a clip, one for each of its frames (or groups of frames), or every token of an encoder; token ids or
+    continuous latents of a tokenizer."""
+    error: Rate | None = None
+    """Of a tokenizer of variable length (ElasticTok): the squared error, a mean over pixels in 0..1, that each block
+    meets in as few tokens as that takes; by default the most tokens. OUT/token_use.html then shows the use of tokens
+    along the first clips, and token_use.json has every count."""
+    clips: Count = 1
+    """Clips cut from each video, evenly spaced."""
+    frames: Count | None = None
+    """Frames of a clip; by default those that the encoder was trained with, 16 for one that sees images."""
+    sampling: Literal["dense", "uniform"] | None = None
+    """Frames spread over the whole video, or consecutive ones; by default the encoder's own way."""
+    batch_size: Count = 8
+    """Clips encoded at once."""
+    processes: Count = 1
+    """How many processes share the videos."""
 
-    with keeping(kept):
-        if processes == 1:
-            return work(part=0)
-        bad = _in_processes(work, processes, out)
-        sort_index(Path(out), [sample.name for sample in find_source(files).samples])
-    return bad
+    def __call__(self) -> int:
+        from filmstrip.commands.work.encode import encode_files
 
-
-def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
-    """The largest of what ``work(part=...)`` returns; if one fails or is stopped, the others write what they have."""
-    before = multiprocessing.active_children()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        parts = [pool.submit(_one_part, work, part) for part in range(processes)]
-        try:
-            return max(part.result() for part in parts)
-        except BrokenProcessPool:
-            raise UserError(f"a process died: run the same command again, {out} keeps what was done") from None
-        except BaseException:
-            for child in multiprocessing.active_children():
-                if child not in before:
-                    child.terminate()
-            raise
-
-
-def _one_part(work: Callable[..., int], part: int) -> int:
-    with stopped_once():
-        return work(part=part)
-
-
-def encode_part(
-    encoder: str | Path | VideoEncoder | VideoTokenizer,
-    files: Sequence[Path],
-    out: Path,
-    *,
-    part: int,
-    parts: int,
-    level: Level = "clip",
-    error: float | None = None,
-    num_clips: int = 1,
-    clip: Mapping[str, object] = MappingProxyType({}),
-    batch_size: int = 8,
-    num_workers: int = 2,
-) -> int:
-    """What one of several processes does, on whatever machine: every ``parts``-th file from ``part`` on."""
-    console = Console(stderr=True, quiet=part > 0)
-    source = find_source(files)
-    model = encoder
-    if isinstance(encoder, (str, Path)):
-        device = None
-        if parts > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // parts))
-            device = f"cuda:{part % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-        model = load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
-    model.clip = replace(model.clip, **clip)
-    reader = reader_of(model, level, error)
-    source = _with_fitting_actions(source, model.clip, console)
-    data = Data(clip=model.clip, num_workers=num_workers, backend=model.backend)
-    about = _about(model, level, error, num_clips, source)
-    if clip:
-        about["clip_changes"] = json.dumps(dict(clip))
-    if isinstance(encoder, (str, Path)):
-        about["encoder"] = str(Path(encoder).absolute() if Path(encoder).exists() else encoder)
-    with FeatureWriter(out, about=about) as writer:
-        left = [sample for sample in source.samples if sample.name not in writer]
-        if len(left) < len(source.samples):
-            console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
-        # By their place among all files: which ones are left is another matter for each process, as it starts.
-        mine = {sample.name for sample in source.samples[part::parts]}
-        left = [sample for sample in left if sample.name in mine]
-        if not left:
-            return 0
-        whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
-        loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
-        with shown(bars(console)), counted("encoding", len(left)) as done:
-            flushed = time.monotonic()
-            for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
-                sample = left[index]
-                writer.add(
-                    sample.name,
-                    clips.tokens,
-                    grid=clips.grid,
-                    spans=spans,
-                    label=sample.label,
-                    split=sample.split,
-                    action=action,
-                    lengths=clips.lengths,
-                )
-                done(index + 1)
-                if time.monotonic() - flushed > SECONDS_AT_RISK:
-                    writer.flush()
-                    flushed = time.monotonic()
-            done(len(left))
-    # One of several processes cannot know when the others have written theirs.
-    alone = parts == 1 and isinstance(model, VideoTokenizer)
-    if alone and (page := write_token_use(out, model, source, data, num_clips)):
-        console.print(f"where the tokens went: {page}")
-    bad = [entry for entry in loader.unreadable if not entry.used]
-    if loader.unreadable:
-        with writer.alone():
-            write_unreadable(out / "unreadable.csv", loader.unreadable)
-        console.print(f"{len(bad)} files could not be read: see {out / 'unreadable.csv'}")
-    return int(bool(bad))
-
-
-def find_source(files: Sequence[Path]) -> Source:
-    """The videos that paths stand for: a video file is itself, any other path a collection with labels and splits.
-
-    Of several paths the classes are put together, by name. Actions are kept where all videos have them.
-
-    Raises:
-        UserError: a path does not exist or holds no videos, or two videos have the same name.
-    """
-    sources = [_source_at(path) for path in files]
-    if len(sources) == 1:
-        return sources[0]
-    classes = tuple(dict.fromkeys(name for source in sources for name in source.classes))
-    samples: list[Sample] = []
-    for path, source in zip(files, sources):
-        for sample in source.samples:
-            name = sample.name if _is_video(path) else f"{path}/{sample.name}"
-            label = None if sample.label is None else classes.index(source.classes[sample.label])
-            samples.append(replace(sample, name=name, label=label))
-    names = [sample.name for sample in samples]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{twice} was given twice")
-    if any(sample.actions is None for sample in samples):
-        samples = [replace(sample, actions=None) for sample in samples]
-    return collect(Path("."), classes, samples, Notes())
-
-
-def _is_video(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() not in (*MANIFEST_SUFFIXES, ".tar")
-
-
-def _source_at(path: Path) -> Source:
-    if _is_video(path):
-        names = {file.name for file in path.absolute().parent.iterdir()}
-        sample = Sample(path=str(path), name=str(path), actions=beside(path, names))
-        return collect(path.parent, (), [sample], Notes())
-    return open_videos(path)
-
-
-def reader_of(
-    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None = None
-) -> Callable[[Tensor], Written]:
-    """What turns ``B T C H W`` video into what is written of it, ``B N D``.
-
-    Ids are int16 where the codebook is small enough for that, otherwise int32; ``D`` is the number of codebooks.
-
-    Raises:
-        UserError: the model has no such level, or cannot be told the ``error`` to meet.
-    """
-    if level not in get_args(Level) or isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
-        wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
-        raise UserError(f"this model has no level {level!r}: give --level {wanted}")
-    if not isinstance(model, VideoTokenizer):
-        if error is not None:
-            raise UserError("an --error is for a tokenizer of variable length: leave it out")
-        return partial(_read_features, model, level)
-    if (model.codebook_size is not None) != (level == IDS):
-        has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
-        raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
-
-    def code(video: Tensor) -> Written:
-        tokens = model.encode(video, error)
-        return Written(model.rows(tokens), tokens.grid, tokens.lengths)
-
-    return code
-
-
-def _read_features(model: VideoEncoder, level: Level, video: Tensor) -> Written:
-    features = model(video)
-    if level == "clip":
-        return Written(features.pooled()[:, None], POOLED)
-    if level == "frame":
-        return Written(features.of_frames(), Grid(features.grid.t, 1, 1))
-    return Written(features.tokens, features.grid)
-
-
-def encode_videos(
-    model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: EvalLoader, num_clips: int
-) -> Iterator[Encoded]:
-    """What ``reader`` makes of the ``num_clips`` clips of each readable video.
-
-    A batch may hold several videos, or a part of one.
-    """
-    clips: dict[int, list[Tensor]] = defaultdict(list)
-    spent: dict[int, list[Tensor]] = defaultdict(list)
-    spans: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    actions: dict[int, list[Tensor]] = defaultdict(list)
-    for batch in loader:
-        with inference(model):
-            try:
-                tokens, grid, lengths = reader(batch["video"])
-            except ValueError as error:
-                frames, _, height, width = batch["video"].shape[1:]
-                raise UserError(
-                    f"this encoder does not take clips of {frames} frames of {height} x {width} pixels: {error}"
-                ) from error
-            tokens = tokens.cpu()
-        for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
-            clips[index].append(tokens[row])
-            spans[index].append(tuple(span))
-            if lengths is not None:
-                spent[index].append(lengths[row].cpu())
-            if "action" in batch:
-                actions[index].append(batch["action"][row])
-            if len(clips[index]) == num_clips:
-                done = torch.stack(actions.pop(index)) if "action" in batch else None
-                counts = torch.stack(spent.pop(index)) if lengths is not None else None
-                whole = Written(torch.stack(clips.pop(index)), grid, counts)
-                yield Encoded(index, whole, spans.pop(index), done)
-
-
-def _about(
-    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None, num_clips: int, source: Source
-) -> dict[str, str]:
-    """What the index says of all features: what made them, and what labels and actions mean."""
-    clip = model.clip
-    about = {
-        "weights": model.fingerprint if isinstance(model, VideoTokenizer) else fingerprint(model),
-        "clip": f"{clip.num_frames} frames, {clip.sampling}, stride {clip.stride}, {clip.size} pixels",
-        "num_clips": str(num_clips),
-        "level": level,
-        "classes": json.dumps(source.classes),
-    }
-    if error is not None:
-        about["error"] = f"{error:g}"
-    if level == IDS:
-        about["codebook_size"] = str(model.codebook_size)
-    if source.actions is not None:
-        about["actions"] = json.dumps(asdict(source.actions))
-    return about
-
-
-def _with_fitting_actions(source: Source, clip: Clip, console: Console) -> Source:
-    """The same videos, without actions where the clips leave frames out and that cannot be."""
-    try:
-        if source.actions is not None:
-            check_clip(source.actions, clip)
-    except UserError:
-        console.print(
-            f"the actions are left out: they are discrete, and clips with a stride of {clip.stride} skip frames"
+        return encode_files(
+            self.encoder,
+            self.files,
+            self.out,
+            level=self.level,
+            error=self.error,
+            num_clips=self.clips,
+            num_frames=self.frames,
+            sampling=self.sampling,
+            batch_size=self.batch_size,
+            processes=self.processes,
         )
-        return replace(source, actions=None)
-    return source

@@ -1,349 +1,41 @@
-"""A trained network as one file that runs without its code: torch.export's format, or ONNX.
-
-What is written takes uint8 video, ``B T C H W`` with any ``B``, and holds its own preprocessing. Optical flow, which
-no format can estimate, is given beside the video, in pixels. Boxes, of which a detector says what is done in them,
-are ``B M 4`` float32 (left, top, right, bottom, shares of the frame) with any ``M``; its frames may have any height
-and width, or those of training clips where the network takes no others. The file is read again and must say what the
-network itself says before it takes its name.
-"""
+"""``filmstrip export``."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import logging
-import os
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+import tyro
 
-from filmstrip import __version__
-from filmstrip.data.config import Clip
-from filmstrip.errors import UserError
-from filmstrip.files import replacing
-from filmstrip.inference import encoder_of, inference
-from filmstrip.progress import counted
-from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
-from filmstrip.runs.config import to_json
-from filmstrip.runs.loading import is_run, load, load_classes, load_objective
+from filmstrip.commands.command import Command
 
 Format = Literal["torch", "onnx"]
 Part = Literal["model", "encoder"]
 
-ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
-NOTES = "filmstrip.json"
-"""Where a file keeps what it is: its classes, and how clips are cut for it."""
-TOLERANCE = 1e-3
-"""The most that a file may differ from the network, relative to the network's largest output."""
-_TRACED, _CHECKED = 2, (1, 3)  # clips in a batch
 
+@dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Write a trained network as one file that runs without its code, checked against the network itself.
 
-@dataclass(frozen=True)
-class Graph:
-    """What is written: a module that takes named tensors and returns a tuple of others."""
-
-    module: nn.Module
-    inputs: tuple[str, ...]
-    """Names, in the order in which the module takes them; of any number of clips."""
-    outputs: tuple[str, ...]
-    draw: Callable[[int], tuple[Tensor, ...]]
-    """Inputs to try it on, for a batch of that many clips."""
-    clip: Clip
-    classes: tuple[str, ...] = ()
-    any_length: tuple[str, ...] = ()
-    """Inputs whose second axis may have any length, too."""
-    fixed: Graph | None = None
-    """What to write where the network cannot be followed for video of any height and width, which is tried first."""
-
-
-class _Classify(nn.Module):
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, video: Tensor) -> tuple[Tensor]:
-        return (self.model.classify(video).float(),)
-
-
-class _ClassifyWithFlow(nn.Module):
-    def __init__(self, model: FlowClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, video: Tensor, flow: Tensor) -> tuple[Tensor]:
-        return (self.model.classify(video, flow).float(),)
-
-
-class _Detect(nn.Module):
-    def __init__(self, model: Detector) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, video: Tensor, boxes: Tensor) -> tuple[Tensor]:
-        return (self.model.detect(video, boxes),)
-
-
-class _Encode(nn.Module):
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.encoder(video)
-        return features.tokens, features.pooled()
-
-
-class _Predict(nn.Module):
-    def __init__(self, model: MaskedPredictor) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, video: Tensor, visible: Tensor, hidden: Tensor) -> tuple[Tensor]:
-        return (self.model.predict(video, visible, hidden).float(),)
-
-
-def export(source: str, out: Path, *, format: Format = "torch", part: Part = "model") -> None:
-    """Write a run's network, or an encoder of the Hub, and say how far the file is from the network itself.
-
-    Raises:
-        UserError: there is nothing to export in it, a package is missing, the network has an operation that the
-            format cannot hold, or the file does not say what the network says.
+    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
+    from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
+    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
+    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
+    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
     """
-    if out.suffix != ENDINGS[format]:
-        raise UserError(f"cannot write {out}: --format {format} writes files that end with {ENDINGS[format]}")
-    if format == "onnx":
-        _need("onnx", "onnxscript")
-    wanted = graph_of(source, part)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        path = Path(folder) / out.name
-        with counted(f"tracing {source}"), _quiet():
-            graph, program = trace_widest(wanted)
-            try:
-                _WRITE[format](program, graph, path)
-            except Exception as error:
-                raise UserError(f"{source} cannot be written as {format}: {_reason(error)}") from error
-        with counted(f"checking {out}"):
-            found = difference(path, graph) if format == "torch" or _has("onnxruntime") else None
-        size = sum(file.stat().st_size for file in Path(folder).iterdir())
-        for file in Path(folder).iterdir():  # ONNX keeps the weights of a network above 2 GB in a file beside it
-            with replacing(out.parent / file.name) as part:
-                os.replace(file, part)
-    print(f"{out}: {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}, {size / 1e6:.1f} MB")
-    if wanted.fixed is not None:
-        alone = f"{graph.clip.size} x {graph.clip.size} pixels: it cannot be followed for others"
-        print(f"frames of {'any size' if graph is wanted else alone}")
-    if found is None:
-        print("not compared with the network itself: that needs onnxruntime (pip install 'filmstrip[export]')")
-    else:
-        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
 
+    usage = "RUN --out FILE [options]"
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A run folder; or an encoder of the Hub, hf:OWNER/NAME."""
+    out: Path
+    """The file: .pt2 for torch, .onnx for onnx."""
+    format: Format = "torch"
+    """torch.export's, which torch.export.load reads; or ONNX (the extra `export`)."""
+    part: Part = "model"
+    """The whole network, or its encoder alone."""
 
-def graph_of(source: str, part: Part = "model") -> Graph:
-    """What a run offers: a classifier (with flow beside the video where it looks at that), a detector of what is done
-    in boxes, a network that predicts what a mask hides, or else its encoder.
+    def __call__(self) -> None:
+        from filmstrip.commands.work.export import export
 
-    Raises:
-        UserError: it offers none of them, or there is no such source.
-    """
-    if not is_run(source):
-        video_encoder = load(source, "cpu")
-        return _encoder_graph(video_encoder.encoder, video_encoder.clip)
-    objective, run = load_objective(source, "cpu")
-    clip = run.data.clip
-    if part == "model" and isinstance(objective, FlowClassifier):
-
-        def draw_with_flow(size: int) -> tuple[Tensor, ...]:
-            video = _video(clip, size)
-            return video, objective.flow(video)
-
-        module = _ClassifyWithFlow(objective).eval()
-        return Graph(module, ("video", "flow"), ("logits",), draw_with_flow, clip, load_classes(source))
-    if part == "model" and isinstance(objective, Classifier):
-        module = _Classify(objective).eval()
-        return Graph(module, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
-    if part == "model" and isinstance(objective, Detector):
-        module, names = _Detect(objective).eval(), ("video", "boxes")
-        fixed = Graph(
-            module,
-            names,
-            ("probabilities",),
-            lambda n: (_video(clip, n), _boxes(n)),
-            clip,
-            load_classes(source),
-            any_length=names[1:],
-        )
-        return replace(fixed, draw=lambda n: (_video(clip, n, _other_sizes(clip, n)), _boxes(n)), fixed=fixed)
-    if part == "model" and isinstance(objective, MaskedPredictor):
-
-        def draw(size: int) -> tuple[Tensor, ...]:
-            return _video(clip, size), *objective.masks(torch.arange(size))
-
-        module, places = _Predict(objective).eval(), ("visible", "hidden")
-        return Graph(module, ("video", *places), ("predicted",), draw, clip, any_length=places)
-    try:
-        encoder = encoder_of(objective)
-    except UserError:
-        raise UserError(
-            f"{source} holds a {type(objective).__name__}, which neither names classes nor has an encoder: "
-            "export takes runs of recognition.*, detection.* and pretraining.*"
-        ) from None
-    return _encoder_graph(encoder, clip)
-
-
-def _encoder_graph(encoder: Encoder, clip: Clip) -> Graph:
-    return Graph(_Encode(encoder).eval(), ("video",), ("tokens", "pooled"), lambda n: (_video(clip, n),), clip)
-
-
-def trace(graph: Graph) -> ExportedProgram:
-    """The network as a graph of torch's own operations, with the batch (and the sizes of a mask) left open.
-
-    Raises:
-        UserError: it cannot be followed.
-    """
-    dims = {name: {0: Dim("batch")} | ({1: Dim(name)} if name in graph.any_length else {}) for name in graph.inputs}
-    if graph.fixed is not None:
-        dims["video"] |= {3: Dim.AUTO, 4: Dim.AUTO}
-    try:
-        with torch.no_grad():
-            return torch.export.export(graph.module, graph.draw(_TRACED), dynamic_shapes=dims)
-    except Exception as error:
-        raise UserError(f"this network cannot be exported: {_reason(error)}") from error
-
-
-def trace_widest(graph: Graph) -> tuple[Graph, ExportedProgram]:
-    """What can be followed of a network, and that: with frames of any size, if it can be, else of fixed ones.
-
-    Raises:
-        UserError: it cannot be followed at all.
-    """
-    if graph.fixed is None:
-        return graph, trace(graph)
-    try:
-        program = trace(graph)
-        module = program.module()
-        for size in _CHECKED:
-            module(*graph.draw(size))
-    except (UserError, AssertionError):  # it takes no such frames, or what was assumed of a size does not hold
-        return graph.fixed, trace(graph.fixed)
-    return graph, program
-
-
-def difference(path: Path, graph: Graph) -> tuple[float, float]:
-    """The largest difference of a file's outputs from the network's, on other batches than the traced one, and the
-    largest output.
-
-    Raises:
-        UserError: they differ by more than rounding.
-    """
-    run = _read_torch(path) if path.suffix == ENDINGS["torch"] else _read_onnx(path, graph)
-    worst = largest = 0.0
-    for size in _CHECKED:
-        inputs = graph.draw(size)
-        with inference(graph.module):
-            expected = graph.module(*inputs)
-            for name, found, wanted in zip(graph.outputs, run(inputs), expected, strict=True):
-                apart, scale = (found - wanted).abs().max().item(), wanted.abs().max().item()
-                if not apart <= TOLERANCE * scale:
-                    raise UserError(
-                        f"the exported network differs from the original: {name} by {apart:.1e}, of values up to "
-                        f"{scale:.3g}, on a batch of {size}; nothing was written"
-                    )
-                worst, largest = max(worst, apart), max(largest, scale)
-    return worst, largest
-
-
-def _write_torch(program: ExportedProgram, graph: Graph, path: Path) -> None:
-    torch.export.save(program, path, extra_files={NOTES: _notes(graph)})
-
-
-def _write_onnx(program: ExportedProgram, graph: Graph, path: Path) -> None:
-    with torch.no_grad():
-        written = torch.onnx.export(
-            program, dynamo=True, verbose=False, input_names=list(graph.inputs), output_names=list(graph.outputs)
-        )
-    written.model.metadata_props[NOTES] = _notes(graph)
-    written.save(path)
-
-
-_WRITE: dict[Format, Callable[[ExportedProgram, Graph, Path], None]] = {"torch": _write_torch, "onnx": _write_onnx}
-
-
-def _read_torch(path: Path) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    module = torch.export.load(path).module()
-    return lambda inputs: module(*inputs)
-
-
-def _read_onnx(path: Path, graph: Graph) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        given = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs)}
-        return tuple(torch.from_numpy(array) for array in session.run(list(graph.outputs), given))
-
-    return run
-
-
-def _notes(graph: Graph) -> str:
-    notes = {"filmstrip": __version__, "clip": to_json(graph.clip), "classes": graph.classes}
-    return json.dumps(notes, ensure_ascii=False)
-
-
-def _video(clip: Clip, size: int, frames: tuple[int, int] | None = None) -> Tensor:
-    generator = torch.Generator().manual_seed(size)
-    shape = (size, clip.num_frames, 3, *(frames or (clip.size, clip.size)))
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def _other_sizes(clip: Clip, size: int) -> tuple[int, int]:
-    """Height and width of frames for a batch: of its own for each, some wide and some high."""
-    other = clip.size + 32 * size
-    return (clip.size, other) if size % 2 else (other, clip.size)
-
-
-def _boxes(size: int) -> Tensor:
-    """Boxes for a batch, as many in each clip as no other batch has."""
-    corners = torch.rand(size, 2 * size - 1, 2, 2, generator=torch.Generator().manual_seed(size))
-    return corners.sort(dim=2).values.flatten(2)
-
-
-def _has(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _need(*packages: str) -> None:
-    if missing := [package for package in packages if not _has(package)]:
-        raise UserError(f"--format onnx needs {' and '.join(missing)}: pip install 'filmstrip[export]'")
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, in a line: the innermost cause's first."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' own remarks, which are about their insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+        export(self.run, self.out, format=self.format, part=self.part)

@@ -1,97 +1,42 @@
-"""A plan: the steps that lead from a start to a goal, each shown by a video."""
+"""``filmstrip plan``."""
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from matplotlib.figure import Figure
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
-from torch import Tensor
+import tyro
 
-from filmstrip.commands.forecast import Ranked, bars, ranked, save, show_frame, show_steps
-from filmstrip.commands.planner import Planner, load_planner
-from filmstrip.errors import UserError
+from filmstrip.bounds import Count
+from filmstrip.commands.command import Command, RunFolder
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The most probable steps of each place between a start and a goal."""
+@dataclass(frozen=True, kw_only=True)
+class Plan(Command):
+    """Plan the steps that lead from a start to a goal, each shown by a video."""
 
-    start: str
-    goal: str
-    steps: tuple[Ranked, ...]
+    usage = "RUN START GOAL [options]"
+    run: RunFolder
+    """A run folder of procedures, trained for planning."""
+    start: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="START")]
+    """A video of how things are."""
+    goal: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GOAL")]
+    """A video of how they should be."""
+    horizon: Count | None = None
+    """How many steps; as many as the run was trained to plan."""
+    top_k: Count = 3
+    """How many steps to name for each place."""
+    samples: Count = 1
+    """Draws whose probabilities are averaged."""
+    encoder: str | None = None
+    """What encodes clips; by default what encoded the run's features."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+    out: Path | None = None
+    """Also draw it: a png, svg or pdf."""
 
+    def __call__(self) -> None:
+        from filmstrip.commands.work.plan import plan
 
-def plan(
-    folder: Path,
-    start: Path,
-    goal: Path,
-    *,
-    horizon: int | None = None,
-    top_k: int = 3,
-    samples: int = 1,
-    encoder: str | None = None,
-    as_json: bool = False,
-    out: Path | None = None,
-) -> None:
-    """Print the plan that a run makes from one video to another; with ``out`` also draw it.
-
-    Raises:
-        UserError: the run plans nothing, or not so many steps, or a video cannot be read.
-    """
-    planner = load_planner(folder, ("planning",), encoder)
-    if horizon is not None and horizon != planner.config.horizon:
-        raise UserError(
-            f"{folder} was trained to plan {planner.config.horizon} steps, not {horizon}: train one with "
-            f"--data.procedures.horizon {horizon}"
-        )
-    found, pictures = plan_between(planner, start, goal, top_k=top_k, samples=samples)
-    if as_json:
-        json.dump({"run": str(folder), **asdict(found)}, sys.stdout, indent=2)
-        print()
-    else:
-        Console().print(render(found))
-    if out is not None:
-        draw(found, pictures, out)
-
-
-def plan_between(
-    planner: Planner, start: Path, goal: Path, *, top_k: int = 3, samples: int = 1
-) -> tuple[Plan, tuple[Tensor, Tensor]]:
-    """The plan from one video to another, and a frame of each (``C H W`` uint8).
-
-    Raises:
-        UserError: a video cannot be read.
-    """
-    (first, given), (last, wanted) = planner.read(start), planner.read(goal)
-    horizon = planner.config.horizon
-    window = [given, *[None] * horizon, wanted]
-    probabilities = planner.probabilities([window], range(1, horizon + 1), samples=samples)[0]
-    steps = tuple(ranked(place, planner.info.steps, top_k) for place in probabilities)
-    return Plan(str(start), str(goal), steps), (first.video[0, 0], last.video[0, -1])
-
-
-def render(found: Plan) -> RenderableType:
-    """A plan as text."""
-    title = Text.assemble(("from ", "dim"), (found.start, "bold"), (" to ", "dim"), (found.goal, "bold"))
-    return Group(title, bars(found.steps), Text())
-
-
-def draw(found: Plan, pictures: tuple[Tensor, Tensor], out: Path) -> None:
-    """Draw the start, the steps and the goal in a row.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    columns = len(found.steps) + 2
-    figure = Figure(figsize=(2.2 * columns, 2.2), layout="constrained")
-    axes = figure.subplots(1, columns)
-    show_frame(axes[0], pictures[0], "start")
-    for number, place in enumerate(found.steps, 1):
-        show_steps(axes[number], place, f"step {number}")
-    show_frame(axes[-1], pictures[1], "goal")
-    save(figure, out)
+        plan(self)

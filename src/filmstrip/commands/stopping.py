@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TextIO
 
 from filmstrip.errors import Terminated, UserError
 
@@ -62,6 +65,16 @@ def keeping(
         with contextlib.suppress(OSError, UserError):
             stop.add_note(said())
         raise
+
+
+def is_unread(stream: TextIO) -> bool:
+    """Whether nobody reads a stream any more; what it still holds then vanishes, as Python would write it at exit."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -131,7 +131,7 @@ def check_clip(space: ActionSpace, clip: Clip) -> None:
         raise UserError(
             "the videos have discrete actions, which cannot be added up over the frames that a clip leaves out "
             f"(data.clip: {clip.sampling}, stride {clip.stride}{', snap' * clip.snap}): set --data.clip.sampling "
-            "dense --data.clip.stride 1 without snap, or do without actions (--data.no-actions)"
+            "dense --data.clip.stride 1 without snap, or do without actions (--data.reads.no-actions)"
         )
 
 

@@ -43,3 +43,9 @@ def _spans(place: Tensor, length: Tensor, size: int) -> list[slice]:
     length = length.round().clamp(max=size)
     start = (place * (size - length)).round()
     return [slice(int(first), int(last)) for first, last in zip(start.tolist(), (start + length).tolist())]
+
+
+def mirrored(boxes: Tensor) -> Tensor:
+    """Boxes (``... 4``: left, top, right, bottom, as shares of the frame) where left and right are swapped."""
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack([1 - right, top, 1 - left, bottom], dim=-1)

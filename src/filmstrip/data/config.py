@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from filmstrip.bounds import (
-    AnyNumber,
     Ascending,
     Bounds,
     Count,
     CountOrZero,
     PositiveShare,
     Rate,
-    Seed,
     Share,
     Weight,
 )
+from filmstrip.data.kinds.kind import Kind
 from filmstrip.settings import FREE
 
 
@@ -76,109 +75,11 @@ class Synthetic:
     """A data set that is generated, as real encoded files, the first time it is used."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Procedures:
-    """Which annotated procedures are read, and what is asked of them.
+def _clips() -> Kind:
+    # Its file reads this one.
+    from filmstrip.data.kinds.clips import Clips
 
-    ``data.path`` then holds the features of their videos: what ``filmstrip encode`` wrote, a folder ``VIDEO.npy`` (or
-    npz) as public planners read it, or a ``.npy`` with an embedding of each step, which stands for clips that are not
-    there. Without a path, each step has a random embedding.
-    """
-
-    dataset: Literal["own", "coin", "crosstask", "niv", "ego4d"] = "own"
-    """Whose annotations they are; ``own``: a ``procedures.json``."""
-    annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which knows its own."""
-    division: Literal["pdpp", "schema", "release"] = "pdpp"
-    """Who divided a public set into training and test."""
-    shared_steps: bool = False
-    """In CrossTask, count steps of one name as one (105), whatever their task (133)."""
-    vocabulary: Literal["verb", "noun"] = "verb"
-    """In Ego4D, what of an action is to be named."""
-    task: Literal["forecast", "planning", "task_classification", "step_classification", "anticipation"] = "forecast"
-    """``forecast``: the next ``horizon`` steps from up to ``observed`` clips before them; ``anticipation``: the same
-    with as many observed clips in every window; ``planning``: ``horizon`` steps from a start to a goal;
-    ``task_classification``: the task, which is asked for as a step at a last place, from up to ``observed`` clips;
-    ``step_classification``: the step of a clip."""
-    horizon: Count = 1
-    """Steps to be predicted."""
-    observed: Count = 8
-    """Most clips that are given."""
-    state_seconds: Rate = 3.0
-    """In planning, seconds of video that show the start, from where the first step begins, and the goal, until the
-    last one ends."""
-    rate: Rate = 1.0
-    """Of a folder of arrays, features in a second."""
-    noise: Weight = 1.0
-    """Of embeddings that stand for clips, the noise's deviation over their own root mean square."""
-    width: Count = 64
-    """Of random embeddings, their size."""
-    tokens: Count = 1
-    """Of embeddings that stand for clips, tokens in a clip."""
-    seed: Seed = 0
-    """Of random embeddings and of noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localisation:
-    """Which untrimmed videos are read as sequences of features, with the actions in them.
-
-    ``data.path`` then holds the features: clips along each video that ``filmstrip encode`` wrote, or a folder
-    ``VIDEO.npy`` (or npz) as public code reads it. Without a path, each action has a random embedding, and noise.
-    """
-
-    dataset: Literal["own", "thumos14", "activitynet"] = "own"
-    """Whose annotations they are; ``own``: a ``procedures.json``."""
-    annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which knows its own."""
-    max_length: Count = 2304
-    """Features of a training sample: a random part of longer videos; shorter ones are padded."""
-    resized: bool = False
-    """Bring every video to ``max_length`` features, by linear interpolation."""
-    crop: PositiveShare = 1.0
-    """In training, the least share of a shorter video that is kept; one keeps all of it."""
-    kept: Share = 0.5
-    """The least share of an action that must lie within such a part to count."""
-    stride: Count = 4
-    """Of arrays and random embeddings, frames from one feature to the next."""
-    window: Count = 16
-    """Of arrays and random embeddings, frames that a feature is made of."""
-    fps: Rate = 30.0
-    """Frames a second of videos whose annotations do not say."""
-    noise: Weight = 1.0
-    """Of random embeddings, the noise's deviation over their root mean square."""
-    width: Count = 64
-    """Of random embeddings, their size."""
-    seed: Seed = 0
-    """Of random embeddings and of noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detection:
-    """Which key frames are read, as clips around them, with boxes of the actors and what each of them does.
-
-    ``data.path`` is then the folder of the videos, which are called as in the annotations. In training a clip is a
-    random crop (``clip.short_side``); in evaluation it shows whole frames whose short side is ``clip.size``.
-    """
-
-    dataset: Literal["own", "ava_v2.1", "ava_v2.2"] = "own"
-    """Whose annotations they are; ``own``: files as AVA's, without a version in their names."""
-    annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which brings its own."""
-    proposals: Path | None = None
-    """Boxes that a detector found, as a table with scores: looked at in evaluation, in place of the annotated
-    ones."""
-    train_boxes: Path | None = None
-    """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
-    min_score: AnyNumber = 0.8
-    """Of such boxes, those with lower scores are left out."""
-    offset: AnyNumber = 0.0
-    """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
-    annotates."""
-    max_actors: Count = 16
-    """Most actors in a training sample; of more, random ones are taken."""
-    kept: Share = 0.2
-    """Least share of a box that must lie within a training crop to count."""
+    return Clips()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,18 +89,10 @@ class Data:
     path: Path | None = None
     """A folder ``class/*.mp4``, a manifest (CSV or Parquet), WebDataset shards (``name-{000..012}.tar``), or what
     ``filmstrip encode`` wrote of them."""
-    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
-    """How a folder is laid out; ``auto`` looks. ``folder`` is a folder of classes, whatever else lies in it."""
-    fold: Annotated[int, Bounds(min=1, max=3)] = 1
-    """Which of the divisions into training and test of UCF-101, 1 to 3."""
     synthetic: Synthetic | None = None
     """What to generate and read when no ``path`` is given."""
-    procedures: Procedures | None = None
-    """Read windows of procedures instead of clips."""
-    localisation: Localisation | None = None
-    """Read untrimmed videos as sequences of features instead of clips."""
-    detection: Detection | None = None
-    """Read clips around key frames, with the boxes of those who act in them."""
+    reads: Kind = field(default_factory=_clips)
+    """The kind of sample that is read, and which: one of those in ``filmstrip.data.kinds``."""
     train_split: str = "train"
     eval_split: str = field(default="test", metadata=FREE)
     clip: Clip = field(default_factory=Clip)
@@ -208,43 +101,19 @@ class Data:
     """Clips in one optimiser step, over all processes and accumulation steps."""
     clips_per_video: Count = 1
     """Clips cut from one decode of a video (repeated augmentation)."""
-    cached_clips: CountOrZero = 0
-    """Clips in a row that make one sample of encoded videos, ``B clips N D``; zero for single ones, ``B N D``."""
     num_workers: CountOrZero = field(default=2, metadata=FREE)
     """Processes that decode, for each training process."""
     max_unreadable: Share = field(default=0.05, metadata=FREE)
     """Stop when more than this fraction of the samples read so far could not be decoded."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
-    actions: bool = True
-    """Read the actions of videos that come with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """What an objective may want to know of the data before it is built."""
+    """What an objective may want to know of the data before it is built; kinds of samples have more to say."""
 
     classes: tuple[str, ...]
     num_train: int
     """Training videos."""
     directional: bool
     """Whether mirroring changes what a clip means."""
-    num_actions: int = 0
-    """How many discrete actions there are; zero where there are none, or they are vectors."""
-    action_dim: int = 0
-    """Length of a continuous action; zero where there are none, or they are discrete."""
-    action_names: tuple[str, ...] = ()
-    """What discrete actions are called, in order, where the data says."""
-    grid: tuple[int, int, int] | None = None
-    """Of encoded videos, the places of a clip's features or tokens along time, height and width."""
-    codebook_size: int = 0
-    """Of token ids, how many there are; zero for video and for features."""
-    width: int = 0
-    """Size of a feature; of token ids, how many codebooks there are."""
-    steps: tuple[str, ...] = ()
-    """Of procedures, what the steps are called, in the order of their ids."""
-    tasks: tuple[str, ...] = ()
-    """Of procedures, what the tasks are called, in the order of their ids."""
-    window: int = 0
-    """Of procedures, the places of a sample, S."""
-    class_numbers: tuple[int, ...] = ()
-    """Of key frames with boxes, the numbers of the classes in the annotations' files."""

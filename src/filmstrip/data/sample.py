@@ -9,10 +9,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
 
 from filmstrip.data.actions import ActionSpace, Sidecar, space_of
-from filmstrip.data.config import DataInfo
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.kinds import clips
+from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.errors import UserError
 
 HELD_OUT = 0.2
@@ -21,7 +25,14 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One video, or the part of one between ``start`` and ``end`` (seconds from its first frame)."""
+    """One video, or the part of one between ``start`` and ``end`` (seconds from its first frame).
+
+    Samples of other kinds extend it: they say how they are :meth:`cut`.
+    """
+
+    kind: ClassVar[type[Kind]] = clips.Clips
+    in_turn: ClassVar[bool] = True
+    """Whether samples of one file can be read together, by :meth:`cut_in_turn`."""
 
     path: str
     """The file; or the archive that holds the video from byte ``offset`` on, ``size`` bytes long."""
@@ -52,10 +63,34 @@ class Sample:
             archive.seek(self.offset)
             return io.BytesIO(archive.read(self.size))
 
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """``num_clips`` x ``num_crops`` rows of a batch, at random with ``rng``; see :func:`clips.cut`."""
+        return clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions)
+
+    @classmethod
+    def cut_in_turn(
+        cls, samples: Sequence[Self], data: Data, num_clips: int = 1, num_crops: int = 1
+    ) -> list[list[Row]]:
+        """What :meth:`cut` gives for evaluation of each of several samples of one file."""
+        return clips.cut_in_turn(samples, data, num_clips, num_crops)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A collection: its samples in a fixed order, and what their labels mean."""
+    """A collection: its samples in a fixed order, and what their labels mean.
+
+    It is one of videos; collections of other kinds extend it.
+    """
+
+    kind: ClassVar[type[Kind]] = clips.Clips
 
     root: Path
     classes: tuple[str, ...]
@@ -67,8 +102,13 @@ class Source:
 
     @property
     def gives(self) -> frozenset[str]:
-        """What batches hold of a clip."""
-        return frozenset({"video"} if self.actions is None else {"video", "action"})
+        """What batches hold; a ``label`` where samples are labelled, whether or not any is."""
+        return frozenset(self.kind.specification.keys) - ({"action"} if self.actions is None else set())
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The fingerprint of the tokenizer whose ids batches hold; none where they hold none."""
+        return None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -88,17 +128,19 @@ class Source:
             )
         return chosen
 
+    def told(self, train_split: str) -> dict[str, Any]:
+        """What objectives are told of every kind of data: the fields of :class:`DataInfo`."""
+        samples = self.split(train_split)
+        return {"classes": self.classes, "num_train": len(samples), "directional": self.directional}
+
     def info(self, train_split: str) -> DataInfo:
         """What an objective may want to know of the collection before it is built."""
         actions = self.actions or ActionSpace()
-        return DataInfo(
-            classes=self.classes,
-            num_train=len(self.split(train_split)),
-            directional=self.directional,
-            num_actions=actions.num_actions,
-            action_dim=actions.action_dim,
-            action_names=actions.names,
-        )
+        about = {"num_actions": actions.num_actions, "action_dim": actions.action_dim, "action_names": actions.names}
+        return clips.ClipInfo(**self.told(train_split), **about)
+
+    def record(self, folder: Path) -> None:
+        """Keep in a run folder what must be known of the data to use the run: by default nothing but the above."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
-from filmstrip.data.cached import CachedSource, is_cached, open_cached
 from filmstrip.data.config import Data
-from filmstrip.data.detection.source import open_detection
+from filmstrip.data.kinds.encoded import is_encoded, open_encoded
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.layouts.folder import open_folder
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
 from filmstrip.data.layouts.shards import is_shards, open_shards
-from filmstrip.data.localisation.source import open_localisation
-from filmstrip.data.procedures.source import open_procedures
 from filmstrip.data.sample import Sample, Source
 from filmstrip.errors import UserError
 
@@ -24,27 +20,12 @@ __all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
 
 
 def open_source(data: Data) -> Source:
-    """The collection that ``data`` names; a synthetic one is generated first, unless it already exists.
-
-    Of ``data.procedures`` it is their windows, of ``data.localisation`` features along whole videos; a synthetic
-    set's need no videos. Of ``data.detection`` it is clips around key frames.
+    """The collection that ``data`` names, of the kind that ``data.reads``; a synthetic one is generated if need be.
 
     Raises:
         UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
     """
-    if data.procedures is not None:
-        return open_procedures(data)
-    if data.localisation is not None:
-        return open_localisation(data)
-    if data.detection is not None:
-        return open_detection(data)
-    if data.path is None and data.synthetic is None:
-        raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
-    if data.path is None:
-        source = open_path(data.synthetic.generate())
-    else:
-        source = open_path(data.path, data.layout, data.fold)
-    return source if data.actions else replace(source, actions=None)
+    return data.reads.open(data)
 
 
 def open_videos(path: Path) -> Source:
@@ -54,7 +35,7 @@ def open_videos(path: Path) -> Source:
         UserError: see :func:`open_source`; or what is there was encoded.
     """
     source = open_path(path)
-    if isinstance(source, CachedSource):
+    if "video" not in source.gives:
         raise UserError(f"{path} holds features of videos, not the videos: give those")
     return source
 
@@ -70,13 +51,13 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
     if layout != "auto":
         return _open_layout(path, layout, fold)
     if fold != 1 and not (path.is_dir() and ucf101.detect(path)):
-        raise UserError(f"data.fold is for UCF-101, and {path} is not laid out as that")
+        raise UserError(f"data.reads.fold is for UCF-101, and {path} is not laid out as that")
     if is_shards(path):
         return open_shards(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a folder class_name/*.mp4, a manifest, or shards (*.tar)")
-    if is_cached(path):
-        return open_cached(path)
+    if is_encoded(path):
+        return open_encoded(path)
     if path.is_dir():
         if manifest := manifest_of(path):
             return open_manifest(manifest)
@@ -87,7 +68,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
         for name, arrays in ARRAYS.items():
             if arrays.detect_arrays(path):
                 raise UserError(
-                    f"{path} holds arrays: `filmstrip data convert {name} {path} --out FOLDER` makes videos"
+                    f"{path} holds arrays: `filmstrip data convert {path} --layout {name} --out FOLDER` makes videos"
                 )
         return open_folder(path)
     if path.suffix.lower() in MANIFEST_SUFFIXES:
@@ -101,9 +82,9 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
 def _open_layout(path: Path, layout: str, fold: int) -> Source:
     """A folder in a layout that was named or recognised."""
     if not path.is_dir():
-        raise UserError(f"{path} is no folder, and data.layout {layout} is for folders")
+        raise UserError(f"{path} is no folder, and data.reads.layout {layout} is for folders")
     if layout == "ucf101":
         return ucf101.open_ucf101(path, fold)
     if fold != 1:
-        raise UserError(f"data.fold is for UCF-101, and data.layout is {layout}")
+        raise UserError(f"data.reads.fold is for UCF-101, and data.reads.layout is {layout}")
     return open_folder(path) if layout == "folder" else LAYOUTS[layout].open(path)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import from_first_process
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def parallelise(
@@ -34,6 +36,9 @@ def parallelise(
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     for tensor in (*module.parameters(), *module.buffers()):
         from_first_process(tensor.data)
     mesh = init_device_mesh(device.type, (process.world_size(),))
@@ -42,10 +47,16 @@ def parallelise(
     return fully_shard(module, mesh=mesh)
 
 
+def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:
+    """Whether FSDP shards its parameters. FSDP is slow to import, and where nobody imported it nothing is sharded."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
 @contextmanager
 def gradients_stay_local(model: nn.Module, local: bool) -> Iterator[None]:
     """Without communication between processes in backward passes inside, for gradient accumulation."""
-    if local and isinstance(model, FSDPModule):
+    if local and is_sharded(model):
         model.set_requires_gradient_sync(False)
         try:
             yield
@@ -62,7 +73,7 @@ def unsharded(module: nn.Module) -> Iterator[None]:
 
     Blocks gather their own weights when called.
     """
-    if not isinstance(module, FSDPModule):
+    if not is_sharded(module):
         yield
         return
     module.unshard()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from filmstrip.distributed import process
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """The full tensor of a possibly sharded one; every process must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,6 +35,14 @@ def sharded_like(tensor: Tensor, target: Tensor) -> Tensor:
     Every process must hold the same ``tensor``: there is no communication.
     """
     tensor = tensor.to(target.device)
-    if isinstance(target, DTensor):
+    if _is_sharded(target):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(tensor, target.device_mesh, target.placements, src_data_rank=None)
     return tensor
+
+
+def _is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether it is a DTensor. Their module is slow to import, and where nobody imported it there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)

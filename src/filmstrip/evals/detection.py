@@ -15,9 +15,9 @@ from torch import Tensor
 from filmstrip.bounds import Count, Share
 from filmstrip.data.annotations.ava import write_scores
 from filmstrip.data.boxes import iou
-from filmstrip.data.detection.source import ActorSource, open_detection
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
+from filmstrip.data.kinds.actors import ActorSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
@@ -77,7 +77,7 @@ class DetectionMAP(Evaluation):
             name = type(subject.objective).__name__
             raise UserError(f"{name} does not classify boxes: this evaluation needs a run of detection.*")
         if not isinstance(subject.source, ActorSource):
-            raise UserError(f"{subject.source.root} holds no key frames with boxes: set data.detection")
+            raise UserError(f"{subject.source.root} holds no key frames with boxes: read such data (--data.reads)")
         if self.proposals is not None and not self.proposals.is_file():
             raise UserError(f"{self.proposals} is not a file: expected a table of a detector's boxes")
 
@@ -91,8 +91,8 @@ class DetectionMAP(Evaluation):
         self.check(subject)
         detector, source, data = subject.objective, subject.source, subject.data
         if self.proposals is not None:
-            data = replace(data, detection=replace(data.detection, proposals=self.proposals))
-            source = open_detection(data)
+            data = replace(data, reads=replace(data.reads, proposals=self.proposals))
+            source = data.reads.open(data)
         split = self.split or data.eval_split
 
         def evaluate_batch(batch: Batch, before: int) -> list[tuple[int, Tensor]]:

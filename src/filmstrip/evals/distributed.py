@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from torch.distributed.fsdp import FSDPModule
-
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
+from filmstrip.distributed.parallel import is_sharded
 from filmstrip.evals import Subject
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch
@@ -76,7 +75,7 @@ def map_items(subject: Subject, items: Sequence[Item], function: Callable[[Item]
 
 def _share(subject: Subject) -> tuple[int, int]:
     """This process's rank, and the number of processes that share the batches."""
-    if not process.is_several() or isinstance(subject.objective, FSDPModule):
+    if not process.is_several() or is_sharded(subject.objective):
         return 0, 1
     return process.rank(), process.world_size()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from filmstrip.errors import UserError
 from filmstrip.protocols import as_float
@@ -31,6 +30,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     The mean over RGB channels and over pixels whose Gaussian window (11 x 11, standard deviation 1.5) lies within the
     frame.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
     border = _SSIM_WINDOW // 2
     # Variances are differences of squares that nearly cancel in flat frames: float32 yields 0.9998 instead of 1.
     a, b = a.double(), b.double()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import NotEmpty, Share
-from filmstrip.data.localisation.source import UntrimmedSource
+from filmstrip.data.kinds.untrimmed import UntrimmedSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
@@ -41,7 +41,7 @@ class LocalisationMAP(Evaluation):
             name = type(subject.objective).__name__
             raise UserError(f"{name} does not localise actions: this evaluation needs a run of localisation.*")
         if not isinstance(subject.source, UntrimmedSource):
-            raise UserError(f"{subject.source.root} holds no untrimmed videos: set data.localisation")
+            raise UserError(f"{subject.source.root} holds no untrimmed videos: read such data (--data.reads)")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``mAP@THRESHOLD`` for each threshold, ``mAP``, their mean, and ``count``, the number of videos.

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from filmstrip.bounds import Count
 from filmstrip.data.reading.loader import eval_batches
@@ -45,11 +44,16 @@ class Predictions:
     """Number of unreadable videos of the split; they are excluded from all metrics."""
 
     def confusion(self) -> Tensor:
-        """The confusion matrix, ``K K`` counts: rows are true classes, columns predicted ones."""
+        """``K K`` counts: row is the true class, column the predicted one."""
+        # Importing torchmetrics imports all of it, with transformers and scipy where they are installed.
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
         return multiclass_confusion_matrix(self.probabilities, self.labels, num_classes=len(self.classes))
 
     def accuracy(self, top_k: int = 1) -> float:
         """Share of videos whose class is among the ``top_k`` most probable."""
+        from torchmetrics.functional.classification import multiclass_accuracy
+
         num_classes = len(self.classes)
         return float(multiclass_accuracy(self.probabilities, self.labels, num_classes, average="micro", top_k=top_k))
 

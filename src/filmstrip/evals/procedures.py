@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstrip.data.procedures.source import ProcedureSource
+from filmstrip.data.kinds.procedures import ProcedureSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
@@ -121,7 +121,7 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
         UserError: the data are not procedures, or none is readable.
     """
     if not isinstance(subject.source, ProcedureSource):
-        raise UserError(f"{subject.source.root} holds no procedures: set data.procedures")
+        raise UserError(f"{subject.source.root} holds no procedures: read such data (--data.reads)")
     split, count = split or subject.data.eval_split, 0
     batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
     for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):

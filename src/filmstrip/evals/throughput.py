@@ -15,6 +15,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.data.config import Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
 from filmstrip.inference import inference, modes_kept
@@ -36,7 +37,7 @@ class Throughput(Evaluation):
     """Number of measured passes; the median is reported."""
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
-        """None: the input is noise."""
+        """None: it looks at clips that are drawn."""
         return ()
 
     def check(self, subject: Subject) -> None:
@@ -82,21 +83,14 @@ def backward(loss: Loss, phase: Phase) -> None:
 
 
 def random_batch(subject: Subject, batch_size: int) -> Batch:
-    """A batch of noise with the keys that the objective requires, as from a loader.
+    """A drawn batch with the keys that the objective requires, as a loader would give it.
 
     Raises:
         UserError: the objective requires a key that video files do not provide.
     """
-    clip, device = subject.data.clip, subject.device
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, clip.num_frames, 3, clip.size, clip.size)
-    classes = max(1, len(subject.source.classes))
-    batch: Batch = {
-        "video": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device),
-        "label": torch.arange(batch_size, device=device) % classes,
-        "seed": torch.arange(batch_size, device=device),
-        "name": [f"noise {i}" for i in range(batch_size)],
-    }
+    sizes = {**Clips().sizes(subject.data, None), "B": batch_size, "K": max(1, len(subject.source.classes))}
+    drawn = Clips.example(sizes, torch.Generator().manual_seed(0))
+    batch = {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in drawn.items()}
     missing = [key for key in subject.objective.requires if key not in batch]
     if missing:
         raise UserError(f"throughput is measured on clips alone; the objective also requires {', '.join(missing)}")

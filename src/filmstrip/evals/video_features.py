@@ -32,7 +32,8 @@ from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
 from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Classifier, as_float
-from filmstrip.weights.i3d import load_i3d
+from filmstrip.weights.files import read_weights
+from filmstrip.weights.released import from_published, published_names
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,45 @@ class VideoDistance:
         if not math.isnan(found.bias):
             yield f"{name}_bias/{label}", found.bias
             yield f"{name}_unbiased/{label}", found.corrected
+
+
+def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
+    """The published network with the weights of a file, in evaluation mode.
+
+    The TorchScript ``i3d_torchscript.pt`` is a program, which is never run here; whoever trusts it takes the weights
+    out once:
+
+        import torch
+        from safetensors.torch import save_file
+        state = torch.jit.load("i3d_torchscript.pt", map_location="cpu").state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, "i3d.safetensors")
+
+    Raises:
+        UserError: the file cannot be read without running it, or is not I3D in a layout that is known.
+    """
+    try:
+        theirs = read_weights(path)
+    except UserError as error:
+        if "torchscript" in str(error).lower():
+            raise UserError(
+                f"{path} is TorchScript, a program that is not run here: take its weights out once with "
+                "torch.jit.load(path).state_dict() and safetensors' save_file "
+                "(filmstrip.evals.video_features.load_i3d shows how)"
+            ) from None
+        raise
+    with torch.device("meta"):
+        any_i3d = I3D()
+    heads = [published_names(any_i3d, layout.name)["head.weight"] for layout in any_i3d.layouts()]
+    classes = next((len(theirs[key]) for key in heads if key in theirs), any_i3d.head.out_features)
+    network = I3D(num_classes=classes, norm_eps=norm_eps)
+    try:
+        ours = from_published(theirs, network)
+        network.load_state_dict(ours, strict=False)  # the normalisation of pixels is ours, batches are not counted
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit I3D: {str(error).splitlines()[1].strip()}") from None
+    return network.eval()
 
 
 def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:

@@ -21,8 +21,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from filmstrip.data.config import Clip
-from filmstrip.data.procedures.windows import window_size
+from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.clips import Clips
+from filmstrip.data.kinds.kind import check_requires
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
@@ -76,7 +77,10 @@ def of_run(run: Run) -> Complexity:
     with _refusing(run):
         with torch.device("meta"):
             objective = run.objective.build()
-        return measure(objective, run.data.clip, _features_of(run))
+        sizes = run.data.reads.sizes(run.data, run.objective)
+        if sizes is None:
+            raise UserError("what was encoded comes in shapes of its own: give a run on videos")
+        return _measure(objective, partial(run.data.reads.specification.blank, {"B": 1, **sizes}))
 
 
 def try_out(run: Run) -> None:
@@ -88,11 +92,16 @@ def try_out(run: Run) -> None:
     with _refusing(run):
         with torch.device("meta"):
             objective = run.objective.build()
-        make = _features_of(run) or partial(_batch, run.data.clip, getattr(run.objective, "action_dim", 0))
+        kind = run.data.reads
+        name = type(objective).__name__
+        check_requires(name, objective.requires, kind.specification.keys, f"data.reads ({type(kind).__name__})")
+        sizes = kind.sizes(run.data, run.objective)
+        if sizes is None:  # only the data say them
+            return
         with FakeTensorMode(), torch.no_grad():
-            # Two rows, since batch normalisation refuses a single value per channel.
-            batch = {key: torch.cat([value, value]) for key, value in make().items()}
-            # Operations that depend on values cannot be checked on the meta device.
+            # Two rows, since a norm over one alone says no where a real batch would pass.
+            batch = kind.specification.blank({"B": 2, **sizes})
+            # Of what depends on values, of which there are none here, nothing can be said.
             with suppress(*_UNKNOWN):
                 functional_call(objective, _stand_ins(objective), batch)
 
@@ -108,20 +117,21 @@ def _refusing(run: Run) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what, clip = "the batches of its data", run.data.clip
-        if run.data.procedures is None and run.data.localisation is None:
-            what = f"clips of {clip.num_frames} frames of {clip.size} x {clip.size} pixels"
-        raise UserError(f"{type(run.objective).__name__} does not fit {what}: {reason}") from error
+        shown = run.data.reads.shown(run.data)
+        raise UserError(f"{type(run.objective).__name__} does not fit {shown}: {reason}") from error
 
 
-def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | None = None) -> Complexity:
-    """The cost for one clip, or for the sample from ``features`` that a system reads instead.
+def measure(objective: Objective, clip: Clip) -> Complexity:
+    """Count what one clip costs. ``objective`` may live on any device, ``meta`` included; it is left as it was."""
+    sizes = Clips().sizes(Data(clip=clip), None)
+    return _measure(objective, partial(Clips.specification.blank, {"B": 1, **sizes}))
 
-    ``objective`` may be on any device, ``meta`` included; it is not changed.
-    """
+
+def _measure(objective: Objective, make: Callable[[], Batch]) -> Complexity:
+    """Count what the one sample that ``make`` makes costs."""
     encoder = getattr(objective, "encoder", None)
     with FakeTensorMode():
-        batch = features() if features else _batch(clip)
+        batch = make()
         state = _stand_ins(objective)
         kept = _Kept(known=state.values())
         with flop_counter() as loss, saved_tensors_hooks(kept.pack, kept.unpack):
@@ -138,55 +148,6 @@ def measure(objective: Objective, clip: Clip, features: Callable[[], Batch] | No
         tokens=tokens,
         activations=kept.bytes,
     )
-
-
-def _features_of(run: Run) -> Callable[[], Batch] | None:
-    """The function that creates a sample for runs on procedures, untrimmed videos or boxes; none for clips."""
-    procedures, untrimmed, network = run.data.procedures, run.data.localisation, run.objective
-    if run.data.detection is not None:
-        return partial(_key_frame, run.data.clip, network.num_classes)
-    if procedures is not None:
-        return partial(_window, window_size(procedures), network.num_tokens, network.feature_width)
-    if untrimmed is not None:
-        return partial(_sequence, network.feature_width, untrimmed.max_length)
-    return None
-
-
-def _window(positions: int, tokens: int, width: int) -> Batch:
-    """One window; only shapes count."""
-    marks = {key: torch.zeros(1, positions, dtype=torch.bool) for key in ("seen", "target")}
-    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "task", "index")}
-    step = torch.zeros(1, positions, dtype=torch.int64)
-    return {"features": torch.empty(1, positions, tokens, width), "step": step, **marks, **numbers}
-
-
-def _batch(clip: Clip, action_dim: int = 0) -> Batch:
-    """One clip, with every key that objectives may require."""
-    video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
-    discrete, continuous = (1, clip.num_frames), (1, clip.num_frames, action_dim)
-    action = torch.zeros(continuous) if action_dim else torch.zeros(discrete, dtype=torch.int64)
-    numbers = {key: torch.zeros(1, dtype=torch.int64) for key in ("seed", "label", "index")}
-    return {"video": video, "action": action, **numbers}
-
-
-def _sequence(width: int, rows: int) -> Batch:
-    """One untrimmed video, with one action."""
-    return {
-        "sequence": torch.zeros(1, rows, width),
-        "length": torch.full((1,), rows),
-        "segments": torch.zeros(1, 1, 2),
-        "classes": torch.zeros(1, 1, dtype=torch.int64),
-    }
-
-
-def _key_frame(clip: Clip, num_classes: int) -> Batch:
-    """One clip around a key frame, with one actor."""
-    return {
-        **_batch(clip),
-        "boxes": torch.zeros(1, 1, 4),
-        "is_actor": torch.ones(1, 1, dtype=torch.bool),
-        "box_labels": torch.zeros(1, 1, num_classes),
-    }
 
 
 def flop_counter() -> FlopCounterMode:

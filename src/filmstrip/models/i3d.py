@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.nn.normalise import Normalise
-from filmstrip.protocols import Features, Grid, check_video
+from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 
 # Channels of each block: the 1x1, then 1x1 and 3x3, again 1x1 and 3x3, and the 1x1 after the pooling
 _STAGES = (
@@ -116,6 +116,18 @@ class I3D(nn.Module):
             return int(name.split(".")[1]) + 1
         return self.depth if name.startswith("head.") else 0
 
+    def layouts(self) -> tuple[Layout, ...]:
+        """pytorch-i3d's (``rgb_imagenet.pt``), and that of the TorchScript that FVD is computed with."""
+        return tuple(
+            Layout(
+                name=name,
+                rules=_rules(torchscript=name == _TORCHSCRIPT),
+                after=(r"(?:logits|conv3d_0c_1x1)\..*",),
+                to_theirs=lambda ours, tensor: tensor[:, :, None, None, None] if tensor.ndim == 2 else tensor,
+            )
+            for name in ("pytorch-i3d", _TORCHSCRIPT)
+        )
+
     def _maps(self, video: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The last activations ``B D t h w``, and those after the stem and after each stage."""
         check_video(video, channels=self.channels)
@@ -130,6 +142,26 @@ class I3D(nn.Module):
                 x = block(x)
             seen.append(x)
         return x, seen
+
+
+_TORCHSCRIPT = "TorchScript"
+_BLOCKS = (("3b", "3c"), ("4b", "4c", "4d", "4e", "4f"), ("5b", "5c"))
+_UNITS = ((0, 0, "b0", "branch_0"), (1, 0, "b1a", "branch_1.0"), (1, 1, "b1b", "branch_1.1"))
+_UNITS += ((2, 0, "b2a", "branch_2.0"), (2, 1, "b2b", "branch_2.1"), (3, 0, "b3b", "branch_3.1"))
+
+
+def _rules(*, torchscript: bool) -> Rules:
+    """Ours to those of either layout."""
+    letter, mixed, norm = ("c", "mixed", "batch3d") if torchscript else ("C", "Mixed", "bn")
+    rules = [(r"^encoder\.", ""), (r"\.conv\.", ".conv3d."), (r"\.norm\.", f".{norm}.")]
+    for i, name in enumerate(("onv3d_1a_7x7", "onv3d_2b_1x1", "onv3d_2c_3x3")):
+        rules.append((rf"^stem\.{i}\.", f"{letter}{name}."))
+    for stage, blocks in enumerate(_BLOCKS):
+        for i, block in enumerate(blocks):
+            for branch, unit, *keys in _UNITS:
+                ours = rf"^stages\.{stage}\.{i}\.branches\.{branch}\.{unit}\."
+                rules.append((ours, f"{mixed}_{block}.{keys[torchscript]}."))
+    return (*rules, (r"^head\.", "conv3d_0c_1x1.conv3d." if torchscript else "logits.conv3d."))
 
 
 class Unit(nn.Module):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, ShareBelowOne
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
@@ -17,10 +19,33 @@ from filmstrip.nn.initialisation import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.pooling_attention import PoolingAttention
-from filmstrip.protocols import Features, Grid, check_video
+from filmstrip.protocols import Features, Grid, Layout, check_video
 
 _KERNEL, _STRIDE, _PADDING = (3, 7, 7), (2, 4, 4), (1, 3, 3)
 _EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class MViTSizes:
+    """The sizes of a multiscale transformer."""
+
+    width: Count
+    """Channels of the first stage."""
+    depth: Count
+    num_heads: Count = 1
+    """Of the first stage."""
+    stages: tuple[CountOrZero, ...]
+    """The blocks that halve height and width."""
+    kv_stride: tuple[Count, Count, Count]
+    """Of keys and values in the first stage."""
+    num_frames: Count
+    """Of a clip."""
+    size: Count
+    summary: Literal["class_token", "mean"] = "class_token"
+    """What is classified; the mean over places is an option of the public code."""
+    drop_path: ShareBelowOne = 0.0
+    linear_start: LinearStart = "normal"
+    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 
 
 class Plan(NamedTuple):
@@ -36,27 +61,19 @@ class Plan(NamedTuple):
     kv_stride: tuple[int, int, int]
 
 
-def plan(
-    *,
-    width: int,
-    depth: int,
-    num_heads: int,
-    stages: Sequence[int],
-    grid: Grid,
-    kv_stride: tuple[int, int, int],
-    improved: bool,
-) -> Iterator[Plan]:
-    """The sizes of ``depth`` blocks, of which those at ``stages`` halve height and width.
+def plan(sizes: MViTSizes, grid: Grid, *, improved: bool) -> Iterator[Plan]:
+    """The sizes of all blocks, of which those at ``stages`` halve height and width, from the patches' ``grid`` on.
 
     There the heads double too. Channels double within their attention (``improved``, MViTv2), or in the feed-forward
     network of the block before (MViT). Keys and values lie on the same grid throughout: their stride shrinks as that
     of the queries has grown.
     """
-    for i in range(depth):
-        first = i in stages
+    width, num_heads, kv_stride = sizes.width, sizes.num_heads, sizes.kv_stride
+    for i in range(sizes.depth):
+        first = i in sizes.stages
         num_heads *= 2 if first else 1
         attention_width = 2 * width if first and improved else width
-        outputs = attention_width if improved else 2 * width if i + 1 in stages else width
+        outputs = attention_width if improved else 2 * width if i + 1 in sizes.stages else width
         q_stride = (1, 2, 2) if first else (1, 1, 1) if improved else None
         if first:
             kv_stride = (kv_stride[0], max(kv_stride[1] // 2, 1), max(kv_stride[2] // 2, 1))
@@ -70,15 +87,13 @@ class MViTBlock(nn.Module):
     """Pooling attention, then a feed-forward network, each on normalised tokens and added to a skip that is pooled
     and widened where they are: ``B 1+N D -> B 1+M outputs``."""
 
-    def __init__(
-        self, sizes: Plan, attention: PoolingAttention, *, mlp_ratio: float = 4.0, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, sizes: Plan, attention: PoolingAttention, *, drop_path: float = 0.0) -> None:
         super().__init__()
         width, middle, outputs = sizes.width, sizes.attention_width, sizes.outputs
         self.norm1 = nn.LayerNorm(width, eps=_EPS)
         self.attention = attention
         self.norm2 = nn.LayerNorm(middle, eps=_EPS)
-        self.mlp = MLP(middle, round(middle * mlp_ratio), outputs)
+        self.mlp = MLP(middle, 4 * middle, outputs)
         self.drop_path = DropPath(drop_path)
         self.widens_first = middle != width
         self.widen = nn.Linear(width, outputs) if width != outputs else None
@@ -107,59 +122,38 @@ class MViT(nn.Module):
     """An :class:`~filmstrip.protocols.Encoder` with a class token; its grid shrinks and its width grows by stages.
 
     Fan et al. 2021, and with ``improved`` Li et al. 2022: relative positions instead of absolute ones (separate for
-    space and time), pooled queries added to what they attend to, and channels that double within attention. The
-    clip's summary is the ``class_token``, or the mean of the others.
+    space and time), pooled queries added to what they attend to, and channels that double within attention.
     """
 
     def __init__(
         self,
+        sizes: MViTSizes,
         *,
-        width: int = 96,
-        depth: int = 16,
-        num_heads: int = 1,
-        stages: Sequence[int] = (1, 3, 14),
-        kv_stride: tuple[int, int, int] = (1, 8, 8),
-        num_frames: int = 16,
-        size: int = 224,
         improved: bool = True,
-        summary: Literal["class_token", "mean"] = "class_token",
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        linear_start: LinearStart = "normal",
         mean: Sequence[float] = PIXEL_MEAN,
         std: Sequence[float] = PIXEL_STD,
     ) -> None:
         super().__init__()
+        width, depth = sizes.width, sizes.depth
         self.depth = depth
-        self.clip = (num_frames, size)
+        self.clip = (sizes.num_frames, sizes.size)
         self.improved = improved
-        self.summary = summary
+        self.summary = sizes.summary
         self.normalise = Normalise(mean, std)
         self.embed = nn.Conv3d(3, width, _KERNEL, _STRIDE, _PADDING)
-        grid = Grid(num_frames // _STRIDE[0], size // _STRIDE[1], size // _STRIDE[2])
+        grid = Grid(sizes.num_frames // _STRIDE[0], sizes.size // _STRIDE[1], sizes.size // _STRIDE[2])
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         if not improved:
             self.place_positions = nn.Parameter(torch.zeros(1, grid.h * grid.w, width))
             self.time_positions = nn.Parameter(torch.zeros(1, grid.t, width))
             self.class_position = nn.Parameter(torch.zeros(1, 1, width))
-        plans = plan(
-            width=width,
-            depth=depth,
-            num_heads=num_heads,
-            stages=stages,
-            grid=grid,
-            kv_stride=kv_stride,
-            improved=improved,
-        )
         self.blocks = nn.ModuleList(
-            MViTBlock(
-                sizes, self._attention(i, sizes), mlp_ratio=mlp_ratio, drop_path=drop_path * i / max(1, depth - 1)
-            )
-            for i, sizes in enumerate(plans)
+            MViTBlock(block, self._attention(i, block), drop_path=sizes.drop_path * i / max(1, depth - 1))
+            for i, block in enumerate(plan(sizes, grid, improved=improved))
         )
         self.width = self.blocks[-1].mlp.fc2.out_features
         self.norm = nn.LayerNorm(self.width, eps=_EPS)
-        init_linear(self, linear_start)
+        init_linear(self, sizes.linear_start)
         self.apply(_init_convolution)
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=STD)
@@ -198,6 +192,10 @@ class MViT(nn.Module):
             return int(block[1]) + 1
         return self.depth + 1 if name.startswith("norm.") else 0
 
+    def layouts(self) -> tuple[Layout, ...]:
+        """The SlowFast code base's."""
+        return (Layout(name="SlowFast", rules=_PUBLISHED, after=(r"head\..*",)),)
+
     def _features(self, tokens: Tensor, grid: Grid, layers: Sequence[Tensor]) -> Features:
         """What the last block's tokens, ``B 1+N D``, say."""
         tokens = self.norm(tokens)
@@ -221,6 +219,30 @@ class MViT(nn.Module):
             places = time + self.place_positions.repeat(1, grid.t, 1)
             tokens = tokens + torch.cat([self.class_position, places], dim=1)
         return tokens, grid
+
+
+_PUBLISHED = (
+    (r"^encoder\.", ""),
+    (r"^embed\.", "patch_embed.proj."),
+    (r"^class_token$", "cls_token"),
+    (r"^place_positions$", "pos_embed_spatial"),
+    (r"^time_positions$", "pos_embed_temporal"),
+    (r"^class_position$", "pos_embed_class"),
+    (r"\.attention\.(pool|compress)_([qkv])\.conv\.", r".attn.\1_\2."),
+    (r"\.attention\.pool_([qkv])\.norm\.", r".attn.norm_\1."),
+    (r"\.attention\.compress_([kv])\.norm\.", r".attn.norm_compress_\1."),
+    (r"\.attention\.positions\.time$", ".attn.rel_pos_t"),
+    (r"\.attention\.positions\.height$", ".attn.rel_pos_h"),
+    (r"\.attention\.positions\.across$", ".attn.rel_pos_w"),
+    (r"\.attention\.memory_time$", ".attn.rel_pos_mem_t"),
+    (r"\.attention\.memory_height$", ".attn.rel_pos_mem_h"),
+    (r"\.attention\.memory_across$", ".attn.rel_pos_mem_w"),
+    (r"\.attention\.out\.", ".attn.proj."),
+    (r"\.attention\.", ".attn."),
+    (r"\.widen\.", ".proj."),
+    (r"^head\.", "head.projection."),
+)
+"""Ours to theirs, those of memory among them."""
 
 
 def _init_convolution(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, CountOrZero
 from filmstrip.nn.conv import SpatialConv, channels_first, tokens_of
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from filmstrip.protocols import Features, Grid, check_video
+from filmstrip.protocols import Features, Grid, Layout, check_video
 
 Size = tuple[Count, Count, Count]
 """Frames, rows and columns."""
@@ -94,6 +94,21 @@ class PlainCNN(nn.Module):
     def depth_of(self, name: str) -> int:
         """The layer of a parameter of this network, counted from 0."""
         return int(name.split(".")[1]) if name.startswith("layers.") else 0
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Caffe's names for C3D, whose weights were released."""
+        return (Layout(name="C3D", rules=_PUBLISHED, after=(r"fc[678]\..*",)),)
+
+
+_CONVOLUTIONS = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
+_PUBLISHED = (
+    (r"^encoder\.", ""),
+    *((rf"^layers\.{i}\.0\.", f"{name}.") for i, name in enumerate(_CONVOLUTIONS)),
+    (r"^hidden\.0\.", "fc6."),
+    (r"^hidden\.\d+\.", "fc7."),
+    (r"^head\.", "fc8."),
+)
+"""Ours to theirs."""
 
 
 def _layer(inputs: int, layer: ConvLayer) -> nn.Sequential:

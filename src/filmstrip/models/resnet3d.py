@@ -1,4 +1,4 @@
-"""Residual networks of bottlenecks over video, with convolutions in time where they are wanted: C2D, Slow, I3D."""
+"""Parts of residual networks of bottlenecks over video, with convolutions in time where they are wanted."""
 
 from __future__ import annotations
 
@@ -7,70 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from filmstrip.nn.conv import SpatialConv, TemporalConv, channels_first, tokens_of
-from filmstrip.nn.nonlocal_block import NonLocal, Pairwise, insert_nonlocal
-from filmstrip.nn.normalise import Normalise
-from filmstrip.protocols import Features, Grid, check_video
+from filmstrip.nn.conv import SpatialConv, TemporalConv
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Bottlenecks in each stage, by the number of layers that networks are named after."""
 PIXEL_MEAN, PIXEL_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 """What the published networks of this family normalise with."""
-
-
-class ResNet3D(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder`: a stem, four stages of bottlenecks (He et al. 2016).
-
-    ``frames`` gives each stage's kernels in time, in turn from block to block; the default is I3D's. All frames are
-    kept, unless ``pool_frames`` takes the maximum of every two after the first stage. Height and width are halved by
-    the stem, by its pooling and by each stage after the first. ``nonlocal_after`` names the blocks of each stage that
-    a nonlocal block follows, counted from 0.
-    """
-
-    def __init__(
-        self,
-        *,
-        stem_width: int = 64,
-        depths: Sequence[int] = DEPTHS[50],
-        stem_frames: int = 5,
-        frames: Sequence[Sequence[int]] = ((3,), (3, 1), (3, 1), (1, 3)),
-        pool_frames: bool = True,
-        nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
-        pairwise: Pairwise = "embedded_gaussian",
-        identity_start: bool = True,
-    ) -> None:
-        super().__init__()
-        self.depth = len(depths)
-        self.normalise = Normalise(PIXEL_MEAN, PIXEL_STD)
-        self.stem = stem(3, stem_width, frames=stem_frames)
-        self.pool = nn.MaxPool3d((2, 1, 1)) if pool_frames else nn.Identity()
-        self.stages = nn.ModuleList()
-        inputs, width = stem_width, 4 * stem_width
-        for i, (depth, kernels) in enumerate(zip(depths, frames, strict=True)):
-            self.stages.append(stage(inputs, width, depth=depth, frames=kernels, stride=2 if i else 1))
-            inputs, width = width, 2 * width
-        self.width = inputs
-        for i, (blocks, positions) in enumerate(zip(self.stages, nonlocal_after, strict=True)):
-            for block in positions:
-                nonlocal_block = NonLocal(width_of(blocks), pairwise=pairwise, identity_start=identity_start)
-                insert_nonlocal(self, f"stages.{i}.{block}", nonlocal_block)
-
-    def forward(self, video: Tensor, layers: bool = False) -> Features:
-        """Encode ``B T 3 H W`` video; ``layers`` also returns each stage's tokens, on grids and widths of its own."""
-        check_video(video)
-        x = self.stem(channels_first(self.normalise(video)))
-        seen = []
-        for i, blocks in enumerate(self.stages):
-            x = blocks(x)
-            if layers:
-                seen.append(tokens_of(x))
-            if i == 0:
-                x = self.pool(x)
-        return Features(tokens_of(x), Grid(*x.shape[2:]), tuple(seen))
-
-    def depth_of(self, name: str) -> int:
-        """The layer of a parameter of this network: 0 for the stem, ``i + 1`` for stage ``i``."""
-        return int(name.split(".")[1]) + 1 if name.startswith("stages.") else 0
 
 
 class Bottleneck(nn.Module):

@@ -1,10 +1,10 @@
-"""Plain video transformers, which start from an image's: over frames apart, over space and time, factorised."""
+"""Plain video transformers, which start from an image's: over frames apart, over space and time, frames then time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,14 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.models.vit import check_tiles
-from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.initialisation import STD, LinearStart, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
-from filmstrip.nn.space_time import DividedBlock, FactorisedBlock, FactorisedHeads
+from filmstrip.nn.space_time import DividedBlock
 from filmstrip.protocols import Features, Grid, check_video
 
-Kind = Literal["joint", "divided", "factorised", "factorised_heads"]
 TubeletInit = Literal["central_frame", "inflate"]
 
 
@@ -94,9 +92,9 @@ class FrameTransformer(_Patches):
         super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
         self.cls_token = nn.Parameter(torch.zeros(width))
         self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, width))
-        self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
+        self.blocks = blocks_of(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self, linear_start)
+        start(self, linear_start)
 
     def steps(self, video: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first.
@@ -122,18 +120,32 @@ class FrameTransformer(_Patches):
         start_from_image(self, image)
 
 
+class BlockKind(NamedTuple):
+    """What a :class:`SpaceTimeTransformer` is made of."""
+
+    make: Callable[..., nn.Module]
+    """A block of a width and a number of heads, with the options of :class:`~filmstrip.nn.block.Block`."""
+    on_grid: bool = False
+    """Whether it is told the grid of its tokens."""
+    class_token: bool = True
+
+
+JOINT = BlockKind(Block)
+"""Attention of all to all."""
+DIVIDED = BlockKind(DividedBlock, on_grid=True)
+"""TimeSformer's."""
+
+
 class SpaceTimeTransformer(_Patches):
     """One transformer over all tokens of a clip.
 
-    ``kind``: ``joint`` attention of all to all, with a class token; ``divided`` (TimeSformer's
-    :class:`~filmstrip.nn.space_time.DividedBlock`), with one; ViViT's ``factorised`` blocks and
-    ``factorised_heads``, without. ``time_positions``: learned positions of frames beside those within a frame;
-    otherwise one for each place of the grid.
+    ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each place of the
+    grid.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: BlockKind,
         *,
         width: int,
         depth: int,
@@ -154,26 +166,18 @@ class SpaceTimeTransformer(_Patches):
         super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
         self.kind = kind
         t, h, w = self.grid
-        self.cls_token = nn.Parameter(torch.zeros(width)) if kind in ("joint", "divided") else None
+        self.cls_token = nn.Parameter(torch.zeros(width)) if kind.class_token else None
         places = (1 if time_positions else t) * h * w + (self.cls_token is not None)
         self.pos_embed = nn.Parameter(torch.zeros(places, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
-        make = {"divided": DividedBlock, "factorised": FactorisedBlock}.get(kind, Block)
-        self.blocks = _blocks(make, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
-        if kind == "factorised_heads":
-            for block in self.blocks:
-                block.attention = FactorisedHeads(width, num_heads, time=t)
+        self.blocks = blocks_of(kind.make, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self, linear_start)
-        # What time adds starts at zero; TimeSformer's first block is published with a random start.
-        adding = []
-        if kind == "divided":
-            adding = [block.time_fc for block in self.blocks[1:]]
-        elif kind == "factorised":
-            adding = [block.time_attention.out for block in self.blocks]
-        for linear in adding:
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        start(self, linear_start)
+        if kind == DIVIDED:
+            # What time adds starts at zero; TimeSformer's first block is published with a random start.
+            for block in self.blocks[1:]:
+                nn.init.zeros_(block.time_fc.weight)
+                nn.init.zeros_(block.time_fc.bias)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output."""
@@ -186,45 +190,26 @@ class SpaceTimeTransformer(_Patches):
         if first:
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
-        x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind in ("divided", "factorised") else []))
+        x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind.on_grid else []))
         x, seen = self.norm(x), tuple(s[:, first:] for s in seen)
         return Features(x[:, first:], grid, seen, x[:, :1] if first else None)
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place; attention over time starts as that over space."""
         given = dict(image)
-        if self.kind == "divided":
+        if self.kind == DIVIDED:
             for name, value in image.items():
                 if re.match(r"blocks\.\d+\.(attention|norm1)\.", name):
                     given[name.replace(".attention.", ".time_attention.").replace(".norm1.", ".time_norm.")] = value
         start_from_image(self, given)
 
 
-class RegionAdapter(nn.Module):
-    """What a frame's class token is told before time: it reads from the frame's tokens, by a narrow attention.
-
-    Starts as the identity.
-    """
-
-    def __init__(self, width: int, num_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads, head_dim=head_dim, context_width=width)
-        nn.init.zeros_(self.attention.out.weight)
-        nn.init.zeros_(self.attention.out.bias)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """``B 1+p D -> B D``, the class token first."""
-        normalised = self.norm(frames)
-        return frames[:, 0] + self.attention(normalised[:, :1], context=normalised[:, 1:])[:, 0]
-
-
 class FactorisedEncoder(nn.Module):
     """Frames apart, then their class tokens over time: late fusion (ViViT's model 2; VTN with another ``temporal``).
 
     Features are one token for each time step, and the class token. With ``frozen`` the frames' network does not
-    learn, and nothing is kept of it for a backward pass; ``adapter`` then lets class tokens read from their frames
-    anew (:class:`RegionAdapter`).
+    learn, and nothing is kept of it for a backward pass; an ``adapter`` (``B 1+p D -> B D``) then lets class tokens
+    read from their frames anew.
     """
 
     def __init__(
@@ -233,7 +218,7 @@ class FactorisedEncoder(nn.Module):
         temporal: nn.Module,
         *,
         frozen: bool = False,
-        adapter: RegionAdapter | None = None,
+        adapter: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.width, self.depth = frames.width, frames.depth + temporal.depth
@@ -279,58 +264,6 @@ class FactorisedEncoder(nn.Module):
             self.temporal.load_image(image, self.frames.depth)
 
 
-class TemporalTransformer(nn.Module):
-    """A class token, learned positions and pre-norm blocks over a clip's steps: ``B t D -> B 1+t D``."""
-
-    def __init__(
-        self,
-        num_steps: int,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-6,
-        gelu: GELU = "exact",
-        linear_start: LinearStart = "normal",
-    ) -> None:
-        super().__init__()
-        self.depth = depth
-        self.cls_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(torch.zeros(1 + num_steps, width))
-        self.blocks = _blocks(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        _start(self, linear_start)
-
-    def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """The normalised tokens, the class token first; with ``layers`` also every block's output.
-
-        Raises:
-            ValueError: the clip has another number of steps than there are positions.
-        """
-        if steps.shape[1] + 1 != len(self.pos_embed):
-            raise ValueError(f"this network was built for {len(self.pos_embed) - 1} steps, got {steps.shape[1]}")
-        x = torch.cat([self.cls_token.expand(steps.shape[0], 1, -1), steps], dim=1) + self.pos_embed
-        x, seen = run_blocks(self.blocks, x, layers)
-        return self.norm(x), seen
-
-    def depth_of(self, name: str) -> int:
-        """The layer of a parameter: 0 for positions, ``i + 1`` for block ``i``."""
-        return layer_of(name, self.depth + 1)
-
-    def load_image(self, image: Mapping[str, Tensor], depth: int) -> None:
-        """Start as the last layers of an image transformer of ``depth`` layers."""
-        given = {}
-        for name, value in image.items():
-            block = re.match(r"blocks\.(\d+)\.", name)
-            if block and int(block[1]) >= depth - self.depth:
-                given[f"blocks.{int(block[1]) - depth + self.depth}.{name[block.end() :]}"] = value
-            elif name.startswith("norm.") or name == "cls_token":
-                given[name] = value
-        self.load_state_dict(given, strict=False)
-
-
 def layer_of(name: str, norm: int) -> int:
     """The layer of a parameter: ``i + 1`` in ``blocks.i``, ``norm`` in the norm, 0 in the embedding and positions."""
     block = re.match(r"blocks\.(\d+)\.", name)
@@ -344,8 +277,8 @@ def drop_rates(last: float, depth: int) -> list[float]:
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
-def _blocks(
-    make: type[Block] | type[DividedBlock],
+def blocks_of(
+    make: Callable[..., nn.Module],
     width: int,
     depth: int,
     num_heads: int,
@@ -354,14 +287,15 @@ def _blocks(
     norm_eps: float,
     gelu: GELU,
 ) -> nn.ModuleList:
+    """``depth`` blocks, with stochastic depth rising evenly to ``drop_path``."""
     return nn.ModuleList(
         make(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
         for rate in drop_rates(drop_path, depth)
     )
 
 
-def _start(network: FrameTransformer | SpaceTimeTransformer | TemporalTransformer, linear: LinearStart) -> None:
-    """Initial weights, class token and positions."""
+def start(network: nn.Module, linear: LinearStart) -> None:
+    """Initial weights of a transformer: linear layers, class token (``cls_token``) and positions (``pos_embed``)."""
     init_linear(network, linear)
     for positions in (network.cls_token, network.pos_embed):
         if positions is not None:

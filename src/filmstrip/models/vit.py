@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
-from filmstrip.nn.patches import PatchEmbed
+from filmstrip.nn.patches import PatchEmbed, conv_to_linear, linear_to_conv
 from filmstrip.nn.positions import sincos_table
-from filmstrip.protocols import Features, Grid, check_video
+from filmstrip.protocols import Features, Grid, Layout, check_video
 
 
 class ViT(nn.Module):
@@ -87,6 +87,42 @@ class ViT(nn.Module):
         if block:
             return int(block[1]) + 1
         return 0 if name.startswith("embed.") else self.depth + 1
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Those of VideoMAE's authors: of its classifiers, and of the model that it is pretrained in."""
+        both = {"after": _AFTER, "to_ours": _as_linear, "to_theirs": self._as_convolution}
+        return (
+            Layout(name="classifier", rules=(*_PUBLISHED, (r"^encoder\.", "")), **both),
+            Layout(name="pretraining", rules=_PUBLISHED, **both),
+        )
+
+    def _as_convolution(self, name: str, tensor: Tensor) -> Tensor:
+        return linear_to_conv(tensor, self.patch_size) if name.endswith(_PROJECTION) else tensor
+
+
+_PROJECTION = "embed.proj.weight"
+_PUBLISHED = (
+    (r"^encoder\.embed\.", "encoder.patch_embed."),
+    (r"^decoder\.project\.", "encoder_to_decoder."),
+    (r"^decoder\.mask_token$", "mask_token"),
+    (r"^norm\.", "fc_norm."),
+    (r"\.attention\.out\.", ".attn.proj."),
+    (r"\.attention\.", ".attn."),
+)
+"""Ours to theirs, in pretraining models; in classifiers the encoder's names have nothing in front."""
+_AFTER = (
+    r"decoder\..*",
+    r"encoder_to_decoder\..*",
+    r"mask_token",
+    r"fc_norm\..*",
+    r"(?:encoder\.)?norm\..*",
+    r"head\..*",
+)
+
+
+def _as_linear(name: str, tensor: Tensor) -> Tensor:
+    """Patches are projected by a convolution there."""
+    return conv_to_linear(tensor) if name.endswith(_PROJECTION) else tensor
 
 
 def check_tiles(num_frames: int, size: int, patch_size: Sequence[int]) -> None:

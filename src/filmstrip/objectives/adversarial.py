@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,18 +16,45 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
-from filmstrip.models.discriminator import PatchDiscriminator
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
 from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.weights.keymap import Weights, check_names
 from filmstrip.weights.lpips import load_perceptual
 
 GanLoss = Literal["hinge", "log"]
 _DELTA = 1e-6
 _MAX_WEIGHT = 1e4  # of the adaptive weight, as published
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Strided convolutions that judge overlapping patches of each frame (Isola et al. 2017).
+
+    ``depth`` convolutions halve the frame, from ``width`` channels doubling up to ``max_width``. Group normalisation
+    takes the place of the published batch normalisation, so that a frame is judged alone.
+    """
+
+    def __init__(self, *, width: int = 64, depth: int = 3, max_width: int = 512) -> None:
+        widths = [min(width * 2**i, max_width) for i in range(depth + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i, (inputs, outputs) in enumerate(pairwise(widths)):
+            stride = 2 if i < depth - 1 else 1
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, bias=False),
+                nn.GroupNorm(min(8, outputs), outputs),
+                nn.LeakyReLU(0.2),
+            ]
+        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits ``(B T) 1 h w``, high for real, of ``B T C H W`` video in 0..1."""
+        return super().forward(rearrange(video * 2 - 1, "b t c h w -> (b t) c h w"))
 
 
 class AdversarialTokenizer(TokenizerObjective):
@@ -37,26 +67,33 @@ class AdversarialTokenizer(TokenizerObjective):
 
     training_only = ("discriminator", "perceptual")
 
-    def __init__(
-        self,
-        autoencoder: FrameAutoencoder,
-        bottleneck: Bottleneck,
-        discriminator: nn.Module,
-        perceptual: Perceptual,
-        *,
-        perceptual_weight: float,
-        adversarial_weight: float,
-        start: int,
-        gan_loss: GanLoss,
-    ) -> None:
+    def __init__(self, config: AdversarialConfig, bottleneck: Bottleneck) -> None:
+        autoencoder = FrameAutoencoder(
+            input_dim=bottleneck.input_dim,
+            latent_dim=bottleneck.latent_dim,
+            widths=config.widths,
+            depth=config.depth,
+            halvings=config.halvings,
+            attention_levels=config.attention_levels,
+            groups=config.groups,
+        )
         super().__init__(autoencoder, bottleneck)
-        self.discriminator = discriminator
-        self.perceptual = perceptual
-        self.perceptual_weight = perceptual_weight
-        self.adversarial_weight = adversarial_weight
-        self.start = start
-        self.gan_loss = gan_loss
+        self.config = config
+        self.discriminator = PatchDiscriminator(
+            width=config.discriminator_width,
+            depth=config.discriminator_depth,
+            max_width=config.discriminator_max_width,
+        )
+        self.perceptual: Perceptual = load_perceptual(config.perceptual)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """Autoencoder and codes from a state in the layout of ``diffusers``: ``AutoencoderKL`` or ``VQModel``.
+
+        Raises:
+            UserError: the two are not of one kind and size.
+        """
+        return from_diffusers(theirs, self.state_dict().keys())
 
     def phases(self) -> tuple[Phase, ...]:
         """The autoencoder, then the discriminator."""
@@ -75,11 +112,11 @@ class AdversarialTokenizer(TokenizerObjective):
         rebuilt = rebuilt.float()
         error = 2 * F.l1_loss(rebuilt, video)  # on the scale of pixels in -1..1
         distance = self.perceptual(*(rearrange(v, "b t c h w -> (b t) c h w") for v in (rebuilt, video))).mean()
-        errors = error + self.perceptual_weight * distance
+        errors = error + self.config.perceptual_weight * distance
         # The discriminator passes gradients on and gets none itself: it has its own phase.
         detached = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         logits = functional_call(self.discriminator, detached, (rebuilt,)).float()
-        fooling = -logits.mean() if self.gan_loss == "hinge" else F.softplus(-logits).mean()
+        fooling = -logits.mean() if self.config.gan_loss == "hinge" else F.softplus(-logits).mean()
         weight = self._adaptive_weight(errors, fooling) * self._started()
         metrics = {"l1": error, self.perceptual.name: distance, "adversarial": fooling, "adaptive_weight": weight}
         total = errors + passage.loss + weight * fooling
@@ -93,13 +130,13 @@ class AdversarialTokenizer(TokenizerObjective):
         of_errors, of_fooling = (
             torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (errors, fooling)
         )
-        return self.adversarial_weight * (of_errors / (of_fooling + _DELTA)).clamp(max=_MAX_WEIGHT).detach()
+        return self.config.adversarial_weight * (of_errors / (of_fooling + _DELTA)).clamp(max=_MAX_WEIGHT).detach()
 
     def _judge(self, video: Tensor) -> Loss:
         with torch.no_grad():
             rebuilt, _ = self.pass_through(video)
         real, made = self.discriminator(video).float(), self.discriminator(rebuilt.float()).float()
-        if self.gan_loss == "hinge":
+        if self.config.gan_loss == "hinge":
             loss = (F.relu(1 - real).mean() + F.relu(1 + made).mean()) / 2
         else:
             loss = (F.softplus(-real).mean() + F.softplus(made).mean()) / 2
@@ -107,7 +144,7 @@ class AdversarialTokenizer(TokenizerObjective):
         return Loss(loss * self._started(), metrics)
 
     def _started(self) -> Tensor:
-        return (self.steps >= self.start).float()
+        return (self.steps >= self.config.start).float()
 
     def after_step(self, step: int) -> None:
         """Count steps, and move the bottleneck on."""
@@ -158,27 +195,64 @@ class AdversarialConfig(ObjectiveConfig):
             **bottleneck,
         )
 
-    def build_around(self, bottleneck: Bottleneck) -> AdversarialTokenizer:
-        """Build the networks, with fresh weights, around a bottleneck."""
-        autoencoder = FrameAutoencoder(
-            input_dim=bottleneck.input_dim,
-            latent_dim=bottleneck.latent_dim,
-            widths=self.widths,
-            depth=self.depth,
-            halvings=self.halvings,
-            attention_levels=self.attention_levels,
-            groups=self.groups,
-        )
-        discriminator = PatchDiscriminator(
-            width=self.discriminator_width, depth=self.discriminator_depth, max_width=self.discriminator_max_width
-        )
-        return AdversarialTokenizer(
-            autoencoder,
-            bottleneck,
-            discriminator,
-            load_perceptual(self.perceptual),
-            perceptual_weight=self.perceptual_weight,
-            adversarial_weight=self.adversarial_weight,
-            start=self.start,
-            gan_loss=self.gan_loss,
-        )
+
+_DIFFUSERS = (
+    (r"(down|up)\.(\d+)\.blocks\.(\d+)\.", r"\1_blocks.\2.resnets.\3."),
+    (r"(down|up)\.(\d+)\.attentions\.(\d+)\.", r"\1_blocks.\2.attentions.\3."),
+    (r"(down|up)\.(\d+)\.resample\.", r"\1_blocks.\2.\1samplers.0.conv."),
+    (r"middle\.0\.", "mid_block.resnets.0."),
+    (r"middle\.1\.", "mid_block.attentions.0."),
+    (r"middle\.2\.", "mid_block.resnets.1."),
+    (r"out\.0\.", "conv_norm_out."),
+    (r"out\.2\.", "conv_out."),
+    (r"in\.", "conv_in."),
+)
+"""Parts of our names to those of ``AutoencoderKL`` and ``VQModel``."""
+_WHOLE = {"to_latents": "quant_conv", "from_latents": "post_quant_conv"}
+_CODES = "quantize.embedding.weight"
+_QKV = ("to_q", "to_k", "to_v")
+
+
+def from_diffusers(theirs: Mapping[str, Tensor], names: Collection[str]) -> Weights:
+    """Our weights of these ``names`` (of a VQ-GAN or VAE here) from theirs: autoencoder and codes, nothing else.
+
+    Raises:
+        UserError: the two are not of one kind and size: theirs lack a weight, or have one more.
+    """
+    keys = {name: _in_diffusers(name) for name in names if name.startswith("autoencoder.")}
+    if "bottleneck.codes" in names:
+        keys["bottleneck.codes"] = [_CODES]
+    check_names("this autoencoder in diffusers' layout", theirs, [key for row in keys.values() for key in row])
+    ours = {name: torch.cat([theirs[key] for key in row]) for name, row in keys.items()}
+    return {name: tensor[None] if name == "bottleneck.codes" else tensor for name, tensor in ours.items()}
+
+
+def to_diffusers(ours: Mapping[str, Tensor]) -> Weights:
+    """Their weights from ours; discriminator and perceptual network have no place there."""
+    theirs = {}
+    for name, tensor in ours.items():
+        if name == "bottleneck.codes":
+            theirs[_CODES] = tensor[0]
+        elif name.startswith("autoencoder."):
+            keys = _in_diffusers(name)
+            theirs |= dict(zip(keys, (part.contiguous() for part in tensor.chunk(len(keys)))))
+    return theirs
+
+
+def _in_diffusers(name: str) -> list[str]:
+    """Their names for a weight of the autoencoder: three of them for fused queries, keys and values."""
+    name = name.removeprefix("autoencoder.")
+    stem, _, rest = name.partition(".")
+    if stem in _WHOLE:
+        return [f"{_WHOLE[stem]}.{rest}"]
+    side = "decoder" if stem.startswith(("decoder", "up")) else "encoder"
+    inner = name.removeprefix(f"{side}_").removeprefix("conv_")
+    for ours, theirs in _DIFFUSERS:
+        inner, found = re.subn(f"^{ours}", theirs, inner)
+        if found:
+            break
+    inner = inner.replace(".shortcut.", ".conv_shortcut.")
+    if ".attentions." in inner:
+        inner = inner.replace(".norm.", ".group_norm.").replace(".attention.out.", ".to_out.0.")
+    parts = [inner.replace(".attention.qkv.", f".{part}.") for part in _QKV] if ".qkv." in inner else [inner]
+    return [f"{side}.{part}" for part in parts]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import DataInfo
+from filmstrip.data.kinds.procedures import ProcedureInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.protocols import Batch, Loss, Objective
@@ -84,10 +85,10 @@ class StepPredictionConfig(ObjectiveConfig):
     """Features of a clip, N."""
 
     def bind(self, info: DataInfo) -> Self:
-        """Take the sizes from the data, where it has steps."""
-        if not info.steps:
+        """Take the sizes from the data, where they are procedures."""
+        if not isinstance(info, ProcedureInfo):
             return self
-        t, h, w = info.grid or (1, 1, 1)
+        t, h, w = info.grid
         sizes = {"num_steps": len(info.steps), "num_tasks": len(info.tasks)}
         return replace(self, **sizes, feature_width=info.width, num_tokens=t * h * w)
 

@@ -129,8 +129,8 @@ def _unreadable(path: Path) -> Table | None:
 def _data(data: dict[str, Any]) -> str:
     if data["path"]:
         return Path(data["path"]).name
-    if data.get("procedures") and not data["synthetic"]:
-        return f"the step sequences of {data['procedures']['dataset']}"
+    if not data["synthetic"] and "dataset" in data["reads"]:
+        return f"the annotations of {data['reads']['dataset']}"
     return f"the synthetic set {data['synthetic']['type'].rpartition(':')[2]}" if data["synthetic"] else "nothing"
 
 

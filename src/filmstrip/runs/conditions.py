@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.runs.config import Run
 from filmstrip.data.actions import KEY
 from filmstrip.data.config import Clip, DataInfo
+from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.protocols import Condition
+from filmstrip.runs.config import Run
 from filmstrip.video import open_video, read_clips
 
 FPS = 8.0
@@ -120,7 +121,7 @@ def read_actions(text: str, info: DataInfo) -> Tensor:
     Raises:
         UserError: they cannot be read, or are not of the kind that the run was trained on.
     """
-    if not (info.num_actions or info.action_dim):
+    if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
         raise UserError(f"this run was trained without actions, and {text} was given")
     try:
         values = np.asarray(_numbers(text))

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import torch
 
-from filmstrip.runs import loading
-from filmstrip.runs import preflight
-from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.data.augment.pipeline import apply_augment, check_augment, effective_augment
-from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import DataInfo
 from filmstrip.data.reading.loader import TrainLoader
-from filmstrip.data.procedures.record import record_features
-from filmstrip.data.procedures.source import ProcedureSource
 from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import buffers_from_first_process
@@ -26,6 +20,8 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
+from filmstrip.runs import loading, preflight
+from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder
@@ -104,6 +100,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
                 apply_augment,
                 augment=effective_augment(run.data.augment, source.directional),
                 num_classes=len(source.classes) or None,
+                specification=source.kind.specification,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
             begun=partial(_describe, run, source, info, files.path),
@@ -149,13 +146,13 @@ def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
     """What is trained, with the weights that it begins with; of a run that goes on, its state will bring them."""
     torch.manual_seed(run.seed)
     objective = run.objective.build()
-    check_augment(run.data.augment, objective.requires)
+    check_augment(run.data.augment, objective.requires, source.kind.specification)
     begun = RunFolder.is_begun(files.path)
     if not begun:  # what it began with is part of it, and may be gone
         if run.init:
             loading.start(objective, run.init)
         loading.start_tokenizer(objective, run)
-    if isinstance(source, CachedSource):
+    if source.tokenizer is not None:
         if begun:
             load_saved_weights(objective, files.state)
         loading.check_tokenizer(objective, source)
@@ -224,5 +221,4 @@ def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
         return
     write_config(run, folder / "config.json")
     loading.save_data_info(info, folder)
-    if isinstance(source, ProcedureSource):
-        record_features(source, folder)
+    source.record(folder)

@@ -12,9 +12,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.runs.config import Run, from_json, read_config, to_json
-from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Clip, DataInfo
+from filmstrip.data.reading.views import read_views
+from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.inference import device_of, encoder_of, inference
@@ -23,11 +23,12 @@ from filmstrip.models.vit import ViT
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
+from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.train.run_folder import RunFolder
-from filmstrip.data.reading.views import read_views
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 from filmstrip.weights.keymap import check_names, some
+from filmstrip.weights.released import load_published
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +190,8 @@ def start(objective: Objective, source: str | Path) -> None:
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
-    if getattr(objective, "encoder", None) is not None:
+    # A part may be called an encoder and offer no features to start with, as TECO's.
+    if isinstance(getattr(objective, "encoder", None), Encoder):
         start_encoder(objective, source)
         return
     if Path(source).is_file():
@@ -274,7 +276,7 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     """Copy the encoder of a run or of the Hub into ``objective``, in place.
 
     A norm after the last layer that only the source has is left out. An image's transformer starts a video's as that
-    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.pytorchvideo`).
+    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.released`).
 
     Raises:
         UserError: either has no encoder, or the source lacks a weight, has it in another shape, or has one more.
@@ -282,8 +284,6 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     """
     target = encoder_of(objective)
     if Path(source).is_file():
-        from filmstrip.weights.pytorchvideo import load_published
-
         load_published(Path(source), objective, head=False)
         return
     given = load(source, "cpu").encoder
@@ -377,16 +377,16 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
     objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
 
 
-def check_tokenizer(objective: Objective, source: CachedSource) -> None:
+def check_tokenizer(objective: Objective, source: Source) -> None:
     """See that cached tokens are those of the tokenizer that a prior holds.
 
     Raises:
         UserError: another tokenizer, or one with other weights, made them.
     """
     tokenizer = getattr(objective, "tokenizer", None)
-    if not source.codebook_size or tokenizer is None:
+    if source.tokenizer is None or tokenizer is None:
         return
-    if tokenizer_fingerprint(tokenizer) != source.made_by:
+    if tokenizer_fingerprint(tokenizer) != source.tokenizer:
         raise UserError(
             f"the tokens in {source.root} were made by another tokenizer than the one that this run decodes with: "
             "name theirs (--objective.tokenizer-run FOLDER)"

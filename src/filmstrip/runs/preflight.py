@@ -9,19 +9,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from filmstrip.measure import complexity
-from filmstrip.runs.config import Run
-from filmstrip.data.cached import CachedSource
 from filmstrip.data.config import Data
+from filmstrip.data.kinds.kind import check_requires
 from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject
+from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.saved_states import KEPT
 from filmstrip.video.decode import open_video
-from filmstrip.data.reading.views import frames_in
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def check_run(run: Run, bound: Run, source: Source, given: Collection[str] = ())
             raise UserError(
                 f"{name} is {said}, and the data in {source.root} make it {found}: leave it out, or give other data"
             )
-    if not isinstance(source, CachedSource):  # what was encoded comes in shapes of its own
+    if isinstance(run.data.reads, source.kind):  # clips that were encoded come in shapes of their own
         complexity.try_out(bound)
 
 
@@ -55,10 +55,11 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     of each split that is evaluated are decoded; those of the training split are read by the first step.
 
     Raises:
-        UserError: a split does not exist or cannot be read, the objective is not what a protocol looks at, or it
-            learns from labels that are missing or all the same.
+        UserError: batches lack what the objective requires, a split does not exist or cannot be read, the objective
+            is not what a protocol looks at, or it learns from labels that are missing or all the same.
     """
     objective, source, data = subject.objective, subject.source, subject.data
+    check_requires(type(objective).__name__, objective.requires, source.gives, str(source.root))
     learnt_from = source.split(data.train_split)
     unlabelled = [sample.name for sample in learnt_from if sample.label is None]
     if "label" in objective.requires and unlabelled:

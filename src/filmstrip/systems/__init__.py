@@ -1,13 +1,18 @@
-"""The methods, one file each. A preset is a function without arguments that returns a complete ``Run``."""
+"""The methods, one file each. A preset is a public function without parameters in such a file; it returns a ``Run``.
+
+What there is, is read off the files' syntax; a system is imported when one of its presets is asked for. So the index
+needs no torch, and nothing but the file has to be edited for a system to be in it.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
-import inspect
 import pkgutil
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filmstrip.errors import UserError
@@ -18,34 +23,31 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """Every system, as ``group.name``."""
-    found = []
-    for group in pkgutil.iter_modules(__path__):
-        package = importlib.import_module(f"{__name__}.{group.name}")
-        found += [f"{group.name}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
-    return sorted(found)
+    return sorted(
+        f"{group.name}.{system.name}"
+        for group in pkgutil.iter_modules(__path__)
+        for system in pkgutil.iter_modules([str(Path(folder) / group.name) for folder in __path__])
+    )
 
 
-def module(name: str) -> ModuleType:
-    """The module of a system named ``group.name``.
+def presets(name: str) -> list[str]:
+    """The presets of a system, in the order of its file: its public functions without parameters.
 
     Raises:
         UserError: there is no such system; names the nearest.
     """
-    known = names()
-    if name not in known:
-        raise UserError(f"there is no system {name!r}; {_nearest(name, known)}; `filmstrip list` shows all")
-    return importlib.import_module(f"{__name__}.{name}")
+    return list(_presets(name))
 
 
-def presets(name: str) -> dict[str, Callable[[], Run]]:
-    """The presets of a system: its public functions without parameters that promise a ``Run``."""
-    found = {}
-    for key, function in vars(module(name)).items():
-        if inspect.isfunction(function) and function.__module__.endswith(name) and not key.startswith("_"):
-            signature = inspect.signature(function)
-            if not signature.parameters and signature.return_annotation in ("Run", "config.Run"):
-                found[key] = function
-    return found
+def summary(name: str) -> str:
+    """What a system is: the first sentence of its file.
+
+    Raises:
+        UserError: there is no such system; names the nearest.
+    """
+    file = next(iter(_syntax(name).values()))
+    text = " ".join((ast.get_docstring(file) or "").split("\n\n")[0].split())
+    return text.split(". ")[0].rstrip(".")
 
 
 def find(address: str) -> Run:
@@ -55,11 +57,43 @@ def find(address: str) -> Run:
         UserError: the system or the preset does not exist; names the nearest.
     """
     name, _, preset = address.partition(":")
-    known = presets(name)
+    found = _presets(name)
     preset = preset or "tiny"
-    if preset not in known:
-        raise UserError(f"{name} has no preset {preset!r}; {_nearest(preset, list(known))}")
-    return known[preset]()
+    if preset not in found:
+        raise UserError(f"{name} has no preset {preset!r}; {_nearest(preset, list(found))}")
+    function: Callable[[], Run] = getattr(importlib.import_module(found[preset]), preset)
+    return function()
+
+
+def _presets(name: str) -> dict[str, str]:
+    """The presets of a system, each with the module that defines it."""
+    return {
+        node.name: module
+        for module, tree in _syntax(name).items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not any(_parameters(node))
+    }
+
+
+def _parameters(function: ast.FunctionDef) -> Iterator[ast.arg]:
+    """All parameters of a function."""
+    given = function.args
+    yield from (*given.posonlyargs, *given.args, *given.kwonlyargs)
+    yield from (arg for arg in (given.vararg, given.kwarg) if arg)
+
+
+@cache
+def _syntax(name: str) -> dict[str, ast.Module]:
+    """The syntax of a system's file, by its module; of a system that is a folder, of its package and its presets."""
+    known = names()
+    if name not in known:
+        raise UserError(f"there is no system {name!r}; {_nearest(name, known)}; `filmstrip list` shows all")
+    module = f"{__name__}.{name}"
+    stems = [Path(folder, *name.split(".")) for folder in __path__]
+    files = [(module, stem.with_suffix(".py")) for stem in stems]
+    files += [(module, stem / "__init__.py") for stem in stems]
+    files += [(f"{module}.presets", stem / "presets.py") for stem in stems]
+    return {owner: ast.parse(path.read_bytes(), filename=str(path)) for owner, path in files if path.exists()}
 
 
 def _nearest(given: str, known: list[str]) -> str:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from filmstrip.distributed import process
@@ -32,6 +30,9 @@ from filmstrip.train.run_folder import RunFolder
 from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Augment = Callable[[Batch], Batch]
 Evaluate = Callable[[Objective, int], Iterator[tuple[str, float]]]
@@ -239,6 +240,9 @@ def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     # Accelerate keeps one state per process, which refuses another precision than an earlier run's.
     AcceleratorState._reset_state()
     return Accelerator(

@@ -153,7 +153,7 @@ class RunFolder:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         environment = {
             "filmstrip": filmstrip.__version__,
-            "git": _git_hash(),
+            "git": git_hash(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "device": name or device.type,
@@ -178,7 +178,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _git_hash() -> str | None:
+def git_hash() -> str | None:
     """The commit of this package's sources; none outside a checkout."""
     here = Path(__file__)
     # An installed copy can lie inside an unrelated repository, whose commit would be meaningless.

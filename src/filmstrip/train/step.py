@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,6 +14,9 @@ from filmstrip.distributed.parallel import gradients_stay_local
 from filmstrip.distributed.tensors import whole
 from filmstrip.protocols import Batch, Objective, Phase
 from filmstrip.train.async_metrics import AsyncMetrics
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class OptimiserStep:

@@ -195,9 +195,10 @@ class Container:
         return sequence is None or sequence.progressive
 
     def _describe(self) -> VideoInfo:
-        if self._has_index():
+        has_index = self._has_index()
+        if has_index:
             self._count_behind_end()
-        if not self._has_index() or self.truncated:
+        if not has_index or self.truncated:
             self.timeline()
         rotation = self._rotation()
         stream, opened = self.stream, self.opened  # reading packets and the first frame may have reopened it

@@ -22,6 +22,15 @@ ABSURD = 1e6
 """Distance from the other frames, seconds (eleven days), at which a time is considered damaged."""
 
 
+_LARGEST = 2**52
+"""Ticks that a double holds exactly; more is a damaged time."""
+
+
+def possible(ticks: int | None) -> int | None:
+    """A time stamp, or ``None`` for one that cannot be."""
+    return ticks if ticks is not None and abs(ticks) < _LARGEST else None
+
+
 class Stamp(NamedTuple):
     """Timestamps and flags of one packet."""
 
@@ -51,6 +60,11 @@ class Timeline:
     """Presentation times of packets that yield no frame of their own."""
     ticks: dict[int, int] | None = field(default=None, repr=False)
     """Presentation time by decoding time, if the container stores decoding times only."""
+
+    @property
+    def reordered(self) -> bool:
+        """Whether frames are shown at other times than those of their packets, in another order."""
+        return self.ticks is not None and any(dts != shown for dts, shown in self.ticks.items())
 
     @classmethod
     def of(cls, stamps: Sequence[Stamp], order: Sequence[int] | None, seekable: bool, absurd: float) -> Timeline:
@@ -96,7 +110,7 @@ class Scan:
     def add(self, packet: Packet) -> None:
         """Add the next packet, in file order."""
         is_shown = not packet.is_discard and not self._is_hidden(packet)
-        self.stamps.append(Stamp(packet.pts, packet.dts, packet.is_keyframe, is_shown))
+        self.stamps.append(Stamp(possible(packet.pts), possible(packet.dts), packet.is_keyframe, is_shown))
         if self._codec == "mpeg4" and (not self._timed or packet.pts is None):
             self._kinds.append(_coding_types(bytes(packet)))
         if self._sequence is not None and not self._timed:

@@ -11,30 +11,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import av
 import numpy as np
 import torch
 from av.packet import Packet
-from av.video.frame import PictureType, VideoFrame
+from av.video.frame import VideoFrame
 
 from filmstrip.video.container import Container
 from filmstrip.video.convert import Converter
 from filmstrip.video.damage import ErrorLog, is_disposable
 from filmstrip.video.decoder import ROUNDING, Crop, Decoder, Frames, Request, VideoInfo, VideoSource
 from filmstrip.video.delivery import Arrival, Delivery, Sink, Slots
-from filmstrip.video.packets import repair_times
+from filmstrip.video.marks import Contradiction, Marks
+from filmstrip.video.packets import possible, repair_times
 
 _MAX_REORDER = 16
 """Maximum reordering delay, frames (H.264 and HEVC allow no more)."""
 
 _WORTH_A_SEEK = 8
 """Number of frames whose decoding takes as long as flushing the decoder and seeking."""
-
-
-class _Contradiction(Exception):
-    """The assumed times contradict the packets or the decoder: lower the level of trust."""
 
 
 class PyAVDecoder(Decoder):
@@ -87,7 +83,7 @@ class PyAVDecoder(Decoder):
         while True:
             try:
                 return self._answer(requests, snap)
-            except _Contradiction:
+            except Contradiction:
                 self._distrust()
 
     def _answer(self, requests: Sequence[Request], snap: bool) -> list[Frames]:
@@ -135,6 +131,12 @@ class PyAVDecoder(Decoder):
             yield Frames(torch.from_numpy(video), times, damaged, self._container.truncated)
 
     @property
+    def works_out_times(self) -> bool:
+        """Whether the times of frames are other than their packets say."""
+        scanned = self._container.scanned
+        return not self._regular or (scanned is not None and (bool(scanned.hidden) or scanned.reordered))
+
+    @property
     def _regular(self) -> bool:
         """Whether presentation times are known from packets; otherwise only from decoding all."""
         scanned = self._container.scanned
@@ -175,8 +177,8 @@ class PyAVDecoder(Decoder):
                         reached = seconds
                         yield arrival
                 return
-            except _Contradiction:
-                self._distrust()  # and continue after the frames already returned
+            except Contradiction:
+                self._distrust()  # and go on behind what was given
 
     def _decoded_range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
         if not self._regular:
@@ -196,7 +198,7 @@ class PyAVDecoder(Decoder):
                 _merge(wanted.setdefault(on_screen, {}), positions[ticks])
             where = [i for i, packet in enumerate(packets) if packet.pts in wanted]
             if len({packets[i].pts for i in where}) < len(wanted):
-                raise _Contradiction
+                raise Contradiction
             end = 1 + where[-1]
             while end < len(packets) and packets[end].pts in self._hidden:  # the second field of the last frame
                 end += 1
@@ -208,7 +210,7 @@ class PyAVDecoder(Decoder):
 
         Raises:
             DecodeError: there is no frame.
-            _Contradiction: no packet yields a frame, or one has no time.
+            Contradiction: no packet brings a frame, or one does not say when.
         """
         scanned = self._container.scanned
         if scanned is not None:
@@ -217,7 +219,7 @@ class PyAVDecoder(Decoder):
             return scanned.starts
         shown = [packet.pts for packet in packets if not packet.is_discard]
         if not shown or None in shown:
-            raise _Contradiction
+            raise Contradiction
         return np.sort(np.array(shown, np.int64))
 
     def _read_in_order(self, positions: dict[int, Slots], delivery: Delivery, log: ErrorLog) -> None:
@@ -274,13 +276,13 @@ class PyAVDecoder(Decoder):
         frames are predicted from each other.
 
         Raises:
-            _Contradiction: an intact packet yields no frame, several, or one at another time.
+            Contradiction: nothing is wrong with a packet, and it brings no frame, or several, or not when it says.
         """
         codec, hidden = self._container.codec, self._hidden
         if codec.is_open:
             codec.flush_buffers()
         skipping, damaged = None, False
-        marks = _Marks(codec, self._regular)
+        marks = Marks(codec, self._regular)
         for packet in packets:
             if packet.pts not in hidden:
                 if skipping != (skip := wanted is not None and packet.pts not in wanted):
@@ -314,7 +316,8 @@ class PyAVDecoder(Decoder):
         if self._sequence is None:
             self._container.restart()
             with ErrorLog(self._threads) as log:
-                stamps = [(f.pts, f.dts) for f, _, _ in self._decode(self._container.packets(log), log)]
+                decoded = self._decode(self._container.packets(log), log)
+                stamps = [(possible(frame.pts), possible(frame.dts)) for frame, _, _ in decoded]
             if self._container.is_raw:
                 stamps = [(None, None)] * len(stamps)
             elif self._container.is_untimed:  # the first displayed frame comes first, whichever packet it is from
@@ -329,84 +332,6 @@ class PyAVDecoder(Decoder):
                 self._container.absurd,
             )
         return self._sequence[0]
-
-
-@dataclass(eq=False)
-class _Expected:
-    """A packet whose frame has not been output yet."""
-
-    packet: Packet
-    is_first: bool
-    """Whether decoding started with it."""
-    required: bool
-    damaged: bool = False
-
-
-class _Marks:
-    """Transfers times and damage from packets, in decoding order, to their frames, in display order."""
-
-    def __init__(self, codec: av.VideoCodecContext, strict: bool):
-        """``strict``: each frame must come from one packet with its presentation time."""
-        self._codec, self._strict = codec, strict
-        self._waiting: dict[object, _Expected] = {}
-        self._current: _Expected | None = None
-        self._start, self._latest = 0, -math.inf
-        self._spoiled = self._broken = False
-
-    def expects(self, packet: Packet, decoded: bool) -> None:
-        """Register a packet that should yield a frame, before it is ``decoded``, or skipped.
-
-        Frames displayed before the key frame at which decoding starts may depend on earlier ones: they are optional.
-        """
-        if self._strict and packet.pts is None and not packet.is_discard:
-            raise _Contradiction
-        if is_first := self._current is None:
-            self._start = packet.pts
-        required = self._strict and decoded and not packet.is_discard and packet.pts >= self._start
-        self._current = _Expected(packet, is_first, required)
-        # A new object per packet: PyAV identifies equal ones, and releases them together. It must not
-        # reference the packet, which would then keep itself alive.
-        packet.opaque = tag = object()
-        self._waiting[tag] = self._current
-
-    def fed(self, broken: bool, damaged: bool) -> None:
-        """Record whether decoding the latest packet, one that completes its frame, or its references failed."""
-        self._broken = self._broken or broken
-        if self._current is not None:
-            self._current.damaged |= broken or damaged
-
-    def shown(self, frame: VideoFrame) -> Arrival | None:
-        """A frame with its time and damage; damage of a corrupt frame propagates to those predicted from it."""
-        expected = self._waiting.pop(frame.opaque, None)
-        self._broken = self._broken or frame.is_corrupt
-        if self._strict and not self._is_due(expected, frame):
-            return None
-        self._spoiled = self._spoiled and not frame.key_frame
-        corrupt = frame.is_corrupt or self._spoiled or (expected is not None and expected.damaged)
-        disposable = expected is not None and is_disposable(expected.packet, self._codec)
-        self._spoiled = self._spoiled or (frame.is_corrupt and not disposable)
-        return frame, (expected.packet.pts if self._strict else 0), corrupt
-
-    def _is_due(self, expected: _Expected | None, frame: VideoFrame) -> bool:
-        """Whether a frame matches its packet; if not, then error concealment has output another one."""
-        if expected is not None and expected.is_first and frame.pict_type in (PictureType.P, PictureType.B):
-            raise _Contradiction  # decoding started at a frame only flagged as key frame
-        if expected is None or expected.packet.pts <= self._latest:
-            if self._broken:
-                return False
-            raise _Contradiction
-        self._latest = expected.packet.pts
-        self.check(self._latest)
-        return True
-
-    def check(self, before: float = math.inf) -> None:
-        """Check that all required frames displayed ``before`` a time were output.
-
-        Raises:
-            _Contradiction: one was not, without any error.
-        """
-        if not self._broken and any(item.required and item.packet.pts < before for item in self._waiting.values()):
-            raise _Contradiction
 
 
 def _feed(codec: av.VideoCodecContext, packet: Packet | None) -> tuple[list[VideoFrame], bool]:

@@ -27,6 +27,13 @@ class TorchCodecDecoder(Decoder):
                 f"'filmstrip[scale]'); importing it failed: {str(error).splitlines()[0]}. Or use backend='pyav'."
             ) from None
         self._header = PyAVDecoder(source, stream=stream, threads=threads)
+        if self._header.works_out_times:
+            self.close()
+            raise DecodeError(
+                self.info.path,
+                self.info.stream,
+                "its packets do not tell when their frames are shown, which TorchCodec relies on: use backend='pyav'",
+            )
         if not isinstance(source, (str, Path)):
             source.seek(0)
             source = source.read()

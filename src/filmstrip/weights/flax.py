@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.keymap import Weights, check_names
 
 
 class Tree:
@@ -36,8 +36,7 @@ class Tree:
         Raises:
             UserError: an array has not been read.
         """
-        if left := sorted(self.arrays.keys() - self._read):
-            raise UserError(f"{self.what} has arrays that this network has no place for: {', '.join(left[:5])}")
+        check_names(self.what, sorted(self.arrays), self._read)
 
     def dense(self, name: str) -> Weights:
         """A linear layer, with its bias if it has one."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder
-from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
+from filmstrip.models.video_transformer import DIVIDED, JOINT, FrameTransformer, SpaceTimeTransformer
 from filmstrip.models.vit import ViT
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.frozen import KINDS, kind_of, load_frozen
@@ -152,7 +152,7 @@ def _build_plain(
         return FrameTransformer(**sizes)
     attention = config.get("attention_type", "divided_space_time")
     divided = kind == "timesformer" and attention == "divided_space_time"
-    return SpaceTimeTransformer("divided" if divided else "joint", time_positions=kind == "timesformer", **sizes)
+    return SpaceTimeTransformer(DIVIDED if divided else JOINT, time_positions=kind == "timesformer", **sizes)
 
 
 def _statistics(preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.protocols import Rules
 
 Weights = dict[str, Tensor]
 
@@ -53,10 +54,6 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """The first few of many names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-Rules = tuple[tuple[str, str], ...]
-"""Regular expressions and what takes the place of their matches, tried in order; each may match a part of a name."""
 
 
 def renamed(name: str, rules: Rules) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ def layers(theirs: str, ours: str, rows: tuple[tuple[str, str], ...]) -> tuple[t
     return tuple((f"{theirs}.{{i}}.{a}", f"{ours}.{{i}}.{b}") for a, b in rows)
 
 
-def fuse(theirs: Mapping[str, Tensor]) -> Weights:
-    """One ``qkv`` for each attention's ``query``, ``key`` and ``value``, weights and biases.
+def fuse(theirs: Mapping[str, Tensor], parts: Sequence[str] = _PARTS) -> Weights:
+    """One ``qkv`` for each attention's three ``parts``, ``query``, ``key`` and ``value``, weights and biases.
 
     Raises:
         UserError: an attention lacks one of the three.
@@ -42,20 +42,20 @@ def fuse(theirs: Mapping[str, Tensor]) -> Weights:
     for name, tensor in theirs.items():
         prefix, _, kind = name.rpartition(".")
         stem, _, part = prefix.rpartition(".")
-        if part not in _PARTS:
+        if part not in parts:
             fused[name] = tensor
         elif f"{stem}.qkv.{kind}" not in fused:
-            fused[f"{stem}.qkv.{kind}"] = together(theirs, f"{stem}.", f".{kind}")
+            fused[f"{stem}.qkv.{kind}"] = together(theirs, f"{stem}.", f".{kind}", parts)
     return fused
 
 
-def together(theirs: Mapping[str, Tensor], before: str, after: str) -> Tensor:
-    """What stands between ``before`` and ``after`` of ``query``, ``key`` and ``value``, in one.
+def together(theirs: Mapping[str, Tensor], before: str, after: str, parts: Sequence[str] = _PARTS) -> Tensor:
+    """What stands between ``before`` and ``after`` of the ``parts``, in one.
 
     Raises:
-        UserError: one of the three is missing.
+        UserError: one of them is missing.
     """
-    names = [f"{before}{part}{after}" for part in _PARTS]
+    names = [f"{before}{part}{after}" for part in parts]
     check_names("this state", [name for name in names if name in theirs], names)
     return torch.cat([theirs[name] for name in names])
 

@@ -1,8 +1,4 @@
-"""VideoMAE checkpoints in the layout of ``transformers``: encoder, pretraining model, classifier; both ways.
-
-And in that of the authors' own files, pretraining models (``encoder.blocks.0.attn.qkv.weight``) and classifiers
-(``blocks.0.attn.qkv.weight``).
-"""
+"""VideoMAE checkpoints in the layout of ``transformers``: encoder, pretraining model, classifier; both ways."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.protocols import Objective
-from filmstrip.weights.keymap import KeyMap, Rules, Weights, check_names, renamed, without_prefix
+from filmstrip.weights.keymap import KeyMap, Weights, check_names
 from filmstrip.weights.layers import LAYER, layers, together
 
 _PREFIX = "videomae."
@@ -78,42 +73,6 @@ def encoder_from(theirs: Mapping[str, Tensor]) -> Weights:
         check_names("this VideoMAE", theirs, inner, spare=_AROUND)
         theirs = {name.removeprefix(_PREFIX): theirs[name] for name in inner}
     return from_transformers(theirs, ENCODER)
-
-
-_PUBLISHED: Rules = (
-    (r"^encoder\.embed\.", "encoder.patch_embed."),
-    (r"^decoder\.project\.", "encoder_to_decoder."),
-    (r"^decoder\.mask_token$", "mask_token"),
-    (r"^norm\.", "fc_norm."),
-    (r"\.attention\.out\.", ".attn.proj."),
-    (r"\.attention\.", ".attn."),
-)
-_REST = (*_AROUND, r"(?:encoder\.)?norm\..*", r"head\..*")
-"""What the authors' files hold beside what every encoder has: its last norm among it."""
-
-
-def from_published(theirs: Mapping[str, Tensor], objective: Objective, *, head: bool = True) -> Weights:
-    """Weights of a VideoMAE, or of a classifier over its encoder, from the authors' file; or of the encoder only.
-
-    Raises:
-        UserError: the file is of another network.
-    """
-    theirs = without_prefix(theirs.get("model", theirs.get("module", theirs)))
-    names = published_names(objective, pretraining=any(name.startswith("encoder.") for name in theirs))
-    if not head:
-        names = {name: key for name, key in names.items() if name.startswith("encoder.")}
-    what = "this is not a released VideoMAE of this size: the file"
-    check_names(what, theirs, names.values(), spare=() if head else _REST)
-    weights = {name: theirs[key] for name, key in names.items()}
-    weights["encoder." + _LINEAR] = conv_to_linear(weights["encoder." + _LINEAR])
-    return {name: w.flatten() if name.endswith("mask_token") else w for name, w in weights.items()}
-
-
-def published_names(objective: Objective, *, pretraining: bool) -> dict[str, str]:
-    """Ours to theirs, in the authors' files of pretraining models or in those of classifiers."""
-    names = [name for name in objective.state_dict() if ".normalise." not in name]
-    prefix = "" if pretraining else "encoder."
-    return {name: renamed(name, _PUBLISHED).removeprefix(prefix) for name in names}
 
 
 def from_transformers(theirs: Mapping[str, Tensor], keys: KeyMap) -> Weights:

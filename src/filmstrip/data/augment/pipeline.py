@@ -20,6 +20,8 @@ from filmstrip.data.augment.mixing import mix
 from filmstrip.data.augment.rand_augment import rand_augment_
 from filmstrip.data.boxes import boxes
 from filmstrip.data.config import Augment
+from filmstrip.data.kinds.clips import Clips
+from filmstrip.data.kinds.specification import Specification
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.randomness import uniform
@@ -35,32 +37,30 @@ def effective_augment(augment: Augment, directional: bool) -> Augment:
     return dataclasses.replace(augment, mirror=0.0) if directional else augment
 
 
-def check_augment(augment: Augment, requires: Collection[str]) -> None:
+def check_augment(augment: Augment, requires: Collection[str], specification: Specification) -> None:
     """See that an objective that reads the batch keys ``requires`` can learn from augmented batches.
 
     Raises:
-        UserError: it learns from actions or boxes, and clips are mixed: what is done in two clips at once is no
-            action, and their boxes lie in different places.
+        UserError: clips are mixed, and it learns from what a mixture of two has none of, such as actions or boxes.
     """
-    if "boxes" in requires and (augment.mixup or augment.cutmix):
-        raise UserError(
-            "mixup and cutmix blend clips of which each has boxes of its own, and this model learns from boxes: set "
-            "data.augment.mixup and cutmix to 0"
-        )
-    if "action" in requires and (augment.mixup or augment.cutmix):
-        raise UserError(
-            "mixup and cutmix blend clips of which each has actions of its own, and this model learns from actions: "
-            "set data.augment.mixup and cutmix to 0"
-        )
+    for name, key in specification.keys.items():
+        if name in requires and key.unmixed and (augment.mixup or augment.cutmix):
+            own = key.unmixed
+            raise UserError(
+                f"mixup and cutmix blend clips of which each has {own} of its own, and this model learns from {own}: "
+                "set data.augment.mixup and cutmix to 0"
+            )
 
 
-def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) -> Batch:
+def apply_augment(
+    batch: Batch, augment: Augment, *, num_classes: int | None, specification: Specification = Clips.specification
+) -> Batch:
     """Augment a batch: ``video`` is ``B T C H W`` uint8, or floating point in 0..1.
 
-    Boxes are mirrored with their clip. In this order: mirror, RandAugment, colour jitter, erasing, mixing. Video
-    keeps its type, but all except mirroring rounds floating-point video to 8-bit levels. The batch given is not
-    changed; with everything off, the same tensors come back. So do features and tokens, which nothing here can
-    change.
+    What its kind of sample says is mirrored with the video is. In this order: mirror, RandAugment, colour jitter,
+    erasing, mixing. Video keeps its type, but all except mirroring rounds floating-point video to 8-bit levels. The
+    batch given is not changed; with everything off, the same tensors come back. So do features and tokens, which
+    nothing here can change.
 
     Raises:
         UserError: labels should be mixed, and there are none.
@@ -72,8 +72,8 @@ def apply_augment(batch: Batch, augment: Augment, *, num_classes: int | None) ->
     in_place = augment.rand_ops or any(jitter.values()) or augment.erase
     mixing = augment.mixup or augment.cutmix
     video = mirror(given, seeds, augment.mirror) if augment.mirror else given
-    if augment.mirror and "boxes" in batch:
-        batch = {**batch, "boxes": mirror_boxes(batch["boxes"], seeds, augment.mirror)}
+    if augment.mirror:
+        batch = {**batch, **_mirrored_with(batch, seeds, augment.mirror, specification)}
     if in_place or mixing:
         video = to_levels(video)
     if in_place and video is given:
@@ -100,11 +100,15 @@ def mirror(video: Tensor, seeds: Tensor, probability: float) -> Tensor:
     return mirrored
 
 
-def mirror_boxes(boxes: Tensor, seeds: Tensor, probability: float) -> Tensor:
-    """Swap left and right of the boxes (``B M 4``, shares of the frame) in those clips that :func:`mirror` swaps."""
-    left, top, right, bottom = boxes.unbind(-1)
-    swapped = torch.stack([1 - right, top, 1 - left, bottom], dim=-1)
-    return torch.where(_mirrored(seeds, probability).to(boxes.device)[:, None, None], swapped, boxes)
+def _mirrored_with(batch: Batch, seeds: Tensor, probability: float, specification: Specification) -> Batch:
+    """The keys that change with the clips that :func:`mirror` swaps, such as boxes."""
+    swapped = {}
+    for name, key in specification.keys.items():
+        if key.mirrored is not None and name in batch:
+            value = batch[name]
+            chosen = _mirrored(seeds, probability).to(value.device).view(-1, *[1] * (value.ndim - 1))
+            swapped[name] = torch.where(chosen, key.mirrored(value), value)
+    return swapped
 
 
 def _mirrored(seeds: Tensor, probability: float) -> Tensor:

@@ -47,7 +47,7 @@ def open_teco(root: Path) -> Source:
     if not videos:
         if detect_arrays(root):
             raise UserError(
-                f"{root} holds arrays: filmstrip data convert teco {root} --out FOLDER makes videos of them"
+                f"{root} holds arrays: filmstrip data convert {root} --layout teco --out FOLDER makes videos of them"
             )
         raise UserError(f"{root} is not laid out as TECO's sets: expected train/0/000000.mp4 and train/0/000000.npz")
     samples = [

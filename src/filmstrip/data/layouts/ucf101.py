@@ -40,7 +40,9 @@ def open_ucf101(root: Path, fold: int = 1) -> Source:
             "ucfTrainTestlist/trainlist01.txt"
         )
     if not (lists / f"trainlist{fold:02}.txt").is_file():
-        raise UserError(f"{lists} has no trainlist{fold:02}.txt: UCF-101 is divided in the ways {FOLDS} (data.fold)")
+        raise UserError(
+            f"{lists} has no trainlist{fold:02}.txt: UCF-101 is divided in the ways {FOLDS} (data.reads.fold)"
+        )
     videos = by_stem(root)
     listed = [
         (split, PurePosixPath(line.split()[0]))

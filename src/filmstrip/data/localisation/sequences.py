@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.data.cached import is_cached
-from filmstrip.data.config import Localisation
+from filmstrip.data.kinds.encoded import is_encoded
 from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, random_embeddings, read_array
 from filmstrip.data.procedures.types import Procedure
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 
 UNEVEN = 0.5
 """Most that a clip may lie off an even spacing, as a share of it: clips begin at frames, which may be far apart."""
@@ -53,8 +55,8 @@ class Sequences(Protocol):
         ...
 
 
-def open_sequences(path: Path | None, config: Localisation, num_classes: int) -> Sequences:
-    """What ``path`` holds, see :class:`~filmstrip.data.config.Localisation`.
+def open_sequences(path: Path | None, config: UntrimmedVideos, num_classes: int) -> Sequences:
+    """What ``path`` holds, see :class:`~filmstrip.data.kinds.untrimmed.UntrimmedVideos`.
 
     Raises:
         UserError: there is nothing there that is known.
@@ -65,7 +67,7 @@ def open_sequences(path: Path | None, config: Localisation, num_classes: int) ->
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"{path} does not exist: give what `filmstrip encode` wrote, or a folder of VIDEO.npy")
-    if is_cached(path):
+    if is_encoded(path):
         return EncodedSequences(path)
     files = {file.stem: file for file in sorted(path.rglob("*")) if file.suffix in ARRAYS} if path.is_dir() else {}
     if not files:
@@ -97,7 +99,7 @@ class EncodedSequences(EncodedClips):
 class ArraySequences(ArrayFolder):
     """A folder with an array of each video, ``T D``: one row every ``stride`` frames, made of ``window`` frames."""
 
-    def __init__(self, files: Mapping[str, Path], config: Localisation):
+    def __init__(self, files: Mapping[str, Path], config: UntrimmedVideos):
         """Look at the first file for the width.
 
         Raises:
@@ -124,7 +126,7 @@ class EmbeddedSequences:
 
     embeddings: Tensor = field(repr=False)
     """``classes D`` float32, each of root mean square one."""
-    config: Localisation
+    config: UntrimmedVideos
 
     @property
     def width(self) -> int:
@@ -149,7 +151,7 @@ class EmbeddedSequences:
         return FeatureSequence(features, first, step, reach=first)
 
 
-def _spacing(procedure: Procedure, config: Localisation) -> tuple[float, float]:
+def _spacing(procedure: Procedure, config: UntrimmedVideos) -> tuple[float, float]:
     """The centre of the first row and the seconds to the next, of a window that slides over frames."""
     fps = procedure.fps or config.fps
     return config.window / 2 / fps, config.stride / fps

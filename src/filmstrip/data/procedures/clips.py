@@ -9,19 +9,21 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.data.cached import is_cached
-from filmstrip.data.config import Procedures
 from filmstrip.data.features import POOLED, FeatureSource
+from filmstrip.data.kinds.encoded import is_encoded
 from filmstrip.data.procedures.windows import Given
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
+
+if TYPE_CHECKING:
+    from filmstrip.data.kinds.procedures import Procedures
 
 ARRAYS = (".npy", ".npz")
 FEATURES = "frames_features"
@@ -54,7 +56,7 @@ class ClipFeatures(Protocol):
 
 
 def open_clips(path: Path | None, config: Procedures, num_steps: int) -> ClipFeatures:
-    """What ``path`` holds, see :class:`~filmstrip.data.config.Procedures`.
+    """What ``path`` holds, see :class:`~filmstrip.data.kinds.procedures.Procedures`.
 
     Raises:
         UserError: there is nothing there that is known, or embeddings are not those of so many steps.
@@ -66,7 +68,7 @@ def open_clips(path: Path | None, config: Procedures, num_steps: int) -> ClipFea
         raise UserError(f"{path} does not exist: give what `filmstrip encode` wrote, or a folder of VIDEO.npy")
     if path.suffix == ".npy" and path.is_file():
         return StepEmbeddings(embeddings=read_embeddings(path, num_steps), config=config)
-    if is_cached(path):
+    if is_encoded(path):
         return EncodedClips(path)
     files = {file.stem: file for file in sorted(path.rglob("*")) if file.suffix in ARRAYS} if path.is_dir() else {}
     if not files:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from filmstrip.data.config import Procedures
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.data.kinds.procedures import Procedures
 
 
 class Given(NamedTuple):

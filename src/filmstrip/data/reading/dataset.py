@@ -5,30 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
-from filmstrip.data.cached import CachedClip, CachedSample
-from filmstrip.data.config import Clip, Data
-from filmstrip.data.detection.source import ActorSample, with_equal_room
-from filmstrip.data.localisation.source import UntrimmedSample
-from filmstrip.data.procedures.source import ProcedureSample
+from filmstrip.data.actions import ActionSpace
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.kind import Row
+from filmstrip.data.kinds.specification import Specification
 from filmstrip.data.reading.order import Draw, derive_seed
 from filmstrip.data.reading.workers import Current
 from filmstrip.data.sample import Sample
 from filmstrip.data.tools.parallel import CRASHED
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
-from filmstrip.video.batched_reading import read_batched
-from filmstrip.video.clips import read_clips, read_parts
-from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import DecodeError, Decoder, Frames
+from filmstrip.video.decoder import DecodeError
 
 ATTEMPTS = 50
 """Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
@@ -52,13 +47,6 @@ class Report:
     """Something that is wrong with the settings, not with a file: stops the run."""
 
 
-@dataclass
-class ActedFrames(Frames):
-    """Decoded frames with what was done before each: ``action`` is ``T`` int64 or ``T A`` float32."""
-
-    action: np.ndarray | None = None
-
-
 class _Clips(Dataset):
     """What reading for training and for evaluation share: samples, of which some turn out to be bad."""
 
@@ -67,6 +55,7 @@ class _Clips(Dataset):
         self.samples = samples
         self.data = data
         self.labelled = all(sample.label is not None for sample in samples)
+        self.specification = samples[0].kind.specification
         self.bad: dict[int, Unreadable] = {}
         self.current: Current | None = None
 
@@ -74,13 +63,13 @@ class _Clips(Dataset):
         """Never read a sample again: it killed the process that read it."""
         self.bad[index] = Unreadable(self.samples[index].name, CRASHED, used=False)
 
-    def _cut(self, index: int, report: Report, **settings: Any) -> list[Frames] | None:
+    def _cut(self, index: int, report: Report, **settings: Any) -> list[Row] | None:
         """The clips of one sample; none, and a line in the report, if it cannot be read."""
         sample = self.samples[index]
         if index not in self.bad:
             try:
                 with self.current.at(index) if self.current else nullcontext():
-                    clips = cut(sample, self.data, actions=self.actions, **settings)
+                    clips = sample.cut(self.data, actions=self.actions, **settings)
             except (DecodeError, OSError) as error:
                 self.bad[index] = _unreadable(sample, error)
             else:
@@ -100,7 +89,7 @@ class TrainingSet(_Clips):
     def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, Report]:
         """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
         report = Report()
-        rows = _Rows(self.labelled)
+        rows = _Rows(self.labelled, self.specification)
         try:
             for draw in draws:
                 for index in self._candidates(draw):
@@ -147,7 +136,7 @@ class EvaluationSet(_Clips):
     def __getitem__(self, indices: Sequence[int]) -> tuple[Batch | None, Report]:
         """Decode the views of each video; bad files are left out, never replaced."""
         report = Report()
-        rows = _Rows(self.labelled)
+        rows = _Rows(self.labelled, self.specification)
         try:
             for _, neighbours in groupby(indices, lambda index: _file(self.samples[index])):
                 for index, views in self._views(list(neighbours), report):
@@ -165,7 +154,7 @@ class EvaluationSet(_Clips):
         else:
             super().crashed(index)
 
-    def _views(self, indices: list[int], report: Report) -> Iterator[tuple[int, Sequence[Frames | CachedClip]]]:
+    def _views(self, indices: list[int], report: Report) -> Iterator[tuple[int, Sequence[Row]]]:
         """The views of those of some samples of one file that can be read, and lines in the report."""
         found = self._in_turn([index for index in indices if index not in self.bad])
         for index in indices:
@@ -174,20 +163,20 @@ class EvaluationSet(_Clips):
             elif (views := self._cut(index, report, num_clips=self.num_clips, num_crops=self.num_crops)) is not None:
                 yield index, views
 
-    def _in_turn(self, indices: list[int]) -> dict[int, list[Frames] | list[CachedClip]]:
+    def _in_turn(self, indices: list[int]) -> dict[int, list[Row]]:
         """The views of samples of one file, which is opened once; not of those that are to be read each alone.
 
         That is all of them where one cannot be read, and those that are damaged: what stands in for frames that are
         lost should not depend on what else is read.
         """
         samples = [self.samples[index] for index in indices]
-        # What was encoded is read otherwise, and actions need the file's frames.
-        readable = self.actions is None and all(type(sample) in (Sample, ActorSample) for sample in samples)
+        # Actions need the file's frames.
+        readable = self.actions is None and all(sample.in_turn for sample in samples)
         if len(samples) < 2 or not readable or _file(samples[0]) not in self.shared:
             return {}
         try:
             with self.current.at(indices[0]) if self.current else nullcontext():
-                found = cut_in_turn(samples, self.data, self.num_clips, self.num_crops)
+                found = samples[0].cut_in_turn(samples, self.data, self.num_clips, self.num_crops)
         except (DecodeError, OSError):  # of one of them: each is asked for alone, to say which
             return {}
         return {index: clips for index, clips in zip(indices, found) if not _damage(self.samples[index], clips)}
@@ -196,8 +185,9 @@ class EvaluationSet(_Clips):
 class _Rows:
     """The rows of a batch under construction."""
 
-    def __init__(self, labelled: bool):
+    def __init__(self, labelled: bool, specification: Specification):
         self.labelled = labelled
+        self.specification = specification
         self.clips: list[dict[str, torch.Tensor]] = []
         self.seeds: list[int] = []
         self.names: list[str] = []
@@ -205,8 +195,8 @@ class _Rows:
         self.indices: list[int] = []
         self.spans: list[tuple[float, float]] = []
 
-    def add(self, sample: Sample, index: int, clips: Sequence[Frames | CachedClip], seeds: Sequence[int]) -> None:
-        self.clips += [clip.content if isinstance(clip, CachedClip) else _content(clip) for clip in clips]
+    def add(self, sample: Sample, index: int, clips: Sequence[Row], seeds: Sequence[int]) -> None:
+        self.clips += [clip.content for clip in clips]
         self.seeds += seeds
         self.names += [sample.name] * len(clips)
         self.labels += [sample.label] * len(clips)
@@ -217,8 +207,7 @@ class _Rows:
         if not self.clips:
             return None
         batch: Batch = {
-            # In a worker this stacks straight into shared memory, which the main process then maps.
-            **default_collate(with_equal_room(self.clips)),
+            **self.specification.collate(self.clips),
             "seed": torch.tensor(self.seeds, dtype=torch.int64),
             "name": self.names,
             "index": torch.tensor(self.indices, dtype=torch.int64),
@@ -229,20 +218,12 @@ class _Rows:
         return batch
 
 
-def _content(clip: Frames) -> dict[str, torch.Tensor]:
-    """What a batch takes from a decoded clip."""
-    content = {"video": clip.video}
-    if isinstance(clip, ActedFrames) and clip.action is not None:
-        content["action"] = torch.from_numpy(clip.action)
-    return content
-
-
 def _unreadable(sample: Sample, error: DecodeError | OSError) -> Unreadable:
     reason = error.reason if isinstance(error, DecodeError) else error.strerror or str(error)
     return Unreadable(sample.name, reason, used=False)
 
 
-def _damage(sample: Sample, clips: Sequence[Frames | CachedClip]) -> list[Unreadable]:
+def _damage(sample: Sample, clips: Sequence[Row]) -> list[Unreadable]:
     """A line for the report if frames that were used are damaged, or the file is known to end too early."""
     reasons = [clip.truncated for clip in clips if clip.truncated][:1]
     if count := sum(sum(clip.damaged) for clip in clips):
@@ -252,103 +233,3 @@ def _damage(sample: Sample, clips: Sequence[Frames | CachedClip]) -> list[Unread
 
 def _file(sample: Sample) -> tuple[str, int | None]:
     return sample.path, sample.offset
-
-
-def cut_in_turn(
-    samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1
-) -> list[list[Frames]] | list[list[CachedClip]]:
-    """What :func:`cut` cuts for evaluation out of each of several samples, parts or key frames of one file.
-
-    Raises:
-        DecodeError, OSError: the video, or the part of one of them, cannot be read.
-        UserError: it cannot be cut so often.
-    """
-    clip = data.clip
-    with open_video(samples[0].file(), backend=data.backend) as decoder:
-        key_frames = [sample for sample in samples if isinstance(sample, ActorSample)]
-        if key_frames:
-            views = [
-                sample.views(decoder.info, clip, num_clips=num_clips, num_crops=num_crops) for sample in key_frames
-            ]
-            read = read_batched(decoder, [[view.request for view in ours] for ours in views])
-            return [sample.clips(ours, clips) for sample, ours, clips in zip(key_frames, views, read)]
-        parts = [(sample.start, sample.end) for sample in samples]
-        return list(cut_parts(decoder, clip, parts, num_clips, num_crops))
-
-
-def cut_parts(
-    decoder: Decoder,
-    clip: Clip,
-    parts: Iterable[tuple[float | None, float | None]],
-    num_clips: int = 1,
-    num_crops: int = 1,
-) -> Iterator[list[Frames]]:
-    """The clips of each part of an open video (its first and last second) as evaluation cuts them, in turn.
-
-    Raises:
-        DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
-    """
-    return read_parts(
-        decoder,
-        parts,
-        num_frames=clip.num_frames,
-        stride=clip.stride,
-        sampling=clip.sampling,
-        size=clip.size,
-        num_clips=num_clips,
-        num_crops=num_crops,
-    )
-
-
-def cut(
-    sample: Sample,
-    data: Data,
-    *,
-    rng: np.random.Generator | None = None,
-    num_clips: int = 1,
-    num_crops: int = 1,
-    actions: ActionSpace | None = None,
-) -> list[Frames] | list[ActedFrames] | list[CachedClip]:
-    """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
-
-    Of a video that was encoded, clips are chosen instead; a window of a procedure is what it is, and of an untrimmed
-    video as many features are taken as a sample holds. A key frame has one moment, around which its clips lie. With
-    ``actions`` clips hold theirs too.
-
-    Raises:
-        DecodeError, OSError: the video or its actions cannot be read.
-        UserError: the clips leave frames out, and the actions do not allow that.
-    """
-    if isinstance(sample, (ProcedureSample, UntrimmedSample)):
-        return sample.cut(rng=rng, num_clips=num_clips, num_crops=num_crops)
-    if isinstance(sample, ActorSample):
-        return sample.cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops)
-    if isinstance(sample, CachedSample):
-        return sample.cut(
-            data.cached_clips, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions is not None
-        )
-    if actions is not None:
-        check_clip(actions, data.clip)
-    exact = {"snap": False, "key_starts": False} if rng is None else {}
-    with open_video(sample.file(), backend=data.backend) as decoder:
-        clips = read_clips(
-            decoder,
-            **asdict(data.clip) | exact,
-            rng=rng,
-            num_clips=num_clips,
-            num_crops=num_crops,
-            start=sample.start,
-            end=sample.end,
-        )
-        if actions is None:
-            return clips
-        frame_times = decoder.times()
-    done = clip_actions(
-        sample.actions,
-        actions,
-        path=sample.path,
-        frame_times=frame_times,
-        shown=[clip.times for clip in clips],
-        truncated=any(clip.truncated for clip in clips),
-    )
-    return [ActedFrames(**vars(clip), action=action) for clip, action in zip(clips, done)]

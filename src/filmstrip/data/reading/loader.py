@@ -45,7 +45,7 @@ class TrainLoader:
             world=world,
             accumulate=accumulate,
         )
-        self._set = TrainingSet(samples, data, seed, source.actions if data.actions else None)
+        self._set = TrainingSet(samples, data, seed, source.actions)
         self._data = data
         self._found: dict[str, Unreadable] = {}
         self._videos_read = 0
@@ -118,8 +118,7 @@ class EvalLoader:
         by_file: bool = False,
     ):
         samples = source.split(split)
-        actions = source.actions if data.actions else None
-        self._set = EvaluationSet(samples, data, num_clips, num_crops, actions)
+        self._set = EvaluationSet(samples, data, num_clips, num_crops, source.actions)
         videos = max(1, batch_size // (num_clips * num_crops))
         files: dict[tuple[str, int | None] | None, list[int]] = {}
         for i, sample in enumerate(samples):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.config import Clip
-from filmstrip.data.reading.dataset import cut_parts
+from filmstrip.data.kinds.clips import cut_parts
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Decoder, VideoInfo

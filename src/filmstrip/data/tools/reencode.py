@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
 
 import av
 import numpy as np
@@ -17,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from einops import rearrange
 from torch import Tensor
 
-from filmstrip.bounds import Bounds, Count, CountOrZero, check_numbers
+from filmstrip.bounds import Count, CountOrZero, Quality, check_numbers
 from filmstrip.data.augment.colour import GREY
 from filmstrip.files import replacing
 from filmstrip.video.decode import open_video
@@ -31,10 +30,6 @@ LOWEST_PSNR = 20.0
 """Decibels; below this a copy does not show what its source shows."""
 COMPARED = 8
 """Frames of each video that are compared, besides the last."""
-
-
-Quality = Annotated[int, Bounds(min=0, max=51)]
-"""Of H.264, its constant rate factor: lower is better."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ and width and is dilated, so that a place of its map covers 16 pixels. Feichtenh
 Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
 
     filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
-        --data.detection.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
+        --data.reads.annotations ANNOTATIONS --init SLOWFAST_8x8_R50.pyth
     filmstrip eval RUN --protocol detection --proposals BOXES.csv
     filmstrip detect RUN video.mp4 --boxes boxes.csv --out boxes.mp4
 
@@ -33,16 +33,128 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor, nn
+
 from filmstrip.bounds import Count, ShareBelowOne
-from filmstrip.data.config import Augment, Clip, Data, DataInfo, Detection
+from filmstrip.data.config import Augment, Clip, Data, DataInfo
+from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
-from filmstrip.objectives.actor_roi import ActorRoI
-from filmstrip.protocols import Encoder
+from filmstrip.protocols import Batch, Encoder, Loss, Objective
 from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
+
+
+def roi_align(
+    features: Tensor, boxes: Tensor, *, size: int = 7, samples: int | None = None, aligned: bool = True
+) -> Tensor:
+    """Features within boxes: ``B C H W`` and ``B M 4`` to ``B M C size size`` (He et al. 2017, Mask R-CNN).
+
+    Boxes are left, top, right, bottom in places of the map, whose first place covers 0 to 1 and is centred at 0.5;
+    unless ``aligned``, it is centred at 0 and no side is shorter than one place, as some public networks were
+    trained. Each box is cut into ``size x size`` cells, of which each is the mean of ``samples x samples`` values,
+    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the places that a
+    cell of that box covers, rounded up. Up to one place beyond its outermost centres the map continues as it is
+    there; further out it is zero.
+
+    Interpolation and mean act on rows and columns apart: each is a matrix, and their product with the map is exact.
+
+    Raises:
+        ValueError: boxes and features are not of these shapes, or ``samples`` is less than one.
+    """
+    if features.ndim != 4 or boxes.ndim != 3 or boxes.shape[-1] != 4 or boxes.shape[0] != features.shape[0]:
+        raise ValueError(
+            f"expected features (B, C, H, W) and boxes (B, M, 4), got {tuple(features.shape)}, {tuple(boxes.shape)}"
+        )
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples is one or more, or none, not {samples}")
+    left, top, right, bottom = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
+    if aligned:  # from coordinates of which a place covers 0 to 1 to those of the places' centres
+        left, top, right, bottom = left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
+    else:
+        right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
+    rows = _shares(top, bottom, features.shape[2], size, samples).to(features.dtype)
+    columns = _shares(left, right, features.shape[3], size, samples).to(features.dtype)
+    return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
+
+
+def _shares(first: Tensor, last: Tensor, places: int, size: int, samples: int | None) -> Tensor:
+    """How much of each of ``places`` along one axis every cell takes: ``B M size places`` for bounds ``B M``."""
+    cell = (last - first) / size
+    if samples is None:
+        # Two at least: a graph for maps of any size would take a single one for what it always is.
+        most = torch.sym_max(-(-places // size), 2)
+        count = cell.detach().ceil().clamp(1, most)[..., None, None]
+    else:
+        most, count = samples, torch.full_like(cell, samples)[..., None, None]
+    sample = torch.arange(most, device=first.device, dtype=cell.dtype)
+    cells = torch.arange(size, device=first.device, dtype=cell.dtype)[:, None]
+    position = first[..., None, None] + (cells + (sample + 0.5) / count) * cell[..., None, None]
+    counts = (sample < count) & (position >= -1) & (position <= places)
+    share = counts.to(cell.dtype) / count
+    centre = torch.arange(places, device=first.device, dtype=cell.dtype)
+    near = (1 - (position.clamp(0, places - 1)[..., None] - centre).abs()).clamp(min=0)
+    return (near * share[..., None]).sum(dim=-2)
+
+
+class ActorRoI(Objective):
+    """An encoder with a head for the boxes of a key frame; a :class:`~filmstrip.protocols.Detector`.
+
+    The encoder's tokens are averaged over time, RoIAlign reads ``size x size`` cells of each box, of which the
+    largest value of each channel goes through a linear layer (Feichtenhofer et al. 2019). Classes are independent of
+    each other. Any encoder will do whose tokens lie on a grid in space.
+    """
+
+    requires = ("video", "boxes", "is_actor", "box_labels")
+
+    def __init__(
+        self, encoder: Encoder, num_classes: int, *, size: int = 7, aligned: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.size = size
+        self.aligned = aligned
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def logits(self, video: Tensor, boxes: Tensor) -> Tensor:
+        """``B M K`` of ``B T C H W`` video and ``boxes`` (``B M 4``, shares of its width and height)."""
+        features = self.encoder(video)
+        t, h, w = features.grid
+        places = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
+        left, top, right, bottom = boxes.unbind(dim=-1)
+        on_map = torch.stack([left * w, top * h, right * w, bottom * h], dim=-1)
+        cells = roi_align(places, on_map, size=self.size, aligned=self.aligned)
+        return self.head(self.dropout(reduce(cells, "b m d p q -> b m d", "max")))
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Binary cross-entropy, the mean over actors and classes; also logs how many of both were told rightly."""
+        labels, there = batch["box_labels"], batch["is_actor"]
+        logits = self.logits(batch["video"], batch["boxes"]).float()
+        count = there.sum().clamp(min=1)
+        wrong = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=-1)
+        total = (wrong * there).sum() / count
+        with torch.no_grad():
+            right = (((logits > 0) == (labels > 0)).float().mean(dim=-1) * there).sum() / count
+        return Loss(total, {"right": right, "actors": there.sum(dim=1).float().mean()})
+
+    def detect(self, video: Tensor, boxes: Tensor) -> Tensor:
+        """Probabilities ``B M K`` of each class within boxes."""
+        return self.logits(video, boxes).float().sigmoid()
+
+    def depth_of(self, name: str) -> int:
+        """The encoder's own layers; the head comes after its last."""
+        prefix = "encoder."
+        if name.startswith(prefix):
+            return self.encoder.depth_of(name.removeprefix(prefix))
+        return self.encoder.depth + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +196,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Actors(num_train=48, num_test=12),
-            detection=Detection(max_actors=3),
+            reads=ActorClips(max_actors=3),
             clip=Clip(num_frames=8, stride=1, size=64, short_side=(64, 72)),
             augment=Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
             batch_size=16,
@@ -129,13 +241,15 @@ def _ava(backbone: str) -> Run:
     network = find(f"recognition.slowfast:{backbone}").objective
     return Run(
         data=Data(
-            detection=Detection(dataset="ava_v2.2"),
+            reads=ActorClips(dataset="ava_v2.2"),
             clip=Clip(num_frames=32, stride=2, size=224, short_side=(256, 320)),
             augment=Augment(),
             batch_size=64,
             num_workers=8,
         ),
-        objective=ActorRoIConfig(backbone=replace(network, dilated=True)),
+        objective=ActorRoIConfig(
+            backbone=replace(network, dilated=True), num_classes=80, size=7, aligned=True, dropout=0.5
+        ),
         optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7, warmup=5 / 20, start=0.000125 / 0.1),
         train=Loop(epochs=20, precision="bfloat16", clip_grad=None),
         evals=(DetectionMAP(),),

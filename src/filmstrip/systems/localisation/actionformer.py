@@ -4,7 +4,7 @@ Features along a video go through convolutions and a pyramid of local self-atten
 the distances to both ends serve all levels, and soft non-maximum suppression keeps the best of what they say.
 Zhang et al., "ActionFormer: Localizing Moments of Actions with Transformers", 2022.
 
-    filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.localisation.annotations ANNOTATIONS
+    filmstrip train localisation.actionformer:thumos14 --data FEATURES --data.reads.annotations ANNOTATIONS
     filmstrip eval RUN --protocol localisation
 
 ``--init FILE`` begins with the authors' released weights of the same network.
@@ -30,20 +30,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from itertools import pairwise
+from typing import Annotated, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBelowOne, Weight
-from filmstrip.data.config import Data, DataInfo, Localisation
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.kinds.untrimmed import UntrimmedInfo, UntrimmedVideos
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals.localisation import LocalisationMAP
 from filmstrip.inference import device_of, inference
-from filmstrip.models.temporal_pyramid import MaskedConv, TemporalPyramid
+from filmstrip.nn.attention import attend
+from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.masks import Mask, local, present
+from filmstrip.nn.mlp import MLP
+from filmstrip.nn.positions import sincos_table
 from filmstrip.nn.segments import soft_nms
-from filmstrip.objectives.localisation import Points, assign, diou_loss, focal_loss
 from filmstrip.protocols import Batch, Detections, Loss, Objective
 from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
@@ -96,6 +103,205 @@ class Suppression:
     """Most segments of a video."""
 
 
+NUM_CONVS, STEM = 2, 2
+"""Convolutions before the pyramid, and blocks of its finest level."""
+SCALE = 1e-4
+"""What a residual branch is first multiplied by, channel by channel (Touvron et al. 2021)."""
+
+
+class Level(NamedTuple):
+    """One level of a pyramid: ``features`` are ``B T D``, and ``valid`` (``B T``) says where there is video."""
+
+    features: Tensor
+    valid: Tensor
+
+
+class MaskedConv(nn.Conv1d):
+    """A convolution along time, padded to keep the length, that sees zeros where there is no video."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """``B T D -> B T/stride outputs``."""
+        y = super().forward(rearrange(x.masked_fill(~valid[..., None], 0.0), "b t d -> b d t"))
+        return rearrange(y, "b d t -> b t d")
+
+
+class ConvAttention(nn.Module):
+    """Multi-head attention whose queries, keys and values come from depthwise convolutions, ``stride`` rows apart."""
+
+    def __init__(self, width: int, num_heads: int, *, stride: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.convs = nn.ModuleList(MaskedConv(width, width, stride=stride, groups=width) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.projections = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, valid: Tensor, mask: Mask) -> Tensor:
+        """``B T D -> B T/stride D``; ``mask`` is of the shorter sequence."""
+        q, k, v = (
+            rearrange(project(norm(conv(x, valid))), "b t (h d) -> b h t d", h=self.num_heads)
+            for conv, norm, project in zip(self.convs, self.norms, self.projections)
+        )
+        return self.out(rearrange(attend(q, k, v, mask), "b h t d -> b t (h d)"))
+
+
+class PyramidBlock(nn.Module):
+    """A pre-norm transformer block with :class:`ConvAttention`: ``B T D -> B T/stride D``."""
+
+    def __init__(self, width: int, num_heads: int, *, stride: int, dropout: float, drop_path: float) -> None:
+        super().__init__()
+        self.stride = stride
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = ConvAttention(width, num_heads, stride=stride)
+        self.scale1 = nn.Parameter(torch.full((width,), SCALE))
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width, dropout=dropout)
+        self.scale2 = nn.Parameter(torch.full((width,), SCALE))
+        self.dropout = nn.Dropout(dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, valid: Tensor, mask: Mask) -> Tensor:
+        """Apply the block; ``valid`` is ``B T``, of the input."""
+        attended = self.dropout(self.attention(self.norm1(x), valid, mask))
+        x = self._shortened(x, valid) + self.drop_path(self.scale1 * attended)
+        return x + self.drop_path(self.scale2 * self.dropout(self.mlp(self.norm2(x))))
+
+    def _shortened(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The largest of three neighbours, of those where there is video."""
+        if self.stride == 1:
+            return x
+        x = rearrange(x.masked_fill(~valid[..., None], float("-inf")), "b t d -> b d t")
+        x = rearrange(F.max_pool1d(x, self.stride + 1, self.stride, self.stride // 2), "b d t -> b t d")
+        return x.masked_fill(~valid[:, :: self.stride, None], 0.0)
+
+
+class TemporalPyramid(nn.Module):
+    """Convolutions, a stem of attention at full length, and for each further level a block that halves the length.
+
+    ``windows`` says for each level how many rows, half of them on either side, a row attends to; none: all. What
+    stands in padding reaches no other row.
+    """
+
+    def __init__(self, config: ActionFormerConfig) -> None:
+        super().__init__()
+        self.windows, self.positions = config.windows, config.positions
+        width = config.width
+        widths = (config.feature_width, *[width] * NUM_CONVS)
+        self.convs = nn.ModuleList(MaskedConv(a, b) for a, b in pairwise(widths))
+        self.conv_norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.convs)
+
+        def block(stride: int) -> PyramidBlock:
+            return PyramidBlock(
+                width, config.num_heads, stride=stride, dropout=config.dropout, drop_path=config.drop_path
+            )
+
+        self.stem = nn.ModuleList(block(1) for _ in range(STEM))
+        self.branch = nn.ModuleList(block(2) for _ in self.windows[1:])
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.windows)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, sequence: Tensor, length: Tensor) -> list[Level]:
+        """The levels of ``B T D`` features, finest first; of each row the first ``length`` (``B``) count."""
+        coarsest = 2 ** len(self.branch)
+        x = F.pad(sequence, (0, 0, 0, -sequence.shape[1] % coarsest))
+        valid = torch.arange(x.shape[1], device=x.device) < length[:, None]
+        for conv, norm in zip(self.convs, self.conv_norms):
+            x = norm(conv(x, valid)).relu()
+        if self.positions:
+            _, places, width = x.shape
+            x = x + sincos_table(places, width).to(x) / width**0.5
+        mask = self._mask(0, valid)
+        for block in self.stem:
+            x = block(x, valid, mask)
+        levels = [Level(self.norms[0](x), valid)]
+        for i, block in enumerate(self.branch, start=1):
+            shorter = valid[:, ::2]
+            x, valid = block(x, valid, self._mask(i, shorter)), shorter
+            levels.append(Level(self.norms[i](x), valid))
+        return levels
+
+    def _mask(self, level: int, valid: Tensor) -> Mask:
+        window = self.windows[level]
+        return present(valid) if window is None else local(window // 2) & present(valid)
+
+
+class Points(NamedTuple):
+    """Where actions are looked for, one after the other through all levels of a pyramid."""
+
+    time: Tensor
+    """``N``, rows of the sequence."""
+    stride: Tensor
+    """``N``, rows from one point of the level to the next."""
+    reach: Tensor
+    """``N 2``, least and most distance, in rows, to the further end of an action that the level answers for."""
+
+
+class Targets(NamedTuple):
+    """What each point of each video is to say."""
+
+    classes: Tensor
+    """``B N C``, one where an action of that class is to be found."""
+    distances: Tensor
+    """``B N 2``, to its first and its last moment, in strides."""
+
+    @property
+    def positive(self) -> Tensor:
+        """Where there is something to be found, ``B N``."""
+        return self.classes.amax(dim=-1) > 0
+
+
+def assign(points: Points, segments: Tensor, classes: Tensor, *, num_classes: int, radius: float) -> Targets:
+    """Which point finds which action of ``segments`` (``B M 2``, rows; ``classes`` ``B M``, -1 in padding).
+
+    A point finds actions whose middle is less than ``radius`` strides away, within which it lies and whose ends are
+    within its level's reach; of several the shortest (Tian et al. 2019, FCOS; Zhang et al. 2022).
+    """
+    time, stride = points.time[:, None], points.stride[:, None]
+    first, last = (ends[:, None] for ends in segments.unbind(-1))
+    distances = torch.stack([time - first, last - time], dim=-1)
+    middle = (first + last) / 2
+    after = time - torch.maximum(middle - radius * stride, first)
+    before = torch.minimum(middle + radius * stride, last) - time
+    furthest = distances.amax(dim=-1)
+    least, most = (bound[:, None] for bound in points.reach.unbind(-1))
+    found = (torch.minimum(after, before) > 0) & (furthest >= least) & (furthest <= most) & (classes >= 0)[:, None]
+    lengths = (last - first).masked_fill(~found, float("inf"))
+    shortest, which = lengths.min(dim=-1, keepdim=True)
+    # Actions of several classes may have the same times.
+    tied = found & (lengths <= shortest + 1e-3)
+    kinds = F.one_hot(classes.clamp(min=0), num_classes).to(segments.dtype)
+    distances = distances.gather(2, which[..., None].expand(-1, -1, -1, 2))[:, :, 0] / stride
+    return Targets((tied.to(segments.dtype) @ kinds).clamp(max=1.0), distances)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy of independent classes that counts less what is easy (Lin et al. 2017), elementwise."""
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    probability = logits.sigmoid()
+    missed = probability + targets - 2 * probability * targets
+    return (alpha * targets + (1 - alpha) * (1 - targets)) * missed**gamma * entropy
+
+
+def diou_loss(predicted: Tensor, true: Tensor, eps: float = 1e-8) -> Tensor:
+    """One less the overlap of two segments around a point, plus how far their middles lie apart: ``... 2 -> ...``.
+
+    Segments are given by the distances to both ends. The middles' distance is squared, as a share of what both
+    cover (Zheng et al. 2020, distance IoU).
+    """
+    shared = torch.minimum(predicted, true).sum(dim=-1)
+    either = predicted.sum(dim=-1) + true.sum(dim=-1) - shared
+    covered = torch.maximum(predicted, true).sum(dim=-1)
+    apart = ((predicted[..., 1] - predicted[..., 0]) - (true[..., 1] - true[..., 0])) / 2
+    return 1 - shared / either.clamp(min=eps) + (apart / covered.clamp(min=eps)).square()
+
+
 class Head(nn.Module):
     """Three convolutions, shared by all levels: ``B T D -> B T outputs``."""
 
@@ -118,14 +324,14 @@ class ActionFormer(Objective):
 
     requires = ("sequence", "length", "segments", "classes")
 
-    def __init__(self, pyramid: TemporalPyramid, width: int, config: ActionFormerConfig) -> None:
+    def __init__(self, config: ActionFormerConfig) -> None:
         super().__init__()
-        self.pyramid = pyramid
+        self.pyramid = TemporalPyramid(config)
         self.config = config
         self.feature_width = config.feature_width
-        self.class_head = Head(width, config.num_classes)
+        self.class_head = Head(config.width, config.num_classes)
         nn.init.constant_(self.class_head.out.bias, -math.log((1 - PRIOR) / PRIOR))
-        self.distance_head = Head(width, 2)
+        self.distance_head = Head(config.width, 2)
         self.level_scales = nn.Parameter(torch.ones(len(config.windows)))
         self.register_buffer("num_positive", torch.tensor(float(config.first_normaliser)))
 
@@ -243,7 +449,9 @@ class ActionFormerConfig(ObjectiveConfig):
 
     def bind(self, info: DataInfo) -> Self:
         """Take the classes and the width from the data."""
-        return replace(self, num_classes=len(info.classes), feature_width=info.width) if info.width else self
+        if not isinstance(info, UntrimmedInfo):
+            return self
+        return replace(self, num_classes=len(info.classes), feature_width=info.width)
 
     def build(self) -> ActionFormer:
         """Build with fresh weights.
@@ -253,19 +461,10 @@ class ActionFormerConfig(ObjectiveConfig):
         """
         if not (self.num_classes and self.feature_width and self.windows):
             raise UserError(
-                "localisation needs features along videos and their actions: set data.localisation, or "
+                "localisation needs features along videos and their actions: set data.reads to untrimmed videos, or "
                 "objective.num_classes and objective.feature_width; and objective.windows for one level or more"
             )
-        pyramid = TemporalPyramid(
-            feature_width=self.feature_width,
-            width=self.width,
-            num_heads=self.num_heads,
-            windows=self.windows,
-            positions=self.positions,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-        )
-        return ActionFormer(pyramid, self.width, self)
+        return ActionFormer(self)
 
 
 def tiny() -> Run:
@@ -273,7 +472,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Untrimmed(),
-            localisation=Localisation(max_length=160, window=8, noise=1.0, width=16),
+            reads=UntrimmedVideos(max_length=160, window=8, noise=1.0, width=16),
             batch_size=8,
             num_workers=0,
         ),
@@ -295,10 +494,20 @@ def thumos14() -> Run:
     """THUMOS14, on features of I3D (colours and flow, 16 frames, every 4): 35 epochs of two videos a step."""
     return Run(
         data=Data(
-            localisation=Localisation(dataset="thumos14", max_length=2304, crop=0.9),
+            reads=UntrimmedVideos(dataset="thumos14", max_length=2304, crop=0.9),
             batch_size=2,
         ),
-        objective=ActionFormerConfig(num_classes=20, feature_width=2048),
+        objective=ActionFormerConfig(
+            num_classes=20,
+            feature_width=2048,
+            width=512,
+            num_heads=4,
+            windows=(19,) * 6,
+            drop_path=0.1,
+            radius=1.5,
+            first_normaliser=100.0,
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, most=200),
+        ),
         optim=Optim(lr=1e-4, weight_decay=0.05, warmup=5 / 35),
         train=Loop(epochs=35, ema=0.999),
         evals=(LocalisationMAP(),),
@@ -309,9 +518,7 @@ def activitynet() -> Run:
     """ActivityNet 1.3, on features of TSP (16 frames at 15 a second), 192 of each video: 15 epochs of 16 videos."""
     return Run(
         data=Data(
-            localisation=Localisation(
-                dataset="activitynet", max_length=192, resized=True, crop=0.9, stride=16, fps=15.0
-            ),
+            reads=UntrimmedVideos(dataset="activitynet", max_length=192, resized=True, crop=0.9, stride=16, fps=15.0),
             batch_size=16,
         ),
         objective=ActionFormerConfig(

@@ -5,7 +5,7 @@ which step is taken in a state, after a step, on the way to a goal. A plan is fo
 states are to end at the goal.
 Chang et al., "Procedure Planning in Instructional Videos", ECCV 2020.
 
-    filmstrip train procedures.ddn:crosstask --data FEATURES --data.procedures.annotations ANNOTATIONS
+    filmstrip train procedures.ddn:crosstask --data FEATURES --data.reads.annotations ANNOTATIONS
 
 Where we deviate, and why this is DDN's style and not DDN: states between start and goal are not seen in training
 (windows of planning give none), so the transition model learns from the goal alone, which its unrolled states have to
@@ -25,7 +25,8 @@ from einops import repeat
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Weight
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.planning import Planning
 from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
@@ -142,7 +143,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=DDNConfig(width=32, beams=3),
@@ -155,7 +156,7 @@ def tiny() -> Run:
 def _paper(dataset: str) -> Run:
     """Sizes and training are ours: the paper's are for states of another kind."""
     return Run(
-        data=Data(procedures=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
+        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=DDNConfig(),
         optim=Optim(lr=1e-3),
         train=Loop(epochs=100),

@@ -5,7 +5,7 @@ step, and before the loss, what is known is written back: the task everywhere, t
 vector and the goal's into the last, zeros between them. A classifier that sees start and goal names the task.
 Wang et al., "PDPP: Projected Diffusion for Procedure Planning in Instructional Videos", CVPR 2023.
 
-    filmstrip train procedures.pdpp:niv --data FEATURES --data.procedures.annotations ANNOTATIONS
+    filmstrip train procedures.pdpp:niv --data FEATURES --data.reads.annotations ANNOTATIONS
 
 ``--init FILE`` begins with weights of the authors' U-Net, or of their classifier: a file each.
 
@@ -22,7 +22,7 @@ The paper reports, on CrossTask with T = 3, a success rate of 26.38, mAcc 55.62,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,11 +32,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
-from filmstrip.models.temporal_unet import TemporalUNet
 from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
@@ -71,6 +71,83 @@ _CLASSIFIER: Rules = (
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
 """What the authors' files hold of the schedule of noise."""
 _TIME, _NOISE, _START = 0xBD00, 0xBD01, 0xBD02  # salts
+_GROUPS = 32
+
+
+class SequenceBlock(nn.Module):
+    """Two convolutions over time, the diffusion's time added between them, and a way around: ``B C T -> B C' T``."""
+
+    def __init__(self, channels: int, out_channels: int, time_width: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, out_channels)
+        self.time = nn.Sequential(nn.Mish(), nn.Linear(time_width, out_channels))
+        self.second = _convolution(out_channels, out_channels, zero=True)
+        self.around = nn.Conv1d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Apply the block; ``time`` is ``B time_width``."""
+        return self.second(self.first(x) + self.time(time)[..., None]) + self.around(x)
+
+
+class TemporalUNet(nn.Module):
+    """``B T D -> B T D``, of sequences that are at least as long as there are ``widths``.
+
+    Wang et al. 2023 (PDPP), after Janner et al. 2022 (Diffuser): each level is one step shorter than the one before
+    (kernels of two, without stride), because plans are too short to be halved.
+    """
+
+    def __init__(self, channels: int, *, widths: Sequence[int]) -> None:
+        super().__init__()
+        width = widths[0]
+        self.width = width
+        self.min_length = len(widths)
+        self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+        self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
+        for i, (a, b) in enumerate(zip((channels, *widths), widths)):
+            self.downs.append(nn.ModuleList([SequenceBlock(a, b, width), SequenceBlock(b, b, width)]))
+            self.downs[-1].append(nn.Conv1d(b, b, 2) if i < len(widths) - 1 else nn.Identity())
+        self.middle = nn.ModuleList(SequenceBlock(widths[-1], widths[-1], width) for _ in range(2))
+        for a, b in zip(widths[:0:-1], widths[-2::-1]):
+            self.ups.append(nn.ModuleList([SequenceBlock(2 * a, b, width), SequenceBlock(b, b, width)]))
+            self.ups[-1].append(nn.ConvTranspose1d(b, b, 2))
+        self.out = nn.Sequential(_convolution(width, width, zero=True), nn.Conv1d(width, channels, 1))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Apply the network to ``B T D`` at diffusion times ``B``.
+
+        Raises:
+            ValueError: the sequence is too short.
+        """
+        if x.shape[1] < self.min_length:
+            raise ValueError(f"the sequence has {x.shape[1]} steps, at least {self.min_length} are needed")
+        x = rearrange(x, "b t d -> b d t")
+        time = self.time(_waves(time, self.width))
+        passed = []
+        for first, second, shorten in self.downs:
+            x = second(first(x, time), time)
+            passed.append(x)
+            x = shorten(x)
+        for block in self.middle:
+            x = block(x, time)
+        for first, second, lengthen in self.ups:
+            x = torch.cat([x, passed.pop()], dim=1)
+            x = lengthen(second(first(x, time), time))
+        return rearrange(self.out(x), "b d t -> b t d")
+
+
+def _convolution(channels: int, out_channels: int, *, zero: bool = False) -> nn.Sequential:
+    convolution = nn.Conv1d(channels, out_channels, 3, padding=1)
+    if zero:
+        nn.init.zeros_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.GroupNorm(math.gcd(_GROUPS, out_channels), out_channels), nn.Mish())
+
+
+def _waves(time: Tensor, width: int) -> Tensor:
+    """Sines and cosines of times ``B`` at speeds from 1 to 1/10,000: ``B width``."""
+    speeds = torch.exp(torch.arange(width // 2, device=time.device) * (-math.log(10_000) / (width // 2 - 1)))
+    angles = time.float()[:, None] * speeds
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class TaskClassifier(nn.Module):
@@ -99,24 +176,14 @@ class PDPP(Planner):
     requires = ("features", "step", "seen", "target", "task", "seed")
     draws = True
 
-    def __init__(
-        self,
-        unet: TemporalUNet,
-        classifier: TaskClassifier,
-        *,
-        num_steps: int,
-        num_tasks: int,
-        diffusion_steps: int,
-        sampling_steps: int | None,
-        ends_weight: float,
-    ) -> None:
+    def __init__(self, config: PDPPConfig) -> None:
         super().__init__()
-        self.unet = unet
-        self.classifier = classifier
-        self.num_steps, self.num_tasks = num_steps, num_tasks
-        self.diffusion_steps, self.sampling_steps = diffusion_steps, sampling_steps
-        self.ends_weight = ends_weight
-        self.register_buffer("kept", cosine_schedule(diffusion_steps), persistent=False)
+        self.config = config
+        self.num_steps, self.num_tasks = config.num_steps, config.num_tasks
+        seen = config.num_tokens * config.feature_width
+        self.unet = TemporalUNet(self.num_tasks + self.num_steps + seen, widths=config.widths)
+        self.classifier = TaskClassifier(seen, self.num_tasks)
+        self.register_buffer("kept", cosine_schedule(config.diffusion_steps), persistent=False)
 
     def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
         """Weights of the U-Net (averaged ones if there are any), or of the classifier, from a released state or file.
@@ -139,13 +206,13 @@ class PDPP(Planner):
         clean = torch.zeros(*step.shape, self.unet_width(ends), device=step.device)
         clean[..., self.num_tasks : self.num_tasks + self.num_steps] = F.one_hot(step, self.num_steps)
         clean = project(clean, task, ends, self.num_steps)
-        time = (uniform(batch["seed"], 1, _TIME)[:, 0] * self.diffusion_steps).long()
+        time = (uniform(batch["seed"], 1, _TIME)[:, 0] * self.config.diffusion_steps).long()
         kept = self.kept[time][:, None, None]
         noise = normal(batch["seed"], clean[0].numel(), _NOISE).view_as(clean)
         noisy = project(kept.sqrt() * clean + (1 - kept).sqrt() * noise, task, ends, self.num_steps)
         denoised = project(self.unet(noisy, time), task, ends, self.num_steps)
         weight = torch.ones(step.shape[1], 1, device=step.device)
-        weight[[0, -1]] = self.ends_weight
+        weight[[0, -1]] = self.config.ends_weight
         error = ((denoised - clean).float().square() * weight).sum(dim=(1, 2)).mean()
         tasks = self.classifier(ends.flatten(2))
         said = {
@@ -175,12 +242,13 @@ class PDPP(Planner):
             raise UserError(f"PDPP's network takes plans of {self.unet.min_length} steps or more, not {horizon}")
         shape = (len(ends), horizon, self.unet_width(ends))
         count = shape[1] * shape[2]
-        times = range(0, self.diffusion_steps, self.diffusion_steps // (self.sampling_steps or self.diffusion_steps))
+        steps, fewer = self.config.diffusion_steps, self.config.sampling_steps
+        times = range(0, steps, steps // (fewer or steps))
         x = project(normal(seeds, count, _START).view(shape), task, ends, self.num_steps)
         for i in reversed(range(len(times))):
             clean = self.unet(x, torch.full((len(x),), times[i], device=x.device))
             now, then = self.kept[times[i]], self.kept[times[i - 1]] if i else self.kept.new_ones(())
-            if self.sampling_steps:
+            if fewer:
                 noise = (x - now.sqrt() * clean) / (1 - now).sqrt()
                 x = then.sqrt() * clean + (1 - then).sqrt() * noise
             else:
@@ -214,7 +282,7 @@ def cosine_schedule(steps: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PDPPConfig(StepPredictionConfig):
-    """The network and the diffusion; the defaults are CrossTask's."""
+    """The network and the diffusion."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
     """Channels of the U-Net's levels, each a step shorter than the one before."""
@@ -235,16 +303,7 @@ class PDPPConfig(StepPredictionConfig):
             raise UserError("PDPP plans for a task, and the data has none")
         if not 1 <= (self.sampling_steps or 1) <= self.diffusion_steps:
             raise UserError(f"objective.sampling_steps is 1 to {self.diffusion_steps}, not {self.sampling_steps}")
-        seen = self.num_tokens * self.feature_width
-        return PDPP(
-            TemporalUNet(self.num_tasks + self.num_steps + seen, widths=self.widths),
-            TaskClassifier(seen, self.num_tasks),
-            num_steps=self.num_steps,
-            num_tasks=self.num_tasks,
-            diffusion_steps=self.diffusion_steps,
-            sampling_steps=self.sampling_steps,
-            ends_weight=self.ends_weight,
-        )
+        return PDPP(self)
 
 
 def tiny() -> Run:
@@ -252,7 +311,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
@@ -264,8 +323,8 @@ def tiny() -> Run:
 
 def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: int = 200) -> Run:
     return Run(
-        data=Data(procedures=procedures, batch_size=256),
-        objective=PDPPConfig(diffusion_steps=diffusion_steps),
+        data=Data(reads=procedures, batch_size=256),
+        objective=PDPPConfig(widths=(256, 512, 1024), diffusion_steps=diffusion_steps, ends_weight=10.0),
         optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
         train=Loop(steps=steps, clip_grad=None, ema=0.9995),
         evals=(Planning(),),

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero
-from filmstrip.data.config import Data, DataInfo, Procedures
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.kinds.procedures import ProcedureInfo, Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
@@ -101,7 +102,9 @@ class RetrievalConfig(StepPredictionConfig):
     def bind(self, info: DataInfo) -> Self:
         """As many places as there are training windows."""
         bound = super().bind(info)
-        return replace(bound, num_windows=info.num_train, horizon=info.window - 2) if info.window > 2 else bound
+        if not isinstance(info, ProcedureInfo) or info.window <= 2:
+            return bound
+        return replace(bound, num_windows=info.num_train, horizon=info.window - 2)
 
     def build(self) -> Retrieval:
         """Build with an empty memory.
@@ -123,7 +126,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=RetrievalConfig(),
@@ -135,7 +138,7 @@ def tiny() -> Run:
 
 def _paper(dataset: str) -> Run:
     return Run(
-        data=Data(procedures=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
+        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=RetrievalConfig(),
         optim=Optim(lr=1e-2, weight_decay=0.0),
         train=Loop(epochs=2),

@@ -5,7 +5,7 @@ the texts of their steps; one decoder fills in the states between, another the s
 at all texts; a chain of the training set's steps has the last word (Viterbi).
 Niu et al., "SCHEMA: State CHangEs MAtter for Procedure Planning in Instructional Videos", ICLR 2024.
 
-    filmstrip train procedures.schema:niv --data FEATURES --data.procedures.annotations ANNOTATIONS \
+    filmstrip train procedures.schema:niv --data FEATURES --data.reads.annotations ANNOTATIONS \
         --objective.texts niv_state_prompt_features.npy
 
 ``texts`` are the features of these texts, ``steps K D``: first half before, second half after the step. Without them
@@ -37,15 +37,20 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
 from filmstrip.evals.planning import Planning
-from filmstrip.models.text_decoder import TextDecoder, TwoBranchTextDecoder
+from filmstrip.nn.attention import Attention
+from filmstrip.nn.positions import sincos_table
+from filmstrip.nn.rotary import Rotary
+from filmstrip.nn.time_embedding import TimeEmbedding
+from filmstrip.nn.two_branch import Placement, TwoBranchBlock
 from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
@@ -79,6 +84,99 @@ _UNREAD = (r"(?:state|action)_decoder\.(?:pos_encoder\.pe|logit_scale)", r"actio
 """What the authors' files hold and their network does not use, and the table of places."""
 _STATE_WEIGHT = 0.1
 _RARE = 1e-6  # the share of a step that never followed another
+_FULL_NOISE = 1000.0
+"""The time of targets of which nothing is known."""
+
+
+class TextDecoderBlock(nn.Module):
+    """Slots look at each other, then at texts: ``B N D`` and ``M D`` to ``B N D``.
+
+    Niu et al. 2024 (SCHEMA): normalised after each part is added, and what attention gives also before.
+    """
+
+    def __init__(self, config: SCHEMAConfig) -> None:
+        super().__init__()
+        width, num_heads, dropout = config.width, config.num_heads, config.dropout
+        self.to_slots = Attention(width, num_heads)
+        self.to_texts = Attention(width, num_heads, context_width=width)
+        self.norms_inside = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, slots: Tensor, texts: Tensor) -> Tensor:
+        """Apply the block."""
+        said = self.norms_inside[0](self.dropout(self.to_slots(slots)))
+        slots = self.norms[0](slots + self.dropout(said))
+        # All rows read the same texts: as one row of many slots they share keys and values.
+        read = self.to_texts(rearrange(slots, "b n d -> 1 (b n) d"), context=texts[None])
+        said = self.norms_inside[1](self.dropout(read.view_as(slots)))
+        slots = self.norms[1](slots + self.dropout(said))
+        return self.norms[2](slots + self.mlp(slots))
+
+
+class TextDecoder(nn.Module):
+    """SCHEMA's: one row of slots, zeros where nothing is known, sines and cosines for places."""
+
+    def __init__(self, config: SCHEMAConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(TextDecoderBlock(config) for _ in range(config.depth))
+
+    def forward(self, known: Tensor, unknown: Tensor, texts: Tensor, told: Tensor | None = None) -> Tensor:
+        """What stands at the places that are not known, ``B T D``, in order.
+
+        ``known`` is ``B M D``, in order; ``unknown`` (``M + T``, bool) says which places are not; ``texts`` are
+        ``K D``; ``told`` (``B D``) is said to every slot.
+        """
+        slots = known.new_zeros(len(known), len(unknown), known.shape[-1])
+        slots[:, ~unknown] = known
+        slots = slots + sincos_table(len(unknown), known.shape[-1]).to(slots)
+        if told is not None:
+            slots = slots + told[:, None]
+        for block in self.blocks:
+            slots = block(slots, texts)
+        return slots[:, unknown]
+
+
+class TwoBranchTextDecoder(nn.Module):
+    """The same with VEDIT's blocks: the unknown slots are its targets, known ones and texts are what it sees.
+
+    Lin et al. 2024, section 4.2. One pass, at the time of full noise: the places are empty, as SCHEMA has them.
+    Texts stand before the first slot.
+    """
+
+    def __init__(self, config: SCHEMAConfig) -> None:
+        super().__init__()
+        width, depth, num_heads = config.width, config.depth, config.num_heads
+        self.rotary = Rotary(width // num_heads)
+        self.time = TimeEmbedding(width)
+        self.empty = nn.Parameter(torch.empty(width).normal_(std=0.02))
+        self.blocks = nn.ModuleList(
+            TwoBranchBlock(width, num_heads, mlp_ratio=config.mlp_ratio, last=i == depth - 1) for i in range(depth)
+        )
+
+    def forward(self, known: Tensor, unknown: Tensor, texts: Tensor, told: Tensor | None = None) -> Tensor:
+        """As :class:`TextDecoder`; the blocks' conditioning is told too."""
+        places = torch.arange(1, len(unknown) + 1, device=known.device)
+        angles = self.rotary(torch.cat([places, places.new_zeros(len(texts))])[:, None])
+        of_texts = angles[len(unknown) :]
+        placement = Placement(
+            target_angles=angles[: len(unknown)][unknown],
+            seen_angles=torch.cat([angles[: len(unknown)][~unknown], of_texts]),
+            targets=None,
+            seen=None,
+            both=None,
+        )
+        time = self.time(torch.full((1,), _FULL_NOISE, device=known.device))
+        time = time if told is None else time + told
+        seen = torch.cat([known, texts.expand(len(known), -1, -1)], dim=1)
+        target = repeat(self.empty, "d -> b t d", b=len(known), t=int(unknown.sum()))
+        for block in self.blocks:
+            target, seen = block(target, seen, block.modulation(time), placement)
+        return target
 
 
 class SCHEMA(Planner):
@@ -86,34 +184,27 @@ class SCHEMA(Planner):
 
     requires = ("features", "step", "seen", "target", "task")
 
-    def __init__(
-        self,
-        texts: Tensor,
-        state_decoder: nn.Module,
-        step_decoder: nn.Module,
-        *,
-        width: int,
-        feature_width: int,
-        num_tasks: int,
-        dropout: float,
-        state_task: bool,
-        input_dropout: float,
-    ) -> None:
+    def __init__(self, config: SCHEMAConfig) -> None:
         super().__init__()
+        width, num_tasks = config.width, config.num_tasks
+        texts = config.read_texts()
         num_steps, _, text_width = texts.shape
+        state_decoder, step_decoder = (_decoder(config) for _ in range(2))
         self.register_buffer("texts", texts)
         self.register_buffer("followed", torch.zeros(num_steps, num_steps))
-        self.input_dropout = nn.Dropout(input_dropout)
-        self.state = nn.Sequential(nn.Linear(feature_width, 2 * feature_width), nn.Linear(2 * feature_width, width))
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.state = nn.Sequential(
+            nn.Linear(config.feature_width, 2 * config.feature_width), nn.Linear(2 * config.feature_width, width)
+        )
         self.text = nn.Linear(text_width, width, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.state_decoder, self.step_decoder = state_decoder, step_decoder
         self.state_in = nn.Linear(width, width)
         self.state_out = nn.Linear(width, width, bias=False)
-        self.state_task = nn.Linear(num_tasks, width) if state_task else None
+        self.state_task = nn.Linear(num_tasks, width) if config.state_task else None
         self.step_task = nn.Embedding(num_tasks, width)
-        self.task_head = _head(2 * width, width, num_tasks, dropout)
-        self.step_head = _head(width, width, num_steps, dropout)
+        self.task_head = _head(2 * width, width, num_tasks, config.dropout)
+        self.step_head = _head(width, width, num_steps, config.dropout)
 
     def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
         """All weights but the texts' features and the chain of steps, from a released state.
@@ -184,13 +275,17 @@ class SCHEMA(Planner):
         return F.cross_entropy(self.log_scale.exp() * alike, step)
 
 
+def _decoder(config: SCHEMAConfig) -> nn.Module:
+    return (TwoBranchTextDecoder if config.blocks == "vedit" else TextDecoder)(config)
+
+
 def _head(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SCHEMAConfig(StepPredictionConfig):
-    """Sizes; the defaults are those of all three sets."""
+    """Sizes."""
 
     texts: Path | None = None
     """A ``.npy`` with the features of each step's texts, ``steps K D``."""
@@ -219,23 +314,7 @@ class SCHEMAConfig(StepPredictionConfig):
         self.check()
         if not self.num_tasks:
             raise UserError("SCHEMA plans for a task, and the data has none")
-        return SCHEMA(
-            self.read_texts(),
-            self._decoder(),
-            self._decoder(),
-            width=self.width,
-            feature_width=self.feature_width,
-            num_tasks=self.num_tasks,
-            dropout=self.dropout,
-            state_task=self.state_task,
-            input_dropout=self.input_dropout,
-        )
-
-    def _decoder(self) -> nn.Module:
-        sizes = (self.width, self.depth, self.num_heads)
-        if self.blocks == "vedit":
-            return TwoBranchTextDecoder(*sizes, mlp_ratio=self.mlp_ratio)
-        return TextDecoder(*sizes, mlp_ratio=self.mlp_ratio, dropout=self.dropout)
+        return SCHEMA(self)
 
     def read_texts(self) -> Tensor:
         """Features ``steps K D`` of all texts; without a file fixed random ones.
@@ -262,7 +341,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
+            reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
         objective=SCHEMAConfig(text_width=16, width=32, num_heads=4, dropout=0.0, input_dropout=0.0),
@@ -274,10 +353,18 @@ def tiny() -> Run:
 
 def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
     return Run(
-        data=Data(
-            procedures=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
+        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256),
+        objective=SCHEMAConfig(
+            text_width=768,
+            num_texts=6,
+            width=128,
+            depth=2,
+            num_heads=32,
+            mlp_ratio=2.0,
+            dropout=0.2,
+            input_dropout=0.4,
+            state_task=state_task,
         ),
-        objective=SCHEMAConfig(state_task=state_task),
         optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
         train=Loop(epochs=500, clip_grad=None),
         evals=(Planning(),),

@@ -15,15 +15,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from einops import rearrange
-from torch import Tensor
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count
-from filmstrip.data.config import Data, Procedures
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
-from filmstrip.models.procedure_transformer import ProcedureTransformer
 from filmstrip.nn.attentive_pooling import AttentivePooling
+from filmstrip.nn.block import Block
+from filmstrip.nn.masks import Mask
+from filmstrip.nn.positions import sincos_table
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
 from filmstrip.protocols import Batch
 from filmstrip.runs.config import Run
@@ -31,13 +35,48 @@ from filmstrip.systems import find
 from filmstrip.train.config import Loop, Optim
 
 
+class ProcedureTransformer(nn.Module):
+    """Plain blocks over all tokens of all clips: ``B S N D -> B S N width``, with a mask token where none is given.
+
+    Clips are told apart by sines and cosines of their place, tokens of a clip by a learned vector. Every place sees
+    every other one but padding.
+    """
+
+    def __init__(self, config: StepTransformerConfig) -> None:
+        super().__init__()
+        width = self.width = config.width
+        self.embed = nn.Linear(config.feature_width, width)
+        self.mask_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
+        self.token_embed = nn.Parameter(torch.empty(config.num_tokens, width).normal_(std=0.02))
+        self.blocks = nn.ModuleList(Block(width, config.num_heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, features: Tensor, seen: Tensor, target: Tensor) -> Tensor:
+        """What the network thinks is at each place; ``seen`` and ``target`` are ``B S`` bool.
+
+        Raises:
+            ValueError: clips have another number of tokens than the network was built for.
+        """
+        _, places, tokens, _ = features.shape
+        if tokens != len(self.token_embed):
+            raise ValueError(f"expected {len(self.token_embed)} tokens in a clip, got {tokens}")
+        x = torch.where(seen[..., None, None], self.embed(features), self.mask_token)
+        x = x + rearrange(sincos_table(places, self.width).to(x), "s d -> s 1 d") + self.token_embed
+        used = repeat(seen | target, "b s -> b (s n)", n=tokens)
+        mask = Mask(lambda b, h, q, k: used[b, k], batch=len(used))
+        x = rearrange(x, "b s n d -> b (s n) d")
+        for block in self.blocks:
+            x = block(x, mask=mask)
+        return rearrange(self.norm(x), "b (s n) d -> b s n d", n=tokens)
+
+
 class StepTransformer(StepPrediction):
     """Mask tokens to steps."""
 
-    def __init__(self, transformer: ProcedureTransformer, classifier: AttentivePooling) -> None:
+    def __init__(self, config: StepTransformerConfig) -> None:
         super().__init__()
-        self.transformer = transformer
-        self.classifier = classifier
+        self.transformer = ProcedureTransformer(config)
+        self.classifier = AttentivePooling(config.width, config.num_steps)
 
     def logits(self, batch: Batch, seeds: Tensor) -> Tensor:
         """``B S steps``; nothing is drawn."""
@@ -56,7 +95,7 @@ class StepTransformer(StepPrediction):
 
 @dataclass(frozen=True, kw_only=True)
 class StepTransformerConfig(StepPredictionConfig):
-    """The network's size; the defaults are those of VEDIT's with 12 layers."""
+    """The network's size."""
 
     width: Count = 2048
     depth: Count = 12
@@ -69,14 +108,7 @@ class StepTransformerConfig(StepPredictionConfig):
             UserError: the data has no steps.
         """
         self.check()
-        transformer = ProcedureTransformer(
-            feature_width=self.feature_width,
-            num_tokens=self.num_tokens,
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-        )
-        return StepTransformer(transformer, AttentivePooling(self.width, self.num_steps))
+        return StepTransformer(self)
 
 
 def tiny() -> Run:
@@ -84,7 +116,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Recipes(),
-            procedures=Procedures(width=16, tokens=2, noise=0.5),
+            reads=Procedures(width=16, tokens=2, noise=0.5),
             batch_size=32,
         ),
         objective=StepTransformerConfig(width=64, depth=2, num_heads=4),
@@ -96,4 +128,6 @@ def tiny() -> Run:
 
 def coin_forecast() -> Run:
     """The next step in COIN, with VEDIT's training and as many blocks of its width: a third of its parameters."""
-    return replace(find("procedures.vedit:coin_forecast"), objective=StepTransformerConfig())
+    return replace(
+        find("procedures.vedit:coin_forecast"), objective=StepTransformerConfig(width=2048, depth=12, num_heads=32)
+    )

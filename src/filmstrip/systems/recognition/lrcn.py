@@ -31,7 +31,6 @@ from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
-from filmstrip.protocols import Encoder
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
 
@@ -39,24 +38,23 @@ from filmstrip.train.config import Loop, Optim
 class LRCN(StepwiseClassification):
     """An encoder over steps of ``frames_per_step`` frames, an LSTM over their pooled features."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        num_classes: int,
-        *,
-        width: int,
-        frames_per_step: int,
-        frozen: bool,
-        readout: Readout,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(encoder, num_classes, readout=readout, dropout=dropout, label_smoothing=label_smoothing)
-        self.frames_per_step = frames_per_step
-        self.frozen = frozen
-        self.lstm = nn.LSTM(encoder.width, width, batch_first=True)
-        self.head = nn.Linear(width, num_classes)
-        if frozen:
+    def __init__(self, config: LRCNConfig) -> None:
+        if config.layers:
+            encoder = PlainCNN(config.layers)
+        else:
+            encoder = ResNet(kind="2d", widths=config.widths, depths=config.depths, early_stride=2)
+        super().__init__(
+            encoder,
+            config.num_classes,
+            readout=config.readout,
+            dropout=config.dropout,
+            label_smoothing=config.label_smoothing,
+        )
+        self.frames_per_step = config.frames_per_step
+        self.frozen = config.frozen
+        self.lstm = nn.LSTM(encoder.width, config.width, batch_first=True)
+        self.head = nn.Linear(config.width, config.num_classes)
+        if config.frozen:
             encoder.requires_grad_(False)
             self.train(self.training)
 
@@ -101,17 +99,7 @@ class LRCNConfig(ClassificationConfig):
 
     def build(self) -> LRCN:
         """Build the network with fresh weights."""
-        residual = {"kind": "2d", "widths": self.widths, "depths": self.depths, "early_stride": 2}
-        return LRCN(
-            PlainCNN(self.layers) if self.layers else ResNet(**residual),
-            self.num_classes,
-            width=self.width,
-            frames_per_step=self.frames_per_step,
-            frozen=self.frozen,
-            readout=self.readout,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return LRCN(self)
 
 
 def tiny() -> Run:

@@ -20,15 +20,13 @@ L (3 crops) 86.1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from filmstrip.bounds import Count, CountOrZero, Share, ShareBelowOne
+from filmstrip.bounds import ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.mvit import MViT
+from filmstrip.models.mvit import MViT, MViTSizes
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
-from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
@@ -36,47 +34,21 @@ from filmstrip.train.config import Loop, Optim
 
 
 @dataclass(frozen=True, kw_only=True)
-class MViTConfig(ClassificationConfig):
-    """A multiscale transformer with a linear classifier on its class token; the defaults are MViTv2-S."""
+class MViTConfig(MViTSizes, ClassificationConfig):
+    """A multiscale transformer with a linear classifier on its class token."""
 
-    width: Count = 96
-    """Channels of the first stage."""
-    depth: Count = 16
-    num_heads: Count = 1
-    """Of the first stage."""
-    stages: tuple[CountOrZero, ...] = (1, 3, 14)
-    """The blocks that halve height and width."""
-    kv_stride: tuple[Count, Count, Count] = (1, 8, 8)
-    """Of keys and values in the first stage."""
-    num_frames: Count = 16
-    size: Count = 224
     improved: bool = True
     """MViTv2."""
-    summary: Literal["class_token", "mean"] = "class_token"
-    """What is classified; the mean over places is an option of the public code."""
-    drop_path: ShareBelowOne = 0.2
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    dropout: ShareBelowOne = 0.5
+    dropout: ShareBelowOne = 0.0
     """Before the head."""
     imagenet_pixels: bool = False
     """Normalise pixels by ImageNet's mean and deviation; else by 0.45 and 0.225."""
-    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
         encoder = MViT(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            stages=self.stages,
-            kv_stride=self.kv_stride,
-            num_frames=self.num_frames,
-            size=self.size,
+            self,
             improved=self.improved,
-            summary=self.summary,
-            drop_path=self.drop_path,
-            linear_start=self.linear_start,
             mean=IMAGENET_MEAN if self.imagenet_pixels else PIXEL_MEAN,
             std=IMAGENET_STD if self.imagenet_pixels else PIXEL_STD,
         )
@@ -99,9 +71,8 @@ def tiny() -> Run:
             num_frames=8,
             size=48,
             summary="mean",
-            drop_path=0.0,
             linear_start="glorot",
-            dropout=0.0,
+            label_smoothing=0.1,
             num_classes=8,
         ),
         optim=Optim(lr=5e-4),
@@ -139,10 +110,21 @@ def _k400(network: MViTConfig, *, stride: int, clips: int = 5, crops: int = 1) -
     )
 
 
-V1_BASE = MViTConfig(improved=False)
-V2_SMALL = MViTConfig()
-V2_BASE = MViTConfig(depth=24, stages=(2, 5, 21), num_frames=32, drop_path=0.3)
-V2_LARGE = MViTConfig(
+V2_SMALL = MViTConfig(
+    width=96,
+    depth=16,
+    stages=(1, 3, 14),
+    kv_stride=(1, 8, 8),
+    num_frames=16,
+    size=224,
+    drop_path=0.2,
+    dropout=0.5,
+    label_smoothing=0.1,
+)
+V1_BASE = replace(V2_SMALL, improved=False)
+V2_BASE = replace(V2_SMALL, depth=24, stages=(2, 5, 21), num_frames=32, drop_path=0.3)
+V2_LARGE = replace(
+    V2_SMALL,
     width=144,
     depth=48,
     num_heads=2,

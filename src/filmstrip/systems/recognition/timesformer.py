@@ -28,7 +28,7 @@ from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.video_transformer import FrameTransformer, SpaceTimeTransformer
+from filmstrip.models.video_transformer import DIVIDED, JOINT, FrameTransformer, SpaceTimeTransformer
 from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
@@ -73,7 +73,7 @@ class TimeSformerConfig(ClassificationConfig):
         }
         if self.attention == "space":
             return FrameTransformer(**sizes)
-        return SpaceTimeTransformer(self.attention, time_positions=True, **sizes)
+        return SpaceTimeTransformer(DIVIDED if self.attention == "divided" else JOINT, time_positions=True, **sizes)
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

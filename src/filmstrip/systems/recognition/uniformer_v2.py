@@ -20,30 +20,246 @@ local blocks 99.8 and 100.0, with global ones 25.9 and 74.5, with both 100.0 and
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.uniformer_v2 import UniFormerV2
-from filmstrip.nn.initialisation import LinearStart
+from filmstrip.nn.attention import Attention
+from filmstrip.nn.conv import channels_first
+from filmstrip.nn.drop_path import DropPath
+from filmstrip.nn.initialisation import LinearStart, init_linear
+from filmstrip.nn.mlp import MLP
+from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class LocalTemporal(nn.Sequential):
+    """Relations of each place to itself in the frames beside: a depthwise convolution over time between linear maps.
+
+    Li et al. 2022 (UniFormerV2), equation 4.
+    """
+
+    def __init__(self, width: int, reduction: float) -> None:
+        inner = int(width / reduction)
+        super().__init__(
+            nn.BatchNorm3d(width),
+            nn.Conv3d(width, inner, 1),
+            nn.Conv3d(inner, inner, (3, 1, 1), padding=(1, 0, 0), groups=inner),
+            nn.Conv3d(inner, width, 1),
+        )
+
+
+class LocalUniBlock(nn.Module):
+    """A block of an image ViT over each frame's tokens, with local temporal relations before attention and after.
+
+    ``reduction`` says how much narrower those are inside; without it they are left out.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, reduction: float | None, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.before, self.after = (None if reduction is None else LocalTemporal(width, reduction) for _ in range(2))
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width, gelu="quick")
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """``(B T) 1+N D`` to the same; a frame's first token is its class token."""
+        x = self._over_time(x, self.before, grid)
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        x = self._over_time(x, self.after, grid)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _over_time(self, x: Tensor, relations: LocalTemporal | None, grid: Grid) -> Tensor:
+        if relations is None:
+            return x
+        first, places = x[:, :1], rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
+        places = places + self.drop_path(relations(places))
+        return torch.cat([first, rearrange(places, "b d t h w -> (b t) (h w) d")], dim=1)
+
+
+class GlobalUniBlock(nn.Module):
+    """A video token looks at all places of all frames, and thinks: ``B 1 D`` from ``B T 1+N D``.
+
+    Equations 6 to 9: positions of places by a depthwise convolution, attention of one query, a feed-forward network.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, dropout: float, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.positions = nn.Conv3d(width, width, 3, padding=1, groups=width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm_context = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, context_width=width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width, gelu="quick", dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, token: Tensor, x: Tensor, grid: Grid) -> Tensor:
+        """``B 1 D`` and the frames' tokens ``(B T) 1+N D`` to ``B 1 D``."""
+        places = rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
+        places = rearrange(places + self.positions(places), "b d t h w -> (b t) (h w) d")
+        context = rearrange(torch.cat([x[:, :1], places], dim=1), "(b t) n d -> b (t n) d", t=grid.t)
+        token = token + self.drop_path(self.attention(self.norm1(token), context=self.norm_context(context)))
+        return token + self.drop_path(self.mlp(self.norm2(token)))
+
+
+class UniFormerV2(nn.Module):
+    """An :class:`~filmstrip.protocols.Encoder` out of an image ViT in CLIP's form, whose class token is the clip's.
+
+    After some of its blocks a video token looks at the tokens; a learnt gate for each channel mixes it with the
+    frames' mean class token.
+    """
+
+    def __init__(self, config: UniFormerV2Config) -> None:
+        super().__init__()
+        self.width = width = config.width
+        self.depth = depth = config.depth
+        self.size = config.size
+        self.global_layers = config.global_layers
+        self.normalise = Normalise(_CLIP_MEAN, _CLIP_STD)
+        patch = (config.patch_size, config.patch_size)
+        frames, stride = (3, 2) if config.halve_time else (1, 1)
+        self.patch = (stride, *patch)
+        self.embed = nn.Conv3d(3, width, (frames, *patch), self.patch, (frames // 2, 0, 0), bias=False)
+        places = (config.size // config.patch_size) ** 2
+        self.frame_token = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(1 + places, width) * width**-0.5)
+        self.norm_before = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            LocalUniBlock(
+                width,
+                config.num_heads,
+                reduction=config.reduction,
+                drop_path=config.drop_path * i / max(1, depth - 1),
+            )
+            for i in range(depth)
+        )
+        count = len(self.global_layers)
+        self.video_token = nn.Parameter(torch.zeros(width))
+        self.global_blocks = nn.ModuleList(
+            GlobalUniBlock(
+                width,
+                config.num_heads,
+                dropout=config.dropout,
+                drop_path=config.global_drop_path * i / max(1, count - 1),
+            )
+            for i in range(count)
+        )
+        self.balance = nn.Parameter(torch.zeros(width))
+        init_linear(self, config.linear_start)
+        if config.start_as_image:
+            added = [layer for block in self.global_blocks for layer in (block.attention.out, block.mlp.fc2)]
+            local = [block for block in self.modules() if isinstance(block, LocalTemporal)]
+            for layer in [*added, *(block[-1] for block in local)]:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video; the tokens are the places', the frames' class tokens left out.
+
+        Raises:
+            ValueError: the frames are not of the size that the network was built for, or not a multiple of two.
+        """
+        check_video(video, multiple=self.patch)
+        if video.shape[3:] != (self.size, self.size):
+            raise ValueError(f"this network was built for frames of {self.size} pixels, got {tuple(video.shape[3:])}")
+        x = self.embed(channels_first(self.normalise(video)))
+        grid = Grid(*x.shape[2:])
+        x = rearrange(x, "b d t h w -> (b t) (h w) d")
+        x = torch.cat([repeat(self.frame_token, "d -> b 1 d", b=x.shape[0]), x], dim=1)
+        x = self.norm_before(x + self.positions)
+        token = self.video_token.repeat(video.shape[0], 1, 1)
+        looks = dict(zip(self.global_layers, self.global_blocks))
+        seen = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, grid)
+            if i in looks:
+                token = looks[i](token, x, grid)
+            if layers:
+                seen.append(rearrange(x[:, 1:], "(b t) n d -> b (t n) d", t=grid.t))
+        gate = self.balance.sigmoid()
+        frames = rearrange(x[:, 0], "(b t) d -> b t d", t=grid.t).mean(dim=1)
+        tokens = rearrange(x[:, 1:], "(b t) n d -> b (t n) d", t=grid.t)
+        return Features(tokens, grid, tuple(seen), ((1 - gate) * token[:, 0] + gate * frames)[:, None])
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for the embedding, ``i + 1`` for block ``i`` and the global one after it."""
+        if match := re.match(r"blocks\.(\d+)\.", name):
+            return int(match[1]) + 1
+        if match := re.match(r"global_blocks\.(\d+)\.", name):
+            return self.global_layers[int(match[1])] + 1
+        return self.depth + 1 if name in ("video_token", "balance") else 0
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """The authors'."""
+        after = (r"backbone\.transformer\.proj\.2\..*",)
+        return (Layout(name="UniFormerV2", rules=_PUBLISHED, after=after, to_ours=_part, to_theirs=_with_axes),)
+
+
+_PUBLISHED = (
+    (r"^encoder\.", ""),
+    (r"^embed\.", "backbone.conv1."),
+    (r"^frame_token$", "backbone.class_embedding"),
+    (r"^positions$", "backbone.positional_embedding"),
+    (r"^norm_before\.", "backbone.ln_pre."),
+    (r"^video_token$", "backbone.transformer.temporal_cls_token"),
+    (r"^balance$", "backbone.transformer.balance"),
+    (r"^global_blocks\.(\d+)\.positions\.", r"backbone.transformer.dpe.\1."),
+    (r"^global_blocks\.", "backbone.transformer.dec."),
+    (r"^blocks\.", "backbone.transformer.resblocks."),
+    (r"\.before\.", ".lmhra1.pos_embed."),
+    (r"\.after\.", ".lmhra2.pos_embed."),
+    (r"\.attention\.(?:qkv|q|kv)\.", ".attn.in_proj_"),
+    (r"\.attention\.out\.", ".attn.out_proj."),
+    (r"\.norm1\.", ".ln_1."),
+    (r"\.norm2\.", ".ln_2."),
+    (r"\.norm_context\.", ".ln_3."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+    (r"^norm\.", "backbone.transformer.proj.0."),
+    (r"^head\.", "backbone.transformer.proj.2."),
+)
+"""Ours to theirs."""
+
+
+def _part(name: str, theirs: Tensor) -> Tensor:
+    """Queries, or keys and values, of what holds all three there."""
+    if match := re.search(r"\.attention\.(q|kv)\.", name):
+        width = len(theirs) // 3
+        return theirs[:width] if match[1] == "q" else theirs[width:]
+    return theirs
+
+
+def _with_axes(name: str, ours: Tensor) -> Tensor:
+    """The video token is ``1 1 D`` there."""
+    return ours[None, None] if name.endswith("video_token") else ours
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniFormerV2Config(ClassificationConfig):
-    """A UniFormerV2 with a normalised linear classifier; the defaults are B/16 with everything."""
+    """A UniFormerV2 with a normalised linear classifier."""
 
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
+    width: Count
+    depth: Count
+    num_heads: Count
     patch_size: Count = 16
     """Pixels, height and width."""
     size: Count = 224
-    global_layers: tuple[CountOrZero, ...] = (4, 5, 6, 7, 8, 9, 10, 11)
+    global_layers: tuple[CountOrZero, ...]
     """After which blocks the video token looks."""
     reduction: Rate | None = 1.5
     """How much narrower local temporal relations are inside; none: there are none."""
@@ -53,30 +269,15 @@ class UniFormerV2Config(ClassificationConfig):
     """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
     linear_start: LinearStart = "normal"
     """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    drop_path: ShareBelowOne = 0.2
-    global_drop_path: ShareBelowOne = 0.4
-    dropout: ShareBelowOne = 0.5
+    drop_path: ShareBelowOne = 0.0
+    global_drop_path: ShareBelowOne = 0.0
+    dropout: ShareBelowOne = 0.0
     """Before the head, and in the global blocks."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = UniFormerV2(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            patch_size=self.patch_size,
-            size=self.size,
-            global_layers=self.global_layers,
-            reduction=self.reduction,
-            halve_time=self.halve_time,
-            start_as_image=self.start_as_image,
-            linear_start=self.linear_start,
-            global_dropout=self.dropout,
-            drop_path=self.drop_path,
-            global_drop_path=self.global_drop_path,
-        )
         return Classification(
-            encoder,
+            UniFormerV2(self),
             self.num_classes,
             norm=True,
             norm_eps=1e-5,
@@ -102,9 +303,6 @@ def tiny() -> Run:
             global_layers=(1, 2),
             start_as_image=False,
             linear_start="glorot",
-            drop_path=0.0,
-            global_drop_path=0.0,
-            dropout=0.0,
             num_classes=8,
         ),
         optim=Optim(lr=1e-3),
@@ -113,7 +311,15 @@ def tiny() -> Run:
     )
 
 
-B16 = UniFormerV2Config()
+B16 = UniFormerV2Config(
+    width=768,
+    depth=12,
+    num_heads=12,
+    global_layers=tuple(range(4, 12)),
+    drop_path=0.2,
+    global_drop_path=0.4,
+    dropout=0.5,
+)
 L14 = replace(B16, width=1024, depth=24, num_heads=16, patch_size=14, global_layers=tuple(range(8, 24)))
 
 

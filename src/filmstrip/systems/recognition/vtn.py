@@ -25,6 +25,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, ShareBelowOne
@@ -33,13 +34,34 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
+from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import run_blocks
 from filmstrip.nn.initialisation import STD, LinearStart, init_linear
+from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.mlp import MLP
-from filmstrip.nn.sliding_window import SlidingWindowAttention
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+
+
+class SlidingWindowAttention(Attention):
+    """Each token sees those up to ``window // 2`` places away, and the first one (Beltagy et al. 2020, Longformer).
+
+    The first token sees all, by queries, keys and values of its own (``of_first``).
+    """
+
+    def __init__(self, width: int, num_heads: int, *, window: int) -> None:
+        super().__init__(width, num_heads)
+        self.window = window
+        self.of_first = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``B N D -> B N D``."""
+        rest = self.attend(*self._project(x, None), sliding_window(self.window // 2))[:, :, 1:]
+        q, k, v = rearrange(self.of_first(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        first = self.attend(q[:, :, :1], k, v)
+        return self.out(rearrange(torch.cat([first, rest], dim=2), "b h n d -> b n (h d)"))
+
 
 _EPS = 1e-12  # Longformer's
 
@@ -47,12 +69,12 @@ _EPS = 1e-12  # Longformer's
 class LongformerBlock(nn.Module):
     """Windowed attention, then a feed-forward network, each added back and normalised after: ``B N D -> B N D``."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int, *, window: int) -> None:
+    def __init__(self, config: VTNConfig) -> None:
         super().__init__()
-        self.attention = SlidingWindowAttention(width, num_heads, window=window)
-        self.norm1 = nn.LayerNorm(width, eps=_EPS)
-        self.mlp = MLP(width, hidden)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS)
+        self.attention = SlidingWindowAttention(config.width, config.num_heads, window=config.window)
+        self.norm1 = nn.LayerNorm(config.width, eps=_EPS)
+        self.mlp = MLP(config.width, config.hidden)
+        self.norm2 = nn.LayerNorm(config.width, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
@@ -63,26 +85,16 @@ class LongformerBlock(nn.Module):
 class Longformer(nn.Module):
     """A class token, learned positions and :class:`LongformerBlock` over steps: ``B t D -> B 1+t D``."""
 
-    def __init__(
-        self,
-        places: int,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        hidden: int,
-        window: int,
-        linear_start: LinearStart = "normal",
-    ) -> None:
+    def __init__(self, config: VTNConfig) -> None:
         super().__init__()
-        self.depth = depth
-        self.cls_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(torch.zeros(places, width))
-        self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.blocks = nn.ModuleList(LongformerBlock(width, num_heads, hidden, window=window) for _ in range(depth))
+        self.depth = config.temporal_depth
+        self.cls_token = nn.Parameter(torch.zeros(config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(config.places, config.width))
+        self.norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.blocks = nn.ModuleList(LongformerBlock(config) for _ in range(self.depth))
         # Of the last block only the class token is read, by weights of its own: as published, these never learn.
         self.blocks[-1].attention.qkv.requires_grad_(False)
-        init_linear(self, linear_start)
+        init_linear(self, config.linear_start)
         nn.init.normal_(self.cls_token, std=STD)
         nn.init.normal_(self.pos_embed, std=STD)
 
@@ -105,11 +117,24 @@ class Longformer(nn.Module):
 class VTN(Classification):
     """Classification by a hidden layer on the normalised class token."""
 
-    def __init__(
-        self, encoder: FactorisedEncoder, num_classes: int, *, dropout: float, label_smoothing: float
-    ) -> None:
+    def __init__(self, config: VTNConfig) -> None:
+        frames = FrameTransformer(
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            num_frames=config.num_frames,
+            size=config.size,
+            patch_size=(1, config.patch_size, config.patch_size),
+            linear_start=config.linear_start,
+        )
+        encoder = FactorisedEncoder(frames, Longformer(config))
         super().__init__(
-            encoder, num_classes, norm=True, norm_eps=1e-5, dropout=dropout, label_smoothing=label_smoothing
+            encoder,
+            config.num_classes,
+            norm=True,
+            norm_eps=1e-5,
+            dropout=config.dropout,
+            label_smoothing=config.label_smoothing,
         )
         self.hidden = nn.Linear(encoder.width, encoder.width)
         nn.init.normal_(self.hidden.weight, std=STD)
@@ -124,18 +149,18 @@ class VTN(Classification):
 class VTNConfig(ClassificationConfig):
     """The networks of frames and of time."""
 
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    temporal_depth: Count = 3
-    hidden: Count = 3072
+    width: Count
+    depth: Count
+    num_heads: Count
+    temporal_depth: Count
+    hidden: Count
     """Of the feed-forward networks over time."""
-    window: Count = 18
+    window: Count
     """Frames that a frame sees, half of them before it."""
-    places: Count = 288
+    places: Count
     """Positions over time, the class token's included."""
-    num_frames: Count = 16
-    size: Count = 224
+    num_frames: Count
+    size: Count
     patch_size: Count = 16
     dropout: ShareBelowOne = 0.0
     """Before the head."""
@@ -148,26 +173,7 @@ class VTNConfig(ClassificationConfig):
 
     def build(self) -> VTN:
         """Build the network with fresh weights."""
-        frames = FrameTransformer(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            num_frames=self.num_frames,
-            size=self.size,
-            patch_size=(1, self.patch_size, self.patch_size),
-            linear_start=self.linear_start,
-        )
-        temporal = Longformer(
-            self.places,
-            width=self.width,
-            depth=self.temporal_depth,
-            num_heads=self.num_heads,
-            hidden=self.hidden,
-            window=self.window,
-            linear_start=self.linear_start,
-        )
-        encoder = FactorisedEncoder(frames, temporal)
-        return VTN(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return VTN(self)
 
 
 def tiny() -> Run:
@@ -201,7 +207,18 @@ def base_k400() -> Run:
     """ViT-B-VTN on Kinetics-400, as trained: 16 frames, 113M parameters, 282 G multiply-adds."""
     return Run(
         data=Data(clip=Clip(num_frames=16, stride=8, short_side=(256, 320)), batch_size=16, num_workers=8),
-        objective=VTNConfig(dropout=0.5),
+        objective=VTNConfig(
+            width=768,
+            depth=12,
+            num_heads=12,
+            temporal_depth=3,
+            hidden=3072,
+            window=18,
+            places=288,
+            num_frames=16,
+            size=224,
+            dropout=0.5,
+        ),
         optim=Optim(name="sgd", lr=1e-3, weight_decay=1e-4),
         train=Loop(epochs=25, precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),

@@ -8,7 +8,7 @@ Ramesh et al., "Zero-Shot Text-to-Image Generation" (DALL-E), ICML 2021, appendi
 
 Where we deviate: the published learning rate reaches its minimum after 1.2 of 3 million steps, ours at the end; the
 loss is a mean over pixel values, so that the divergence is weighed by the published 6.6 over the 192 values of a
-code's patch. The published encoder and decoder load through ``filmstrip.weights.dvae``.
+code's patch. The published encoder and decoder load through :func:`from_dalle`.
 
 The paper found a final temperature of 1/16 enough to close the gap between relaxed and single codes. We measured,
 with ``python claims/dvae_temperature.py`` (motions at 32 x 32, 256 codes, 300 steps, one seed): single codes have
@@ -19,20 +19,120 @@ leaves 2 to 4% of the codes in use either way, as it does with straight-through 
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
-from filmstrip.models.dvae import DVAEAutoencoder, squeeze_pixels, stretch_pixels
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
 from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.keymap import Weights, check_names
+
+_MARGIN = 0.1  # pixels are modelled in 0.1..0.9, where their logits are finite
+
+
+def squeeze_pixels(video: Tensor) -> Tensor:
+    """From 0..1 to 0.1..0.9."""
+    return (1 - 2 * _MARGIN) * video + _MARGIN
+
+
+def stretch_pixels(video: Tensor) -> Tensor:
+    """The inverse of :func:`squeeze_pixels`, clamped to 0..1."""
+    return ((video - _MARGIN) / (1 - 2 * _MARGIN)).clamp(0, 1)
+
+
+class Bottle(nn.Module):
+    """Four convolutions of a quarter of the width, scaled down by ``gain`` and added to the input: ``B C H W``."""
+
+    def __init__(self, inputs: int, outputs: int, kernels: Sequence[int], gain: float) -> None:
+        super().__init__()
+        inner = outputs // 4
+        widths = (inputs, inner, inner, inner, outputs)
+        self.convs = nn.ModuleList(_conv(*pair, kernel) for pair, kernel in zip(pairwise(widths), kernels))
+        self.shortcut = nn.Identity() if inputs == outputs else _conv(inputs, outputs, 1)
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
+        y = x
+        for conv in self.convs:
+            y = conv(F.relu(y))
+        return self.shortcut(x) + self.gain * y
+
+
+class Group(nn.Module):
+    """Residual blocks of one width: ``B C H W``."""
+
+    def __init__(self, inputs: int, width: int, depth: int, kernels: Sequence[int], gain: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Bottle(width if i else inputs, width, kernels, gain) for i in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the blocks in turn."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class DVAEAutoencoder(nn.Module):
+    """Ramesh et al. 2021, as published: groups of residual blocks, between which
+    the frame is halved by maximum pooling, and doubled by repetition.
+
+    The decoder gives ``B T 6 H W``: mean and log scale of the logit of each squeezed pixel.
+    """
+
+    frames_apart = True
+    """Frames are coded and rebuilt one by one."""
+
+    def __init__(self, config: DVAEConfig, input_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        width, num_groups, depth = config.width, config.num_groups, config.depth
+        self.patch_size = (1, 2 ** (num_groups - 1), 2 ** (num_groups - 1))
+        gain = 1 / (num_groups * depth) ** 2
+        widths = [width * 2**i for i in range(num_groups)]
+        self.encoder_in = _conv(3, width, 7)
+        self.down = nn.ModuleList(
+            Group(inputs, outputs, depth, (3, 3, 3, 1), gain) for inputs, outputs in pairwise([width, *widths])
+        )
+        self.encoder_out = _conv(widths[-1], input_dim, 1)
+        self.up = nn.ModuleList(
+            Group(inputs, outputs, depth, (1, 3, 3, 3), gain)
+            for inputs, outputs in pairwise([latent_dim, *reversed(widths)])
+        )
+        self.decoder_out = _conv(width, 6, 1)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents ``B t h w D`` of ``B T C H W`` video in 0..1."""
+        x = self.encoder_in(rearrange(squeeze_pixels(video), "b t c h w -> (b t) c h w"))
+        for i, group in enumerate(self.down):
+            x = group(F.max_pool2d(x, 2) if i else x)
+        return rearrange(self.encoder_out(F.relu(x)), "(b t) d h w -> b t h w d", t=video.shape[1])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Mean and log scale, ``B T 6 H W``, of latents ``B t h w D``."""
+        x = rearrange(latents, "b t h w d -> (b t) d h w")
+        for i, group in enumerate(self.up):
+            x = group(F.interpolate(x, scale_factor=2, mode="nearest") if i else x)
+        return rearrange(self.decoder_out(F.relu(x)), "(b t) c h w -> b t c h w", t=latents.shape[1])
+
+
+def _conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    nn.init.normal_(conv.weight, std=1 / math.sqrt(inputs * kernel**2))
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 def logit_laplace(pixels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -62,7 +162,7 @@ class DVAE(TokenizerObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class DVAEConfig(ObjectiveConfig):
-    """The network and its codebook; the defaults are DALL-E's."""
+    """The network and its codebook."""
 
     width: Count = 256
     """Channels at full resolution; they double whenever the frame is halved."""
@@ -75,14 +175,66 @@ class DVAEConfig(ObjectiveConfig):
     def build(self) -> DVAE:
         """Build the network with fresh weights."""
         quantiser = self.codebook.build()
-        autoencoder = DVAEAutoencoder(
-            input_dim=quantiser.input_dim,
-            latent_dim=quantiser.latent_dim,
-            width=self.width,
-            num_groups=self.num_groups,
-            depth=self.depth,
-        )
-        return DVAE(autoencoder, quantiser)
+        return DVAE(DVAEAutoencoder(self, quantiser.input_dim, quantiser.latent_dim), quantiser)
+
+
+_DEPTH = 2  # blocks in a group, everywhere
+_CODES = ["blocks.input.w", "blocks.input.b"]  # of the decoder, which ours has as codes
+
+
+def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> Weights:
+    """Weights of :class:`~filmstrip.systems.tokenizers.dvae.DVAE` from the two published states.
+
+    The decoder's first convolution sees codes in proportions that add up to one: its columns, with its bias added to
+    each, are our codes.
+
+    Raises:
+        UserError: a state lacks something, or has something else.
+    """
+    ours: Weights = {}
+    for theirs, names, rest in ((encoder, _names("down"), []), (decoder, _names("up"), _CODES)):
+        what = "this is not the state of DALL-E's dVAE: it"
+        check_names(what, theirs, [*names.values(), *rest], optional=_same_width(theirs))
+        ours |= {name: theirs[key] for name, key in names.items() if key in theirs}
+    weight = decoder["blocks.input.w"].flatten(1)
+    return ours | {"bottleneck.codes": (weight + decoder["blocks.input.b"][:, None]).T.contiguous()}
+
+
+def to_dalle(ours: Mapping[str, Tensor]) -> tuple[Weights, Weights]:
+    """The published layout of the encoder and of the decoder, whose first convolution then has a bias of zero."""
+    encoder, decoder = (
+        {key: ours[name] for name, key in _names(side).items() if name in ours} for side in ("down", "up")
+    )
+    codes = ours["bottleneck.codes"]
+    decoder["blocks.input.w"] = codes.T.contiguous()[:, :, None, None]
+    decoder["blocks.input.b"] = torch.zeros(codes.shape[1])
+    return encoder, decoder
+
+
+def _same_width(theirs: Mapping[str, Tensor]) -> list[str]:
+    """Patterns of the paths around blocks that end as wide as they begin: there are none there."""
+    blocks = [name.removesuffix(".res_path.conv_1.w") for name in theirs if name.endswith(".res_path.conv_1.w")]
+    last = {block: theirs.get(f"{block}.res_path.conv_4.w") for block in blocks}
+    same = [b for b, w in last.items() if w is not None and len(w) == theirs[f"{b}.res_path.conv_1.w"].shape[1]]
+    return [rf"{re.escape(block)}\.id_path\.[wb]" for block in same]
+
+
+def _names(side: str) -> dict[str, str]:
+    """Ours to theirs, for the encoder (``down``) or the decoder (``up``)."""
+    convs = {"autoencoder.encoder_in": "input", "autoencoder.encoder_out": "output.conv"}
+    if side == "up":
+        convs = {"autoencoder.decoder_out": "output.conv"}
+    for group in range(4):
+        for block in range(_DEPTH):
+            ours = f"autoencoder.{side}.{group}.blocks.{block}"
+            theirs = f"group_{group + 1}.block_{block + 1}"
+            convs[f"{ours}.shortcut"] = f"{theirs}.id_path"
+            convs |= {f"{ours}.convs.{i}": f"{theirs}.res_path.conv_{i + 1}" for i in range(4)}
+    return {
+        f"{ours}.{a}": f"blocks.{theirs}.{b}"
+        for ours, theirs in convs.items()
+        for a, b in (("weight", "w"), ("bias", "b"))
+    }
 
 
 def tiny() -> Run:
@@ -114,7 +266,7 @@ def dalle() -> Run:
             batch_size=512,
             num_workers=10,
         ),
-        objective=DVAEConfig(),
+        objective=DVAEConfig(width=256, num_groups=4, depth=2, codebook=Codebook(kind="gumbel", size=8192, dim=128)),
         optim=Optim(lr=1e-4, weight_decay=1e-4, warmup=0.0, final=1.25e-6 / 1e-4),
         train=Loop(steps=3_000_000, precision="float16", clip_grad=None, ema=0.999),
     )

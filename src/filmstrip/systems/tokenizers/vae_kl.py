@@ -7,6 +7,8 @@ TECO's baselines (Yan et al. 2023, appendix B.14).
 
     filmstrip train tokenizers.vae_kl:minecraft --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
 
+``--init FILE`` begins with the weights of an ``AutoencoderKL`` of ``diffusers``.
+
 Where we deviate: errors and divergence are means over values, not sums over a clip, and the error has no learnt
 variance; otherwise as VQ-GAN here, whose remarks on the presets hold.
 
@@ -38,7 +40,7 @@ class VAEKLConfig(AdversarialConfig):
 
     def build(self) -> AdversarialTokenizer:
         """Build the networks with fresh weights."""
-        return self.build_around(Gaussian(self.latent_dim, kl_weight=self.kl_weight))
+        return AdversarialTokenizer(self, Gaussian(self.latent_dim, kl_weight=self.kl_weight))
 
 
 def tiny() -> Run:

@@ -8,7 +8,8 @@ et al. 2023, appendix B.14) and VIPER (Escontrela et al. 2023, table E.1).
     filmstrip train tokenizers.vqgan:dmlab --data.path PATH --objective.perceptual vgg16.pth lpips_vgg.pth
 
 The network is that of the code that TECO's authors published (tests/parity/test_published_vqgan.py), which loads such
-VQ-GANs and does not train them; ``weights/vqgan.py`` maps their weights.
+VQ-GANs and does not train them. ``--init FILE`` begins with their weights, written as safetensors with the names of
+``flax.traverse_util.flatten_dict(..., sep="/")``, or with those of a ``VQModel`` of ``diffusers``.
 
 Where we deviate: group normalisation in the discriminator, no minibatch statistics and no gradient penalty in VIPER's
 (which used StyleGAN's); discriminators join at the first step and TECO's train for 500,000, which the papers do not
@@ -22,14 +23,36 @@ thousandths, in random features that none was trained with; PSNR 17.7 in both. A
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor, nn
 
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.models.frame_autoencoder import Down, FrameAttention, FrameAutoencoder, ResidualBlock, Up
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.flax import Tree, under
+from filmstrip.weights.keymap import Weights
+
+
+class VQGAN(AdversarialTokenizer):
+    """The loss with a codebook between encoder and decoder."""
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """Autoencoder and codes from the flat ``params`` and ``stats`` of TECO's, or in the layout of ``diffusers``.
+
+        Raises:
+            UserError: a weight is missing or has no place here.
+        """
+        if _FLAX_CODES in theirs:
+            return from_vqgan(theirs, self.autoencoder)
+        return super().from_published(theirs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +61,75 @@ class VQGANConfig(AdversarialConfig):
 
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="learnt"))
 
-    def build(self) -> AdversarialTokenizer:
+    def build(self) -> VQGAN:
         """Build the networks with fresh weights."""
-        return self.build_around(self.codebook.build())
+        return VQGAN(self, self.codebook.build())
+
+
+_FLAX_CODES = "quantize/embeddings"
+_KINDS = {ResidualBlock: "ResnetBlock", FrameAttention: "AttnBlock", Down: "Downsample", Up: "Upsample"}
+
+
+def from_vqgan(theirs: Mapping[str, Tensor], network: FrameAutoencoder) -> Weights:
+    """Weights of a :class:`VQGAN` whose autoencoder this is, but for the loss's own, from a flat flax checkpoint.
+
+    Its ``params`` and ``stats`` are in one mapping: the codebook lies in the latter.
+
+    Raises:
+        UserError: an array is missing or has no place here.
+    """
+    tree = Tree(theirs, "this state of a VQ-GAN")
+    encoder = [("down", network.down), ("encoder_middle", network.encoder_middle)]
+    decoder = [("decoder_middle", network.decoder_middle), ("up", network.up)]
+    ours = {
+        **under("conv_in", tree.conv("encoder/Conv_0")),
+        **_blocks(tree, "encoder", encoder),
+        **under("encoder_out.0", tree.norm("encoder/GroupNorm_0")),
+        **under("encoder_out.2", tree.conv("encoder/Conv_1")),
+        **under("to_latents", tree.conv("quant_conv")),
+        **under("from_latents", tree.conv("post_quant_conv")),
+        **under("decoder_in", tree.conv("decoder/Conv_0")),
+        **_blocks(tree, "decoder", decoder),
+        **under("decoder_out.0", tree.norm("decoder/GroupNorm_0")),
+        **under("decoder_out.2", tree.conv("decoder/Conv_1")),
+    }
+    codes = tree[_FLAX_CODES][None]
+    tree.check_all_read()
+    return under("autoencoder", ours) | {"bottleneck.codes": codes}
+
+
+def _blocks(tree: Tree, side: str, parts: Sequence[tuple[str, nn.Module]]) -> Weights:
+    """All blocks of the encoder or the decoder, in the order of its parts: there each kind is numbered through."""
+    ours, numbers = {}, {kind: count() for kind in _KINDS}
+    for prefix, part in parts:
+        for name, module in part.named_modules():
+            kind = type(module)
+            if kind in _KINDS:
+                theirs = f"{side}/{_KINDS[kind]}_{next(numbers[kind])}"
+                ours |= under(f"{prefix}.{name}", _block(tree, theirs, module))
+    return ours
+
+
+def _block(tree: Tree, name: str, module: nn.Module) -> Weights:
+    if isinstance(module, FrameAttention):
+        q, k, v, out = (tree.conv(f"{name}/Conv_{i}") for i in range(4))
+        qkv = {kind: torch.cat([part[kind] for part in (q, k, v)]) for kind in ("weight", "bias")}
+        return {
+            **under("norm", tree.norm(f"{name}/GroupNorm_0")),
+            **under("attention.qkv", {"weight": qkv["weight"].flatten(1), "bias": qkv["bias"]}),
+            **under("attention.out", {"weight": out["weight"].flatten(1), "bias": out["bias"]}),
+        }
+    if isinstance(module, (Down, Up)):
+        return tree.conv(f"{name}/Conv_0")
+    ours = {
+        **under("norm1", tree.norm(f"{name}/GroupNorm_0")),
+        **under("conv1", tree.conv(f"{name}/Conv_0")),
+        **under("norm2", tree.norm(f"{name}/GroupNorm_1")),
+        **under("conv2", tree.conv(f"{name}/Conv_1")),
+    }
+    if not isinstance(module.shortcut, nn.Identity):
+        ours |= under("shortcut", tree.conv(f"{name}/Conv_2"))
+    return ours
 
 
 def tiny() -> Run:

@@ -1,0 +1,1 @@
+"""What the papers found, re-run small: one file a claim, one runner, one ledger (``docs/claims.md``)."""

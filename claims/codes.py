@@ -1,0 +1,41 @@
+"""The small VQ-VAE that claims about codebooks train, and how its codes and what it rebuilds are measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.inference import inference
+from filmstrip.nn.quantise import usage
+from filmstrip.protocols import as_float
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
+from filmstrip.systems.tokenizers import vqvae3d
+
+VIDEOS, TESTS = 100, 25
+"""Of each of the eight motions."""
+
+
+def shared(steps: int, seed: int) -> Run:
+    """The tiny preset on more videos, for a number of steps."""
+    run = vqvae3d.tiny()
+    data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
+    return replace(run, data=data, seed=seed, train=replace(run.train, steps=steps, log_every=50))
+
+
+def score(result: experiment.Result) -> dict[str, float]:
+    """Error on unseen videos over their variance, and perplexity and used share of the codebook."""
+    videos, rebuilt, ids = [], [], []
+    with inference(result.objective):
+        for batch in eval_batches(result.source, result.run.data, result.run.data.eval_split):
+            tokens = result.objective.encode(batch["video"])
+            videos.append(as_float(batch["video"]))
+            rebuilt.append(result.objective.decode(tokens))
+            ids.append(tokens.ids)
+    video = torch.cat(videos)
+    nmse = (torch.cat(rebuilt) - video).square().mean() / video.var()
+    codes = usage(torch.cat(ids).flatten(), result.objective.codebook_size)
+    return {"nmse": nmse.item(), **{name: value.item() for name, value in codes.items()}}

@@ -1,0 +1,60 @@
+"""``filmstrip eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from filmstrip.commands.command import Command, read
+from filmstrip.commands.words import HELP, leading, option
+from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.evals import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Command):
+    """Evaluate a run by one of its protocols, or by all that it was configured with.
+
+    What is measured on the run's own data goes into its report, curves by frame too.
+    """
+
+    usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH]"
+    run: Path
+    protocols: tuple[Evaluation, ...] = ()
+    """Those to evaluate by; none for those of the run."""
+    data: Path | None = None
+
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        folder, words = leading(cls, words, prog, "RUN")
+        data, words = option(words, "--data")
+        name, words = option(words, "--protocol")
+        protocols: tuple[Evaluation, ...] = ()
+        if name or words:
+            from filmstrip import evals
+
+            if name:
+                usage = f"RUN --protocol {name} [options] [--data PATH]"
+                protocols = (read(evals.protocol(name), words, prog, usage),)
+            elif words[0] in HELP:
+                leading(cls, words, prog, "RUN")
+            else:
+                raise UserError(
+                    f"{words[0]} belongs to a protocol: name it with --protocol; {evals.named_protocols()}"
+                )
+        return cls(run=Path(folder), protocols=protocols, data=Path(data) if data else None)
+
+    def __call__(self) -> None:
+        from filmstrip.report.generation import is_curve_point
+        from filmstrip.report.run import run_report
+        from filmstrip.runs import experiment
+
+        for key, value in experiment.evaluate(self.run, self.protocols, self.data):
+            if not is_curve_point(key):
+                print(f"{key:<24} {value:.4f}", flush=True)
+        if self.data is None:
+            print(run_report(self.run))

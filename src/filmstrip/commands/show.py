@@ -1,0 +1,33 @@
+"""``filmstrip show``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+
+from filmstrip.commands.command import Command
+from filmstrip.commands.words import run_from
+
+if TYPE_CHECKING:
+    from filmstrip.runs.config import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(Command):
+    """Show a preset as it would run: configuration, parameters, GMACs, tokens, memory."""
+
+    usage = "SYSTEM[:PRESET] [options of the run]"
+    run: Run
+
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        run, _ = run_from(cls, words, prog)
+        return cls(run=run)
+
+    def __call__(self) -> None:
+        from filmstrip.commands.work.show import show
+
+        show(self.run, Console())

@@ -1,0 +1,46 @@
+"""``filmstrip train``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from filmstrip.commands.command import Command
+from filmstrip.commands.stopping import keeping
+from filmstrip.commands.words import options_given, run_from
+
+if TYPE_CHECKING:
+    from filmstrip.runs.config import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Train a preset, on its own data or on yours."""
+
+    usage = "SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]"
+    run: Run
+    out: Path
+    given: tuple[str, ...] = ()
+    """Settings of the objective that were typed: the data must not contradict them."""
+
+    @classmethod
+    def parse(cls, words: Sequence[str], prog: str) -> Self:
+        run, out = run_from(cls, words, prog)
+        given = (name for name in options_given(words) if name.startswith("objective."))
+        return cls(run=run, out=out, given=tuple(given))
+
+    def __call__(self) -> None:
+        from filmstrip.distributed import process
+        from filmstrip.report.run import run_report
+        from filmstrip.runs import experiment
+        from filmstrip.train.run_folder import what_is_saved
+
+        with keeping(lambda: what_is_saved(self.out)):
+            result = experiment.train(self.run, self.out, given=list(self.given))
+        if process.rank() > 0:
+            return
+        for name, value in result.metrics.items():
+            print(f"{name:<24} {value:.4f}")
+        print(run_report(self.out))

@@ -1,0 +1,47 @@
+"""Running the claims, which lie beside the package in a checkout, and listing them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import filmstrip
+from filmstrip.errors import UserError
+
+
+def run_claims(names: tuple[str, ...], seeds: int | None, again: bool) -> None:
+    """Measure the seeds of claims that are not recorded yet, of all if none is named, and print what came out."""
+    ledger, page = _modules()
+    chosen = [(name, ledger.find(name)) for name in names or ledger.names()]  # a wrong name is said before hours pass
+    for name, claim in chosen:
+        if not names and (absent := [path for path in claim.needs if not path.exists()]):
+            print(f"{name}: left out, for it needs {absent[0]}")
+            continue
+        record = ledger.run(name, seeds, again=again)
+        print(f"\n## {name}\n\n{page.section(name, claim, record)}", flush=True)
+    print("`make docs` writes docs/claims.md from what is recorded")
+
+
+def list_claims() -> None:
+    """Print every claim with its verdict, and how long it takes."""
+    ledger, page = _modules()
+    for name in ledger.names():
+        claim = ledger.find(name)
+        record = page.recorded(name, claim)
+        verdict = record.verdict(claim) if record else page.NOT_RUN
+        print(f"{name:<24} {verdict:<26} {claim.minutes:>3g} min  {claim.finding}")
+
+
+def _modules() -> tuple[ModuleType, ModuleType]:
+    """The modules ``claims.ledger`` and ``claims.page`` of the checkout that this package is run from."""
+    root = Path(filmstrip.__file__).parents[2]
+    if not (root / "claims" / "ledger.py").exists():
+        raise UserError(
+            f"the claims are not installed with the package ({root} has no folder claims): run `filmstrip claims` "
+            "from a checkout of the repository, installed with `pip install --editable .`"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return importlib.import_module("claims.ledger"), importlib.import_module("claims.page")

@@ -1,0 +1,194 @@
+"""The demo's second part: a tokenizer, a prior over its codes, and what both together make.
+
+It learns from a set of its own, plain shapes that move: textures would take more than minutes to draw.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from filmstrip.commands.work.encode import encode_files
+from filmstrip.data.augment.levels import to_levels
+from filmstrip.data.config import Augment, Clip, Data, Synthetic
+from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.evals.frame_metrics import psnr
+from filmstrip.evals.likelihood import Likelihood
+from filmstrip.inference import inference
+from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.codebook import Codebook
+from filmstrip.protocols import Condition, as_float
+from filmstrip.report import Facts, Section, Strip, Strips
+from filmstrip.report.comparison import training_curves, videos_named
+from filmstrip.report.run import duration, training_seconds
+from filmstrip.runs import experiment
+from filmstrip.runs.config import Run
+from filmstrip.systems.generation.videogpt import VideoGPTConfig
+from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
+from filmstrip.train.config import Loop, Optim
+
+TOKENIZER, PRIOR = "VQ-VAE", "VideoGPT"
+FOLDERS = {TOKENIZER: "tokenizer", PRIOR: "prior"}
+TOKENS = "tokens"
+SHAPES = Motions(
+    train_per_class=120, test_per_class=10, num_frames=16, size=32, difficulty=0.0, num_shapes=2, plain=True
+)
+"""What is learnt to be drawn: simple enough for minutes on a laptop."""
+CLIP = Clip(num_frames=8, stride=1, size=32, short_side=(32, 32))
+CLIPS = 2
+"""Clips of each video whose tokens the prior learns."""
+SAMPLES = 4
+"""Of each class."""
+SAMPLING = Sampling(temperature=0.9, top_k=8)
+"""Rarer codes look like dirt: shapes of several colours, and specks."""
+FPS = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What was trained, and what it drew."""
+
+    tokenizer: experiment.Result
+    prior: experiment.Result
+    samples: Tensor
+    """``(classes samples) T C H W`` uint8, class by class."""
+    seconds: float
+    """That drawing them took."""
+
+
+def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
+    """The tokenizer on a set's videos, and the prior on the tokens that it will have written."""
+    network = VQVAE3DConfig(
+        width=64,
+        residual_width=64,
+        depth=1,
+        num_heads=0,
+        patch_size=(4, 4, 4),
+        num_frames=CLIP.num_frames,
+        size=CLIP.size,
+        codebook=Codebook(size=256, dim=32),
+        data_variance=0.026,
+    )
+    prior = VideoGPTConfig(
+        tokenizer=network,
+        tokenizer_run=str(out / FOLDERS[TOKENIZER]),
+        num_frames=CLIP.num_frames,
+        size=CLIP.size,
+        width=128,
+        depth=4,
+        num_heads=4,
+        attention="full",
+        dropout=0.0,
+        conditions=("label",),
+    )
+    videos = Data(synthetic=data, clip=CLIP, augment=Augment(mirror=0.0), batch_size=16, clips_per_video=2)
+    return {
+        TOKENIZER: Run(
+            data=videos, objective=network, optim=Optim(lr=3e-3, weight_decay=0.0), train=Loop(steps=1200)
+        ),
+        PRIOR: Run(
+            data=replace(videos, synthetic=None, path=out / TOKENS, batch_size=32, clips_per_video=1, num_workers=0),
+            objective=prior,
+            optim=Optim(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
+            train=Loop(steps=800),
+            evals=(Likelihood(),),
+        ),
+    }
+
+
+def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int, last: int) -> Generated:
+    """Train both and draw samples of every class; ``first`` and ``last`` number the runs for the reader."""
+    runs = plan_runs(out, data)
+    console.rule(f"{first} of {last}: {TOKENIZER}, a tokenizer", align="left")
+    tokenizer = experiment.train(runs[TOKENIZER], out / FOLDERS[TOKENIZER])
+    console.rule(f"{last} of {last}: {PRIOR}, a prior over its tokens", align="left")
+    encode_files(
+        out / FOLDERS[TOKENIZER], [tokenizer.source.root], out / TOKENS, level="ids", num_clips=CLIPS, batch_size=40
+    )
+    prior = experiment.train(runs[PRIOR], out / FOLDERS[PRIOR])
+    classes = len(prior.source.classes)
+    label = torch.arange(classes, device=prior.subject.device).repeat_interleave(SAMPLES)
+    start = time.monotonic()
+    condition = Condition(batch_size=len(label), num_frames=CLIP.num_frames, label=label)
+    samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING).cpu())
+    return Generated(tokenizer=tokenizer, prior=prior, samples=samples, seconds=time.monotonic() - start)
+
+
+def sections(made: Generated) -> list[Section]:
+    """What was learnt, reconstructions beside originals, and samples, eight classes of four."""
+    curves = training_curves(
+        {TOKENIZER: made.tokenizer.folder}, {"nmse": "Tokenizer: squared error over the variance"}, "Learning to draw"
+    )
+    codes = training_curves(
+        {PRIOR: made.prior.folder}, {"bits_per_dim": "Prior: bits to tell a code from the ones before"}
+    )
+    curves = replace(curves, sections=(*curves.sections, *codes.sections))
+    return [_facts(made), curves, _reconstructions(made), _samples(made)]
+
+
+def _facts(made: Generated) -> Facts:
+    grid = made.prior.objective.grid
+    bits = next(value for name, value in made.prior.metrics.items() if name.startswith("bits_per_dim/"))
+    codebook = made.tokenizer.objective.codebook_size
+    speed = made.samples.shape[0] * made.samples.shape[1] / made.seconds
+    facts = [
+        ("codes a clip", f"{grid.t} × {grid.h} × {grid.w}"),
+        ("PSNR of unseen videos, rebuilt", f"{_psnr(made.tokenizer):.1f} dB"),
+        (f"bits a code, unseen videos (of {math.log2(codebook):.0f})", f"{bits:.2f}"),
+        ("training, tokenizer", duration(training_seconds(made.tokenizer.folder))),
+        ("training, prior", duration(training_seconds(made.prior.folder))),
+        ("frames drawn a second", f"{speed:.0f}"),
+    ]
+    return Facts("Tokenizer and prior", facts)
+
+
+def _psnr(tokenizer: experiment.Result) -> float:
+    """Mean over all frames of one clip of each test video."""
+    subject, values = tokenizer.subject, []
+    for batch in eval_batches(subject.source, subject.data, subject.data.eval_split, batch_size=16):
+        rebuilt = _rebuilt(tokenizer, batch["video"])
+        values.append(psnr(as_float(rebuilt), as_float(batch["video"])).flatten())
+    return float(torch.cat(values).mean())
+
+
+def _rebuilt(tokenizer: experiment.Result, video: Tensor) -> Tensor:
+    """Video ``B T C H W`` that went through the codes, uint8."""
+    subject = tokenizer.subject
+    with inference(subject.objective):
+        tokens = subject.objective.encode(video.to(subject.device))
+        return to_levels(subject.objective.decode(tokens)).cpu()
+
+
+def _reconstructions(made: Generated) -> Strips:
+    """The first test video of each class, and what is left of it in the codes."""
+    subject = made.tokenizer.subject
+    split = subject.source.split(subject.data.eval_split)
+    first = {sample.label: sample.name for sample in reversed(split)}
+    videos = videos_named(subject.source, subject.data, set(first.values()))
+    names = [first[label] for label in sorted(first)]
+    video = torch.stack([videos[name] for name in names])
+    strips = [Strip(pair, name) for *pair, name in zip(video, _rebuilt(made.tokenizer, video), names)]
+    grid = made.prior.objective.grid
+    note = (
+        f"Test videos that the tokenizer never saw, at {CLIP.size} × {CLIP.size} pixels: a clip of {CLIP.num_frames} "
+        f"frames becomes {grid.t * grid.h * grid.w} codes, and is rebuilt from them."
+    )
+    return Strips("Through the tokenizer", strips, ("original", "from its codes"), fps=FPS, note=note)
+
+
+def _samples(made: Generated) -> Strips:
+    """Samples of each class."""
+    classes = made.prior.source.classes
+    strips = [Strip(list(clips), name) for clips, name in zip(made.samples.split(SAMPLES), classes, strict=True)]
+    note = (
+        f"Drawn, not filmed: the first {SAMPLES} samples of each class, none picked. A small network learnt for "
+        "minutes: expect moving shapes with soft outlines, some of two colours, and not every one in its class's way."
+    )
+    return Strips(f"Samples of {PRIOR}, by class", strips, fps=FPS, note=note)

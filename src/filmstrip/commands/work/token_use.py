@@ -1,0 +1,77 @@
+"""What a tokenizer of variable length spent along videos that were encoded: counts as JSON, and a page to look at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from filmstrip.commands.work.decode import FPS, decode_clips, frames_per_second
+from filmstrip.data.augment.levels import to_levels
+from filmstrip.data.config import Data
+from filmstrip.data.features import FeatureSource
+from filmstrip.data.sources import Source
+from filmstrip.files import write_json
+from filmstrip.report.page import Report
+from filmstrip.report.token_use import TokenUse
+from filmstrip.runs.loading import VideoTokenizer
+from filmstrip.video.decoder import DecodeError
+
+COUNTS, PAGE = "token_use.json", "token_use.html"
+SHOWN = 8
+"""Clips on the page: the first of the index, nothing was picked by hand."""
+
+
+def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: Data, num_clips: int) -> Path | None:
+    """Write both into a folder of tokens; the page's path, or none where every block has all its tokens.
+
+    The JSON has ``tokens_per_block``, ``mean`` (tokens of a block), and for each of ``videos`` its clips with
+    ``start`` and ``end`` (seconds) and ``lengths``, the tokens of each block.
+    """
+    tokens = FeatureSource(folder)
+    if not tokens.rows or tokens.rows[0].lengths is None:
+        return None
+    first = tokens.rows[0]
+    per_block = first.places // len(first.lengths)
+    spent = torch.tensor([length for row in tokens.rows for length in row.lengths], dtype=torch.float64)
+    videos: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in tokens.rows:
+        videos[row.name].append({"start": row.start, "end": row.end, "lengths": list(row.lengths)})
+    counts = {"tokens_per_block": per_block, "mean": float(spent.mean()), "videos": videos}
+    write_json(counts, folder / COUNTS)
+    lead = (
+        f"{len(spent)} blocks of {len(videos)} videos took {spent.mean():.1f} of {per_block} tokens each "
+        f"({spent.min():.0f} to {spent.max():.0f}); {COUNTS} has every count. Below are the first clips of the index."
+    )
+    return Report("Token use", lead, _shown(tokens, model, source, data, num_clips)).write(folder / PAGE)
+
+
+def _shown(
+    tokens: FeatureSource, model: VideoTokenizer, source: Source, data: Data, num_clips: int
+) -> list[TokenUse]:
+    """The first clips that can still be read, beside what they decode to."""
+    samples = {sample.name: sample for sample in source.samples}
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(tokens.rows[:SHOWN]):
+        places[row.name].append(i)
+    shown = []
+    for name, rows in places.items():
+        try:
+            clips = samples[name].cut(data, num_clips=num_clips)
+        except (KeyError, DecodeError, OSError):  # encoded earlier, from files that are not given now
+            continue
+        for number, (i, rebuilt) in enumerate(zip(rows, decode_clips(model, tokens, rows))):
+            row = tokens.rows[i]
+            shown.append(
+                TokenUse(
+                    title=name if len(rows) == 1 else f"{name}, clip {number + 1}",
+                    video=torch.as_tensor(clips[number].content["video"]),
+                    rebuilt=to_levels(rebuilt),
+                    lengths=row.lengths,
+                    tokens_per_block=row.places // len(row.lengths),
+                    fps=frames_per_second(row, len(rebuilt)) or FPS,
+                )
+            )
+    return shown

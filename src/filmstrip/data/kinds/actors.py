@@ -1,0 +1,417 @@
+"""Clips around key frames, with the boxes of those who act in them and what they do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstrip.bounds import AnyNumber, Count, Share
+from filmstrip.data.actions import ActionSpace
+from filmstrip.data.annotations.ava import read_ava, read_boxes
+from filmstrip.data.boxes import area, intersection, mirrored
+from filmstrip.data.config import Clip, Data, DataInfo
+from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
+from filmstrip.data.kinds.clips import VIDEO, Clips, draw_clips
+from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import COMMON, Specification, of
+from filmstrip.data.layouts.folder import is_video
+from filmstrip.data.sample import Sample, Source, read_notes
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch
+from filmstrip.video.batched_reading import read_batched
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Crop, DecodeError, Frames, Request, VideoInfo
+from filmstrip.video.geometry import random_short_side
+from filmstrip.video.sampling import dense_around
+
+log = logging.getLogger(__name__)
+
+SPECIFICATION = Specification(
+    {
+        "video": VIDEO,
+        "boxes": of(
+            "B M 4",
+            torch.float32,
+            "of actors: left, top, right, bottom, as shares of the clip's width and height",
+            padding=0,
+            mirrored=mirrored,
+            unmixed="boxes",
+        ),
+        "is_actor": of("B M", torch.bool, "false in padding", padding=0),
+        "box_labels": of("B M K", torch.float32, "1 for each class of what an actor does", padding=0),
+        "moment": of("B", torch.float64, "the key frame's second in the file"),
+        **COMMON,
+    }
+)
+TRIALS = 20
+"""Draws of a crop until somebody is in it."""
+MULTIPLE = 32
+"""What the long side of whole frames is brought to a multiple of, pixels: networks halve it up to five times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorClips(Kind):
+    """Read clips around key frames, with boxes of the actors and what each of them does: which.
+
+    ``data.path`` is then the folder of the videos, which are called as in the annotations. In training a clip is a
+    random crop (``clip.short_side``); in evaluation it shows whole frames whose short side is ``clip.size``.
+    """
+
+    specification: ClassVar[Specification] = SPECIFICATION
+
+    dataset: Literal["own", "ava_v2.1", "ava_v2.2"] = "own"
+    """Whose annotations they are; ``own``: files as AVA's, without a version in their names."""
+    annotations: Path | None = None
+    """The folder of the annotations; none for a synthetic set, which brings its own."""
+    proposals: Path | None = None
+    """Boxes that a detector found, as a table with scores: looked at in evaluation, in place of the annotated
+    ones."""
+    train_boxes: Path | None = None
+    """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
+    min_score: AnyNumber = 0.8
+    """Of such boxes, those with lower scores are left out."""
+    offset: AnyNumber = 0.0
+    """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
+    annotates."""
+    max_actors: Count = 16
+    """Most actors in a training sample; of more, random ones are taken."""
+    kept: Share = 0.2
+    """Least share of a box that must lie within a training crop to count."""
+
+    def open(self, data: Data) -> ActorSource:
+        """The key frames, of the videos in ``data.path``.
+
+        Videos that are not there are left out, with a warning; public sets are rarely complete.
+
+        Raises:
+            UserError: annotations or videos are missing, a row of them is wrong, or a number.
+        """
+        return _open(self, data)
+
+    def sizes(self, data: Data, network: Any) -> dict[str, int]:
+        """A clip's, with one actor."""
+        return {**Clips().sizes(data, network), "M": 1, "K": network.num_classes}
+
+    def shown(self, data: Data) -> str:
+        """Length and size."""
+        return Clips().shown(data)
+
+    @staticmethod
+    def example_info(sizes: Mapping[str, int], **told: Any) -> ActorInfo:
+        """See :meth:`Kind.example_info`."""
+        return ActorInfo(**told, class_numbers=tuple(range(1, sizes["K"] + 1)))
+
+    @staticmethod
+    def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+        """Clips with the boxes that :func:`draw_actors` makes; see :meth:`Kind.example`."""
+        clips = draw_clips(sizes, generator)
+        del clips["label"]
+        return clips | draw_actors(sizes, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorInfo(DataInfo):
+    """What objectives are told of key frames."""
+
+    class_numbers: tuple[int, ...]
+    """The numbers of the classes in the annotations' files."""
+
+
+class ActorView(NamedTuple):
+    """What is read around a key frame."""
+
+    request: Request
+    boxes: Tensor
+    """Where the actors are in it, ``M 4``."""
+    chosen: Tensor
+    """Which of them are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorSample(Sample):
+    """One key frame."""
+
+    kind: ClassVar[type[Kind]] = ActorClips
+
+    moment: float
+    """Its second in the file."""
+    key: Moment
+    """Its video and second as annotated."""
+    actors: tuple[Actor, ...] = field(repr=False)
+    """Whose boxes are looked at."""
+    num_classes: int
+    config: ActorClips = field(repr=False)
+
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """The clip around it: whole frames; or with ``rng`` ``num_clips`` random crops, padded to ``max_actors``.
+
+        Raises:
+            DecodeError, OSError: the video cannot be read, or ends before the key frame.
+            UserError: several clips or crops were asked for.
+        """
+        with open_video(self.file(), backend=data.backend) as decoder:
+            views = self.views(decoder.info, data.clip, rng=rng, num_clips=num_clips, num_crops=num_crops)
+            clips = decoder.read([view.request for view in views])
+        return self.clips(views, clips, None if rng is None else self.config.max_actors)
+
+    @classmethod
+    def cut_in_turn(
+        cls, samples: Sequence[ActorSample], data: Data, num_clips: int = 1, num_crops: int = 1
+    ) -> list[list[Row]]:
+        """What :meth:`cut` cuts for evaluation around each of several key frames of one file.
+
+        Raises:
+            DecodeError, OSError, UserError: as :meth:`cut`, of any of them.
+        """
+        with open_video(samples[0].file(), backend=data.backend) as decoder:
+            views = [
+                sample.views(decoder.info, data.clip, num_clips=num_clips, num_crops=num_crops) for sample in samples
+            ]
+            read = read_batched(decoder, [[view.request for view in ours] for ours in views])
+            return [sample.clips(ours, clips) for sample, ours, clips in zip(samples, views, read)]
+
+    def views(
+        self,
+        info: VideoInfo,
+        clip: Clip,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+    ) -> list[ActorView]:
+        """What :meth:`cut` reads of an open video, for :meth:`clips` to go on with.
+
+        Raises:
+            DecodeError: the video ends before the key frame.
+            UserError: several clips or crops were asked for.
+        """
+        if num_crops != 1 or (rng is None and num_clips != 1):
+            raise UserError("a key frame is looked at as one clip of whole frames: set num_clips and num_crops to 1")
+        boxes = torch.tensor([actor.box for actor in self.actors], dtype=torch.float64).view(-1, 4)
+        shown = [self._view(info, boxes, clip, rng) for _ in range(num_clips)]
+        times = clip_times(info, self.moment, clip)
+        return [ActorView(Request(times, box, size), placed, chosen) for box, size, placed, chosen in shown]
+
+    def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[Row]:
+        """What was read of each view, with its boxes and, if it is said, room for so many actors."""
+        return [
+            Row(
+                content={"video": clip.video, "moment": torch.tensor(self.moment, dtype=torch.float64)}
+                | self._actors(view.boxes, view.chosen, room),
+                times=(float(clip.times[0]), float(clip.times[-1])),
+                damaged=clip.damaged,
+                truncated=clip.truncated,
+            )
+            for clip, view in zip(clips, views)
+        ]
+
+    def _view(
+        self, info: VideoInfo, boxes: Tensor, clip: Clip, rng: np.random.Generator | None
+    ) -> tuple[Crop | None, tuple[int, int], Tensor, Tensor]:
+        """What is shown, in which size, where the boxes (``M 4``) then lie, and which of them are looked at."""
+        if rng is None:
+            return None, whole_size(info, clip), boxes, torch.arange(len(boxes))
+        size = (clip.size, clip.size)
+        for _ in range(TRIALS):
+            crop = random_short_side(info.height, info.width, size, clip.short_side, rng)
+            placed, seen = within(boxes, crop, info)
+            chosen = (seen >= self.config.kept).nonzero()[:, 0]
+            if len(chosen):
+                break
+        if len(chosen) > self.config.max_actors:
+            chosen = chosen[np.sort(rng.choice(len(chosen), self.config.max_actors, replace=False))]
+        return crop, size, placed, chosen
+
+    def _actors(self, boxes: Tensor, chosen: Tensor, room: int | None) -> dict[str, Tensor]:
+        """What a batch holds of the ``chosen`` boxes, with room for as many as that."""
+        labels = torch.zeros(len(self.actors), self.num_classes)
+        for row, actor in zip(labels, self.actors):
+            row[list(actor.classes)] = 1.0
+        room = len(chosen) if room is None else room
+        return {
+            "boxes": _extended(boxes[chosen].float(), room),
+            "is_actor": _extended(torch.ones(len(chosen), dtype=torch.bool), room),
+            "box_labels": _extended(labels[chosen], room),
+        }
+
+
+def _extended(rows: Tensor, room: int) -> Tensor:
+    """Rows, and as many of zeros after them as there is room for."""
+    return torch.cat([rows, rows.new_zeros(room - len(rows), *rows.shape[1:])])
+
+
+def clip_times(info: VideoInfo, moment: float, clip: Clip) -> np.ndarray:
+    """When the frames of the clip around a second of a video are on screen.
+
+    Raises:
+        DecodeError: the video has no such second.
+    """
+    if not 0 <= moment < info.duration:
+        raise DecodeError(
+            info.path, info.stream, f"it lasts {info.duration:g} s; the key frame at {moment:g} s was asked for"
+        )
+    return dense_around(moment, clip.num_frames, clip.stride, info.fps, info.duration)
+
+
+def whole_size(info: VideoInfo, clip: Clip) -> tuple[int, int]:
+    """Height and width of whole frames: the short one is ``clip.size``, the long one nearly in proportion."""
+    short, long = sorted((info.height, info.width))
+    other = clip.size if short == long else max(MULTIPLE, round(clip.size * long / short / MULTIPLE) * MULTIPLE)
+    return (clip.size, other) if info.height <= info.width else (other, clip.size)
+
+
+def within(boxes: Tensor, crop: Crop, info: VideoInfo) -> tuple[Tensor, Tensor]:
+    """Boxes (``M 4``, shares of the frame) as shares of a crop, cut off at its ends, and how much of each is left."""
+    side = torch.tensor([info.width, info.height, info.width, info.height], dtype=boxes.dtype)
+    corner = torch.tensor([crop.left, crop.top, crop.left, crop.top], dtype=boxes.dtype)
+    cut = torch.tensor([crop.width, crop.height, crop.width, crop.height], dtype=boxes.dtype)
+    placed = (boxes * side - corner) / cut
+    shown = intersection(placed, torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=boxes.dtype).expand_as(placed))
+    return shown, area(shown) / area(placed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorSource(Source):
+    """Key frames with boxes; classes are those of what is done."""
+
+    kind: ClassVar[type[Kind]] = ActorClips
+
+    truth: Mapping[str, Boxes]
+    """What is annotated in each split, of the videos that are there, without excluded key frames."""
+    evaluated: frozenset[int]
+    """Places of the classes that are evaluated."""
+    numbers: tuple[int, ...]
+    """Of the classes, in the annotations' files."""
+
+    def info(self, train_split: str) -> ActorInfo:
+        """The numbers of classes too."""
+        return ActorInfo(**self.told(train_split), class_numbers=self.numbers)
+
+
+def _open(config: ActorClips, data: Data) -> ActorSource:
+    if config.max_actors < 1 or not (0 < config.kept <= 1 and 0 <= config.min_score <= 1):
+        raise UserError("actors: max_actors is one or more, kept more than 0 and up to 1, min_score from 0 to 1")
+    if data.clip.crop != "short_side" or data.clip.sampling != "dense":
+        raise UserError("actors: clips lie around key frames, dense, and are cut by clip.short_side: set no other")
+    root = data.path and Path(data.path).expanduser()
+    annotated = config.annotations and Path(config.annotations).expanduser()
+    if root is None:
+        if data.synthetic is None:
+            raise UserError("actors need videos (--data FOLDER)")
+        root = data.synthetic.generate()
+        annotated = annotated or root
+    if annotated is None:
+        raise UserError(
+            "actors need annotations (--data.reads.annotations FOLDER): that of AVA "
+            "(--data.reads.dataset ava_v2.2), or files of the same form"
+        )
+    annotations = read_ava(annotated, config.dataset.removeprefix("own").removeprefix("ava"))
+    files = video_files(root)
+    samples: list[ActorSample] = []
+    for split, boxes in annotations.splits.items():
+        looked_at = _looked_at(split, boxes, annotations, config, trained=split == data.train_split)
+        samples += _samples(split, looked_at, annotations, config, files)
+    videos = {video for boxes in annotations.splits.values() for video, _ in boxes}
+    if not samples:
+        raise UserError(
+            f"{root} holds none of the {len(videos)} annotated videos, such as {min(videos, default='?')}.mp4, with "
+            "somebody in it: files are called as the videos are"
+        )
+    if missing := len(videos - files.keys()):
+        log.warning("%d of %d annotated videos are not in %s and are left out", missing, len(videos), root)
+    return ActorSource(
+        root=root,
+        classes=annotations.classes,
+        samples=tuple(samples),
+        directional=read_notes(root).directional,
+        truth={
+            split: {k: v for k, v in boxes.items() if k[0] in files and k not in annotations.excluded}
+            for split, boxes in annotations.splits.items()
+        },
+        evaluated=annotations.evaluated,
+        numbers=tuple(sorted(annotations.ids)),
+    )
+
+
+def video_files(root: Path) -> dict[str, Path]:
+    """The videos below a folder by their names without ending.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder of videos")
+    return {file.stem: file for file in sorted(root.rglob("*")) if is_video(file)}
+
+
+def sure(boxes: Boxes, min_score: float) -> Boxes:
+    """Boxes whose scores are that or higher; key frames stay, even without any."""
+    return {key: tuple(actor for actor in actors if actor.score >= min_score) for key, actors in boxes.items()}
+
+
+def _looked_at(
+    split: str, boxes: Boxes, annotations: ActorAnnotations, config: ActorClips, *, trained: bool
+) -> Boxes:
+    """Whose boxes samples of a split hold: annotated ones, and in training more; in evaluation a detector's."""
+    path = config.train_boxes if trained else config.proposals
+    if path is None:
+        return dict(boxes)
+    found = sure(read_boxes(Path(path).expanduser(), annotations.ids if trained else None), config.min_score)
+    videos = {video for video, _ in boxes}
+    found = {key: actors for key, actors in found.items() if key[0] in videos}
+    if not trained:
+        return found
+    return {key: (*boxes.get(key, ()), *found.get(key, ())) for key in {**boxes, **found}}
+
+
+def _samples(
+    split: str,
+    looked_at: Boxes,
+    annotations: ActorAnnotations,
+    config: ActorClips,
+    files: Mapping[str, Path],
+) -> Iterator[ActorSample]:
+    """A sample of each key frame with somebody in it, of the videos that are there."""
+    for key, actors in looked_at.items():
+        video, second = key
+        if video in files and key not in annotations.excluded and actors:
+            yield ActorSample(
+                path=str(files[video]),
+                name=f"{video},{second:04g}",
+                split=split,
+                moment=second - config.offset,
+                key=key,
+                actors=actors,
+                num_classes=len(annotations.classes),
+                config=config,
+            )
+
+
+def draw_actors(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+    """Two actors in each clip, left and right, who do up to two things; the third place for one is free."""
+    rows, classes = sizes["B"], sizes["K"]
+    corner = torch.rand(rows, 2, 2, generator=generator) * torch.tensor([0.2, 0.5])
+    corner[:, 1, 0] += 0.5
+    length = 0.2 + 0.1 * torch.rand(rows, 2, 2, generator=generator)
+    boxes = F.pad(torch.cat([corner, corner + length], dim=-1), (0, 0, 0, 1))
+    done = torch.randint(0, classes, (rows, 3, 2), generator=generator)
+    there = torch.tensor([True, True, False]).expand(rows, 3)
+    labels = F.one_hot(done, classes).amax(dim=2).float() * there[..., None]
+    moment = torch.full((rows,), 0.5, dtype=torch.float64)
+    return {"boxes": boxes, "is_actor": there.clone(), "box_labels": labels, "moment": moment}

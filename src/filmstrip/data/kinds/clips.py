@@ -1,0 +1,217 @@
+"""Clips that are cut from videos, with labels and actions where the videos have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from filmstrip.bounds import Bounds
+from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
+from filmstrip.data.config import Clip, Data, DataInfo
+from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification, of
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch
+from filmstrip.video.clips import read_clips, read_parts
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Decoder, Frames
+
+if TYPE_CHECKING:
+    from filmstrip.data.sample import Sample, Source
+
+VIDEO = of("B T C H W", torch.uint8, "the frames")
+LABEL = of("B", torch.int64, "the class; `B K` probabilities once clips were mixed", when="labelled videos")
+ACTION = Key(
+    "entry `t` is what was done since frame `t - 1`: one of several, or `A` numbers",
+    (Form("B T A", torch.float32), Form("B T", torch.int64)),
+    when="videos with actions",
+    unmixed="actions",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips(Kind):
+    """Read clips of videos."""
+
+    specification: ClassVar[Specification] = Specification(
+        {"video": VIDEO, "label": LABEL, "action": ACTION, **COMMON}
+    )
+
+    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
+    """How a folder is laid out; ``auto`` looks. ``folder`` is a folder of classes, whatever else lies in it."""
+    fold: Annotated[int, Bounds(min=1, max=3)] = 1
+    """Which of the divisions into training and test of UCF-101, 1 to 3."""
+    actions: bool = True
+    """Read the actions of videos that come with them."""
+
+    def open(self, data: Data) -> Source:
+        """The videos in ``data.path``, or of a synthetic set, which is generated first unless it already exists.
+
+        Where the videos were encoded, their clips are :class:`~filmstrip.data.kinds.encoded.Encoded`.
+
+        Raises:
+            UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
+        """
+        # Layouts make samples of this kind.
+        from filmstrip.data.sources import open_path
+
+        if data.path is None and data.synthetic is None:
+            raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
+        if data.path is None:
+            source = open_path(data.synthetic.generate())
+        else:
+            source = open_path(data.path, self.layout, self.fold)
+        return source if self.actions else replace(source, actions=None)
+
+    def sizes(self, data: Data, network: Any) -> dict[str, int]:
+        """Those of ``data.clip``."""
+        clip = data.clip
+        shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
+        return shape | {"A": getattr(network, "action_dim", 0), "K": getattr(network, "num_classes", None) or 1}
+
+    def shown(self, data: Data) -> str:
+        """Length and size."""
+        return f"clips of {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"
+
+    @staticmethod
+    def example_info(sizes: Mapping[str, int], **told: Any) -> ClipInfo:
+        """See :meth:`Kind.example_info`."""
+        return ClipInfo(**told)
+
+    @staticmethod
+    def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+        """Smooth random clips that drift, of random classes; see :meth:`Kind.example`."""
+        return draw_clips(sizes, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo(DataInfo):
+    """What objectives are told of clips."""
+
+    num_actions: int = 0
+    """How many discrete actions there are; zero where there are none, or they are vectors."""
+    action_dim: int = 0
+    """Length of a continuous action; zero where there are none, or they are discrete."""
+    action_names: tuple[str, ...] = ()
+    """What discrete actions are called, in order, where the data says."""
+
+
+def cut(
+    sample: Sample,
+    data: Data,
+    *,
+    rng: np.random.Generator | None = None,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    actions: ActionSpace | None = None,
+) -> list[Row]:
+    """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
+
+    With ``actions`` clips hold theirs too.
+
+    Raises:
+        DecodeError, OSError: the video or its actions cannot be read.
+        UserError: the clips leave frames out, and the actions do not allow that.
+    """
+    if actions is not None:
+        check_clip(actions, data.clip)
+    exact = {"snap": False, "key_starts": False} if rng is None else {}
+    with open_video(sample.file(), backend=data.backend) as decoder:
+        clips = read_clips(
+            decoder,
+            **asdict(data.clip) | exact,
+            rng=rng,
+            num_clips=num_clips,
+            num_crops=num_crops,
+            start=sample.start,
+            end=sample.end,
+        )
+        if actions is None:
+            return [_row(clip) for clip in clips]
+        frame_times = decoder.times()
+    done = clip_actions(
+        sample.actions,
+        actions,
+        path=sample.path,
+        frame_times=frame_times,
+        shown=[clip.times for clip in clips],
+        truncated=any(clip.truncated for clip in clips),
+    )
+    return [_row(clip, action) for clip, action in zip(clips, done)]
+
+
+def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
+    """What :func:`cut` cuts for evaluation out of each of several parts of one file.
+
+    Raises:
+        DecodeError, OSError: the video, or the part of one of them, cannot be read.
+    """
+    with open_video(samples[0].file(), backend=data.backend) as decoder:
+        parts = [(sample.start, sample.end) for sample in samples]
+        return [
+            [_row(clip) for clip in clips] for clips in cut_parts(decoder, data.clip, parts, num_clips, num_crops)
+        ]
+
+
+def _row(clip: Frames, action: np.ndarray | None = None) -> Row:
+    content = {"video": clip.video}
+    if action is not None:
+        content["action"] = torch.from_numpy(action)
+    times = (clip.times[0], clip.times[-1])
+    return Row(content=content, times=times, damaged=clip.damaged, truncated=clip.truncated)
+
+
+def cut_parts(
+    decoder: Decoder,
+    clip: Clip,
+    parts: Iterable[tuple[float | None, float | None]],
+    num_clips: int = 1,
+    num_crops: int = 1,
+) -> Iterator[list[Frames]]:
+    """The clips of each part of an open video (its first and last second) as evaluation cuts them, in turn.
+
+    Raises:
+        DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
+    """
+    return read_parts(
+        decoder,
+        parts,
+        num_frames=clip.num_frames,
+        stride=clip.stride,
+        sampling=clip.sampling,
+        size=clip.size,
+        num_clips=num_clips,
+        num_crops=num_crops,
+    )
+
+
+def draw_clips(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+    """``B`` smooth random clips that drift, with labels below ``K`` and the keys of every kind."""
+    rows, frames, height, width = (sizes[letter] for letter in "BTHW")
+    coarse = torch.rand(rows, 3, max(1, height // 8), max(1, width // 8), generator=generator)
+    image = F.interpolate(coarse, size=(height, width), mode="bilinear")
+    drift = torch.randint(-3, 4, (rows, 2), generator=generator).tolist()
+    video = [
+        torch.stack([one.roll((dy * t, dx * t), dims=(1, 2)) for t in range(frames)])
+        for one, (dy, dx) in zip(image, drift)
+    ]
+    return {
+        "video": (torch.stack(video) * 255).to(torch.uint8),
+        "label": torch.randint(0, sizes["K"], (rows,), generator=generator),
+        **draw_common(rows, generator),
+    }
+
+
+def draw_common(rows: int, generator: torch.Generator) -> Batch:
+    """The keys of every kind, for ``rows`` samples that last a second."""
+    return {
+        "seed": torch.randint(0, 2**40, (rows,), generator=generator),
+        "name": [f"sample {i}" for i in range(rows)],
+        "index": torch.arange(rows),
+        "span": torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(rows, 1),
+    }

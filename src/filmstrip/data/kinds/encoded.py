@@ -1,0 +1,272 @@
+"""Clips that were encoded: features or tokens that ``filmstrip encode`` wrote, in the videos' place."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from filmstrip.bounds import CountOrZero
+from filmstrip.data.actions import ActionSpace
+from filmstrip.data.config import Data
+from filmstrip.data.features import INDEX, FeatureSource
+from filmstrip.data.kinds.clips import LABEL, ClipInfo, draw_common
+from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification
+from filmstrip.data.sample import Sample, Source, hold_out
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch, Grid
+
+IDS = "ids"
+"""The level of token ids; every other one is of features."""
+TOKENIZER_LEVELS = (IDS, "latents")
+"""What a tokenizer makes, and can make video of again."""
+
+
+SPECIFICATION = Specification(
+    {
+        "tokens": Key(
+            "ids of the places of a clip, or of `L` clips in a row",
+            (Form("B L N", torch.int64), Form("B N", torch.int64)),
+            when="videos encoded as ids",
+        ),
+        "features": Key(
+            "the places of a clip, or of `L` clips in a row",
+            tuple(
+                Form(shape, dtype)
+                for dtype in (torch.float32, torch.float16, torch.bfloat16)
+                for shape in ("B L N D", "B N D")
+            ),
+            when="videos encoded as features",
+        ),
+        "lengths": Key(
+            "how many tokens of each of `b` blocks of the clip count",
+            (Form("B L b", torch.int64), Form("B b", torch.int64)),
+            when="tokenizers of variable length",
+        ),
+        "label": LABEL,
+        "action": Key(
+            "as in clips of videos, of the frames that were encoded",
+            (
+                Form("B L T A", torch.float32),
+                Form("B T A", torch.float32),
+                Form("B L T", torch.int64),
+                Form("B T", torch.int64),
+            ),
+            when="videos with actions",
+            unmixed="actions",
+        ),
+        **COMMON,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(Kind):
+    """Read what ``filmstrip encode`` wrote."""
+
+    specification: ClassVar[Specification] = SPECIFICATION
+
+    length: CountOrZero = 0
+    """Clips in a row that make one sample, ``B length N D``; zero for single ones, ``B N D``."""
+    actions: bool = True
+    """Read the actions of videos that come with them."""
+
+    def open(self, data: Data) -> EncodedSource:
+        """The videos whose features are in the folder ``data.path``, in the order of its index.
+
+        Raises:
+            UserError: see :func:`open_encoded`; or there is no such folder.
+        """
+        folder = data.path and Path(data.path).expanduser()
+        if folder is None or not is_encoded(folder):
+            raise UserError(f"data.path is {folder}: give a folder that `filmstrip encode` wrote (--data FOLDER)")
+        source = open_encoded(folder, self.length)
+        return source if self.actions else replace(source, actions=None)
+
+    def sizes(self, data: Data, network: Any) -> None:
+        """None: what was encoded comes in shapes of its own."""
+        return None
+
+    @staticmethod
+    def example_info(sizes: Mapping[str, int], **told: Any) -> EncodedInfo:
+        """See :meth:`Kind.example_info`."""
+        return EncodedInfo(
+            **told,
+            grid=(sizes["N"], 1, 1),
+            codebook_size=0 if "D" in sizes else sizes["K"],
+            width=sizes.get("D", 1),
+        )
+
+    @staticmethod
+    def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+        """Ids below ``K`` where there is no ``D``, otherwise features around one of ``K`` centres by the label."""
+        rows, places, classes = (sizes[letter] for letter in "BNK")
+        label = torch.randint(0, classes, (rows,), generator=generator)
+        if "D" not in sizes:
+            drawn = {"tokens": (label[:, None] + torch.arange(places)) % classes}
+        else:
+            centres = torch.randn(classes, 1, sizes["D"], generator=generator)
+            drawn = {"features": centres[label] + 0.1 * torch.randn(rows, places, sizes["D"], generator=generator)}
+        return {**drawn, "label": label, **draw_common(rows, generator)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedInfo(ClipInfo):
+    """What objectives are told of clips that were encoded."""
+
+    grid: tuple[int, int, int]
+    """The places of a clip's features or tokens along time, height and width."""
+    codebook_size: int
+    """Of token ids, how many there are; zero for features."""
+    width: int
+    """Size of a feature; of token ids, how many codebooks there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSample(Sample):
+    """A video whose clips were encoded; ``rows`` are their places in the index, in the order of time."""
+
+    kind: ClassVar[type[Kind]] = Encoded
+    in_turn: ClassVar[bool] = False
+
+    features: FeatureSource = field(repr=False, compare=False)
+    rows: tuple[int, ...]
+    length: int = 0
+    """Clips in a row that make one sample (``length N D``); zero for single ones (``N D``)."""
+
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if asked.
+
+        Raises:
+            UserError: there are fewer clips than a sample takes, crops were asked for, or ids are outside the
+                codebook.
+        """
+        if num_crops != 1:
+            raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or give videos")
+        starts = len(self.rows) - max(self.length, 1) + 1
+        if starts < 1:
+            raise UserError(
+                f"{self.path} holds {len(self.rows)} clips of {self.name}, and data.reads.length asks for "
+                f"{self.length}: encode more (--clips)"
+            )
+        if rng is not None:
+            chosen = rng.integers(starts, size=num_clips)
+        else:
+            chosen = (2 * np.arange(num_clips) + 1) * starts // (2 * num_clips)
+        return [self._clip(int(start), actions is not None) for start in chosen]
+
+    def _clip(self, start: int, actions: bool) -> Row:
+        rows = self.rows[start : start + max(self.length, 1)]
+        content = {"features": self.features.read(rows)}
+        if self.features.about.get("level") == IDS:
+            ids = content["features"].flatten(1).long()
+            known = int(self.features.about.get("codebook_size", 0))
+            if known and ids.numel() and not 0 <= ids.min() <= ids.max() < known:
+                raise UserError(f"{self.path}: the ids of {self.name} are not all in 0..{known - 1}: encode it anew")
+            content = {"tokens": ids}
+        lengths = self.features.lengths(rows)
+        if lengths is not None:
+            content["lengths"] = lengths
+        if actions:
+            content["action"] = torch.stack([self.features.action(row) for row in rows])
+        if not self.length:
+            content = {key: value[0] for key, value in content.items()}
+        first, last = self.features.rows[rows[0]].start, self.features.rows[rows[-1]].end
+        return Row(content=content, times=tuple(np.nan if t is None else t for t in (first, last)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSource(Source):
+    """A collection of encoded videos: all clips on one grid, from one encoder or tokenizer."""
+
+    kind: ClassVar[type[Kind]] = Encoded
+
+    grid: Grid
+    codebook_size: int
+    """How many ids there are; zero where the features are continuous."""
+    width: int
+    """Size of a feature; of ids, how many codebooks there are."""
+    made_by: str
+    """The fingerprint of what encoded them."""
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """What batches hold of a clip: ids or features."""
+        return super().gives - {"features" if self.codebook_size else "tokens"}
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The fingerprint of the tokenizer whose ids these are."""
+        return self.made_by if self.codebook_size else None
+
+    def info(self, train_split: str) -> EncodedInfo:
+        """What an objective may want to know of the collection before it is built."""
+        about = {"grid": tuple(self.grid), "codebook_size": self.codebook_size, "width": self.width}
+        return EncodedInfo(**vars(super().info(train_split)), **about)
+
+
+def is_encoded(path: Path) -> bool:
+    """Whether ``filmstrip encode`` wrote this folder."""
+    return (path / INDEX).is_file()
+
+
+def open_encoded(folder: Path, length: int = 0) -> EncodedSource:
+    """The videos whose features are in ``folder``, in the order of its index; ``length`` clips make a sample.
+
+    Raises:
+        UserError: the index cannot be used, is empty, or its clips do not lie on one grid.
+    """
+    features = FeatureSource(folder)
+    grids = {row.grid for row in features.rows}
+    if len(grids) != 1:
+        raise UserError(f"training needs features on one grid, and those in {folder} lie on {len(grids)}")
+    rows = defaultdict(list)
+    for i, row in enumerate(features.rows):
+        rows[row.name].append(i)
+    samples = []
+    for name, places in rows.items():
+        first = features.rows[places[0]]
+        samples.append(
+            EncodedSample(
+                path=str(folder),
+                name=name,
+                label=first.label,
+                split=first.split,
+                features=features,
+                rows=tuple(places),
+                length=length,
+            )
+        )
+    if not any(sample.split for sample in samples):
+        samples = hold_out(samples)
+    classes, actions = (json.loads(features.about.get(key, "null")) for key in ("classes", "actions"))
+    return EncodedSource(
+        root=folder,
+        classes=tuple(classes or _numbered(samples)),
+        samples=tuple(samples),
+        actions=actions and ActionSpace(**actions | {"names": tuple(actions["names"])}),
+        grid=grids.pop(),
+        codebook_size=int(features.about.get("codebook_size", 0)),
+        width=features[0].shape[-1],
+        made_by=features.about.get("weights", ""),
+    )
+
+
+def _numbered(samples: list[Sample]) -> tuple[str, ...]:
+    """Names of classes where the features do not tell: their numbers."""
+    return tuple(str(i) for i in range(1 + max((s.label for s in samples if s.label is not None), default=-1)))

@@ -1,0 +1,111 @@
+"""Files of released weights, for any network that says in which layouts they come (:class:`protocols.Released`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from filmstrip.errors import UserError
+from filmstrip.protocols import Layout, Released
+from filmstrip.weights.files import read_weights
+from filmstrip.weights.keymap import COUNTERS, Weights, check_names, fitted, renamed, without, without_prefix
+
+_UNDER = ("model_state", "state_dict", "model", "module")
+"""Where files hold the state beside what else a training keeps."""
+
+
+def load_published(path: Path, objective: nn.Module, *, head: bool = True) -> None:
+    """Copy a file of released weights into ``objective``; without ``head`` into its encoder only.
+
+    Raises:
+        UserError: the file holds none of the layouts that are known of such a network, or does not fit it: weights
+            are missing, have other shapes, or have no place in it. Nothing is loaded then.
+    """
+    theirs = read_weights(path)
+    try:
+        weights = from_published(theirs, objective, head=head)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    wanted = objective.state_dict()
+    for name, tensor in weights.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(
+                f"{path} does not fit this network: {name} is {tuple(tensor.shape)} there and "
+                f"{tuple(wanted[name].shape)} here"
+            )
+    objective.load_state_dict(weights, strict=False)
+
+
+def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: bool = True) -> Weights:
+    """Weights of ``objective`` from a released state, or from what its file holds; without ``head``, its encoder's.
+
+    Raises:
+        UserError: no layout that is known has the names that this network needs, and no others.
+    """
+    for key in _UNDER:
+        theirs = theirs.get(key, theirs)
+    theirs = without_prefix(theirs)
+    fits = []
+    for layout in layouts_of(objective):
+        if layout.check is not None:
+            layout.check(theirs)
+        names = published_names(objective, layout.name)
+        if not head:
+            names = {name: key for name, key in names.items() if name.startswith("encoder.")}
+        fits.append((layout, names))
+    layout, names = min(fits, key=lambda fit: len(without(fit[1].values(), theirs)))  # the one that fits best
+    what = f"this is not a released {type(_network(objective)).__name__} of this size: the file"
+    spare = layout.spare if head else (*layout.spare, *layout.after)
+    check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS,))
+    wanted, ours = objective.state_dict(), {}
+    for name, key in names.items():
+        if key in theirs:
+            tensor = theirs[key] if layout.to_ours is None else layout.to_ours(name, theirs[key])
+            ours[name] = fitted(tensor, wanted[name])
+    return ours
+
+
+def to_published(objective: nn.Module, layout: str | None = None) -> Weights:
+    """The inverse of :func:`from_published`, for a layout by its name (by default the first)."""
+    state, chosen = objective.state_dict(), _layout(objective, layout)
+    theirs: Weights = {}
+    for name, key in published_names(objective, layout).items():
+        tensor = state[name] if chosen.to_theirs is None else chosen.to_theirs(name, state[name])
+        theirs[key] = torch.cat([theirs[key], tensor]) if key in theirs else tensor
+    return theirs
+
+
+def published_names(objective: nn.Module, layout: str | None = None) -> dict[str, str]:
+    """Ours to theirs, in a layout by its name (by default the first), but for the statistics of pixels."""
+    rules = _layout(objective, layout).rules
+    return {name: renamed(name, rules) for name in objective.state_dict() if "normalise." not in name}
+
+
+def layouts_of(objective: nn.Module) -> tuple[Layout, ...]:
+    """The layouts in which the weights of an objective's encoder, or of a bare network, were released.
+
+    Raises:
+        UserError: none is known.
+    """
+    network = _network(objective)
+    if not isinstance(network, Released):
+        raise UserError(f"{type(network).__name__} has no released layout that is known here")
+    return network.layouts()
+
+
+def _layout(objective: nn.Module, name: str | None) -> Layout:
+    layouts = layouts_of(objective)
+    if name is None:
+        return layouts[0]
+    found = [layout for layout in layouts if layout.name == name]
+    if not found:
+        known = ", ".join(layout.name for layout in layouts)
+        raise UserError(f"{type(_network(objective)).__name__} has no layout {name!r}: there are {known}")
+    return found[0]
+
+
+def _network(objective: nn.Module) -> nn.Module:
+    return getattr(objective, "encoder", objective)
