@@ -353,9 +353,7 @@ def tiny() -> Run:
 
 def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
     return Run(
-        data=Data(
-            reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256
-        ),
+        data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3, division="schema"), batch_size=256),
         objective=SCHEMAConfig(
             text_width=768,
             num_texts=6,
