@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from claims.ledger import VERDICTS, Claim, Expectation, Interval, Record, find, judge, names, recipe
+from filmstrip import systems
 
 NOT_RUN = "not run yet in this form"
 HEAD = """# The ledger of claims
@@ -46,7 +49,8 @@ def recorded(name: str, claim: Claim) -> Record | None:
 
 def section(name: str, claim: Claim, record: Record | None) -> str:
     """One claim."""
-    of = ", ".join(f"[{system}](../src/filmstrip/systems/{system.replace('.', '/')}.py)" for system in claim.systems)
+    root = Path(__file__).parents[1]
+    of = ", ".join(f"[{name}](../{systems.place(name).relative_to(root)})" for name in claim.systems)
     seeds = f"{claim.seeds} seed{'s' * (claim.seeds > 1)}"
     lines = [
         f"{claim.finding} [`claims/{name}.py`](../claims/{name}.py)" + (f", of {of}." if of else "."),

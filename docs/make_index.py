@@ -39,8 +39,7 @@ def row(name: str) -> str:
     )
     shown = [mark if isinstance(mark, str) else ("yes" if mark else "") for mark in checks]
     presets = ", ".join(f"`{preset}`" for preset in systems.presets(name))
-    place = ROOT / "src/filmstrip/systems" / name.replace(".", "/")
-    path = f"../{place.relative_to(ROOT)}" if place.is_dir() else f"../{place.relative_to(ROOT)}.py"
+    path = f"../{systems.place(name).relative_to(ROOT)}"
     return f"| [{name}]({path}) | {systems.summary(name)} | {presets} | {' | '.join(shown)} |\n"
 
 

@@ -50,6 +50,12 @@ def summary(name: str) -> str:
     return text.split(". ")[0].rstrip(".")
 
 
+def place(name: str) -> Path:
+    """The file of a system, or its folder."""
+    stem = next(stem for stem in (Path(folder, *name.split(".")) for folder in __path__) if _exists(stem))
+    return stem if stem.is_dir() else stem.with_suffix(".py")
+
+
 def find(address: str) -> Run:
     """The run that ``group.name:preset`` stands for; ``tiny`` when no preset is named.
 
@@ -63,6 +69,10 @@ def find(address: str) -> Run:
         raise UserError(f"{name} has no preset {preset!r}; {_nearest(preset, list(found))}")
     function: Callable[[], Run] = getattr(importlib.import_module(found[preset]), preset)
     return function()
+
+
+def _exists(stem: Path) -> bool:
+    return stem.is_dir() or stem.with_suffix(".py").exists()
 
 
 def _presets(name: str) -> dict[str, str]:
