@@ -73,12 +73,13 @@ def test_a_system_may_be_a_folder(folder):
 @pytest.mark.parametrize("name", systems.names())
 def test_the_index_agrees_with_what_is_imported(name):
     module = importlib.import_module(f"filmstrip.systems.{name}")
+    defining = importlib.import_module(f"{module.__name__}.presets") if hasattr(module, "__path__") else module
     own = [
         key
-        for key, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_")
+        for key, value in vars(defining).items()
+        if inspect.isfunction(value) and value.__module__ == defining.__name__ and not key.startswith("_")
     ]
-    known = [key for key in own if not inspect.signature(getattr(module, key)).parameters]
+    known = [key for key in own if not inspect.signature(getattr(defining, key)).parameters]
     assert systems.presets(name) == known and "tiny" in known
     assert systems.summary(name) and inspect.getdoc(module).replace("\n", " ").startswith(systems.summary(name))
     for preset in known:

@@ -92,7 +92,7 @@ class MemoryAttention(PoolingAttention):
             pool_first=True,
         )
         if grid.t % compress[0]:
-            raise ValueError(f"{grid.t} places in time are not a multiple of the {compress[0]} that are compressed")
+            raise ValueError(f"{grid.t} temporal positions are not a multiple of the stride {compress[0]}")
         kernel = tuple(2 * s - 1 for s in compress)
         self.compress = compress
         self.compress_k, self.compress_v = Pool(width, compress, kernel), Pool(width, compress, kernel)
