@@ -69,6 +69,8 @@ class Container:
         self.cut = math.nan
         """The time of the packet that the end cuts through, where the format hands out such packets."""
         self._missing = 0
+        self._head: tuple[int | None, ...] | None = None
+        self._rewinds: bool | None = None
         self._timeline: Timeline | None = None
         self._opened: InputContainer | None = None
         self._open()
@@ -285,6 +287,7 @@ class Container:
                 if stamp is not None:
                     end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index == self.stream.index:
+                    self._head = self._head or _mark(packet)
                     scan.add(packet)
             timeline = scan.timeline(self.format.startswith(_SEEKABLE), self.absurd)
         self._judge_end(timeline, scan, end)
@@ -347,8 +350,21 @@ class Container:
         self.fresh = True
 
     def restart(self) -> None:
-        """Go to the first packet, surely: seeking passes over packets whose times are damaged."""
-        self._open()
+        """Go to the first packet, surely: seeking may pass over packets whose times are damaged."""
+        if self._rewinds is None:
+            self._rewinds = self._leads_to_first_packet()
+        if self._rewinds:
+            self.rewind()
+        else:
+            self._open()
+
+    def _leads_to_first_packet(self) -> bool:
+        """Whether rewinding goes to the packet that came first when all were read: opening anew can be slow."""
+        self.rewind()
+        self.fresh = False
+        with ErrorLog(), contextlib.suppress(IndexError, av.FFmpegError):
+            return self._head == next((_mark(p) for p in self.opened.demux(self.stream) if p.size), None)
+        return False
 
     def seek(self, ticks: int) -> None:
         """Go to a key frame at or before ``ticks``, or to the start."""
@@ -415,3 +431,8 @@ class Container:
     def _cut_in_transport(self) -> bool:
         """Whether an MPEG transport stream ends within one of its 188-byte packets."""
         return self.format == "mpegts" and self.opened.size % 188 != 0
+
+
+def _mark(packet: Packet) -> tuple[int | None, ...]:
+    """What tells a packet from others."""
+    return packet.pos, packet.dts
