@@ -349,11 +349,14 @@ class Container:
                 self._open()
         self.fresh = True
 
-    def restart(self) -> None:
-        """Go to the first packet, surely: seeking may pass over packets whose times are damaged."""
+    def restart(self, anew: bool) -> None:
+        """Go to the first packet, surely: seeking may pass over packets whose times are damaged.
+
+        With ``anew`` the decoder is a new one too: emptying it leaves some with state that spoils what follows.
+        """
         if self._rewinds is None:
-            self._rewinds = self._leads_to_first_packet()
-        if self._rewinds:
+            self._rewinds = not anew and self._leads_to_first_packet()
+        if self._rewinds and not anew:
             self.rewind()
         else:
             self._open()

@@ -168,7 +168,7 @@ class PyAVDecoder(Decoder):
         return max(first, min(math.floor(ticks) + first, self._container.last))
 
     def _range(self, start: float, stop: float, log: ErrorLog) -> Iterator[tuple[VideoFrame, float, bool]]:
-        """Frames that begin in ``start <= time < stop``, in order: each with its seconds, and whether it is damaged."""
+        """Frames that begin in ``start <= time < stop``, in order: each with its seconds, and its damage."""
         reached = -math.inf
         while True:
             try:
@@ -307,14 +307,14 @@ class PyAVDecoder(Decoder):
     def _decode_in_order(self, log: ErrorLog) -> Iterator[Arrival]:
         """All frames from the start, with repaired times; a time that was absurd is a damaged frame's."""
         self._decoded_ticks()
-        self._container.restart()
+        self._container.restart(anew=self._contradicted)
         for (frame, _, damaged), ticks, odd in zip(self._decode(self._container.packets(log), log), *self._sequence):
             yield frame, ticks, damaged or bool(odd)
 
     def _decoded_ticks(self) -> np.ndarray:
         """When each frame is shown, found by decoding all of them, once."""
         if self._sequence is None:
-            self._container.restart()
+            self._container.restart(anew=self._contradicted)
             with ErrorLog(self._threads) as log:
                 decoded = self._decode(self._container.packets(log), log)
                 stamps = [(possible(frame.pts), possible(frame.dts)) for frame, _, _ in decoded]
