@@ -243,7 +243,7 @@ PAPER = {  # the codes of a clip, how many there are of them, and values of the 
 
 
 def test_the_papers_presets_have_the_papers_sizes():
-    assert PAPER.keys() == systems.presets("generation.videogpt").keys() - {"tiny"}
+    assert PAPER.keys() == set(systems.presets("generation.videogpt")) - {"tiny"}
     for preset, (grid, codes, condition) in PAPER.items():
         with torch.device("meta"):
             objective = systems.find(f"generation.videogpt:{preset}").objective.build()

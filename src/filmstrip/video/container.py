@@ -69,6 +69,8 @@ class Container:
         self.cut = math.nan
         """Time of the packet that the end truncates, if the format returns such packets."""
         self._missing = 0
+        self._head: tuple[int | None, ...] | None = None
+        self._rewinds: bool | None = None
         self._timeline: Timeline | None = None
         self._opened: InputContainer | None = None
         self._open()
@@ -94,9 +96,8 @@ class Container:
             self.truncated = ENDS_EARLY
         self._says_duration = self.format.startswith(_WITH_DURATION) and not log.says(_GUESSED_DURATION)
         videos = [s for s in self._opened.streams.video if not s.disposition & Disposition.attached_pic]
-        videos.sort(
-            key=lambda s: not s.disposition & Disposition.default
-        )  # default streams, which players show, come first
+        # Default streams, which players show, come first.
+        videos.sort(key=lambda s: not s.disposition & Disposition.default)
         if self._number >= len(videos):
             held = ", ".join(s.type for s in self._opened.streams) or "none"
             self.close()
@@ -287,6 +288,7 @@ class Container:
                 if stamp is not None:
                     end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index == self.stream.index:
+                    self._head = self._head or _mark(packet)
                     scan.add(packet)
             timeline = scan.timeline(self.format.startswith(_SEEKABLE), self.absurd)
         self._judge_end(timeline, scan, end)
@@ -349,9 +351,25 @@ class Container:
                 self._open()
         self.fresh = True
 
-    def restart(self) -> None:
-        """Go to the first packet by reopening: seeking skips packets whose times are damaged."""
-        self._open()
+    def restart(self, anew: bool) -> None:
+        """Go to the first packet, reopening if necessary: seeking may skip packets whose times are damaged.
+
+        With ``anew`` the decoder is a new one too: flushing leaves some with state that corrupts what follows.
+        """
+        if self._rewinds is None:
+            self._rewinds = not anew and self._leads_to_first_packet()
+        if self._rewinds and not anew:
+            self.rewind()
+        else:
+            self._open()
+
+    def _leads_to_first_packet(self) -> bool:
+        """Whether rewinding goes to the packet that came first when all were read: opening anew can be slow."""
+        self.rewind()
+        self.fresh = False
+        with ErrorLog(), contextlib.suppress(IndexError, av.FFmpegError):
+            return self._head == next((_mark(p) for p in self.opened.demux(self.stream) if p.size), None)
+        return False
 
     def seek(self, ticks: int) -> None:
         """Seek to a key frame at or before ``ticks``, or to the start."""
@@ -418,3 +436,8 @@ class Container:
     def _cut_in_transport(self) -> bool:
         """Whether an MPEG transport stream ends within one of its 188-byte packets."""
         return self.format == "mpegts" and self.opened.size % 188 != 0
+
+
+def _mark(packet: Packet) -> tuple[int | None, ...]:
+    """What tells a packet from others."""
+    return packet.pos, packet.dts

@@ -126,7 +126,7 @@ class PyAVDecoder(Decoder):
                 if number == 0 and start <= 0 and stop is None:
                     raise self._container.error(f"no frame could be decoded: {log.last() or 'it holds none'}")
                 return
-            times = np.array([self._seconds(ticks) for _, ticks, _ in batch])
+            times = np.array([seconds for _, seconds, _ in batch])
             damaged = tuple(flag for _, _, flag in batch)
             yield Frames(torch.from_numpy(video), times, damaged, self._container.truncated)
 
@@ -167,15 +167,15 @@ class PyAVDecoder(Decoder):
         first = self._container.first
         return max(first, min(math.floor(ticks) + first, self._container.last))
 
-    def _range(self, start: float, stop: float, log: ErrorLog) -> Iterator[Arrival]:
-        """Frames that begin in ``start <= time < stop``, in order."""
+    def _range(self, start: float, stop: float, log: ErrorLog) -> Iterator[tuple[VideoFrame, float, bool]]:
+        """Frames that begin in ``start <= time < stop``, in order: each with its seconds, and its damage."""
         reached = -math.inf
         while True:
             try:
-                for arrival in self._decoded_range(start, stop, log):
-                    if (seconds := self._seconds(arrival[1])) > reached and start <= seconds < stop:
+                for frame, ticks, damaged in self._decoded_range(start, stop, log):
+                    if (seconds := self._seconds(ticks)) > reached and start <= seconds < stop:
                         reached = seconds
-                        yield arrival
+                        yield frame, seconds, damaged  # not ticks: where they are counted from may change below
                 return
             except Contradiction:
                 self._distrust()  # and go on behind what was given
@@ -307,14 +307,14 @@ class PyAVDecoder(Decoder):
     def _decode_in_order(self, log: ErrorLog) -> Iterator[Arrival]:
         """All frames from the start, with repaired times; frames with an absurd time are marked damaged."""
         self._decoded_ticks()
-        self._container.restart()
+        self._container.restart(anew=self._contradicted)
         for (frame, _, damaged), ticks, odd in zip(self._decode(self._container.packets(log), log), *self._sequence):
             yield frame, ticks, damaged or bool(odd)
 
     def _decoded_ticks(self) -> np.ndarray:
         """Presentation time of each frame, found by decoding all of them, once."""
         if self._sequence is None:
-            self._container.restart()
+            self._container.restart(anew=self._contradicted)
             with ErrorLog(self._threads) as log:
                 decoded = self._decode(self._container.packets(log), log)
                 stamps = [(possible(frame.pts), possible(frame.dts)) for frame, _, _ in decoded]
