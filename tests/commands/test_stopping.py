@@ -149,10 +149,11 @@ def test_preparing_that_all_its_processes_are_told_to_end_keeps_whole_copies(tmp
         os.link(first, first.with_name(f"{copy}.mp4"))
     out = tmp_path / "out"
     process = command("data", "prepare", tmp_path / "many", "--out", out, "--workers", 2)
-    wait_until(lambda: (out / "prepared.jsonl").exists(), process)
+    ledger = out / "prepared.jsonl"
+    wait_until(lambda: ledger.exists() and ledger.stat().st_size > 0, process)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    kept = len((out / "prepared.jsonl").read_text().splitlines())
+    kept = len(ledger.read_text().splitlines())
     assert process.returncode == code, err
     assert 0 < kept < 1000 and f"interrupted; {out} keeps {kept} copies" in err and "Traceback" not in err
     assert not list(out.rglob(".*.part*"))
