@@ -327,7 +327,10 @@ class Container:
     @property
     def last(self) -> float:
         """Presentation time of the last frame, ticks, if the file ends early; else infinity."""
-        return int(max(self.timeline().starts, default=0)) if self.truncated else math.inf
+        if not self.truncated:
+            return math.inf
+        starts = self.timeline().starts
+        return int(starts[-1]) if len(starts) else 0
 
     def key_before(self, ticks: int) -> int | None:
         """The time of the last key frame at or before ``ticks``; ``None`` when none is known."""
@@ -356,12 +359,12 @@ class Container:
 
         With ``anew`` the decoder is a new one too: flushing leaves some with state that corrupts what follows.
         """
-        if self._rewinds is None:
-            self._rewinds = not anew and self._leads_to_first_packet()
-        if self._rewinds and not anew:
-            self.rewind()
-        else:
+        if self._rewinds is None and not anew:
+            self._rewinds = self._leads_to_first_packet()
+        if anew or not self._rewinds:
             self._open()
+        else:
+            self.rewind()
 
     def _leads_to_first_packet(self) -> bool:
         """Whether rewinding goes to the packet that came first when all were read: opening anew can be slow."""

@@ -109,12 +109,15 @@ class Scan:
 
     def add(self, packet: Packet) -> None:
         """Add the next packet, in file order."""
-        is_shown = not packet.is_discard and not self._is_hidden(packet)
+        picture = None
+        if self._sequence is not None and (not self._timed or not self._sequence.progressive):
+            picture = h264.picture(memoryview(packet), self._extradata, self._sequence)
+        is_shown = not packet.is_discard and not self._is_hidden(packet, picture)
         self.stamps.append(Stamp(possible(packet.pts), possible(packet.dts), packet.is_keyframe, is_shown))
         if self._codec == "mpeg4" and (not self._timed or packet.pts is None):
             self._kinds.append(_coding_types(bytes(packet)))
         if self._sequence is not None and not self._timed:
-            self._pictures.append(h264.picture(memoryview(packet), self._extradata, self._sequence))
+            self._pictures.append(picture)
 
     def timeline(self, seekable: bool, absurd: float) -> Timeline:
         """The timeline of all packets; see :meth:`Timeline.of`."""
@@ -127,14 +130,13 @@ class Scan:
             return Timeline.of(by_decoding, None, False, absurd)
         return Timeline.of(self.stamps, order, seekable, absurd)
 
-    def _is_hidden(self, packet: Packet) -> bool:
+    def _is_hidden(self, packet: Packet, picture: h264.Picture | None) -> bool:
         if self._codec == "vp8":
             return not memoryview(packet)[0] & 16  # ``show_frame`` (RFC 6386, 9.1)
         if self._sequence is None or self._sequence.progressive:
             return False
-        now = h264.picture(memoryview(packet), self._extradata, self._sequence)
-        second = h264.is_second_field(self._field, now)
-        self._field = None if second else now
+        second = h264.is_second_field(self._field, picture)
+        self._field = None if second else picture
         return second
 
     def _order(self) -> list[int] | None:
@@ -179,7 +181,7 @@ def _ranks_of(order: Sequence[int]) -> list[int]:
 
 
 def _near(values: np.ndarray, absurd: float) -> np.ndarray:
-    """Mask of values less than ``absurd`` from the majority."""
+    """The values that are at most ``absurd`` from their median."""
     return values[np.abs(values - np.median(values)) <= absurd] if len(values) else values
 
 

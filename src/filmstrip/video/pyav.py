@@ -318,19 +318,12 @@ class PyAVDecoder(Decoder):
             with ErrorLog(self._threads) as log:
                 decoded = self._decode(self._container.packets(log), log)
                 stamps = [(possible(frame.pts), possible(frame.dts)) for frame, _, _ in decoded]
-            if self._container.is_raw:
-                stamps = [(None, None)] * len(stamps)
-            elif self._container.is_untimed:  # the first displayed frame comes first, whichever packet it is from
-                starts = self._container.timeline().starts.tolist()
-                stamps = list(itertools.islice(zip(starts, starts), len(stamps))) + [(None, None)] * (
-                    len(stamps) - len(starts)
-                )
-            self._sequence = repair_times(
-                [pts for pts, _ in stamps],
-                [dts for _, dts in stamps],
-                1 / self.info.fps / self._scale,
-                self._container.absurd,
-            )
+            pts, dts = [pts for pts, _ in stamps], [dts for _, dts in stamps]
+            if self._container.is_raw or self._container.is_untimed:
+                # Of untimed formats the first displayed frame comes first, whichever packet it is from.
+                known = () if self._container.is_raw else self._container.timeline().starts[: len(stamps)].tolist()
+                pts = dts = [*known, *[None] * (len(stamps) - len(known))]
+            self._sequence = repair_times(pts, dts, 1 / self.info.fps / self._scale, self._container.absurd)
         return self._sequence[0]
 
 
