@@ -42,7 +42,6 @@ from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
 
 Masking = Literal["tube", "random", "frame"]
-_SALT = 0x7EBE
 _EPS = 1e-6  # added to a cube's deviation, as published
 
 
@@ -54,7 +53,7 @@ def choose_cubes(seeds: Tensor, grid: Grid, masking: Masking, ratio: float) -> t
     """
     t, h, w = grid
     units = {"tube": h * w, "random": t * h * w, "frame": t}[masking]
-    order = uniform(seeds, units, salt=_SALT).argsort(dim=1)
+    order = uniform(seeds, units, "videomae.masks").argsort(dim=1)
     hide = int(ratio * units)
     hidden, seen = order[:, :hide].sort(dim=1).values, order[:, hide:].sort(dim=1).values
     return tuple(_cubes_of(chosen, grid, masking) for chosen in (seen, hidden))

@@ -31,7 +31,6 @@ from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.lpips import load_perceptual
 
-_LENGTHS, _STILLS, _FRAME = 401, 402, 403  # salts
 _NORM_EPS = 1e-5
 _DEVIATION = 0.02  # of initial weights
 
@@ -220,7 +219,7 @@ class ElasticTok(TokenizerObjective):
         metrics = {"mse": error.detach(), **passage.metrics}
         total = 4 * error + passage.loss  # on the scale of pixels in -1..1
         if self.perceptual is not None:
-            chosen = (uniform(seeds, 1, _FRAME) * video.shape[1]).long()
+            chosen = (uniform(seeds, 1, "elastictok.still_frame") * video.shape[1]).long()
             distance = self.perceptual(*(take(clip, chosen)[:, 0] for clip in (rebuilt, video))).mean()
             total = total + self.perceptual_weight * distance
             metrics[self.perceptual.name] = distance.detach()
@@ -229,14 +228,14 @@ class ElasticTok(TokenizerObjective):
     def draw_lengths(self, seeds: Tensor, num_blocks: int) -> Tensor:
         """How many tokens each block keeps in training, ``B b``: uniform from ``min_tokens`` to ``max_tokens``."""
         choices = self.max_tokens - self.min_tokens + 1
-        return self.min_tokens + (uniform(seeds, num_blocks, _LENGTHS) * choices).long()
+        return self.min_tokens + (uniform(seeds, num_blocks, "elastictok.lengths") * choices).long()
 
     def with_stills(self, video: Tensor, seeds: Tensor) -> Tensor:
         """A share of the clips of ``B T C H W`` video with the first frame of each block throughout it."""
         if not self.still_share:
             return video
         first = video[:, :: self.block_frames].repeat_interleave(self.block_frames, dim=1)
-        still = uniform(seeds, 1, _STILLS) < self.still_share
+        still = uniform(seeds, 1, "elastictok.stills") < self.still_share
         return torch.where(still[:, :, None, None, None], first, video)
 
     def pass_through(
