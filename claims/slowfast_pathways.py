@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, below
-from claims.training import Batch, answers, cost, learn, percent
+from claims.moving import clips, shifted
+from claims.training import answers, cost, learn, percent
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.models.resnet3d import DEPTHS
 from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.protocols import as_float
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig, ResNet3D
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 
@@ -97,7 +96,7 @@ CLAIM = Claim(
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
     drawn = Motions(num_frames=FRAMES * STRIDE, size=SIZE, difficulty=0.0)
-    train, (videos, labels) = (clips(count, (seed, i), drawn) for i, count in enumerate((VIDEOS, TESTS)))
+    train, (videos, labels) = (clips(count, (seed, i), drawn, STRIDE) for i, count in enumerate((VIDEOS, TESTS)))
     found = {}
     for name, (large, _, small) in NETWORKS.items():
         found[name] = percent(answers(trained(small, *train, seed), videos), labels)
@@ -107,24 +106,6 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
 
 
 def trained(config: ClassificationConfig, videos: Tensor, labels: Tensor, seed: int) -> Classification:
-    """A network after its steps; each clip is moved around the torus that the motions live on."""
+    """A network after its steps; each clip is shifted around the torus that the motions live on."""
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Batch:
-        chosen = torch.randint(len(videos), (16,), generator=generator)
-        moved = torch.randint(SIZE, (16, 2), generator=generator).tolist()
-        video = torch.stack([videos[i].roll(by, dims=(2, 3)) for i, by in zip(chosen.tolist(), moved)])
-        return {"video": as_float(video), "label": labels[chosen]}
-
-    return learn(config.build(), draw, steps=STEPS, lr=3e-3)
-
-
-def clips(count: int, seed: tuple[int, ...], drawn: Motions) -> tuple[Tensor, Tensor]:
-    """``count`` clips ``T 3 H W`` uint8 of each motion, of every third frame, and their labels."""
-    videos = [
-        drawn.render(way, np.random.default_rng((*seed, i, k)))[::STRIDE]
-        for i, way in enumerate(MOTIONS)
-        for k in range(count)
-    ]
-    return torch.stack(videos), torch.arange(len(MOTIONS)).repeat_interleave(count)
+    return learn(config.build(), shifted(videos, labels, 16, seed), steps=STEPS, lr=3e-3)
