@@ -79,8 +79,8 @@ CLAIM = Claim(
     ),
     analysis="A C3D whose fully connected layers see several moments is as tied to a timing as early fusion, and "
     "answers later events the wrong way around; the paper's network pools time down to one moment before them, and "
-    "so does ours. Timings are nine and not all seventeen, of which early fusion with 12 filters had learnt little after "
-    "600 steps (65.3, one seed).",
+    "so does ours. Timings are nine and not all seventeen, of which early fusion with 12 filters had learnt little "
+    "after 600 steps (65.3, one seed).",
     minutes=9,
 )
 
