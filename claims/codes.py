@@ -15,14 +15,14 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import vqvae3d
 
-VIDEOS, TESTS = 100, 25
+VIDEOS, TESTS = 50, 15
 """Of each of the eight motions."""
 
 
 def shared(steps: int, seed: int) -> Run:
     """The tiny preset on more videos, for a number of steps."""
     run = vqvae3d.tiny()
-    data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
+    data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS, num_frames=16, size=32))
     return replace(run, data=data, seed=seed, train=replace(run.train, steps=steps, log_every=50))
 
 

@@ -36,10 +36,11 @@ CLAIM = Claim(
     finding=__doc__.strip(),
     paper="Wu et al. 2022, table 3: on AVA 2.2, MeMViT-16 has 27.0 mAP without memory and 29.3 with, for 57.4 and "
     "58.7 G multiply-adds a clip (+2.3%).",
-    here="Four clips of 4 frames make a video: the first shows, in noise, one of eight things (a quarter of the frame, one of "
-    "two colours), the others noise alone, and every clip is asked what the video showed. One network reads the "
-    "clips with two in memory, the same network each clip for itself, 400 steps each; 320 unseen videos, chance "
-    "12.5. The fourth clip no longer remembers the first: it must learn of it from those between. Costs are counted.",
+    here="Four clips of 4 frames make a video: the first shows, in noise, one of eight things (a quarter of the "
+    "frame, one of two colours), the others noise alone, and every clip is asked what the video showed. One network "
+    "reads the clips with two in memory, the same network each clip for itself, 400 steps each; 320 unseen videos, "
+    "chance 12.5. The fourth clip no longer remembers the first: it must learn of it from those between. Costs are "
+    "counted.",
     baseline="The same network without memory; and reading all frames so far at once.",
     figures={
         **{f"clip {i}, memory": Figure(says=f"clip {i} with memory: top-1, %") for i in range(1, CLIPS + 1)},

@@ -21,7 +21,7 @@ CLAIM = Claim(
     "attention, 0.0041 without.",
     here="Two tokenizers of the same size code the same motions into the same number of codes, in 300 steps: one "
     "with axial attention in its residual blocks, one with more convolutional blocks in its place. Squared errors "
-    "on 200 unseen videos over the variance of their pixels.",
+    "on 120 unseen videos over the variance of their pixels.",
     baseline="The tokenizer without attention.",
     figures={
         "without": Figure(says="without attention: error over variance", paper="0.0041 (BAIR)", digits=4),
