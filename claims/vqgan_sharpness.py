@@ -88,7 +88,7 @@ def run_of(objective: ObjectiveConfig, seed: int) -> Run:
     """A tokenizer on single frames of mazes."""
     return Run(
         data=Data(
-            synthetic=Mazes(num_train=VIDEOS, num_test=40, num_frames=64, rooms=3, size=SIZE),
+            synthetic=Mazes(num_train=VIDEOS, num_test=40, num_frames=16, rooms=3, size=SIZE),
             clip=Clip(num_frames=2, stride=8, size=SIZE, short_side=(SIZE, SIZE)),
             clips_per_video=4,
             reads=Clips(actions=False),
