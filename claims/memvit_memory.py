@@ -15,8 +15,8 @@ from filmstrip.measure.complexity import flop_counter
 from filmstrip.systems.recognition.memvit import ClipByClip, MeMViTConfig
 from filmstrip.systems.recognition.mvit import MViTConfig
 
-CLIPS, FRAMES, SIZE, CLASSES = 4, 4, 16, 8
-STEPS, BATCH, TESTS = 400, 16, 320
+CLIPS, FRAMES, SIZE, CLASSES = 4, 8, 16, 8
+STEPS, BATCH, TESTS = 400, 8, 320
 NETWORK = {
     "width": 32,
     "depth": 2,
@@ -36,7 +36,7 @@ CLAIM = Claim(
     finding=__doc__.strip(),
     paper="Wu et al. 2022, table 3: on AVA 2.2, MeMViT-16 has 27.0 mAP without memory and 29.3 with, for 57.4 and "
     "58.7 G multiply-adds a clip (+2.3%).",
-    here="Four clips of 4 frames make a video: the first shows, in noise, one of eight things (a quarter of the "
+    here="Four clips of 8 frames make a video: the first shows, in noise, one of eight things (a quarter of the "
     "frame, one of two colours), the others noise alone, and every clip is asked what the video showed. One network "
     "reads the clips with two in memory, the same network each clip for itself, 400 steps each; 320 unseen videos, "
     "chance 12.5. The fourth clip no longer remembers the first: it must learn of it from those between. Costs are "
