@@ -26,7 +26,7 @@ def shared(steps: int, seed: int) -> Run:
     return replace(
         run,
         data=replace(run.data, synthetic=videos, batch_size=8),
-        objective=replace(run.objective, width=32, residual_width=16),
+        objective=replace(run.objective, width=36, residual_width=18),
         seed=seed,
         train=replace(run.train, steps=steps, log_every=50),
     )

@@ -61,7 +61,7 @@ CLAIM = Claim(
         below("cost, memory", "cost, whole", "less than reading everything at once"),
     ),
     minutes=6,
-    seeds=3,
+    seeds=5,
 )
 
 
