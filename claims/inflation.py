@@ -17,7 +17,7 @@ from filmstrip.weights.inflate import inflate_weights
 
 NETWORKS = {"C3D": (c3d.tiny(), 8, 300, 150), "I3D": (i3d.tiny(), 16, 150, 100)}
 """What is trained, on how many frames (I3D halves them three times), and the steps on pictures and on videos."""
-VIDEOS, PICTURES, TESTS = 128, 2048, 320
+VIDEOS, PICTURES, TESTS = 48, 2048, 320
 
 CLAIM = Claim(
     systems=("recognition.i3d",),
@@ -27,7 +27,7 @@ CLAIM = Claim(
     here="A class is what a texture is (stripes leaning to either side or upright, or checks) and which way it "
     "goes. A picture network with kernels of one frame learns to name the texture of single frames; each of its "
     "kernels, repeated along time and divided by its length there, is where the inflated network starts. Both video "
-    "networks then see the same 128 videos, in the same order, for as many steps (C3D's layers 150, I3D 100). 320 "
+    "networks then see the same 48 videos, in the same order, for as many steps (C3D's layers 150, I3D 100). 320 "
     "unseen videos.",
     baseline="The same network from scratch.",
     figures={
