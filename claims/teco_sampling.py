@@ -52,7 +52,7 @@ CLAIM = Claim(
         above("times", 20.0, "TECO is at least 20 times faster"),
         above("autoregressive, frame 300", "autoregressive, frame 2", "the other's cost grows with the clip"),
     ),
-    minutes=3,
+    minutes=1.5,
 )
 
 

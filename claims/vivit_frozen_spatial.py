@@ -46,7 +46,7 @@ CLAIM = Claim(
         above("saved", 45.0, "freezing saves at least 45% of a step's work"),
         below("frozen, GB", "whole, GB", "and memory"),
     ),
-    minutes=7,
+    minutes=1.5,
 )
 
 
