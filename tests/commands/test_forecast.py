@@ -26,6 +26,7 @@ from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.runs.loading import VideoEncoder, save_data_info
+from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)
@@ -193,7 +194,7 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
     clip = replace(encoder.data.clip, num_frames=4, stride=1, size=16, short_side=(16, 16))
     data = replace(encoder.data, path=recipes, synthetic=None, clip=clip, num_workers=0)
     experiment.train(
-        replace(encoder, data=data, evals=(), train=replace(encoder.train, steps=1)), tmp_path / "encoder"
+        replace(encoder, data=data, evals=(), train=replace(encoder.train, length=Steps(1))), tmp_path / "encoder"
     )
     assert main(["encode", str(tmp_path / "encoder"), str(recipes), "--out", str(tmp_path / "features")]) == 0
     forecaster = systems.find("procedures.transformer:tiny")
@@ -204,7 +205,10 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
         num_workers=0,
     )
     run = replace(
-        forecaster, data=data, evals=(StepAccuracy(), StepBaselines()), train=replace(forecaster.train, steps=3)
+        forecaster,
+        data=data,
+        evals=(StepAccuracy(), StepBaselines()),
+        train=replace(forecaster.train, length=Steps(3)),
     )
     result = experiment.train(run, tmp_path / "run")
     assert result.metrics["count"] == len(result.source.split("test")) and 0 <= result.metrics["top1"] <= 1

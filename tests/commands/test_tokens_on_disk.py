@@ -30,6 +30,7 @@ from filmstrip.runs.loading import (
     tokenizer_fingerprint,
     with_tokenizer,
 )
+from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 
 
@@ -70,7 +71,7 @@ def prior(tokenizer: Path, data: Path):
         run,
         data=replace(run.data, path=data, batch_size=4, num_workers=0),
         objective=replace(run.objective, tokenizer_run=str(tokenizer), width=32, depth=1, num_heads=2),
-        train=replace(run.train, steps=3),
+        train=replace(run.train, length=Steps(3)),
         evals=(MultiView(),),
     )
 

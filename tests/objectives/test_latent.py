@@ -16,6 +16,7 @@ from filmstrip.runs.config import read_config
 from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
 from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
 from filmstrip.systems.tokenizers.vqvae3d import tiny as vqvae3d
+from filmstrip.train.lengths import Steps
 
 
 class Histogram(LatentObjective):
@@ -113,7 +114,7 @@ def trained(tmp_path, monkeypatch):
             synthetic=dataclasses.replace(run.data.synthetic, train_per_class=1, test_per_class=1),
         ),
         objective=network,
-        train=dataclasses.replace(run.train, steps=1),
+        train=dataclasses.replace(run.train, length=Steps(1)),
     )
     experiment.train(run, tmp_path / "tokenizer")
     return run, tmp_path / "tokenizer"

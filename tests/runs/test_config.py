@@ -12,13 +12,15 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.runs.config import ObjectiveConfig, Run, from_json, read_config, to_json, write_config
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs
+from filmstrip.train.optim import AdamW
 
 RUN = Run(
     data=Data(synthetic=Motions(seed=3), clip=Clip(short_side=(64, 80), size=56), augment=Augment(mixup=0.8)),
     objective=ObjectiveConfig(),
-    optim=Optim(betas=(0.9, 0.95), lr=1),
-    train=Loop(epochs=2.5, clip_grad=None),
+    optim=AdamW(betas=(0.9, 0.95), lr=1),
+    train=Loop(length=Epochs(2.5), clip_grad=None),
     evals=(MultiView(), MultiView(num_clips=3)),
     init="hf:owner/name",
 )

@@ -11,6 +11,8 @@ from filmstrip.data.config import Data
 from filmstrip.evals import Evaluation
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.run_folder import RunFolder
 
 
@@ -23,7 +25,7 @@ class Two(Evaluation):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    run = Run(data=Data(), objective=ObjectiveConfig())
+    run = Run(data=Data(), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
     monkeypatch.setattr(experiment.loading, "load_objective", lambda folder: (nn.Identity(), run))
     monkeypatch.setattr(experiment, "open_source", lambda data: source)

@@ -12,6 +12,7 @@ from filmstrip.errors import UserError
 from filmstrip.runs import experiment, loading
 from filmstrip.runs.config import write_config
 from filmstrip.systems.procedures import vedit
+from filmstrip.train.lengths import Steps
 from filmstrip.train.run_folder import RunFolder
 
 SIZES = {"feature_width": 16, "num_tokens": 2, "num_steps": 8}
@@ -77,7 +78,7 @@ def test_pretraining_hides_one_seen_clip_of_each_window(batch):
 
 def test_a_pretrained_predictor_starts_a_forecaster(tmp_path):
     run = vedit.tiny_pretrain()
-    run = replace(run, train=replace(run.train, steps=1), data=replace(run.data, num_workers=0))
+    run = replace(run, train=replace(run.train, length=Steps(1)), data=replace(run.data, num_workers=0))
     learnt = experiment.train(run, tmp_path / "run").objective
     fresh = vedit.tiny().bound(open_source(vedit.tiny().data).info("train")).objective.build()
     loading.start(fresh, tmp_path / "run")

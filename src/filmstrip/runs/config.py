@@ -24,7 +24,9 @@ from filmstrip.evals import Evaluation
 from filmstrip.files import write_json
 from filmstrip.protocols import Objective
 from filmstrip.settings import FREE, Change, change_of
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW, Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,9 @@ class Run:
     """What is read, how clips are cut from it, and how they are augmented."""
     objective: ObjectiveConfig
     """The method: its model and its loss."""
-    optim: Optim = field(default_factory=Optim)
+    optim: AdamW | SGD | Muon = field(default_factory=AdamW)
     """Optimiser and schedule."""
-    train: Loop = field(default_factory=Loop)
+    train: Loop
     """How long, in which precision, what is logged and saved."""
     evals: tuple[Evaluation, ...] = field(default=(), metadata=FREE)
     """Protocols to run when training ends, and every ``train.eval_every`` steps."""
@@ -97,7 +99,8 @@ class Difference(NamedTuple):
 
 def differences(here: Any, there: Any, name: str = "", change: Change = "never") -> Iterator[Difference]:
     """The settings in which two configurations differ, in the order in which they are declared."""
-    if type(here) is type(there) and dataclasses.is_dataclass(here):
+    # A length differs as a whole: it may be in other units.
+    if type(here) is type(there) and dataclasses.is_dataclass(here) and change != "longer":
         for setting in dataclasses.fields(here):
             own = change_of(setting)
             values = getattr(here, setting.name), getattr(there, setting.name)
@@ -109,6 +112,8 @@ def differences(here: Any, there: Any, name: str = "", change: Change = "never")
 
 def _shown(value: Any, most: int = 60) -> str:
     """A value of a setting in a sentence; of a part of another kind, its kind."""
+    if isinstance(value, (Steps, Epochs)):
+        return str(value)
     if dataclasses.is_dataclass(value):
         return type(value).__name__
     text = json.dumps(to_json(value))

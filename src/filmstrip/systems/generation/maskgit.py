@@ -47,7 +47,10 @@ from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 
 class MaskedCodes(LatentObjective):
@@ -409,8 +412,8 @@ def _tiny(**network: object) -> Run:
             code_width=32,
             **network,
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -438,12 +441,10 @@ def maskvit_dmlab() -> Run:
         depth=12,
         num_heads=12,
     )
-    return _paper(network, stride=1, lr=1e-4, schedule="cosine", steps=1_000_000)
+    return _paper(network, stride=1, schedule=Cosine(warmup=0.01), steps=1_000_000)
 
 
-def _paper(
-    network: MaskGITConfig, *, stride: int, lr: float, schedule: Literal["cosine", "constant"], steps: int
-) -> Run:
+def _paper(network: MaskGITConfig, *, stride: int, schedule: Cosine | Constant, steps: int) -> Run:
     size = network.size
     return Run(
         data=Data(
@@ -452,8 +453,8 @@ def _paper(
             batch_size=32,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.01 * (schedule == "cosine")),
-        train=Loop(steps=steps, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=schedule),
+        train=Loop(length=Steps(steps), precision="bfloat16"),
     )
 
 
@@ -468,7 +469,7 @@ def _viper(tokenizer: str, *, num_frames: int, stride: int, width: int, tasks: i
         conditions=("label",) if tasks > 1 else (),
         num_classes=tasks,
     )
-    return _paper(network, stride=stride, lr=1e-4, schedule="constant", steps=500_000)
+    return _paper(network, stride=stride, schedule=Constant(), steps=500_000)
 
 
 def viper_dmc() -> Run:

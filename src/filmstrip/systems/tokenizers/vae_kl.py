@@ -26,7 +26,10 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.nn.gaussian import Gaussian
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=VAEKLConfig.small(),
-        optim=Optim(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
-        train=Loop(steps=100, clip_grad=None),
+        optim=AdamW(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
+        train=Loop(length=Steps(100), clip_grad=None),
     )
 
 
@@ -67,8 +70,8 @@ def _teco(*, size: int, **network: object) -> Run:
             batch_size=64,
         ),
         objective=VAEKLConfig(adversarial_weight=1.0, start=0, gan_loss="log", **network),
-        optim=Optim(lr=3e-4, weight_decay=0.0, betas=(0.5, 0.9), schedule="constant", warmup=0.0),
-        train=Loop(steps=500_000, clip_grad=None),
+        optim=AdamW(lr=3e-4, weight_decay=0.0, betas=(0.5, 0.9), schedule=Constant()),
+        train=Loop(length=Steps(500_000), clip_grad=None),
     )
 
 

@@ -36,7 +36,10 @@ from filmstrip.models.frame_autoencoder import Down, FrameAttention, FrameAutoen
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
 from filmstrip.weights.flax import Tree, under
 from filmstrip.weights.keymap import Weights
 
@@ -142,8 +145,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=VQGANConfig.small(codebook=Codebook(kind="learnt", size=64, dim=16)),
-        optim=Optim(lr=4e-3, weight_decay=0.0, betas=(0.5, 0.9)),
-        train=Loop(steps=100, clip_grad=None),
+        optim=AdamW(lr=4e-3, weight_decay=0.0, betas=(0.5, 0.9)),
+        train=Loop(length=Steps(100), clip_grad=None),
     )
 
 
@@ -156,8 +159,8 @@ def _frames(network: VQGANConfig, *, size: int, batch_size: int, lr: float, step
             batch_size=batch_size,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.0, betas=(0.5, 0.9), schedule="constant", warmup=0.0),
-        train=Loop(steps=steps, clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.0, betas=(0.5, 0.9), schedule=Constant()),
+        train=Loop(length=Steps(steps), clip_grad=None),
     )
 
 
