@@ -181,7 +181,9 @@ def _config_class(tag: str) -> type:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"a configuration names {tag}, which this version of filmstrip does not have") from error
+        raise UserError(
+            f"a configuration names {tag}, which this version of filmstrip does not have: another version wrote it"
+        ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"a configuration names {tag}, which is not a configuration: refused")
     return cls
@@ -216,6 +218,8 @@ def read_config(path: Path) -> Run:
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged or cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(run, Run):
