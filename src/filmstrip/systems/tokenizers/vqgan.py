@@ -37,8 +37,10 @@ from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialToken
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.diffusers import from_diffusers
 from filmstrip.weights.flax import Tree, under
 from filmstrip.weights.keymap import Weights
+from filmstrip.weights.lpips import load_perceptual
 
 
 class VQGAN(AdversarialTokenizer):
@@ -52,7 +54,7 @@ class VQGAN(AdversarialTokenizer):
         """
         if _FLAX_CODES in theirs:
             return from_vqgan(theirs, self.autoencoder)
-        return super().from_published(theirs)
+        return from_diffusers(theirs, self.state_dict().keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class VQGANConfig(AdversarialConfig):
 
     def build(self) -> VQGAN:
         """Build the networks with fresh weights."""
-        return VQGAN(self, self.codebook.build())
+        return VQGAN(self, self.codebook.build(), load_perceptual)
 
 
 _FLAX_CODES = "quantize/embeddings"
