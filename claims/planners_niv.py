@@ -11,8 +11,9 @@ from claims.ledger import PLANNING, Claim, Figure, above
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.evals.planning import Planning
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems.procedures.ddn import DDNConfig
 from filmstrip.systems.procedures.pdpp import PDPPConfig
 from filmstrip.systems.procedures.retrieval import RetrievalConfig

@@ -20,9 +20,10 @@ from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.train.config import Loop

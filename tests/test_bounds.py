@@ -41,7 +41,8 @@ from filmstrip.data.tools.reencode import Recipe
 from filmstrip.errors import UserError
 from filmstrip.evals.knn import KNN
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.config import ObjectiveConfig, Run, from_json, to_json
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.config import Run, from_json, to_json
 from filmstrip.train.lengths import Steps
 
 

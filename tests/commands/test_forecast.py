@@ -22,9 +22,10 @@ from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.runs.loading import VideoEncoder, save_data_info
 from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video

@@ -8,7 +8,7 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject, clips
+from filmstrip.evals import clips
 from filmstrip.evals.frame_metrics import EQUAL_PSNR, psnr
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.likelihood import Likelihood
@@ -16,6 +16,7 @@ from filmstrip.evals.reconstruction import CodeUse, Reconstruction
 from filmstrip.evals.video_prediction import VideoPrediction, best_samples
 from filmstrip.protocols import Grid, Objective, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Subject
 
 SIZE = 16
 

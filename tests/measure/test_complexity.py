@@ -10,8 +10,9 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.measure import complexity
 from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Features, Grid, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 

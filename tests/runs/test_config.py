@@ -11,7 +11,8 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.runs.config import ObjectiveConfig, Run, from_json, read_config, to_json, write_config
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.config import Run, from_json, read_config, to_json, write_config
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import SGD, AdamW, Muon

@@ -15,7 +15,6 @@ from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
@@ -24,6 +23,7 @@ from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.throughput import Throughput
 from filmstrip.evals.video_features import FeatureNetwork
 from filmstrip.runs import experiment, preflight
+from filmstrip.runs.evaluation import Subject
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import SGD, AdamW

@@ -8,9 +8,10 @@ import pytest
 from torch import nn
 
 from filmstrip.data.config import Data
-from filmstrip.evals import Evaluation
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
+from filmstrip.runs.evaluation import Evaluation
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.run_folder import RunFolder

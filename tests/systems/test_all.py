@@ -10,9 +10,9 @@ import torch
 from drawn import Repeat, draw_batch
 
 from filmstrip.data.sources import open_source
-from filmstrip.evals import Subject
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import from_json, to_json
+from filmstrip.runs.evaluation import Subject
 from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
 from filmstrip.train.run_folder import RunFolder

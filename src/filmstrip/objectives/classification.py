@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Share
 from filmstrip.data.config import DataInfo
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,32 +20,13 @@ from typing import Any, NamedTuple
 from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation
 from filmstrip.files import write_json
-from filmstrip.protocols import Objective
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.evaluation import Evaluation
 from filmstrip.settings import FREE, Change, change_of
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import SGD, AdamW, Muon
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """What a system trains. Subclasses hold the hyper-parameters and build the module."""
-
-    def bind(self, info: DataInfo) -> ObjectiveConfig:
-        """Fill in what only the data can tell, such as the number of classes; by default nothing."""
-        return self
-
-    def for_clip(self, clip: Clip) -> ObjectiveConfig:
-        """This method for clips of another length and size; by default its ``num_frames`` and ``size``, if any."""
-        sizes = {"num_frames": clip.num_frames, "size": clip.size}
-        told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
-        return dataclasses.replace(self, **told)
-
-    def build(self) -> Objective:
-        """Build the module, with fresh weights."""
-        raise TypeError(f"{type(self).__name__} does not define build()")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import loading, preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
+from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 from filmstrip.train.run_folder import RunFolder
@@ -173,8 +173,6 @@ def evaluate(
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
-    if not run.evals:
-        raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
     for protocol in run.evals:
         if why := protocol.lacking(source, run.data):
             raise UserError(f"{why}: give other data (--data PATH)")

@@ -15,10 +15,10 @@ from filmstrip.data.reading.loader import eval_batches
 from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
+from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.train.config import Loop
 from filmstrip.train.optim import Optim
 from filmstrip.train.part_rates import frozen_parts

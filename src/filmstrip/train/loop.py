@@ -15,8 +15,8 @@ from torch import nn
 from filmstrip.distributed import process
 from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
-from filmstrip.evals.throughput import peak_memory
 from filmstrip.inference import modes_kept
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.async_metrics import AsyncMetrics
 from filmstrip.train.blocks import changed_blocks

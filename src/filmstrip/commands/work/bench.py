@@ -17,7 +17,8 @@ from rich.table import Table
 from filmstrip.data.augment.pipeline import apply_augment, effective_augment
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
-from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
+from filmstrip.evals.throughput import backward, count_flops, matrix_rate, train_pass, wait_for
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import default_device, with_tokenizer

@@ -28,7 +28,6 @@ from filmstrip.commands.work.side_by_side import MOTIONS, clips_per_second, entr
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.files import write_csv, write_json
 from filmstrip.inference import device_of
@@ -47,6 +46,7 @@ from filmstrip.report.run import duration, history
 from filmstrip.report.scatter import Scatter, Spot, unbeaten
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.preflight import check_readable
 from filmstrip.train.lengths import Steps

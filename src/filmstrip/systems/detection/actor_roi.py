@@ -44,8 +44,9 @@ from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps

@@ -51,8 +51,9 @@ from filmstrip.nn.masks import Mask, local, present
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.positions import sincos_table
 from filmstrip.nn.segments import soft_nms
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Detections, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW

@@ -36,9 +36,10 @@ from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
 from filmstrip.nn.positions import sincos_table
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW

@@ -18,7 +18,10 @@ of 4 channels, where VQ-GAN's 256 codes on the same grid give 17.7.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from filmstrip.bounds import Count, Weight
 from filmstrip.data.config import Augment, Clip, Data
@@ -30,6 +33,21 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant
+from filmstrip.weights.diffusers import from_diffusers
+from filmstrip.weights.keymap import Weights
+from filmstrip.weights.lpips import load_perceptual
+
+
+class VAEKL(AdversarialTokenizer):
+    """The loss with a Gaussian between encoder and decoder."""
+
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """The autoencoder from an ``AutoencoderKL`` of ``diffusers``.
+
+        Raises:
+            UserError: a weight is missing or has no place here.
+        """
+        return from_diffusers(theirs, self.state_dict().keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +59,9 @@ class VAEKLConfig(AdversarialConfig):
     kl_weight: Weight = 1e-6
     """Weight of the divergence from a standard normal, nats a latent channel."""
 
-    def build(self) -> AdversarialTokenizer:
+    def build(self) -> VAEKL:
         """Build the networks with fresh weights."""
-        return AdversarialTokenizer(self, Gaussian(self.latent_dim, kl_weight=self.kl_weight))
+        return VAEKL(self, Gaussian(self.latent_dim, kl_weight=self.kl_weight), load_perceptual)
 
 
 def tiny() -> Run:

@@ -40,8 +40,10 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant
+from filmstrip.weights.diffusers import from_diffusers
 from filmstrip.weights.flax import Tree, under
 from filmstrip.weights.keymap import Weights
+from filmstrip.weights.lpips import load_perceptual
 
 
 class VQGAN(AdversarialTokenizer):
@@ -55,7 +57,7 @@ class VQGAN(AdversarialTokenizer):
         """
         if _FLAX_CODES in theirs:
             return from_vqgan(theirs, self.autoencoder)
-        return super().from_published(theirs)
+        return from_diffusers(theirs, self.state_dict().keys())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class VQGANConfig(AdversarialConfig):
 
     def build(self) -> VQGAN:
         """Build the networks with fresh weights."""
-        return VQGAN(self, self.codebook.build())
+        return VQGAN(self, self.codebook.build(), load_perceptual)
 
 
 _FLAX_CODES = "quantize/embeddings"

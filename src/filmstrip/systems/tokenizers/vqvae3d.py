@@ -44,9 +44,10 @@ from filmstrip.errors import UserError
 from filmstrip.nn.axial import AxialAttention, AxialPositions
 from filmstrip.nn.channel_norm import ChannelNorm
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW

@@ -22,10 +22,10 @@ from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, f
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.settings import FREE
 from filmstrip.systems.generation.teco.frames import CodeFrames, PixelFrames, ResidualDecoder, ResidualEncoder
 from filmstrip.systems.generation.teco.weights import from_teco

@@ -1,0 +1,28 @@
+"""The base of every method's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from filmstrip.data.config import Clip, DataInfo
+from filmstrip.protocols import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What a system trains. Subclasses hold the hyper-parameters and build the module."""
+
+    def bind(self, info: DataInfo) -> ObjectiveConfig:
+        """Fill in what only the data can tell, such as the number of classes; by default nothing."""
+        return self
+
+    def for_clip(self, clip: Clip) -> ObjectiveConfig:
+        """This method for clips of another length and size; by default its ``num_frames`` and ``size``, if any."""
+        sizes = {"num_frames": clip.num_frames, "size": clip.size}
+        told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
+        return dataclasses.replace(self, **told)
+
+    def build(self) -> Objective:
+        """Build the module, with fresh weights."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
