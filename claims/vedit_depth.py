@@ -100,7 +100,7 @@ def batches(windows: Windows, steps: int, size: int, seed: int) -> Iterator[Wind
 def planned(config: StepPredictionConfig, windows: Windows, test: Windows, seed: int) -> float:
     """The success rate of a network's plans after training, in percent."""
     true = test["step"][test["target"]].view(len(test["step"]), -1)
-    logits = train(config, windows, seed).predict(test)[:, 0]
+    logits = train(config, windows, seed).forecast(test)[:, 0]
     return 100 * float(success_rate(logits.argmax(dim=-1)[test["target"]].view_as(true), true))
 
 

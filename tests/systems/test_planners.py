@@ -27,7 +27,7 @@ def windows(size=24, seed=0):
 
 def answers(model, batch):
     return (
-        model.predict(batch)[:, 0]
+        model.forecast(batch)[:, 0]
         .argmax(dim=-1)
         .gather(1, batch["target"].nonzero()[:, 1].view(len(batch["step"]), -1))
     )

@@ -155,7 +155,7 @@ def forecasts(
     probabilities, true, index, first = [], [], [], seed
     for batch in procedure_batches(subject, split, batch_size):
         with inference(forecaster):
-            logits = forecaster.predict(batch, samples=samples, seed=first)
+            logits = forecaster.forecast(batch, samples=samples, seed=first)
         first += len(batch["name"])
         if logits.shape[-1] != len(subject.source.classes):
             raise UserError(f"the model has {logits.shape[-1]} steps, but the data has {len(subject.source.classes)}")

@@ -42,7 +42,7 @@ class StepPrediction(Objective):
         step = batch["step"].masked_fill(~batch["target"], NO_STEP).flatten()
         return Loss(step_loss(logits, step), {"top1": top1(logits, step)})
 
-    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+    def forecast(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
         """Logits ``B K S steps``: as :class:`~filmstrip.protocols.Forecaster` says.
 
         Methods that draw nothing say the same ``K`` times.

@@ -20,7 +20,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
-from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.protocols import Condition, Generator, StreamingGenerator, as_float
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import read_config
 from filmstrip.runs.loading import load_data_info, load_objective
@@ -148,7 +148,7 @@ def samples(generator: Generator, condition: Condition, request: Request) -> Ite
 
 def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
     """The pieces of one batch of samples, on the CPU, the frames that are given first."""
-    if not hasattr(generator, "stream"):
+    if not isinstance(generator, StreamingGenerator):
         yield generator.sample(condition, seed=seed, sampling=sampling).cpu()
         return
     before = [] if condition.video is None else [as_float(condition.video).cpu()]

@@ -72,7 +72,7 @@ class Planner:
         device = device_of(self.objective)
         batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
         with inference(self.objective):
-            logits = self.objective.predict(batch, samples=samples, seed=seed)
+            logits = self.objective.forecast(batch, samples=samples, seed=seed)
         return logits.float().softmax(dim=-1).mean(dim=1)[:, list(targets)].cpu()
 
 
