@@ -2,6 +2,9 @@
 
 Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise their input, on the device.
 Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
+
+Methods of protocols take tensors on the model's device and leave its mode as it is. The caller moves tensors and,
+except for training, enters inference mode: :mod:`filmstrip.inference` has both.
 """
 
 from __future__ import annotations
@@ -340,7 +343,7 @@ class Localiser(Protocol):
     """An objective or model that detects actions and their times in untrimmed video."""
 
     def localise(self, batch: Batch) -> list[Detections]:
-        """Detections in each video of a batch; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
+        """Detections in each video, on the CPU; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
         ...
 
 

@@ -15,7 +15,7 @@ from filmstrip.data.kinds.procedures import ProcedureSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
-from filmstrip.inference import inference
+from filmstrip.inference import inference, on_device
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
 
@@ -126,7 +126,7 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
     for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):
         count += 1
-        yield {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        yield on_device(batch, subject.device)
     if not count:
         raise UserError(f"no window of the split {split!r} is readable: nothing to evaluate")
 
