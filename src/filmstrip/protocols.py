@@ -230,6 +230,19 @@ class Objective(nn.Module):
         ]
 
 
+Collective = Callable[[Tensor], Tensor]
+"""An operation on one tensor of each process, in place, such as their sum."""
+
+
+@runtime_checkable
+class SharesStatistics(Protocol):
+    """A part of an objective that collects statistics of a step, whose batch may be spread over processes."""
+
+    def share_statistics(self, *, sum_all: Collective, from_first: Collective) -> None:
+        """Collect those of all processes from now on, by their sum or by taking the first process's."""
+        ...
+
+
 @runtime_checkable
 class Published(Protocol):
     """An objective without an encoder whose authors released weights in their own layout."""
