@@ -119,7 +119,9 @@ def samples(prior: LatentObjective, count: int, sampling: Sampling | None = None
     network = prior.transformer
     # the cached transformer embeds one code a step, the masked one a whole grid a pass
     hook = network.embed.register_forward_hook(lambda *_: passes.append(1))
-    videos = prior.sample(Condition(batch_size=count, num_frames=prior.num_frames), seed=0, sampling=sampling)
+    condition = Condition(batch_size=count, num_frames=prior.num_frames)
+    with inference(prior):
+        videos = prior.sample(condition, seed=0, sampling=sampling)
     hook.remove()
     return videos, len(passes)
 

@@ -41,7 +41,7 @@ class NextColour(Objective):
         self.first = first
         self.weight = nn.Parameter(torch.ones(1))
 
-    def predict(self, batch, *, samples=1, seed=0):
+    def forecast(self, batch, *, samples=1, seed=0):
         assert torch.is_inference_mode_enabled() and (batch["step"] == -1).all()
         assert not (batch["seen"] & batch["target"]).any()
         named = batch["features"].mean(dim=2).argmax(dim=-1)

@@ -17,6 +17,7 @@ from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
 from filmstrip.evals.average_precision import area_under_precision
 from filmstrip.evals.distributed import map_batches
+from filmstrip.inference import inference, on_device
 from filmstrip.nn.segments import iou
 from filmstrip.protocols import Batch, Detections, Localiser
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -54,7 +55,9 @@ class LocalisationMAP(Evaluation):
         split = self.split or subject.data.eval_split
 
         def localise(batch: Batch, before: int) -> list[tuple[int, Detections]]:
-            return list(zip(batch["index"].tolist(), localiser.localise(batch)))
+            with inference(localiser):
+                found = localiser.localise(on_device(batch, subject.device))
+            return list(zip(batch["index"].tolist(), found))
 
         # Whole videos differ in length: one at a time.
         batches = eval_batches(source, subject.data, split, batch_size=1)

@@ -18,6 +18,7 @@ from filmstrip.data.augment.pipeline import apply_augment, effective_augment
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, train_pass, wait_for
+from filmstrip.inference import on_device
 from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
@@ -100,7 +101,7 @@ def bench_system(
         return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
     with frozen_parts(objective, run.optim.rates), autocast():
-        flops = count_flops(lambda: train_pass(objective, _on(device, batch)))
+        flops = count_flops(lambda: train_pass(objective, on_device(batch, device)))
     with frozen_parts(objective, run.optim.rates), peak_memory(device) as peak:
         parts = _parts(run, source, objective, batch, device, autocast, steps)
         peak_bytes = peak()
@@ -157,7 +158,8 @@ def _parts(
     for step in range(steps + 1):
         spent: dict[str, float] = defaultdict(float)
         with timed("copy and augment"):
-            given = apply_augment(_on(device, batch), augment, num_classes=num_classes, specification=specification)
+            given = on_device(batch, device)
+            given = apply_augment(given, augment, num_classes=num_classes, specification=specification)
         for phase, optimizer in zip(objective.phases(), optimizers):
             with timed("forward"), autocast():
                 loss = objective(given, phase=phase.name)
@@ -172,7 +174,3 @@ def _parts(
             for part, seconds in spent.items():
                 times[part].append(seconds)
     return {part: statistics.median(seconds) for part, seconds in times.items()}
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

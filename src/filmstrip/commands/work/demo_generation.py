@@ -119,7 +119,8 @@ def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int
     label = torch.arange(classes, device=prior.subject.device).repeat_interleave(SAMPLES)
     start = time.monotonic()
     condition = Condition(batch_size=len(label), num_frames=CLIP.num_frames, label=label)
-    samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING).cpu())
+    with inference(prior.objective):
+        samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING)).cpu()
     return Generated(tokenizer=tokenizer, prior=prior, samples=samples, seconds=time.monotonic() - start)
 
 

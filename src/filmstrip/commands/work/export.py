@@ -104,7 +104,7 @@ class _Predict(nn.Module):
         self.model = model
 
     def forward(self, video: Tensor, visible: Tensor, hidden: Tensor) -> tuple[Tensor]:
-        return (self.model.predict(video, visible, hidden).float(),)
+        return (self.model.predict_masked(video, visible, hidden).float(),)
 
 
 def export(source: str, out: Path, *, format: Format = "torch", part: Part = "model") -> None:

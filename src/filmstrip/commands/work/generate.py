@@ -17,10 +17,10 @@ from torch import Tensor
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of
+from filmstrip.inference import device_of, inference, stepwise
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
-from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.protocols import Condition, Generator, StreamingGenerator, as_float
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import read_config
 from filmstrip.runs.loading import load_data_info, load_objective
@@ -148,11 +148,13 @@ def samples(generator: Generator, condition: Condition, request: Request) -> Ite
 
 def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
     """The pieces of one batch of samples, on the CPU, the frames that are given first."""
-    if not hasattr(generator, "stream"):
-        yield generator.sample(condition, seed=seed, sampling=sampling).cpu()
+    if not isinstance(generator, StreamingGenerator):
+        with inference(generator):
+            whole = generator.sample(condition, seed=seed, sampling=sampling).cpu()
+        yield whole
         return
     before = [] if condition.video is None else [as_float(condition.video).cpu()]
-    for piece in generator.stream(condition, seed=seed, sampling=sampling):
+    for piece in stepwise(generator, generator.stream(condition, seed=seed, sampling=sampling)):
         yield torch.cat([*before, piece.cpu()], dim=1)
         before = []
 

@@ -14,7 +14,7 @@ from filmstrip.commands.work.encode import reader_of
 from filmstrip.data.kinds.procedures import FeatureRecord, ProcedureInfo, Procedures, recorded_features
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.inference import device_of, inference, on_device
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import VideoEncoder, load, load_data_info, load_objective
@@ -69,10 +69,9 @@ class Planner:
         Their mean over ``samples`` draws.
         """
         batch = _batch(windows, targets, self.info)
-        device = device_of(self.objective)
-        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = on_device(batch, device_of(self.objective))
         with inference(self.objective):
-            logits = self.objective.predict(batch, samples=samples, seed=seed)
+            logits = self.objective.forecast(batch, samples=samples, seed=seed)
         return logits.float().softmax(dim=-1).mean(dim=1)[:, list(targets)].cpu()
 
 
