@@ -1,0 +1,105 @@
+"""Command-line arguments that are read before tyro sees them: the first one, and options that are not fields."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from filmstrip.commands.command import Command, read
+from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.runs.config import Run
+
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetCommand(Command):
+    """A command whose first argument is a system, and whose options are those of its preset's run."""
+
+    run: Run
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        run, _ = run_from(cls, arguments, prog)
+        return cls(run=run)
+
+
+def leading(command: type[Command], arguments: Sequence[str], prog: str, expected: str) -> tuple[str, list[str]]:
+    """The first argument and the remaining ones; prints the help if that is asked for instead.
+
+    Raises:
+        UserError: there are no arguments; ``expected`` names the missing one.
+        SystemExit: help was requested.
+    """
+    if arguments and arguments[0] in HELP:
+        print(f"usage: {prog} {command.usage}\n\n{inspect.getdoc(command)}")
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"{prog} needs {expected} first: {prog} {command.usage}; see `{prog} --help`")
+    return arguments[0], list(arguments[1:])
+
+
+def option(arguments: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of one option, and the arguments without it.
+
+    Raises:
+        UserError: the option is the last argument.
+    """
+    for i, word in enumerate(arguments):
+        if word == flag and i + 1 < len(arguments):
+            return arguments[i + 1], [*arguments[:i], *arguments[i + 2 :]]
+        if word.startswith(flag + "="):
+            return word.partition("=")[2], [*arguments[:i], *arguments[i + 1 :]]
+        if word == flag:
+            raise UserError(f"{flag} needs a value")
+    return None, list(arguments)
+
+
+def options_given(arguments: Sequence[str]) -> set[str]:
+    """The names of the options among the arguments, spelled like fields."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+
+
+def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tuple[Run, Path]:
+    """The run described by the arguments after a command's name, which begin with a system, and its folder.
+
+    Raises:
+        UserError: the system or preset does not exist, or a setting is invalid.
+        SystemExit: see :meth:`~filmstrip.commands.command.Command.parse`.
+    """
+    address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
+    from filmstrip import systems
+    from filmstrip.data import kinds
+    from filmstrip.runs.config import Run
+
+    preset = systems.find(address)
+    out, arguments = option(arguments, "--out")
+    given = options_given(arguments)
+    if "train.steps" in given and "train.epochs" not in given:  # a run has one of the two
+        preset = replace(preset, train=replace(preset.train, epochs=None))
+    elif "train.epochs" in given and "train.steps" not in given:
+        preset = replace(preset, train=replace(preset.train, steps=None))
+    kind, arguments = option(arguments, "--data.reads")
+    if kind:
+        preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
+    arguments = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in arguments]
+    run = read(
+        Run,
+        arguments,
+        f"{prog} {address}",
+        command.usage.partition(" ")[2],
+        default=preset,
+        description=f"{inspect.getdoc(command)}\n\nOptions of the run, with the defaults of {address}:",
+    )
+    if run.init:
+        from filmstrip.runs.loading import with_sizes_of_init
+
+        run = with_sizes_of_init(run, given | options_given(arguments))
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
