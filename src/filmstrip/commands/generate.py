@@ -12,7 +12,7 @@ from filmstrip.commands.arguments import leading
 from filmstrip.commands.command import Command, read
 
 if TYPE_CHECKING:
-    from filmstrip.commands.work.generate import Request
+    from filmstrip.commands.work.generate import SamplingRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +21,19 @@ class Generate(Command):
 
     usage = "RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--out sample.mp4] [options]"
     run: Path
-    request: Request
+    request: SamplingRequest
     """Sampling request; its fields are the command's options, with the run's own sampling settings as defaults."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
         folder, arguments = leading(cls, arguments, prog, "RUN")
-        from filmstrip.commands.work.generate import Request, default_request
+        from filmstrip.commands.work.generate import SamplingRequest, default_request
 
         default = default_request(Path(folder))
         usage, description = cls.usage.partition(" ")[2], inspect.getdoc(cls)
-        request = read(Request, arguments, f"{prog} {folder}", usage, default=default, description=description)
+        request = read(
+            SamplingRequest, arguments, f"{prog} {folder}", usage, default=default, description=description
+        )
         return cls(run=Path(folder), request=request)
 
     def __call__(self) -> int:
