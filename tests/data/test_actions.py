@@ -14,7 +14,7 @@ from collections_on_disk import write_uneven
 from filmstrip.data.actions import ActionSpace, Sidecar, clip_actions
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.tools.check import check_collection
 from filmstrip.errors import UserError
@@ -77,7 +77,7 @@ def test_rows_are_those_of_the_frames_shown(discrete):
 
 
 def test_evaluation_gives_every_view_its_actions(discrete):
-    batch = next(iter(eval_batches(open_path(discrete), data(), "test", num_clips=2, num_crops=3)))
+    batch = next(iter(EvalLoader(open_path(discrete), data(), "test", num_clips=2, num_crops=3)))
     assert batch["action"].shape == (12, 5)
     assert torch.equal(batch["action"], numbers(batch["video"]) % 7)
 
@@ -141,7 +141,7 @@ def test_discrete_actions_need_videos_as_long_as_a_clip(discrete):
 def test_a_bad_sidecar_is_a_bad_file(discrete, spoil, reason):
     (discrete / "dataset.json").write_text('{"actions": 7}')
     spoil(discrete / "test/0.actions.npy")
-    loader = eval_batches(open_path(discrete), data(), "test")
+    loader = EvalLoader(open_path(discrete), data(), "test")
     assert sum(len(batch["action"]) for batch in loader) == 3
     assert [entry.name for entry in loader.unreadable] == ["test/0.mp4"]
     with pytest.raises(AssertionError, match=reason):

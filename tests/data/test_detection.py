@@ -13,7 +13,7 @@ from filmstrip.data.augment.pipeline import apply_augment, check_augment
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.kinds.actors import ActorClips
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.video import DecodeError
@@ -231,7 +231,7 @@ def test_a_key_frame_that_the_file_does_not_have_is_an_unreadable_one(videos, an
     source = open_source(data)
     with pytest.raises(DecodeError, match="key frame at 11 s"):
         source.samples[0].cut(data)
-    batches = eval_batches(source, data, "test", batch_size=1)
+    batches = EvalLoader(source, data, "test", batch_size=1)
     assert list(batches) == [] and len(batches.unreadable) == 2
     early = data_of(videos, annotated, offset=1.0)
     assert open_source(early).split("test")[1].moment == 1.0

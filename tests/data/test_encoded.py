@@ -12,7 +12,7 @@ from filmstrip.data.config import Augment, Data
 from filmstrip.data.features import FeatureWriter
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.encoded import Encoded, EncodedSource
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.tools.check import check_collection
@@ -99,10 +99,10 @@ def test_clips_in_a_row_make_one_sample(tokens):
 
 def test_evaluation_sees_clips_evenly_spaced(tokens):
     source = open_path(tokens)
-    (batch,) = eval_batches(source, Data(num_workers=0), "test", num_clips=2)
+    (batch,) = EvalLoader(source, Data(num_workers=0), "test", num_clips=2)
     assert batch["tokens"][:, 0].tolist() == [61, 63]
     with pytest.raises(UserError, match="have no crops"):
-        list(eval_batches(source, Data(num_workers=0), "test", num_crops=3))
+        list(EvalLoader(source, Data(num_workers=0), "test", num_crops=3))
 
 
 def test_features_and_actions_come_along(tmp_path):

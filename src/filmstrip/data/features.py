@@ -81,7 +81,7 @@ class FeatureRow:
         return Grid(self.t, self.h, self.w)
 
 
-class _Clip(NamedTuple):
+class _PendingClip(NamedTuple):
     """A clip that waits to be written."""
 
     row: FeatureRow
@@ -113,7 +113,7 @@ class FeatureWriter:
         self.about = dict(about)
         self._shard_bytes = shard_bytes
         self._rows: list[FeatureRow] = []
-        self._pending: list[_Clip] = []
+        self._pending: list[_PendingClip] = []
         self._pending_bytes = 0
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / INDEX).exists():
@@ -178,7 +178,7 @@ class FeatureWriter:
             place = {"shard": "", "offset": 0, "n": len(tokens), **grid._asdict()}
             spent = None if count is None else tuple(count)
             row = FeatureRow(name=name, label=label, split=split, start=start, end=end, lengths=spent, **place)
-            clip = _Clip(row, tokens, done)
+            clip = _PendingClip(row, tokens, done)
             if self._pending and clip.kind != self._pending[0].kind:
                 raise ValueError(f"expected features like the earlier {self._pending[0].kind}, got {clip.kind}")
             self._pending.append(clip)

@@ -79,8 +79,38 @@ class Sample:
     def cut_in_turn(
         cls, samples: Sequence[Self], data: Data, num_clips: int = 1, num_crops: int = 1
     ) -> list[list[Row]]:
-        """What :meth:`cut` gives for evaluation of each of several samples of one file."""
+        """The rows that :meth:`cut` returns for evaluation, of each of several samples of one file."""
         return clips.cut_in_turn(samples, data, num_clips, num_crops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSample(Sample):
+    """A sample of features in place of frames: it has no crops. Kinds of features define :meth:`select`."""
+
+    in_turn: ClassVar[bool] = False
+
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """The rows of :meth:`select`.
+
+        Raises:
+            OSError: the features cannot be read.
+            UserError: crops were requested, or :meth:`select` refuses.
+        """
+        if num_crops != 1:
+            raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or provide videos")
+        return self.select(rng, num_clips, actions=actions is not None)
+
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """``num_clips`` rows of a batch, at random with ``rng``; with their ``actions`` if requested."""
+        raise TypeError(f"{type(self).__name__} does not define select(rng, num_clips, actions)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.evals import Subject
 from filmstrip.evals.distributed import map_batches
@@ -50,7 +50,7 @@ def map_clips(
         there = {k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         return function(there, before)
 
-    batches = eval_batches(subject.source, data, split, batch_size=batch_size)
+    batches = EvalLoader(subject.source, data, split, batch_size=batch_size)
     empty = True
     for found in map_batches(subject, batches, on_device, max_rows=max_clips):
         empty = False

@@ -17,7 +17,7 @@ from torch import Tensor
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.likelihood import Likelihood
@@ -154,7 +154,7 @@ def _facts(made: Generated) -> Facts:
 def _psnr(tokenizer: experiment.Result) -> float:
     """Mean PSNR over all frames of one clip of each test video."""
     subject, values = tokenizer.subject, []
-    for batch in eval_batches(subject.source, subject.data, subject.data.eval_split, batch_size=16):
+    for batch in EvalLoader(subject.source, subject.data, subject.data.eval_split, batch_size=16):
         rebuilt = _rebuilt(tokenizer, batch["video"])
         values.append(psnr(as_float(rebuilt), as_float(batch["video"])).flatten())
     return float(torch.cat(values).mean())

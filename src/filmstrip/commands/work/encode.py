@@ -27,7 +27,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
-from filmstrip.data.reading.loader import EvalLoader, eval_batches, write_unreadable
+from filmstrip.data.reading.loader import EvalLoader, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
@@ -190,7 +190,7 @@ def encode_part(
         if not left:
             return 0
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
-        loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
+        loader = EvalLoader(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
         with shown(bars(console)), counted("encoding", len(left)) as done:
             flushed = time.monotonic()
             for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):

@@ -19,7 +19,7 @@ from filmstrip.data.features import INDEX, FeatureSource
 from filmstrip.data.kinds.clips import LABEL, ClipInfo, draw_common
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification
-from filmstrip.data.sample import Sample, Source, hold_out
+from filmstrip.data.sample import FeatureSample, Source, hold_out
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch, Grid
 
@@ -130,34 +130,22 @@ class EncodedInfo(ClipInfo):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedSample(Sample):
+class EncodedSample(FeatureSample):
     """A video whose clips were encoded; ``rows`` are their places in the index, in the order of time."""
 
     kind: ClassVar[type[Kind]] = Encoded
-    in_turn: ClassVar[bool] = False
 
     features: FeatureSource = field(repr=False, compare=False)
     rows: tuple[int, ...]
     length: int = 0
     """Clips in a row that make one sample (``length N D``); zero for single ones (``N D``)."""
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if asked.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if requested.
 
         Raises:
-            UserError: there are fewer clips than a sample takes, crops were asked for, or ids are outside the
-                codebook.
+            UserError: there are fewer clips than a sample takes, or ids are outside the codebook.
         """
-        if num_crops != 1:
-            raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or give videos")
         starts = len(self.rows) - max(self.length, 1) + 1
         if starts < 1:
             raise UserError(
@@ -168,7 +156,7 @@ class EncodedSample(Sample):
             chosen = rng.integers(starts, size=num_clips)
         else:
             chosen = (2 * np.arange(num_clips) + 1) * starts // (2 * num_clips)
-        return [self._clip(int(start), actions is not None) for start in chosen]
+        return [self._clip(int(start), actions) for start in chosen]
 
     def _clip(self, start: int, actions: bool) -> Row:
         rows = self.rows[start : start + max(self.length, 1)]
@@ -267,6 +255,6 @@ def open_encoded(folder: Path, length: int = 0) -> EncodedSource:
     )
 
 
-def _numbered(samples: list[Sample]) -> tuple[str, ...]:
+def _numbered(samples: list[EncodedSample]) -> tuple[str, ...]:
     """Names of classes where the features do not tell: their numbers."""
     return tuple(str(i) for i in range(1 + max((s.label for s in samples if s.label is not None), default=-1)))

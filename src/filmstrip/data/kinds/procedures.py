@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.bounds import Count, Rate, Seed, Weight
-from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.coin import read_coin
 from filmstrip.data.annotations.crosstask import read_crosstask
 from filmstrip.data.annotations.ego4d import read_ego4d
@@ -29,7 +28,7 @@ from filmstrip.data.procedures import windows
 from filmstrip.data.procedures.clips import ClipFeatures, open_clips
 from filmstrip.data.procedures.types import Annotations
 from filmstrip.data.procedures.windows import Window
-from filmstrip.data.sample import Sample, Source
+from filmstrip.data.sample import FeatureSample, Source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.protocols import Batch
@@ -150,32 +149,20 @@ class ProcedureInfo(DataInfo):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcedureSample(Sample):
+class ProcedureSample(FeatureSample):
     """One window."""
 
     kind: ClassVar[type[Kind]] = Procedures
-    in_turn: ClassVar[bool] = False
 
     window: Window = field(repr=False)
     features: ClipFeatures = field(repr=False, compare=False)
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """What a batch takes from the window, ``num_clips`` times over: nothing in it is drawn.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """The window's row, ``num_clips`` times: nothing in it is random.
 
         Raises:
-            OSError: features of a place cannot be read.
-            UserError: crops were asked for.
+            OSError: features of a position cannot be read.
         """
-        if num_crops != 1:
-            raise UserError("procedures have features, which have no crops: set num_crops to 1")
         grid, places = self.features.grid, self.window.places
         features = torch.zeros(len(places), grid.t * grid.h * grid.w, self.features.width)
         for s, place in enumerate(places):

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, PositiveShare, Rate, Seed, Share, Weight
-from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.activitynet import read_activitynet
 from filmstrip.data.annotations.own import read_own
 from filmstrip.data.annotations.thumos14 import read_thumos14
@@ -24,7 +23,7 @@ from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences
 from filmstrip.data.procedures.types import Annotations, Procedure
-from filmstrip.data.sample import Sample, Source
+from filmstrip.data.sample import FeatureSample, Source
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 
@@ -114,11 +113,10 @@ class UntrimmedInfo(DataInfo):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntrimmedSample(Sample):
+class UntrimmedSample(FeatureSample):
     """One video."""
 
     kind: ClassVar[type[Kind]] = UntrimmedVideos
-    in_turn: ClassVar[bool] = False
 
     video: Procedure = field(repr=False)
     config: UntrimmedVideos = field(repr=False)
@@ -126,23 +124,12 @@ class UntrimmedSample(Sample):
     most_actions: int
     """Of any video of the collection: room for actions in a batch."""
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """The whole sequence; or with ``rng`` ``num_clips`` random parts, padded to ``max_length``.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """The whole sequence; or with ``rng``, ``num_clips`` random parts, padded to ``max_length``.
 
         Raises:
             OSError: the features cannot be read.
-            UserError: crops were asked for.
         """
-        if num_crops != 1:
-            raise UserError("untrimmed videos have features, which have no crops: set num_crops to 1")
         found = self.sequences.sequence(self.video)
         if self.config.resized:
             found = resized(found, self.config.max_length)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from filmstrip.data.features import POOLED, FeatureSource
 from filmstrip.data.kinds.encoded import is_encoded
-from filmstrip.data.procedures.windows import Given
+from filmstrip.data.procedures.windows import Part
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
@@ -46,7 +46,7 @@ class ClipFeatures(Protocol):
         """Whether there is anything of a video."""
         ...
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The features of a part of a video, ``N D`` float32.
 
         Raises:
@@ -122,7 +122,7 @@ class EncodedClips:
             )
         return [i for name in names for i in self._rows[name]]
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The features of the clip that has most in common with a part of a video, ``N D``."""
         best, overlap = -1, -math.inf
         for i in self._found(video):
@@ -182,7 +182,7 @@ class ArrayFolder:
         """Whether there is a file of a video."""
         return self._file(video) is not None
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The mean of the rows from ``start`` to ``end``, ``1 D``."""
         path = self._file(video)
         if self._latest[0] != path:  # the places of a window are parts of one video
@@ -242,7 +242,7 @@ class StepEmbeddings:
     def __contains__(self, video: str) -> bool:
         return True
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The step's embedding with the noise of that part, ``tokens D``."""
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "clip", video, given.part))
         noise = torch.randn(self.config.tokens, self.width, generator=generator)

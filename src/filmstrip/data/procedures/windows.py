@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from filmstrip.data.kinds.procedures import Procedures
 
 
-class Given(NamedTuple):
+class Part(NamedTuple):
     """A part of a video whose features are given."""
 
     start: float
@@ -31,11 +31,11 @@ class Given(NamedTuple):
     """How long the step lasts that this is a part of."""
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """One place of a window; by default padding."""
 
     step: int = -1
-    given: Given | None = None
+    given: Part | None = None
     target: bool = False
 
 
@@ -44,7 +44,7 @@ class Window:
     """One sample: its places in order of time."""
 
     procedure: Procedure
-    places: tuple[Place, ...]
+    places: tuple[Position, ...]
 
     @property
     def span(self) -> tuple[float, float]:
@@ -89,7 +89,7 @@ def windows(procedure: Procedure, config: Procedures) -> Iterator[Window]:
         case "task_classification":
             cut = _tasks(procedure, config)
         case _:
-            cut = ((Place(step.step, _clip(step, i), True),) for i, step in enumerate(procedure.steps))
+            cut = ((Position(step.step, _clip(step, i), True),) for i, step in enumerate(procedure.steps))
     return (Window(procedure, places) for places in cut)
 
 
@@ -98,21 +98,21 @@ def names(annotations: Annotations, config: Procedures) -> tuple[str, ...]:
     return annotations.tasks if config.task == "task_classification" else annotations.steps
 
 
-def _clip(step: Step, i: int) -> Given:
-    return Given(step.start, step.end, step.step, i, step.end - step.start)
+def _clip(step: Step, i: int) -> Part:
+    return Part(step.start, step.end, step.step, i, step.end - step.start)
 
 
-def _next_steps(procedure: Procedure, config: Procedures, least: int) -> Iterator[tuple[Place, ...]]:
+def _next_steps(procedure: Procedure, config: Procedures, least: int) -> Iterator[tuple[Position, ...]]:
     """At least so many clips, then ``horizon`` steps."""
     steps = procedure.steps
     for now in range(least, len(steps) - config.horizon + 1):
         first = max(0, now - config.observed)
-        seen = tuple(Place(steps[i].step, _clip(steps[i], i)) for i in range(first, now))
-        coming = tuple(Place(step.step, target=True) for step in steps[now : now + config.horizon])
-        yield (Place(),) * (config.observed - len(seen)) + seen + coming
+        seen = tuple(Position(steps[i].step, _clip(steps[i], i)) for i in range(first, now))
+        coming = tuple(Position(step.step, target=True) for step in steps[now : now + config.horizon])
+        yield (Position(),) * (config.observed - len(seen)) + seen + coming
 
 
-def _plans(procedure: Procedure, config: Procedures) -> Iterator[tuple[Place, ...]]:
+def _plans(procedure: Procedure, config: Procedures) -> Iterator[tuple[Position, ...]]:
     """Sliding windows of ``horizon`` steps between a start and a goal (Chang et al. 2020, Wang et al. 2023).
 
     Start and goal are states, not steps: they are seen where the first step begins and where the last one ends, and
@@ -124,16 +124,16 @@ def _plans(procedure: Procedure, config: Procedures) -> Iterator[tuple[Place, ..
         start, goal = steps[first], steps[last]
         begins = _clip(start, 2 * first)._replace(end=min(start.start + long, start.end))
         ends = _clip(goal, 2 * last + 1)._replace(start=max(goal.end - long, goal.start))
-        between = tuple(Place(step.step, target=True) for step in steps[first : last + 1])
-        yield Place(given=begins), *between, Place(given=ends)
+        between = tuple(Position(step.step, target=True) for step in steps[first : last + 1])
+        yield Position(given=begins), *between, Position(given=ends)
 
 
-def _tasks(procedure: Procedure, config: Procedures) -> Iterator[tuple[Place, ...]]:
+def _tasks(procedure: Procedure, config: Procedures) -> Iterator[tuple[Position, ...]]:
     """Up to ``observed`` clips, evenly chosen, and a last place whose step is the task."""
     count = min(config.observed, len(procedure.steps))
     if count and procedure.task >= 0:
         chosen = [(2 * k + 1) * len(procedure.steps) // (2 * count) for k in range(count)]
-        seen = tuple(Place(procedure.steps[i].step, _clip(procedure.steps[i], i)) for i in chosen)
+        seen = tuple(Position(procedure.steps[i].step, _clip(procedure.steps[i], i)) for i in chosen)
         # Steps are numbered otherwise than tasks: here only the task has a number.
         seen = tuple(place._replace(step=-1) for place in seen)
-        yield (Place(),) * (config.observed - count) + seen + (Place(procedure.task, target=True),)
+        yield (Position(),) * (config.observed - count) + seen + (Position(procedure.task, target=True),)

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 from filmstrip.data.config import Data
-from filmstrip.data.reading.dataset import EvaluationSet, Report, TrainingSet, Unreadable
+from filmstrip.data.reading.dataset import EvaluationSet, ReadReport, TrainingSet, Unreadable
 from filmstrip.data.reading.order import Share
 from filmstrip.data.reading.workers import load
 from filmstrip.data.sample import Source
@@ -83,7 +83,7 @@ class TrainLoader:
             self._videos_read += self._share.micro_videos
             yield batch
 
-    def _take(self, report: Report, exhausted: bool) -> None:
+    def _take(self, report: ReadReport, exhausted: bool) -> None:
         """Collect what a worker reported; stop the run if that is too much."""
         if report.refused:
             raise UserError(report.refused)
@@ -150,22 +150,6 @@ class EvalLoader:
             yield [] if batch is None else list(_parts(batch, self._batch_size))
         if len(mine) < -(-len(self._groups) // world):
             yield []
-
-
-def eval_batches(
-    source: Source,
-    data: Data,
-    split: str,
-    *,
-    num_clips: int = 1,
-    num_crops: int = 1,
-    batch_size: int = 16,
-    by_file: bool = False,
-) -> EvalLoader:
-    """The batches of a split for evaluation; files that cannot be read are left out and listed in ``unreadable``."""
-    return EvalLoader(
-        source, data, split, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size, by_file=by_file
-    )
 
 
 def write_unreadable(path: Path, entries: Iterable[Unreadable]) -> None:

@@ -54,7 +54,7 @@ class FileReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class CollectionReport:
     """What a check found."""
 
     path: str
@@ -118,7 +118,7 @@ class Report:
         return "\n".join(lines)
 
 
-def check_collection(path: Path, workers: int = 2) -> Report:
+def check_collection(path: Path, workers: int = 2) -> CollectionReport:
     """Decode every file of a collection: a folder, a manifest or shards.
 
     Raises:
@@ -132,7 +132,7 @@ def check_collection(path: Path, workers: int = 2) -> Report:
         label = "(no label)" if sample.label is None else source.classes[sample.label]
         counts.setdefault(sample.split, Counter())[label] += 1
     plain = {split: dict(sorted(counts[split].items())) for split in sorted(counts)}
-    return Report(
+    return CollectionReport(
         str(path),
         files,
         plain,

@@ -61,7 +61,7 @@ class Result:
 
 
 @dataclass
-class _Seen:
+class _EncodedFrames:
     """What went by while a video was encoded."""
 
     times: list[float] = field(default_factory=list)
@@ -98,21 +98,21 @@ def reencode(source: VideoSource, target: Path, recipe: Recipe) -> Result:
         DecodeError: the source cannot be read, or the copy does not show the same frames at the same times.
         OSError: the copy cannot be written.
     """
-    seen = _Seen()
+    encoded = _EncodedFrames()
     with replacing(target) as part:
         with open_video(source) as decoder:
-            _encode(decoder, part, recipe, seen)
+            _encode(decoder, part, recipe, encoded)
             name = decoder.info.path
-        psnr = _verify(name, part, seen)
-    return Result(len(seen.times), psnr, seen.flaw)
+        psnr = _verify(name, part, encoded)
+    return Result(len(encoded.times), psnr, encoded.flaw)
 
 
-def _encode(decoder: Decoder, part: Path, recipe: Recipe, seen: _Seen) -> None:
+def _encode(decoder: Decoder, part: Path, recipe: Recipe, encoded: _EncodedFrames) -> None:
     info = decoder.info
     size = recipe.size(info.height, info.width)
     with _writer(part, size, Fraction(info.fps).limit_denominator(1001 * 120), recipe) as (container, stream):
         for frames in decoder.frames(size=size):
-            seen.note(frames)
+            encoded.note(frames)
             images = rearrange(frames.video, "t c h w -> t h w c").contiguous().numpy()
             for image, time in zip(images, frames.times):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -147,7 +147,7 @@ def _writer(
         yield container, stream
 
 
-def _verify(name: str, part: Path, seen: _Seen) -> float:
+def _verify(name: str, part: Path, encoded: _EncodedFrames) -> float:
     """The PSNR of the compared frames of a copy, in brightness, decibels.
 
     Raises:
@@ -155,12 +155,12 @@ def _verify(name: str, part: Path, seen: _Seen) -> float:
     """
     with open_video(part) as copy:
         times = copy.times()
-        if len(times) != len(seen.times):
-            raise DecodeError(name, 0, f"its copy has {len(times)} frames instead of {len(seen.times)}")
-        late = float(np.abs(times - (np.array(seen.times) - seen.times[0])).max())
+        if len(times) != len(encoded.times):
+            raise DecodeError(name, 0, f"its copy has {len(times)} frames instead of {len(encoded.times)}")
+        late = float(np.abs(times - (np.array(encoded.times) - encoded.times[0])).max())
         if late > TIME_ERROR:
             raise DecodeError(name, 0, f"the times of its copy are wrong by up to {late:.4f} s")
-        places, expected = seen.compared
+        places, expected = encoded.compared
         shown = copy.frames_at(times[places])
     # Of brightness alone: small saturated details lose their colour to 4:2:0, as everywhere.
     weights = torch.tensor(GREY, dtype=torch.float64).view(3, 1, 1)
