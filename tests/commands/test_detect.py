@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused(run, file, boxes, tmp_path, capsys, monkeypat
     ):
         boxes_of(file, boxes, min_score=1.0)
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--offset", "-9"]) == 2
-    assert "key frame at 10 s was asked for" in capsys.readouterr().err
+    assert "key frame is at 10 s" in capsys.readouterr().err
     track = Track((Detection(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(3)),))
     with pytest.raises(UserError, match="mp4, gif or webp"):
         draw(file, [track], CLASSES, tmp_path / "a.avi")

@@ -148,7 +148,7 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
     out = ("--out", tmp_path / "out")
     assert "use --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
     assert "--level ids" in refused("encode", tokenizer, videos, *out)
-    assert "not the videos: give those" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
+    assert "provide the videos themselves" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
     continuous = save_tokenizer(tmp_path / "continuous", "tokenizers.vae_kl:tiny")
     assert "use --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
     assert "another tokenizer" in refused("decode", continuous, tokens, *out)

@@ -229,7 +229,7 @@ def test_a_detectors_boxes_in_place_of_annotated_ones_and_beside_them(tmp_path, 
 def test_a_key_frame_that_the_file_does_not_have_is_an_unreadable_one(videos, annotated):
     data = data_of(videos, annotated, offset=-10.0)
     source = open_source(data)
-    with pytest.raises(DecodeError, match="key frame at 11 s"):
+    with pytest.raises(DecodeError, match="key frame is at 11 s"):
         source.samples[0].cut(data)
     batches = EvalLoader(source, data, "test", batch_size=1)
     assert list(batches) == [] and len(batches.unreadable) == 2
@@ -244,7 +244,7 @@ def test_what_is_missing_is_said(tmp_path, videos, annotated, caplog):
         open_source(data_of(videos, None))
     with pytest.raises(UserError, match="need videos"):
         open_source(data_of(None, annotated))
-    with pytest.raises(UserError, match=r"no folder of videos"):
+    with pytest.raises(UserError, match=r"not a folder of videos"):
         open_source(data_of(tmp_path / "nowhere", annotated))
     (annotated / "ava_train.csv").write_text("a,1,0,0,1,1,3,0\nmissing,1,0,0,1,1,3,0\n")
     open_source(data_of(videos, annotated))
