@@ -110,9 +110,9 @@ def test_versions_and_the_classes_that_are_evaluated(tmp_path):
     ("row", "said"),
     [
         ("a,1,0.1,0.1,0.5", "line 2: expected video, second, left"),
-        ("a,x,0.1,0.1,0.5,0.5,3,0", "line 2: the second is 'x', which is no number"),
+        ("a,x,0.1,0.1,0.5,0.5,3,0", "line 2: the second is 'x', which is not a number"),
         ("a,1,0.1,nan,0.5,0.5,3,0", "line 2: the top is 'nan'"),
-        ("a,1,10,20,50,60,3,0", "line 2: the box 10,20,50,60 lies outside the frame"),
+        ("a,1,10,20,50,60,3,0", "line 2: the box 10,20,50,60 is outside the frame"),
         ("a,1,0.5,0.1,0.1,0.5,3,0", "line 2: the box 0.5,0.1,0.1,0.5 ends before it begins"),
         ("a,1,0.1,0.1,0.5,0.5,4,0", "line 2: there is no class 4"),
         ("a,1,0.1,0.1,0.5,0.5,3,0.9\na,1,0.1,0.1,0.5,0.5,3,sure", "line 3: the score is 'sure'"),

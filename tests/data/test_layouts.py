@@ -77,7 +77,7 @@ def test_ucf101_divides_as_its_lists_say(ucf, at, caplog):
         ("Biking/v_Biking_g02_c01.avi", "test", "Biking"),
         ("HandstandWalking/v_HandstandWalking_g02_c02.avi", "test", "HandstandWalking"),
     }
-    assert "1 of 5 listed videos are not there" in caplog.text
+    assert "1 of 5 listed videos are missing" in caplog.text
     assert {s.group for s in source.samples} == {f"{c}/g0{g}" for c in source.classes[1:] for g in (1, 2)}
     second = open_source(Data(path=ucf / at, reads=Clips(layout="ucf101", fold=2)))
     assert ("Biking/v_Biking_g01_c01.avi", "test", "Biking") in rows(second)
@@ -425,7 +425,7 @@ def spoilt(*dropped: str, raw: int = 192) -> bytes:
         (spoilt("2/image_aux1/encoded"), "record 0: it has no '2/image_aux1/encoded', but 4 others like it"),
         (spoilt("3/action"), "record 0: it has no '3/action', but 4 others"),
         (spoilt("4/action", "3/action"), "record 0: it has 5 frames and 3 actions"),
-        (spoilt(raw=190), "record 0: a frame of 190 bytes is no square picture"),
+        (spoilt(raw=190), "record 0: a frame of 190 bytes is neither a square RGB image"),
         (example({"0/action": field(2, b"")}), "record 0: it has no frames '0/image_aux1/encoded'"),
     ],
 )

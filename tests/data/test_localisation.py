@@ -82,7 +82,7 @@ def test_annotations_that_are_something_else_are_refused(tmp_path):
         read_activitynet(database(tmp_path, annotations=[{"label": "run"}]))
     (tmp_path / "val_Annotation.csv").write_text("video,start\na,1\n")
     (tmp_path / "test_Annotation.csv").write_text("video,start\na,1\n")
-    with pytest.raises(UserError, match=r"val_Annotation.csv is no table of THUMOS14"):
+    with pytest.raises(UserError, match=r"val_Annotation.csv is not a table of THUMOS14"):
         read_thumos14(tmp_path)
     with pytest.raises(UserError, match="need annotations"):
         open_source(Data(reads=UntrimmedVideos()))

@@ -258,7 +258,7 @@ def test_nothing_is_unpickled(tmp_path):
         ({"task": "planning", "horizon": 5}, None, r"longest video of 'test' has 4 steps"),
         ({"horizon": 0}, None, "one or more"),
         ({}, "nowhere", "does not exist"),
-        ({}, "empty", "holds neither what"),
+        ({}, "empty", "holds neither features"),
         ({"annotations": None}, None, "procedures need annotations"),
     ],
 )

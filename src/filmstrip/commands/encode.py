@@ -32,7 +32,7 @@ class Encode(Command):
     out: Path
     """Output folder of the features or tokens."""
     level: Level = "clip"
-    """What is stored of each clip: of an encoder, one vector (clip), one for each frame or group of frames (frame),
+    """Level of what is stored: of an encoder, one vector (clip), one for each frame or group of frames (frame),
     or all tokens (patch); of a tokenizer, token ids (ids) or continuous latents (latents)."""
     error: Rate | None = None
     """Reconstruction error for a tokenizer of variable length (ElasticTok): each block gets the minimum number of

@@ -1,7 +1,7 @@
-"""The windows that are cut from procedures: which clips are given, and which steps are to be predicted.
+"""Windows of procedures: the clips that are observed, and the steps to predict.
 
-All windows of a task have as many places, so that they stack. Where there are fewer clips than that, padding comes
-first, and what is to be predicted is always at the same places.
+All windows of a task have the same number of positions, so that they can be stacked. If there are fewer clips,
+padding comes first, and the targets are always at the same positions.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """A part of a video whose features are given."""
+    """A part of a video whose features are observed."""
 
     start: float
     end: float
     step: int
-    """What is done there."""
+    """Index of the step in the part."""
     part: int
-    """Tells the parts of one video apart."""
+    """Number of the part, unique within its video."""
     step_seconds: float = math.inf
-    """How long the step lasts that this is a part of."""
+    """Duration of the whole step that the part belongs to, in seconds."""
 
 
 class Position(NamedTuple):
-    """One place of a window; by default padding."""
+    """One position of a window; by default padding."""
 
     step: int = -1
     given: Part | None = None
@@ -41,20 +41,20 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """One sample: its places in order of time."""
+    """One sample: its positions in temporal order."""
 
     procedure: Procedure
     places: tuple[Position, ...]
 
     @property
     def span(self) -> tuple[float, float]:
-        """From the first clip that is given to the end of the last, seconds."""
+        """Start of the first observed clip and end of the last one, in seconds."""
         given = [place.given for place in self.places if place.given is not None]
         return given[0].start, given[-1].end
 
 
 def window_size(config: Procedures) -> int:
-    """S, the places of every window."""
+    """Number of positions of every window, S."""
     match config.task:
         case "planning":
             return config.horizon + 2
@@ -66,10 +66,10 @@ def window_size(config: Procedures) -> int:
 
 
 def check(config: Procedures) -> None:
-    """See that there is something to observe and something to predict.
+    """Check that there is something to observe and something to predict.
 
     Raises:
-        UserError: a number that cannot be.
+        UserError: a setting is out of range.
     """
     if min(config.horizon, config.observed, config.width, config.tokens) < 1:
         raise UserError("procedures: horizon, observed, width and tokens are one or more")
@@ -78,7 +78,7 @@ def check(config: Procedures) -> None:
 
 
 def windows(procedure: Procedure, config: Procedures) -> Iterator[Window]:
-    """Every window of one procedure, in order of time; none where it is too short."""
+    """Every window of one procedure in temporal order; none if it is too short."""
     match config.task:
         case "forecast":
             cut = _next_steps(procedure, config, least=1)
@@ -94,7 +94,7 @@ def windows(procedure: Procedure, config: Procedures) -> Iterator[Window]:
 
 
 def names(annotations: Annotations, config: Procedures) -> tuple[str, ...]:
-    """What is predicted: the steps, or the tasks, which then take the steps' place."""
+    """Names of the predicted classes: the steps, or the tasks in their place."""
     return annotations.tasks if config.task == "task_classification" else annotations.steps
 
 
@@ -115,8 +115,8 @@ def _next_steps(procedure: Procedure, config: Procedures, least: int) -> Iterato
 def _plans(procedure: Procedure, config: Procedures) -> Iterator[tuple[Position, ...]]:
     """Sliding windows of ``horizon`` steps between a start and a goal (Chang et al. 2020, Wang et al. 2023).
 
-    Start and goal are states, not steps: they are seen where the first step begins and where the last one ends, and
-    all ``horizon`` steps are to be predicted.
+    Start and goal are states, not steps: they are observed where the first step begins and where the last one ends,
+    and all ``horizon`` steps are to be predicted.
     """
     steps, long = procedure.steps, config.state_seconds
     for first in range(len(steps) - config.horizon + 1):

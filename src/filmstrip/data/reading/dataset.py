@@ -1,4 +1,4 @@
-"""From samples to micro-batches, inside a worker process: decoding, and what to do where that fails."""
+"""From samples to micro-batches inside a worker process: decoding, and the handling of bad files."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from filmstrip.protocols import Batch
 from filmstrip.video.decoder import DecodeError
 
 ATTEMPTS = 50
-"""Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
+"""Maximum number of replacements tried for one sample; that many bad files in a row are not chance."""
 
 
 class Unreadable(NamedTuple):
-    """A file that could not be read as it should be, and why."""
+    """A file that could not be read completely, and the reason."""
 
     name: str
     reason: str
     used: bool
-    """Whether what could be decoded of it was used nevertheless."""
+    """Whether its decodable frames were used nevertheless."""
 
 
 @dataclass
 class ReadReport:
-    """What a worker tells the main process beside a micro-batch."""
+    """A worker's report to the main process with a micro-batch."""
 
     unreadable: list[Unreadable] = field(default_factory=list)
     refused: str | None = None
-    """Something that is wrong with the settings, not with a file: stops the run."""
+    """Error in the settings instead of a file, which stops the run."""
 
 
 class _SampleSet(Dataset):
-    """What reading for training and for evaluation share: samples, of which some turn out to be bad."""
+    """The common part of training and evaluation sets: samples, some of which turn out to be bad."""
 
     def __init__(self, samples: Sequence[Sample], data: Data, actions: ActionSpace | None):
         self.actions = actions

@@ -35,7 +35,7 @@ class ConversionJob:
 
 @dataclass(frozen=True)
 class ConversionOutcome:
-    """What became of one file."""
+    """The result for one file."""
 
     path: str
     written: int = 0
@@ -46,7 +46,7 @@ class ConversionOutcome:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What converting a set gave."""
+    """The result of converting a dataset."""
 
     out: str
     outcomes: tuple[ConversionOutcome, ...]
@@ -132,7 +132,7 @@ def _claim(out: Path, settings: dict[str, str | bool]) -> None:
                 f"{out} was converted from something else or otherwise ({path.name}): give another folder"
             )
     elif any(out.iterdir()):
-        raise UserError(f"{out} holds something else already: give a folder that is new or empty")
+        raise UserError(f"{out} holds other files already: use a new or empty folder")
     else:
         write_json(settings, path)
 

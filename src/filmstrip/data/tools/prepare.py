@@ -42,26 +42,26 @@ class CopyJob:
 
 @dataclass(frozen=True)
 class CopyOutcome:
-    """What became of one file; a line of the ledger."""
+    """The result for one file; a line of the ledger."""
 
     name: str
     target: str = ""
     error: str = ""
-    """Why there is no copy."""
+    """Reason why there is no copy."""
     flaw: str = ""
-    """What is wrong with the source, of which there is a copy as far as it goes."""
+    """Defect of the source, whose readable part was copied."""
     stamp: tuple[int, int] = (0, 0)
-    """Size and time of the source, to see whether it changed."""
+    """Size and modification time of the source, to detect changes."""
     num_frames: int = 0
     psnr: float = 0.0
     bytes: int = 0
     again: bool = field(default=False, compare=False)
-    """Whether the copy was there already."""
+    """Whether the copy existed already."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What preparing a collection gave."""
+    """The result of preparing a collection."""
 
     out: str
     outcomes: tuple[CopyOutcome, ...]
@@ -164,9 +164,9 @@ def _claim(out: Path, settings: dict[str, str | int]) -> None:
         before = read_settings(path)
         differing = [f"{key} {before.get(key)!r}" for key, value in settings.items() if before.get(key) != value]
         if differing:
-            raise UserError(f"{out} was prepared with {', '.join(differing)}: give another folder or these settings")
+            raise UserError(f"{out} was prepared with {', '.join(differing)}: use another folder or these settings")
     elif any(out.iterdir()):
-        raise UserError(f"{out} holds something else already: give a folder that is new or empty")
+        raise UserError(f"{out} holds other files already: use a new or empty folder")
     else:
         write_json(settings, path)
 

@@ -24,12 +24,12 @@ from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
 from filmstrip.video.write import REPEATABLE
 
 TICKS = 90_000
-"""Time stamps a second: exact for all common frame rates."""
+"""Number of time stamps per second: exact for all common frame rates."""
 TIME_ERROR = 2 / TICKS
 LOWEST_PSNR = 20.0
-"""Decibels; below this a copy does not show what its source shows."""
+"""Minimum PSNR of a valid copy, in decibels."""
 COMPARED = 8
-"""Frames of each video that are compared, besides the last."""
+"""Number of frames of each video that are compared, besides the last one."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Recipe:
     gop: Count = 8
     crf: Quality = 20
     b_frames: CountOrZero = 3
-    """Frames between two reference frames. Nothing depends on them, so that a reader with a stride skips them."""
+    """Number of B frames between two reference frames; a reader with a stride skips them, as nothing depends on
+    them."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -53,7 +54,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """What a copy holds, and what was wrong with its source."""
+    """The result of re-encoding one video."""
 
     num_frames: int
     psnr: float
@@ -62,7 +63,7 @@ class Result:
 
 @dataclass
 class _EncodedFrames:
-    """What went by while a video was encoded."""
+    """The frames that passed while a video was encoded."""
 
     times: list[float] = field(default_factory=list)
     kept: list[tuple[int, Tensor]] = field(default_factory=list)
