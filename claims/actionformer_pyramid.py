@@ -10,7 +10,7 @@ import torch
 
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.kinds.untrimmed import UntrimmedVideos
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.inference import inference, on_device
 from filmstrip.measure import complexity
@@ -104,7 +104,7 @@ def small(levels: str, seed: int) -> Run:
 def found_by_length(result: experiment.Result) -> torch.Tensor:
     """Of the test videos' actions of each range of lengths, how many are found, and how many there are: ``2 3``."""
     counts = torch.zeros(2, len(LENGTHS) - 1)
-    for batch in eval_batches(result.source, result.run.data, "test", batch_size=1):
+    for batch in EvalLoader(result.source, result.run.data, "test", batch_size=1):
         with inference(result.objective):
             (found,) = result.objective.localise(on_device(batch, result.subject.device))
         there = batch["classes"][0] >= 0

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
@@ -80,7 +80,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         prior = result.objective
         data, split = result.run.data, result.run.data.eval_split
         real, other = (
-            spread(torch.cat([batch["video"] for batch in eval_batches(result.source, data, part)]), SAMPLES)
+            spread(torch.cat([batch["video"] for batch in EvalLoader(result.source, data, part)]), SAMPLES)
             for part in (split, data.train_split)
         )
         with inference(prior):

@@ -18,22 +18,23 @@ Part = Literal["model", "encoder"]
 class Export(Command):
     """Write a trained network as one file that runs without its code, checked against the network itself.
 
-    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
-    from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
-    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
-    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
-    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
+    The file takes uint8 video, B T C H W with any B, and includes normalisation. A classifier returns logits, a
+    two-stream classifier from video and its optical flow, B T-1 2 H W in pixels; VideoMAE returns the pixels of
+    masked tubelets, from video and the indices of visible and masked tubelets; a detector returns class probabilities
+    for boxes, B M K, from video of any height and width (a message says so if the network does not support that) and
+    boxes, B M 4 float32 with any M: left, top, right, bottom, fractions of the frame; others return their tokens and
+    the clip's vector.
     """
 
     usage = "RUN --out FILE [options]"
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """A run folder; or an encoder of the Hub, hf:OWNER/NAME."""
+    """Run folder, or an encoder of the Hub, hf:OWNER/NAME."""
     out: Path
-    """The file: .pt2 for torch, .onnx for onnx."""
+    """File to write: .pt2 for torch, .onnx for onnx."""
     format: Format = "torch"
-    """torch.export's, which torch.export.load reads; or ONNX (the extra `export`)."""
+    """File format: torch.export (read by torch.export.load), or ONNX (needs the extra `export`)."""
     part: Part = "model"
-    """The whole network, or its encoder alone."""
+    """Part to export: the whole network, or only its encoder."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.export import export

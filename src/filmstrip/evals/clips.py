@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import on_device
@@ -50,7 +50,7 @@ def map_clips(
             _check_length(batch["video"])
         return function(on_device(batch, subject.device), before)
 
-    batches = eval_batches(subject.source, data, split, batch_size=batch_size)
+    batches = EvalLoader(subject.source, data, split, batch_size=batch_size)
     empty = True
     for found in map_batches(subject, batches, evaluate_batch, max_rows=max_clips):
         empty = False

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.kinds.procedures import ProcedureSource
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.inference import inference, on_device
 from filmstrip.progress import tracked
@@ -123,7 +123,7 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     if not isinstance(subject.source, ProcedureSource):
         raise UserError(f"{subject.source.root} holds no procedures: read such data (--data.reads)")
     split, count = split or subject.data.eval_split, 0
-    batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
+    batches = EvalLoader(subject.source, subject.data, split, batch_size=batch_size)
     for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):
         count += 1
         yield on_device(batch, subject.device)

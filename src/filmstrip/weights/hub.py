@@ -44,7 +44,7 @@ KNOWN = {
 _STRIDE = 4
 _STRIDES = {("timesformer", 8): 32, ("timesformer", 16): 16, ("vivit", 32): 2}
 _PIXELS = (r"embed\.normalise\.(?:mean|std)",)
-"""Of our names, those that a file has not: its preprocessor_config.json says them."""
+"""Pattern of our names that a file lacks, since its preprocessor_config.json states the values."""
 _PLAIN = {"vit": IMAGE, "timesformer": TIMESFORMER, "vivit": VIVIT}
 _GELU = {"gelu": "exact", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 

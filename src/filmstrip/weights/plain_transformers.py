@@ -46,10 +46,10 @@ class Layout:
     """How one kind of model is written."""
 
     prefix: str
-    """Of the encoder's names, in a file that also holds a classifier."""
+    """Prefix of the encoder's names in a file that also holds a classifier."""
     encoder: KeyMap
     fused: bool = False
-    """Whether queries, keys and values are one matrix there."""
+    """Whether queries, keys and values are one matrix in the file."""
 
     @property
     def classifier(self) -> KeyMap:

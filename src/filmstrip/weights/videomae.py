@@ -59,7 +59,7 @@ CLASSIFIER = KeyMap(
 
 
 _AROUND = (r"decoder\..*", r"encoder_to_decoder\..*", r"mask_token", r"fc_norm\..*", r"classifier\..*")
-"""What a pretraining model or a classifier has around its encoder."""
+"""Patterns of the names that a pretraining model or a classifier has around its encoder."""
 
 
 def encoder_from(theirs: Mapping[str, Tensor]) -> Weights:

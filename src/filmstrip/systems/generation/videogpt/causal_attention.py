@@ -117,9 +117,9 @@ class Attended(NamedTuple):
     position: Tensor
     """The attending position, ``1`` int64."""
     index: Tensor | None
-    """Cache positions to gather, ``M``; none for the whole cache."""
+    """Cache positions to gather, ``M``; None for the whole cache."""
     mask: Tensor
-    """Which of them are attended to, ``M`` bool."""
+    """Positions that are attended to, ``M`` bool."""
 
 
 def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:

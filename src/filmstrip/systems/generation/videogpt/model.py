@@ -261,18 +261,18 @@ class VideoGPTConfig(LatentConfig):
     attention: AttentionKind = "sparse"
     dropout: ShareBelowOne = 0.2
     conditions: tuple[ConditionKind, ...] = ()
-    """What samples can be asked for: a class, actions, first frames."""
+    """Conditions of samples: a class, actions, first frames."""
     num_classes: CountOrZero = 0
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0
-    """Taken from the data."""
+    """Dimension of continuous actions, set from the data."""
     context_frames: Count = 1
-    """First frames that are given."""
+    """Number of first frames in the condition."""
     frames_depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 6, 3)
     frames_widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 240)
-    """Blocks and channels of each stage of the network that sees them, a ResNet-34's unless set."""
+    """Numbers of blocks and channels of each stage of the network for first frames; by default a ResNet-34's."""
     condition_drop: Share = 0.0
-    """Share of clips whose conditions are hidden in training."""
+    """Fraction of training clips whose conditions are dropped."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take classes and actions from the data, if it has any."""
