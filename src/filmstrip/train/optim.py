@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from filmstrip.bounds import PositiveShare, Rate, ShareBelowOne, Weight
-from filmstrip.distributed.parallel import is_sharded
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
@@ -37,14 +36,18 @@ class Optim:
     schedule: Cosine | Constant | WarmupStableDecay = field(default_factory=Cosine)
     """Learning-rate schedule."""
     moments: ClassVar[int]
-    """Maximum number of numbers that the optimiser keeps for each weight."""
+    """Maximum number of values that the optimiser keeps for each weight."""
 
     def __post_init__(self) -> None:
         check_patterns(self.rates)
 
     def changed_to(self, kind: type[Optim]) -> Optim:
-        """An optimiser of another kind with its own defaults, and this one's schedule and factors."""
-        return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
+        """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
+        return (
+            self
+            if kind is type(self)
+            else kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
+        )
 
     def build(self, objective: Objective, phase: Phase) -> Optimizer:
         """The optimiser of one phase, without frozen parameters.
@@ -96,6 +99,8 @@ class SGD(Optim):
 
     def build(self, objective: Objective, phase: Phase) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
+        from filmstrip.distributed.parallel import is_sharded  # slow to import
+
         options = _options(_groups(objective, phase, self), self.lr, self.weight_decay)
         nesterov = self.nesterov and self.momentum > 0
         fused = not is_sharded(objective)  # torch has no fused SGD of sharded tensors
