@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from filmstrip.bounds import PositiveShare, Rate, ShareBelowOne, Weight
+from filmstrip.distributed.parallel import is_sharded
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
@@ -43,11 +44,9 @@ class Optim:
 
     def changed_to(self, kind: type[Optim]) -> Optim:
         """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
-        return (
-            self
-            if kind is type(self)
-            else kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
-        )
+        if kind is type(self):
+            return self
+        return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
 
     def build(self, objective: Objective, phase: Phase) -> Optimizer:
         """The optimiser of one phase, without frozen parameters.
@@ -99,8 +98,6 @@ class SGD(Optim):
 
     def build(self, objective: Objective, phase: Phase) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
-        from filmstrip.distributed.parallel import is_sharded  # slow to import
-
         options = _options(_groups(objective, phase, self), self.lr, self.weight_decay)
         nesterov = self.nesterov and self.momentum > 0
         fused = not is_sharded(objective)  # torch has no fused SGD of sharded tensors
