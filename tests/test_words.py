@@ -70,7 +70,7 @@ def test_docstrings_of_fields_have_a_subject_and_all_use_the_fields_terms():
 
 @pytest.mark.parametrize(
     "text",
-    ["Of a clip.", "Whose annotations they are.", "Least share of a box.", "How many steps.", "Surest classes."],
+    ["Of a clip.", "Whose annotations they are.", "Least share of a box.", "How many steps.", "The surest class."],
 )
 def test_a_docstring_without_subject_or_with_a_private_word_is_found(text):
     tree = ast.parse(f'class A:\n    x: int = 1\n    """{text}"""\n')
