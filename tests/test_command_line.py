@@ -3,8 +3,8 @@
 import pytest
 
 from filmstrip.__main__ import COMMANDS, main
+from filmstrip.commands.arguments import run_from
 from filmstrip.commands.train import Train
-from filmstrip.commands.words import run_from
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import Muon
 from filmstrip.train.schedules import WarmupStableDecay
