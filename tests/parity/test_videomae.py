@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from filmstrip.models.vit import ViT
-from filmstrip.objectives.classification import Classification
+from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_cubes
 from filmstrip.weights.videomae import CLASSIFIER, ENCODER, PRETRAINING, from_transformers, to_transformers
 
@@ -14,7 +14,7 @@ EPS, HEAD_EPS = 1e-12, 1e-5
 
 
 def encoder(final_norm):
-    return ViT(**NETWORK, mlp_ratio=2.0, final_norm=final_norm, norm_eps=EPS)
+    return ViT(ViTArchitecture(**NETWORK, mlp_ratio=2.0, norm_eps=EPS), final_norm=final_norm)
 
 
 def pretraining():
@@ -28,7 +28,7 @@ def pretraining():
 
 
 def classifier():
-    return Classification(encoder(False), 7, norm=True, norm_eps=HEAD_EPS)
+    return Classification(encoder(False), ClassificationConfig(num_classes=7), norm=True, norm_eps=HEAD_EPS)
 
 
 def load(module, weights):

@@ -17,6 +17,7 @@ SMALL = VideoMAEConfig(
     num_frames=4,
     size=32,
     patch_size=(2, 8, 8),
+    mask_ratio=0.9,
 )
 
 

@@ -7,8 +7,8 @@ from filmstrip.systems.recognition.lrcn import LRCNConfig, frozen_c3d_ucf101
 from filmstrip.systems.recognition.recurrent_conv import RecurrentConvConfig
 
 SMALL = {
-    "lrcn": lambda **o: LRCNConfig(widths=(8, 8), depths=(1, 1), width=16, num_classes=5, dropout=0.0, **o).build(),
-    "conv": lambda **o: RecurrentConvConfig(widths=(8, 8), num_classes=5, dropout=0.0, **o).build(),
+    "lrcn": lambda **o: LRCNConfig(widths=(8, 8), depths=(1, 1), width=16, num_classes=5, **o).build(),
+    "conv": lambda **o: RecurrentConvConfig(widths=(8, 8), num_classes=5, **o).build(),
 }
 
 

@@ -26,7 +26,7 @@ _EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class MViTSizes:
+class MViTArchitecture:
     """The sizes of a multiscale transformer."""
 
     width: Count
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     kv_stride: tuple[int, int, int]
 
 
-def plan(sizes: MViTSizes, grid: Grid, *, improved: bool) -> Iterator[Plan]:
+def plan(sizes: MViTArchitecture, grid: Grid, *, improved: bool) -> Iterator[Plan]:
     """The sizes of all blocks, of which those at ``stages`` halve height and width, from the patches' ``grid`` on.
 
     There the heads double too. Channels double within their attention (``improved``, MViTv2), or in the feed-forward
@@ -127,7 +127,7 @@ class MViT(nn.Module):
 
     def __init__(
         self,
-        sizes: MViTSizes,
+        sizes: MViTArchitecture,
         *,
         improved: bool = True,
         mean: Sequence[float] = PIXEL_MEAN,

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Encoder, Loss
 
-Readout = Literal["last", "every"]
+
+@dataclass(frozen=True, kw_only=True)
+class StepwiseConfig(ClassificationConfig):
+    """The part of the configuration that classifiers of sequences share."""
+
+    readout: Literal["last", "every"] = "last"
+    """Steps whose states are classified: the last one, or every one."""
 
 
 class StepwiseClassification(Classification):
@@ -23,17 +30,9 @@ class StepwiseClassification(Classification):
     label, and the clip's probabilities are the mean of theirs.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        num_classes: int,
-        *,
-        readout: Readout,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(encoder, num_classes, dropout=dropout, label_smoothing=label_smoothing)
-        self.readout = readout
+    def __init__(self, encoder: Encoder, config: StepwiseConfig) -> None:
+        super().__init__(encoder, config)
+        self.readout = config.readout
 
     @abstractmethod
     def states(self, video: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -28,10 +29,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
@@ -82,14 +83,17 @@ def normalise_cubes(cubes: Tensor) -> Tensor:
 class PixelDecoder(nn.Module):
     """Predicts the pixels of hidden cubes from the encoded visible ones."""
 
-    def __init__(self, places: int, cube: int, encoder_width: int, *, width: int, depth: int, num_heads: int) -> None:
+    def __init__(self, config: VideoMAEConfig, grid: Grid) -> None:
         super().__init__()
-        self.project = nn.Linear(encoder_width, width, bias=False)
+        width = config.decoder_width
+        self.project = nn.Linear(config.width, width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(width))
-        self.register_buffer("positions", sincos_table(places, width), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, num_heads, qkv_bias="no_key") for _ in range(depth))
+        self.register_buffer("positions", sincos_table(grid.t * grid.h * grid.w, width), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(width, config.decoder_num_heads, qkv_bias="no_key") for _ in range(config.decoder_depth)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)  # as in the blocks
-        self.head = nn.Linear(width, cube)
+        self.head = nn.Linear(width, 3 * math.prod(config.patch_size))
         self.apply(init_glorot)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
@@ -115,12 +119,12 @@ class VideoMAE(Objective):
 
     requires = ("video", "seed")
 
-    def __init__(self, encoder: ViT, decoder: PixelDecoder, *, masking: Masking, ratio: float) -> None:
+    def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.masking = masking
-        self.ratio = ratio
+        self.encoder = ViT(config)
+        self.decoder = PixelDecoder(config, self.encoder.grid)
+        self.masking: Masking = config.masking
+        self.ratio = config.mask_ratio
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Mean squared error over the pixels of the hidden cubes."""
@@ -159,47 +163,23 @@ class VideoMAE(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoMAEConfig(ObjectiveConfig):
-    """A ViT encoder, a narrower decoder, and how cubes are hidden."""
+class VideoMAEConfig(ViTArchitecture, ObjectiveConfig):
+    """A ViT encoder, a narrower decoder, and the masking."""
 
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    decoder_width: Count = 384
-    decoder_depth: Count = 4
-    decoder_num_heads: Count = 6
-    num_frames: Count = 16
-    size: Count = 224
-    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
-    mlp_ratio: Rate = 4.0
-    """Of the encoder."""
+    decoder_width: Count
+    """Channels of a token in the decoder."""
+    decoder_depth: Count
+    """Number of the decoder's blocks."""
+    decoder_num_heads: Count
+    """Attention heads of a block of the decoder."""
     masking: Masking = "tube"
-    """``tube``: the same places in all frames; ``random``: any cubes; ``frame``: whole time steps."""
-    mask_ratio: ShareBelowOne = 0.9
-    """Share of cubes that are hidden."""
+    """Masked tubelets: ``tube``, the same positions in all frames; ``random``, any; ``frame``, whole time steps."""
+    mask_ratio: ShareBelowOne
+    """Share of tubelets that are masked."""
 
     def build(self) -> VideoMAE:
         """Build the network with fresh weights."""
-        encoder = ViT(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            num_frames=self.num_frames,
-            size=self.size,
-            patch_size=self.patch_size,
-            mlp_ratio=self.mlp_ratio,
-        )
-        t, h, w = encoder.grid
-        p, q, r = self.patch_size
-        decoder = PixelDecoder(
-            t * h * w,
-            p * q * r * 3,
-            self.width,
-            width=self.decoder_width,
-            depth=self.decoder_depth,
-            num_heads=self.decoder_num_heads,
-        )
-        return VideoMAE(encoder, decoder, masking=self.masking, ratio=self.mask_ratio)
+        return VideoMAE(self)
 
 
 def tiny() -> Run:
@@ -220,6 +200,7 @@ def tiny() -> Run:
             num_frames=8,
             size=64,
             patch_size=(2, 8, 8),
+            mask_ratio=0.9,
         ),
         optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
         train=Loop(length=Steps(100)),
@@ -252,10 +233,21 @@ def _ssv2(network: VideoMAEConfig) -> Run:
     return _pretrain(network, stride=2, mirror=0.0, epochs=2400)
 
 
-SMALL = VideoMAEConfig(width=384, num_heads=6, decoder_width=192, decoder_num_heads=3)
-BASE = VideoMAEConfig()
-LARGE = VideoMAEConfig(width=1024, depth=24, num_heads=16, decoder_width=512, decoder_depth=12, decoder_num_heads=8)
-HUGE = VideoMAEConfig(width=1280, depth=32, num_heads=16, decoder_width=640, decoder_depth=12, decoder_num_heads=8)
+SMALL = VideoMAEConfig(
+    width=384,
+    depth=12,
+    num_heads=6,
+    decoder_width=192,
+    decoder_depth=4,
+    decoder_num_heads=3,
+    num_frames=16,
+    size=224,
+    patch_size=(2, 16, 16),
+    mask_ratio=0.9,
+)
+BASE = replace(SMALL, width=768, num_heads=12, decoder_width=384, decoder_num_heads=6)
+LARGE = replace(SMALL, width=1024, depth=24, num_heads=16, decoder_width=512, decoder_depth=12, decoder_num_heads=8)
+HUGE = replace(LARGE, width=1280, depth=32, decoder_width=640)
 
 
 def small_k400() -> Run:

@@ -49,7 +49,6 @@ def tiny() -> Run:
             hidden=(64, 64),
             num_frames=8,
             size=64,
-            dropout=0.0,
             num_classes=8,
         ),
         optim=AdamW(lr=1e-3),
@@ -62,7 +61,9 @@ def sports1m() -> Run:
     """The table's network on Sports-1M, from scratch: 65M parameters, 38.5 G multiply-adds."""
     return Run(
         data=Data(clip=Clip(num_frames=16, stride=1, size=112, short_side=(128, 128)), batch_size=30, num_workers=10),
-        objective=PlainCNNConfig(layers=C3D, num_frames=16, size=112, num_classes=487),
+        objective=PlainCNNConfig(
+            layers=C3D, hidden=(4096, 4096), num_frames=16, size=112, dropout=0.5, num_classes=487
+        ),
         optim=SGD(lr=3e-3, weight_decay=5e-4),
         train=Loop(length=Steps(1_900_000), clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),

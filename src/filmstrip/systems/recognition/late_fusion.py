@@ -53,7 +53,7 @@ def tiny() -> Run:
             clip=Clip(num_frames=20, stride=1, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=PlainCNNConfig(layers=LECTURE, hidden=(32,), num_frames=20, size=64, dropout=0.0, num_classes=8),
+        objective=PlainCNNConfig(layers=LECTURE, hidden=(32,), num_frames=20, size=64, num_classes=8),
         optim=AdamW(lr=1e-3),
         train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
@@ -65,7 +65,7 @@ def tiny_pooling() -> Run:
     run = tiny()
     return Run(
         data=run.data,
-        objective=PlainCNNConfig(layers=LECTURE, hidden=(), num_frames=20, size=64, dropout=0.0, num_classes=8),
+        objective=PlainCNNConfig(layers=LECTURE, hidden=(), num_frames=20, size=64, num_classes=8),
         optim=AdamW(lr=1e-2),
         train=run.train,
         evals=run.evals,
@@ -76,7 +76,9 @@ def sports1m() -> Run:
     """The paper's network on Sports-1M: two frames, 15 apart, meet in the first fully connected layer."""
     return Run(
         data=Data(clip=Clip(num_frames=2, stride=15, size=170, short_side=(200, 200)), batch_size=32, num_workers=10),
-        objective=PlainCNNConfig(layers=ALEXNET, num_frames=2, size=170, num_classes=487),
+        objective=PlainCNNConfig(
+            layers=ALEXNET, hidden=(4096, 4096), num_frames=2, size=170, dropout=0.5, num_classes=487
+        ),
         optim=SGD(lr=1e-3, weight_decay=5e-4),
         train=Loop(length=Epochs(5), clip_grad=None),
         evals=(MultiView(num_clips=20, num_crops=1),),

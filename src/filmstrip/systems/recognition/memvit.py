@@ -28,11 +28,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.mvit import MViT, MViTSizes, Plan
+from filmstrip.models.mvit import MViT, MViTArchitecture, Plan
 from filmstrip.nn.attention import attend
 from filmstrip.nn.pooling_attention import Pool, PoolingAttention
 from filmstrip.nn.relative_positions import decomposed_scores, table_between
@@ -280,18 +280,16 @@ class ClipByClip(Classification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeMViTConfig(MViTSizes, ClassificationConfig):
+class MeMViTConfig(MViTArchitecture, ClassificationConfig):
     """A multiscale transformer with memory, and a linear classifier on each clip's class token.
 
     A sample is as many clips in a row as it has frames for.
     """
 
-    memory: CountOrZero = 2
-    """Clips that a layer remembers."""
-    memory_every: Count = 2
-    """One in so many layers has memory, the first among them."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+    memory: CountOrZero
+    """Earlier clips in the memory of a layer."""
+    memory_every: Count = 1
+    """Layers from one that has memory to the next, beginning with the first."""
 
     def for_clip(self, clip: Clip) -> Self:
         """A sample of several of its own clips stays one; of any other length it is one clip, with nothing before."""
@@ -300,7 +298,7 @@ class MeMViTConfig(MViTSizes, ClassificationConfig):
 
     def build(self) -> ClipByClip:
         """Build the network with fresh weights."""
-        return ClipByClip(MeMViT(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return ClipByClip(MeMViT(self), self)
 
 
 def tiny() -> Run:
@@ -320,6 +318,8 @@ def tiny() -> Run:
             size=32,
             summary="mean",
             linear_start="glorot",
+            memory=2,
+            memory_every=2,
             label_smoothing=0.1,
             num_classes=8,
         ),
@@ -361,7 +361,10 @@ BASE = MeMViTConfig(
     size=224,
     drop_path=0.2,
     dropout=0.5,
+    memory=2,
+    memory_every=2,
     label_smoothing=0.1,
+    num_classes=400,
 )
 
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, NotEmpty
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -191,28 +191,26 @@ def _names(layout: str, depth: int, *, pooled: bool) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class NonLocalNetConfig(ClassificationConfig):
-    """An I3D-like residual network of bottlenecks with nonlocal blocks; the defaults are ResNet-50 with five."""
+    """An I3D-like residual network of bottlenecks with nonlocal blocks."""
 
-    stem_width: Count = 64
-    depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
-    stem_frames: Count = 5
+    stem_width: Count
+    """Channels of the first convolution."""
+    depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Bottlenecks of each stage."""
+    stem_frames: Count = 1
     """Kernel in time of the first convolution."""
-    frames: tuple[tuple[Count, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
+    frames: tuple[tuple[Count, ...], ...]
     """Kernels in time of each stage's blocks, in turn."""
-    nonlocal_after: tuple[tuple[CountOrZero, ...], ...] = ((), (1, 3), (1, 3, 5), ())
+    nonlocal_after: tuple[tuple[CountOrZero, ...], ...]
     """The blocks of each stage, from 0, that a nonlocal block follows."""
     pairwise: Pairwise = "embedded_gaussian"
     """How two places are compared."""
-    pool_frames: bool = True
-    """Take the maximum of every two frames after the first stage."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    pool_frames: bool = False
+    """Whether to take the maximum of every two frames after the first stage."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            ResNet3D(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(ResNet3D(self), self)
 
 
 def tiny() -> Run:
@@ -226,9 +224,10 @@ def tiny() -> Run:
         objective=NonLocalNetConfig(
             stem_width=8,
             depths=(1, 2, 1),
+            stem_frames=5,
             frames=((3,), (3, 1), (1,)),
             nonlocal_after=((), (0,), (0,)),
-            dropout=0.0,
+            pool_frames=True,
             num_classes=8,
         ),
         optim=AdamW(lr=3e-3),
@@ -246,7 +245,16 @@ def r50_k400() -> Run:
             batch_size=64,
             num_workers=10,
         ),
-        objective=NonLocalNetConfig(),
+        objective=NonLocalNetConfig(
+            stem_width=64,
+            depths=DEPTHS[50],
+            stem_frames=5,
+            frames=((3,), (3, 1), (3, 1), (1, 3)),
+            nonlocal_after=((), (1, 3), (1, 3, 5), ()),
+            pool_frames=True,
+            dropout=0.5,
+            num_classes=400,
+        ),
         optim=SGD(lr=0.1, weight_decay=1e-4, schedule=Cosine(warmup=34 / 196)),
         train=Loop(length=Epochs(196), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),

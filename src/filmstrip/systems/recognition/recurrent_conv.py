@@ -25,14 +25,13 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
+from filmstrip.bounds import Count, NotEmpty
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.nn.conv import SpatialConv, channels_first, tokens_of
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.objectives.over_time import Readout, StepwiseClassification
+from filmstrip.objectives.over_time import StepwiseClassification, StepwiseConfig
 from filmstrip.protocols import Features, Grid, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -175,25 +174,15 @@ class RecurrentConvolution(StepwiseClassification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentConvConfig(ClassificationConfig):
+class RecurrentConvConfig(StepwiseConfig):
     """A stem and recurrent convolutions, each after the first with stride 2."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
     widths: Annotated[tuple[Count, ...], NotEmpty]
-    readout: Readout = "last"
-    """Which frames' states name the clip."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
 
     def build(self) -> RecurrentConvolution:
         """Build the network with fresh weights."""
-        return RecurrentConvolution(
-            RecurrentCNN(self),
-            self.num_classes,
-            readout=self.readout,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return RecurrentConvolution(RecurrentCNN(self), self)
 
 
 def tiny() -> Run:

@@ -190,16 +190,19 @@ class UniFormerConfig(ClassificationConfig):
     """A UniFormer with a linear classifier on its mean token."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty]
-    """Of the stages."""
+    """Channels of each stage."""
     depths: Annotated[tuple[Count, ...], NotEmpty]
-    head_dim: Count = 64
-    local_stages: Count = 2
-    """How many stages, from the first on, mix neighbours; the others attend to all places."""
+    """Blocks of each stage."""
+    head_dim: Count
+    """Channels of an attention head."""
+    local_stages: Count
+    """Number of stages, from the first on, of local blocks; the others attend to all positions."""
     drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(UniFormer(self), self.num_classes, label_smoothing=self.label_smoothing)
+        return Classification(UniFormer(self), self)
 
 
 def tiny() -> Run:
@@ -211,7 +214,12 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=UniFormerConfig(
-            widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), head_dim=16, label_smoothing=0.1, num_classes=8
+            widths=(16, 32, 48, 64),
+            depths=(1, 1, 1, 1),
+            head_dim=16,
+            local_stages=2,
+            label_smoothing=0.1,
+            num_classes=8,
         ),
         optim=AdamW(lr=2e-3),
         train=Loop(length=Steps(100)),
@@ -236,7 +244,15 @@ def _k400(network: UniFormerConfig, *, frames: int, lr: float, batch: int) -> Ru
     )
 
 
-SMALL = UniFormerConfig(widths=(64, 128, 320, 512), depths=(3, 4, 8, 3), drop_path=0.1, label_smoothing=0.1)
+SMALL = UniFormerConfig(
+    widths=(64, 128, 320, 512),
+    depths=(3, 4, 8, 3),
+    head_dim=64,
+    local_stages=2,
+    drop_path=0.1,
+    label_smoothing=0.1,
+    num_classes=400,
+)
 BASE = replace(SMALL, depths=(5, 8, 20, 7), drop_path=0.3)
 
 

@@ -257,36 +257,35 @@ class UniFormerV2Config(ClassificationConfig):
     """A UniFormerV2 with a normalised linear classifier."""
 
     width: Count
+    """Channels of a token."""
     depth: Count
+    """Number of blocks."""
     num_heads: Count
-    patch_size: Count = 16
-    """Pixels, height and width."""
-    size: Count = 224
+    """Attention heads of a block."""
+    patch_size: Count
+    """Height and width of a patch, pixels."""
+    size: Count
+    """Height and width of a clip, pixels."""
     global_layers: tuple[CountOrZero, ...]
-    """After which blocks the video token looks."""
-    reduction: Rate | None = 1.5
-    """How much narrower local temporal relations are inside; none: there are none."""
-    halve_time: bool = True
-    """Embed every second frame, together with its neighbours."""
+    """Blocks after which the video token attends to all tokens, counted from 0."""
+    reduction: Rate | None = None
+    """Width of the network relative to that of its local temporal relations; none without such relations."""
+    halve_time: bool = False
+    """Whether every second frame is embedded, together with its neighbours."""
     start_as_image: bool = True
-    """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
+    """Whether the layers added to the image network start at zero; slow where that network is not pretrained."""
     linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
     drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
     global_drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last global block."""
     dropout: ShareBelowOne = 0.0
-    """Before the head, and in the global blocks."""
+    """Dropout rate before the head and in the global blocks."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            UniFormerV2(self),
-            self.num_classes,
-            norm=True,
-            norm_eps=1e-5,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return Classification(UniFormerV2(self), self, norm=True, norm_eps=1e-5)
 
 
 def tiny() -> Run:
@@ -304,6 +303,8 @@ def tiny() -> Run:
             patch_size=8,
             size=64,
             global_layers=(1, 2),
+            reduction=1.5,
+            halve_time=True,
             start_as_image=False,
             linear_start="glorot",
             num_classes=8,
@@ -318,10 +319,15 @@ B16 = UniFormerV2Config(
     width=768,
     depth=12,
     num_heads=12,
+    patch_size=16,
+    size=224,
     global_layers=tuple(range(4, 12)),
+    reduction=1.5,
+    halve_time=True,
     drop_path=0.2,
     global_drop_path=0.4,
     dropout=0.5,
+    num_classes=400,
 )
 L14 = replace(B16, width=1024, depth=24, num_heads=16, patch_size=14, global_layers=tuple(range(8, 24)))
 

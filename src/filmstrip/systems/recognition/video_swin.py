@@ -316,21 +316,21 @@ class VideoSwinConfig(ClassificationConfig):
     width: Count
     """Channels of the first stage."""
     depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Blocks of each stage."""
     num_heads: Annotated[tuple[Count, ...], NotEmpty]
+    """Attention heads of a block in each stage."""
     window: tuple[Count, Count, Count]
-    """Places (t, h, w)."""
-    patch_size: tuple[Count, Count, Count] = (2, 4, 4)
+    """Positions of a window (t, h, w)."""
+    patch_size: tuple[Count, Count, Count]
+    """Frames, height and width of a tubelet, pixels."""
     drop_path: ShareBelowOne = 0.0
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+    """Stochastic depth's rate at the last block."""
     linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            VideoSwin(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(VideoSwin(self), self)
 
 
 def tiny() -> Run:
@@ -373,7 +373,14 @@ def _k400(network: VideoSwinConfig, *, lr: float = 1e-3, weight_decay: float = 0
 
 
 TINY = VideoSwinConfig(
-    width=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window=(8, 7, 7), drop_path=0.1, dropout=0.5
+    width=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    window=(8, 7, 7),
+    patch_size=(2, 4, 4),
+    drop_path=0.1,
+    dropout=0.5,
+    num_classes=400,
 )
 SMALL = replace(TINY, depths=(2, 2, 18, 2))
 BASE = replace(SMALL, width=128, num_heads=(4, 8, 16, 32), drop_path=0.2)

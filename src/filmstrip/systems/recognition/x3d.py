@@ -29,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count, Rate
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
@@ -222,25 +222,16 @@ class X3DConfig(ClassificationConfig):
     """Channels of the first stage."""
     deeper: Rate
     """Factor on the stages' 1, 2, 5 and 3 blocks, rounded up."""
-    bottleneck: Rate = 2.25
+    bottleneck: Rate
     """How much wider than a block its inside is."""
     shortcut_norm: bool = False
     """Normalise every convolved shortcut, also where only the stride differs, as the SlowFast code base does."""
     hidden: Count
     """Width of the layer between the pooled features and the classes."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
 
     def build(self) -> HiddenClassification:
         """Build the network with fresh weights."""
-        return HiddenClassification(
-            X3D(self),
-            self.num_classes,
-            hidden=(self.hidden,),
-            bias=False,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return HiddenClassification(X3D(self), self, hidden=(self.hidden,), bias=False)
 
 
 def tiny() -> Run:
@@ -251,7 +242,7 @@ def tiny() -> Run:
             clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=X3DConfig(width=8, deeper=1.0, hidden=64, num_classes=8),
+        objective=X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=64, num_classes=8),
         optim=AdamW(lr=3e-3),
         train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
@@ -266,7 +257,7 @@ def _k400(*, num_frames: int, stride: int, size: int, short_side: tuple[int, int
             batch_size=1024,
             num_workers=10,
         ),
-        objective=X3DConfig(width=24, deeper=deeper, hidden=2048, dropout=0.5),
+        objective=X3DConfig(width=24, deeper=deeper, bottleneck=2.25, hidden=2048, dropout=0.5, num_classes=400),
         optim=SGD(lr=1.6, weight_decay=5e-5, schedule=Cosine(warmup=35 / 256)),
         train=Loop(length=Epochs(256), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
