@@ -22,7 +22,7 @@ CONFIG = ActionFormerConfig(
     label_smoothing=0.1,
     distance_weight=2.0,
     drop_path=0.0,
-    suppression=Suppression(min_score=0.05, candidates=40, most=20),
+    suppression=Suppression(min_score=0.05, candidates=40, max_segments=20),
 )
 BATCH = {
     "sequence": recipe_input("features", (2, 64, 24)),

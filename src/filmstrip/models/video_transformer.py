@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
 from filmstrip.models.vit import grid_of_tiles
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initialisation import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearInit, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -55,7 +55,7 @@ class TransformerArchitecture:
     """Standard deviation of RGB, by which pixels are divided."""
     tubelet_init: TubeletInit = "central_frame"
     """Start of the tubelets' filter from an image's patch filter: in the central frame, or inflated over all."""
-    linear_start: LinearStart = "normal"
+    linear_init: LinearInit = "normal"
     """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
 
     @property
@@ -108,7 +108,7 @@ class FrameTransformer(_Patches):
         self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, config.width))
         self.blocks = blocks_of(Block, config)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        start(self, config.linear_start)
+        start(self, config.linear_init)
 
     def steps(self, video: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first.
@@ -169,7 +169,7 @@ class SpaceTimeTransformer(_Patches):
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
         self.blocks = blocks_of(kind.make, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        start(self, config.linear_start)
+        start(self, config.linear_init)
         if kind == DIVIDED:
             # The temporal branch starts at zero; TimeSformer's first block is published with a random start.
             for block in self.blocks[1:]:
@@ -285,7 +285,7 @@ def blocks_of(
     )
 
 
-def start(network: nn.Module, linear: LinearStart) -> None:
+def start(network: nn.Module, linear: LinearInit) -> None:
     """Initial weights of a transformer: linear layers, class token (``cls_token``) and positions (``pos_embed``)."""
     init_linear(network, linear)
     for positions in (network.cls_token, network.pos_embed):

@@ -9,7 +9,7 @@ from filmstrip.bounds import Count
 from filmstrip.data.config import Clip
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.objectives.mlp_head import MLPClassification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,4 +41,4 @@ class PlainCNNConfig(ClassificationConfig):
         if not self.hidden:
             return Classification(encoder, self)
         grid = encoder.grid_of(self.num_frames, self.size)
-        return HiddenClassification(encoder, self, hidden=self.hidden, grid=grid)
+        return MLPClassification(encoder, self, hidden=self.hidden, grid=grid)

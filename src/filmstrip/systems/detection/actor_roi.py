@@ -1,7 +1,7 @@
 """SlowFast for AVA: a video network whose features within each actor's box say everything that the actor does.
 
 Boxes are given: annotated ones, or those of a detector of persons. The last stage of both networks keeps its height
-and width and is dilated, so that a place of its map covers 16 pixels. Feichtenhofer et al., "SlowFast Networks for
+and width and is dilated, so that a position of its map covers 16 pixels. Feichtenhofer et al., "SlowFast Networks for
 Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
 
     filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
@@ -21,7 +21,7 @@ Released, by the authors' model zoo and their evaluation (which counts every row
 detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from Kinetics-600, 29.1 mAP; by MMAction2's, from
 Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
 
-Measured here, ``python claims/detection_motion.py`` (60 synthetic videos of moving actors after 500 steps on 400
+Measured here, ``filmstrip claims detection_motion`` (60 synthetic videos of moving actors after 500 steps on 400
 others, annotated boxes): 68.3 mAP in key frames at an overlap of 0.5 on two threads, 74.6 on one, where
 ``tiny_one_frame`` reaches 18.6 and 19.3, and scores drawn at random 17.5 (standard deviation 0.7): what is done is
 told by motion alone. Over tubes it is 38.3, 41.9, 9.8 and 11.3; perfect scores would reach 59.2, since shapes that
@@ -59,11 +59,11 @@ def roi_align(
 ) -> Tensor:
     """Features within boxes: ``B C H W`` and ``B M 4`` to ``B M C size size`` (He et al. 2017, Mask R-CNN).
 
-    Boxes are left, top, right, bottom in places of the map, whose first place covers 0 to 1 and is centred at 0.5;
-    unless ``aligned``, it is centred at 0 and no side is shorter than one place, as some public networks were
+    Boxes are left, top, right, bottom in positions of the map, whose first position covers 0 to 1 and is centred at
+    0.5; unless ``aligned``, it is centred at 0 and no side is shorter than one position, as some public networks were
     trained. Each box is cut into ``size x size`` cells, of which each is the mean of ``samples x samples`` values,
-    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the places that a
-    cell of that box covers, rounded up. Up to one place beyond its outermost centres the map continues as it is
+    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the positions that
+    a cell of that box covers, rounded up. Up to one position beyond its outermost centres the map continues as it is
     there; further out it is zero.
 
     Interpolation and mean act on rows and columns apart: each is a matrix, and their product with the map is exact.
@@ -78,7 +78,7 @@ def roi_align(
     if samples is not None and samples < 1:
         raise ValueError(f"samples is one or more, or none, not {samples}")
     left, top, right, bottom = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
-    if aligned:  # from coordinates of which a place covers 0 to 1 to those of the places' centres
+    if aligned:  # from coordinates of which a position covers 0 to 1 to those of the positions' centres
         left, top, right, bottom = left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
     else:
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
@@ -87,22 +87,22 @@ def roi_align(
     return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
 
 
-def _shares(first: Tensor, last: Tensor, places: int, size: int, samples: int | None) -> Tensor:
-    """How much of each of ``places`` along one axis every cell takes: ``B M size places`` for bounds ``B M``."""
+def _shares(first: Tensor, last: Tensor, extent: int, size: int, samples: int | None) -> Tensor:
+    """Weights of ``extent`` positions along one axis in every cell: ``B M size extent`` for bounds ``B M``."""
     cell = (last - first) / size
     if samples is None:
         # Two at least: a graph for maps of any size would take a single one for what it always is.
-        most = torch.sym_max(-(-places // size), 2)
-        count = cell.detach().ceil().clamp(1, most)[..., None, None]
+        maximum = torch.sym_max(-(-extent // size), 2)
+        count = cell.detach().ceil().clamp(1, maximum)[..., None, None]
     else:
-        most, count = samples, torch.full_like(cell, samples)[..., None, None]
-    sample = torch.arange(most, device=first.device, dtype=cell.dtype)
+        maximum, count = samples, torch.full_like(cell, samples)[..., None, None]
+    sample = torch.arange(maximum, device=first.device, dtype=cell.dtype)
     cells = torch.arange(size, device=first.device, dtype=cell.dtype)[:, None]
     position = first[..., None, None] + (cells + (sample + 0.5) / count) * cell[..., None, None]
-    counts = (sample < count) & (position >= -1) & (position <= places)
+    counts = (sample < count) & (position >= -1) & (position <= extent)
     share = counts.to(cell.dtype) / count
-    centre = torch.arange(places, device=first.device, dtype=cell.dtype)
-    near = (1 - (position.clamp(0, places - 1)[..., None] - centre).abs()).clamp(min=0)
+    centre = torch.arange(extent, device=first.device, dtype=cell.dtype)
+    near = (1 - (position.clamp(0, extent - 1)[..., None] - centre).abs()).clamp(min=0)
     return (near * share[..., None]).sum(dim=-2)
 
 
@@ -132,10 +132,10 @@ class ActorRoI(Objective):
         """``B M K`` of ``B T C H W`` video and ``boxes`` (``B M 4``, shares of its width and height)."""
         features = self.encoder(video)
         t, h, w = features.grid
-        places = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
+        feature_map = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
         left, top, right, bottom = boxes.unbind(dim=-1)
         on_map = torch.stack([left * w, top * h, right * w, bottom * h], dim=-1)
-        cells = roi_align(places, on_map, size=self.size, aligned=self.aligned)
+        cells = roi_align(feature_map, on_map, size=self.size, aligned=self.aligned)
         return self.head(self.dropout(reduce(cells, "b m d p q -> b m d", "max")))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -166,14 +166,16 @@ class ActorRoIConfig(ObjectiveConfig):
     """The network and its head; classes come from the data."""
 
     backbone: ObjectiveConfig
-    """Of a recognition system; its head is left out."""
+    """Configuration of a recognition system, of which the encoder is taken."""
     num_classes: Count = 80
+    """Number of classes."""
+    """Number of classes."""
     size: Count = 7
     """Cells along each side of a box."""
     aligned: bool = True
-    """Whether places of the map are centred at halves; some released networks were trained without."""
+    """Whether positions of the map are centred at halves; some released networks were trained without."""
     dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Dropout rate before the head."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""

@@ -10,12 +10,12 @@ connected layers are 27 times too large (0.038 G, not 1.01). Its last pooling le
 the released network pads it to 512 x 1 x 4 x 4, so that its first fully connected layer has 8,192 inputs
 (``sports1m_released``, ``ucf101``).
 
-Where we deviate: colours are normalised by ImageNet's mean and deviation instead of a mean clip; a warm-up and a
+Where we deviate: RGB is normalised by ImageNet's mean and standard deviation instead of a mean clip; a warm-up and a
 cosine replace the halving of the learning rate every 150,000 steps.
 
 The paper reports, on Sports-1M (top-5 by video), 84.4, as the lecture quotes it.
 
-Measured here (``python claims/fusion_timing.py --only timing --steps 100``; chance 50): trained on early events,
+Measured here (``filmstrip claims fusion_timing``, 100 steps; chance 50): trained on early events,
 ``tiny`` names 100.0 of those and 9.4 of later ones: its fully connected layers tie it to a timing.
 """
 

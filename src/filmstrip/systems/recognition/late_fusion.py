@@ -13,7 +13,7 @@ that is ours replace its schedule.
 
 The paper reports, on Sports-1M (487 classes, top-5 by video), 78.7 for late fusion and 77.7 for a single frame.
 
-Measured here (``python claims/fusion_timing.py --only timing --steps 100``; chance 50): trained on early events,
+Measured here (``filmstrip claims fusion_timing``, 100 steps; chance 50): trained on early events,
 ``tiny`` names 100.0 of those and 43.1 of later ones, ``tiny_pooling`` 47.2 of either.
 """
 
@@ -33,7 +33,7 @@ LECTURE = (
     ConvLayer(width=12, kernel=(1, 3, 3), pool=(1, 4, 4)),
     ConvLayer(width=24, kernel=(1, 3, 3)),
 )
-"""3 -> 12 -> 24 channels, of 64 x 64 and 16 x 16 places in each frame."""
+"""3 -> 12 -> 24 channels, of 64 x 64 and 16 x 16 positions in each frame."""
 
 ALEXNET = (
     ConvLayer(width=96, kernel=(1, 11, 11), stride=(1, 3, 3), norm="response", pool=(1, 2, 2)),

@@ -1,6 +1,6 @@
 """Multiscale vision transformers, first and improved: attention on pooled queries, keys and values, by stages.
 
-Where places are many, channels are few, and stage by stage they change roles; queries are pooled where a stage
+Where positions are many, channels are few, and stage by stage they change roles; queries are pooled where a stage
 begins, keys and values everywhere, to the same small grid. Fan et al., "Multiscale Vision Transformers", ICCV 2021
 (MViT, the presets with ``v1``); Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and
 Detection", CVPR 2022: decomposed relative positions, pooled queries added to what they attend to, channels doubled in
@@ -40,9 +40,9 @@ class MViTConfig(MViTArchitecture, ClassificationConfig):
     """A multiscale transformer with a linear classifier on its class token."""
 
     improved: bool = True
-    """MViTv2."""
+    """Whether the network is MViTv2."""
     imagenet_pixels: bool = False
-    """Normalise pixels by ImageNet's mean and deviation; else by 0.45 and 0.225."""
+    """Whether pixels are normalised by ImageNet's mean and standard deviation; otherwise by 0.45 and 0.225."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
@@ -71,7 +71,7 @@ def tiny() -> Run:
             num_frames=8,
             size=48,
             summary="mean",
-            linear_start="glorot",
+            linear_init="glorot",
             label_smoothing=0.1,
             num_classes=8,
         ),

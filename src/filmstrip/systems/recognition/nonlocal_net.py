@@ -1,7 +1,7 @@
 """Nonlocal network: a 3D residual network in which some blocks are followed by attention over all of space and time.
 
-A convolution sees its neighbourhood; a nonlocal block lets every place gather from every other in one step. Wang et
-al., "Non-local Neural Networks", CVPR 2018; ``insert_nonlocal`` puts a block into any other 3D network.
+A convolution sees its neighbourhood; a nonlocal block lets every position gather from every other in one step. Wang
+et al., "Non-local Neural Networks", CVPR 2018; ``insert_nonlocal`` puts a block into any other 3D network.
 
     filmstrip train recognition.nonlocal_net --data.path PATH
 
@@ -11,7 +11,7 @@ kernels in every or every other block, frames halved after the first stage), wit
 their length as in that release; the paper's formula does not. It trains from scratch here, not from inflated ImageNet
 weights (``filmstrip.weights.inflate`` makes those).
 
-Measured here (``python claims/nonlocal_identity.py``): putting two blocks into a trained network changes no logit;
+Measured here (``filmstrip claims nonlocal_identity``): putting two blocks into a trained network changes no logit;
 after as many steps again it names 50.6 of unseen motions and 49.7 without them, which is no difference on 320 videos
 (chance 12.5).
 """
@@ -46,14 +46,15 @@ Pairwise = Literal["embedded_gaussian", "dot_product", "concatenation"]
 
 
 class NonLocal(nn.Module):
-    """``z = W y + x``, where each place of ``y`` is a weighted sum over all places (Wang et al. 2018, eq. 1 to 6).
+    """``z = W y + x``, where each position of ``y`` is a weighted sum over all positions (Wang et al. 2018, eq. 1 to
+    6).
 
-    ``pairwise`` says how two places are compared: by the softmax of their embeddings' product, by that product over
-    the number of places, or by a layer that sees both embeddings side by side. The last normalisation's scale starts
-    at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False starts
-    it at one. ``pool`` (t, h, w) takes maxima of the places that are looked at, which makes them fewer. ``scaled``
-    divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the networks
-    that its authors published do.
+    ``pairwise`` says how two positions are compared: by the softmax of their embeddings' product, by that product
+    over the number of positions, or by a layer that sees both embeddings side by side. The last normalisation's scale
+    starts at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False
+    starts it at one. ``pool`` (t, h, w) pools the keys and values by their maxima.
+    ``scaled`` divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the
+    networks that its authors published do.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class NonLocal(nn.Module):
         return x + self.norm(self.out(y))
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        """Every position sees all of an activation of ``size`` (t, h, w)."""
         return tuple(2 * n - 1 for n in size), (1, 1, 1)
 
     def _weighted_sum(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -204,7 +205,7 @@ class NonLocalNetConfig(ClassificationConfig):
     nonlocal_after: tuple[tuple[CountOrZero, ...], ...]
     """The blocks of each stage, from 0, that a nonlocal block follows."""
     pairwise: Pairwise = "embedded_gaussian"
-    """How two places are compared."""
+    """Comparison of two positions."""
     pool_frames: bool = False
     """Whether to take the maximum of every two frames after the first stage."""
 

@@ -1,6 +1,6 @@
 """R(2+1)D: a residual network whose 3D convolutions are split into space and time.
 
-Each 3 x 3 x 3 convolution becomes a 3 x 3 one within frames and one over 3 frames at each place, with a
+Each 3 x 3 x 3 convolution becomes a 3 x 3 one within frames and one over 3 frames at each position, with a
 nonlinearity between them and as many parameters: easier to optimise, and better at the same size.
 Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
 

@@ -11,7 +11,7 @@ flow and video; ours stand on a stem within frames and on each other, and learn 
 follows each. As in any recurrent network, frames come one after another: it cannot use a processor as well as a
 convolution over time does.
 
-Measured here (``python claims/recurrent_order.py --steps 200``): it names 100.0 of unseen directions, and the
+Measured here (``filmstrip claims recurrent_order``, 200 steps): it names 100.0 of unseen directions, and the
 opposite of 100.0 played backwards.
 """
 
@@ -31,7 +31,7 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.nn.conv import SpatialConv, channels_first, tokens_of
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
-from filmstrip.objectives.over_time import StepwiseClassification, StepwiseConfig
+from filmstrip.objectives.stepwise import StepwiseClassification, StepwiseConfig
 from filmstrip.protocols import Features, Grid, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -62,7 +62,7 @@ class RecurrentConv(nn.Module):
         return torch.stack(seen, dim=2)
 
     def first_state(self, zeros: Tensor) -> tuple[Tensor, ...]:
-        """What is carried from frame to frame; the first part is what the layer puts out."""
+        """The state carried from frame to frame; its first part is the layer's output."""
         return (zeros,)
 
     @abstractmethod
@@ -168,7 +168,7 @@ class RecurrentConvolution(StepwiseClassification):
     """The head sees the mean over the places of a frame."""
 
     def states(self, video: Tensor) -> Tensor:
-        """What is known after each frame, ``B T D``."""
+        """The state after each frame, ``B T D``."""
         features = self.encoder(video)
         return reduce(features.tokens, "b (t n) d -> b t d", "mean", t=features.grid.t)
 

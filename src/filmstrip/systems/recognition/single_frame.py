@@ -10,7 +10,7 @@ Where we deviate: the network is a ResNet-18 (without the max pooling of its ste
 spread over the whole video by segments.
 
 The paper reports, on Sports-1M (487 classes, top-5 by video), 77.7 for a single frame, 76.8 for early, 78.7 for late
-and 80.2 for slow fusion of frames. ``claims/single_frame_directions.py`` shows a set where it is at chance.
+and 80.2 for slow fusion of frames. ``filmstrip claims single_frame_directions`` shows a set where it is at chance.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ The ResNet-101 convolves over time in the first 6 of the third stage's 23 blocks
 The released weights have, on Kinetics-400 (top-1): 75.6 (``r50_4x16``), 77.0 (``r50_8x8``); the slow pathway alone
 72.7 with 4 frames.
 
-Measured here (``python claims/slowfast_pathways.py``; motions that slow frames miss, chance 12.5): slow 16.0, with
+Measured here (``filmstrip claims slowfast_pathways``; motions that slow frames miss, chance 12.5): slow 16.0, with
 twice the frames 75.5, slow and fast 73.5.
 """
 
@@ -155,16 +155,16 @@ class SlowFastConfig(ClassificationConfig):
     depths: Annotated[tuple[Count, ...], NotEmpty]
     """Bottlenecks of each stage."""
     speed_ratio: Count
-    """How many frames the fast network sees for each one of the slow network (alpha)."""
+    """Frames of the fast network for each one of the slow network (alpha)."""
     narrower: Count
-    """How many times more channels the slow network has (1 / beta)."""
+    """Factor from the fast network's channels to the slow network's (1 / beta)."""
     fusion_frames: Count
     """Kernel in time of the convolutions from the fast network to the slow one."""
     with_time: tuple[CountOrZero, ...] | None = None
-    """How many blocks of each stage convolve over time; by default all that do anywhere."""
+    """Number of blocks of each stage that convolve over time; by default all of those stages that do."""
     dilated: bool = False
-    """Keep height and width in the last stage, whose 3 x 3 convolutions then see as far by leaving out every other
-    place: where things are is told twice as finely, as detection wants it."""
+    """Whether the last stage keeps height and width and dilates its 3 x 3 convolutions, which makes the map twice as
+    fine, for detection."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

@@ -1,4 +1,4 @@
-"""TimeSformer: an image transformer whose blocks first attend over time at each place, then over each frame.
+"""TimeSformer: an image transformer whose blocks first attend over time at each position, then over each frame.
 
 On large clips divided attention costs less than attending from all of a clip to all of it, and it starts near an
 image's network: after the first block, what time adds is zero at first. ``joint`` attention and frames alone
@@ -15,7 +15,7 @@ The paper reports for Kinetics-400 (3 crops, top-1, ImageNet-21K) 80.7 for L (96
 59.5 on Something-Something V2 and 62.4 for L there, and for all three 121M parameters at 196, 1703 and 2380 G
 multiply-adds for a view (one of them counts 430M and 5549 or 8353 G, of a larger network than was released).
 Counted here: joint attention takes 180, 3974 and 8136 G on the same clips, so that dividing it pays from the second
-on. Measured here (``python claims/timesformer_attention.py``, 600 steps, one seed): divided attention names 38.7 of
+on. Measured here (``filmstrip claims timesformer_attention``, 600 steps, one seed): divided attention names 38.7 of
 unseen motions and joint attention 19.4, where chance is 12.5: it learns faster, and neither is done.
 """
 
@@ -77,7 +77,7 @@ def tiny() -> Run:
             num_frames=8,
             size=64,
             patch_size=8,
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
         optim=AdamW(lr=1e-3),

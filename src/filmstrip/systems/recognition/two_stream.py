@@ -12,7 +12,7 @@ pretrains the spatial one on ImageNet, and fits the SVM afterwards); a cosine in
 
 The paper reports, on UCF-101: spatial 73.0, temporal 83.7, averaged 86.9, by SVM 88.0.
 
-Measured here (``python claims/two_stream_fusion.py``; four motions in two looks, chance 12.5): spatial 25.6, temporal
+Measured here (``filmstrip claims two_stream_fusion``; four motions in two looks, chance 12.5): spatial 25.6, temporal
 49.7, averaged 85.3, by SVM 100.0.
 """
 
@@ -25,7 +25,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
-from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.objectives.mlp_head import MLPClassification
 from filmstrip.objectives.two_stream import StreamsConfig, TwoStream
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -63,7 +63,7 @@ class TwoStreamConfig(StreamsConfig):
         spatial = PlainCNN(self.layers)
         temporal = PlainCNN((first, *self.layers[1:]), mean=(0.0, 0.0), std=(1.0, 1.0))
         streams = (
-            HiddenClassification(encoder, self, hidden=self.hidden, grid=encoder.grid_of(frames, self.size))
+            MLPClassification(encoder, self, hidden=self.hidden, grid=encoder.grid_of(frames, self.size))
             for encoder, frames in ((spatial, 1), (temporal, self.num_frames - 1))
         )
         return TwoStream(*streams, self, single_frames=self.single_frames, subtract_mean=True)

@@ -1,15 +1,15 @@
-"""Joint space-time vision transformer: every cube of a clip attends to every other, in every layer.
+"""Joint space-time vision transformer: every tubelet of a clip attends to every other, in every layer.
 
 The network that VideoMAE pretrains (:mod:`filmstrip.systems.pretraining.videomae`) and that is fine-tuned here:
-cubes of 2 x 16 x 16 pixels, fixed sine-cosine positions, tokens pooled by their mean, one linear layer.
+tubelets of 2 x 16 x 16 pixels, fixed sine-cosine positions, tokens pooled by their mean, one linear layer.
 Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training",
 NeurIPS 2022; network after Dosovitskiy et al. 2021 and Arnab et al. 2021.
 
     filmstrip train recognition.vit:base_k400 --init hf:MCG-NJU/videomae-base --data.path PATH
 
 Where we deviate: linear layers start Glorot-uniform, as in pretraining (published: truncated normal, 0.02), the head
-with a deviation of 0.01; Adam's learning rates are the published ones for batch 256 times two, because nothing here
-rescales them; the RandAugment operations are applied to a whole clip, after cropping.
+with a standard deviation of 0.01; Adam's learning rates are the published ones for batch 256 times two, because
+nothing here rescales them; the RandAugment operations are applied to a whole clip, after cropping.
 
 The paper reports (16 frames, top-1): Kinetics-400 S 79.0, B 81.5, L 85.2, H 86.6 after 1600 epochs of pretraining,
 68.8 for B from scratch; Something-Something V2 S 66.8, B 70.8, L 74.3 after 2400, 32.6 for B from scratch.

@@ -9,14 +9,14 @@ not trained, time starts from the image's last layers, and a compact adapter lie
     filmstrip train recognition.vivit:base_k400 --init hf:google/vit-base-patch16-224-in21k --data.path PATH
     filmstrip train recognition.vivit:base_k400_frozen --init hf:google/vit-base-patch16-224-in21k --data.path PATH
 
-Where we deviate: colours are jittered one after another, without dropping colour; short sides of 256 to 340 pixels
+Where we deviate: colour is jittered one property after another, and never dropped; short sides of 256 to 340 pixels
 stand for scales of 0.9 to 1.33. Of the frozen recipe only its abstract is at hand: the adapter here is one narrow
 attention from a frame's class token to its tokens, and time's layers start as the image's last ones.
 
 The lecture prints two costs for the factorised encoder; ours comes from counting. The paper reports for Kinetics-400
 (top-1): L, factorised encoder, 128 frames, 81.7 from ImageNet-21K and 83.5 from JFT, H, 84.9; the recipe's abstract,
 about half of the training cost for accuracies up to 1.79 higher. Measured here (width 384, 32 frames, two CPU cores,
-``python claims/vivit_frozen_spatial.py``): freezing saves 60% of a step and 70% of its memory.
+``filmstrip claims vivit_frozen_spatial``): freezing saves 60% of a step and 70% of its memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from filmstrip.train.schedules import Cosine
 
 
 class FactorisedBlock(Block):
-    """Attention within each frame, then over time at each place, then the feed-forward network: ``B N D -> B N D``.
+    """Attention within each frame, then over time at each position, then the feed-forward network: ``B N D``.
 
     Arnab et al. 2021 (ViViT, model 3). Time's attention starts at zero, so that the block starts as an image's.
     """
@@ -81,7 +81,7 @@ class FactorisedBlock(Block):
         self.time_attention = Attention(width, num_heads)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Tokens on a grid of ``N = t * h * w`` places."""
+        """Tokens on a grid of ``N = t * h * w`` positions."""
         frames = rearrange(x, "b (t p) d -> (b t) p d", t=grid.t)
         frames = frames + self.drop_path(self.attention(self.norm1(frames)))
         along = rearrange(frames, "(b t) p d -> (b p) t d", t=grid.t)
@@ -91,7 +91,7 @@ class FactorisedBlock(Block):
 
 
 class FactorisedHeads(Attention):
-    """Attention of which half the heads see a token's place at all times, and half its frame.
+    """Attention of which half the heads see a token's position at all times, and half its frame.
 
     Arnab et al. 2021 (ViViT, model 4, factorised dot-product attention): no more weights than joint attention.
 
@@ -107,7 +107,7 @@ class FactorisedHeads(Attention):
         """Length of the grid's first axis."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
-        """What each head reads, ``B H N D``: the first half over time, the second over space."""
+        """The output of each head, ``B H N D``: of the first half over time, of the second over space."""
         (b, _, _, _), t = q.shape, self.time
         along, across = zip(*(x.chunk(2, dim=1) for x in (q, k, v)))
         along = attend(*(rearrange(x, "b h (t p) d -> (b p) h t d", t=t) for x in along))
@@ -125,7 +125,7 @@ class HeadsBlock(Block):
 
 
 class RegionAdapter(nn.Module):
-    """What a frame's class token is told before time: it reads from the frame's tokens, by a narrow attention.
+    """A narrow attention from a frame's class token to the frame's tokens, before those over time.
 
     Starts as the identity.
     """
@@ -153,7 +153,7 @@ class TemporalTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1 + config.num_frames // config.patch_size[0], config.width))
         self.blocks = blocks_of(Block, config, self.depth)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        start(self, config.linear_start)
+        start(self, config.linear_init)
 
     def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The normalised tokens, the class token first; with ``layers`` also every block's output.
@@ -249,7 +249,7 @@ def tiny() -> Run:
             gelu="tanh",
             mean=_GREY,
             std=_GREY,
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
         optim=AdamW(lr=1e-3),

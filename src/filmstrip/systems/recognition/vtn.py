@@ -13,7 +13,7 @@ that nothing reads (0.6M); the published 4218 G multiply-adds of 250 frames leav
 
 The paper reports for Kinetics-400 (250 frames at once, top-1, ImageNet-21K) 78.6, as MViT's tables have it.
 
-Measured here (``python claims/vtn_order.py``): it tells which of two flashes came first in 99.8% of clips, in 85.6
+Measured here (``filmstrip claims vtn_order``): it tells which of two flashes came first in 99.8% of clips, in 85.6
 with attention to all frames after as many steps, and the frames' average cannot (54.7; chance is 50). Counted there:
 281, 1126 and 4398 G multiply-adds for 16, 64 and 250 frames, where joint attention takes 450, 3974 and 48448 G.
 """
@@ -47,7 +47,7 @@ from filmstrip.train.optim import SGD, AdamW
 
 
 class SlidingWindowAttention(Attention):
-    """Each token sees those up to ``window // 2`` places away, and the first one (Beltagy et al. 2020, Longformer).
+    """Longformer's attention (Beltagy et al. 2020): tokens see those up to ``window // 2`` away, and the first.
 
     The first token sees all, by queries, keys and values of its own (``of_first``).
     """
@@ -96,7 +96,7 @@ class Longformer(nn.Module):
         self.blocks = nn.ModuleList(LongformerBlock(config) for _ in range(self.depth))
         # Of the last block only the class token is read, by weights of its own: as published, these never learn.
         self.blocks[-1].attention.qkv.requires_grad_(False)
-        init_linear(self, config.linear_start)
+        init_linear(self, config.linear_init)
         nn.init.normal_(self.cls_token, std=STD)
         nn.init.normal_(self.pos_embed, std=STD)
 
@@ -117,7 +117,7 @@ class Longformer(nn.Module):
 
 
 class VTN(Classification):
-    """Classification by a hidden layer on the normalised class token."""
+    """Classification by a fully connected layer on the normalised class token."""
 
     def __init__(self, config: VTNConfig) -> None:
         encoder = FactorisedEncoder(FrameTransformer(config), Longformer(config))
@@ -147,7 +147,7 @@ class VTNConfig(TransformerArchitecture, ClassificationConfig):
     """Positions over time, the class token's included."""
 
     def for_clip(self, clip: Clip) -> Self:
-        """As others do it, with positions enough for the frames."""
+        """The default, with positions enough for the frames."""
         return replace(super().for_clip(clip), num_positions=max(self.num_positions, clip.num_frames + 1))
 
     def build(self) -> VTN:
@@ -174,7 +174,7 @@ def tiny() -> Run:
             num_frames=8,
             size=64,
             patch_size=16,
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
         optim=AdamW(lr=3e-4),

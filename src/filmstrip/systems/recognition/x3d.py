@@ -15,7 +15,7 @@ normalises the first stage's shortcut, PyTorchVideo's does not. Each reads its o
 
 The released weights have, on Kinetics-400 (top-1, 30 views): XS 69.5, S 73.5, M 76.2, L 77.5.
 
-Measured here (``python claims/x3d_cost.py``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
+Measured here (``filmstrip claims x3d_cost``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
 of four times the operations 99.0 in 250.
 """
 
@@ -38,7 +38,7 @@ from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD, init_conv
 from filmstrip.nn.conv import SpatialConv, Window, channels_first, tokens_of
 from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.objectives.mlp_head import MLPClassification
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -149,7 +149,7 @@ class Excite(nn.Module):
         return x * rearrange(self.weigh(x.mean(dim=(2, 3, 4))), "b c -> b c 1 1 1")
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        """Every position sees all of an activation of ``size`` (t, h, w)."""
         return tuple(2 * n - 1 for n in size), (1, 1, 1)
 
 
@@ -200,7 +200,7 @@ def _names(layout: str) -> Rules:
         (r"^last\.0\.", "blocks.5.pool.pre_conv." if hub else "head.conv_5."),
         (r"^last\.1\.", "blocks.5.pool.pre_norm." if hub else "head.conv_5_bn."),
         *((rf"^stem\.{i}\.", f"{stem}.{part}.") for i, part in enumerate((space, time, norm))),
-        # A place more than in a bottleneck, for the weights of channels between its second and third parts
+        # One module more than in a bottleneck: the weights of channels between its second and third parts
         *pytorchvideo.bottleneck_rules(layout, third=7),
     ]
     for i in range(len(_DEPTHS)):
@@ -223,15 +223,15 @@ class X3DConfig(ClassificationConfig):
     deeper: Rate
     """Factor on the stages' 1, 2, 5 and 3 blocks, rounded up."""
     bottleneck: Rate
-    """How much wider than a block its inside is."""
+    """Factor from the width of a block to that of its inside."""
     shortcut_norm: bool = False
-    """Normalise every convolved shortcut, also where only the stride differs, as the SlowFast code base does."""
+    """Whether convolved shortcuts are normalised even if only the stride differs, as in the SlowFast code base."""
     hidden: Count
     """Width of the layer between the pooled features and the classes."""
 
-    def build(self) -> HiddenClassification:
+    def build(self) -> MLPClassification:
         """Build the network with fresh weights."""
-        return HiddenClassification(X3D(self), self, hidden=(self.hidden,), bias=False)
+        return MLPClassification(X3D(self), self, hidden=(self.hidden,), bias=False)
 
 
 def tiny() -> Run:

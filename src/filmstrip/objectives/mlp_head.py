@@ -1,4 +1,4 @@
-"""Classification through hidden layers: fully connected ones between the encoder's map and the classes."""
+"""Classification by an MLP: fully connected layers between the encoder's map and the classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filmstrip.objectives.classification import Classification, ClassificationCo
 from filmstrip.protocols import Encoder, Grid
 
 
-class HiddenClassification(Classification):
+class MLPClassification(Classification):
     """A clip's tokens, all in one vector, through layers of ``hidden`` units with ReLU and dropout, then to classes.
 
     ``grid`` is that of the clips it is made for: no others fit. Without one, the tokens' mean goes in, and clips of

@@ -1,4 +1,4 @@
-"""Classification of sequences: what a recurrent model says at its last step, or at every one."""
+"""Classification of sequences by a recurrent model's states, at the last step or at every one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class StepwiseConfig(ClassificationConfig):
 
 
 class StepwiseClassification(Classification):
-    """A label for each step of a clip. Subclasses say what the head sees at each step (:meth:`states`).
+    """A label for each step of a clip. Subclasses provide the head's input at each step (:meth:`states`).
 
-    ``last``: many to one, the last step speaks for the clip. ``every``: many to many, each step learns the clip's
+    ``last``: many to one, the last step classifies the clip. ``every``: many to many, each step learns the clip's
     label, and the clip's probabilities are the mean of theirs.
     """
 
@@ -36,7 +36,7 @@ class StepwiseClassification(Classification):
 
     @abstractmethod
     def states(self, video: Tensor) -> Tensor:
-        """What is known after each step, ``B T D``."""
+        """The state after each step, ``B T D``."""
 
     def step_logits(self, video: Tensor) -> Tensor:
         """Logits ``B T K`` after each step that is read out: one or all of them."""
