@@ -27,7 +27,7 @@ CONFIGS = {
     ),
     "x3d": X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=32, num_classes=5),
 }
-CONFIGS["actors"] = ActorRoIConfig(backbone=replace(CONFIGS["slowfast"], dilated=True), num_classes=7)
+CONFIGS["actors"] = ActorRoIConfig(backbone=replace(CONFIGS["slowfast"], dilated=True), num_classes=7, size=7)
 
 
 def build(name, seed=0):

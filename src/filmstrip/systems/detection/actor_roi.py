@@ -116,15 +116,13 @@ class ActorRoI(Objective):
 
     requires = ("video", "boxes", "is_actor", "box_labels")
 
-    def __init__(
-        self, encoder: Encoder, num_classes: int, *, size: int = 7, aligned: bool = True, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, encoder: Encoder, config: ActorRoIConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.size = size
-        self.aligned = aligned
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, num_classes)
+        self.size = config.size
+        self.aligned = config.aligned
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(encoder.width, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -139,7 +137,7 @@ class ActorRoI(Objective):
         return self.head(self.dropout(reduce(cells, "b m d p q -> b m d", "max")))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Binary cross-entropy, the mean over actors and classes; also logs how many of both were told rightly."""
+        """Binary cross-entropy, the mean over actors and classes; also logs the share of both that is right."""
         labels, there = batch["box_labels"], batch["is_actor"]
         logits = self.logits(batch["video"], batch["boxes"]).float()
         count = there.sum().clamp(min=1)
@@ -163,18 +161,17 @@ class ActorRoI(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class ActorRoIConfig(ObjectiveConfig):
-    """The network and its head; classes come from the data."""
+    """A network and its head for boxes."""
 
     backbone: ObjectiveConfig
     """Configuration of a recognition system, of which the encoder is taken."""
-    num_classes: Count = 80
-    """Number of classes."""
-    """Number of classes."""
-    size: Count = 7
+    num_classes: Count
+    """Number of classes. In training it comes from the data; a preset states its paper's."""
+    size: Count
     """Cells along each side of a box."""
     aligned: bool = True
     """Whether positions of the map are centred at halves; some released networks were trained without."""
-    dropout: ShareBelowOne = 0.5
+    dropout: ShareBelowOne = 0.0
     """Dropout rate before the head."""
 
     def bind(self, info: DataInfo) -> Self:
@@ -193,7 +190,7 @@ class ActorRoIConfig(ObjectiveConfig):
                 f"{type(self.backbone).__name__} builds no encoder, of which boxes could be read: name a recognition "
                 "system's"
             )
-        return ActorRoI(encoder, self.num_classes, size=self.size, aligned=self.aligned, dropout=self.dropout)
+        return ActorRoI(encoder, self)
 
 
 def tiny() -> Run:
@@ -208,7 +205,7 @@ def tiny() -> Run:
             batch_size=16,
             num_workers=0,
         ),
-        objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, dropout=0.0),
+        objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, size=7),
         optim=AdamW(lr=4e-3),
         train=Loop(length=Steps(300)),
         evals=(DetectionMAP(video_thresholds=(0.5,)),),
@@ -216,7 +213,7 @@ def tiny() -> Run:
 
 
 def tiny_one_frame() -> Run:
-    """The same with a network that sees the key frame alone: what boxes and looks tell without motion."""
+    """The same with a network that sees the key frame alone: boxes and looks without motion."""
     run = tiny()
     backbone = find("recognition.single_frame:tiny").objective
     return replace(

@@ -94,15 +94,15 @@ MOMENTUM = 0.9
 class Suppression:
     """Non-maximum suppression of candidates."""
 
-    min_score: Weight = 0.001
+    min_score: Weight
     """Minimum score, before and after suppression."""
-    candidates: Count = 2000
+    candidates: Count
     """Maximum number of candidates of each level of a video."""
-    min_rows: Weight = 0.05
+    min_rows: Weight
     """Minimum length of a segment, rows."""
-    sigma: Rate = 0.5
+    sigma: Rate
     """Scale of the decay of scores with the overlap: the factor is ``exp(-iou^2 / sigma)``."""
-    max_segments: Count = 200
+    max_segments: Count
     """Maximum number of segments of a video."""
 
 
@@ -432,26 +432,34 @@ def _points(valid: Tensor, num_levels: int) -> Points:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionFormerConfig(ObjectiveConfig):
-    """The network's size and its loss; classes and the features' width come from the data."""
+    """The pyramid, its loss and its suppression."""
 
     num_classes: CountOrZero = 0
+    """Number of classes; by default from the data."""
     feature_width: CountOrZero = 0
-    width: Count = 512
-    num_heads: Count = 4
-    windows: Annotated[tuple[Count | None, ...], NotEmpty] = (19,) * 6
+    """Channels of the features; by default from the data."""
+    width: Count
+    """Channels of a row in the pyramid."""
+    num_heads: Count
+    """Attention heads of a block."""
+    windows: Annotated[tuple[Count | None, ...], NotEmpty]
     """Rows that a row attends to in each level of the pyramid; none: all."""
     positions: bool = False
     """Whether sines and cosines of the position are added."""
     dropout: ShareBelowOne = 0.0
-    drop_path: ShareBelowOne = 0.1
-    radius: Rate = 1.5
+    """Dropout rate within the blocks."""
+    drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate."""
+    radius: Rate
     """Strides around an action's middle within which points are to find it."""
-    first_normaliser: Rate = 100.0
-    """The number of positive points that losses are divided by before any was seen."""
+    first_normaliser: Rate
+    """Initial value of the running number of positive points, by which losses are divided."""
     label_smoothing: Share = 0.0
+    """Probability that the loss spreads evenly over all classes."""
     distance_weight: Weight = 1.0
     """Weight of the loss of both ends."""
-    suppression: Suppression = Suppression()
+    suppression: Suppression
+    """Non-maximum suppression of the candidates."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the classes and the width from the data."""
@@ -484,11 +492,12 @@ def tiny() -> Run:
         ),
         objective=ActionFormerConfig(
             width=48,
+            num_heads=4,
             windows=(9, 9, 9, 9),
+            radius=1.5,
             first_normaliser=50.0,
             dropout=0.1,
-            drop_path=0.0,
-            suppression=Suppression(max_segments=50),
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, max_segments=50),
         ),
         optim=AdamW(lr=2e-3),
         train=Loop(length=Steps(150)),
@@ -531,12 +540,15 @@ def activitynet() -> Run:
             num_classes=200,
             feature_width=512,
             width=256,
+            num_heads=4,
             windows=(7, 7, 7, 7, 7, None),
             positions=True,
+            drop_path=0.1,
+            radius=1.5,
             first_normaliser=200.0,
             label_smoothing=0.1,
             distance_weight=2.0,
-            suppression=Suppression(sigma=0.75, max_segments=100, min_rows=0.001),
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.001, sigma=0.75, max_segments=100),
         ),
         optim=AdamW(lr=1e-3, weight_decay=0.05, schedule=Cosine(warmup=5 / 15)),
         train=Loop(length=Epochs(15), ema=0.999),
