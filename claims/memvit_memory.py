@@ -69,7 +69,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for what, remembers in (("memory", True), ("alone", False)):
         for i, top1 in enumerate(told(remembers, seed), start=1):
             found[f"clip {i}, {what}"] = top1
-    first, *_, last = clip_costs(MeMViTConfig(**NETWORK, memory=2, memory_every=1), CLIPS)
+    first, *_, last = clip_costs(MeMViTConfig(**NETWORK, memory_every=1), CLIPS)
     found["cost, memory"] = 100 * (last / first - 1)
     found["cost, whole"] = 100 * (whole_cost(CLIPS * FRAMES) / first - 1)
     paper = clip_costs(systems.find("recognition.memvit:base_16x4_k400").objective, 3)
@@ -88,7 +88,7 @@ def told(remembers: bool, seed: int) -> list[float]:
             video, label = apart(video), label.repeat_interleave(CLIPS)
         return {"video": video, "label": label}
 
-    network = MeMViTConfig(**NETWORK, memory=2, memory_every=1).build()
+    network = MeMViTConfig(**NETWORK, memory_every=1).build()
     learn(network, draw, steps=STEPS, lr=3e-3, weight_decay=0.01, warmup=0.2)
     video, label = make(TESTS, generator)
     with torch.no_grad():

@@ -286,7 +286,7 @@ class MeMViTConfig(MViTArchitecture, ClassificationConfig):
     A sample is as many clips in a row as it has frames for.
     """
 
-    memory: CountOrZero
+    memory: CountOrZero = 2
     """Earlier clips in the memory of a layer."""
     memory_every: Count = 1
     """Layers from one that has memory to the next, beginning with the first."""
