@@ -9,7 +9,7 @@ from filmstrip import systems
 from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.measure import complexity
-from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Features, Grid, Objective
 from filmstrip.runs.config import Run
@@ -33,10 +33,11 @@ class OneProduct(nn.Module):
 
 
 CLIP = Clip(num_frames=1, size=4)
+SEVEN = ClassificationConfig(num_classes=7)
 
 
 def test_counts_by_hand():
-    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    cost = complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
     assert cost.encoder_multiply_adds == 48 * 5
     assert cost.multiply_adds == 48 * 5 + 5 * 7
     assert cost.encoder_parameters == 48 * 5 + 2
@@ -45,7 +46,7 @@ def test_counts_by_hand():
 
 
 def test_the_objective_is_left_as_it_was():
-    objective = Classification(OneProduct(), 7)
+    objective = Classification(OneProduct(), SEVEN)
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     complexity.measure(objective, CLIP)
     assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
@@ -54,8 +55,8 @@ def test_the_objective_is_left_as_it_was():
 
 def test_meta_and_real_networks_cost_the_same():
     with torch.device("meta"):
-        meta = Classification(OneProduct(), 7)
-    assert complexity.measure(meta, CLIP) == complexity.measure(Classification(OneProduct(), 7), CLIP)
+        meta = Classification(OneProduct(), SEVEN)
+    assert complexity.measure(meta, CLIP) == complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
 
 
 def test_memory_is_what_autograd_keeps():
@@ -66,7 +67,7 @@ def test_memory_is_what_autograd_keeps():
             super().__init__()
             self.product = objective
 
-    cost = complexity.measure(Classification(Three(), 7), CLIP)
+    cost = complexity.measure(Classification(Three(), SEVEN), CLIP)
     floats = cost.activations / 4
     # The clip as floats (48), both sides of the nonlinearity (200) and a few outputs of a handful of numbers.
     assert 248 <= floats < 320
@@ -74,7 +75,7 @@ def test_memory_is_what_autograd_keeps():
 
 
 def test_the_table_names_its_units():
-    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    cost = complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
     text = " ".join(cell for column in cost.table().columns for cell in column.cells)
     assert "parameters" in text and " M" in text and " G" in text and "MiB" in text
 

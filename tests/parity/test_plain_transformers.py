@@ -6,8 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer, image_filter
-from filmstrip.objectives.classification import Classification
+from filmstrip.models.video_transformer import (
+    JOINT,
+    FrameTransformer,
+    SpaceTimeTransformer,
+    TransformerArchitecture,
+    image_filter,
+)
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.loading import load, start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
@@ -19,6 +25,7 @@ transformers = pytest.importorskip("transformers")
 
 SIZES = dict(image_size=32, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192)
 OURS = dict(width=48, depth=3, num_heads=4, num_frames=4, size=32, num_classes=7)
+TUBELETS = dict(**OURS, patch_size=(2, 8, 8), gelu="tanh", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 KINDS = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
 
 
@@ -74,7 +81,7 @@ def test_frames_alone_agree(written, tmp_path, video, pixels, assert_close):
 
 def test_vivit_logits_agree(written, tmp_path, video, pixels, assert_close):
     theirs = written("VivitForVideoClassification", vivit_config())
-    ours = ViViTConfig(**OURS, patch_size=(2, 8, 8)).build().eval()
+    ours = ViViTConfig(**TUBELETS).build().eval()
     ours.load_state_dict(VIVIT.classifier_from(load_file(tmp_path / "model.safetensors")), strict=False)
     normalised = (video.float() / 255 - 0.5) / 0.5
     with torch.no_grad():
@@ -85,7 +92,7 @@ def test_vivit_logits_agree(written, tmp_path, video, pixels, assert_close):
     ("layout", "ours", "name", "config", "patch"),
     [
         (TIMESFORMER, TimeSformerConfig(**OURS, patch_size=8), "Timesformer", timesformer_config, (1, 8, 8)),
-        (VIVIT, ViViTConfig(**OURS, patch_size=(2, 8, 8)), "Vivit", vivit_config, (2, 8, 8)),
+        (VIVIT, ViViTConfig(**TUBELETS), "Vivit", vivit_config, (2, 8, 8)),
     ],
 )
 def test_ours_runs_in_theirs(tmp_path, video, assert_close, layout, ours, name, config, patch):
@@ -175,9 +182,9 @@ def test_timesformer_starts_as_the_image_transformer(image, video, pixels, asser
 @pytest.mark.parametrize("variant", ["joint", "factorised_encoder", "factorised"])
 def test_vivit_starts_as_the_image_transformer(image, video, assert_close, variant, init):
     theirs, folder = image
-    config = ViViTConfig(**OURS, patch_size=(2, 8, 8), variant=variant, tubelet_init=init)
+    config = ViViTConfig(**TUBELETS, variant=variant, tubelet_init=init)
     ours = config.build().eval().encoder
-    objective = Classification(ours, 7)
+    objective = Classification(ours, ClassificationConfig(num_classes=7))
     start_encoder(objective, folder)
     normalised = (video[:, 0].float() / 255 - 0.5) / 0.5
     embedded = theirs.embeddings.patch_embeddings(normalised)
@@ -202,18 +209,19 @@ def test_filters_of_tubelets():
 
 def test_positions_are_resized_and_repeated(image):
     theirs, folder = image
-    ours = SpaceTimeTransformer(JOINT, width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
-    start_encoder(Classification(ours, 7), folder)
-    places = ours.pos_embed[1:].view(2, 36, 48)
-    assert torch.equal(places[0], places[1])
+    architecture = TransformerArchitecture(
+        width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8)
+    )
+    ours = SpaceTimeTransformer(JOINT, architecture)
+    start_encoder(Classification(ours, ClassificationConfig(num_classes=7)), folder)
+    positions = ours.pos_embed[1:].view(2, 36, 48)
+    assert torch.equal(positions[0], positions[1])
     assert torch.equal(ours.pos_embed[0], theirs.embeddings.position_embeddings[0, 0])
 
 
 def test_frozen_frames_begin_time_with_the_images_last_layers(image):
     _, folder = image
-    run = ViViTConfig(
-        **OURS, patch_size=(2, 8, 8), variant="factorised_encoder", frozen_frames=True, temporal_depth=2
-    )
+    run = ViViTConfig(**TUBELETS, variant="factorised_encoder", frozen_frames=True, temporal_depth=2)
     ours = run.build()
     start_encoder(ours, folder)
     encoder = ours.encoder
@@ -229,7 +237,7 @@ def test_an_image_transformer_of_another_width_is_refused(image):
     with pytest.raises(UserError, match="other shapes"):
         start_encoder(ours, image[1])
     with pytest.raises(UserError, match="only the factorised_encoder"):
-        ViViTConfig(frozen_frames=True).build()
+        ViViTConfig(**TUBELETS, frozen_frames=True).build()
     assert vivit.tiny_frozen().objective.frozen_frames
 
 
@@ -246,7 +254,7 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
     torch.nn.init.zeros_(theirs.embeddings.token_type_embeddings.weight)
     ours = Longformer(
         VTNConfig(
-            places=40,
+            num_positions=40,
             width=32,
             depth=1,
             temporal_depth=2,
@@ -255,6 +263,8 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
             window=6,
             num_frames=39,
             size=32,
+            patch_size=16,
+            num_classes=2,
         )
     ).eval()
     given = {k.removeprefix("encoder.layer."): v for k, v in theirs.state_dict().items()}

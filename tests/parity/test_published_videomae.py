@@ -14,7 +14,8 @@ SIZES = dict(width=48, depth=2, num_heads=4, size=32, patch_size=(2, 8, 8))
 
 
 def pretraining():
-    return VideoMAEConfig(**SIZES, num_frames=16, decoder_width=24, decoder_depth=2, decoder_num_heads=2).build()
+    decoder = dict(decoder_width=24, decoder_depth=2, decoder_num_heads=2)
+    return VideoMAEConfig(**SIZES, num_frames=16, **decoder, mask_ratio=0.9).build()
 
 
 def classifier(num_frames=8):

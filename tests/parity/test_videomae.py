@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from filmstrip.models.vit import ViT
-from filmstrip.objectives.classification import Classification
-from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_cubes
+from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_tubelets
 from filmstrip.weights.videomae import CLASSIFIER, ENCODER, PRETRAINING, from_transformers, to_transformers
 
 PATCH = (2, 8, 8)
@@ -14,7 +14,7 @@ EPS, HEAD_EPS = 1e-12, 1e-5
 
 
 def encoder(final_norm):
-    return ViT(**NETWORK, mlp_ratio=2.0, final_norm=final_norm, norm_eps=EPS)
+    return ViT(ViTArchitecture(**NETWORK, mlp_ratio=2.0, norm_eps=EPS), final_norm=final_norm)
 
 
 def pretraining():
@@ -28,7 +28,7 @@ def pretraining():
 
 
 def classifier():
-    return Classification(encoder(False), 7, norm=True, norm_eps=HEAD_EPS)
+    return Classification(encoder(False), ClassificationConfig(num_classes=7), norm=True, norm_eps=HEAD_EPS)
 
 
 def load(module, weights):
@@ -56,7 +56,7 @@ def test_pretraining_logits_loss_and_gradients_agree(reference, video, pixels, a
     # The published pretraining models end their encoder in a norm.
     theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
     ours = load(pretraining(), from_transformers(theirs.state_dict(), PRETRAINING))
-    visible, hidden = choose_cubes(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75)
+    visible, hidden = choose_tubelets(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75)
     output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
     assert_close(ours.predict_masked(video, visible, hidden), output.logits)
     loss = ours.loss(video, visible, hidden)
@@ -103,7 +103,7 @@ def test_our_pretraining_runs_in_theirs(reference, video, pixels, assert_close):
     ours = pretraining().eval()
     theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
     theirs.load_state_dict(to_transformers(ours.state_dict(), PRETRAINING, PATCH))
-    visible, hidden = choose_cubes(torch.tensor([1, 2]), ours.encoder.grid, "tube", 0.75)
+    visible, hidden = choose_tubelets(torch.tensor([1, 2]), ours.encoder.grid, "tube", 0.75)
     with torch.no_grad():
         output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
         assert_close(ours.loss(video, visible, hidden), output.loss)

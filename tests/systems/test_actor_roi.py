@@ -26,7 +26,7 @@ class Colours(torch.nn.Module):
 
 
 def test_a_box_is_told_by_what_lies_in_it():
-    model = ActorRoI(Colours(), 3).eval()
+    model = ActorRoI(Colours(), replace(tiny().objective, num_classes=3)).eval()
     torch.nn.init.eye_(model.head.weight)
     video = torch.zeros(1, 2, 3, 64, 96, dtype=torch.uint8)  # half as high again as wide: sides are not mixed up
     video[:, :, 0, :, :48] = 255  # the left half is red, for the whole time

@@ -9,15 +9,15 @@ from safetensors.torch import save_file
 from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.evals.video_features import load_i3d
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.models.perceptual import Perceptual
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.runs.loading import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
-from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
 from filmstrip.weights import plain_transformers, videomae
 from filmstrip.weights.hub import load_hub
@@ -28,17 +28,19 @@ from filmstrip.weights.released import from_published, load_published, to_publis
 from run_folders import INFO, save_run
 
 PUBLISHED = {
-    "x3d": (X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5), "PyTorchVideo"),
+    "x3d": (X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=16, num_classes=5), "PyTorchVideo"),
     "x3d of slowfast": (
-        X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5, shortcut_norm=True),
+        X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=16, num_classes=5, shortcut_norm=True),
         "SlowFast",
     ),
     "slowfast": (
-        SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, num_classes=5),
+        SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, narrower=8, fusion_frames=5, num_classes=5),
         "SlowFast",
     ),
     "swin": (
-        VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(2, 4, 4), num_classes=5),
+        VideoSwinConfig(
+            width=16, depths=(1, 1), num_heads=(2, 4), window=(2, 4, 4), patch_size=(2, 4, 4), num_classes=5
+        ),
         None,
     ),
     "i3d": (I3DConfig(share=1 / 16, num_classes=5), None),
@@ -112,7 +114,9 @@ def test_constants_of_swins_files_are_left_out():
 
 def test_a_swin_of_other_windows_is_refused():
     _, state = published("swin")
-    other = VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), num_classes=5).build()
+    other = VideoSwinConfig(
+        width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), patch_size=(2, 4, 4), num_classes=5
+    ).build()
     with pytest.raises(UserError, match=r"147 offsets, those of \(4, 4, 4\) have 343"):
         from_published(state, other)
 
@@ -135,7 +139,8 @@ def test_a_flat_swin_fits_whole_or_not_at_all():
 @pytest.fixture
 def vit_state():
     """An encoder of VideoMAE, as its file holds it."""
-    encoder = ViTConfig(width=48, depth=2, num_heads=4, num_frames=4, size=32, patch_size=(2, 8, 8)).build().encoder
+    architecture = ViTArchitecture(width=48, depth=2, num_heads=4, num_frames=4, size=32, patch_size=(2, 8, 8))
+    encoder = ViT(architecture, final_norm=False)
     return videomae.to_transformers(encoder.state_dict(), videomae.ENCODER, (2, 8, 8))
 
 
@@ -203,7 +208,7 @@ def test_lpips_fits_whole_or_not_at_all(tmp_path):
 
 
 def test_inflation_is_of_whole_networks():
-    shape = {"stem_width": 8, "depths": (1,), "nonlocal_after": ((),), "pool_frames": False}
+    shape = {"stem_width": 8, "depths": (1,), "nonlocal_after": ((),), "num_classes": 5}
     flat = NonLocalNetConfig(stem_frames=1, frames=((1,),), **shape).build().encoder.state_dict()
     solid = NonLocalNetConfig(stem_frames=5, frames=((3,),), **shape).build().encoder.state_dict()
     with pytest.raises(UserError, match=r"the 2D network has weights .*: fc\.bias$"):
@@ -265,7 +270,7 @@ def test_an_image_transformer_of_another_depth_starts_no_videos(tmp_path, depth)
 
 
 def test_i3d_for_features_is_whole(tmp_path):
-    state = to_published(I3D(num_classes=3))
+    state = to_published(I3D(I3DArchitecture(num_classes=3)))
     save_file(
         {n: t.contiguous() for n, t in state.items()} | {"logits.norm.weight": torch.ones(1)},
         tmp_path / "a.safetensors",

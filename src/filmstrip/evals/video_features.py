@@ -30,7 +30,7 @@ from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Classifier, as_float
 from filmstrip.runs.loading import load, load_objective
 from filmstrip.weights.files import read_weights
@@ -249,10 +249,10 @@ def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
             ) from None
         raise
     with torch.device("meta"):
-        any_i3d = I3D()
+        any_i3d = I3D(I3DArchitecture(num_classes=400))
     heads = [published_names(any_i3d, layout.name)["head.weight"] for layout in any_i3d.layouts()]
     classes = next((len(theirs[key]) for key in heads if key in theirs), any_i3d.head.out_features)
-    network = I3D(num_classes=classes, norm_eps=norm_eps)
+    network = I3D(I3DArchitecture(num_classes=classes, norm_eps=norm_eps))
     try:
         ours = from_published(theirs, network)
         network.load_state_dict(ours, strict=False)  # the normalisation of pixels is ours, batches are not counted

@@ -81,7 +81,7 @@ class Perceptual(nn.Module):
         return network
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features of ``N 3 H W`` images in 0..1 at each depth, of unit length at each place."""
+        """Features of ``N 3 H W`` images in 0..1 at each depth, of unit length at each position."""
         x = (images * 2 - 1 - self.shift) / self.scale
         found = []
         for shape, stage in zip(self._shapes, self.stages):

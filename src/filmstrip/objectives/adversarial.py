@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
-from filmstrip.models.frame_autoencoder import FrameAutoencoder
+from filmstrip.bounds import Count, CountOrZero, Weight
+from filmstrip.models.frame_autoencoder import FrameAutoencoder, FrameAutoencoderArchitecture
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.config import ObjectiveConfig
@@ -71,15 +71,8 @@ class AdversarialTokenizer(TokenizerObjective):
         perceptual: Callable[[Sequence[Path]], Perceptual],
     ) -> None:
         """``perceptual`` makes the network that compares features, of the configured files."""
-        autoencoder = FrameAutoencoder(
-            input_dim=bottleneck.input_dim,
-            latent_dim=bottleneck.latent_dim,
-            widths=config.widths,
-            depth=config.depth,
-            halvings=config.halvings,
-            attention_levels=config.attention_levels,
-            groups=config.groups,
-        )
+        sizes = {"input_dim": bottleneck.input_dim, "latent_dim": bottleneck.latent_dim}
+        autoencoder = FrameAutoencoder(config, **sizes)
         super().__init__(autoencoder, bottleneck)
         self.config = config
         self.discriminator = PatchDiscriminator(
@@ -148,19 +141,9 @@ class AdversarialTokenizer(TokenizerObjective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialConfig(ObjectiveConfig):
+class AdversarialConfig(FrameAutoencoderArchitecture, ObjectiveConfig):
     """The per-frame autoencoder, its discriminator, and the weights of their losses."""
 
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (128, 128, 256, 512)
-    """Channels of each level."""
-    depth: Count = 2
-    """Residual blocks in each level of the encoder; the decoder has one more."""
-    halvings: CountOrZero | None = None
-    """Levels, from the first, that halve the frame; by default all but the last."""
-    attention_levels: tuple[CountOrZero, ...] = ()
-    """Levels with attention, counted from 0 at full resolution; the middle always has it."""
-    groups: Count = 32
-    """Of the group normalisation."""
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
     perceptual_weight: Weight = 1.0

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Share
+from filmstrip.bounds import Count, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
@@ -17,11 +17,14 @@ from filmstrip.protocols import Batch, Encoder, Loss, Objective
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(ObjectiveConfig):
-    """What every classifier is told: how many classes there are, and how much to trust their labels."""
+    """The part of the configuration that all classifiers share."""
 
-    num_classes: Count = 400
-    """Taken from the data when training; a preset names its paper's."""
+    num_classes: Count
+    """Number of classes. In training it comes from the data; a preset states its paper's."""
     label_smoothing: Share = 0.0
+    """Probability that the loss spreads evenly over all classes."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout rate before the head."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""
@@ -29,9 +32,9 @@ class ClassificationConfig(ObjectiveConfig):
 
 
 class Classification(Objective):
-    """Names what a clip shows. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
+    """Classifies clips. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
 
-    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``; ``dropout`` acts before the head.
+    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``.
     """
 
     requires = ("video", "label")
@@ -39,21 +42,19 @@ class Classification(Objective):
     def __init__(
         self,
         encoder: Encoder,
-        num_classes: int,
+        config: ClassificationConfig,
         *,
         norm: bool = False,
         norm_eps: float = 1e-6,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.norm = nn.LayerNorm(encoder.width, eps=norm_eps) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, num_classes)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(encoder.width, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = config.label_smoothing
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video."""

@@ -21,7 +21,7 @@ from filmstrip.settings import FREE
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig(ObjectiveConfig):
-    """Which tokenizer, and the clips whose codes are modelled."""
+    """The tokenizer, and the clips whose codes are modelled."""
 
     tokenizer: ObjectiveConfig
     """The tokenizer's network; a ``tokenizer_run`` replaces it by its own."""
@@ -54,7 +54,7 @@ class LatentObjective(Objective):
     """Owns a frozen tokenizer: always in evaluation mode, without gradients, in no optimiser.
 
     Batches hold ``video``, or ``tokens`` that the same tokenizer made beforehand (``B N`` int64), which then are
-    used instead. ``grid`` says how many places there are for codes along time, height and width, of which each has
+    used instead. ``grid`` says how many positions there are for codes along time, height and width, of which each has
     ``num_codebooks`` codes, side by side.
     """
 
@@ -86,7 +86,7 @@ class LatentObjective(Objective):
 
         Raises:
             UserError: it has neither, its ids are of variable length, outside the codebook, or not as many as there
-                are places, or its video is longer or of another size than this model has positions for.
+                are positions, or its video is longer or of another size than this model has positions for.
             ValueError: its video has another shape than the tokenizer needs.
         """
         if "tokens" in batch:
@@ -125,6 +125,6 @@ class LatentObjective(Objective):
 
     @torch.no_grad()
     def video_of(self, tokens: Tokens) -> Tensor:
-        """What codes look like: ``B T C H W`` in 0..1, float32."""
+        """Video decoded from codes: ``B T C H W`` in 0..1, float32."""
         with torch.autocast(tokens.ids.device.type, enabled=False):
             return self.tokenizer.decode(tokens)

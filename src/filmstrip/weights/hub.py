@@ -14,8 +14,14 @@ from safetensors.torch import load_file
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder
-from filmstrip.models.video_transformer import DIVIDED, JOINT, FrameTransformer, SpaceTimeTransformer
-from filmstrip.models.vit import ViT
+from filmstrip.models.video_transformer import (
+    DIVIDED,
+    JOINT,
+    FrameTransformer,
+    SpaceTimeTransformer,
+    TransformerArchitecture,
+)
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.frozen import KINDS, kind_of, load_frozen
 from filmstrip.weights.keymap import Weights, check_names
@@ -115,18 +121,18 @@ def hub_sizes(source: str) -> dict[str, Any]:
 def _sizes(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     """The sizes of a network, under our names; what a config.json leaves out is as in ``transformers``."""
     width, patch = config.get("hidden_size", 768), config.get("patch_size", 16)
-    cube = (1, patch, patch)
+    tubelet = (1, patch, patch)
     if kind == "videomae":
-        cube = (config.get("tubelet_size", 2), patch, patch)
+        tubelet = (config.get("tubelet_size", 2), patch, patch)
     elif kind == "vivit":
-        cube = tuple(config.get("tubelet_size", (2, 16, 16)))
+        tubelet = tuple(config.get("tubelet_size", (2, 16, 16)))
     return {
         "width": width,
         "depth": config.get("num_hidden_layers", 12),
         "num_heads": config.get("num_attention_heads", 12),
         "num_frames": config.get("num_frames", {"videomae": 16, "vivit": 32}.get(kind, 8)),
         "size": config.get("image_size", 224),
-        "patch_size": cube,
+        "patch_size": tubelet,
         "mlp_ratio": config.get("intermediate_size", 4 * width) / width,
     }
 
@@ -142,17 +148,17 @@ def _build_plain(
     """An image's transformer (clips of any length), TimeSformer or ViViT."""
     if (act := config.get("hidden_act", "gelu_fast" if kind == "vivit" else "gelu")) not in _GELU:
         raise UserError(f"{source} has the activation {act!r}; those known here are: {', '.join(_GELU)}")
-    sizes = {
+    architecture = TransformerArchitecture(
         **_sizes(kind, config),
-        "norm_eps": config.get("layer_norm_eps", 1e-12 if kind == "vit" else 1e-6),
-        "gelu": _GELU[act],
+        norm_eps=config.get("layer_norm_eps", 1e-12 if kind == "vit" else 1e-6),
+        gelu=_GELU[act],
         **statistics,
-    }
+    )
     if _sees_images(kind, config):
-        return FrameTransformer(**sizes)
+        return FrameTransformer(architecture)
     attention = config.get("attention_type", "divided_space_time")
     divided = kind == "timesformer" and attention == "divided_space_time"
-    return SpaceTimeTransformer(DIVIDED if divided else JOINT, time_positions=kind == "timesformer", **sizes)
+    return SpaceTimeTransformer(DIVIDED if divided else JOINT, architecture, time_positions=kind == "timesformer")
 
 
 def _statistics(preprocessing: dict[str, Any]) -> dict[str, Any]:
@@ -162,16 +168,13 @@ def _statistics(preprocessing: dict[str, Any]) -> dict[str, Any]:
     normalise = preprocessing.get("do_normalize", True)
     mean = preprocessing.get("image_mean", IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
     std = preprocessing.get("image_std", IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
-    return {"mean": [(offset + m) / scale for m in mean], "std": [s / scale for s in std]}
+    return {"mean": tuple((offset + m) / scale for m in mean), "std": tuple(s / scale for s in std)}
 
 
 def _build(config: dict[str, Any], statistics: dict[str, Any], *, final_norm: bool) -> ViT:
-    return ViT(
-        **_sizes("videomae", config),
-        final_norm=final_norm,
-        norm_eps=config.get("layer_norm_eps", 1e-12),
-        **statistics,
-    )
+    norm_eps = config.get("layer_norm_eps", 1e-12)
+    architecture = ViTArchitecture(**_sizes("videomae", config), norm_eps=norm_eps, **statistics)
+    return ViT(architecture, final_norm=final_norm)
 
 
 def _folder(source: str, *wanted: str) -> Path:

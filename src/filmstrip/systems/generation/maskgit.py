@@ -38,8 +38,8 @@ from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
-from filmstrip.models.frame_history import FrameHistory
-from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
+from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
+from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, MaskedTransformerArchitecture, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_prob, draw_masks, fill
 from filmstrip.nn.sampling import Sampling, guided
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
@@ -72,25 +72,29 @@ class MaskedCodes(LatentObjective):
         in_order, history = config.frames == "in_order", None
         if in_order:
             history = FrameHistory(
-                input_dim=config.code_width,
-                given_dim=conditions.width,
-                output_dim=config.code_width,
-                size=size,
-                stride=config.stride,
-                num_frames=t,
-                width=config.history_width,
-                depth=config.history_depth,
-                num_heads=config.history_num_heads,
+                FrameHistoryArchitecture(
+                    input_dim=config.code_width,
+                    given_dim=conditions.width,
+                    output_dim=config.code_width,
+                    size=size,
+                    stride=config.stride,
+                    num_frames=t,
+                    width=config.history_width,
+                    depth=config.history_depth,
+                    num_heads=config.history_num_heads,
+                )
             )
         self.transformer = MaskedTransformer(
-            codebook_size=self.codebook_size,
-            grid=(1 if in_order else t, *size),
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            code_width=config.code_width,
-            condition_width=config.code_width if in_order else conditions.width,
-            windows=(WHOLE,) if in_order else config.windows(),
+            MaskedTransformerArchitecture(
+                codebook_size=self.codebook_size,
+                grid=(1 if in_order else t, *size),
+                width=config.width,
+                depth=config.depth,
+                num_heads=config.num_heads,
+                code_width=config.code_width,
+                condition_width=config.code_width if in_order else conditions.width,
+                windows=(WHOLE,) if in_order else config.windows(),
+            )
         )
         self.conditions = conditions
         self.history = history

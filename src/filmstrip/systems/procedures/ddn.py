@@ -41,10 +41,11 @@ from filmstrip.train.optim import AdamW
 class DDN(Planner):
     """The two models over states ``B H``; the step before the first has an embedding of its own."""
 
-    def __init__(self, *, feature_width: int, num_steps: int, width: int, beams: int, state_weight: float) -> None:
+    def __init__(self, config: DDNConfig) -> None:
         super().__init__()
-        self.num_steps, self.beams, self.state_weight = num_steps, beams, state_weight
-        self.state = _mlp(feature_width, width, width)
+        self.num_steps, self.beams, self.state_weight = config.num_steps, config.beams, config.state_weight
+        num_steps, width = config.num_steps, config.width
+        self.state = _mlp(config.feature_width, width, width)
         self.step = nn.Embedding(num_steps + 1, width)
         self.transition = _mlp(2 * width, width, width)
         self.conjugate = _mlp(3 * width, width, num_steps)
@@ -115,7 +116,7 @@ def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class DDNConfig(StepPredictionConfig):
-    """Sizes, and the width of the search."""
+    """The two models and the search."""
 
     width: Count = 128
     """Width of a state."""
@@ -131,13 +132,7 @@ class DDNConfig(StepPredictionConfig):
             UserError: the data has no steps.
         """
         self.check()
-        return DDN(
-            feature_width=self.feature_width,
-            num_steps=self.num_steps,
-            width=self.width,
-            beams=self.beams,
-            state_weight=self.state_weight,
-        )
+        return DDN(self)
 
 
 def tiny() -> Run:

@@ -16,8 +16,8 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
-from filmstrip.models.frame_history import FrameHistory
-from filmstrip.models.masked_transformer import MaskedTransformer
+from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
+from filmstrip.models.masked_transformer import MaskedTransformer, MaskedTransformerArchitecture
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, fill
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
@@ -48,25 +48,29 @@ class TECO(Objective):
         encoder = ResidualEncoder(2 * space.channels, d, widths=config.encoder_widths, blocks=config.encoder_blocks)
         quantiser = VectorQuantiser(config.codebook_size, config.code_dim, unit=True)
         history = FrameHistory(
-            input_dim=d,
-            given_dim=conditions.width,
-            output_dim=d,
-            size=size,
-            stride=config.stride,
-            num_frames=config.num_frames - 1,
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
+            FrameHistoryArchitecture(
+                input_dim=d,
+                given_dim=conditions.width,
+                output_dim=d,
+                size=size,
+                stride=config.stride,
+                num_frames=config.num_frames - 1,
+                width=config.width,
+                depth=config.depth,
+                num_heads=config.num_heads,
+            )
         )
         prior = MaskedTransformer(
-            codebook_size=config.codebook_size,
-            grid=(1, *size),
-            width=config.prior_width,
-            depth=config.prior_depth,
-            num_heads=config.prior_num_heads,
-            code_width=config.prior_code_width,
-            condition_width=d,
-            form="teco",
+            MaskedTransformerArchitecture(
+                codebook_size=config.codebook_size,
+                grid=(1, *size),
+                width=config.prior_width,
+                depth=config.prior_depth,
+                num_heads=config.prior_num_heads,
+                code_width=config.prior_code_width,
+                condition_width=d,
+                form="teco",
+            )
         )
         decoder = ResidualDecoder(2 * d, space.output_dim, widths=config.decoder_widths, blocks=config.decoder_blocks)
         self.space = space
