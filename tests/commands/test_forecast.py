@@ -27,6 +27,7 @@ from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import VideoEncoder, save_data_info
+from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video
 
@@ -67,7 +68,7 @@ def run_of(tmp_path, monkeypatch):
             path=tmp_path / "features",
             reads=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
         )
-        run, source = Run(data=data, objective=ObjectiveConfig()), open_source(data)
+        run, source = Run(data=data, objective=ObjectiveConfig(), train=Loop(length=Steps(1))), open_source(data)
         objective = objective or NextColour(first=config.get("task") == "planning")
         monkeypatch.setattr(step_predictor, "load_objective", lambda folder: (objective, run))
         folder = tmp_path / "run"
