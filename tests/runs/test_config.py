@@ -128,7 +128,7 @@ def test_on_another_clip_what_spans_all_frames_still_does():
 
 def test_on_another_clip_positions_and_memory_suffice():
     vtn, memvit = systems.find("recognition.vtn"), systems.find("recognition.memvit")
-    assert vtn.objective.places == 9 and vtn.on_clip(CLIP).objective.places == 13
-    assert vtn.on_clip(dataclasses.replace(CLIP, num_frames=4)).objective.places == 9
+    assert vtn.objective.num_positions == 9 and vtn.on_clip(CLIP).objective.num_positions == 13
+    assert vtn.on_clip(dataclasses.replace(CLIP, num_frames=4)).objective.num_positions == 9
     read = [memvit.on_clip(Clip(num_frames=frames)).objective.num_frames for frames in (24, 16, 8, 12)]
     assert read == [8, 8, 8, 12]
