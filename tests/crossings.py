@@ -4,8 +4,8 @@
 
 A room is what ``tests/test_layers.py`` calls one: a folder or a module at the root of the package; each system is a
 room of its own. There is a wall between two rooms that one of them, or both, crosses when its code runs the other's:
-calls it, be it through a library such as torch's modules, or imports it. A wall counts once, whichever way and however
-often it is crossed. Only the main thread of the first process is watched: no loader's workers.
+calls it, be it through a library such as torch's modules, or imports it. A wall counts once, whichever way and
+however often it is crossed. Only the main thread of the first process is watched: no loader's workers.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh, share_context
 from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
 from filmstrip.inference import modes_kept
@@ -63,6 +64,7 @@ def fit(
     optim: Optim,
     loop: Loop,
     folder: RunFolder,
+    mesh: Mesh | None = None,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
@@ -71,6 +73,8 @@ def fit(
 
     Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
+
+    ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
     modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
@@ -89,14 +93,17 @@ def fit(
         log.warning(
             "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
         )
+    mesh = mesh or Mesh.of_processes(loop.context)
     accelerator = _accelerator(loop, folder)
-    set_processes_apart()
+    set_processes_apart(mesh)
     objective.to(accelerator.device)
     with (
         frozen_parts(objective, optim.rates),
         changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
     ):
-        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate, begun).run()
+        _Training(
+            objective, batches, blocks, total, accelerator, mesh, optim, loop, folder, augment, evaluate, begun
+        ).run()
 
 
 class _Training:
@@ -109,6 +116,7 @@ class _Training:
         blocks: list[nn.Module],
         total: int,
         accelerator: Accelerator,
+        mesh: Mesh,
         optim: Optim,
         loop: Loop,
         folder: RunFolder,
@@ -118,7 +126,9 @@ class _Training:
     ) -> None:
         self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
-        self.device = accelerator.device
+        self.device, self.mesh = accelerator.device, mesh
+        connected = mesh.connect(self.device)
+        share_context(objective, mesh, connected)
         phases = objective.phases()
         model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
         # Sharding replaces the parameters, so optimisers are built after it.
@@ -134,7 +144,11 @@ class _Training:
         # A gradient scaler finds its scale by overflow, and skips those steps itself.
         watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
         prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
-        self.readings = AsyncMetrics(self.device, {prefix + name for prefix in prefixes for name in watched})
+        self.readings = AsyncMetrics(
+            self.device,
+            {prefix + name for prefix in prefixes for name in watched},
+            group=None if connected is None else connected.get_group("data"),
+        )
         self.take_step = OptimiserStep(
             objective,
             model,
@@ -185,7 +199,7 @@ class _Training:
             logged = last or step % self.loop.log_every == 0
             if logged:
                 seconds = self.watch.seconds
-                self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
+                self._log(self.optim.lr * factor, clips * self.mesh.data.size / (seconds - since))
                 clips, since = 0, seconds
             # Interrupts are exchanged between processes where losses are exchanged anyway.
             stop = interrupt.agreed(self.device) if logged or not process.is_several() else None

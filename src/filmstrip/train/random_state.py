@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -50,8 +50,8 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
         restore_random_state(state, device)
 
 
-def set_processes_apart() -> None:
-    """Seed the generators of every process but the first differently (for dropout and the like), from torch's
-    seed."""
-    if process.rank() > 0:
-        torch.manual_seed(torch.initial_seed() + process.rank())
+def set_processes_apart(mesh: Mesh) -> None:
+    """Seed the generators of processes with other batches than the first differently (for dropout and the like), from
+    torch's seed."""
+    if mesh.data.rank > 0:
+        torch.manual_seed(torch.initial_seed() + mesh.data.rank)
