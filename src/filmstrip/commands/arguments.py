@@ -76,9 +76,9 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         SystemExit: see :meth:`~filmstrip.commands.command.Command.parse`.
     """
     address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
-    from filmstrip.systems import find
     from filmstrip.data import kinds
     from filmstrip.runs.config import Run
+    from filmstrip.systems import find
 
     preset = find(address)
     out, arguments = option(arguments, "--out")

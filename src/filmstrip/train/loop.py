@@ -49,8 +49,10 @@ MAX_SHOWN = 12
 class BatchStream(Protocol):
     """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``."""
 
-    steps_per_epoch: float
-    """Optimiser steps in one pass over the training data."""
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in one pass over the training data."""
+        ...
 
     def stream(self, start: int) -> Iterator[Batch]:
         """An endless stream of this process's micro-batches from optimiser step ``start``, counted from zero."""
@@ -171,7 +173,7 @@ class _Training:
                 if start >= self.total:
                     self._begin(start)
                 if self.evaluate:
-                    self._evaluate()
+                    self._evaluate(self.evaluate)
         finally:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
@@ -209,7 +211,7 @@ class _Training:
                 self.bar.say(f"Interrupted: saved after step {step}.")
                 raise stopped_by(stop)
             if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
-                self._evaluate()
+                self._evaluate(self.evaluate)
 
     def _log(self, lr: float, clips_per_second: float) -> None:
         """Record the means since the last call; with several phases, ``loss`` is the sum of theirs."""
@@ -220,7 +222,7 @@ class _Training:
         self._record(values)
         self.bar.report(self.state.step, values, self.watch.seconds - self.state.seconds)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, evaluate: Evaluate) -> None:
         """Run the evaluations on the EMA weights, without any effect on training."""
         with (
             self.watch.paused(),
@@ -229,7 +231,7 @@ class _Training:
             random_state_kept(self.device),
             unsharded(self.objective),
         ):
-            values = {f"eval/{name}": value for name, value in self.evaluate(self.objective, self.state.step)}
+            values = {f"eval/{name}": value for name, value in evaluate(self.objective, self.state.step)}
         self._record(values)
         shown = [f"{k} {v:.4g}" for k, v in list(values.items())[:MAX_SHOWN]]
         more = [f"and {len(values) - MAX_SHOWN} more"] if len(values) > MAX_SHOWN else []
