@@ -37,7 +37,7 @@ def test_training_on_a_folder(tmp_path):
 def test_generating(tmp_path):
     run("train", "generation.videogpt:tiny", "--out", tmp_path / "run", *FEW_STEPS)
     found = walls(tmp_path, "generate", tmp_path / "run", "--out", tmp_path / "sample.mp4")
-    assert ("commands", "systems/generation/videogpt") in found and (tmp_path / "sample.mp4").stat().st_size
+    assert ("objectives", "systems/generation/videogpt") in found and (tmp_path / "sample.mp4").stat().st_size
     assert len(found) <= 56 * 2 / 3, sorted(found)
 
 
