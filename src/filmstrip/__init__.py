@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Import ``load`` and ``read_video`` when they are first used: ``import filmstrip`` alone stays immediate."""
+    found: Any
     if name == "load":
-        from filmstrip.runs.loading import load as found
+        from filmstrip.runs.loading import load
+
+        found = load
     elif name == "read_video":
-        from filmstrip.video.decode import read_video as found
+        from filmstrip.video.decode import read_video
+
+        found = read_video
     else:
         raise AttributeError(f"module 'filmstrip' has no attribute {name!r}")
     globals()[name] = found

@@ -90,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
-    Console.on_broken_pipe = _raise_again  # rich's own ends the program with exit code 1
+    # Rich's own ends the program with exit code 1.
+    Console.on_broken_pipe = _raise_again  # type: ignore[method-assign,assignment]
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_help()
         return 0

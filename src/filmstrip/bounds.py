@@ -112,7 +112,7 @@ def check_options(options: Any) -> None:
     """
     _refuse(
         line
-        for name, hint in hints_of(type(options)).items()
+        for name, hint in hints_of(options.__class__).items()
         for line in _wrong(getattr(options, name), hint, f"--{name.replace('_', '-')}")
     )
 
@@ -159,7 +159,7 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
     if args and not repeated and len(args) != len(value):
         yield f"{path} is {_shown(value)}: expected {len(args)} numbers"
         return
-    before = []
+    before: list[str] = []
     for i, item in enumerate(value):
         hint = (args[0] if repeated else args[i]) if args else Any
         before += _wrong(item, hint, f"{path}[{i}]")

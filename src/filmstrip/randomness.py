@@ -34,7 +34,7 @@ def _salt(use: str) -> int:
 
 
 # What torch.compiler.assume_constant_result sets, which as a decorator imports the whole compiler (1 s).
-_salt._dynamo_marked_constant = True
+_salt.__dict__["_dynamo_marked_constant"] = True
 
 
 def uniform(seeds: Tensor, count: int, use: str, *index: int) -> Tensor:

@@ -76,11 +76,11 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         SystemExit: see :meth:`~filmstrip.commands.command.Command.parse`.
     """
     address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
-    from filmstrip import systems
     from filmstrip.data import kinds
     from filmstrip.runs.config import Run
+    from filmstrip.systems import find
 
-    preset = systems.find(address)
+    preset = find(address)
     out, arguments = option(arguments, "--out")
     given = options_given(arguments)
     preset, arguments = _with_unions(preset, arguments, given)

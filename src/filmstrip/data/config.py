@@ -78,6 +78,10 @@ class Augment:
 class Synthetic:
     """A synthetic dataset, which is generated as encoded video files when it is first used."""
 
+    def generate(self, out: Path | None = None) -> Path:
+        """The folder that holds it, ``out`` or one in the cache, after generating it if it does not exist yet."""
+        raise TypeError(f"{type(self).__name__} does not define generate(out)")
+
 
 def _clips() -> Kind:
     # Imported here because the kinds' files import this one.

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self, TypeGuard
 
 import numpy as np
 
@@ -166,8 +166,12 @@ class Source:
     def info(self, train_split: str) -> DataInfo:
         """Properties of the collection that an objective needs before it is built."""
         actions = self.actions or ActionSpace()
-        about = {"num_actions": actions.num_actions, "action_dim": actions.action_dim, "action_names": actions.names}
-        return clips.ClipInfo(**self.told(train_split), **about)
+        return clips.ClipInfo(
+            **self.told(train_split),
+            num_actions=actions.num_actions,
+            action_dim=actions.action_dim,
+            action_names=actions.names,
+        )
 
     def record(self, folder: Path) -> None:
         """Record in a run folder what is needed to use the run on new data: by default nothing beyond
@@ -229,9 +233,10 @@ def _action_space(path: Path, values: dict[str, Any]) -> ActionSpace | None:
         return None
     if isinstance(actions, list) and actions and all(isinstance(name, str) for name in actions):
         return ActionSpace(num_actions=len(actions), names=tuple(actions))
-    for key, value in (("num_actions", actions), ("action_dim", size)):
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return ActionSpace(**{key: value})
+    if _is_count(actions):
+        return ActionSpace(num_actions=actions)
+    if _is_count(size):
+        return ActionSpace(action_dim=size)
     raise UserError(
         f'{path}: "actions" is a list of the names of discrete actions, or their number; "action_dim" is the '
         "dimension of continuous ones"
@@ -301,3 +306,8 @@ def _fifth(names: Collection[str]) -> set[str]:
 
 def _hash(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number above zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -49,7 +49,8 @@ def parallelise(
     mesh = init_device_mesh(device.type, (process.world_size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh)
+    fully_shard(module, mesh=mesh)  # in place: its class becomes one of FSDP's
+    return module
 
 
 def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:

@@ -59,7 +59,7 @@ class Complexity:
         rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         rows.add_row("parameters", f"{self.parameters / 1e6:.2f} M", "")
         rows.add_row("multiply-adds", f"{self.multiply_adds / 1e9:.2f} G", "loss of one clip, forward")
-        if self.tokens is not None:
+        if self.encoder_parameters is not None and self.encoder_multiply_adds is not None:
             rows.add_row("encoder", f"{self.encoder_parameters / 1e6:.2f} M", "parameters")
             rows.add_row("", f"{self.encoder_multiply_adds / 1e9:.2f} G", "multiply-adds for one clip")
             rows.add_row("tokens", f"{self.tokens}", "from one clip")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from filmstrip.bounds import check_numbers
+from filmstrip.distributed.mesh import Mesh
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,8 @@ class Subject:
     source: Source
     data: Data
     device: torch.device
+    mesh: Mesh = field(default_factory=Mesh.of_processes)
+    """How the processes share the batches."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
@@ -74,12 +75,13 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
 
 def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
     """Train a run that is bound to its data, in a folder that nobody else trains in."""
+    mesh = Mesh.of_processes(run.train.context)
     loader = TrainLoader(
         source,
         run.data,
         seed=run.seed,
-        rank=process.rank(),
-        world=process.world_size(),
+        rank=mesh.data.rank,
+        world=mesh.data.size,
         accumulate=run.train.accumulate,
     )
     metrics: dict[str, float] = {}
@@ -96,6 +98,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
             optim=run.optim,
             loop=run.train,
             folder=files,
+            mesh=mesh,
             augment=partial(
                 apply_augment,
                 augment=effective_augment(run.data.augment, source.directional),
@@ -170,6 +173,7 @@ def evaluate(
         UserError: this is no run folder, or the data lack what a protocol looks at.
     """
     objective, run = loading.load_objective(folder)
+    run = replace(run, train=replace(run.train, context=1))  # how it was trained binds nobody who evaluates it
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
@@ -210,7 +214,13 @@ def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[
 
 
 def _subject(objective: Objective, source: Source, run: Run) -> Subject:
-    return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
+    return Subject(
+        objective=objective,
+        source=source,
+        data=run.data,
+        device=device_of(objective),
+        mesh=Mesh.of_processes(run.train.context),
+    )
 
 
 def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:

@@ -38,5 +38,8 @@ class Loop:
     """Steps between evaluations; none evaluates at the end only."""
     save_every: Count = field(default=500, metadata=FREE)
     """Steps between saved states, from which a run can resume."""
+    context: Count = field(default=1, metadata=FREE)
+    """Number of neighbouring processes that share the tokens of every clip, and so read the same batches; the others
+    share the clips of a batch. More than 1 needs a method whose attention can be shared."""
     shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Weights across processes: replicated (``none``, DDP) or sharded (``fsdp``, FSDP2)."""

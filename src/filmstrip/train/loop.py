@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh, share_context
 from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
 from filmstrip.inference import modes_kept
@@ -48,8 +49,10 @@ MAX_SHOWN = 12
 class BatchStream(Protocol):
     """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``."""
 
-    steps_per_epoch: float
-    """Optimiser steps in one pass over the training data."""
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in one pass over the training data."""
+        ...
 
     def stream(self, start: int) -> Iterator[Batch]:
         """An endless stream of this process's micro-batches from optimiser step ``start``, counted from zero."""
@@ -63,6 +66,7 @@ def fit(
     optim: Optim,
     loop: Loop,
     folder: RunFolder,
+    mesh: Mesh | None = None,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
@@ -71,6 +75,8 @@ def fit(
 
     Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
+
+    ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
     modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
@@ -89,14 +95,17 @@ def fit(
         log.warning(
             "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
         )
+    mesh = mesh or Mesh.of_processes(loop.context)
     accelerator = _accelerator(loop, folder)
-    set_processes_apart()
+    set_processes_apart(mesh)
     objective.to(accelerator.device)
     with (
         frozen_parts(objective, optim.rates),
         changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
     ):
-        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate, begun).run()
+        _Training(
+            objective, batches, blocks, total, accelerator, mesh, optim, loop, folder, augment, evaluate, begun
+        ).run()
 
 
 class _Training:
@@ -109,6 +118,7 @@ class _Training:
         blocks: list[nn.Module],
         total: int,
         accelerator: Accelerator,
+        mesh: Mesh,
         optim: Optim,
         loop: Loop,
         folder: RunFolder,
@@ -118,7 +128,9 @@ class _Training:
     ) -> None:
         self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
-        self.device = accelerator.device
+        self.device, self.mesh = accelerator.device, mesh
+        connected = mesh.connect(self.device)
+        share_context(objective, mesh, connected)
         phases = objective.phases()
         model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
         # Sharding replaces the parameters, so optimisers are built after it.
@@ -134,7 +146,11 @@ class _Training:
         # A gradient scaler finds its scale by overflow, and skips those steps itself.
         watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
         prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
-        self.readings = AsyncMetrics(self.device, {prefix + name for prefix in prefixes for name in watched})
+        self.readings = AsyncMetrics(
+            self.device,
+            {prefix + name for prefix in prefixes for name in watched},
+            group=None if connected is None else connected.get_group("data"),
+        )
         self.take_step = OptimiserStep(
             objective,
             model,
@@ -157,7 +173,7 @@ class _Training:
                 if start >= self.total:
                     self._begin(start)
                 if self.evaluate:
-                    self._evaluate()
+                    self._evaluate(self.evaluate)
         finally:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
@@ -185,7 +201,7 @@ class _Training:
             logged = last or step % self.loop.log_every == 0
             if logged:
                 seconds = self.watch.seconds
-                self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
+                self._log(self.optim.lr * factor, clips * self.mesh.data.size / (seconds - since))
                 clips, since = 0, seconds
             # Interrupts are exchanged between processes where losses are exchanged anyway.
             stop = interrupt.agreed(self.device) if logged or not process.is_several() else None
@@ -195,7 +211,7 @@ class _Training:
                 self.bar.say(f"Interrupted: saved after step {step}.")
                 raise stopped_by(stop)
             if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
-                self._evaluate()
+                self._evaluate(self.evaluate)
 
     def _log(self, lr: float, clips_per_second: float) -> None:
         """Record the means since the last call; with several phases, ``loss`` is the sum of theirs."""
@@ -206,7 +222,7 @@ class _Training:
         self._record(values)
         self.bar.report(self.state.step, values, self.watch.seconds - self.state.seconds)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, evaluate: Evaluate) -> None:
         """Run the evaluations on the EMA weights, without any effect on training."""
         with (
             self.watch.paused(),
@@ -215,7 +231,7 @@ class _Training:
             random_state_kept(self.device),
             unsharded(self.objective),
         ):
-            values = {f"eval/{name}": value for name, value in self.evaluate(self.objective, self.state.step)}
+            values = {f"eval/{name}": value for name, value in evaluate(self.objective, self.state.step)}
         self._record(values)
         shown = [f"{k} {v:.4g}" for k, v in list(values.items())[:MAX_SHOWN]]
         more = [f"and {len(values) - MAX_SHOWN} more"] if len(values) > MAX_SHOWN else []

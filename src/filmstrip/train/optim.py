@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
 from filmstrip.train.part_rates import Rates, check_patterns, part_rate
 from filmstrip.train.schedules import Constant, Cosine, WarmupStableDecay, half_cosine
+
+OtherOptim = TypeVar("OtherOptim", bound="Optim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,9 @@ class Optim:
     def __post_init__(self) -> None:
         check_patterns(self.rates)
 
-    def changed_to(self, kind: type[Optim]) -> Optim:
+    def changed_to(self, kind: type[OtherOptim]) -> OtherOptim:
         """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
-        if kind is type(self):
+        if isinstance(self, kind):
             return self
         return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
 
@@ -152,7 +154,7 @@ class Muon(Optim):
         return _Joint([muon, *([_adamw(_options(others, self.adamw_lr, self.weight_decay), self)] if others else [])])
 
 
-OPTIMISERS: dict[str, type[Optim]] = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
+OPTIMISERS: dict[str, type[AdamW | SGD | Muon]] = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
 """The optimisers, by their names on the command line."""
 
 
@@ -226,7 +228,7 @@ class _Joint(Optimizer):
         for part in parts:
             part.state = self.state
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # none here calls a closure
         """One step of each."""
         for part in self._parts:
             part.step()

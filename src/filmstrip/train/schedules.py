@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, TypeVar
 
 from filmstrip.bounds import Share
 from filmstrip.train.lengths import Span, span_steps
@@ -13,6 +13,9 @@ from filmstrip.train.lengths import Span, span_steps
 def half_cosine(begin: float, end: float, progress: float) -> float:
     """A value that moves from ``begin`` to ``end`` along half a cosine, at ``progress`` from 0 to 1."""
     return end + (begin - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+OtherSchedule = TypeVar("OtherSchedule", bound="Schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Schedule:
             return self.start + (1 - self.start) * (step + 1) / warmup
         return self._after_warmup(step, warmup, total)
 
-    def changed_to(self, kind: type[Schedule]) -> Schedule:
+    def changed_to(self, kind: type[OtherSchedule]) -> OtherSchedule:
         """A schedule of another kind, with the settings that both have."""
         shared = {field.name for field in fields(self)} & {field.name for field in fields(kind)}
         return kind(**{name: getattr(self, name) for name in shared})
@@ -87,7 +90,7 @@ class WarmupStableDecay(Schedule):
         return 1 - (1 - self.final) * (math.sqrt(progress) if self.shape == "sqrt" else progress)
 
 
-SCHEDULES: dict[str, type[Schedule]] = {
+SCHEDULES: dict[str, type[Cosine | Constant | WarmupStableDecay]] = {
     "cosine": Cosine,
     "constant": Constant,
     "warmup-stable-decay": WarmupStableDecay,

@@ -109,7 +109,7 @@ def geometric_op(name: str, strength: float) -> Tensor:
     """Where each pixel looks, as a matrix ``3 3`` on homogeneous (x, y, 1) in -1..1; strength from -1 to 1."""
     amount = strength * STRONGEST[name]
     cos, sin = math.cos(amount), math.sin(amount)
-    rows = {
+    rows: dict[str, list[list[float]]] = {
         "shear_x": [[1, amount, 0], [0, 1, 0]],
         "shear_y": [[1, 0, 0], [amount, 1, 0]],
         "translate_x": [[1, 0, 2 * amount], [0, 1, 0]],

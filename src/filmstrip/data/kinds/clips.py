@@ -60,12 +60,12 @@ class Clips(Kind):
         # Imported here because layouts construct samples of this kind.
         from filmstrip.data.sources import open_path
 
-        if data.path is None and data.synthetic is None:
-            raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
-        if data.path is None:
+        if data.path is not None:
+            source = open_path(data.path, self.layout, self.fold)
+        elif data.synthetic is not None:
             source = open_path(data.synthetic.generate())
         else:
-            source = open_path(data.path, self.layout, self.fold)
+            raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
         return source if self.actions else replace(source, actions=None)
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:

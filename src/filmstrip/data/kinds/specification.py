@@ -71,7 +71,10 @@ class Specification:
         }
         if any(row[name].shape != size for row in rows for name, size in most.items()):
             rows = [
-                {**row, **{name: _filled(row[name], size, self.keys[name].padding) for name, size in most.items()}}
+                {
+                    **row,
+                    **{name: _filled(row[name], size, self.keys[name].padding or 0.0) for name, size in most.items()},
+                }
                 for row in rows
             ]
         # In a worker this stacks directly into shared memory, which the main process then maps.

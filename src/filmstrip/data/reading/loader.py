@@ -80,6 +80,7 @@ class TrainLoader:
     def _batches(self, start: int) -> Generator[Batch, None, None]:
         for batch, report in load(self._set, self._share.micro_batches(start), self._data.num_workers):
             self._take(report, exhausted=batch is None)
+            assert batch is not None, "refused by _take"
             self._videos_read += self._share.micro_videos
             yield batch
 

@@ -21,7 +21,7 @@ class Draw(NamedTuple):
 
     position: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # in place of a tuple's method of that name
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from filmstrip.data.config import Clip
 from filmstrip.data.kinds.clips import cut_parts
 from filmstrip.errors import UserError
-from filmstrip.video.decode import open_video
+from filmstrip.video.decode import Backend, open_video
 from filmstrip.video.decoder import Decoder, VideoInfo
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Views:
 
 
 def read_views(
-    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: str = "auto"
+    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: Backend = "auto"
 ) -> Views:
     """Cut the views of a file as evaluation does: of ``num_clips`` clips, no more than the file has frames.
 
@@ -77,7 +77,7 @@ def views_of_parts(
 
 
 @contextmanager
-def opened(path: Path | str, backend: str = "auto") -> Iterator[Decoder]:
+def opened(path: Path | str, backend: Backend = "auto") -> Iterator[Decoder]:
     """A file, open while the body reads it.
 
     Raises:
