@@ -24,8 +24,8 @@ from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.throughput import Throughput
 from filmstrip.evals.video_features import FeatureNetwork
 from filmstrip.runs import experiment, preflight
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.train.config import Loop, Optim
-from filmstrip.train.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from filmstrip.data.config import Data
 from filmstrip.evals import Evaluation
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

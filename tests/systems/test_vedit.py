@@ -11,8 +11,8 @@ from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.runs import experiment, loading
 from filmstrip.runs.config import write_config
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.procedures import vedit
-from filmstrip.train.run_folder import RunFolder
 
 SIZES = {"feature_width": 16, "num_tokens": 2, "num_steps": 8}
 SMALL = dict(width=16, depth=2, num_heads=2, denoising_steps=2, num_targets=None, **SIZES)

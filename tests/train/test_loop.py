@@ -8,10 +8,10 @@ from toys import SIZE, Adversarial, Momentum, Probe, Regression, Stream, differi
 
 from filmstrip.errors import Terminated, UserError
 from filmstrip.protocols import Loss, Objective
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.runs.saved_states import saved_states
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
-from filmstrip.train.saved_states import saved_states
 
 
 def test_the_loss_falls_and_is_recorded(tmp_path):

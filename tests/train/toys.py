@@ -11,9 +11,9 @@ from torch.nn.functional import softplus
 
 from filmstrip.distributed import process
 from filmstrip.protocols import Loss, Objective, Phase
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.train.config import Loop, Optim
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
 
 SIZE = 2 * 3 * 4 * 4
 """Numbers in a toy clip: two frames of 4 x 4 pixels."""

@@ -22,10 +22,10 @@ from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import loading, preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
-from filmstrip.train.run_folder import RunFolder
-from filmstrip.train.state import load_saved_weights
 
 log = logging.getLogger(__name__)
 

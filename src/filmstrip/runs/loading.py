@@ -24,7 +24,7 @@ from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Encoder, Features, Objective, Published, Tokenizer, Tokens
 from filmstrip.runs.config import Run, from_json, read_config, to_json
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 from filmstrip.weights.keymap import check_names, some

@@ -19,8 +19,8 @@ from filmstrip.evals import Evaluation, Subject
 from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
+from filmstrip.runs.saved_states import KEPT
 from filmstrip.train.config import Loop, Optim
-from filmstrip.train.saved_states import KEPT
 from filmstrip.video.decode import open_video
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,10 @@ from filmstrip.train.interrupt import Interrupt, stopped_by
 from filmstrip.train.optim import optimiser, rate_factor, set_rates
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
-from filmstrip.train.run_folder import RunFolder
 from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
+from filmstrip.train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +58,7 @@ def fit(
     *,
     optim: Optim,
     loop: Loop,
-    folder: RunFolder,
+    folder: Store,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
@@ -97,7 +97,7 @@ class _Training:
         accelerator: Accelerator,
         optim: Optim,
         loop: Loop,
-        folder: RunFolder,
+        folder: Store,
         augment: Augment,
         evaluate: Evaluate | None,
         begun: Callable[[], None],
@@ -133,7 +133,7 @@ class _Training:
 
     def run(self) -> None:
         """All steps from the last saved one on, and the final evaluation."""
-        self.state.load(self.folder.state)
+        self.state.load(self.folder)
         start = self.state.step
         self.watch = Stopwatch(self.state.seconds)
         try:
@@ -217,7 +217,7 @@ class _Training:
         self.readings.check(wait=True)
         with self.average.applied():
             self.folder.save_weights(self.objective)
-        self.state.save(self.folder.state, self.watch.seconds)
+        self.state.save(self.folder, self.watch.seconds)
         self.folder.write_unreadable(getattr(self.batches, "unreadable", ()))
 
 
@@ -236,7 +236,7 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     return steps
 
 
-def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
+def _accelerator(loop: Loop, folder: Store) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")

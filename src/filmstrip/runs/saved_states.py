@@ -14,26 +14,20 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from filmstrip.errors import UserError
 from filmstrip.files import sync_folder, write_json, write_tensors
+from filmstrip.train.state import WEIGHTS
+from filmstrip.train.store import SavedState
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
 PARTIAL, TENSORS, VALUES = "partial", "tensors.safetensors", "state.json"
-
-
-class SavedState(NamedTuple):
-    """An intact state."""
-
-    tensors: Path
-    """A safetensors file."""
-    values: dict[str, Any]
-    """``step`` and the other values saved with the tensors."""
 
 
 class Damaged(Exception):
@@ -106,6 +100,24 @@ def saved_states(folder: Path) -> list[Path]:
             "train into another folder, or remove it"
         )
     return paths
+
+
+def load_saved_weights(module: nn.Module, folder: Path) -> None:
+    """Load the weights of the newest intact state in ``folder``, without EMA, into a module.
+
+    Raises:
+        UserError: there is none, or it belongs to another network.
+    """
+    found = newest_state(folder)
+    if found is None:
+        raise UserError(f"{folder} holds no state yet")
+    with safe_open(found.tensors, "pt") as saved:
+        names = [name for name in saved.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118 (not a dictionary)
+        weights = {name.removeprefix(WEIGHTS): saved.get_tensor(name) for name in names}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{found.tensors} does not fit the run's configuration: {error}") from None
 
 
 def _checked(path: Path) -> SavedState:
