@@ -25,7 +25,8 @@ from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
 from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.runs.loading import VideoEncoder, save_data_info
+from filmstrip.runs.encoders import VideoEncoder
+from filmstrip.runs.loading import save_data_info
 from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)

@@ -11,7 +11,7 @@ from filmstrip.commands.work.show import show
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.protocols import Loss, Tokens
-from filmstrip.runs import experiment, loading
+from filmstrip.runs import experiment, loading, tokenizers
 from filmstrip.runs.config import read_config
 from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
 from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
@@ -140,10 +140,10 @@ def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(tra
 def test_a_missing_tokenizer_is_named_and_an_untrained_one_has_to_be_asked_for(trained, config, caplog, tmp_path):
     run = dataclasses.replace(trained[0], objective=dataclasses.replace(config, tokenizer_run=str(tmp_path / "none")))
     with pytest.raises(UserError, match="none is not a run folder"):
-        loading.with_tokenizer(run)
+        tokenizers.with_tokenizer(run)
     run = dataclasses.replace(run, objective=config)
     with pytest.raises(UserError, match=r"--objective\.untrained-tokenizer"):
-        loading.start_tokenizer(run.objective.build(), run)
+        tokenizers.start_tokenizer(run.objective.build(), run)
     run = dataclasses.replace(run, objective=dataclasses.replace(config, untrained_tokenizer=True))
-    loading.start_tokenizer(run.objective.build(), run)
+    tokenizers.start_tokenizer(run.objective.build(), run)
     assert "untrained" in caplog.text

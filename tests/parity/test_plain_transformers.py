@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer, image_filter
 from filmstrip.objectives.classification import Classification
-from filmstrip.runs.loading import load, start_encoder
+from filmstrip.runs.encoders import load
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig

@@ -5,7 +5,7 @@ import torch
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.weights.released import from_published, published_names

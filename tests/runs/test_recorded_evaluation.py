@@ -25,7 +25,7 @@ class Two(Evaluation):
 def folder(tmp_path, monkeypatch):
     run = Run(data=Data(), objective=ObjectiveConfig())
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
-    monkeypatch.setattr(experiment.loading, "load_objective", lambda folder: (nn.Identity(), run))
+    monkeypatch.setattr(experiment, "load_objective", lambda folder: (nn.Identity(), run))
     monkeypatch.setattr(experiment, "open_source", lambda data: source)
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 40, "loss": 0.5}\n{"step": 7')
     return tmp_path

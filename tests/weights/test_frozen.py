@@ -8,7 +8,7 @@ import torch
 
 from filmstrip.errors import UserError
 from filmstrip.protocols import Encoder
-from filmstrip.runs.loading import load
+from filmstrip.runs.encoders import load
 from filmstrip.weights.hub import KNOWN, load_hub
 
 transformers = pytest.importorskip("transformers")

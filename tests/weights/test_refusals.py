@@ -11,7 +11,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.video_features import load_i3d
 from filmstrip.models.i3d import I3D
 from filmstrip.models.perceptual import Perceptual
-from filmstrip.runs.loading import start_encoder
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig

@@ -86,7 +86,7 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
         description=f"{inspect.getdoc(command)}\n\nThe options of the run, as {address} sets them:",
     )
     if run.init:
-        from filmstrip.runs.loading import with_sizes_of_init
+        from filmstrip.runs.initial_weights import with_sizes_of_init
 
         run = with_sizes_of_init(run, given | options_given(words))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -94,7 +94,8 @@ class FeatureNetwork:
             more = {"size": 224, "min_frames": _I3D_FRAMES, "classifies": True}
             return self._with_settings(name, network, network.classify, device, **more)
         # Imported here: loading a run imports every evaluation protocol, this one too.
-        from filmstrip.runs.loading import load, load_objective
+        from filmstrip.runs.encoders import load
+        from filmstrip.runs.loading import load_objective
 
         if self.kind == "encoder":
             encoder = load(self.source, device)

@@ -20,10 +20,14 @@ from filmstrip.errors import UserError
 from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
-from filmstrip.runs import loading, preflight
+from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
+from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.initial_weights import start
+from filmstrip.runs.loading import load_objective, save_data_info
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
+from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 
@@ -65,7 +69,7 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = loading.with_tokenizer(run, folder)
+    run = with_tokenizer(run, folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():
@@ -119,7 +123,7 @@ def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) 
     Raises:
         UserError: the folder holds another run; names the settings in which it differs.
     """
-    config = folder / "config.json"
+    config = folder / CONFIG
     if not config.exists():
         return
     there = read_config(config)
@@ -150,12 +154,12 @@ def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
     begun = RunFolder.is_begun(files.path)
     if not begun:  # what it began with is part of it, and may be gone
         if run.init:
-            loading.start(objective, run.init)
-        loading.start_tokenizer(objective, run)
+            start(objective, run.init)
+        start_tokenizer(objective, run)
     if source.tokenizer is not None:
         if begun:
             load_saved_weights(objective, files.state)
-        loading.check_tokenizer(objective, source)
+        check_tokenizer(objective, source)
     return objective
 
 
@@ -169,7 +173,7 @@ def evaluate(
     Raises:
         UserError: this is no run folder, or the data lack what a protocol looks at.
     """
-    objective, run = loading.load_objective(folder)
+    objective, run = load_objective(folder)
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
@@ -219,6 +223,6 @@ def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
     """Write what the run is, as it goes on now, and what its data said."""
     if process.rank() != 0:
         return
-    write_config(run, folder / "config.json")
-    loading.save_data_info(info, folder)
+    write_config(run, folder / CONFIG)
+    save_data_info(info, folder)
     source.record(folder)

@@ -20,8 +20,9 @@ from filmstrip.data.sources import Source, open_source
 from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import default_device, with_tokenizer
+from filmstrip.runs.loading import default_device
 from filmstrip.runs.preflight import check_run
+from filmstrip.runs.tokenizers import with_tokenizer
 from filmstrip.train.optim import optimiser
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -33,7 +33,8 @@ from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 from filmstrip.runs.config import to_json
-from filmstrip.runs.loading import is_run, load, load_classes, load_objective
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import is_run, load_classes, load_objective
 
 ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
 NOTES = "filmstrip.json"
