@@ -176,6 +176,29 @@ class Objective(nn.Module):
 
     requires: tuple[str, ...] = ("video",)
     """Batch keys that ``forward`` reads; checked against the data's specification before anything is decoded."""
+    kept_elsewhere: tuple[str, ...] = ()
+    """Names of frozen parts whose weights are kept elsewhere: they are neither saved nor synchronised over processes.
+    Set by whoever loads these weights."""
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state without the parts that are kept elsewhere."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not self.is_kept_elsewhere(name)}
+
+    def load_own_state(self, weights: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`own_state`.
+
+        Raises:
+            RuntimeError: weights are missing, unexpected or of other shapes.
+        """
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not self.is_kept_elsewhere(name)]
+        if missing or unexpected:
+            raise RuntimeError(f"missing are {missing[:5] or 'none'}, and unexpected {unexpected[:5] or 'none'}")
+
+    def is_kept_elsewhere(self, name: str) -> bool:
+        """Whether a parameter or buffer belongs to a part that is kept elsewhere."""
+        return any(name.startswith(f"{part}.") for part in self.kept_elsewhere)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from filmstrip.errors import UserError
 
@@ -110,5 +111,6 @@ class Perceptual(nn.Module):
         return total
 
 
-def _loaded(network: Perceptual, incompatible: object) -> None:
-    network.lacking = None
+def _loaded(network: Perceptual, incompatible: _IncompatibleKeys) -> None:
+    if not incompatible.missing_keys:  # weights that are kept elsewhere are none of the state's
+        network.lacking = None

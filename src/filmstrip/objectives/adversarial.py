@@ -21,7 +21,7 @@ from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
-from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.weights.keymap import Weights, check_names
 from filmstrip.weights.lpips import load_perceptual
 
@@ -179,6 +179,10 @@ class AdversarialConfig(ObjectiveConfig):
     discriminator_depth: Count = 3
     """Convolutions that halve the frame."""
     discriminator_max_width: Count = 512
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return {"perceptual": FrozenPart("objective.perceptual", only_training=True)}
 
     @classmethod
     def small(cls, **bottleneck: object) -> Self:

@@ -27,6 +27,15 @@ from filmstrip.settings import FREE, Change, change_of
 from filmstrip.train.config import Loop, Optim
 
 
+class FrozenPart(NamedTuple):
+    """A part of an objective that is never trained, and whose weights come from elsewhere."""
+
+    setting: str
+    """The setting that says where from: ``init``, or one of the objective, such as ``objective.tokenizer_run``."""
+    only_training: bool = False
+    """Whether using the trained objective does without it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """What a system trains. Subclasses hold the hyper-parameters and build the module."""
@@ -40,6 +49,13 @@ class ObjectiveConfig:
         sizes = {"num_frames": clip.num_frames, "size": clip.size}
         told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
         return dataclasses.replace(self, **told)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """Frozen parts whose weights a setting names, by their names in the objective; by default none.
+
+        Where the setting names something, they are kept by reference and fingerprint, never copied into the run.
+        """
+        return {}
 
     def build(self) -> Objective:
         """Build the module, with fresh weights."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filmstrip.errors import UserError
+
 CONFIG = "config.json"
 """The run's configuration."""
 DATA = "data.json"
@@ -18,12 +20,29 @@ WEIGHTS = "weights.safetensors"
 """Trained weights and buffers; EMA weights if the run has them."""
 STATE = "state"
 """A folder of states, from which training resumes."""
+FROZEN = "frozen.json"
+"""Where frozen parts are that the weights and states leave out, and their fingerprints."""
+COPIES = "frozen"
+"""A folder of copies of these, by the setting that named them; only where they were asked for."""
+LOCK = ".lock"
+"""Held while the run trains."""
 METRICS = "metrics.jsonl"
 """Metrics, a JSON object a line."""
 UNREADABLE = "unreadable.csv"
 """Files that could not be read in full."""
 REPORT = "report.html"
 """The report, made from the other files."""
+
+
+def is_run(source: str | Path) -> bool:
+    """Whether this is a run folder; the Hub's layout has a config.json too, without our type tags."""
+    path = Path(source) / CONFIG
+    if str(source).startswith("hf:") or not path.exists():
+        return False
+    try:
+        return "type" in json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def metrics_of(folder: Path) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,8 @@ from filmstrip.data.config import Clip
 from filmstrip.data.reading.views import read_views
 from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.protocols import Encoder, Features
-from filmstrip.runs.loading import default_device, is_run, load_objective
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.loading import default_device, load_objective
 
 
 class VideoEncoder(nn.Module):

@@ -17,8 +17,11 @@ from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
 from filmstrip.protocols import Encoder, Objective, Published
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
-from filmstrip.runs.loading import is_run, load_objective
+from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
+from filmstrip.runs.loading import load_objective
+from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
 from filmstrip.weights.released import load_published
@@ -32,6 +35,25 @@ _LAST_NORM = r"norm\.(?:weight|bias)"
 
 _OF_VIDEO = (r"time_pos_embed", r"blocks\.\d+\.time_\w+\..*")
 """What only a video's transformer has: it starts as it is, or as ``load_image`` says."""
+
+
+def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
+    """The objective of a run that has begun in ``folder``, with its frozen parts from where they are kept.
+
+    All else has fresh weights. Without ``training``, what only that needs may be missing.
+
+    Raises:
+        UserError: the weights of a frozen part are not there, or have changed.
+    """
+    references = read_references(folder)
+    placed = found_again(run, folder, references, training=training)
+    objective = placed.objective.build()  # reads what a perceptual distance needs
+    if "init" in references:
+        start(objective, placed.init)
+    if "objective.tokenizer_run" in references:
+        start_tokenizer(objective, placed)
+    objective.kept_elsewhere = kept_elsewhere(run, references)
+    return objective
 
 
 def start(objective: Objective, source: str | Path) -> None:

@@ -17,14 +17,17 @@ from filmstrip.runs.run_folder import RunFolder
 
 
 def load_objective(folder: str | Path, device: torch.device | str | None = None) -> tuple[Objective, Run]:
-    """A trained objective, in evaluation mode, and the run that made it, from its folder alone.
+    """A trained objective, in evaluation mode, and the run that made it, from its folder and what that refers to.
 
     Raises:
-        UserError: this is no run folder, it holds no weights yet, or they do not fit its configuration.
+        UserError: this is no run folder, it holds no weights yet, they do not fit its configuration, or a frozen part
+            that is kept elsewhere is not there or has changed.
     """
+    from filmstrip.runs.initial_weights import build_begun  # loads runs in turn
+
     folder = Path(folder)
     run = read_config(folder / CONFIG)
-    objective = run.objective.build()
+    objective = build_begun(run, folder, training=False)
     RunFolder(folder).load_weights(objective)
     return objective.to(default_device(device)).eval(), run
 
@@ -59,17 +62,6 @@ def load_classes(folder: str | Path) -> tuple[str, ...]:
         UserError: the folder does not say.
     """
     return load_data_info(folder).classes
-
-
-def is_run(source: str | Path) -> bool:
-    """Whether this is a run folder; the Hub's layout has a config.json too, without our type tags."""
-    path = Path(source) / CONFIG
-    if str(source).startswith("hf:") or not path.exists():
-        return False
-    try:
-        return "type" in json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def default_device(device: torch.device | str | None = None) -> torch.device:

@@ -136,7 +136,7 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     Raises:
         UserError: it has not; says how much is needed and free.
     """
-    whole = sum(tensor.nbytes for tensor in objective.state_dict().values())
+    whole = sum(tensor.nbytes for tensor in objective.own_state().values())
     trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + (2 if optim.name == "adamw" else 1) * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

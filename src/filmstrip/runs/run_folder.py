@@ -14,21 +14,20 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 import filmstrip
 from filmstrip.distributed import process
 from filmstrip.distributed.tensors import gathered
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
-from filmstrip.runs.contents import ENVIRONMENT, METRICS, STATE, UNREADABLE, WEIGHTS
+from filmstrip.protocols import Objective
+from filmstrip.runs.contents import ENVIRONMENT, LOCK, METRICS, STATE, UNREADABLE, WEIGHTS
 from filmstrip.runs.saved_states import newest_state, saved_states, write_state
 from filmstrip.train.store import SavedState
 
 if TYPE_CHECKING:
     from filmstrip.data.reading.dataset import Unreadable
-
-LOCK = ".lock"
 
 
 class RunFolder:
@@ -84,7 +83,7 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The trained weights, including frozen ones and buffers; EMA weights if the run has them."""
+        """The trained weights and buffers; EMA weights if the run has them."""
         return self.path / WEIGHTS
 
     @property
@@ -112,17 +111,17 @@ class RunFolder:
             write_state(self.state, tensors, values)
         process.wait_for_all()
 
-    def save_weights(self, module: nn.Module) -> None:
-        """Write the current weights."""
-        tensors = gathered(module.state_dict())
+    def save_weights(self, objective: Objective) -> None:
+        """Write the current weights, without frozen parts that are kept elsewhere."""
+        tensors = gathered(objective.own_state())
         if process.rank() == 0:
             write_tensors(tensors, self.weights)
 
-    def load_weights(self, module: nn.Module) -> None:
-        """Load the trained weights into a module.
+    def load_weights(self, objective: Objective) -> None:
+        """Load the trained weights into an objective; frozen parts that are kept elsewhere stay as they are.
 
         Raises:
-            UserError: there are none yet, or they are damaged or do not fit the module.
+            UserError: there are none yet, or they are damaged or do not fit the objective.
         """
         if not self.weights.exists():
             raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
@@ -134,7 +133,7 @@ class RunFolder:
                 "has its state/, resume training for some steps, which writes it again"
             ) from None
         try:
-            module.load_state_dict(weights)
+            objective.load_own_state(weights)
         except RuntimeError as error:
             raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
 

@@ -8,7 +8,6 @@ the steps between two states.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.files import sync_folder, write_json, write_tensors
+from filmstrip.protocols import Objective
 from filmstrip.train.state import WEIGHTS
 from filmstrip.train.store import SavedState
+from filmstrip.weights.fingerprint import file_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def saved_states(folder: Path) -> list[Path]:
     return paths
 
 
-def load_saved_weights(module: nn.Module, folder: Path) -> None:
-    """Load the weights of the newest intact state in ``folder``, without EMA, into a module.
+def load_saved_weights(objective: Objective, folder: Path) -> None:
+    """Load the weights of the newest intact state in ``folder``, without EMA, into an objective.
 
     Raises:
         UserError: there is none, or it belongs to another network.
@@ -115,7 +116,7 @@ def load_saved_weights(module: nn.Module, folder: Path) -> None:
         names = [name for name in saved.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118 (not a dictionary)
         weights = {name.removeprefix(WEIGHTS): saved.get_tensor(name) for name in names}
     try:
-        module.load_state_dict(weights)
+        objective.load_own_state(weights)
     except RuntimeError as error:
         raise UserError(f"{found.tensors} does not fit the run's configuration: {error}") from None
 
@@ -147,5 +148,4 @@ def _checked(path: Path) -> SavedState:
 
 
 def _stamp(path: Path) -> dict[str, int | str]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)}

@@ -106,7 +106,14 @@ class _Training:
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
         self.device = accelerator.device
         phases = objective.phases()
-        model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
+        model = parallelise(
+            objective,
+            loop.shard,
+            blocks=blocks,
+            device=self.device,
+            partial=len(phases) > 1,
+            unsynchronised=[name for name in objective.state_dict() if objective.is_kept_elsewhere(name)],
+        )
         # Sharding replaces the parameters, so optimisers are built after it.
         self.optimisers = {phase: optimiser(objective, phase, optim) for phase in phases}
         self.average = Average(objective, loop.ema)

@@ -1,7 +1,7 @@
 """The state that a run needs to resume exactly, as tensors and a few numbers.
 
-The tensors are the weights being trained, frozen ones and buffers included; those of the optimisers and the EMA; the
-random state of every process. A :class:`~filmstrip.train.store.Store` keeps them.
+The tensors are the objective's weights and buffers, without the frozen parts that are kept elsewhere; those of the
+optimisers and the EMA; the random state of every process. A :class:`~filmstrip.train.store.Store` keeps them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TrainingState:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors but the random state, by name."""
-        for name, tensor in self.objective.state_dict().items():
+        for name, tensor in self.objective.own_state().items():
             yield WEIGHTS + name, tensor
         for name, tensor in self.average.tensors.items():
             yield f"average/{name}", tensor

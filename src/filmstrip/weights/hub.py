@@ -23,6 +23,7 @@ from filmstrip.weights.plain_transformers import IMAGE, TIMESFORMER, VIVIT
 from filmstrip.weights.videomae import encoder_from
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json")
 KNOWN = {
     "siglip": "google/siglip-so400m-patch14-384",
     "siglip-base": "google/siglip-base-patch16-224",
@@ -90,6 +91,22 @@ def load_hub(source: str) -> tuple[HubEncoder, Clip]:
     num_frames = encoder.grid.t * encoder.patch_size[0]
     stride = _STRIDES.get((kind, num_frames), _STRIDE)
     return encoder.eval(), Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
+
+
+def is_on_hub(source: str) -> bool:
+    """Whether a source is a model on the Hub, by its name or one of :data:`KNOWN`, and nothing on this disk."""
+    return source.startswith("hf:") or (source in KNOWN and not Path(source).is_dir())
+
+
+def files_of_hub(source: str) -> list[Path]:
+    """The files that decide an encoder of the Hub or in its layout: configuration, preprocessing and weights.
+
+    Raises:
+        UserError: there is no such model, or it has no safetensors.
+    """
+    folder = _folder(source)
+    described = [folder / name for name in ("config.json", *_PREPROCESSING) if (folder / name).exists()]
+    return [*described, *(folder / shard for shard in sorted(_shards(folder, source)))]
 
 
 def hub_sizes(source: str) -> dict[str, Any]:
@@ -176,7 +193,7 @@ def _build(config: dict[str, Any], statistics: dict[str, Any], *, final_norm: bo
 
 def _folder(source: str, *wanted: str) -> Path:
     """The files of a model on this disk, those ``wanted`` or all, fetched and cached when they come from the Hub."""
-    if not source.startswith("hf:") and (Path(source).is_dir() or source not in KNOWN):
+    if not is_on_hub(source):
         folder = Path(source)
         if not folder.is_dir():
             raise UserError(
@@ -228,7 +245,7 @@ def _shards(folder: Path, source: str) -> set[str]:
 
 def _preprocessing(folder: Path) -> dict[str, Any]:
     """What the folder says of sizes and statistics of pixels, if anything."""
-    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+    for name in _PREPROCESSING:
         if (folder / name).exists():
             return _json(folder / name, str(folder))
     return {}

@@ -33,8 +33,9 @@ from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 from filmstrip.runs.config import to_json
+from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
-from filmstrip.runs.loading import is_run, load_classes, load_objective
+from filmstrip.runs.loading import load_classes, load_objective
 
 ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
 NOTES = "filmstrip.json"

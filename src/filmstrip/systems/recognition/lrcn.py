@@ -31,7 +31,7 @@ from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
-from filmstrip.runs.config import Run
+from filmstrip.runs.config import FrozenPart, Run
 from filmstrip.train.config import Loop, Optim
 
 
@@ -96,6 +96,10 @@ class LRCNConfig(ClassificationConfig):
     """Which steps name the clip."""
     dropout: ShareBelowOne = 0.5
     """Before the head."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network under the LSTM, if it is frozen."""
+        return {"encoder": FrozenPart("init")} if self.frozen else {}
 
     def build(self) -> LRCN:
         """Build the network with fresh weights."""

@@ -26,7 +26,7 @@ from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.lpips import load_perceptual
@@ -390,6 +390,12 @@ class ElasticTokConfig(ObjectiveConfig):
             return self.codebook.build()
         # The bottleneck takes a mean over values, and the weight is that of a sum over a block.
         return Gaussian(self.latent_dim, kl_weight=self.kl_weight * self.tokens_per_block * self.latent_dim)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return (
+            {"perceptual": FrozenPart("objective.perceptual", only_training=True)} if self.perceptual_weight else {}
+        )
 
     def build(self) -> ElasticTok:
         """Build the network with fresh weights.
