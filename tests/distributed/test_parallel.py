@@ -19,6 +19,7 @@ CASES = {
     "adversarial": {"objective": "Adversarial"},
     "momentum": {"objective": "Momentum"},
     "frozen": {"objective": "Probe"},
+    "elsewhere": {"objective": "Referring"},
     "averaged": {"objective": "Regression", "ema": 0.9, "checkpoint": True, "evaluate": True},
 }
 AVERAGED = CASES["averaged"]

@@ -152,7 +152,13 @@ class Probe(Objective):
         return Loss((self.head(self.frozen(flat(batch))).squeeze(1) - batch["label"]).square().mean(), {})
 
 
-OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe)}
+class Referring(Probe):
+    """The same, where the frozen network is kept elsewhere: nothing of it is saved or synchronised."""
+
+    kept_elsewhere = ("frozen",)
+
+
+OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe, Referring)}
 
 
 def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, **loop):

@@ -47,6 +47,10 @@ def refer(run: Run, folder: Path) -> References:
     """
     settings = dict.fromkeys(part.setting for part in run.objective.frozen_parts().values())
     named = {setting: _paths(run, setting) for setting in settings}
+    for setting, paths in named.items():
+        for path in paths:
+            if not Path(path).exists() and not is_on_hub(path):
+                raise UserError(f"{setting} names {path}, which is not there")
     return {setting: tuple(_place(path, folder) for path in paths) for setting, paths in named.items() if paths}
 
 
