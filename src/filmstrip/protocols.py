@@ -283,6 +283,45 @@ class Released(Protocol):
 
 
 @runtime_checkable
+class InTransformers(Protocol):
+    """An objective that ``transformers`` has as a model, too."""
+
+    def to_transformers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``transformers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class FromTransformers(Protocol):
+    """An objective that starts from a model of ``transformers`` with all that is around its encoder."""
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its weights from those of a model of that kind; nothing, if they are another kind's.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        ...
+
+
+@runtime_checkable
+class InDiffusers(Protocol):
+    """An objective that ``diffusers`` has as a model, too."""
+
+    def to_diffusers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``diffusers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """An objective or model that classifies video."""
 

@@ -9,33 +9,49 @@ from typing import Annotated, Literal
 import tyro
 
 from filmstrip.commands.command import Command
+from filmstrip.errors import UserError
 
-Format = Literal["torch", "onnx"]
+Format = Literal["torch", "onnx", "transformers", "diffusers", "run"]
 Part = Literal["model", "encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Command):
-    """Write a trained network as one file that runs without its code, checked against the network itself.
+    """Write a trained network for use elsewhere: as one file that runs without its code, or as a folder.
 
-    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
-    from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
-    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
-    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
-    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
+    What is written is checked against the network itself. A file (torch, onnx) takes uint8 video, B T C H W with any
+    B, and normalises for itself. A classifier gives logits, a two-stream one from video and its optical flow,
+    B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and the indices of visible and hidden
+    cubes; a detector gives the probabilities of what is done within boxes, B M K, from video of any height and width
+    (it is said if the network does not take that) and boxes, B M 4 float32 with any M: left, top, right, bottom,
+    shares of the frame; others give their tokens and the clip's vector.
+
+    A folder of transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, and
+    pretraining.videomae; one of diffusers: runs of tokenizers.vqgan and vae_kl. A run is a copy of the run folder
+    that needs no other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
     """
 
-    usage = "RUN --out FILE [options]"
+    usage = "RUN --out FILE_OR_FOLDER [options]"
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run folder; or an encoder of the Hub, hf:OWNER/NAME."""
     out: Path
-    """The file: .pt2 for torch, .onnx for onnx."""
+    """The file, .pt2 for torch or .onnx for onnx; a new folder for the other formats."""
     format: Format = "torch"
-    """torch.export's, which torch.export.load reads; or ONNX (the extra `export`)."""
+    """torch.export's, which torch.export.load reads; ONNX (the extra `export`); a folder of transformers or of
+    diffusers; or a run folder that holds everything."""
     part: Part = "model"
     """The whole network, or its encoder alone."""
 
     def __call__(self) -> None:
+        if self.format in ("transformers", "diffusers", "run"):
+            from filmstrip.commands.work.export_folder import export_folder
+
+            if self.part != "model":
+                raise UserError(
+                    f"--part {self.part} goes with --format torch or onnx: a folder holds the whole network"
+                )
+            export_folder(self.run, self.out, self.format)
+            return
         from filmstrip.commands.work.export import export
 
         export(self.run, self.out, format=self.format, part=self.part)

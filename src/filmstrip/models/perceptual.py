@@ -38,7 +38,7 @@ class Perceptual(nn.Module):
     """LPIPS on VGG-16 or AlexNet (Zhang et al. 2018): weighted squared differences of unit features at five depths.
 
     VGG-16 is what losses use, AlexNet what most papers measure with; figures of one say nothing of the other's. Made
-    with random weights: either load the published ones (:mod:`filmstrip.weights.lpips`), or take
+    with random weights: either load the published ones (:mod:`filmstrip.objectives.perceptual`), or take
     :meth:`stand_in`. ``name`` says which network it is, wherever a figure of it is shown. It is never trained.
     """
 

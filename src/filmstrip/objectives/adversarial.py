@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
+from filmstrip.errors import UserError
 from filmstrip.models.frame_autoencoder import FrameAutoencoder
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
 from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.weights.keymap import Weights, check_names
-from filmstrip.weights.lpips import load_perceptual
 
 GanLoss = Literal["hinge", "log"]
 _DELTA = 1e-6
@@ -94,6 +95,34 @@ class AdversarialTokenizer(TokenizerObjective):
             UserError: the two are not of one kind and size.
         """
         return from_diffusers(theirs, self.state_dict().keys())
+
+    def to_diffusers(self) -> tuple[dict[str, Any], Weights]:
+        """``VQModel`` or ``AutoencoderKL`` with these weights, without discriminator and perceptual network.
+
+        Raises:
+            UserError: frames are halved at other levels than theirs.
+        """
+        config, levels = self.config, len(self.config.widths)
+        if config.halvings not in (None, levels - 1):
+            raise UserError(
+                f"networks of diffusers halve frames at all levels but the last, and this one at {config.halvings} "
+                f"of {levels}"
+            )
+        attends = [level in config.attention_levels for level in range(levels)]
+        described = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "block_out_channels": list(config.widths),
+            "layers_per_block": config.depth,
+            "norm_num_groups": config.groups,
+            "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends],
+            "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
+            "latent_channels": self.bottleneck.latent_dim,
+        }
+        if self.codebook_size is not None:
+            described |= {"num_vq_embeddings": self.codebook_size}
+        name = "AutoencoderKL" if self.codebook_size is None else "VQModel"
+        return {"_class_name": name, **described}, to_diffusers(self.state_dict())
 
     def phases(self) -> tuple[Phase, ...]:
         """The autoencoder, then the discriminator."""

@@ -13,6 +13,7 @@ from filmstrip.data.reading.views import read_views
 from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.protocols import Encoder, Features
 from filmstrip.runs.contents import is_run
+from filmstrip.runs.hub import load_hub
 from filmstrip.runs.loading import default_device, load_objective
 
 
@@ -63,7 +64,5 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
     if is_run(source):
         objective, run = load_objective(source, device)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
-    from filmstrip.weights.hub import load_hub
-
     encoder, clip = load_hub(str(source))
     return VideoEncoder(encoder, clip).to(default_device(device))

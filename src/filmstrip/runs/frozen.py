@@ -19,8 +19,9 @@ from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, COPIES, FROZEN, LOCK, STATE, WEIGHTS, is_run
+from filmstrip.runs.hub import address_of, is_on_hub
 from filmstrip.weights.fingerprint import file_fingerprint, joint_fingerprint
-from filmstrip.weights.hub import files_of_hub, is_on_hub
+from filmstrip.weights.hub import files_of_hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def copy_whole(folder: Path, out: Path) -> None:
                 copy_whole(Path(path), copy)
             else:
                 copy.mkdir(parents=True, exist_ok=True)
-                for file in files_of_hub(path):
+                for file in files_of_hub(address_of(path)):
                     shutil.copyfile(file, copy / file.name)
 
 
@@ -133,7 +134,9 @@ def fingerprint_of(path: str) -> str:
     if Path(path).is_file():
         return file_fingerprint(Path(path))
     if not is_run(path):
-        return joint_fingerprint([file_fingerprint(file) for file in files_of_hub(path) if file.name != CONFIG])
+        return joint_fingerprint(
+            [file_fingerprint(file) for file in files_of_hub(address_of(path)) if file.name != CONFIG]
+        )
     weights = Path(path) / WEIGHTS
     if not weights.exists():
         raise UserError(f"{path} holds no weights yet: let the run finish, or reach train.save_every steps")

@@ -15,16 +15,17 @@ from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
-from filmstrip.protocols import Encoder, Objective, Published
+from filmstrip.protocols import Encoder, FromTransformers, MaskedPredictor, Objective, Published
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
+from filmstrip.runs.hub import hub_sizes, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
-from filmstrip.weights.released import load_published
+from filmstrip.weights.released import from_published, has_head, load_published
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ def start(objective: Objective, source: str | Path) -> None:
     # A part may be called an encoder and offer no features to start with, as TECO's.
     if isinstance(getattr(objective, "encoder", None), Encoder):
         start_encoder(objective, source)
+        if isinstance(objective, MaskedPredictor):
+            _start_decoder(objective, source)
         return
     if Path(source).is_file():
         _start_from_file(objective, Path(source))
@@ -82,6 +85,25 @@ def start(objective: Objective, source: str | Path) -> None:
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
     _copy(given.state_dict(), objective, source)
+
+
+def _start_decoder(objective: Objective, source: str | Path) -> None:
+    """Start what a pretrained network has beside its encoder, if the source holds that too."""
+    wanted = {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.")}
+    given: Mapping[str, Tensor] = {}
+    if Path(source).is_file():
+        theirs = read_weights(Path(source))
+        given = from_published(theirs, objective) if has_head(theirs, objective) else {}
+    elif is_run(source):
+        other, _ = load_objective(source, "cpu")
+        given = other.state_dict() if type(other) is type(objective) else {}
+    elif isinstance(objective, FromTransformers):
+        given = objective.from_transformers(hub_weights(str(source)))
+    given = {name: value for name, value in given.items() if name in wanted}
+    if given:
+        check_names(f"{source} cannot start this network: it", given, wanted)
+        _check_shapes(given, wanted, source)
+        objective.load_state_dict(given, strict=False)
 
 
 def _start_from_file(objective: Objective, path: Path) -> None:
@@ -165,8 +187,6 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not hasattr(encoder, "load_image"):
         return run
-    from filmstrip.weights.hub import hub_sizes
-
     sizes, own = hub_sizes(run.init), run.objective
     if "patch_size" in sizes:
         patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)

@@ -20,8 +20,9 @@ scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,8 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.models.hub_networks import described_for_hub
+from filmstrip.models.in_transformers import BLOCK, VIDEOMAE
 from filmstrip.models.vit import ViT
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_glorot
@@ -40,6 +43,8 @@ from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import ObjectiveConfig, Run
 from filmstrip.train.config import Loop, Optim
+from filmstrip.weights.keymap import Weights
+from filmstrip.weights.layers import layers
 
 Masking = Literal["tube", "random", "frame"]
 _SALT = 0x7EBE
@@ -138,6 +143,28 @@ class VideoMAE(Objective):
         """Normalised pixels (``B K (P C)``) of the cubes at ``hidden``, seeing those at ``visible``."""
         return self.decoder(self.encoder(video, visible=visible).tokens, visible, hidden)
 
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """``VideoMAEForPreTraining`` with these weights."""
+        config, _ = described_for_hub(self.encoder)
+        block = self.decoder.blocks[0]
+        own = {
+            "decoder_hidden_size": self.decoder.mask_token.numel(),
+            "decoder_num_hidden_layers": len(self.decoder.blocks),
+            "decoder_num_attention_heads": block.attention.num_heads,
+            "decoder_intermediate_size": block.mlp.fc1.out_features,
+            "norm_pix_loss": True,
+            "architectures": ["VideoMAEForPreTraining"],
+        }
+        return {**config, **own}, VIDEOMAE.theirs(self.state_dict(), IN_TRANSFORMERS, self.encoder.patch_size)
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights but the statistics of pixels, from ``VideoMAEForPreTraining``; none from a bare encoder.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        return VIDEOMAE.ours(theirs, IN_TRANSFORMERS) if "mask_token" in theirs else {}
+
     @torch.no_grad()
     def reconstruct(self, video: Tensor, seeds: Tensor) -> Reconstruction:
         """Hide cubes of a video (grey) and fill them in, at the brightness and contrast that they really have."""
@@ -152,6 +179,20 @@ class VideoMAE(Objective):
         masked[sample, hidden] = 0.5
         rebuilt[sample, hidden] = (predicted * (variance.sqrt() + _EPS) + mean).clamp(0, 1)
         return Reconstruction(unpatchify(masked, grid, patch_size), unpatchify(rebuilt, grid, patch_size))
+
+
+IN_TRANSFORMERS = VIDEOMAE.model(
+    (
+        ("encoder_to_decoder.weight", "decoder.project.weight"),
+        ("mask_token", "decoder.mask_token"),
+        *layers("decoder.decoder_layers", "decoder.blocks", BLOCK),
+        ("decoder.norm.weight", "decoder.norm.weight"),
+        ("decoder.norm.bias", "decoder.norm.bias"),
+        ("decoder.head.weight", "decoder.head.weight"),
+        ("decoder.head.bias", "decoder.head.bias"),
+    )
+)
+"""``VideoMAEForPreTraining`` to :class:`VideoMAE`."""
 
 
 @dataclass(frozen=True, kw_only=True)

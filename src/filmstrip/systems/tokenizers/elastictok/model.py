@@ -23,13 +23,13 @@ from filmstrip.nn.quantise import Bottleneck, Quantised, usage
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.lpips import load_perceptual
 
 _LENGTHS, _STILLS, _FRAME = 401, 402, 403  # salts
 _NORM_EPS = 1e-5
