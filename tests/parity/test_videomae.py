@@ -4,7 +4,10 @@ import torch
 from filmstrip.models.in_transformers import VIDEOMAE
 from filmstrip.models.vit import ViT
 from filmstrip.objectives.classification import Classification
+from filmstrip.runs.initial_weights import start
+from filmstrip.systems import find
 from filmstrip.systems.pretraining.videomae import IN_TRANSFORMERS, VideoMAEConfig, choose_cubes
+from run_folders import save_run
 
 PATCH = (2, 8, 8)
 NETWORK = dict(width=48, depth=3, num_heads=4, num_frames=4, size=32, patch_size=PATCH)
@@ -116,3 +119,26 @@ def test_older_spelling_of_the_biases_loads(reference):
     assert older.keys() != theirs.keys()
     ours, again = VIDEOMAE.encoder_from(theirs), VIDEOMAE.encoder_from(older)
     assert ours.keys() == again.keys() and all(torch.equal(ours[k], again[k]) for k in ours)
+
+
+def test_pretraining_goes_on_from_a_released_model_with_its_decoder(reference, tmp_path):
+    theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
+    theirs.save_pretrained(tmp_path)
+    ours = pretraining()
+    start(ours, tmp_path)
+    expected = VIDEOMAE.ours(theirs.state_dict(), IN_TRANSFORMERS)
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in expected.items())
+    bare = reference("VideoMAEModel", use_mean_pooling=False, intermediate_size=192)
+    bare.save_pretrained(tmp_path)
+    fresh = pretraining()
+    before = {name: value.clone() for name, value in fresh.decoder.state_dict().items()}
+    start(fresh, tmp_path)  # a bare encoder leaves the decoder as it is
+    assert all(torch.equal(value, before[name]) for name, value in fresh.decoder.state_dict().items())
+    assert torch.equal(fresh.encoder.norm.weight, bare.layernorm.weight)
+
+
+def test_pretraining_goes_on_from_a_run_with_its_decoder(tmp_path):
+    given, _ = save_run(tmp_path / "run", "pretraining.videomae:tiny")
+    ours = find("pretraining.videomae:tiny").objective.build()
+    start(ours, tmp_path / "run")
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in given.state_dict().items())

@@ -11,7 +11,7 @@ import tyro
 from filmstrip.commands.command import Command
 from filmstrip.errors import UserError
 
-Format = Literal["torch", "onnx", "transformers", "diffusers", "run"]
+Format = Literal["torch", "onnx", "transformers", "diffusers", "released", "run"]
 Part = Literal["model", "encoder"]
 
 
@@ -27,29 +27,38 @@ class Export(Command):
     shares of the frame; others give their tokens and the clip's vector.
 
     A folder of transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, and
-    pretraining.videomae; one of diffusers: runs of tokenizers.vqgan and vae_kl. A run is a copy of the run folder
-    that needs no other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
+    pretraining.videomae; one of diffusers: runs of tokenizers.vqgan and vae_kl. Released is a file of weights by the
+    names of the method's authors, which their code reads and --init. A run is a copy of the run folder that needs no
+    other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run folder; or an encoder of the Hub, hf:OWNER/NAME."""
     out: Path
-    """The file, .pt2 for torch or .onnx for onnx; a new folder for the other formats."""
+    """The file, .pt2 for torch, .onnx for onnx, .safetensors for released; a new folder for the other formats."""
     format: Format = "torch"
     """torch.export's, which torch.export.load reads; ONNX (the extra `export`); a folder of transformers or of
-    diffusers; or a run folder that holds everything."""
+    diffusers; released weights; or a run folder that holds everything."""
+    layout: str | None = None
+    """Of released weights that come in several layouts, such as PyTorchVideo's and SlowFast's: which; by default the
+    first. A wrong name lists them."""
     part: Part = "model"
     """The whole network, or its encoder alone."""
 
     def __call__(self) -> None:
-        if self.format in ("transformers", "diffusers", "run"):
-            from filmstrip.commands.work.export_folder import export_folder
+        if self.layout is not None and self.format != "released":
+            raise UserError(f"--layout goes with --format released, not with {self.format}")
+        if self.format not in ("torch", "onnx"):
+            from filmstrip.commands.work.export_folder import export_folder, export_released
 
             if self.part != "model":
                 raise UserError(
-                    f"--part {self.part} goes with --format torch or onnx: a folder holds the whole network"
+                    f"--part {self.part} goes with --format torch or onnx: other formats hold the whole network"
                 )
+            if self.format == "released":
+                export_released(self.run, self.out, self.layout)
+                return
             export_folder(self.run, self.out, self.format)
             return
         from filmstrip.commands.work.export import export

@@ -1,4 +1,4 @@
-"""A trained network as a folder: of ``transformers``, of ``diffusers``, or a run folder that needs no other.
+"""A trained network as a folder of ``transformers`` or ``diffusers``, as released weights, or as a whole run folder.
 
 What another library reads is checked against the network itself before it takes its name, where that library is
 installed.
@@ -23,6 +23,8 @@ from filmstrip.inference import inference
 from filmstrip.protocols import Classifier, InDiffusers, InTransformers, MaskedPredictor, Objective
 from filmstrip.runs.frozen import copy_whole
 from filmstrip.runs.loading import load_classes, load_objective
+from filmstrip.weights.keymap import some
+from filmstrip.weights.released import from_published, to_published
 
 _FILES = {"transformers": "model.safetensors", "diffusers": "diffusion_pytorch_model.safetensors"}
 
@@ -74,6 +76,23 @@ def export_folder(source: str, out: Path, format: str) -> None:
         print(f"not compared with the network itself: {format} is not installed")
     else:
         print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+
+
+def export_released(source: str, out: Path, layout: str | None = None) -> None:
+    """Write a run's weights by the names of its method's authors, checked by reading them again.
+
+    Raises:
+        UserError: no such layout is known of the network.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"cannot write {out}: --format released writes files that end with .safetensors")
+    objective, _ = load_objective(source, "cpu")
+    weights = to_published(objective, layout)
+    state, again = objective.state_dict(), from_published(weights, objective)
+    if changed := [name for name, value in again.items() if not torch.equal(value, state[name])]:
+        raise UserError(f"this layout does not hold {some(changed)} of {source} as they are; nothing was written")
+    write_tensors({name: value.contiguous() for name, value in weights.items()}, out)
+    print(f"{out}: {len(weights)} tensors, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
 
 
 def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
