@@ -18,6 +18,7 @@ from filmstrip.nn.segments import iou
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.localisation import actionformer
+from filmstrip.train.lengths import Steps
 
 STEPS, VIDEOS, TESTS, NOISE = 120, 80, 40, 1.0
 WINDOW, ROWS = 9, 2304
@@ -94,7 +95,7 @@ def small(levels: str, seed: int) -> Run:
         run,
         data=replace(run.data, synthetic=videos, reads=features),
         objective=replace(run.objective, windows=LEVELS[levels][0]),
-        train=replace(run.train, steps=STEPS, log_every=50),
+        train=replace(run.train, length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 

@@ -14,6 +14,7 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import vqvae3d
+from filmstrip.train.lengths import Steps
 
 VIDEOS, TESTS = 100, 25
 """Of each of the eight motions."""
@@ -23,7 +24,7 @@ def shared(steps: int, seed: int) -> Run:
     """The tiny preset on more videos, for a number of steps."""
     run = vqvae3d.tiny()
     data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
-    return replace(run, data=data, seed=seed, train=replace(run.train, steps=steps, log_every=50))
+    return replace(run, data=data, seed=seed, train=replace(run.train, length=Steps(steps), log_every=50))
 
 
 def score(result: experiment.Result) -> dict[str, float]:

@@ -17,6 +17,7 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import dvae
+from filmstrip.train.lengths import Steps
 
 STEPS, CODES = 300, 256
 BOOKS = {"annealed": "temperature 1 to 1/16", "warm": "temperature 1", "looked up": "straight-through"}
@@ -72,7 +73,7 @@ def run_of(name: str, seed: int) -> Run:
         run,
         data=replace(run.data, synthetic=videos),
         objective=replace(run.objective, codebook=book),
-        train=replace(run.train, steps=STEPS, log_every=50),
+        train=replace(run.train, length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 

@@ -21,7 +21,9 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastictok import ElasticTokConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, VIDEOS = 200, 300
 FRAMES, SIZE = 4, 32
@@ -123,8 +125,8 @@ def run_of(seed: int, steps: int, fixed: int | None = None) -> Run:
             max_tokens=fixed,
             perceptual_weight=0.0,
         ),
-        optim=Optim(lr=3e-3, weight_decay=1e-4),
-        train=Loop(steps=steps, log_every=50),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(steps), log_every=50),
         seed=seed,
     )
 

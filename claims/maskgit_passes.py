@@ -22,6 +22,7 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import maskgit, videogpt
 from filmstrip.systems.tokenizers import vqvae3d
+from filmstrip.train.lengths import Steps
 
 TOKENIZER_STEPS, STEPS, VIDEOS, SAMPLES = 200, 600, 100, 200
 MASKED = MaskedSampling(steps=16)
@@ -98,7 +99,7 @@ def trained(run: Run, folder: Path, steps: int, seed: int) -> experiment.Result:
     """The run on more videos, for a number of steps."""
     data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=50))
     return experiment.train(
-        replace(run, data=data, train=replace(run.train, steps=steps, log_every=50), seed=seed), folder
+        replace(run, data=data, train=replace(run.train, length=Steps(steps), log_every=50), seed=seed), folder
     )
 
 

@@ -22,7 +22,9 @@ from filmstrip.protocols import Condition, Generator, as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import teco
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, VIDEOS, WALKS = 120, 400, 4
 FRAMES, CONTEXT, ROOMS, SIZE = 96, 64, 2, 16
@@ -121,8 +123,8 @@ def run_of(num_frames: int, seed: int) -> Run:
             drop_loss=1 - LEARNT * num_frames / WINDOW / (num_frames - 1),
             conditions=("action",),
         ),
-        optim=Optim(lr=1e-3, weight_decay=0.0),
-        train=Loop(steps=STEPS, log_every=50),
+        optim=AdamW(lr=1e-3, weight_decay=0.0),
+        train=Loop(length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from claims.ledger import Claim, Figure, above, below
-from filmstrip.evals.throughput import count_flops, peak_memory
+from filmstrip.evals.throughput import count_flops
+from filmstrip.measure.memory import peak_memory
 from filmstrip.systems.recognition.vivit import ViViTConfig
 
 ROUNDS = 1

@@ -41,7 +41,9 @@ from filmstrip.data.tools.reencode import Recipe
 from filmstrip.errors import UserError
 from filmstrip.evals.knn import KNN
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.config import ObjectiveConfig, Run, from_json, to_json
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.config import Run, from_json, to_json
+from filmstrip.train.lengths import Steps
 
 
 def unbounded(annotation):
@@ -145,8 +147,8 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     clip = dataclasses.replace(run.data.clip, num_frames=0)
     with pytest.raises(UserError, match=r"^data\.clip\.num_frames is 0: expected a whole number of at least 1$"):
         dataclasses.replace(run, data=dataclasses.replace(run.data, clip=clip))
-    with pytest.raises(UserError, match=r"^train\.steps is 0: .*; train\.log_every is -1: "):
-        dataclasses.replace(run, train=dataclasses.replace(run.train, steps=0, log_every=-1))
+    with pytest.raises(UserError, match=r"^train\.length\.steps is 0: .*; train\.log_every is -1: "):
+        dataclasses.replace(run, train=dataclasses.replace(run.train, length=Steps(0), log_every=-1))
     values = to_json(run)
     values["optim"]["lr"] = -1
     with pytest.raises(UserError, match=r"^optim\.lr is -1: expected a number above 0$"):
@@ -217,7 +219,7 @@ def test_options_are_named_as_they_are_typed():
         ("show recognition.vit --data.clip.stride 0", "data.clip.stride is 0"),
         ("train recognition.vit --optim.lr -1", "optim.lr is -1: expected a number above 0"),
         ("train recognition.vit --optim.lr nan", "optim.lr is nan"),
-        ("train recognition.vit --train.steps -5", "train.steps is -5"),
+        ("train recognition.vit --train.steps -5", "train.length.steps is -5"),
         ("bench recognition.vit --data.batch-size 0", "data.batch_size is 0"),
         (
             "show recognition.vit --objective.dropout 1.5",

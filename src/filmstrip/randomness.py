@@ -7,6 +7,8 @@ generator (the finaliser of SplitMix64 over ``seed`` and position) needs no stat
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -26,21 +28,35 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _logical_shift(x, 31)
 
 
-def uniform(seeds: Tensor, count: int, salt: int) -> Tensor:
+def _salt(use: str) -> int:
+    """A signed 64-bit integer for the name of a use, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(use.encode()).digest()[:8], "little", signed=True)
+
+
+# What torch.compiler.assume_constant_result sets, which as a decorator imports the whole compiler (1 s).
+_salt._dynamo_marked_constant = True
+
+
+def uniform(seeds: Tensor, count: int, use: str, *index: int) -> Tensor:
     """Independent uniform numbers in [0, 1), float32, ``B count``, from ``B`` int64 seeds.
 
-    ``salt`` identifies the use (each has its own), so that two uses of one seed are independent.
+    ``use`` names what they are for, such as ``videomae.masks``, so that two uses of one seed are independent; each
+    place in the code has its own. One that draws repeatedly numbers its draws by ``index``, one integer or several.
     """
+    salt = torch.full_like(seeds, _salt(use), dtype=torch.int64)
+    for number in index:
+        salt = _mix(salt) + torch.full_like(salt, number) * _GOLDEN
     position = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
-    start = _mix(seeds.to(torch.int64) + _mix(torch.full_like(seeds, salt, dtype=torch.int64) * _GOLDEN))
+    start = _mix(seeds.to(torch.int64) + _mix(salt))
     bits = _mix(start[:, None] + position * _GOLDEN)
     return _logical_shift(bits, 40).to(torch.float32) * 2.0**-24
 
 
-def normal(seeds: Tensor, count: int, salt: int) -> Tensor:
+def normal(seeds: Tensor, count: int, use: str, *index: int) -> Tensor:
     """Independent standard normal numbers, float32, ``B count``, from ``B`` int64 seeds (Box and Muller 1958).
 
-    The first numbers do not depend on ``count``. The maximum magnitude is 5.8.
+    ``use`` and ``index`` are as in :func:`uniform`. The first numbers do not depend on ``count``. The maximum
+    magnitude is 5.8.
     """
-    first, second = uniform(seeds, 2 * count, salt).unflatten(1, (count, 2)).unbind(2)
+    first, second = uniform(seeds, 2 * count, use, *index).unflatten(1, (count, 2)).unbind(2)
     return (-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * torch.pi * second)

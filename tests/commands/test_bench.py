@@ -10,6 +10,7 @@ from filmstrip.commands.work.bench import Bench, bench_system
 from filmstrip.data.config import Clip, Data
 from filmstrip.measure.complexity import of_run
 from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -23,7 +24,7 @@ def test_a_system_is_measured_on_its_own_data(tmp_path, precision):
         run,
         data=Data(path=tmp_path, clip=clip, batch_size=4, num_workers=1),
         objective=replace(run.objective, num_frames=4, size=32, num_classes=3),
-        train=Loop(steps=1, precision=precision),
+        train=Loop(length=Steps(1), precision=precision),
     )
     console = Console(file=io.StringIO(), width=100)
     found = bench_system(run, steps=2, device="cpu", console=console)

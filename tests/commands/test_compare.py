@@ -15,6 +15,7 @@ from filmstrip.commands.work.compare import MOTIONS, SPEED, compare, plan, plann
 from filmstrip.errors import Terminated, UserError
 from filmstrip.measure.complexity import of_run
 from filmstrip.runs import experiment
+from filmstrip.train.lengths import Steps
 
 RECOGNITION = [name for name in systems.names() if name.startswith("recognition.")]
 MADE_FOR_OTHERS = [
@@ -66,13 +67,13 @@ def test_networks_are_made_for_the_shared_clip(name):
     run, own = plan(name, Budget(), None), systems.find(name)
     assert of_run(run).multiply_adds > 0
     assert (run.data.clip.num_frames, run.data.clip.stride, run.data.clip.sampling) == (8, 2, "dense")
-    assert run.optim == own.optim and run.train.steps == Budget().steps
+    assert run.optim == own.optim and run.train.length == Steps(Budget().steps)
 
 
 def test_all_but_the_method_is_shared():
     runs = planned([], Budget(), None)
     assert list(runs) == RECOGNITION
-    assert len({(run.data, run.evals, run.train.steps, run.seed) for run in runs.values()}) == 1
+    assert len({(run.data, run.evals, run.train.length, run.seed) for run in runs.values()}) == 1
     assert next(iter(runs.values())).data.synthetic == MOTIONS
     assert len({run.objective for run in runs.values()}) == len(runs)
 

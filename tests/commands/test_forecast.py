@@ -22,11 +22,13 @@ from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.runs.loading import save_data_info
+from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)
@@ -194,7 +196,7 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
     clip = replace(encoder.data.clip, num_frames=4, stride=1, size=16, short_side=(16, 16))
     data = replace(encoder.data, path=recipes, synthetic=None, clip=clip, num_workers=0)
     experiment.train(
-        replace(encoder, data=data, evals=(), train=replace(encoder.train, steps=1)), tmp_path / "encoder"
+        replace(encoder, data=data, evals=(), train=replace(encoder.train, length=Steps(1))), tmp_path / "encoder"
     )
     assert main(["encode", str(tmp_path / "encoder"), str(recipes), "--out", str(tmp_path / "features")]) == 0
     forecaster = systems.find("procedures.transformer:tiny")
@@ -205,7 +207,10 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
         num_workers=0,
     )
     run = replace(
-        forecaster, data=data, evals=(StepAccuracy(), StepBaselines()), train=replace(forecaster.train, steps=3)
+        forecaster,
+        data=data,
+        evals=(StepAccuracy(), StepBaselines()),
+        train=replace(forecaster.train, length=Steps(3)),
     )
     result = experiment.train(run, tmp_path / "run")
     assert result.metrics["count"] == len(result.source.split("test")) and 0 <= result.metrics["top1"] <= 1

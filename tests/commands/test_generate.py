@@ -15,9 +15,10 @@ from filmstrip.commands.work.generate import Request, generate, tiled
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective, as_float
 from filmstrip.runs.conditions import read_actions, read_condition, read_context
-from filmstrip.runs.config import ObjectiveConfig, Run, write_config
+from filmstrip.runs.config import Run, write_config
 from filmstrip.video import read_video
 
 RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())

@@ -10,10 +10,13 @@ from filmstrip.commands.work import predict
 from filmstrip.commands.work.predict import Failure, Moment, Prediction, predict_file, predict_files, render
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
-RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
+RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
 SURE = math.exp(10) / (math.exp(10) + 2)
 
 

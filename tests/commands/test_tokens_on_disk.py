@@ -24,6 +24,7 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run, read_config, write_config
 from filmstrip.runs.loading import load_objective, save_data_info
 from filmstrip.runs.tokenizers import load_tokenizer, start_tokenizer, tokenizer_fingerprint, with_tokenizer
+from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 
 
@@ -64,7 +65,7 @@ def prior(tokenizer: Path, data: Path):
         run,
         data=replace(run.data, path=data, batch_size=4, num_workers=0),
         objective=replace(run.objective, tokenizer_run=str(tokenizer), width=32, depth=1, num_heads=2),
-        train=replace(run.train, steps=3),
+        train=replace(run.train, length=Steps(3)),
         evals=(MultiView(),),
     )
 

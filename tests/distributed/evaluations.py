@@ -11,7 +11,6 @@ from colour_videos import CLIP, Colours
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.distributed import process
-from filmstrip.evals import Subject
 from filmstrip.evals.attentive_probe import AttentiveProbe
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.knn import KNN
@@ -21,6 +20,7 @@ from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.video_prediction import VideoPrediction
 from filmstrip.protocols import Grid, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Subject
 
 
 class Everything(Colours):
@@ -44,7 +44,7 @@ class Everything(Colours):
     def sample(self, condition, *, seed, sampling=None):
         self.seen["sample"] += condition.batch_size
         shape = (condition.batch_size, condition.num_frames, 3, CLIP.size, CLIP.size)
-        return uniform(seed + torch.arange(shape[0]), 1, salt=1).view(-1, 1, 1, 1, 1).expand(shape)
+        return uniform(seed + torch.arange(shape[0]), 1, "test").view(-1, 1, 1, 1, 1).expand(shape)
 
     def log_prob(self, batch):
         self.seen["log_prob"] += len(batch["video"])

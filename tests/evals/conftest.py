@@ -3,7 +3,8 @@ import torch
 from in_memory import memory_batches
 
 from filmstrip.data.config import Data
-from filmstrip.evals import Subject, features, multi_view
+from filmstrip.evals import features, multi_view
+from filmstrip.runs.evaluation import Subject
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.elastic import TokensAgainstError
 from filmstrip.nn.length_search import Search
 from filmstrip.objectives.elastic import Fitted, mean_squared_error
 from filmstrip.protocols import Grid, Objective, Tokens
+from filmstrip.runs.evaluation import Subject
 
 
 class Fader(Objective):

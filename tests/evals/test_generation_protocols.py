@@ -8,7 +8,7 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject, clips
+from filmstrip.evals import clips
 from filmstrip.evals.frame_metrics import EQUAL_PSNR, psnr
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.likelihood import Likelihood
@@ -16,6 +16,7 @@ from filmstrip.evals.reconstruction import CodeUse, Reconstruction
 from filmstrip.evals.video_prediction import VideoPrediction, best_samples
 from filmstrip.protocols import Grid, Objective, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Subject
 
 SIZE = 16
 
@@ -137,13 +138,13 @@ class Sliding(Objective):
         for t in range(len(frames), condition.num_frames):
             moves = [0] * condition.batch_size if condition.action is None else condition.action[:, t].tolist()
             last = torch.stack([f.roll(0 if self.still else m, dims=-1) for f, m in zip(frames[-1], moves)])
-            added = uniform(seeds, last[0].numel(), salt=t).view_as(last)
+            added = uniform(seeds, last[0].numel(), "test.added", t).view_as(last)
             frames.append((last + self.noise * added).clamp(0, 1))
         return torch.stack(frames, dim=1)
 
     def _fresh(self, condition, seed):
         seeds = seed + torch.arange(condition.batch_size)
-        colour = uniform(seeds, 3 * SIZE * SIZE, salt=9).view(-1, 1, 3, SIZE, SIZE)
+        colour = uniform(seeds, 3 * SIZE * SIZE, "test.colour").view(-1, 1, 3, SIZE, SIZE)
         return colour if condition.label is None else colour * 0 + condition.label.view(-1, 1, 1, 1, 1) / 2
 
     def log_prob(self, batch):

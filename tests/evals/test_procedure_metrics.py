@@ -13,12 +13,13 @@ from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject, procedures
+from filmstrip.evals import procedures
 from filmstrip.evals.anticipation import Anticipation
 from filmstrip.evals.planning import Planning
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.protocols import Forecaster, Objective
+from filmstrip.runs.evaluation import Subject
 
 sequences = st.integers(1, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 4), min_size=n, max_size=n)] * 2))
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.throughput import (
     Throughput,
     count_flops,
@@ -18,6 +17,7 @@ from filmstrip.evals.throughput import (
     memory_bandwidth,
 )
 from filmstrip.protocols import Loss, Objective
+from filmstrip.runs.evaluation import Subject
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_peak_memory_sees_what_was_freed_again():
     # In a process of its own: an allocator that other tests have warmed hands out pages it already holds.
     program = """
 import torch
-from filmstrip.evals.throughput import peak_memory
+from filmstrip.measure.memory import peak_memory
 with peak_memory(torch.device("cpu")) as peak:
     before = peak()
     torch.ones(2**28, dtype=torch.uint8)

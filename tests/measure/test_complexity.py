@@ -10,8 +10,11 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.measure import complexity
 from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Features, Grid, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
 
 class OneProduct(nn.Module):
@@ -103,7 +106,7 @@ class _Fussy(Objective):
 
 
 def test_what_does_not_fit_is_a_sentence_and_what_is_wrong_in_the_code_is_not():
-    run = Run(data=Data(clip=CLIP), objective=Fussy(fault="value"))
+    run = Run(data=Data(clip=CLIP), objective=Fussy(fault="value"), train=Loop(length=Steps(1)))
     complexity.try_out(run)  # depends on values, which only a real batch has
     for fault in ("shape", "index"):
         with pytest.raises(UserError, match="Fussy does not fit clips of 1 frames of 4 x 4 pixels: "):

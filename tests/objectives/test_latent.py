@@ -21,6 +21,7 @@ from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
 from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
 from filmstrip.systems.tokenizers.vqvae3d import tiny as vqvae3d
+from filmstrip.train.lengths import Steps
 
 
 class Histogram(LatentObjective):
@@ -118,7 +119,7 @@ def trained(tmp_path, monkeypatch):
             synthetic=dataclasses.replace(run.data.synthetic, train_per_class=1, test_per_class=1),
         ),
         objective=network,
-        train=dataclasses.replace(run.train, steps=1),
+        train=dataclasses.replace(run.train, length=Steps(1)),
     )
     experiment.train(run, tmp_path / "tokenizer")
     return run, tmp_path / "tokenizer"
@@ -159,7 +160,7 @@ def test_a_tokenizers_run_is_taken_by_reference_and_never_copied(trained, prior,
 
 def test_resuming_with_a_part_that_is_kept_elsewhere_is_exact(trained, prior, tmp_path):
     run = prior[0]
-    longer = dataclasses.replace(run, train=dataclasses.replace(run.train, steps=3, save_every=1))
+    longer = dataclasses.replace(run, train=dataclasses.replace(run.train, length=Steps(3), save_every=1))
     through = experiment.train(longer, tmp_path / "through").objective
     shutil.rmtree(tmp_path / "through" / "state" / "000000003")
     (tmp_path / "through" / "weights.safetensors").unlink()

@@ -37,15 +37,16 @@ def parts(weights):
 def noise(monkeypatch):
     """The recipe's noise in the order in which the published code drew it, in place of that of the seeds."""
 
-    def normal(seeds, count, salt):
-        if salt == pdpp._NOISE:
-            name = "noise101"
-        else:
-            name = "start" if salt == pdpp._START else f"noise{20 - (salt - pdpp._START)}"
+    def normal(seeds, count, use, *index):
+        name = {
+            "pdpp.noise": "noise101",
+            "pdpp.start": "start",
+            "pdpp.fresh_noise": f"noise{20 - sum(index)}",
+        }[use]
         return recipe_input(name, SHAPE).flatten(1)
 
     monkeypatch.setattr(pdpp, "normal", normal)
-    monkeypatch.setattr(pdpp, "uniform", lambda seeds, count, salt: (TIMES[:, None] + 0.5) / 20)
+    monkeypatch.setattr(pdpp, "uniform", lambda seeds, count, use: (TIMES[:, None] + 0.5) / 20)
 
 
 @torch.no_grad()

@@ -16,8 +16,10 @@ from filmstrip.data.reading.dataset import Unreadable
 from filmstrip.errors import UserError
 from filmstrip.runs import run_folder
 from filmstrip.runs.run_folder import RunFolder
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
+from filmstrip.train.optim import AdamW
 
 
 def test_the_environment_is_described(tmp_path):
@@ -42,7 +44,7 @@ def test_a_repository_that_only_surrounds_the_package_is_not_its_commit(tmp_path
 def test_bad_files_are_listed(tmp_path):
     stream = Stream()
     stream.unreadable = [Unreadable("a.mp4", "cut off", used=True), Unreadable("b.mp4", "empty", used=False)]
-    fit(Regression(), stream, optim=Optim(), loop=Loop(steps=1), folder=RunFolder(tmp_path))
+    fit(Regression(), stream, optim=AdamW(), loop=Loop(length=Steps(1)), folder=RunFolder(tmp_path))
     with (tmp_path / "unreadable.csv").open(newline="") as file:
         assert [(row["name"], row["reason"]) for row in csv.DictReader(file)] == [
             ("a.mp4", "cut off"),

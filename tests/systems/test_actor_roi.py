@@ -9,8 +9,8 @@ from drawn import NUM_CLASSES, draw_batch
 from filmstrip import systems
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Detector, Features, Grid, Objective
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.systems.detection.actor_roi import ActorRoI, slowfast_r50_4x16_ava, slowfast_r101_8x8_ava, tiny
 
 

@@ -13,6 +13,7 @@ from filmstrip.runs import experiment, initial_weights
 from filmstrip.runs.config import write_config
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.procedures import vedit
+from filmstrip.train.lengths import Steps
 
 SIZES = {"feature_width": 16, "num_tokens": 2, "num_steps": 8}
 SMALL = dict(width=16, depth=2, num_heads=2, denoising_steps=2, num_targets=None, **SIZES)
@@ -77,7 +78,7 @@ def test_pretraining_hides_one_seen_clip_of_each_window(batch):
 
 def test_a_pretrained_predictor_starts_a_forecaster(tmp_path):
     run = vedit.tiny_pretrain()
-    run = replace(run, train=replace(run.train, steps=1), data=replace(run.data, num_workers=0))
+    run = replace(run, train=replace(run.train, length=Steps(1)), data=replace(run.data, num_workers=0))
     learnt = experiment.train(run, tmp_path / "run").objective
     fresh = vedit.tiny().bound(open_source(vedit.tiny().data).info("train")).objective.build()
     initial_weights.start(fresh, tmp_path / "run")

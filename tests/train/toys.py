@@ -12,8 +12,10 @@ from torch.nn.functional import softplus
 from filmstrip.distributed import process
 from filmstrip.protocols import Loss, Objective, Phase
 from filmstrip.runs.run_folder import RunFolder
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
+from filmstrip.train.optim import AdamW
 
 SIZE = 2 * 3 * 4 * 4
 """Numbers in a toy clip: two frames of 4 x 4 pixels."""
@@ -161,16 +163,16 @@ class Referring(Probe):
 OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe, Referring)}
 
 
-def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, **loop):
+def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, steps=6, **loop):
     """Train a toy in ``folder`` with fresh weights of seed 0; returns it. ``objective`` may be a ready one."""
     if isinstance(objective, str):
         torch.manual_seed(0)
         objective = OBJECTIVES[objective]()
-    loop = Loop(**{"steps": 6, "log_every": 1, **loop})
+    loop = Loop(length=Steps(steps), **{"log_every": 1, **loop})
     fit(
         objective,
         Stream(rank=process.rank(), world=process.world_size(), accumulate=loop.accumulate, before=before),
-        optim=optim or Optim(lr=1e-2),
+        optim=optim or AdamW(lr=1e-2),
         loop=loop,
         folder=RunFolder(folder),
         evaluate=evaluate,

@@ -15,6 +15,7 @@ import torch
 from toys import Stream, flat, train
 
 from filmstrip.distributed import process
+from filmstrip.train.optim import OPTIMISERS
 
 
 def trap(stop_at, kill_at, press_at, press):
@@ -41,6 +42,8 @@ for spec in json.loads(sys.argv[1]):
     traps = trap(
         spec.pop("stop_at", None), spec.pop("kill_at", None), spec.pop("press_at", None), spec.pop("press", "SIGINT")
     )
+    if "optim" in spec:
+        spec["optim"] = OPTIMISERS[spec["optim"].pop("kind")](**spec["optim"])
     if spec.pop("evaluate", False):
         spec |= {"evaluate": evaluate, "eval_every": 2}
     with suppress(ConnectionError, KeyboardInterrupt):

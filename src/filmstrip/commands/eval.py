@@ -12,7 +12,7 @@ from filmstrip.commands.words import HELP, leading, option
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
-    from filmstrip.evals import Evaluation
+    from filmstrip.runs.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,16 @@ class Eval(Command):
         return cls(run=Path(folder), protocols=protocols, data=Path(data) if data else None)
 
     def __call__(self) -> None:
+        from filmstrip import evals
         from filmstrip.report.generation import is_curve_point
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
+        from filmstrip.runs.config import read_config
 
+        if not self.protocols and not read_config(self.run / "config.json").evals:
+            raise UserError(
+                f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
+            )
         for key, value in experiment.evaluate(self.run, self.protocols, self.data):
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)

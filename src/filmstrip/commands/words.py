@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from filmstrip.commands.command import Command, read
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
     from filmstrip.runs.config import Run
+
+T = TypeVar("T")
 
 HELP = ("-h", "--help")
 
@@ -69,10 +71,7 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
     preset = systems.find(address)
     out, words = option(words, "--out")
     given = options_given(words)
-    if "train.steps" in given and "train.epochs" not in given:  # a run lasts for one of them
-        preset = replace(preset, train=replace(preset.train, epochs=None))
-    elif "train.epochs" in given and "train.steps" not in given:
-        preset = replace(preset, train=replace(preset.train, steps=None))
+    preset, words = _with_unions(preset, words, given)
     kind, words = option(words, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
@@ -91,3 +90,39 @@ def run_from(command: type[Command], words: Sequence[str], prog: str) -> tuple[R
         run = with_sizes_of_init(run, given | options_given(words))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _with_unions(preset: Run, words: list[str], given: Collection[str]) -> tuple[Run, list[str]]:
+    """The preset with the optimiser, the schedule and the unit of length that are asked for, and the other words.
+
+    Raises:
+        UserError: there is no such optimiser or schedule, or the length is given twice.
+    """
+    from filmstrip.train.lengths import Epochs, Steps
+    from filmstrip.train.optim import OPTIMISERS
+    from filmstrip.train.schedules import SCHEDULES
+
+    name, words = option(words, "--optim")
+    if name:
+        preset = replace(preset, optim=preset.optim.changed_to(_named(name, OPTIMISERS, "--optim")))
+    name, words = option(words, "--optim.schedule")
+    if name:
+        schedule = preset.optim.schedule.changed_to(_named(name, SCHEDULES, "--optim.schedule"))
+        preset = replace(preset, optim=replace(preset.optim, schedule=schedule))
+    if {"train.steps", "train.epochs"} <= set(given):
+        raise UserError("--train.steps and --train.epochs both give the length of training: give one of them")
+    for option_name, unit in (("train.steps", Steps), ("train.epochs", Epochs)):
+        if option_name in given and not isinstance(preset.train.length, unit):
+            preset = replace(preset, train=replace(preset.train, length=unit(1)))  # which the option replaces
+    return preset, words
+
+
+def _named(name: str, known: Mapping[str, T], flag: str) -> T:
+    """What a name stands for.
+
+    Raises:
+        UserError: nothing; says what there is.
+    """
+    if name not in known:
+        raise UserError(f"{flag} {name}: expected one of {', '.join(known)}")
+    return known[name]

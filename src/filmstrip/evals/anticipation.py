@@ -11,11 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
 from filmstrip.randomness import uniform
-
-SALT_ACTIONS = 0xE001
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Anticipation(Evaluation):
     def _drawn(self, found: metrics.Forecasts) -> Tensor:
         """Steps sampled from the probabilities of each position, ``N K Z``, with a seed per window."""
         _, draws, positions, _ = found.probabilities.shape
-        numbers = uniform(found.index + self.seed, draws * positions, SALT_ACTIONS)
+        numbers = uniform(found.index + self.seed, draws * positions, "anticipation.steps")
         numbers = rearrange(numbers, "n (k z) -> n k z 1", k=draws)
         cumulative = found.probabilities.double().cumsum(dim=-1)
         return torch.searchsorted(cumulative, numbers.double() * cumulative[..., -1:], right=True).squeeze(-1)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Subject
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from filmstrip.data.kinds.actors import ActorSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.average_precision import area_under_precision
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Detector
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 TRACK = dict[float, Tensor]
 """A track: a box (``4``) by its time in the video, seconds."""

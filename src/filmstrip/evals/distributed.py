@@ -13,9 +13,9 @@ from typing import TypeVar
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
 from filmstrip.distributed.parallel import is_sharded
-from filmstrip.evals import Subject
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Subject
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")

@@ -12,12 +12,12 @@ from torch import Tensor
 from filmstrip.bounds import Count, PositiveShare, Rate
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Method
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import Batch, as_float
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 Found = TypeVar("Found")
 

@@ -15,12 +15,12 @@ from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
 from filmstrip.runs.config import to_json
+from filmstrip.runs.evaluation import Subject
 from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

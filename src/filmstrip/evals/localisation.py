@@ -15,11 +15,11 @@ from filmstrip.bounds import NotEmpty, Share
 from filmstrip.data.kinds.untrimmed import UntrimmedSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.average_precision import area_under_precision
 from filmstrip.evals.distributed import map_batches
 from filmstrip.nn.segments import iou
 from filmstrip.protocols import Batch, Detections, Localiser
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 THUMOS14 = (0.3, 0.4, 0.5, 0.6, 0.7)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from filmstrip.bounds import Count
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 def classifier_of(subject: Subject) -> Classifier:

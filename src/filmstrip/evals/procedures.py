@@ -14,10 +14,10 @@ from torch import Tensor
 from filmstrip.data.kinds.procedures import ProcedureSource
 from filmstrip.data.reading.loader import eval_batches
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.inference import inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
+from filmstrip.runs.evaluation import Subject
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})
 """Batch keys that all procedure protocols need."""

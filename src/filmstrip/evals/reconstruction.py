@@ -12,12 +12,12 @@ from torch import Tensor
 from filmstrip.bounds import Count
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Tokenizer, Tokens
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

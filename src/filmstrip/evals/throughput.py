@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -17,10 +16,11 @@ from filmstrip.bounds import Count
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.inference import inference, modes_kept
 from filmstrip.measure.complexity import flop_counter
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Loss, Objective, Phase
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,33 +133,6 @@ def memory_bandwidth(device: torch.device | str = "cpu", threads: int | None = N
     target = torch.empty_like(source)
     with _threads(threads):
         return 2 * size / _best_seconds(lambda: target.copy_(source), device)
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yields a function that returns the peak memory since entry, bytes: the device's, or this process's resident
-    set.
-
-    Where the peak cannot be reset (outside Linux), it is that of the whole process.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield lambda: torch.cuda.max_memory_allocated(device)
-        return
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")  # resets the high-water mark of the resident set
-    yield _resident_peak
-
-
-def _resident_peak() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _measure(function: Callable[[], object], device: torch.device, rounds: int) -> tuple[int, float, int]:

@@ -32,6 +32,8 @@ from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
 from filmstrip.models.i3d import I3D
 from filmstrip.protocols import Classifier, as_float
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import load_objective
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.released import from_published, published_names
 
@@ -93,10 +95,6 @@ class FeatureNetwork:
                 return self._with_settings(name, network, network.pooled, device, size=224, min_frames=_I3D_FRAMES)
             more = {"size": 224, "min_frames": _I3D_FRAMES, "classifies": True}
             return self._with_settings(name, network, network.classify, device, **more)
-        # Imported here: loading a run imports every evaluation protocol, this one too.
-        from filmstrip.runs.encoders import load
-        from filmstrip.runs.loading import load_objective
-
         if self.kind == "encoder":
             encoder = load(self.source, device)
             own = {"size": encoder.clip.size, "num_frames": encoder.clip.num_frames}

@@ -25,8 +25,8 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.kind import check_requires
 from filmstrip.errors import UserError
+from filmstrip.measure.measurable import Measurable
 from filmstrip.protocols import Batch, Objective
-from filmstrip.runs.config import Run
 
 _UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
@@ -68,7 +68,7 @@ class Complexity:
         return rows
 
 
-def of_run(run: Run) -> Complexity:
+def of_run(run: Measurable) -> Complexity:
     """The cost of a run's system, without allocating its weights.
 
     Raises:
@@ -83,7 +83,7 @@ def of_run(run: Run) -> Complexity:
         return _measure(objective, partial(run.data.reads.specification.blank, {"B": 1, **sizes}))
 
 
-def try_out(run: Run) -> None:
+def try_out(run: Measurable) -> None:
     """Check that a run's network can be built and accepts the data's clips, without allocating its weights.
 
     Raises:
@@ -107,7 +107,7 @@ def try_out(run: Run) -> None:
 
 
 @contextmanager
-def _refusing(run: Run) -> Iterator[None]:
+def _refusing(run: Measurable) -> Iterator[None]:
     """Convert a network's shape errors into a message for the user.
 
     Raises:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from filmstrip.data.config import Clip
+from filmstrip.measure.measurable import Measurable
 from filmstrip.protocols import Encoder
-from filmstrip.runs.config import Run
 
 Extent = tuple[int, int, int]
 _WINDOWED = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
@@ -44,7 +44,7 @@ class Layer:
     """Whether its input is exactly one layer, or the clip itself."""
 
 
-def of_run(run: Run) -> list[Layer]:
+def of_run(run: Measurable) -> list[Layer]:
     """The layers of a run's encoder, in order of execution; empty if a receptive field is unknown."""
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)

@@ -75,22 +75,22 @@ def _rank(values: Tensor) -> Tensor:
     return values.argsort(dim=-1).argsort(dim=-1)
 
 
-def draw_masks(seeds: Tensor, groups: int, positions: int, *, schedule: Schedule, salt: int) -> Tensor:
+def draw_masks(seeds: Tensor, groups: int, positions: int, *, schedule: Schedule, use: str) -> Tensor:
     """Masks for training, True where masked: ``B groups positions``, from ``B`` seeds.
 
     Each group of positions (such as a frame) has its own share: the schedule's at a uniform progress, rounded up.
     """
-    drawn = uniform(seeds, groups * (positions + 1), salt).unflatten(1, (groups, positions + 1))
+    drawn = uniform(seeds, groups * (positions + 1), use).unflatten(1, (groups, positions + 1))
     masked = (masked_share(drawn[..., :1], schedule) * positions).ceil().clamp(min=1)
     return _rank(drawn[..., 1:]) < masked
 
 
-def partition(seeds: Tensor, unknown: Tensor, parts: int, *, salt: int) -> Tensor:
+def partition(seeds: Tensor, unknown: Tensor, parts: int, use: str, *index: int) -> Tensor:
     """A random split of the unknown positions (``B N``, True) into parts of nearly equal size.
 
     Returns the part of each position, ``B N`` int64; -1 for known positions.
     """
-    order = _rank(uniform(seeds, unknown.shape[1], salt) + (~unknown).to(torch.float32))
+    order = _rank(uniform(seeds, unknown.shape[1], use, *index) + (~unknown).to(torch.float32))
     count = unknown.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(unknown, order * parts // count, -1)
 
@@ -103,25 +103,33 @@ def fill(
     mask_id: int,
     seeds: Tensor,
     sampling: MaskedSampling,
-    salt: int,
+    use: str,
+    index: int = 0,
 ) -> Tensor:
     """Fill the unknown positions (``B N``, True) of ``ids`` in ``sampling.passes`` passes; others do not change.
 
-    Randomness comes from ``seeds`` (``B``) and ``salt``; a caller that fills several grids spaces salts by 4096.
+    Randomness comes from ``seeds`` (``B``) and ``use``; a caller that fills several grids numbers them by ``index``.
     """
     if sampling.method == "confidence":
-        return _by_confidence(predict, ids, unknown, mask_id, seeds, sampling, salt)
-    return _draft_and_revise(predict, ids, unknown, mask_id, seeds, sampling, salt)
+        return _by_confidence(predict, ids, unknown, mask_id, seeds, sampling, use, index)
+    return _draft_and_revise(predict, ids, unknown, mask_id, seeds, sampling, use, index)
 
 
 def _by_confidence(
-    predict: Predict, ids: Tensor, unknown: Tensor, mask_id: int, seeds: Tensor, sampling: MaskedSampling, salt: int
+    predict: Predict,
+    ids: Tensor,
+    unknown: Tensor,
+    mask_id: int,
+    seeds: Tensor,
+    sampling: MaskedSampling,
+    use: str,
+    index: int,
 ) -> Tensor:
     positions, count = ids.shape[1], unknown.sum(dim=1, keepdim=True)
     masked = unknown
     for step in range(1, sampling.steps + 1):
         logits = predict(torch.where(masked, mask_id, ids))
-        for_codes, for_order = uniform(seeds, 2 * positions, salt + step).chunk(2, dim=1)
+        for_codes, for_order = uniform(seeds, 2 * positions, use, index, step).chunk(2, dim=1)
         ids = torch.where(masked, draw(logits, for_codes, sampling), ids)
         progress = torch.tensor(step / sampling.steps, device=ids.device)
         chosen = logits.log_softmax(dim=-1).gather(2, ids[..., None].clamp(0, logits.shape[2] - 1))[..., 0]
@@ -135,30 +143,35 @@ def _by_confidence(
 
 
 def _draft_and_revise(
-    predict: Predict, ids: Tensor, unknown: Tensor, mask_id: int, seeds: Tensor, sampling: MaskedSampling, salt: int
+    predict: Predict,
+    ids: Tensor,
+    unknown: Tensor,
+    mask_id: int,
+    seeds: Tensor,
+    sampling: MaskedSampling,
+    use: str,
+    index: int,
 ) -> Tensor:
     stages = [sampling.steps] + [sampling.revise_steps] * sampling.rounds
     ids = torch.where(unknown, mask_id, ids)
-    for parts in stages:
-        part = partition(seeds, unknown, parts, salt=salt)
+    for stage, parts in enumerate(stages):
+        part = partition(seeds, unknown, parts, use, index, stage)
         for k in range(parts):
-            salt += 1
             masked = part == k
             ids = torch.where(masked, mask_id, ids)
-            drawn = draw(predict(ids), uniform(seeds, ids.shape[1], salt), sampling)
+            drawn = draw(predict(ids), uniform(seeds, ids.shape[1], use, index, stage, k), sampling)
             ids = torch.where(masked, drawn, ids)
-        salt += 1
     return ids
 
 
 def draft_log_prob(
-    predict: Predict, ids: Tensor, unknown: Tensor, *, mask_id: int, seeds: Tensor, parts: int, salt: int
+    predict: Predict, ids: Tensor, unknown: Tensor, *, mask_id: int, seeds: Tensor, parts: int, use: str
 ) -> Tensor:
     """The log-probability (``B``, nats) that a draft in ``parts`` parts samples ``ids`` at the unknown positions.
 
     Exact for the split determined by the seeds, at temperature 1: within a part, codes are drawn independently.
     """
-    part = partition(seeds, unknown, parts, salt=salt)
+    part = partition(seeds, unknown, parts, use)
     total = torch.zeros(len(ids), device=ids.device)
     for k in range(parts):
         logits = predict(torch.where(part >= k, mask_id, ids)).float()

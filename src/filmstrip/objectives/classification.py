@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, Share
 from filmstrip.data.config import DataInfo
 from filmstrip.models.hub_networks import described_for_hub
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.weights.keymap import Weights
 
 

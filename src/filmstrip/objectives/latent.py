@@ -13,9 +13,9 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
-from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.settings import FREE
 
 

@@ -14,8 +14,8 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.procedures import ProcedureInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig
 
 NO_STEP = -1
 """The id of a step that is not known."""

@@ -17,12 +17,12 @@ from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
 from filmstrip.runs.initial_weights import build_begun, start
 from filmstrip.runs.loading import load_objective, save_data_info
@@ -186,8 +186,6 @@ def evaluate(
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
-    if not run.evals:
-        raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
     for protocol in run.evals:
         if why := protocol.lacking(source, run.data):
             raise UserError(f"{why}: give other data (--data PATH)")

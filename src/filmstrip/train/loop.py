@@ -5,7 +5,7 @@ It knows steps, batches, phases, precision and processes. It knows nothing of la
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,15 +15,17 @@ from torch import nn
 from filmstrip.distributed import process
 from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
-from filmstrip.evals.throughput import peak_memory
 from filmstrip.inference import modes_kept
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.async_metrics import AsyncMetrics
 from filmstrip.train.blocks import changed_blocks
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
 from filmstrip.train.ema import Average
 from filmstrip.train.interrupt import Interrupt, stopped_by
-from filmstrip.train.optim import optimiser, rate_factor, set_rates
+from filmstrip.train.lengths import span_steps
+from filmstrip.train.optim import Optim, set_rates
+from filmstrip.train.part_rates import frozen_parts
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
 from filmstrip.train.state import TrainingState
@@ -33,6 +35,8 @@ from filmstrip.train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
 
 Augment = Callable[[Batch], Batch]
 Evaluate = Callable[[Objective, int], Iterator[tuple[str, float]]]
@@ -69,19 +73,29 @@ def fit(
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
-    modes of its modules (training, evaluation) do not change. ``evaluate`` receives the objective and the number of
-    steps done, and runs in every process; its results are recorded as ``eval/name``.
+    modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
+    mode meanwhile. ``evaluate`` receives the objective and the number of steps done, and runs in every process; its
+    results are recorded as ``eval/name``.
 
     Raises:
-        UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent.
+        UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent or name no part
+            of the objective.
         KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, after the step is
             finished and saved.
     """
     total = total_steps(loop, batches.steps_per_epoch)
+    warmup = span_steps(optim.schedule.warmup, total)
+    if warmup > total and process.rank() == 0:
+        log.warning(
+            "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
+        )
     accelerator = _accelerator(loop, folder)
     set_processes_apart()
     objective.to(accelerator.device)
-    with changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks:
+    with (
+        frozen_parts(objective, optim.rates),
+        changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
+    ):
         _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate, begun).run()
 
 
@@ -115,7 +129,7 @@ class _Training:
             unsynchronised=[name for name in objective.state_dict() if objective.is_kept_elsewhere(name)],
         )
         # Sharding replaces the parameters, so optimisers are built after it.
-        self.optimisers = {phase: optimiser(objective, phase, optim) for phase in phases}
+        self.optimisers = {phase: optim.build(objective, phase) for phase in phases}
         self.average = Average(objective, loop.ema)
         self.state = TrainingState(
             objective=objective,
@@ -166,8 +180,7 @@ class _Training:
     def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
         clips, since, start = 0, self.watch.seconds, self.state.step
         while self.state.step < self.total:
-            factor = rate_factor(self.optim, self.state.step, self.total)
-            set_rates(self.optimisers.values(), factor)
+            factor = set_rates(self.optimisers.values(), self.optim, self.state.step, self.total)
             self.state.step += 1
             step, last = self.state.step, self.state.step == self.total
             clips += self.take_step(step, stream)
@@ -232,12 +245,9 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     """Optimiser steps of a whole run.
 
     Raises:
-        UserError: both or neither of steps and epochs are set, or they amount to less than one step.
+        UserError: it amounts to less than one step.
     """
-    if (loop.steps is None) == (loop.epochs is None):
-        configured = "neither is" if loop.steps is None else "both are"
-        raise UserError(f"set either train.steps or train.epochs, and the other to None: {configured} set")
-    steps = loop.steps if loop.steps is not None else math.ceil(loop.epochs * steps_per_epoch)
+    steps = loop.length.total(steps_per_epoch)
     if steps < 1:
         raise UserError(f"a run needs at least one step, got {steps}")
     return steps

@@ -17,13 +17,14 @@ from rich.table import Table
 from filmstrip.data.augment.pipeline import apply_augment, effective_augment
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
-from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
+from filmstrip.evals.throughput import backward, count_flops, matrix_rate, train_pass, wait_for
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import default_device
 from filmstrip.runs.preflight import check_run
 from filmstrip.runs.tokenizers import with_tokenizer
-from filmstrip.train.optim import optimiser
+from filmstrip.train.part_rates import frozen_parts
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -99,9 +100,9 @@ def bench_system(
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
-    with autocast():
+    with frozen_parts(objective, run.optim.rates), autocast():
         flops = count_flops(lambda: train_pass(objective, _on(device, batch)))
-    with peak_memory(device) as peak:
+    with frozen_parts(objective, run.optim.rates), peak_memory(device) as peak:
         parts = _parts(run, source, objective, batch, device, autocast, steps)
         peak_bytes = peak()
     bench = Bench(
@@ -143,7 +144,7 @@ def _parts(
     """Median seconds of each part of a training step."""
     augment = effective_augment(run.data.augment, source.directional)
     num_classes, specification = len(source.classes) or None, source.kind.specification
-    optimizers = [optimiser(objective, phase, run.optim) for phase in objective.phases()]
+    optimizers = [run.optim.build(objective, phase) for phase in objective.phases()]
     times: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager

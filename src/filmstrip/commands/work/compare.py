@@ -28,7 +28,6 @@ from filmstrip.commands.work.side_by_side import MOTIONS, clips_per_second, entr
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.files import write_csv, write_json
 from filmstrip.inference import device_of
@@ -48,8 +47,10 @@ from filmstrip.report.scatter import Scatter, Spot, unbeaten
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import history
+from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.preflight import check_readable
+from filmstrip.train.lengths import Steps
 
 GROUP = "recognition."
 """What is compared when nothing is named; rows leave it out."""
@@ -143,7 +144,7 @@ def plan(address: str, budget: Budget, data: Path | None) -> Run:
     )
     return replace(
         replace(run, data=shared).on_clip(clip),
-        train=replace(run.train, steps=budget.steps, epochs=None, eval_every=None, save_every=SAVE_EVERY),
+        train=replace(run.train, length=Steps(budget.steps), eval_every=None, save_every=SAVE_EVERY),
         evals=(MultiView(num_clips=budget.views, num_crops=1),),
         seed=budget.seed,
     )
@@ -184,7 +185,7 @@ def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Consol
 def _is_done(folder: Path, run: Run) -> bool:
     """Whether the folder's run was tested after its last step."""
     steps, _ = history(folder).get("eval/top1", ([], []))
-    return bool(steps) and steps[-1] == run.train.steps
+    return bool(steps) and run.train.length == Steps(int(steps[-1]))
 
 
 def _measure(runs: Mapping[str, Run], folders: Mapping[str, Path], source: Source, console: Console) -> None:

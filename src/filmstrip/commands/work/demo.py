@@ -34,6 +34,7 @@ from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
+from filmstrip.train import lengths
 
 PRETRAINED, FINE_TUNED, SCRATCH = "VideoMAE, no labels", "VideoMAE, fine-tuned", "ViT from scratch"
 R2PLUS1D, SINGLE_FRAME = "R(2+1)D", "single frame"
@@ -135,7 +136,7 @@ def _with(run: Run, path: Path | None, steps: int) -> Run:
     # A data set that says it is directional is not mirrored, whatever stands here.
     augment = replace(run.data.augment, mirror=0.5)
     data = replace(run.data, path=path, synthetic=MOTIONS if path is None else None, augment=augment)
-    return replace(run, data=data, train=replace(run.train, steps=steps))
+    return replace(run, data=data, train=replace(run.train, length=lengths.Steps(steps)))
 
 
 def _entries(results: dict[str, experiment.Result], predictions: dict[str, Predictions]) -> list[Entry]:

@@ -33,7 +33,9 @@ from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 TOKENIZER, PRIOR = "VQ-VAE", "VideoGPT"
 FOLDERS = {TOKENIZER: "tokenizer", PRIOR: "prior"}
@@ -92,13 +94,13 @@ def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
     videos = Data(synthetic=data, clip=CLIP, augment=Augment(mirror=0.0), batch_size=16, clips_per_video=2)
     return {
         TOKENIZER: Run(
-            data=videos, objective=network, optim=Optim(lr=3e-3, weight_decay=0.0), train=Loop(steps=1200)
+            data=videos, objective=network, optim=AdamW(lr=3e-3, weight_decay=0.0), train=Loop(length=Steps(1200))
         ),
         PRIOR: Run(
             data=replace(videos, synthetic=None, path=out / TOKENS, batch_size=32, clips_per_video=1, num_workers=0),
             objective=prior,
-            optim=Optim(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
-            train=Loop(steps=800),
+            optim=AdamW(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
+            train=Loop(length=Steps(800)),
             evals=(Likelihood(),),
         ),
     }

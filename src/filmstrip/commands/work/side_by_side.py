@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 
 from filmstrip.data.synthetic.motions import Motions
-from filmstrip.evals import Subject
 from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.inference import inference
 from filmstrip.measure.complexity import of_run
@@ -16,6 +15,7 @@ from filmstrip.progress import tracked
 from filmstrip.report.comparison import Entry
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
+from filmstrip.runs.evaluation import Subject
 
 MOTIONS = Motions(train_per_class=100, test_per_class=20, difficulty=0.0)
 """800 training and 160 test videos that no single frame tells apart."""

@@ -15,7 +15,6 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.randomness import uniform
 
-SALT_MIX = 0x3147
 TABLE = 2048
 
 
@@ -32,7 +31,7 @@ def mix(batch: Batch, *, mixup: float, cutmix: float, num_classes: int | None) -
     if "label" not in batch or num_classes is None:
         raise UserError("mixup and cutmix mix labels, and the data has none: set data.augment.mixup and cutmix to 0")
     video, label = batch["video"], batch["label"]
-    draw = uniform(batch["seed"].cpu(), 4, SALT_MIX)
+    draw = uniform(batch["seed"].cpu(), 4, "augment.mix")
     if cutmix and not (mixup and draw[0, 3] < 0.5):
         mixed, share = pasted(video, draw[:, 1], draw[:, 2], beta(draw[:, 0], cutmix))
     else:

@@ -26,7 +26,6 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.randomness import uniform
 
-SALT_MIRROR, SALT_JITTER, SALT_ERASE = 0xA001, 0xA002, 0xA003
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 10 / 3)
 """Ranges of an erased box's share of the frame, and of its width over height (Zhong et al. 2020)."""
@@ -113,12 +112,12 @@ def _mirrored_with(batch: Batch, seeds: Tensor, probability: float, specificatio
 
 def _mirrored(seeds: Tensor, probability: float) -> Tensor:
     """Which clips are mirrored, ``B``."""
-    return uniform(seeds, 1, SALT_MIRROR)[:, 0] < probability
+    return uniform(seeds, 1, "augment.mirror")[:, 0] < probability
 
 
 def jitter_colours_(video: Tensor, seeds: Tensor, **largest: float) -> None:
     """Change brightness, contrast, saturation by factors in ``1 ± largest``, and hue by up to ``± largest`` turns."""
-    draw = uniform(seeds, len(largest), SALT_JITTER) * 2 - 1
+    draw = uniform(seeds, len(largest), "augment.jitter") * 2 - 1
     changes = {
         name: draw[:, i] * most if name == "hue" else (1 + draw[:, i] * most).clamp(min=0)
         for i, (name, most) in enumerate(largest.items())
@@ -130,7 +129,7 @@ def jitter_colours_(video: Tensor, seeds: Tensor, **largest: float) -> None:
 def erase_(video: Tensor, seeds: Tensor, probability: float) -> None:
     """Paint a box of a random place, shape and colour over all frames of each uint8 clip, with a probability."""
     height, width = video.shape[-2:]
-    draw = uniform(seeds, 8, SALT_ERASE)
+    draw = uniform(seeds, 8, "augment.erase")
     area = (ERASED_AREA[0] + draw[:, 1] * (ERASED_AREA[1] - ERASED_AREA[0])) * height * width
     low, high = (math.log(bound) for bound in ERASED_ASPECT)
     aspect = (low + draw[:, 2] * (high - low)).exp()

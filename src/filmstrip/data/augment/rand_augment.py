@@ -17,7 +17,6 @@ from filmstrip.data.augment.colour import change_colours_
 from filmstrip.data.augment.levels import change_floats_, parts
 from filmstrip.randomness import uniform
 
-SALT_RAND = 0x52A1
 COLOUR_OPS = (
     *("autocontrast", "equalize", "posterize", "solarize", "sharpness"),
     *("brightness", "contrast", "saturation"),
@@ -32,7 +31,7 @@ GREY_LEVEL = 127.5
 
 def rand_augment_(video: Tensor, seeds: Tensor, *, num_ops: int, magnitude: float) -> None:
     """Apply ``num_ops`` operations to each clip, in place: ``B T 3 H W`` uint8. Magnitudes are from 0 to 10."""
-    draw = uniform(seeds, 2 * num_ops, SALT_RAND)
+    draw = uniform(seeds, 2 * num_ops, "augment.rand_augment")
     chosen = (draw[:, :num_ops] * len(OPS)).long().tolist()
     strengths = (magnitude / 10 * torch.where(draw[:, num_ops:] < 0.5, -1.0, 1.0)).tolist()
     for clip, places, signed in zip(video, chosen, strengths):

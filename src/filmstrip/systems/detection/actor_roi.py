@@ -44,10 +44,14 @@ from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def roi_align(
@@ -203,8 +207,8 @@ def tiny() -> Run:
             num_workers=0,
         ),
         objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, dropout=0.0),
-        optim=Optim(lr=4e-3),
-        train=Loop(steps=300),
+        optim=AdamW(lr=4e-3),
+        train=Loop(length=Steps(300)),
         evals=(DetectionMAP(video_thresholds=(0.5,)),),
     )
 
@@ -250,7 +254,7 @@ def _ava(backbone: str) -> Run:
         objective=ActorRoIConfig(
             backbone=replace(network, dilated=True), num_classes=80, size=7, aligned=True, dropout=0.5
         ),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7, warmup=5 / 20, start=0.000125 / 0.1),
-        train=Loop(epochs=20, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.1, weight_decay=1e-7, schedule=Cosine(warmup=5 / 20, start=0.000125 / 0.1)),
+        train=Loop(length=Epochs(20), precision="bfloat16", clip_grad=None),
         evals=(DetectionMAP(),),
     )

@@ -47,10 +47,10 @@ from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
-
-_SALT = 0x3A5C_0000
-_MASKS, _UNKNOWN, _PARTS = _SALT, _SALT + 1, _SALT + 2  # in training; sampling counts up from the next 4096
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 
 class MaskedCodes(LatentObjective):
@@ -102,7 +102,7 @@ class MaskedCodes(LatentObjective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the hidden codes, nats a code."""
         ids, seed = self._whole(batch), batch["seed"]
-        unknown = uniform(seed, 1, _UNKNOWN)[:, 0] < self.condition_drop
+        unknown = uniform(seed, 1, "maskgit.condition_drop")[:, 0] < self.condition_drop
         given = self._given(ids, batch.get("label"), batch.get("action"), unknown)
         hidden = self._masks(seed)
         shown = ids.masked_fill(hidden, self.transformer.mask_id)
@@ -124,12 +124,10 @@ class MaskedCodes(LatentObjective):
 
     def _masks(self, seed: Tensor) -> Tensor:
         """Which codes are hidden in training, ``B N``: a share of all but the context's, or of every frame's own."""
-        frames = self.grid.t
-        if self.history is not None:
-            return draw_masks(seed, frames, self.per_frame, schedule=self.schedule, salt=_MASKS).flatten(1)
-        places = (frames - self.context) * self.per_frame
-        hidden = draw_masks(seed, 1, places, schedule=self.schedule, salt=_MASKS).flatten(1)
-        return F.pad(hidden, (self.context * self.per_frame, 0))
+        groups, frames = (1, self.grid.t - self.context) if self.history is None else (self.grid.t, 1)
+        hidden = draw_masks(seed, groups, frames * self.per_frame, schedule=self.schedule, use="maskgit.masks")
+        hidden = hidden.flatten(1)
+        return F.pad(hidden, (self.grid.t * self.per_frame - hidden.shape[1], 0))
 
     def _given(
         self, ids: Tensor, label: Tensor | None, action: Tensor | None, unknown: Tensor | None = None
@@ -183,7 +181,7 @@ class MaskedCodes(LatentObjective):
             mask_id=self.transformer.mask_id,
             seeds=seeds,
             parts=self.sampling.steps,
-            salt=_PARTS,
+            use="maskgit.parts",
         )
         return each.unflatten(0, (len(batch["seed"]), -1)).sum(dim=1)
 
@@ -232,7 +230,7 @@ class MaskedCodes(LatentObjective):
         ids = F.pad(known, (0, places - known.shape[1]), value=self.transformer.mask_id)
         unknown = torch.arange(places, device=ids.device).ge(known.shape[1]).expand_as(ids)
         context = self._context(ids, self._guided_given(condition, sampling))
-        ids = self._fill(ids, unknown, context, seeds, sampling, _SALT + 4096)
+        ids = self._fill(ids, unknown, context, seeds, sampling)
         if known.shape[1] < places:
             yield ids[:, known.shape[1] :]
 
@@ -252,7 +250,7 @@ class MaskedCodes(LatentObjective):
             summary = self.history(self._embed(fresh.repeat(wide // b, 1, 1)), led_by, cache=cache)[:, -1:]
             context = rearrange(self.history.spread(summary), "b 1 d h w -> b (h w) d")
             unknown = torch.ones_like(start, dtype=torch.bool)
-            ids = self._fill(start, unknown, context, seeds, sampling, _SALT + 4096 * (now + 1))
+            ids = self._fill(start, unknown, context, seeds, sampling, now)
             yield ids
             fresh = ids[:, None]
 
@@ -273,15 +271,23 @@ class MaskedCodes(LatentObjective):
         context: Tensor | None,
         seeds: Tensor,
         sampling: MaskedSampling,
-        salt: int,
+        index: int = 0,
     ) -> Tensor:
         def predict(shown: Tensor) -> Tensor:
             if sampling.guidance == 1:
                 return self.transformer(shown, context)
             return guided(*self.transformer(shown.repeat(2, 1), context).chunk(2), sampling.guidance)
 
-        mask_id = self.transformer.mask_id
-        return fill(predict, ids, unknown, mask_id=mask_id, seeds=seeds, sampling=sampling, salt=salt)
+        return fill(
+            predict,
+            ids,
+            unknown,
+            mask_id=self.transformer.mask_id,
+            seeds=seeds,
+            sampling=sampling,
+            use="maskgit.codes",
+            index=index,
+        )
 
     def _given_frames(self, condition: Condition) -> tuple[Tensor, ...]:
         return () if condition.video is None else (as_float(condition.video),)
@@ -406,8 +412,8 @@ def _tiny(**network: object) -> Run:
             code_width=32,
             **network,
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -435,12 +441,10 @@ def maskvit_dmlab() -> Run:
         depth=12,
         num_heads=12,
     )
-    return _paper(network, stride=1, lr=1e-4, schedule="cosine", steps=1_000_000)
+    return _paper(network, stride=1, schedule=Cosine(warmup=0.01), steps=1_000_000)
 
 
-def _paper(
-    network: MaskGITConfig, *, stride: int, lr: float, schedule: Literal["cosine", "constant"], steps: int
-) -> Run:
+def _paper(network: MaskGITConfig, *, stride: int, schedule: Cosine | Constant, steps: int) -> Run:
     size = network.size
     return Run(
         data=Data(
@@ -449,8 +453,8 @@ def _paper(
             batch_size=32,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.01 * (schedule == "cosine")),
-        train=Loop(steps=steps, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=schedule),
+        train=Loop(length=Steps(steps), precision="bfloat16"),
     )
 
 
@@ -465,7 +469,7 @@ def _viper(tokenizer: str, *, num_frames: int, stride: int, width: int, tasks: i
         conditions=("label",) if tasks > 1 else (),
         num_classes=tasks,
     )
-    return _paper(network, stride=stride, lr=1e-4, schedule="constant", steps=500_000)
+    return _paper(network, stride=stride, schedule=Constant(), steps=500_000)
 
 
 def viper_dmc() -> Run:

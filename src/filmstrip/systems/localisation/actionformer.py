@@ -51,9 +51,13 @@ from filmstrip.nn.masks import Mask, local, present
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.positions import sincos_table
 from filmstrip.nn.segments import soft_nms
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Detections, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, fitted, renamed, without_prefix
 
 PRIOR = 0.01
@@ -484,8 +488,8 @@ def tiny() -> Run:
             drop_path=0.0,
             suppression=Suppression(most=50),
         ),
-        optim=Optim(lr=2e-3),
-        train=Loop(steps=150),
+        optim=AdamW(lr=2e-3),
+        train=Loop(length=Steps(150)),
         evals=(LocalisationMAP(),),
     )
 
@@ -508,8 +512,8 @@ def thumos14() -> Run:
             first_normaliser=100.0,
             suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, most=200),
         ),
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=5 / 35),
-        train=Loop(epochs=35, ema=0.999),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=5 / 35)),
+        train=Loop(length=Epochs(35), ema=0.999),
         evals=(LocalisationMAP(),),
     )
 
@@ -532,7 +536,7 @@ def activitynet() -> Run:
             distance_weight=2.0,
             suppression=Suppression(sigma=0.75, most=100, min_rows=0.001),
         ),
-        optim=Optim(lr=1e-3, weight_decay=0.05, warmup=5 / 15),
-        train=Loop(epochs=15, ema=0.999),
+        optim=AdamW(lr=1e-3, weight_decay=0.05, schedule=Cosine(warmup=5 / 15)),
+        train=Loop(length=Epochs(15), ema=0.999),
         evals=(LocalisationMAP(thresholds=tuple(round(0.5 + 0.05 * i, 2) for i in range(10))),),
     )

@@ -39,15 +39,18 @@ from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
 from filmstrip.nn.positions import sincos_table
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.layers import layers
 
 Masking = Literal["tube", "random", "frame"]
-_SALT = 0x7EBE
 _EPS = 1e-6  # added to a cube's deviation, as published
 
 
@@ -59,7 +62,7 @@ def choose_cubes(seeds: Tensor, grid: Grid, masking: Masking, ratio: float) -> t
     """
     t, h, w = grid
     units = {"tube": h * w, "random": t * h * w, "frame": t}[masking]
-    order = uniform(seeds, units, salt=_SALT).argsort(dim=1)
+    order = uniform(seeds, units, "videomae.masks").argsort(dim=1)
     hide = int(ratio * units)
     hidden, seen = order[:, :hide].sort(dim=1).values, order[:, hide:].sort(dim=1).values
     return tuple(_cubes_of(chosen, grid, masking) for chosen in (seen, hidden))
@@ -258,8 +261,8 @@ def tiny() -> Run:
             size=64,
             patch_size=(2, 8, 8),
         ),
-        optim=Optim(lr=2e-3, betas=(0.9, 0.95)),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, betas=(0.9, 0.95)),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -272,8 +275,10 @@ def _pretrain(network: VideoMAEConfig, *, stride: int, mirror: float, epochs: in
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=1.5e-4 * 1024 / 256, betas=(0.9, 0.95), weight_decay=0.05, warmup=40 / epochs),
-        train=Loop(epochs=epochs, precision="bfloat16", clip_grad=None),
+        optim=AdamW(
+            lr=1.5e-4 * 1024 / 256, betas=(0.9, 0.95), weight_decay=0.05, schedule=Cosine(warmup=40 / epochs)
+        ),
+        train=Loop(length=Epochs(epochs), precision="bfloat16", clip_grad=None),
     )
 
 
@@ -306,7 +311,8 @@ def base_k400() -> Run:
 def base_k400_800() -> Run:
     """ViT-B on Kinetics-400 for the 800 epochs of the paper's ablations."""
     run = base_k400()
-    return replace(run, optim=replace(run.optim, warmup=40 / 800), train=replace(run.train, epochs=800))
+    optim = replace(run.optim, schedule=Cosine(warmup=40 / 800))
+    return replace(run, optim=optim, train=replace(run.train, length=Epochs(800)))
 
 
 def large_k400() -> Run:

@@ -33,7 +33,9 @@ from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 
 class DDN(Planner):
@@ -147,8 +149,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=DDNConfig(width=32, beams=3),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=200),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(200)),
         evals=(Planning(),),
     )
 
@@ -158,8 +160,8 @@ def _paper(dataset: str) -> Run:
     return Run(
         data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=DDNConfig(),
-        optim=Optim(lr=1e-3),
-        train=Loop(epochs=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Epochs(100)),
         evals=(Planning(),),
     )
 

@@ -42,7 +42,10 @@ from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, 
 from filmstrip.protocols import Batch, Loss
 from filmstrip.randomness import normal, uniform
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed, without_prefix
 
 _UNET: Rules = (
@@ -70,7 +73,6 @@ _CLASSIFIER: Rules = (
 )
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
 """What the authors' files hold of the schedule of noise."""
-_TIME, _NOISE, _START = 0xBD00, 0xBD01, 0xBD02  # salts
 _GROUPS = 32
 
 
@@ -206,9 +208,9 @@ class PDPP(Planner):
         clean = torch.zeros(*step.shape, self.unet_width(ends), device=step.device)
         clean[..., self.num_tasks : self.num_tasks + self.num_steps] = F.one_hot(step, self.num_steps)
         clean = project(clean, task, ends, self.num_steps)
-        time = (uniform(batch["seed"], 1, _TIME)[:, 0] * self.config.diffusion_steps).long()
+        time = (uniform(batch["seed"], 1, "pdpp.time")[:, 0] * self.config.diffusion_steps).long()
         kept = self.kept[time][:, None, None]
-        noise = normal(batch["seed"], clean[0].numel(), _NOISE).view_as(clean)
+        noise = normal(batch["seed"], clean[0].numel(), "pdpp.noise").view_as(clean)
         noisy = project(kept.sqrt() * clean + (1 - kept).sqrt() * noise, task, ends, self.num_steps)
         denoised = project(self.unet(noisy, time), task, ends, self.num_steps)
         weight = torch.ones(step.shape[1], 1, device=step.device)
@@ -244,7 +246,7 @@ class PDPP(Planner):
         count = shape[1] * shape[2]
         steps, fewer = self.config.diffusion_steps, self.config.sampling_steps
         times = range(0, steps, steps // (fewer or steps))
-        x = project(normal(seeds, count, _START).view(shape), task, ends, self.num_steps)
+        x = project(normal(seeds, count, "pdpp.start").view(shape), task, ends, self.num_steps)
         for i in reversed(range(len(times))):
             clean = self.unet(x, torch.full((len(x),), times[i], device=x.device))
             now, then = self.kept[times[i]], self.kept[times[i - 1]] if i else self.kept.new_ones(())
@@ -255,7 +257,7 @@ class PDPP(Planner):
                 beta = 1 - now / then
                 x = (then.sqrt() * beta * clean + (1 - then) * (1 - beta).sqrt() * x) / (1 - now)
                 if i:
-                    fresh = normal(seeds, count, _START + i).view(shape)
+                    fresh = normal(seeds, count, "pdpp.fresh_noise", i).view(shape)
                     x = x + (beta * (1 - then) / (1 - now)).sqrt() * fresh
             x = project(x, task, ends, self.num_steps)
         return x
@@ -315,8 +317,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
-        optim=Optim(lr=1e-3, weight_decay=0.0),
-        train=Loop(steps=200, clip_grad=None),
+        optim=AdamW(lr=1e-3, weight_decay=0.0),
+        train=Loop(length=Steps(200), clip_grad=None),
         evals=(Planning(),),
     )
 
@@ -325,8 +327,8 @@ def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: in
     return Run(
         data=Data(reads=procedures, batch_size=256),
         objective=PDPPConfig(widths=(256, 512, 1024), diffusion_steps=diffusion_steps, ends_weight=10.0),
-        optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
-        train=Loop(steps=steps, clip_grad=None, ema=0.9995),
+        optim=AdamW(lr=lr, weight_decay=0.0, schedule=Cosine(warmup=1 / 6)),
+        train=Loop(length=Steps(steps), clip_grad=None, ema=0.9995),
         evals=(Planning(),),
     )
 

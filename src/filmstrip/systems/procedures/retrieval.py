@@ -32,7 +32,9 @@ from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 _EPS, _NEVER = 1e-4, -1e4
 
@@ -130,8 +132,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=RetrievalConfig(),
-        optim=Optim(lr=3e-2, weight_decay=0.0),
-        train=Loop(steps=20),
+        optim=AdamW(lr=3e-2, weight_decay=0.0),
+        train=Loop(length=Steps(20)),
         evals=(Planning(),),
     )
 
@@ -140,8 +142,8 @@ def _paper(dataset: str) -> Run:
     return Run(
         data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=RetrievalConfig(),
-        optim=Optim(lr=1e-2, weight_decay=0.0),
-        train=Loop(epochs=2),
+        optim=AdamW(lr=1e-2, weight_decay=0.0),
+        train=Loop(length=Epochs(2)),
         evals=(Planning(),),
     )
 

@@ -55,7 +55,10 @@ from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed
 
 _PUBLISHED: Rules = (
@@ -345,8 +348,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=SCHEMAConfig(text_width=16, width=32, num_heads=4, dropout=0.0, input_dropout=0.0),
-        optim=Optim(lr=3e-3, weight_decay=1e-4),
-        train=Loop(steps=200),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(200)),
         evals=(Planning(),),
     )
 
@@ -365,8 +368,8 @@ def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
             input_dropout=0.4,
             state_task=state_task,
         ),
-        optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
-        train=Loop(epochs=500, clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=1e-4, schedule=Cosine(warmup=0.0)),
+        train=Loop(length=Epochs(500), clip_grad=None),
         evals=(Planning(),),
     )
 

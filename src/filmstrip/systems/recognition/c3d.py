@@ -29,7 +29,9 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D, C3D_RELEASED, ConvLayer
 from filmstrip.objectives.plain_cnn import PlainCNNConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 def tiny() -> Run:
@@ -50,8 +52,8 @@ def tiny() -> Run:
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -61,8 +63,8 @@ def sports1m() -> Run:
     return Run(
         data=Data(clip=Clip(num_frames=16, stride=1, size=112, short_side=(128, 128)), batch_size=30, num_workers=10),
         objective=PlainCNNConfig(layers=C3D, num_frames=16, size=112, num_classes=487),
-        optim=Optim(name="sgd", lr=3e-3, weight_decay=5e-4),
-        train=Loop(steps=1_900_000, clip_grad=None),
+        optim=SGD(lr=3e-3, weight_decay=5e-4),
+        train=Loop(length=Steps(1_900_000), clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),
     )
 
@@ -80,5 +82,5 @@ def ucf101() -> Run:
         run,
         objective=replace(run.objective, num_classes=101),
         optim=replace(run.optim, lr=1e-3),
-        train=replace(run.train, steps=60_000),
+        train=replace(run.train, length=Steps(60_000)),
     )

@@ -37,7 +37,9 @@ from filmstrip.objectives.classification import Classification, ClassificationCo
 from filmstrip.objectives.two_stream import TwoStream
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 from filmstrip.video.flow import Method
 
 
@@ -88,8 +90,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=I3DConfig(share=1 / 8, dropout=0.0, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -103,8 +105,8 @@ def _k400(streams: Literal["rgb", "both"]) -> Run:
             num_workers=10,
         ),
         objective=I3DConfig(streams=streams),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7),
-        train=Loop(steps=110_000, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.1, weight_decay=1e-7),
+        train=Loop(length=Steps(110_000), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),
     )
 

@@ -25,7 +25,9 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer
 from filmstrip.objectives.plain_cnn import PlainCNNConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 LECTURE = (
     ConvLayer(width=12, kernel=(1, 3, 3), pool=(1, 4, 4)),
@@ -52,8 +54,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=PlainCNNConfig(layers=LECTURE, hidden=(32,), num_frames=20, size=64, dropout=0.0, num_classes=8),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -64,7 +66,7 @@ def tiny_pooling() -> Run:
     return Run(
         data=run.data,
         objective=PlainCNNConfig(layers=LECTURE, hidden=(), num_frames=20, size=64, dropout=0.0, num_classes=8),
-        optim=Optim(lr=1e-2),
+        optim=AdamW(lr=1e-2),
         train=run.train,
         evals=run.evals,
     )
@@ -75,7 +77,7 @@ def sports1m() -> Run:
     return Run(
         data=Data(clip=Clip(num_frames=2, stride=15, size=170, short_side=(200, 200)), batch_size=32, num_workers=10),
         objective=PlainCNNConfig(layers=ALEXNET, num_frames=2, size=170, num_classes=487),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=5e-4),
-        train=Loop(epochs=5, clip_grad=None),
+        optim=SGD(lr=1e-3, weight_decay=5e-4),
+        train=Loop(length=Epochs(5), clip_grad=None),
         evals=(MultiView(num_clips=20, num_crops=1),),
     )

@@ -30,9 +30,12 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import ClassificationConfig
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
-from filmstrip.runs.config import FrozenPart, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 class LRCN(StepwiseClassification):
@@ -117,8 +120,8 @@ def tiny() -> Run:
         objective=LRCNConfig(
             widths=(16, 32, 64), depths=(1, 1, 1), width=64, readout="last", dropout=0.0, num_classes=8
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -133,8 +136,8 @@ def resnet18_ucf101() -> Run:
             num_workers=10,
         ),
         objective=LRCNConfig(num_classes=101),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=5e-3),
-        train=Loop(steps=30_000, clip_grad=15.0),
+        optim=SGD(lr=1e-3, weight_decay=5e-3),
+        train=Loop(length=Steps(30_000), clip_grad=15.0),
         evals=(MultiView(num_clips=3, num_crops=3),),
     )
 

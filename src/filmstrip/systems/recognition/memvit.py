@@ -39,7 +39,10 @@ from filmstrip.nn.relative_positions import decomposed_scores, table_between
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Features, Grid, Layout, Loss, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class LayerMemory:
@@ -320,8 +323,8 @@ def tiny() -> Run:
             label_smoothing=0.1,
             num_classes=8,
         ),
-        optim=Optim(lr=5e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=5e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -343,8 +346,8 @@ def _k400(network: MeMViTConfig, *, stride: int) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=30 / 200, final=0.01),
-        train=Loop(epochs=200, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=30 / 200, final=0.01)),
+        train=Loop(length=Epochs(200), precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 

@@ -30,7 +30,10 @@ from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ def tiny() -> Run:
             label_smoothing=0.1,
             num_classes=8,
         ),
-        optim=Optim(lr=5e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=5e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -104,8 +107,8 @@ def _k400(network: MViTConfig, *, stride: int, clips: int = 5, crops: int = 1) -
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=30 / 200, final=0.01),
-        train=Loop(epochs=200, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=30 / 200, final=0.01)),
+        train=Loop(length=Epochs(200), precision="bfloat16"),
         evals=(MultiView(num_clips=clips, num_crops=crops),),
     )
 

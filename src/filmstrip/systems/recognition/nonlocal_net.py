@@ -36,7 +36,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 Pairwise = Literal["embedded_gaussian", "dot_product", "concatenation"]
@@ -228,8 +231,8 @@ def tiny() -> Run:
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -244,8 +247,8 @@ def r50_k400() -> Run:
             num_workers=10,
         ),
         objective=NonLocalNetConfig(),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-4, warmup=34 / 196),
-        train=Loop(epochs=196, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.1, weight_decay=1e-4, schedule=Cosine(warmup=34 / 196)),
+        train=Loop(length=Epochs(196), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

@@ -26,7 +26,10 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +69,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=R2Plus1DConfig(widths=(16, 32, 64), depths=(1, 1, 1), stem_width=12, early_stride=2, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -88,8 +91,8 @@ def small() -> Run:
             label_smoothing=0.1,
             num_classes=10,
         ),
-        optim=Optim(lr=4e-3, warmup=0.1),
-        train=Loop(steps=600),
+        optim=AdamW(lr=4e-3, schedule=Cosine(warmup=0.1)),
+        train=Loop(length=Steps(600)),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -104,7 +107,7 @@ def r2plus1d_18_k400() -> Run:
             num_workers=10,
         ),
         objective=R2Plus1DConfig(),
-        optim=Optim(name="sgd", lr=0.08, weight_decay=1e-4, warmup=10 / 45),
-        train=Loop(epochs=45, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.08, weight_decay=1e-4, schedule=Cosine(warmup=10 / 45)),
+        train=Loop(length=Epochs(45), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),
     )

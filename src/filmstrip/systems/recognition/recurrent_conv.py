@@ -35,7 +35,9 @@ from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.over_time import Readout, StepwiseClassification
 from filmstrip.protocols import Features, Grid, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 
 class RecurrentConv(nn.Module):
@@ -203,8 +205,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=RecurrentConvConfig(widths=(16, 32), num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -219,7 +221,7 @@ def gru_ucf101() -> Run:
             num_workers=10,
         ),
         objective=RecurrentConvConfig(widths=(64, 128, 256, 512), dropout=0.7, num_classes=101),
-        optim=Optim(lr=1e-4),
-        train=Loop(epochs=100, precision="bfloat16"),
+        optim=AdamW(lr=1e-4),
+        train=Loop(length=Epochs(100), precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

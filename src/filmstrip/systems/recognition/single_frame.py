@@ -31,7 +31,10 @@ from filmstrip.models.resnet import ResNet
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class SingleFrame(Classification):
@@ -88,8 +91,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=SingleFrameConfig(widths=(16, 32, 64), depths=(1, 1, 1), num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -109,8 +112,8 @@ def small() -> Run:
             label_smoothing=0.1,
             num_classes=10,
         ),
-        optim=Optim(lr=4e-3, warmup=0.1),
-        train=Loop(steps=300),
+        optim=AdamW(lr=4e-3, schedule=Cosine(warmup=0.1)),
+        train=Loop(length=Steps(300)),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -125,7 +128,7 @@ def resnet18_k400() -> Run:
             num_workers=10,
         ),
         objective=SingleFrameConfig(),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-4, warmup=5 / 100),
-        train=Loop(epochs=100, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.1, weight_decay=1e-4, schedule=Cosine(warmup=5 / 100)),
+        train=Loop(length=Epochs(100), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

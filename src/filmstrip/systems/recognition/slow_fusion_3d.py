@@ -26,7 +26,9 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer
 from filmstrip.objectives.plain_cnn import PlainCNNConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 SPORTS1M = (
     ConvLayer(width=96, kernel=(4, 11, 11), stride=(2, 3, 3), valid_time=True, norm="response", pool=(1, 2, 2)),
@@ -54,8 +56,8 @@ def tiny() -> Run:
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=1e-2),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-2),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -65,7 +67,7 @@ def sports1m() -> Run:
     return Run(
         data=Data(clip=Clip(num_frames=10, stride=1, size=170, short_side=(200, 200)), batch_size=32, num_workers=10),
         objective=PlainCNNConfig(layers=SPORTS1M, num_frames=10, size=170, num_classes=487),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=5e-4),
-        train=Loop(epochs=5, clip_grad=None),
+        optim=SGD(lr=1e-3, weight_decay=5e-4),
+        train=Loop(length=Epochs(5), clip_grad=None),
         evals=(MultiView(num_clips=20, num_crops=1),),
     )

@@ -36,7 +36,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 _SLOW_FRAMES = (1, 1, 3, 3)
@@ -182,8 +185,8 @@ def tiny() -> Run:
         objective=SlowFastConfig(
             stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4, dropout=0.0, num_classes=8
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -198,8 +201,8 @@ def r50_4x16_k400() -> Run:
             num_workers=10,
         ),
         objective=SlowFastConfig(),
-        optim=Optim(name="sgd", lr=1.6, weight_decay=1e-4, warmup=34 / 256),
-        train=Loop(epochs=256, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=1.6, weight_decay=1e-4, schedule=Cosine(warmup=34 / 256)),
+        train=Loop(length=Epochs(256), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

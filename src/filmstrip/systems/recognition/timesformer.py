@@ -33,7 +33,9 @@ from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +102,8 @@ def tiny() -> Run:
             linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -117,8 +119,8 @@ def _k400(num_frames: int, stride: int, size: int, jitter: tuple[int, int]) -> R
         objective=TimeSformerConfig(
             num_frames=num_frames, size=size, dropout=0.5, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)
         ),
-        optim=Optim(name="sgd", lr=0.005, weight_decay=1e-4),
-        train=Loop(epochs=15, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.005, weight_decay=1e-4),
+        train=Loop(length=Epochs(15), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )
 

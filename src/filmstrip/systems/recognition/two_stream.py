@@ -29,7 +29,9 @@ from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.hidden_head import HiddenClassification
 from filmstrip.objectives.two_stream import Fusion, TwoStream
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 from filmstrip.video.flow import Method
 
 CNN_M = (
@@ -108,8 +110,8 @@ def tiny() -> Run:
             dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -124,8 +126,8 @@ def ucf101() -> Run:
             num_workers=10,
         ),
         objective=TwoStreamConfig(num_classes=101),
-        optim=Optim(name="sgd", lr=1e-2, weight_decay=5e-4),
-        train=Loop(steps=80_000, clip_grad=None),
+        optim=SGD(lr=1e-2, weight_decay=5e-4),
+        train=Loop(length=Steps(80_000), clip_grad=None),
         evals=(MultiView(num_clips=25, num_crops=3),),
     )
 

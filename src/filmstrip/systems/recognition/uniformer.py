@@ -39,7 +39,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def _depthwise(width: int, kernel: int) -> nn.Conv3d:
@@ -210,8 +213,8 @@ def tiny() -> Run:
         objective=UniFormerConfig(
             widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), head_dim=16, label_smoothing=0.1, num_classes=8
         ),
-        optim=Optim(lr=2e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -227,8 +230,8 @@ def _k400(network: UniFormerConfig, *, frames: int, lr: float, batch: int) -> Ru
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=10 / 110, final=1e-6 / lr),
-        train=Loop(epochs=110, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=10 / 110, final=1e-6 / lr)),
+        train=Loop(length=Epochs(110), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=1),),
     )
 
@@ -259,7 +262,7 @@ def base_32_ssv2() -> Run:
     return replace(
         run,
         data=replace(run.data, clip=clip, augment=replace(run.data.augment, mirror=0.0)),
-        optim=replace(run.optim, warmup=5 / 50),
-        train=replace(run.train, epochs=50),
+        optim=replace(run.optim, schedule=replace(run.optim.schedule, warmup=5 / 50)),
+        train=replace(run.train, length=Epochs(50)),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

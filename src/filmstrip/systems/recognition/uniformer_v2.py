@@ -40,7 +40,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -305,8 +308,8 @@ def tiny() -> Run:
             linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -335,8 +338,8 @@ def _k400(network: UniFormerV2Config, *, lr: float) -> Run:
             num_workers=10,
         ),
         objective=replace(plain, global_layers=last),
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=5 / 55, final=1e-6 / lr),
-        train=Loop(epochs=55, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=5 / 55, final=1e-6 / lr)),
+        train=Loop(length=Epochs(55), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -352,8 +355,8 @@ def _ssv2(network: UniFormerV2Config, *, lr: float) -> Run:
             num_workers=10,
         ),
         objective=replace(network, num_classes=174),
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=5 / 22, final=1e-6 / lr),
-        train=Loop(epochs=22, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=5 / 22, final=1e-6 / lr)),
+        train=Loop(length=Epochs(22), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )
 

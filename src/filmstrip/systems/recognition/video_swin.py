@@ -42,7 +42,10 @@ from filmstrip.nn.relative_positions import Extent, RelativeBias
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 
@@ -347,8 +350,8 @@ def tiny() -> Run:
             linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -363,8 +366,8 @@ def _k400(network: VideoSwinConfig, *, lr: float = 1e-3, weight_decay: float = 0
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=weight_decay, warmup=2.5 / 30),
-        train=Loop(epochs=30, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=weight_decay, schedule=Cosine(warmup=2.5 / 30)),
+        train=Loop(length=Epochs(30), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -406,7 +409,7 @@ def base_ssv2() -> Run:
     return replace(
         run,
         data=replace(run.data, clip=clip, augment=augment),
-        optim=replace(run.optim, warmup=2.5 / 60),
-        train=replace(run.train, epochs=60),
+        optim=replace(run.optim, schedule=replace(run.optim.schedule, warmup=2.5 / 60)),
+        train=replace(run.train, length=Epochs(60)),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

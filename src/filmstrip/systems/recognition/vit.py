@@ -26,7 +26,10 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.vit import ViT
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,8 @@ def tiny() -> Run:
         objective=ViTConfig(
             width=96, depth=4, num_heads=3, num_frames=8, size=64, patch_size=(2, 8, 8), drop_path=0.0, num_classes=8
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -97,8 +100,10 @@ def _k400(network: ViTConfig, *, epochs: int, base_lr: float) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=base_lr * _BATCH / 256, layer_decay=0.75, warmup=5 / epochs, final=1e-6 / base_lr),
-        train=Loop(epochs=epochs, precision="bfloat16", clip_grad=None),
+        optim=AdamW(
+            lr=base_lr * _BATCH / 256, layer_decay=0.75, schedule=Cosine(warmup=5 / epochs, final=1e-6 / base_lr)
+        ),
+        train=Loop(length=Epochs(epochs), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=5, num_crops=3),),
     )
 

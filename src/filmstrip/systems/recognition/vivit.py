@@ -53,9 +53,13 @@ from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import GELU
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.protocols import Grid
-from filmstrip.runs.config import FrozenPart, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class FactorisedBlock(Block):
@@ -274,8 +278,8 @@ def tiny() -> Run:
             linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -290,8 +294,8 @@ def _k400(network: ViViTConfig) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(name="sgd", lr=0.05, weight_decay=0.0, warmup=2.5 / 30),
-        train=Loop(epochs=30, precision="bfloat16"),
+        optim=SGD(lr=0.05, weight_decay=0.0, schedule=Cosine(warmup=2.5 / 30)),
+        train=Loop(length=Epochs(30), precision="bfloat16"),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 

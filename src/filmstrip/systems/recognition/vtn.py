@@ -41,7 +41,9 @@ from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.mlp import MLP
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 class SlidingWindowAttention(Attention):
@@ -197,8 +199,8 @@ def tiny() -> Run:
             linear_start="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=3e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -219,8 +221,8 @@ def base_k400() -> Run:
             size=224,
             dropout=0.5,
         ),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=1e-4),
-        train=Loop(epochs=25, precision="bfloat16"),
+        optim=SGD(lr=1e-3, weight_decay=1e-4),
+        train=Loop(length=Epochs(25), precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 

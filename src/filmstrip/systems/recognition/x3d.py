@@ -41,7 +41,10 @@ from filmstrip.objectives.classification import ClassificationConfig
 from filmstrip.objectives.hidden_head import HiddenClassification
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 _DEPTHS = (1, 2, 5, 3)
@@ -249,8 +252,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=X3DConfig(width=8, deeper=1.0, hidden=64, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -264,8 +267,8 @@ def _k400(*, num_frames: int, stride: int, size: int, short_side: tuple[int, int
             num_workers=10,
         ),
         objective=X3DConfig(width=24, deeper=deeper, hidden=2048, dropout=0.5),
-        optim=Optim(name="sgd", lr=1.6, weight_decay=5e-5, warmup=35 / 256),
-        train=Loop(epochs=256, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=1.6, weight_decay=5e-5, schedule=Cosine(warmup=35 / 256)),
+        train=Loop(length=Epochs(256), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

@@ -34,10 +34,14 @@ from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights, check_names
 
 _MARGIN = 0.1  # pixels are modelled in 0.1..0.9, where their logits are finite
@@ -253,8 +257,8 @@ def tiny() -> Run:
             depth=1,
             codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01, warmup_steps=10, anneal_steps=80),
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -268,6 +272,6 @@ def dalle() -> Run:
             num_workers=10,
         ),
         objective=DVAEConfig(width=256, num_groups=4, depth=2, codebook=Codebook(kind="gumbel", size=8192, dim=128)),
-        optim=Optim(lr=1e-4, weight_decay=1e-4, warmup=0.0, final=1.25e-6 / 1e-4),
-        train=Loop(steps=3_000_000, precision="float16", clip_grad=None, ema=0.999),
+        optim=AdamW(lr=1e-4, weight_decay=1e-4, schedule=Cosine(warmup=0.0, final=1.25e-6 / 1e-4)),
+        train=Loop(length=Steps(3_000_000), precision="float16", clip_grad=None, ema=0.999),
     )

@@ -44,10 +44,14 @@ from filmstrip.errors import UserError
 from filmstrip.nn.axial import AxialAttention, AxialPositions
 from filmstrip.nn.channel_norm import ChannelNorm
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
 from filmstrip.weights.keymap import COUNTERS, Rules, Weights, check_names, renamed
 from filmstrip.weights.layers import fuse
 
@@ -284,8 +288,8 @@ def tiny() -> Run:
             size=32,
             codebook=Codebook(size=64, dim=16),
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -312,8 +316,8 @@ def _paper(network: VQVAE3DConfig, *, steps: int) -> Run:
             batch_size=32,
         ),
         objective=network,
-        optim=Optim(lr=7e-4, weight_decay=0.0, schedule="constant", warmup=0.0),
-        train=Loop(steps=steps, clip_grad=None),
+        optim=AdamW(lr=7e-4, weight_decay=0.0, schedule=Constant()),
+        train=Loop(length=Steps(steps), clip_grad=None),
     )
 
 

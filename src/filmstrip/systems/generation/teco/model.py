@@ -22,17 +22,15 @@ from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, f
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.settings import FREE
 from filmstrip.systems.generation.teco.frames import CodeFrames, PixelFrames, ResidualDecoder, ResidualEncoder
 from filmstrip.systems.generation.teco.weights import from_teco
 from filmstrip.weights.keymap import Weights
 
-_SALT = 0x7EC0_0000
-_FRAMES, _MASKS, _ACTIONS = _SALT, _SALT + 1, _SALT + 2  # of training; sampling counts up from the next 4096
 _RENDERED = 16  # frames decoded at once
 
 
@@ -113,7 +111,7 @@ class TECO(Objective):
         targets, seed = self.space.targets(batch), batch["seed"]
         b, t = targets.shape[:2]
         z, passage = self.code(targets)
-        hidden = uniform(seed, 1, _ACTIONS)[:, 0] < self.condition_drop
+        hidden = uniform(seed, 1, "teco.condition_drop")[:, 0] < self.condition_drop
         given = self.conditions(b, t, label=None, action=batch.get("action"), unknown=hidden)
         summary = self.history(z[:, :-1], None if given is None else given[:, 1:])
         chosen = self._choose_frames(seed, t - 1)
@@ -121,8 +119,8 @@ class TECO(Objective):
         h = self.history.spread(pick(summary)).flatten(0, 1)
         z, ids, targets = (pick(x).flatten(0, 1) for x in (z[:, 1:], passage.ids[:, 1:], targets[:, 1:]))
 
-        masks = draw_masks(seed, chosen.shape[1], ids[0].numel(), schedule=self.schedule, salt=_MASKS).flatten(0, 1)
-        prior = self._prior_nats(ids.flatten(1), masks, h)
+        masks = draw_masks(seed, chosen.shape[1], ids[0].numel(), schedule=self.schedule, use="teco.masks")
+        prior = self._prior_nats(ids.flatten(1), masks.flatten(0, 1), h)
         frame = self.space.nats(self.decoder(torch.cat([h, z], dim=1)), targets).mean()
         metrics = {"frame_nats": frame.detach(), "prior_nats": prior.detach(), **passage.metrics}
         return Loss(frame + prior + 0.5 * passage.loss, metrics)  # half of the squared distances, as published
@@ -130,7 +128,7 @@ class TECO(Objective):
     def _choose_frames(self, seed: Tensor, frames: int) -> Tensor:
         """Which frames the loss is of, ``B n`` int64, in the order of time."""
         count = max(1, int((1 - self.drop_loss) * frames + 1e-6))
-        return uniform(seed, frames, _FRAMES).argsort(dim=1)[:, :count].sort(dim=1).values
+        return uniform(seed, frames, "teco.frames").argsort(dim=1)[:, :count].sort(dim=1).values
 
     def _prior_nats(self, ids: Tensor, masks: Tensor, h: Tensor) -> Tensor:
         """Mean nats of a hidden code, times the codes of a frame."""
@@ -170,12 +168,12 @@ class TECO(Objective):
             led_by = None if given is None else given[:, now - z.shape[1] + 1 : now + 1]
             summary = self.history(z, led_by, cache=cache)[:, -1:]
             h = self.history.spread(summary)[:, 0]
-            ids = self._draw(h, seeds, sampling, salt=_SALT + 4096 * now)
+            ids = self._draw(h, seeds, sampling, now)
             z = rearrange(self.from_code(self.quantiser.decode(ids)), "b h w d -> b 1 d h w").to(h.dtype)
             yield self.space.likeliest(self.decoder(torch.cat([h, z[:, 0]], dim=1)))
 
-    def _draw(self, h: Tensor, seeds: Tensor, sampling: MaskedSampling, *, salt: int) -> Tensor:
-        """The codes of the next frame, ``B h w``, from its summary ``B D h w``."""
+    def _draw(self, h: Tensor, seeds: Tensor, sampling: MaskedSampling, now: int) -> Tensor:
+        """The codes of frame ``now``, ``B h w``, from its summary ``B D h w``."""
         context = rearrange(h, "b d h w -> b (h w) d")
         ids = torch.full(context.shape[:2], self.prior.mask_id, device=h.device)
         ids = fill(
@@ -185,7 +183,8 @@ class TECO(Objective):
             mask_id=self.prior.mask_id,
             seeds=seeds,
             sampling=sampling,
-            salt=salt,
+            use="teco.codes",
+            index=now,
         )
         return ids.unflatten(1, h.shape[2:])
 

@@ -30,7 +30,6 @@ from filmstrip.systems.generation.videogpt.weights import from_prior
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names
 
 ConditionKind = Literal["label", "action", "frames"]
-_DROP, _CODES = 0x71D0, 0x71D1  # salts
 _VQVAE = "vqvae."  # what the names of the tokenizer begin with in a released state
 
 
@@ -164,7 +163,7 @@ class VideoGPT(LatentObjective):
         vector = self.vector(batch.get("label"), batch.get("action"))
         context = None if self.frames is None else self.frames(batch["video"])
         if drop and self.condition_drop:
-            kept = uniform(batch["seed"], 1, _DROP) >= self.condition_drop
+            kept = uniform(batch["seed"], 1, "videogpt.condition_drop") >= self.condition_drop
             vector = None if vector is None else vector * kept
             context = None if context is None else context * kept[..., None]
         logits = self.transformer(ids, vector, context).float()
@@ -224,7 +223,7 @@ class VideoGPT(LatentObjective):
             vector = self.vector(label, action)
         context = None if self.frames is None else self.frames(video)
         codes = self.transformer.stream(
-            uniform(seeds, grid.t * places, _CODES),
+            uniform(seeds, grid.t * places, "videogpt.codes"),
             sampling,
             piece=shown.t * places,
             vector=vector,

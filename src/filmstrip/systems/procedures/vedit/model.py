@@ -32,8 +32,6 @@ from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionC
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import normal, uniform
 
-_NOISE, _HIDDEN = 0x7ED1, 0x7ED2  # salts
-
 
 class AtTime(NamedTuple):
     """What a time asks of the network."""
@@ -167,7 +165,7 @@ class ClipDenoiser(nn.Module):
         most = size if self.num_targets is None else self.num_targets
         places, used = _choose(target, most)
         seen_places, seen_used = _choose(seen, size if self.num_targets is None else size - most)
-        noise = normal(seeds, places.shape[1] * features.shape[2] * features.shape[3], _NOISE)
+        noise = normal(seeds, places.shape[1] * features.shape[2] * features.shape[3], "vedit.noise")
         clips = self(
             noise.view(*places.shape, *features.shape[2:]),
             take(features, seen_places),
@@ -241,7 +239,7 @@ class Pretraining(Objective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Mean squared error of the hidden clips' embeddings."""
         features, given = batch["features"], batch["seen"]
-        order = uniform(batch["seed"], given.shape[1], _HIDDEN).masked_fill(~given, -1.0)
+        order = uniform(batch["seed"], given.shape[1], "vedit.hidden").masked_fill(~given, -1.0)
         hidden = F.one_hot(order.argmax(dim=1), given.shape[1]).bool() & given
         clips, places, used = self.predictor.predict(features, given & ~hidden, hidden, batch["seed"])
         true = features.gather(1, places[:, :, None, None].expand_as(clips))

@@ -22,16 +22,15 @@ from filmstrip.nn.patches import PatchEmbed, take, unpatchify
 from filmstrip.nn.quantise import Bottleneck, Quantised, usage
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
 from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import FrozenPart, ObjectiveConfig
 from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
 
-_LENGTHS, _STILLS, _FRAME = 401, 402, 403  # salts
 _NORM_EPS = 1e-5
 _DEVIATION = 0.02  # of initial weights
 
@@ -220,7 +219,7 @@ class ElasticTok(TokenizerObjective):
         metrics = {"mse": error.detach(), **passage.metrics}
         total = 4 * error + passage.loss  # on the scale of pixels in -1..1
         if self.perceptual is not None:
-            chosen = (uniform(seeds, 1, _FRAME) * video.shape[1]).long()
+            chosen = (uniform(seeds, 1, "elastictok.still_frame") * video.shape[1]).long()
             distance = self.perceptual(*(take(clip, chosen)[:, 0] for clip in (rebuilt, video))).mean()
             total = total + self.perceptual_weight * distance
             metrics[self.perceptual.name] = distance.detach()
@@ -229,14 +228,14 @@ class ElasticTok(TokenizerObjective):
     def draw_lengths(self, seeds: Tensor, num_blocks: int) -> Tensor:
         """How many tokens each block keeps in training, ``B b``: uniform from ``min_tokens`` to ``max_tokens``."""
         choices = self.max_tokens - self.min_tokens + 1
-        return self.min_tokens + (uniform(seeds, num_blocks, _LENGTHS) * choices).long()
+        return self.min_tokens + (uniform(seeds, num_blocks, "elastictok.lengths") * choices).long()
 
     def with_stills(self, video: Tensor, seeds: Tensor) -> Tensor:
         """A share of the clips of ``B T C H W`` video with the first frame of each block throughout it."""
         if not self.still_share:
             return video
         first = video[:, :: self.block_frames].repeat_interleave(self.block_frames, dim=1)
-        still = uniform(seeds, 1, _STILLS) < self.still_share
+        still = uniform(seeds, 1, "elastictok.stills") < self.still_share
         return torch.where(still[:, :, None, None, None], first, video)
 
     def pass_through(

@@ -12,6 +12,7 @@ from filmstrip.errors import UserError
 from filmstrip.runs import experiment
 from filmstrip.runs.frozen import copy_whole, fingerprint_of, read_references
 from filmstrip.runs.loading import load_objective
+from filmstrip.train.lengths import Steps
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def short(address, **changes):
     """A preset that trains for two steps on a few videos, without evaluations."""
     run = systems.find(address)
     data = replace(run.data, synthetic=Motions(train_per_class=1, test_per_class=1), num_workers=0, batch_size=2)
-    loop = replace(run.train, steps=2, epochs=None, save_every=1)
+    loop = replace(run.train, length=Steps(2), save_every=1)
     return replace(run, data=data, train=loop, evals=(), **changes)
 
 
