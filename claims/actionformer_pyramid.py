@@ -10,8 +10,9 @@ import torch
 
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.kinds.untrimmed import UntrimmedVideos
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.untrimmed import Untrimmed
+from filmstrip.inference import inference, on_device
 from filmstrip.measure import complexity
 from filmstrip.nn.masks import local
 from filmstrip.nn.segments import iou
@@ -103,8 +104,9 @@ def small(levels: str, seed: int) -> Run:
 def found_by_length(result: experiment.Result) -> torch.Tensor:
     """Of the test videos' actions of each range of lengths, how many are found, and how many there are: ``2 3``."""
     counts = torch.zeros(2, len(LENGTHS) - 1)
-    for batch in eval_batches(result.source, result.run.data, "test", batch_size=1):
-        (found,) = result.objective.localise(batch)
+    for batch in EvalLoader(result.source, result.run.data, "test", batch_size=1):
+        with inference(result.objective):
+            (found,) = result.objective.localise(on_device(batch, result.subject.device))
         there = batch["classes"][0] >= 0
         segments, classes = batch["segments"][0][there], batch["classes"][0][there]
         first, step = batch["timing"][0]

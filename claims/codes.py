@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
 from filmstrip.nn.quantise import usage
@@ -31,7 +31,7 @@ def score(result: experiment.Result) -> dict[str, float]:
     """Error on unseen videos over their variance, and perplexity and used share of the codebook."""
     videos, rebuilt, ids = [], [], []
     with inference(result.objective):
-        for batch in eval_batches(result.source, result.run.data, result.run.data.eval_split):
+        for batch in EvalLoader(result.source, result.run.data, result.run.data.eval_split):
             tokens = result.objective.encode(batch["video"])
             videos.append(as_float(batch["video"]))
             rebuilt.append(result.objective.decode(tokens))

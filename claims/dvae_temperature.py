@@ -9,7 +9,7 @@ import torch
 
 from claims.codes import TESTS, VIDEOS, score
 from claims.ledger import Claim, Figure, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
 from filmstrip.objectives.codebook import Codebook
@@ -84,7 +84,7 @@ def relaxed_error(result: experiment.Result) -> float:
     torch.manual_seed(0)
     with inference(objective):
         objective.bottleneck.train()
-        for batch in eval_batches(result.source, result.run.data, result.run.data.eval_split):
+        for batch in EvalLoader(result.source, result.run.data, result.run.data.eval_split):
             video = as_float(batch["video"])
             videos.append(video)
             rebuilt.append(objective.pixels(objective.pass_through(video)[0].float()))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, equal
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Search
@@ -134,7 +134,7 @@ def run_of(seed: int, steps: int, fixed: int | None = None) -> Run:
 def blocks_of(result: experiment.Result, split: str = "test") -> Tensor:
     """Blocks of unseen walks, ``N T C H W`` in 0..1, four of each."""
     data = result.run.data
-    batches = eval_batches(result.source, data, split, num_clips=4)
+    batches = EvalLoader(result.source, data, split, num_clips=4)
     return torch.cat([as_float(batch["video"]) for batch in batches])
 
 

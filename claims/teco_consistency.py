@@ -13,7 +13,7 @@ from torch import Tensor
 
 from claims.ledger import Claim, Figure, above
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sample import Sample
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import FrameMetrics
@@ -72,7 +72,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         run = run_of(length, seed)
         result = experiment.train(run, folder / name)
         data = replace(run.data, clip=replace(run.data.clip, num_frames=FRAMES))
-        batch = next(iter(eval_batches(result.source, data, data.eval_split)))
+        batch = next(iter(EvalLoader(result.source, data, data.eval_split)))
         video, action = batch["video"], batch["action"]
         with inference(result.objective):
             made = make(result.objective, video, action, CONTEXT)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from claims.ledger import Claim, Figure, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.likelihood import Likelihood
 from filmstrip.objectives.latent import LatentObjective
@@ -81,7 +81,7 @@ def trained(run: Run, folder: Path, steps: int, seed: int) -> experiment.Result:
 def codes_of(result: experiment.Result, split: str) -> torch.Tensor:
     """The codes of one clip of each video, ``N P``."""
     prior: LatentObjective = result.objective
-    return torch.cat([prior.codes(batch).ids for batch in eval_batches(result.source, result.run.data, split)])
+    return torch.cat([prior.codes(batch).ids for batch in EvalLoader(result.source, result.run.data, split)])
 
 
 def alone(result: experiment.Result) -> float:

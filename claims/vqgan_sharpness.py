@@ -13,7 +13,7 @@ from claims.elastictok_busy import sobel_energy
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.frechet import Moments, frechet_distance
@@ -75,7 +75,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for name, objective in TOKENIZERS.items():
         result = experiment.train(run_of(objective, seed), folder / name)
         data = result.run.data
-        batches = eval_batches(result.source, data, data.eval_split, num_clips=4)
+        batches = EvalLoader(result.source, data, data.eval_split, num_clips=4)
         video = torch.cat([as_float(batch["video"]) for batch in batches])
         with inference(result.objective):
             rebuilt = result.objective.decode(result.objective.encode(video))

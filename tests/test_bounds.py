@@ -34,7 +34,7 @@ from filmstrip.commands.command import Command
 from filmstrip.commands.compare import Budget
 from filmstrip.commands.data import Data
 from filmstrip.commands.visualize import Ascent
-from filmstrip.commands.work.generate import Request
+from filmstrip.commands.work.generate import SamplingRequest
 from filmstrip.data.config import Clip, Synthetic
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.tools.reencode import Recipe
@@ -77,7 +77,7 @@ def configurations():
         if not module.name.startswith("filmstrip.__main__"):
             importlib.import_module(module.name)
     presets = (systems.find(f"{name}:{preset}") for name in systems.names() for preset in systems.presets(name))
-    found = {Run, Budget, Request, Ascent, Recipe, Sampling, *evals.protocols().values()}
+    found = {Run, Budget, SamplingRequest, Ascent, Recipe, Sampling, *evals.protocols().values()}
     found |= every_subclass(ObjectiveConfig) | every_subclass(Synthetic) | every_subclass(evals.Evaluation)
     for run in presets:
         found |= held(run)
@@ -157,7 +157,7 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     assert from_json(values).optim.lr == 1.0
 
 
-@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, Request, Ascent, Recipe, KNN])
+@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, SamplingRequest, Ascent, Recipe, KNN])
 def test_what_stands_alone_checks_itself(cls):
     name = next(name for name, hint in hints_of(cls).items() if not unbounded(hint) and "Bounds" in str(hint))
     with pytest.raises(UserError, match=f"^{name} is -1"):

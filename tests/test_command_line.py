@@ -5,8 +5,8 @@ import pytest
 from filmstrip.__main__ import COMMANDS, main
 
 
-def said(capsys, *words):
-    code = main(list(words))
+def said(capsys, *arguments):
+    code = main(list(arguments))
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -28,7 +28,7 @@ def test_every_command_has_help(capsys, command):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["tran"], "did you mean 'train'"),
         (["train"], "SYSTEM"),
@@ -63,8 +63,8 @@ def test_every_command_has_help(capsys, command):
         (["data", "check", "no/such/folder"], "no/such/folder"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, words, expected):
-    code, _, err = said(capsys, *words)
+def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, arguments, expected):
+    code, _, err = said(capsys, *arguments)
     assert code == 2
     assert expected in err
     assert err.startswith("filmstrip: ") and "Traceback" not in err
@@ -86,7 +86,7 @@ def test_list_and_show(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "usage"),
+    ("arguments", "usage"),
     [
         ("list", "usage: filmstrip list"),
         ("predict", "usage: filmstrip predict RUN FILE... [options]"),
@@ -96,13 +96,13 @@ def test_list_and_show(capsys):
         ("train recognition.vit", "usage: filmstrip train recognition.vit [--data PATH] [--out FOLDER]"),
         ("eval no/such/run", "usage: filmstrip eval RUN [--protocol NAME [options of the protocol]] [--data PATH]"),
         ("eval no/such/run --protocol knn", "usage: filmstrip eval RUN --protocol knn [options] [--data PATH]"),
-        ("data make motions", "usage: filmstrip data make motions [--out FOLDER] [options of the set]"),
+        ("data make motions", "usage: filmstrip data make motions [--out FOLDER] [options of the dataset]"),
         ("data steps", "usage: filmstrip data steps ANNOTATIONS VIDEOS --dataset NAME --out FILE [options]"),
     ],
 )
-def test_help_begins_with_a_usage_that_names_what_is_wanted(capsys, words, usage):
+def test_help_begins_with_a_usage_that_names_what_is_wanted(capsys, arguments, usage):
     with pytest.raises(SystemExit) as done:
-        main([*words.split(), "--help"])
+        main([*arguments.split(), "--help"])
     out = capsys.readouterr().out
     assert done.value.code == 0
     assert out.startswith(usage) and out.count("usage:") == 1

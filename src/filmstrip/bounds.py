@@ -84,7 +84,7 @@ ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
 PositiveShare = Annotated[float, Bounds(above=0, max=1)]
 """A share of a whole, above zero."""
 Quality = Annotated[int, Bounds(min=0, max=51)]
-"""Of H.264, its constant rate factor: lower is better."""
+"""Constant rate factor of H.264; lower is better quality."""
 AnyNumber = Annotated[float, Bounds()]
 """A number that may be negative: a position, a shift."""
 AnyWhole = Annotated[int, Bounds()]

@@ -2,11 +2,14 @@
 
 Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise their input, on the device.
 Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
+
+Methods of protocols take tensors on the model's device and leave its mode as it is. The caller moves tensors and,
+except for training, enters inference mode: :mod:`filmstrip.inference` has both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -132,12 +135,7 @@ class Condition:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Samples video.
-
-    A generator may also have ``stream(condition, *, seed, sampling)``, which yields pieces ``B t C H W`` after the
-    context as they are generated; ``log_prob(batch)``, ``B`` nats; and ``dims_of(batch)``, the number of dimensions
-    of that likelihood.
-    """
+    """Samples video."""
 
     def sample(self, condition: Condition, *, seed: int, sampling: Any = None) -> Tensor:
         """``B T C H W`` in 0..1, starting with the unchanged context frames.
@@ -145,6 +143,28 @@ class Generator(Protocol):
         Sample ``i`` uses ``seed + i`` and does not depend on its batch. ``sampling`` is a
         :class:`~filmstrip.nn.sampling.Sampling` or a subclass; by default the method's own.
         """
+        ...
+
+
+@runtime_checkable
+class StreamingGenerator(Generator, Protocol):
+    """A :class:`Generator` whose samples can be seen while they are generated."""
+
+    def stream(self, condition: Condition, *, seed: int, sampling: Any = None) -> Iterator[Tensor]:
+        """The frames after the context in pieces ``B t C H W``; together what :meth:`sample` returns."""
+        ...
+
+
+@runtime_checkable
+class LikelihoodModel(Protocol):
+    """A model that assigns probabilities to clips."""
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """The log-probability of each clip of a batch given its conditions, ``B`` nats."""
+        ...
+
+    def dims_of(self, batch: Batch) -> int:
+        """The number of dimensions (codes or pixels) of that likelihood, for one clip of the batch."""
         ...
 
 
@@ -231,6 +251,19 @@ class Objective(nn.Module):
             ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth)
             for (depth, decay), members in sorted(groups.items())
         ]
+
+
+Collective = Callable[[Tensor], Tensor]
+"""An operation on one tensor of each process, in place, such as their sum."""
+
+
+@runtime_checkable
+class SharesStatistics(Protocol):
+    """A part of an objective that collects statistics of a step, whose batch may be spread over processes."""
+
+    def share_statistics(self, *, sum_all: Collective, from_first: Collective) -> None:
+        """Collect those of all processes from now on, by their sum or by taking the first process's."""
+        ...
 
 
 @runtime_checkable
@@ -331,7 +364,7 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class FlowClassifier(Protocol):
+class FlowClassifier(Classifier, Protocol):
     """A :class:`Classifier` that also uses optical flow."""
 
     def flow(self, video: Tensor) -> Tensor:
@@ -351,7 +384,7 @@ class MaskedPredictor(Protocol):
         """Indices of the visible (``B V``) and the masked (``B K``) positions, from each clip's seed (``B``)."""
         ...
 
-    def predict(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    def predict_masked(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predictions at ``masked``, ``B K D``, from ``B T C H W`` video at ``visible`` alone."""
         ...
 
@@ -360,7 +393,7 @@ class MaskedPredictor(Protocol):
 class Forecaster(Protocol):
     """An objective or model that predicts the steps of a procedure."""
 
-    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+    def forecast(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
         """Logits ``B K S steps`` of the step at every position of a batch of procedures, for ``K = samples``.
 
         It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` uses ``seed + i``.
@@ -385,7 +418,7 @@ class Localiser(Protocol):
     """An objective or model that detects actions and their times in untrimmed video."""
 
     def localise(self, batch: Batch) -> list[Detections]:
-        """Detections in each video of a batch; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
+        """Detections in each video, on the CPU; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
         ...
 
 

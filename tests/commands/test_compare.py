@@ -147,7 +147,7 @@ def test_what_stops_all_is_no_failure_of_one_system(compared, tmp_path, monkeypa
     with pytest.raises(type(stop)) as told:
         compared(FLAT, DEEP, measure=False)
     out = tmp_path / "out"
-    assert told.value.__notes__[-1] == f"{out} keeps 1 of 2 systems trained: the same command goes on"
+    assert told.value.__notes__[-1] == f"{out} keeps 1 of 2 trained systems: the same command resumes"
     assert not (out / "table.json").exists()
 
 
@@ -165,7 +165,7 @@ def test_when_all_fail_there_still_is_a_table(compared, tmp_path, monkeypatch):
     [
         ((FLAT, "recognition.vitt"), "did you mean 'recognition.vit'"),
         ((FLAT, "recognition.vit:tyni"), "did you mean 'tiny'"),
-        ((FLAT, "pretraining.videomae"), "no classifier"),
+        ((FLAT, "pretraining.videomae"), "not a classifier"),
     ],
 )
 def test_wrong_names_are_refused_before_anything_is_trained(compared, trained, addresses, expected):
@@ -177,7 +177,7 @@ def test_wrong_names_are_refused_before_anything_is_trained(compared, trained, a
 def test_a_folder_of_another_comparison_is_refused_before_anything_is_trained(compared, trained, tmp_path, videos):
     compared(FLAT, measure=False)
     longer = replace(TINY, steps=3)
-    with pytest.raises(UserError, match="another comparison"):
+    with pytest.raises(UserError, match="a different comparison"):
         compare([DEEP, FLAT], tmp_path / "out", data=videos, budget=longer, console=Console(quiet=True))
     assert trained == [FLAT]
 

@@ -127,8 +127,8 @@ def test_what_cannot_be_explained_is_refused(a_run, tmp_path, monkeypatch):
     file = write_colours(tmp_path / "flag.mp4", "red")
     with pytest.raises(UserError, match="knows no class 'jumping'"):
         explain_file(tmp_path, file, tmp_path / "a.mp4", class_name="jumping")
-    with pytest.raises(UserError, match="no transformer over patches"):
+    with pytest.raises(UserError, match="not a transformer over patches"):
         attention_rollout(built("recognition.r2plus1d:tiny").encoder, clip())
     a_run("pretraining.videomae:tiny")
-    with pytest.raises(UserError, match="names no classes"):
+    with pytest.raises(UserError, match="is not a classifier"):
         explain_file(tmp_path, file, tmp_path / "a.mp4")

@@ -141,11 +141,11 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
         return capsys.readouterr().err
 
     out = ("--out", tmp_path / "out")
-    assert "give --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
+    assert "use --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
     assert "--level ids" in refused("encode", tokenizer, videos, *out)
-    assert "not the videos: give those" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
+    assert "provide the videos themselves" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
     continuous = save_tokenizer(tmp_path / "continuous", "tokenizers.vae_kl:tiny")
-    assert "give --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
+    assert "use --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
     assert "another tokenizer" in refused("decode", continuous, tokens, *out)
 
     def broken(name, ids, **about):
@@ -158,7 +158,7 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
     books = broken("books", torch.zeros(1, 256, 2, dtype=torch.int16), level="ids")
     assert "ids of shape (B, 256)" in refused("decode", tokenizer, books, *out)
     features = broken("features", torch.zeros(1, 256, 2), level="patch")
-    assert "which nothing decodes" in refused("decode", tokenizer, features, *out)
+    assert "which cannot be decoded" in refused("decode", tokenizer, features, *out)
 
 
 def test_continuous_latents_survive_the_folder(videos, tmp_path):

@@ -104,5 +104,5 @@ def test_a_kind_that_is_not_there_is_named_with_the_nearest():
 
 def test_what_batches_lack_is_said_before_any_is_read():
     check_requires("Model", ("video", "label"), Clips.specification.keys, "it")
-    with pytest.raises(UserError, match=r"Model needs 'video' in its batches, and it gives 'features', "):
+    with pytest.raises(UserError, match=r"Model needs 'video' in its batches, and it provides 'features', "):
         check_requires("Model", ("video", "seed"), Procedures.specification.keys, "it")

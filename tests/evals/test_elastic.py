@@ -47,7 +47,7 @@ class Fader(Objective):
 
 @pytest.fixture
 def subject(monkeypatch):
-    monkeypatch.setattr("filmstrip.evals.elastic.eval_batches", memory_batches)
+    monkeypatch.setattr("filmstrip.evals.elastic.EvalLoader", memory_batches)
     source = MemorySource("ab", test=[Video("dark", 0, (0,)), Video("grey", 0, (102,)), Video("bright", 1, (255,))])
     return Subject(objective=Fader(), source=source, data=Data(), device=torch.device("cpu"))
 

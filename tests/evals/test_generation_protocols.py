@@ -35,7 +35,7 @@ def subject_of(monkeypatch):
                     batch[key] = value[rows, :length] if key == "action" else value[rows]
                 yield batch
 
-        monkeypatch.setattr(clips, "eval_batches", batches)
+        monkeypatch.setattr(clips, "EvalLoader", batches)
         data = Data()
         clip = type(data.clip)(num_frames=num_frames, size=SIZE)
         return Subject(objective=objective, source=None, data=type(data)(clip=clip), device=torch.device("cpu"))
@@ -273,6 +273,6 @@ def test_likelihood_needs_no_pixels(monkeypatch, subject_of):
     monkeypatch.setattr(
         subject.objective, "log_prob", lambda batch: batch["tokens"].sum(dim=1).float(), raising=False
     )
-    monkeypatch.setattr(clips, "eval_batches", lambda *_, **__: [{"tokens": torch.ones(2, 3), "name": ["a", "b"]}])
+    monkeypatch.setattr(clips, "EvalLoader", lambda *_, **__: [{"tokens": torch.ones(2, 3), "name": ["a", "b"]}])
     assert dict(Likelihood()(subject))["nats/n2"] == -3
     assert [p.requires for p in (Likelihood, Generation, Reconstruction)] == [set(), {"video"}, {"video"}]

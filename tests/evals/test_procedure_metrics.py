@@ -134,7 +134,7 @@ class Successor(Objective):
         self.num_steps = num_steps
         self.frozen = torch.nn.Parameter(torch.eye(width, num_steps), requires_grad=False)
 
-    def predict(self, batch, *, samples=1, seed=0):
+    def forecast(self, batch, *, samples=1, seed=0):
         assert torch.is_inference_mode_enabled()
         named = (batch["features"].mean(dim=2) @ self.frozen).argmax(dim=-1)
         last = torch.stack([row[seen][-1] for row, seen in zip(named, batch["seen"])])

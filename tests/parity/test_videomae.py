@@ -61,7 +61,7 @@ def test_pretraining_logits_loss_and_gradients_agree(reference, video, pixels, a
     ours = load(pretraining(), VIDEOMAE.ours(theirs.state_dict(), IN_TRANSFORMERS))
     visible, hidden = choose_cubes(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75)
     output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
-    assert_close(ours.predict(video, visible, hidden), output.logits)
+    assert_close(ours.predict_masked(video, visible, hidden), output.logits)
     loss = ours.loss(video, visible, hidden)
     assert_close(loss, output.loss)
     loss.backward()
@@ -110,7 +110,7 @@ def test_our_pretraining_runs_in_theirs(reference, video, pixels, assert_close):
     with torch.no_grad():
         output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
         assert_close(ours.loss(video, visible, hidden), output.loss)
-        assert_close(ours.predict(video, visible, hidden), output.logits)
+        assert_close(ours.predict_masked(video, visible, hidden), output.logits)
 
 
 def test_older_spelling_of_the_biases_loads(reference):

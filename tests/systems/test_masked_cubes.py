@@ -83,7 +83,7 @@ def test_loss_ignores_visible_pixels_as_targets():
     objective = SMALL.build().eval()
     video = torch.rand(1, 4, 3, 32, 32)
     visible, hidden = choose_cubes(torch.tensor([3]), objective.encoder.grid, "tube", 0.75)
-    predicted = objective.predict(video, visible, hidden)
+    predicted = objective.predict_masked(video, visible, hidden)
     target = normalise_cubes(take(patchify(video, (2, 8, 8)), hidden)).flatten(2)
     torch.testing.assert_close(objective.loss(video, visible, hidden), (predicted - target).square().mean())
 

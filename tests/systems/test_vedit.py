@@ -34,24 +34,24 @@ def objective():
 
 
 def test_it_says_nothing_where_nothing_is_asked(objective, batch):
-    logits = objective.predict(batch)
+    logits = objective.forecast(batch)
     assert logits.shape == (3, 1, 5, 8)
     assert not logits[:, 0][~batch["target"]].any() and logits[:, 0][batch["target"]].all()
 
 
 def test_draws_differ_and_come_again(objective, batch):
-    logits = objective.predict(batch, samples=3, seed=5)
-    assert torch.equal(logits, objective.predict(batch, samples=3, seed=5))
+    logits = objective.forecast(batch, samples=3, seed=5)
+    assert torch.equal(logits, objective.forecast(batch, samples=3, seed=5))
     assert not torch.allclose(logits[:, 0], logits[:, 1])
-    later = objective.predict({k: batch[k][1:] for k in ("features", "seen", "target")}, samples=3, seed=6)
+    later = objective.forecast({k: batch[k][1:] for k in ("features", "seen", "target")}, samples=3, seed=6)
     torch.testing.assert_close(logits[1:], later, rtol=1e-4, atol=1e-5)
 
 
 def test_true_steps_are_not_read(objective, batch):
     told = {key: batch[key] for key in ("features", "seen", "target")}
-    assert torch.equal(objective.predict(batch), objective.predict(told))
+    assert torch.equal(objective.forecast(batch), objective.forecast(told))
     shown = {**told, "features": batch["features"] + 9.0 * batch["target"][..., None, None]}
-    torch.testing.assert_close(objective.predict(shown), objective.predict(told))
+    torch.testing.assert_close(objective.forecast(shown), objective.forecast(told))
 
 
 def test_pretraining_hides_one_seen_clip_of_each_window(batch):
@@ -105,7 +105,7 @@ def test_steps_of_clips_that_are_seen():
         "target": torch.ones(2, 1, dtype=torch.bool),
         "seed": torch.arange(2),
     }
-    assert classifier.predict(batch).shape == (2, 1, 1, 8)
+    assert classifier.forecast(batch).shape == (2, 1, 1, 8)
     assert classifier(batch).total.isfinite()
 
 

@@ -13,20 +13,20 @@ from filmstrip.commands.command import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Claims(Command):
-    """Re-run what the papers found, small, and record what comes out, with its verdict.
+    """Re-run the papers' findings at small scale, and record the results with a verdict for each.
 
-    From a checkout of the repository. Seeds that are recorded already are not run again.
+    Needs a checkout of the repository. Seeds whose results are recorded already are not run again.
     """
 
     usage = "[NAME ...] [options]"
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = ()
-    """Claims; all of them, which takes hours, if none is given."""
+    """Names of the claims to run; by default all of them, which takes hours."""
     seeds: Count | None = None
-    """How many seeds, from 0; by default each claim's own."""
+    """Number of seeds, starting at 0; by default each claim's own."""
     list: bool = False
-    """Only list the claims, with their verdicts and minutes."""
+    """Only list the claims, with their verdicts and their duration in minutes."""
     again: bool = False
-    """Forget what is recorded of these claims first."""
+    """Discard the recorded results of these claims first."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.claims import list_claims, run_claims

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from filmstrip.distributed import process
-from filmstrip.distributed.reduce import from_first_process
+from filmstrip.distributed.reduce import from_first_process, sum_over_processes
+from filmstrip.protocols import SharesStatistics
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -30,11 +31,15 @@ def parallelise(
     """A wrapper of ``module`` that averages gradients over processes; ``module`` itself if there is only one.
 
     With ``fsdp`` each of ``blocks`` is sharded separately and the rest together, in place; parameters become
-    DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN. The parameters and
-    buffers named ``unsynchronised``, which are frozen and the same everywhere, are left alone.
+    DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN. Parts that collect
+    statistics of a step share them from then on. Parameters and buffers named ``unsynchronised``, which are frozen
+    and equal everywhere, are left alone.
     """
     if not process.is_several():
         return module
+    for part in module.modules():
+        if isinstance(part, SharesStatistics):
+            part.share_statistics(sum_all=sum_over_processes, from_first=from_first_process)
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(unsynchronised))

@@ -16,7 +16,7 @@ from filmstrip.bounds import Count
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.errors import UserError
-from filmstrip.inference import inference, modes_kept
+from filmstrip.inference import inference, modes_kept, on_device
 from filmstrip.measure.complexity import flop_counter
 from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Loss, Objective, Phase
@@ -90,7 +90,7 @@ def random_batch(subject: Subject, batch_size: int) -> Batch:
     """
     sizes = {**Clips().sizes(subject.data, None), "B": batch_size, "K": max(1, len(subject.source.classes))}
     drawn = Clips.example(sizes, torch.Generator().manual_seed(0))
-    batch = {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in drawn.items()}
+    batch = on_device(drawn, subject.device)
     missing = [key for key in subject.objective.requires if key not in batch]
     if missing:
         raise UserError(f"throughput is measured on clips alone; the objective also requires {', '.join(missing)}")

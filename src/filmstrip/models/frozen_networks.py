@@ -29,19 +29,19 @@ class _Kind:
     """How one family is built and fed."""
 
     network: str
-    """The class in ``transformers``."""
+    """Name of the class in ``transformers``."""
     pixels: Pixels = "images"
     statistics: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
-    """Mean and deviation of pixels where the folder does not say."""
+    """Mean and standard deviation of pixels, if the folder does not state them."""
     size: Callable[[Any], int] = lambda config: config.image_size
     prefix: Callable[[Any], int] = lambda config: 0
     pooled: str | None = None
-    """The part that makes the pooled output, which a checkpoint can lack; ``""`` where it needs no weights."""
+    """Module of the pooled output, which a checkpoint can lack; ``""`` if it needs no weights."""
     tubelet: Callable[[Any], int] = lambda config: 1
     options: tuple[str, ...] = ()
-    """Switches that are on in every call."""
+    """Names of flags that are true in every call."""
     spare: tuple[str, ...] = (r"classifier\..*",)
-    """Patterns of what a checkpoint may hold beside the network: a classifier, the other tower, constants."""
+    """Patterns of names that a checkpoint may hold beside the network: a classifier, the other tower, constants."""
 
 
 KINDS: dict[str, _Kind] = {
@@ -76,7 +76,7 @@ KINDS: dict[str, _Kind] = {
         spare=(r"classifier\..*", r"pooler\..*"),
     ),
 }
-"""Families by ``model_type``; the vision half of a two-tower model has ``_vision_model`` at its end."""
+"""Families by ``model_type``; the vision tower of a two-tower model has the suffix ``_vision_model``."""
 
 
 def kind_of(model_type: str) -> _Kind | None:

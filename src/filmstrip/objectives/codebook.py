@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, NotEmpty, Weight
-from filmstrip.distributed.reduce import from_first_process, sum_over_processes
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, Quantiser, VectorQuantiser
 from filmstrip.nn.quantise_free import FSQ, LookupFree
@@ -67,11 +66,4 @@ class Codebook:
         shared = {"num_codebooks": self.num_codebooks, "unit": self.unit, "commitment": self.commitment}
         if self.kind == "learnt":
             return VectorQuantiser(self.size, self.dim, **shared)
-        return EMAQuantiser(
-            self.size,
-            self.dim,
-            restart_below=self.restart_below,
-            sum_all=sum_over_processes,
-            from_first=from_first_process,
-            **shared,
-        )
+        return EMAQuantiser(self.size, self.dim, restart_below=self.restart_below, **shared)

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source
 from filmstrip.evals.multi_view import Predictions
 from filmstrip.report.clips import CaptionedClip, ClipGallery
@@ -161,7 +161,7 @@ def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Captioned
 def videos_named(source: Source, data: Data, names: set[str]) -> dict[str, Tensor]:
     """One clip (``T C H W`` uint8) of each of the named test videos that is readable."""
     samples = tuple(sample for sample in source.samples if sample.split == data.eval_split and sample.name in names)
-    batches = eval_batches(replace(source, samples=samples), data, data.eval_split)
+    batches = EvalLoader(replace(source, samples=samples), data, data.eval_split)
     return {name: video for batch in batches for name, video in zip(batch["name"], batch["video"])}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import check_requires
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
@@ -97,7 +97,7 @@ def check_readable(source: Source, data: Data, split: str) -> None:
     few = _few(source.split(split))
     # In a worker, where there are any: a file that crashes the decoder ends that, and not the training.
     careful = replace(data, num_workers=min(1, data.num_workers))
-    batches = eval_batches(replace(source, samples=few), careful, split, batch_size=1)
+    batches = EvalLoader(replace(source, samples=few), careful, split, batch_size=1)
     if not any(True for _ in batches):
         bad = batches.unreadable[0]
         raise UserError(

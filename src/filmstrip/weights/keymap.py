@@ -80,9 +80,9 @@ class KeyMap:
 
     pairs: tuple[tuple[str, str], ...]
     spare: tuple[str, ...] = ()
-    """Patterns of their names that are left out."""
+    """Patterns of their names that are ignored."""
     ours_alone: tuple[str, ...] = (r"(?:.*\.)?normalise\.(?:mean|std)",)
-    """Patterns of our names that theirs have not: the statistics of pixels."""
+    """Patterns of our names that theirs lack: the statistics of pixels."""
 
     def ours(self, theirs: Mapping[str, Tensor]) -> Weights:
         """Rename theirs.

@@ -14,7 +14,7 @@ from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names, fitted, renamed, without, without_prefix
 
 _UNDER = ("model_state", "state_dict", "model", "module")
-"""Where files hold the state beside what else a training keeps."""
+"""Keys under which files of training states hold the weights."""
 
 
 def load_published(path: Path, objective: nn.Module, *, head: bool = True) -> None:

@@ -161,5 +161,5 @@ def _both(
         visible, masked = objective.masks(torch.arange(len(video)))
         places = torch.zeros(len(video), visible.shape[1] + masked.shape[1], dtype=torch.bool)
         theirs = network.eval()(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
-        return theirs, objective.predict(video, visible, masked)
+        return theirs, objective.predict_masked(video, visible, masked)
     return network.eval()(pixels).logits, objective.classify(video)

@@ -26,7 +26,7 @@ from filmstrip.errors import UserError
 
 SPLITS = ("train", "val", "test")
 FPS = 7.5
-"""Of DMLab: 30 steps a second, of which every fourth was kept."""
+"""Frame rate of DMLab: 30 steps per second, of which every fourth was kept."""
 
 
 def detect(root: Path) -> bool:
@@ -49,7 +49,9 @@ def open_teco(root: Path) -> Source:
             raise UserError(
                 f"{root} holds arrays: filmstrip data convert {root} --layout teco --out FOLDER makes videos of them"
             )
-        raise UserError(f"{root} is not laid out as TECO's sets: expected train/0/000000.mp4 and train/0/000000.npz")
+        raise UserError(
+            f"{root} is not laid out as TECO's datasets: expected train/0/000000.mp4 and train/0/000000.npz"
+        )
     samples = [
         Sample(path=str(path), name=path.relative_to(root).as_posix(), split=split, actions=_actions(path))
         for split, path in videos

@@ -17,7 +17,7 @@ from filmstrip.data.sample import Sample, Source, collect, number_names, read_no
 from filmstrip.errors import UserError
 
 LISTS = ("ucfTrainTestlist", "annotations", "splits", ".", "../ucfTrainTestlist")
-"""Where the lists may be, from the given folder."""
+"""Possible folders of the lists, relative to the root."""
 FOLDS = (1, 2, 3)
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 

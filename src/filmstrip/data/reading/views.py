@@ -1,4 +1,4 @@
-"""The views of one file that evaluation and prediction look at."""
+"""Views of one file for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Views:
     """Clips of one video, evenly spaced, each as one or several crops."""
 
     video: Tensor
-    """``num_clips * num_crops T C H W`` uint8; the crops of a clip are neighbours."""
+    """Views, ``num_clips * num_crops T C H W`` uint8; the crops of a clip are adjacent."""
     spans: tuple[tuple[float, float], ...]
-    """Each clip's first and last frame, seconds from the video's first."""
+    """Times of the first and last frame of each clip, in seconds from the video's first frame."""
     damaged: bool
-    """Whether some of the frames are damaged, or the file ends too early."""
+    """Whether some frames are damaged, or the file ends prematurely."""
 
 
 def read_views(

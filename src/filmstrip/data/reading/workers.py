@@ -29,7 +29,7 @@ class Reads(Protocol):
     """What workers read from: ``dataset[request]`` is a batch, or none, and a report."""
 
     current: Current | None
-    """Where to note which sample is being read; none while no workers are at it."""
+    """Record of the samples being read; None without workers."""
 
     def __getitem__(self, request: Any) -> tuple[Batch | None, Any]: ...
 

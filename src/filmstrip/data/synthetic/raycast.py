@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FRAMES_AT_ONCE = 8
-"""So many frames of 64 pixels, supersampled, keep to a processor's cache."""
+"""Number of frames rendered at once: supersampled frames of 64 pixels then fit into the processor's cache."""
 FOG = 0.06
-"""How fast light fades with the square of the distance in cells."""
+"""Decay rate of light with the square of the distance in cells."""
 SHADED = (1.0, 0.78)
 """Light on walls that face along ``x``, and along ``y``."""
 

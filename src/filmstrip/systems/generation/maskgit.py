@@ -1,8 +1,8 @@
-"""MaskGIT over video: predicts hidden codes from visible ones, and so draws a whole grid of codes in a few passes.
+"""MaskGIT over video: predicts masked codes from visible ones, and so samples a whole grid of codes in a few passes.
 
-A bidirectional transformer learns to restore a tokenizer's codes of which a random share is hidden, by the cosine
+A bidirectional transformer learns to predict a tokenizer's codes, of which a random share is masked, by the cosine
 schedule. With ``frames="together"`` the grid of space and time is filled at once, with attention of one's choice:
-among all places, in a frame and in squares through all frames by turns (MaskViT), or along single lines (axial).
+among all positions, alternately in a frame and in windows through all frames (MaskViT), or along one axis (axial).
 With ``frames="in_order"`` a causal transformer summarises the frames so far, and the next is filled from that.
 Chang et al., "MaskGIT: Masked Generative Image Transformer", CVPR 2022; Gupta et al., "MaskViT: Masked Visual
 Pre-Training for Video Prediction", ICLR 2023; draft-and-revise sampling: Lee et al. 2022; the presets of frames in
@@ -10,14 +10,15 @@ order are VIPER's (Escontrela et al. 2023, table E.2).
 
     filmstrip train generation.maskgit:viper_dmc --data.path PATH --objective.tokenizer-run RUN
 
-Where we deviate: masks hide from one code to all of them (MaskViT: at least half; its context frames are always
+Where we deviate: one code to all of them are masked (MaskViT: at least half; its context frames are always
 visible here too). VIPER's table gives one depth and width: both of our transformers have them. The sizes of
 ``maskvit_dmlab`` are ours; the texts here give none.
 
 Chang et al. report, on ImageNet, FID 6.18 in 8 passes against 15.78 in 256 of an autoregressive transformer. We
-measured, with ``python claims/maskgit_passes.py`` (motions, 1,200 steps, one seed), 16 passes against 256, and at
-equal training samples that are worse: Frechet distance 0.068 against 0.013 (other real videos: 0.002). Much of that
-is the order: places filled in random order, instead of by confidence, give 0.024.
+measured, before the code that it shares with other systems changed, with an earlier form of ``filmstrip claims
+maskgit_passes`` (motions, 1,200 steps, one seed), 16 passes against 256, and with equal training worse samples:
+Frechet distance 0.068 against 0.013 (other real videos: 0.002). Much of that is the order: positions filled in random
+order, instead of by confidence, give 0.024. The ledger, ``docs/claims.md``, has what the present code gives.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ from filmstrip.train.schedules import Constant, Cosine
 
 
 class MaskedCodes(LatentObjective):
-    """Restores hidden codes; with a ``history`` frame by frame, each from the summary of those before."""
+    """Predicts masked codes; with a ``history`` frame by frame, each from the summary of the previous ones."""
 
     def __init__(self, config: MaskGITConfig) -> None:
         super().__init__(config.build_tokenizer(), num_frames=config.num_frames, size=config.size)
@@ -311,27 +312,27 @@ class MaskGITConfig(LatentConfig):
     """The transformers and how codes are hidden."""
 
     frames: Literal["together", "in_order"] = "together"
-    """Fill the grid of space and time at once, or one frame after the other."""
+    """Order of sampling: the grid of space and time at once, or one frame after the other."""
     attention: Literal["full", "maskvit", "axial"] = "full"
-    """Of frames together: among all places, or in windows by turns from block to block."""
+    """Attention for frames together: among all positions, or in windows that alternate from block to block."""
     window: Count = 4
-    """Height and width of MaskViT's windows through all frames, codes."""
+    """Height and width of MaskViT's windows through all frames, in codes."""
     width: Count = 512
     depth: Count = 8
     num_heads: Count = 8
     code_width: Count = 256
-    """Channels that a code embeds to."""
+    """Width of a code's embedding."""
     stride: Count = 1
-    """Places along each axis that share a token of the summary of the past (frames in order)."""
+    """Number of positions along each axis that share a token of the summary of the past (frames in order)."""
     history_width: Count = 512
     history_depth: Count = 8
     history_num_heads: Count = 8
     context_frames: CountOrZero = 0
-    """Frames that are never hidden (frames together)."""
+    """Number of first frames that are never masked (frames together)."""
     conditions: tuple[Literal["label", "action"], ...] = ()
-    """What samples can be asked for beside first frames: a class, actions."""
+    """Conditions of samples beside first frames: a class, actions."""
     condition_drop: Share = 0.1
-    """Share of the clips whose class and actions are hidden in training: for samples without, and for guidance."""
+    """Fraction of the training clips whose class and actions are dropped, for unconditional samples and guidance."""
     num_classes: CountOrZero = 0
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0

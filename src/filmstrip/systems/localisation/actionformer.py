@@ -44,7 +44,6 @@ from filmstrip.data.kinds.untrimmed import UntrimmedInfo, UntrimmedVideos
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals.localisation import LocalisationMAP
-from filmstrip.inference import device_of, inference
 from filmstrip.nn.attention import attend
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask, local, present
@@ -381,14 +380,13 @@ class ActionFormer(Objective):
         metrics = {"focal": classes.detach(), "diou": ends.detach(), "positive": count.float()}
         return Loss(classes + c.distance_weight * ends, metrics)
 
+    @torch.no_grad()
     def localise(self, batch: Batch) -> list[Detections]:
         """The actions of each video."""
-        device = device_of(self)
-        with inference(self):
-            logits, distances, valid, points = self.look(batch["sequence"].to(device), batch["length"].to(device))
-            scores = (logits.sigmoid() * valid[..., None]).cpu()
-            steps = distances * points.stride[:, None]
-            segments = torch.stack([points.time - steps[..., 0], points.time + steps[..., 1]], dim=-1).cpu()
+        logits, distances, valid, points = self.look(batch["sequence"], batch["length"])
+        scores = (logits.sigmoid() * valid[..., None]).cpu()
+        steps = distances * points.stride[:, None]
+        segments = torch.stack([points.time - steps[..., 0], points.time + steps[..., 1]], dim=-1).cpu()
         sizes = torch.unique_consecutive(points.stride, return_counts=True)[1].tolist()
         timing, seconds = batch["timing"].cpu(), batch["seconds"].cpu()
         return [

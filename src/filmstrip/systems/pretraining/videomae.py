@@ -140,9 +140,9 @@ class VideoMAE(Objective):
         """The loss for a given choice of cubes."""
         with torch.no_grad():
             target = normalise_cubes(as_float(take(patchify(video, self.encoder.patch_size), hidden)))
-        return F.mse_loss(self.predict(video, visible, hidden).float(), target.flatten(2))
+        return F.mse_loss(self.predict_masked(video, visible, hidden).float(), target.flatten(2))
 
-    def predict(self, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+    def predict_masked(self, video: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """Normalised pixels (``B K (P C)``) of the cubes at ``hidden``, seeing those at ``visible``."""
         return self.decoder(self.encoder(video, visible=visible).tokens, visible, hidden)
 
@@ -176,7 +176,8 @@ class VideoMAE(Objective):
         cubes = as_float(patchify(video, patch_size))
         covered = take(cubes, hidden)
         variance, mean = torch.var_mean(covered, dim=2, keepdim=True)
-        predicted = rearrange(self.predict(video, visible, hidden).float(), "b k (p c) -> b k p c", c=cubes.shape[-1])
+        predicted = self.predict_masked(video, visible, hidden).float()
+        predicted = rearrange(predicted, "b k (p c) -> b k p c", c=cubes.shape[-1])
         sample = torch.arange(len(cubes), device=cubes.device)[:, None]
         masked, rebuilt = cubes.clone(), cubes.clone()
         masked[sample, hidden] = 0.5

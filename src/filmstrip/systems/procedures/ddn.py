@@ -118,11 +118,11 @@ class DDNConfig(StepPredictionConfig):
     """Sizes, and the width of the search."""
 
     width: Count = 128
-    """Of a state."""
+    """Width of a state."""
     beams: Count = 10
-    """Plans that are kept while searching; one for greedy planning."""
+    """Number of plans kept by the beam search; one for greedy planning."""
     state_weight: Weight = 1.0
-    """What a state's distance from the goal (mean squared) counts beside a step's nats."""
+    """Weight of a state's mean squared distance from the goal, relative to a step's nats."""
 
     def build(self) -> DDN:
         """Build with fresh weights.

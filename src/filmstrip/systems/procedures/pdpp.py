@@ -72,7 +72,7 @@ _CLASSIFIER: Rules = (
     (r"^classifier\.head\.", "fc4."),
 )
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
-"""What the authors' files hold of the schedule of noise."""
+"""Names of the noise schedule's constants in the authors' files."""
 _GROUPS = 32
 
 
@@ -287,12 +287,12 @@ class PDPPConfig(StepPredictionConfig):
     """The network and the diffusion."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
-    """Channels of the U-Net's levels, each a step shorter than the one before."""
+    """Numbers of channels of the U-Net's levels, each one step shorter than the previous one."""
     diffusion_steps: Count = 200
     sampling_steps: Count | None = None
-    """Denoising steps without fresh noise (DDIM); none for all of them with."""
+    """Number of deterministic denoising steps (DDIM); None for all steps with fresh noise."""
     ends_weight: Weight = 10.0
-    """How much more the first and the last step count."""
+    """Weight of the first and the last step in the loss, relative to the others."""
 
     def build(self) -> PDPP:
         """Build with fresh weights.

@@ -11,10 +11,10 @@ loss is a mean over pixel values, so that the divergence is weighed by the publi
 code's patch. The published encoder and decoder load through :func:`from_dalle`.
 
 The paper found a final temperature of 1/16 enough to close the gap between relaxed and single codes. We measured,
-with ``python claims/dvae_temperature.py`` (motions at 32 x 32, 256 codes, 300 steps, one seed): single codes have
-1.01 times the error of relaxed ones after annealing, and 1.40 times at a constant temperature of 1, where relaxed
-codes do better (0.73 of the variance against 0.84) and single ones worse (1.03 against 0.85). So short a training
-leaves 2 to 4% of the codes in use either way, as it does with straight-through codes (2%, error 0.81).
+with an earlier form of ``filmstrip claims dvae_temperature`` (motions at 32 x 32, 256 codes, 300 steps, one seed):
+single codes have 1.01 times the error of relaxed ones after annealing, and 1.40 times at a constant temperature of 1,
+where relaxed codes do better (0.73 of the variance against 0.84) and single ones worse (1.03 against 0.85). So short
+a training leaves 2 to 4% of the codes in use either way, as it does with straight-through codes (2%, error 0.81).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class DVAEAutoencoder(nn.Module):
     """
 
     frames_apart = True
-    """Frames are coded and rebuilt one by one."""
+    """Whether frames are encoded and decoded independently."""
 
     def __init__(self, config: DVAEConfig, input_dim: int, latent_dim: int) -> None:
         super().__init__()
@@ -181,11 +181,11 @@ class DVAEConfig(ObjectiveConfig):
     """The network and its codebook."""
 
     width: Count = 256
-    """Channels at full resolution; they double whenever the frame is halved."""
+    """Number of channels at full resolution; it doubles whenever the resolution is halved."""
     num_groups: Count = 4
-    """Groups of residual blocks, between which the frame is halved."""
+    """Number of groups of residual blocks, between which the resolution is halved."""
     depth: Count = 2
-    """Residual blocks in a group."""
+    """Number of residual blocks in a group."""
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="gumbel", size=8192, dim=128))
 
     def build(self) -> DVAE:

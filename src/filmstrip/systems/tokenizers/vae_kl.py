@@ -12,8 +12,8 @@ TECO's baselines (Yan et al. 2023, appendix B.14).
 Where we deviate: errors and divergence are means over values, not sums over a clip, and the error has no learnt
 variance; otherwise as VQ-GAN here, whose remarks on the presets hold.
 
-We measured, with ``python claims/vqgan_sharpness.py`` (mazes at 32 x 32, 100 steps, one seed): 17.9 dB with latents
-of 4 channels, where VQ-GAN's 256 codes on the same grid give 17.7.
+We measured, with an earlier form of ``filmstrip claims vqgan_sharpness`` (mazes at 32 x 32, 100 steps, one seed):
+17.9 dB with latents of 4 channels, where VQ-GAN's 256 codes on the same grid give 17.7.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class VAEKLConfig(AdversarialConfig):
     """The networks around a Gaussian bottleneck."""
 
     latent_dim: Count = 4
-    """Channels of a latent."""
+    """Number of channels of a latent."""
     kl_weight: Weight = 1e-6
-    """Weight of the divergence from a standard normal, nats a latent channel."""
+    """Weight of the KL divergence from a standard normal, in nats per latent channel."""
 
     def build(self) -> VAEKL:
         """Build the networks with fresh weights."""

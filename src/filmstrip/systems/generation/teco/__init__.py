@@ -32,8 +32,8 @@ the window moves on).
 The paper reports, on DMLab: FVD 48, PSNR 21.9, SSIM 0.703, LPIPS 0.157; on 16 frames of Something-Something a
 training step of 125 ms with DropLoss at 0.8 and 182 ms without; on Minecraft 186 ms to sample a frame against 8,443
 of Perceiver AR. We measured, before the networks had all of the published form (the start of the sequence, a
-projection after it, the GELUs), with ``python claims/teco_droploss.py`` (DMLab's network an eighth as wide, 300
-frames, two CPU cores): 522 ms a step with a tenth of the frames and 2,488 ms with all; with
+projection after it, the GELUs), with an earlier form of ``filmstrip claims teco_droploss`` (DMLab's network an eighth
+as wide, 300 frames, two CPU cores): 522 ms a step with a tenth of the frames and 2,488 ms with all; with
 ``claims/teco_sampling.py`` (17 M parameters, one clip, 300 frames): 108 ms a frame, 49 times faster on average than a
 cached autoregressive transformer as wide and deep.
 

@@ -208,11 +208,11 @@ class TECOConfig(LatentConfig):
     tokenizer: ObjectiveConfig | None = None
     num_frames: Count = 300
     label_smoothing: ShareBelowOne = 0.01
-    """Share of the probability that a frame's code spreads over all codes in the loss, where frames are codes."""
+    """Label smoothing of a frame's codes in the loss, if frames are codes."""
     pixel_sigma: Rate = 0.1
-    """Standard deviation of a pixel, where frames are pixels: weighs their error against the codes'."""
+    """Standard deviation of a pixel, if frames are pixels: weights their error against that of the codes."""
     encoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
-    """Channels at each size of a frame, from the full one; each halves it."""
+    """Numbers of channels at each resolution of a frame, from the full one; each level halves it."""
     encoder_blocks: Count = 2
     decoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
     decoder_blocks: Count = 4
@@ -222,7 +222,7 @@ class TECOConfig(LatentConfig):
     latent_dim: Count = 64
     """Channels that codes are projected to."""
     stride: Count = 8
-    """Places along each axis of a frame's codes that share a token of the temporal transformer."""
+    """Number of positions along each axis of a frame's codes that share a token of the temporal transformer."""
     width: Count = 1024
     depth: Count = 8
     num_heads: Count = 16
@@ -231,11 +231,11 @@ class TECOConfig(LatentConfig):
     prior_num_heads: Count = 8
     prior_code_width: Count = 256
     drop_loss: ShareBelowOne = 0.9
-    """Share of the frames that prior and decoder leave out in each step."""
+    """Fraction of the frames that prior and decoder omit in each training step."""
     conditions: tuple[Literal["action"], ...] = ()
-    """Whether actions lead from frame to frame."""
+    """Conditions of samples: actions that lead from frame to frame."""
     condition_drop: Share = 0.0
-    """Share of the clips whose actions are hidden in training, so that the model also does without."""
+    """Fraction of the training clips whose actions are dropped, so that the model also samples without actions."""
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0
     """Discrete actions, or values of a continuous one: told by the data."""

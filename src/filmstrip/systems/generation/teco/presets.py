@@ -69,7 +69,7 @@ _DMLAB = {
     "label_smoothing": 0.01,
     "action_width": 16,
 }
-"""What the other networks are told by their differences from."""
+"""Settings of the DMLab network, from which the other networks differ."""
 
 
 def _paper(tokenizer: str, *, num_frames: int, size: int, actions: float | None, **network: object) -> Run:

@@ -20,9 +20,9 @@ from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant, Cosine
 
 SIGLIP = {"feature_width": 1152, "num_tokens": 16}
-"""A vector of each of 16 frames, ViT-SO400M; what the data says comes first."""
+"""Size of SigLIP's features: a vector for each of 16 frames, ViT-SO400M; the data's own size has priority."""
 DENOISING = {"attention": "joint", "denoising_steps": 24, "guidance": 7.0, "shift": 1.0}
-"""The paper's, everywhere."""
+"""Settings of denoising in all of the paper's experiments."""
 COIN = {"num_steps": 778, "num_tasks": 180, **SIGLIP}
 
 
