@@ -3,6 +3,11 @@
 import pytest
 
 from filmstrip.__main__ import COMMANDS, main
+from filmstrip.commands.arguments import run_from
+from filmstrip.commands.train import Train
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import Muon
+from filmstrip.train.schedules import WarmupStableDecay
 
 
 def said(capsys, *arguments):
@@ -83,6 +88,35 @@ def test_list_and_show(capsys):
     _, out, _ = said(capsys, "show", "recognition.vit:base_k400", "--optim.lr", "0.5")
     assert '"lr": 0.5' in out
     assert "86.5" in out and "180.3" in out and "1568" in out
+
+
+def run_of(*words):
+    return run_from(Train, list(words), "filmstrip train")[0]
+
+
+def test_another_optimiser_and_schedule_are_chosen_by_name():
+    preset = run_of("recognition.vit:base_k400")
+    run = run_of("recognition.vit:base_k400", "--optim.lr", "0.5", "--optim", "muon", "--optim.momentum", "0.9")
+    assert run.optim == Muon(lr=0.5, momentum=0.9, layer_decay=0.75, schedule=preset.optim.schedule)
+    assert run_of("recognition.vit:base_k400", "--optim=adamw").optim == preset.optim
+    words = [
+        "--optim.schedule",
+        "warmup-stable-decay",
+        "--optim.schedule.decay",
+        "30",
+        "--optim.schedule.warmup",
+        "0.1",
+    ]
+    chosen = run_of("recognition.vit:base_k400", *words).optim.schedule
+    assert chosen == WarmupStableDecay(warmup=0.1, decay=Steps(30), final=preset.optim.schedule.final)
+    rates = run_of("recognition.vit", "--optim.rates", "encoder", "0", "head", "10").optim.rates
+    assert rates == (("encoder", 0.0), ("head", 10.0))
+
+
+def test_the_length_is_given_in_steps_or_in_epochs():
+    for address in ("recognition.vit:tiny", "recognition.vit:base_k400"):  # one in steps, one in epochs
+        assert run_of(address, "--train.steps", "7").train.length == Steps(7)
+        assert run_of(address, "--train.epochs=2.5").train.length == Epochs(2.5)
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ def test_another_optimiser_keeps_schedule_and_factors():
     old = AdamW(lr=5.0, weight_decay=0.5, layer_decay=0.7, rates=(("a", 2.0),), schedule=Constant(start=0.1))
     new = old.changed_to(Muon)
     assert new == Muon(layer_decay=0.7, rates=(("a", 2.0),), schedule=Constant(start=0.1))
+    assert old.changed_to(AdamW) == old
     assert set(OPTIMISERS.values()) == set(Optim.__subclasses__())
 
 

@@ -33,7 +33,7 @@ class PresetCommand(Command):
 
 
 def leading(command: type[Command], arguments: Sequence[str], prog: str, expected: str) -> tuple[str, list[str]]:
-    """The first argument and the remaining ones; prints the help if that is asked for instead.
+    """The first argument and the remaining ones; prints the help if that is requested instead.
 
     Raises:
         UserError: there are no arguments; ``expected`` names the missing one.

@@ -228,7 +228,7 @@ class VideoDistance:
 def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
     """The published network with the weights of a file, in evaluation mode.
 
-    The TorchScript ``i3d_torchscript.pt`` is a program, which is never run here; whoever trusts it takes the weights
+    The TorchScript ``i3d_torchscript.pt`` is a program, which is never run here; those who trust it take the weights
     out once:
 
         import torch

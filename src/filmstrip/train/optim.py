@@ -37,13 +37,15 @@ class Optim:
     schedule: Cosine | Constant | WarmupStableDecay = field(default_factory=Cosine)
     """Learning-rate schedule."""
     moments: ClassVar[int]
-    """Maximum number of numbers that the optimiser keeps for each weight."""
+    """Maximum number of values that the optimiser keeps for each weight."""
 
     def __post_init__(self) -> None:
         check_patterns(self.rates)
 
     def changed_to(self, kind: type[Optim]) -> Optim:
-        """An optimiser of another kind with its own defaults, and this one's schedule and factors."""
+        """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
+        if kind is type(self):
+            return self
         return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
 
     def build(self, objective: Objective, phase: Phase) -> Optimizer:

@@ -1,6 +1,6 @@
 """Renaming the weights of another library's checkpoint to ours, and back; and refusing what does not fit.
 
-Whoever reads other people's weights asks :func:`check_names` first: a name that nothing reads belongs to another
+Readers of released weights call :func:`check_names` first: a name that nothing reads belongs to another
 network than the one that would be loaded, unless a stated pattern says that it may be left out.
 """
 

@@ -43,7 +43,7 @@ class Prediction:
 
     path: str
     top: tuple[tuple[str, float], ...]
-    """Most probable classes and their probabilities, averaged over all clips and crops."""
+    """The most probable classes and their probabilities, averaged over all clips and crops."""
     timeline: tuple[Moment, ...]
     damaged: bool = False
     """Whether some decoded frames were damaged, or the file ends early."""

@@ -15,7 +15,7 @@ def show(run: Run, console: Console) -> None:
     """Print a run's configuration, what each layer of a plain chain sees, and what it costs; builds no weights.
 
     Raises:
-        UserError: its tokenizer's run is no run folder, or its network does not fit its clips.
+        UserError: its tokenizer's run is not a run folder, or its network does not fit its clips.
     """
     run = with_tokenizer(run)
     complexity.try_out(run)

@@ -3,7 +3,7 @@
     softmotion30_44k/train/traj_0_to_255.tfrecords
 
 Record by record, feature ``T/image_aux1/encoded`` (and ``image_main``) holds a frame, as raw RGB bytes or an encoded
-image; ``T/action`` (4) is what was done *after* frame ``T``, so that it is moved by one here, with zeros before the
+image; ``T/action`` (4) is the action *after* frame ``T``, so that it is moved by one here, with zeros before the
 first frame. Published results use the camera ``aux1``.
 """
 

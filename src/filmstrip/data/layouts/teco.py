@@ -6,7 +6,7 @@
 
 Folders below a split only divide the files; they are no classes. The programs that recorded the sets differ in what
 an entry of the actions is. In Minecraft and Habitat entry ``t`` leads to frame ``t``, as with us (Minecraft's first
-is 0 for nothing; its actions count from 1). In DMLab it is what was done after frame ``t``, and moves by one here;
+is 0 for nothing; its actions count from 1). In DMLab it is the action after frame ``t``, and moves by one here;
 before the first frame comes 0, the turn to the left that every walk begins with. TECO's own code makes no such
 difference.
 """
@@ -32,7 +32,7 @@ FPS = 7.5
 def detect(root: Path) -> bool:
     """Whether there are videos in parts of a training set with files of actions of their own names.
 
-    A few are looked at, for whoever recorded a video may not have come to its actions.
+    Several are checked, since recordings may lack the actions of some videos.
     """
     return any(_actions(video) for video in islice(root.glob("train/*/*.mp4"), 16))
 

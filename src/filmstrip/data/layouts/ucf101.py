@@ -4,7 +4,7 @@
     ucfTrainTestlist/{classInd.txt, trainlist01.txt, testlist01.txt, ...}
 
 Lists name videos as ``class/file``, training lists with the class's number behind. Lists and files differ in capitals
-here and there (``HandStandPushups``), which is passed over.
+here and there (``HandStandPushups``), which is ignored.
 """
 
 from __future__ import annotations

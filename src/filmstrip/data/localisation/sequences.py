@@ -80,7 +80,7 @@ class EncodedSequences(EncodedClips):
     """Clips along each video that ``filmstrip encode`` wrote; a clip's feature is the mean of its tokens."""
 
     def sequence(self, procedure: Procedure) -> FeatureSequence:
-        """The clips of a video in order of time."""
+        """The clips of a video in temporal order."""
         rows = sorted(self._found(procedure.video), key=lambda i: self._source.rows[i].start or 0.0)
         spans = np.array([(self._source.rows[i].start, self._source.rows[i].end) for i in rows], dtype=np.float64)
         if len(rows) < 2 or np.isnan(spans).any():

@@ -53,7 +53,7 @@ class Annotations:
 
 
 def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Steps in order of time; those that begin together stay as they were.
+    """Steps in temporal order; those that begin together stay as they were.
 
     PDPP and SCHEMA keep the annotators' order, which is another one in 654 of COIN's 7,064 training videos.
     """

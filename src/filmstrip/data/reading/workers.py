@@ -1,8 +1,8 @@
 """Worker processes that read for a loader, and may die of a file: it then counts as bad, and reading goes on.
 
 FFmpeg parses what strangers wrote, in C: now and then a file crashes the process. Each worker notes in shared memory
-which sample it is reading, so that the one that killed it is known. Nothing else is lost: what was asked for and not
-delivered yet is asked for again, in the same order.
+which sample it is reading, so that the one that killed it is known. Nothing else is lost: requests that
+were not answered yet are repeated in the same order.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Actors: two or three shapes in each video, of which each moves in a way of its own, with boxes in AVA's layout.
 
 What an actor does is one way of moving (:mod:`filmstrip.data.synthetic.motions`), or two at once, such as going left
-while growing. Its state (x, y, angle, size) lies on circles: at their ends it fades out and comes back as somebody
-else on the other side. States begin uniformly and every motion is a rotation of the circles, so that the box of a
+while growing. Its state (x, y, angle, size) lies on circles: at their ends it fades out and another actor
+appears on the other side. States begin uniformly and every motion is a rotation of the circles, so that the box of a
 single frame has the same distribution whatever is done in it. Who is faded by half or more has no box.
 
     folder/actors_train_00000.mp4  the videos

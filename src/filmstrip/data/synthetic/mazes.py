@@ -1,4 +1,4 @@
-"""Mazes: somebody walks through a textured maze and comes back to where they have been, with every action noted.
+"""Mazes: walks through a textured maze that return to earlier positions, with all actions recorded.
 
 In the spirit of DMLab-40k (Yan et al. 2023, TECO, appendix B.13): 300 frames of 64 x 64 pixels in mazes of 7 x 7
 cells whose four quarters have walls and floors of their own; one walks forward or turns by 20 degrees, with some
@@ -121,8 +121,8 @@ def random_maze(rng: np.random.Generator, rooms: int) -> np.ndarray:
 def walk(rng: np.random.Generator, solid: np.ndarray, num_frames: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Actions ``T`` int64 and the poses ``T 3`` that they lead to.
 
-    One goes by turns to the furthest cell not seen yet, and back to the one not seen for longest. When none is left
-    that was never seen, all go back to where one was longest ago.
+    The walk goes alternately to the furthest cell not seen yet, and back to the one not seen for longest. When none
+    is left that was never seen, all go back to where one was longest ago.
     """
     open_cells, (x, y, heading) = _start(rng, solid)
     last_seen: dict[tuple[int, int], int] = {}

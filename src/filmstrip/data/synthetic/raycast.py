@@ -1,4 +1,4 @@
-"""What somebody sees who stands in a world of square cells: walls, floor and sky by ray casting, all frames at once.
+"""First-person views in a world of square cells: walls, floor and sky by ray casting, all frames at once.
 
 The plane is ``x`` to the east and ``y`` to the south, in cells. A pose is ``x, y, heading``: heading 0 looks east and
 grows clockwise, so that the right hand is at ``heading + pi / 2``. Walls are one cell high and eyes half of that.

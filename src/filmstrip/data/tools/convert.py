@@ -1,7 +1,7 @@
 """Converting sets that are kept as arrays into a folder of videos with their actions beside them.
 
-Each video is written under its name only once it is complete, and after its actions: what is there is whole, and
-converting again goes on where it stopped.
+Each video is written under its name only once it is complete, and after its actions: existing videos are complete,
+and converting again resumes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
 
 
 def convert_file(job: ConversionJob) -> ConversionOutcome:
-    """Write the videos of one file; those that are there already are left alone.
+    """Write the videos of one file; those that exist already are skipped.
 
     Raises:
         OSError: there is no room for them.

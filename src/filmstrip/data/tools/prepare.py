@@ -1,7 +1,7 @@
 """Preparing a collection for training: copies with a short side, short GOPs and streams that decode fast.
 
 Frame times stay as they are. A copy takes its name only once it was read back and compared with its source, so that
-what is there can be trusted, and preparing again goes on where it stopped.
+existing copies are valid, and preparing again resumes.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Preparation:
 
     @cached_property
     def flawed(self) -> tuple[CopyOutcome, ...]:
-        """Truncated or damaged files, copied as far as they go."""
+        """Truncated or damaged files, of which the readable part was copied."""
         return tuple(outcome for outcome in self.outcomes if outcome.flaw)
 
     def text(self) -> str:

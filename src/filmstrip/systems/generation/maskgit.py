@@ -101,7 +101,7 @@ class MaskedCodes(LatentObjective):
         self.requires = ("seed", "action") if known.has_action else ("seed",)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Cross-entropy of the hidden codes, nats a code."""
+        """Cross-entropy of the masked codes, nats a code."""
         ids, seed = self._whole(batch), batch["seed"]
         unknown = uniform(seed, 1, "maskgit.condition_drop")[:, 0] < self.condition_drop
         given = self._given(ids, batch.get("label"), batch.get("action"), unknown)

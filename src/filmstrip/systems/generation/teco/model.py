@@ -131,7 +131,7 @@ class TECO(Objective):
         return uniform(seed, frames, "teco.frames").argsort(dim=1)[:, :count].sort(dim=1).values
 
     def _prior_nats(self, ids: Tensor, masks: Tensor, h: Tensor) -> Tensor:
-        """Mean nats of a hidden code, times the codes of a frame."""
+        """Mean nats of a masked code, times the codes of a frame."""
         logits = self.prior(ids.masked_fill(masks, self.prior.mask_id), rearrange(h, "n d h w -> n (h w) d"))
         each = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view_as(masks)
         return (each * masks).sum() / masks.sum() * ids.shape[1]

@@ -197,7 +197,7 @@ class ClipDenoiser(nn.Module):
 
 
 def _choose(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The first places that a mask ``B S`` marks, ``B most`` in order of time, then others; and which are marked."""
+    """The first places that a mask ``B S`` marks, ``B most`` in temporal order, then others; and which are marked."""
     torch._assert_async((mask.sum(dim=1) <= most).all(), f"a window has more than {most} such places")
     places = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     return places, mask.gather(1, places)
