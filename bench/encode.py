@@ -24,7 +24,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source, open_path
 from filmstrip.inference import inference
-from filmstrip.runs.loading import VideoEncoder, load
+from filmstrip.runs.encoders import VideoEncoder, load
 from loader import make_files
 from timing import alternate
 

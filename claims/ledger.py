@@ -25,7 +25,7 @@ import torch
 from filmstrip import __version__
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.train.run_folder import git_hash
+from filmstrip.runs.run_folder import git_hash
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"

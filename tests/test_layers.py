@@ -27,20 +27,18 @@ ALLOWED = {
     "video": {"errors", "files"},
     "data": LEAVES | {"progress", "video"},
     "measure": LEAVES | {"data"},
-    # train/run_folder.py lists unreadable files in the form of data/reading.
     "train": LEAVES | {"inference", "distributed", "progress", "data", "measure"},
     "nn": LEAVES,
-    "models": LEAVES | {"nn"},
-    # Networks of the Hub's folders and of LPIPS's files are named there.
-    "weights": LEAVES | {"data", "nn", "models"},
-    "objectives": LEAVES | {"inference", "distributed", "video", "data", "nn", "models"},
+    "weights": LEAVES | {"nn"},
+    "models": LEAVES | {"nn", "weights"},
+    "objectives": LEAVES | {"inference", "distributed", "video", "data", "nn", "weights", "models"},
     "runs": LEAVES
     | {"inference", "distributed", "progress", "video", "data", "measure", "train"}
     | {"models", "weights", "objectives"},
     "evals": LEAVES
     | {"inference", "distributed", "progress", "data", "measure", "nn", "models", "weights", "objectives", "runs"},
     "__init__": {"video", "runs"},
-    "report": LEAVES | {"data", "evals"},
+    "report": LEAVES | {"data", "runs", "evals"},
     "systems": LEAVES
     | {"inference", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "evals"},
     "commands": LEAVES
@@ -112,8 +110,8 @@ def test_systems_do_not_import_each_other():
 
 
 SHARED = ("nn", "models", "objectives")
-SERVE_ONE = {"models/frozen"}
-"""Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `weights` alone."""
+SERVE_ONE = {"models/frozen", "models/frozen_networks"}
+"""Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs` alone."""
 
 
 @cache

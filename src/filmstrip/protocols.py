@@ -196,6 +196,29 @@ class Objective(nn.Module):
 
     requires: tuple[str, ...] = ("video",)
     """Batch keys that ``forward`` reads; checked against the data's specification before anything is decoded."""
+    kept_elsewhere: tuple[str, ...] = ()
+    """Names of frozen parts whose weights are kept elsewhere: they are neither saved nor synchronised over processes.
+    Set by whoever loads these weights."""
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state without the parts that are kept elsewhere."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not self.is_kept_elsewhere(name)}
+
+    def load_own_state(self, weights: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`own_state`.
+
+        Raises:
+            RuntimeError: weights are missing, unexpected or of other shapes.
+        """
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not self.is_kept_elsewhere(name)]
+        if missing or unexpected:
+            raise RuntimeError(f"missing are {missing[:5] or 'none'}, and unexpected {unexpected[:5] or 'none'}")
+
+    def is_kept_elsewhere(self, name: str) -> bool:
+        """Whether a parameter or buffer belongs to a part that is kept elsewhere."""
+        return any(name.startswith(f"{part}.") for part in self.kept_elsewhere)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""
@@ -289,6 +312,45 @@ class Released(Protocol):
 
     def layouts(self) -> tuple[Layout, ...]:
         """Those that :mod:`filmstrip.weights.released` is to read; of a file, the one that fits best counts."""
+        ...
+
+
+@runtime_checkable
+class InTransformers(Protocol):
+    """An objective that ``transformers`` has as a model, too."""
+
+    def to_transformers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``transformers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class FromTransformers(Protocol):
+    """An objective that starts from a model of ``transformers`` with all that is around its encoder."""
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its weights from those of a model of that kind; nothing, if they are another kind's.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        ...
+
+
+@runtime_checkable
+class InDiffusers(Protocol):
+    """An objective that ``diffusers`` has as a model, too."""
+
+    def to_diffusers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``diffusers`` has no network of this kind.
+        """
         ...
 
 

@@ -26,7 +26,8 @@ from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import VideoEncoder, save_data_info
+from filmstrip.runs.encoders import VideoEncoder
+from filmstrip.runs.loading import save_data_info
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video

@@ -22,14 +22,8 @@ from filmstrip.evals.throughput import Throughput
 from filmstrip.protocols import Tokens
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run, read_config, write_config
-from filmstrip.runs.loading import (
-    load_objective,
-    load_tokenizer,
-    save_data_info,
-    start_tokenizer,
-    tokenizer_fingerprint,
-    with_tokenizer,
-)
+from filmstrip.runs.loading import load_objective, save_data_info
+from filmstrip.runs.tokenizers import load_tokenizer, start_tokenizer, tokenizer_fingerprint, with_tokenizer
 from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 

@@ -14,8 +14,8 @@ from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, VideoFeatures, inception_score
 from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Features, Grid, Objective, as_float
-from filmstrip.runs import loading
-from filmstrip.runs.loading import VideoEncoder
+from filmstrip.runs import encoders, loading
+from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.weights.released import to_published
 
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_sources_are_needed_and_checked(tmp_path):
 def test_encoders_and_classifiers_are_shown_clips_of_their_own(monkeypatch):
     clip = Clip(num_frames=4, size=32)
     run = SimpleNamespace(data=SimpleNamespace(clip=clip))
-    monkeypatch.setattr(loading, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
+    monkeypatch.setattr(encoders, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
     monkeypatch.setattr(loading, "load_objective", lambda source, device: (MeanColour(), run))
     video = torch.zeros(2, 9, 3, 8, 8, dtype=torch.uint8)
     video[1, :, 1] = 255

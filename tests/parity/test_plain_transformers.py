@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from filmstrip.errors import UserError
+from filmstrip.models.in_transformers import TIMESFORMER, VIVIT
 from filmstrip.models.video_transformer import (
     JOINT,
     FrameTransformer,
@@ -14,12 +16,12 @@ from filmstrip.models.video_transformer import (
     image_filter,
 )
 from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.runs.loading import load, start_encoder
+from filmstrip.runs.encoders import load
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig
 from filmstrip.systems.recognition.vtn import Longformer, VTNConfig
-from filmstrip.weights.plain_transformers import TIMESFORMER, VIVIT
 
 transformers = pytest.importorskip("transformers")
 
@@ -60,7 +62,7 @@ def vivit_config():
 def test_timesformer_logits_agree(written, tmp_path, video, pixels, assert_close, attention):
     theirs = written("TimesformerForVideoClassification", timesformer_config(attention))
     ours = TimeSformerConfig(**OURS, patch_size=8, attention=attention).build().eval()
-    weights = TIMESFORMER.classifier_from(load_file(tmp_path / "model.safetensors"))
+    weights = TIMESFORMER.ours(load_file(tmp_path / "model.safetensors"), TIMESFORMER.classifier)
     missing, unexpected = ours.load_state_dict(weights, strict=False)
     assert not unexpected and all("normalise" in name for name in missing)
     with torch.no_grad():
@@ -82,26 +84,28 @@ def test_frames_alone_agree(written, tmp_path, video, pixels, assert_close):
 def test_vivit_logits_agree(written, tmp_path, video, pixels, assert_close):
     theirs = written("VivitForVideoClassification", vivit_config())
     ours = ViViTConfig(**TUBELETS).build().eval()
-    ours.load_state_dict(VIVIT.classifier_from(load_file(tmp_path / "model.safetensors")), strict=False)
+    ours.load_state_dict(VIVIT.ours(load_file(tmp_path / "model.safetensors"), VIVIT.classifier), strict=False)
     normalised = (video.float() / 255 - 0.5) / 0.5
     with torch.no_grad():
         assert_close(ours.classify(video), theirs(normalised).logits)
 
 
 @pytest.mark.parametrize(
-    ("layout", "ours", "name", "config", "patch"),
+    ("ours", "name"),
     [
-        (TIMESFORMER, TimeSformerConfig(**OURS, patch_size=8), "Timesformer", timesformer_config, (1, 8, 8)),
-        (VIVIT, ViViTConfig(**TUBELETS), "Vivit", vivit_config, (2, 8, 8)),
+        (TimeSformerConfig(**OURS, patch_size=8), "Timesformer"),
+        (TimeSformerConfig(**OURS, patch_size=8, attention="joint"), "Timesformer"),
+        (ViViTConfig(**TUBELETS), "Vivit"),
     ],
 )
-def test_ours_runs_in_theirs(tmp_path, video, assert_close, layout, ours, name, config, patch):
+def test_ours_runs_in_theirs(tmp_path, video, assert_close, ours, name):
     torch.manual_seed(5)
     objective = ours.build().eval()
     for parameter in objective.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    save_file(layout.classifier_to(objective.state_dict(), patch), tmp_path / "model.safetensors", {"format": "pt"})
-    config().save_pretrained(tmp_path)
+    described, weights = objective.to_transformers()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps({**described, "num_labels": 7}))
     theirs, report = getattr(transformers, f"{name}ForVideoClassification").from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -109,6 +113,14 @@ def test_ours_runs_in_theirs(tmp_path, video, assert_close, layout, ours, name, 
     with torch.no_grad():
         normalised = objective.encoder.embed.normalise(video)
         assert_close(objective.classify(video), theirs.eval()(normalised).logits)
+    again, mine = load(tmp_path, "cpu").encoder.state_dict(), objective.encoder.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in mine.items() if "normalise" not in name)
+
+
+@pytest.mark.parametrize("variant", ["factorised_encoder", "factorised", "factorised_heads"])
+def test_what_transformers_does_not_have_is_said(variant):
+    with pytest.raises(UserError, match="transformers has no network like this"):
+        ViViTConfig(**OURS, patch_size=(2, 8, 8), variant=variant).build().to_transformers()
 
 
 @pytest.mark.parametrize(
@@ -231,8 +243,6 @@ def test_frozen_frames_begin_time_with_the_images_last_layers(image):
 
 
 def test_an_image_transformer_of_another_width_is_refused(image):
-    from filmstrip.errors import UserError
-
     ours = timesformer.tiny().objective.build()
     with pytest.raises(UserError, match="other shapes"):
         start_encoder(ours, image[1])

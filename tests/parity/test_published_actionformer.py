@@ -10,7 +10,7 @@ from published import TOLERANCE, recipe_input, stored
 
 from filmstrip.data.kinds.untrimmed import Part, UntrimmedVideos, draw_part
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression, assign
 
 CONFIG = ActionFormerConfig(

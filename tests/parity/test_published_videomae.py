@@ -5,7 +5,7 @@ import torch
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.weights.released import from_published, published_names
@@ -60,4 +60,16 @@ def test_both_kinds_of_files_start_a_classifier_and_nothing_else_does(method, tm
     lost = names["encoder.blocks.1.attention.v_bias"]
     torch.save({"model": {name: tensor for name, tensor in weights.items() if name != lost}}, file)
     with pytest.raises(UserError, match=f"lacks {lost};"):
+        start(objective, file)
+
+
+def test_a_file_of_the_pretraining_model_starts_the_decoder_too(tmp_path):
+    weights, objective, file = stored("videomae_pretraining").weights(), pretraining(), tmp_path / "checkpoint.pth"
+    torch.save({"model": weights}, file)
+    start(objective, file)
+    expected = from_published(weights, objective)
+    assert any(name.startswith("decoder.blocks.1.") for name in expected)
+    assert all(torch.equal(value, objective.state_dict()[name]) for name, value in expected.items())
+    torch.save({"model": {name: tensor for name, tensor in weights.items() if name != "decoder.norm.bias"}}, file)
+    with pytest.raises(UserError, match=r"decoder\.norm\.bias"):
         start(objective, file)

@@ -22,12 +22,13 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.throughput import Throughput
 from filmstrip.evals.video_features import FeatureNetwork
+from filmstrip.protocols import Objective
 from filmstrip.runs import experiment, preflight
 from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import SGD, AdamW
-from filmstrip.train.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_sizes_that_do_not_fit_are_refused(videos, tmp_path):
 def test_data_of_another_kind_are_refused_before_anything_is_decoded(tmp_path):
     run = systems.find("recognition.vit:tiny")
     run = replace(run, data=Data(synthetic=Recipes(), reads=Procedures()))
-    refused(run, tmp_path / "run", r"Classification needs 'video', 'label' in its batches, and .*Procedures.* gives")
+    refused(run, tmp_path / "run", r"Classification needs 'video', 'label' .*Procedures.* provides")
 
 
 def test_a_refused_run_leaves_its_folder_free(videos, tmp_path):
@@ -193,7 +194,8 @@ def test_what_is_tried_changes_no_training(videos, tmp_path):
 
 
 def test_room_on_the_disk(videos, tmp_path, monkeypatch):
-    objective = torch.nn.Linear(256, 1024, bias=False)  # 1 MiB
+    objective = Objective()
+    objective.network = torch.nn.Linear(256, 1024, bias=False)  # 1 MiB
     free = 0
 
     def usage(path):

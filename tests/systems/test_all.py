@@ -13,9 +13,9 @@ from filmstrip.data.sources import open_source
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import from_json, to_json
 from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

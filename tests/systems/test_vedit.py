@@ -9,11 +9,11 @@ from drawn import draw_batch
 from filmstrip import systems
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
-from filmstrip.runs import experiment, loading
+from filmstrip.runs import experiment, initial_weights
 from filmstrip.runs.config import write_config
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.procedures import vedit
 from filmstrip.train.lengths import Steps
-from filmstrip.train.run_folder import RunFolder
 
 SIZES = {"feature_width": 16, "num_tokens": 2, "num_steps": 8}
 SMALL = dict(width=16, depth=2, num_heads=2, denoising_steps=2, num_targets=None, **SIZES)
@@ -81,7 +81,7 @@ def test_a_pretrained_predictor_starts_a_forecaster(tmp_path):
     run = replace(run, train=replace(run.train, length=Steps(1)), data=replace(run.data, num_workers=0))
     learnt = experiment.train(run, tmp_path / "run").objective
     fresh = vedit.tiny().bound(open_source(vedit.tiny().data).info("train")).objective.build()
-    loading.start(fresh, tmp_path / "run")
+    initial_weights.start(fresh, tmp_path / "run")
     for name, weight in learnt.predictor.state_dict().items():
         assert torch.equal(fresh.predictor.state_dict()[name], weight)
 
@@ -91,7 +91,7 @@ def test_what_has_no_predictor_starts_nothing(tmp_path, objective):
     write_config(run, tmp_path / "config.json")
     RunFolder(tmp_path).save_weights(run.objective.build())
     with pytest.raises(UserError, match="no predictor"):
-        loading.start(objective, tmp_path)
+        initial_weights.start(objective, tmp_path)
 
 
 def test_steps_of_clips_that_are_seen():

@@ -3,17 +3,18 @@ import signal
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from toys import SIZE, Adversarial, Momentum, Probe, Regression, Stream, differing, losses, rows, train, weights
 
 from filmstrip.errors import Terminated, UserError
 from filmstrip.protocols import Loss, Objective
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.runs.saved_states import saved_states
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
 from filmstrip.train.optim import AdamW
-from filmstrip.train.run_folder import RunFolder
-from filmstrip.train.saved_states import saved_states
 from filmstrip.train.schedules import Constant, Cosine
 
 
@@ -119,6 +120,22 @@ def test_a_frozen_part_stays_as_it_is_and_in_its_mode(tmp_path):
     assert differing(start, objective.state_dict()) == ["head.bias", "head.weight"]
     assert objective.training and objective.head.training and not objective.frozen[1].training
     assert "frozen.0.weight" in weights(tmp_path)
+
+
+def test_a_part_that_is_kept_elsewhere_is_in_neither_weights_nor_states_nor_averages(tmp_path):
+    for name in ("Probe", "Referring"):
+        train(tmp_path / name, name, ema=0.9)
+    saved = {}
+    for name in ("Probe", "Referring"):
+        with safe_open(tmp_path / name / "state" / "000000006" / "tensors.safetensors", "pt") as state:
+            saved[name] = set(state.keys())
+    assert {name for name in saved["Probe"] if "frozen" in name} == {
+        "weights/frozen.0.weight",
+        "weights/frozen.0.bias",
+    }
+    assert saved["Referring"] == {name for name in saved["Probe"] if "frozen" not in name}
+    expected = {name: value for name, value in weights(tmp_path / "Probe").items() if "frozen" not in name}
+    assert differing(weights(tmp_path / "Referring"), expected) == []
 
 
 def test_accumulating_equals_one_large_batch(tmp_path):

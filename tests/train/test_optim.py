@@ -7,11 +7,11 @@ from toys import Adversarial, Network, Regression, Stream, differing, losses, tr
 
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
+from filmstrip.runs.saved_states import newest_state
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.loop import total_steps
 from filmstrip.train.optim import OPTIMISERS, SGD, AdamW, Muon, Optim, set_rates
-from filmstrip.train.saved_states import newest_state
 from filmstrip.train.schedules import Constant, Cosine
 
 

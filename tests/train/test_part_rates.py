@@ -6,9 +6,9 @@ from safetensors import safe_open
 from toys import Adversarial, Probe, Regression, train, weights
 
 from filmstrip.errors import UserError
+from filmstrip.runs.saved_states import newest_state
 from filmstrip.train.optim import SGD, AdamW, Muon
 from filmstrip.train.part_rates import frozen_parts, part_rate
-from filmstrip.train.saved_states import newest_state
 from filmstrip.train.schedules import Constant
 
 

@@ -12,11 +12,11 @@ from torch.nn.functional import softplus
 
 from filmstrip.distributed.mesh import Mesh
 from filmstrip.protocols import Loss, Objective, Phase
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
 from filmstrip.train.optim import AdamW
-from filmstrip.train.run_folder import RunFolder
 
 SIZE = 2 * 3 * 4 * 4
 """Numbers in a toy clip: two frames of 4 x 4 pixels."""
@@ -181,7 +181,13 @@ class Shared(Objective):
         return Loss(error.square().mean(), {"absolute": error.detach().abs().mean()})
 
 
-OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe, Shared)}
+class Referring(Probe):
+    """The same, where the frozen network is kept elsewhere: nothing of it is saved or synchronised."""
+
+    kept_elsewhere = ("frozen",)
+
+
+OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe, Referring, Shared)}
 
 
 def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, steps=6, **loop):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start_encoder
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.detection.actor_roi import ActorRoIConfig
 from filmstrip.systems.recognition.c3d import ucf101
 from filmstrip.systems.recognition.i3d import I3DConfig

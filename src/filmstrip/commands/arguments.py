@@ -97,7 +97,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         description=f"{inspect.getdoc(command)}\n\nOptions of the run, with the defaults of {address}:",
     )
     if run.init:
-        from filmstrip.runs.loading import with_sizes_of_init
+        from filmstrip.runs.initial_weights import with_sizes_of_init
 
         run = with_sizes_of_init(run, given | options_given(arguments))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

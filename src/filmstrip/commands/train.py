@@ -35,7 +35,7 @@ class Train(Command):
         from filmstrip.distributed import process
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
-        from filmstrip.train.run_folder import what_is_saved
+        from filmstrip.runs.run_folder import what_is_saved
 
         with keeping(lambda: what_is_saved(self.out)):
             result = experiment.train(self.run, self.out, given=list(self.given))

@@ -32,7 +32,8 @@ from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
 from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Classifier, as_float
-from filmstrip.runs.loading import load, load_objective
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import load_objective
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.released import from_published, published_names
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from filmstrip.bounds import Count, CountOrZero, Weight
+from filmstrip.errors import UserError
 from filmstrip.models.frame_autoencoder import FrameAutoencoder, FrameAutoencoderArchitecture
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
-from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
+from filmstrip.weights.diffusers import to_diffusers
+from filmstrip.weights.keymap import Weights
 
 GanLoss = Literal["hinge", "log"]
 _DELTA = 1e-6
@@ -82,6 +85,34 @@ class AdversarialTokenizer(TokenizerObjective):
         )
         self.perceptual = perceptual(config.perceptual)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def to_diffusers(self) -> tuple[dict[str, Any], Weights]:
+        """``VQModel`` or ``AutoencoderKL`` with these weights, without discriminator and perceptual network.
+
+        Raises:
+            UserError: frames are halved at other levels than theirs.
+        """
+        config, levels = self.config, len(self.config.widths)
+        if config.halvings not in (None, levels - 1):
+            raise UserError(
+                f"networks of diffusers halve frames at all levels but the last, and this one at {config.halvings} "
+                f"of {levels}"
+            )
+        attends = [level in config.attention_levels for level in range(levels)]
+        described = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "block_out_channels": list(config.widths),
+            "layers_per_block": config.depth,
+            "norm_num_groups": config.groups,
+            "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends],
+            "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
+            "latent_channels": self.bottleneck.latent_dim,
+        }
+        if self.codebook_size is not None:
+            described |= {"num_vq_embeddings": self.codebook_size}
+        name = "AutoencoderKL" if self.codebook_size is None else "VQModel"
+        return {"_class_name": name, **described}, to_diffusers(self.state_dict())
 
     def phases(self) -> tuple[Phase, ...]:
         """The autoencoder, then the discriminator."""
@@ -157,6 +188,10 @@ class AdversarialConfig(FrameAutoencoderArchitecture, ObjectiveConfig):
     discriminator_depth: Count = 3
     """Convolutions that halve the frame."""
     discriminator_max_width: Count = 512
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return {"perceptual": FrozenPart("objective.perceptual", only_training=True)}
 
     @classmethod
     def small(cls, **bottleneck: object) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
+from filmstrip.models.hub_networks import described_for_hub
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
+from filmstrip.weights.keymap import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,16 @@ class Classification(Objective):
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video."""
         return self.head(self.dropout(self.norm(self.encoder(video).pooled())))
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """The classifier of ``transformers`` that has this network and these weights.
+
+        Raises:
+            UserError: there is none.
+        """
+        config, layout = described_for_hub(self.encoder)
+        weights = layout.theirs(self.state_dict(), layout.classifier, self.encoder.patch_size)
+        return {**config, "architectures": [layout.classifier_name]}, weights
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the batch; also logs its top-1 accuracy (against the heavier of two mixed classes)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
-from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
 from filmstrip.settings import FREE
@@ -26,13 +26,17 @@ class LatentConfig(ObjectiveConfig):
     tokenizer: ObjectiveConfig
     """The tokenizer's network; a ``tokenizer_run`` replaces it by its own."""
     tokenizer_run: str | None = None
-    """A run folder whose tokenizer is taken, with its weights, when training starts. Later it is not needed: the
-    weights are then part of this run's."""
+    """A run folder whose tokenizer is taken when training starts. Its weights stay there: this run refers to them by
+    their fingerprint."""
     untrained_tokenizer: bool = field(default=False, metadata=FREE)
     """Whether the tokenizer may be untrained where no ``tokenizer_run`` is named: to try things out."""
     num_frames: Count = 16
     size: Count = 64
     """Frames, and their height and width in pixels, of the clips that are coded."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer, where it is a trained one."""
+        return {"tokenizer": FrozenPart("objective.tokenizer_run")}
 
     def build_tokenizer(self) -> TokenizerObjective:
         """The tokenizer with fresh weights, without what only its own training needs.

@@ -18,8 +18,8 @@ from filmstrip.report.clips import CaptionedClip, ClipGallery
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves
 from filmstrip.report.page import Group
-from filmstrip.report.run import history
 from filmstrip.report.sections import Cell, Column, Table
+from filmstrip.runs.contents import history
 
 WHOLE_VIDEO = Clip(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
 """Clip configuration of test videos on the page."""

@@ -44,10 +44,11 @@ class Run:
     evals: tuple[Evaluation, ...] = field(default=(), metadata=FREE)
     """Protocols to run when training ends, and every ``train.eval_every`` steps."""
     init: str | None = None
-    """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
-    released weights. A method with a predictor of clips instead starts that, from any run that has one; a method
-    without either starts whole, from a run of its own, or from its authors' file where its layout is known. On the
-    command line the Hub's layout also decides the network's sizes."""
+    """Weights to start from: a run folder; ``hf:OWNER/NAME``, or a local folder in that layout; or a file of weights
+    (safetensors, or a state that torch.save wrote) by the names of the method's authors. A classifier starts its
+    encoder, VideoMAE its decoder too where the source has one, a forecaster its predictor; all others start whole,
+    from a run of their own kind or their authors' file. On the command line a folder in the Hub's layout also decides
+    the network's sizes."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 

@@ -19,10 +19,10 @@ from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.saved_states import KEPT
 from filmstrip.train.config import Loop
 from filmstrip.train.optim import Optim
 from filmstrip.train.part_rates import frozen_parts
-from filmstrip.train.saved_states import KEPT
 from filmstrip.video.decode import open_video
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     Raises:
         UserError: it has not; says how much is needed and free. Or ``optim.rates`` names no part of the objective.
     """
-    whole = sum(tensor.nbytes for tensor in objective.state_dict().values())
+    whole = sum(tensor.nbytes for tensor in objective.own_state().values())
     with frozen_parts(objective, optim.rates):
         trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + optim.moments * trained + (trained if loop.ema is not None else 0)

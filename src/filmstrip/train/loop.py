@@ -29,10 +29,10 @@ from filmstrip.train.optim import Optim, set_rates
 from filmstrip.train.part_rates import frozen_parts
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
-from filmstrip.train.run_folder import RunFolder
 from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
+from filmstrip.train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,7 +65,7 @@ def fit(
     *,
     optim: Optim,
     loop: Loop,
-    folder: RunFolder,
+    folder: Store,
     mesh: Mesh | None = None,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
@@ -121,7 +121,7 @@ class _Training:
         mesh: Mesh,
         optim: Optim,
         loop: Loop,
-        folder: RunFolder,
+        folder: Store,
         augment: Augment,
         evaluate: Evaluate | None,
         begun: Callable[[], None],
@@ -132,7 +132,14 @@ class _Training:
         connected = mesh.connect(self.device)
         share_context(objective, mesh, connected)
         phases = objective.phases()
-        model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
+        model = parallelise(
+            objective,
+            loop.shard,
+            blocks=blocks,
+            device=self.device,
+            partial=len(phases) > 1,
+            unsynchronised=[name for name in objective.state_dict() if objective.is_kept_elsewhere(name)],
+        )
         # Sharding replaces the parameters, so optimisers are built after it.
         self.optimisers = {phase: optim.build(objective, phase) for phase in phases}
         self.average = Average(objective, loop.ema)
@@ -163,7 +170,7 @@ class _Training:
 
     def run(self) -> None:
         """All steps from the last saved one on, and the final evaluation."""
-        self.state.load(self.folder.state)
+        self.state.load(self.folder)
         start = self.state.step
         self.watch = Stopwatch(self.state.seconds)
         try:
@@ -246,7 +253,7 @@ class _Training:
         self.readings.check(wait=True)
         with self.average.applied():
             self.folder.save_weights(self.objective)
-        self.state.save(self.folder.state, self.watch.seconds)
+        self.state.save(self.folder, self.watch.seconds)
         self.folder.write_unreadable(getattr(self.batches, "unreadable", ()))
 
 
@@ -262,7 +269,7 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     return steps
 
 
-def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
+def _accelerator(loop: Loop, folder: Store) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")

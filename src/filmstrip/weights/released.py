@@ -45,10 +45,7 @@ def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: 
     Raises:
         UserError: no layout that is known has the names that this network needs, and no others.
     """
-    for key in _UNDER:
-        theirs = theirs.get(key, theirs)
-    theirs = without_prefix(theirs)
-    fits = []
+    theirs, fits = _state_in(theirs), []
     for layout in layouts_of(objective):
         if layout.check is not None:
             layout.check(theirs)
@@ -66,6 +63,13 @@ def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: 
             tensor = theirs[key] if layout.to_ours is None else layout.to_ours(name, theirs[key])
             ours[name] = fitted(tensor, wanted[name])
     return ours
+
+
+def has_head(theirs: Mapping[str, Tensor], objective: nn.Module) -> bool:
+    """Whether a released state holds anything of ``objective`` beside its encoder."""
+    theirs = _state_in(theirs)
+    names = (published_names(objective, layout.name) for layout in layouts_of(objective))
+    return any(key in theirs for row in names for name, key in row.items() if not name.startswith("encoder."))
 
 
 def to_published(objective: nn.Module, layout: str | None = None) -> Weights:
@@ -94,6 +98,12 @@ def layouts_of(objective: nn.Module) -> tuple[Layout, ...]:
     if not isinstance(network, Released):
         raise UserError(f"{type(network).__name__} has no released layout that is known here")
     return network.layouts()
+
+
+def _state_in(theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for key in _UNDER:
+        theirs = theirs.get(key, theirs)
+    return without_prefix(theirs)
 
 
 def _layout(objective: nn.Module, name: str | None) -> Layout:

@@ -22,8 +22,9 @@ from filmstrip.inference import on_device
 from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import default_device, with_tokenizer
+from filmstrip.runs.loading import default_device
 from filmstrip.runs.preflight import check_run
+from filmstrip.runs.tokenizers import with_tokenizer
 from filmstrip.train.part_rates import frozen_parts
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -42,10 +42,11 @@ from filmstrip.report.comparison import (
     confusion_of,
     training_curves,
 )
-from filmstrip.report.run import duration, history
+from filmstrip.report.run import duration
 from filmstrip.report.scatter import Scatter, Spot, unbeaten
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import history
 from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.preflight import check_readable

@@ -16,7 +16,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Grid, Tokens
-from filmstrip.runs.loading import VideoTokenizer, load_tokenizer
+from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
 from filmstrip.video import write_video
 
 FPS = 8.0

@@ -28,9 +28,10 @@ from filmstrip.report.comparison import (
     training_curves,
     videos_named,
 )
-from filmstrip.report.run import duration, training_seconds
+from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
 from filmstrip.train import lengths

@@ -27,9 +27,10 @@ from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Condition, as_float
 from filmstrip.report import Facts, Section, Strip, Strips
 from filmstrip.report.comparison import training_curves, videos_named
-from filmstrip.report.run import duration, training_seconds
+from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
 from filmstrip.train.config import Loop

@@ -34,8 +34,9 @@ from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
-from filmstrip.runs.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.runs.encoders import VideoEncoder, load
 from filmstrip.runs.preflight import check_clips
+from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
 from filmstrip.weights.fingerprint import fingerprint
 
 SECONDS_AT_RISK = 60.0

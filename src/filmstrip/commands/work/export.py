@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from filmstrip import __version__
-from filmstrip.commands.export import Format, Part
+from filmstrip.commands.export import Part
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
@@ -33,9 +34,12 @@ from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 from filmstrip.runs.config import to_json
-from filmstrip.runs.loading import is_run, load, load_classes, load_objective
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import load_classes, load_objective
 
-ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
+FileFormat = Literal["torch", "onnx"]
+ENDINGS: dict[FileFormat, str] = {"torch": ".pt2", "onnx": ".onnx"}
 NOTES = "filmstrip.json"
 """Metadata entry in a file: its classes, and how clips are sampled for it."""
 TOLERANCE = 1e-3
@@ -107,7 +111,7 @@ class _Predict(nn.Module):
         return (self.model.predict_masked(video, visible, hidden).float(),)
 
 
-def export(source: str, out: Path, *, format: Format = "torch", part: Part = "model") -> None:
+def export(source: str, out: Path, *, format: FileFormat = "torch", part: Part = "model") -> None:
     """Write a run's network, or an encoder of the Hub, and print how far the file's outputs are from the network's.
 
     Raises:
@@ -271,7 +275,10 @@ def _write_onnx(program: ExportedProgram, graph: Graph, path: Path) -> None:
     written.save(path)
 
 
-_WRITE: dict[Format, Callable[[ExportedProgram, Graph, Path], None]] = {"torch": _write_torch, "onnx": _write_onnx}
+_WRITE: dict[FileFormat, Callable[[ExportedProgram, Graph, Path], None]] = {
+    "torch": _write_torch,
+    "onnx": _write_onnx,
+}
 
 
 def _read_torch(path: Path) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:

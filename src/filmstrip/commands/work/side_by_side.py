@@ -13,8 +13,8 @@ from filmstrip.inference import inference
 from filmstrip.measure.complexity import of_run
 from filmstrip.progress import tracked
 from filmstrip.report.comparison import Entry
-from filmstrip.report.run import training_seconds
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
 from filmstrip.runs.evaluation import Subject
 
 MOTIONS = Motions(train_per_class=100, test_per_class=20, difficulty=0.0)

@@ -17,7 +17,8 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import VideoEncoder, load, load_data_info, load_objective
+from filmstrip.runs.encoders import VideoEncoder, load
+from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.weights.fingerprint import fingerprint
 
 

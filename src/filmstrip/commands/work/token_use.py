@@ -16,7 +16,7 @@ from filmstrip.data.sources import Source
 from filmstrip.files import write_json
 from filmstrip.report.page import Report
 from filmstrip.report.token_use import TokenUse
-from filmstrip.runs.loading import VideoTokenizer
+from filmstrip.runs.tokenizers import VideoTokenizer
 from filmstrip.video.decoder import DecodeError
 
 COUNTS, PAGE = "token_use.json", "token_use.html"

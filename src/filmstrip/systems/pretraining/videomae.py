@@ -20,8 +20,9 @@ scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,8 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.models.hub_networks import described_for_hub
+from filmstrip.models.in_transformers import BLOCK, VIDEOMAE
 from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_glorot
@@ -44,6 +47,8 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.weights.keymap import Weights
+from filmstrip.weights.layers import layers
 
 Masking = Literal["tube", "random", "frame"]
 _EPS = 1e-6  # added to a tubelet's standard deviation, as published
@@ -146,6 +151,28 @@ class VideoMAE(Objective):
         """Normalised pixels (``B K (P C)``) of the tubelets at ``masked``, from those at ``visible``."""
         return self.decoder(self.encoder(video, visible=visible).tokens, visible, masked)
 
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """``VideoMAEForPreTraining`` with these weights."""
+        config, _ = described_for_hub(self.encoder)
+        block = self.decoder.blocks[0]
+        own = {
+            "decoder_hidden_size": self.decoder.mask_token.numel(),
+            "decoder_num_hidden_layers": len(self.decoder.blocks),
+            "decoder_num_attention_heads": block.attention.num_heads,
+            "decoder_intermediate_size": block.mlp.fc1.out_features,
+            "norm_pix_loss": True,
+            "architectures": ["VideoMAEForPreTraining"],
+        }
+        return {**config, **own}, VIDEOMAE.theirs(self.state_dict(), IN_TRANSFORMERS, self.encoder.patch_size)
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights but the statistics of pixels, from ``VideoMAEForPreTraining``; none from a bare encoder.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        return VIDEOMAE.ours(theirs, IN_TRANSFORMERS) if "mask_token" in theirs else {}
+
     @torch.no_grad()
     def reconstruct(self, video: Tensor, seeds: Tensor) -> Reconstruction:
         """Mask tubelets of a video (grey) and fill them in, with their true brightness and contrast."""
@@ -162,6 +189,20 @@ class VideoMAE(Objective):
         grey[sample, masked] = 0.5
         rebuilt[sample, masked] = (predicted * (variance.sqrt() + _EPS) + mean).clamp(0, 1)
         return Reconstruction(unpatchify(grey, grid, patch_size), unpatchify(rebuilt, grid, patch_size))
+
+
+IN_TRANSFORMERS = VIDEOMAE.model(
+    (
+        ("encoder_to_decoder.weight", "decoder.project.weight"),
+        ("mask_token", "decoder.mask_token"),
+        *layers("decoder.decoder_layers", "decoder.blocks", BLOCK),
+        ("decoder.norm.weight", "decoder.norm.weight"),
+        ("decoder.norm.bias", "decoder.norm.bias"),
+        ("decoder.head.weight", "decoder.head.weight"),
+        ("decoder.head.bias", "decoder.head.bias"),
+    )
+)
+"""``VideoMAEForPreTraining`` to :class:`VideoMAE`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
 from filmstrip.models.resnet import ResNet, ResNetArchitecture
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.stepwise import StepwiseClassification, StepwiseConfig
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -91,6 +92,10 @@ class LRCNConfig(StepwiseConfig):
     """Whether the LSTM and the head alone are trained; without the run's ``init``, the frozen weights are random."""
     width: Count
     """Width of the LSTM."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network under the LSTM, if it is frozen."""
+        return {"encoder": FrozenPart("init")} if self.frozen else {}
 
     def build(self) -> LRCN:
         """Build the network with fresh weights.

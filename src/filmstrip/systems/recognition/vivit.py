@@ -52,6 +52,7 @@ from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import GELU
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.protocols import Grid
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -220,6 +221,10 @@ class ViViTConfig(TransformerArchitecture, ClassificationConfig):
         frames, temporal = FrameTransformer(self), TemporalTransformer(self)
         adapter = RegionAdapter(self.width, self.adapter_heads, 64) if self.frozen_frames else None
         return FactorisedEncoder(frames, temporal, frozen=self.frozen_frames, adapter=adapter)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of frames, if it is frozen."""
+        return {"encoder.frames": FrozenPart("init")} if self.frozen_frames else {}
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""

@@ -159,6 +159,18 @@ class DVAE(TokenizerObjective):
             error = (self.pixels(decoded) - video).square().mean()
         return Loss(nats + passage.loss, {"nats": nats.detach(), "mse": error, **passage.metrics})
 
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights from the states of DALL-E's two networks in one file, ``encoder.*`` and ``decoder.*``.
+
+        Raises:
+            UserError: a weight is missing or has no place here.
+        """
+        encoder, decoder = (
+            {name.removeprefix(side): value for name, value in theirs.items() if name.startswith(side)}
+            for side in ("encoder.", "decoder.")
+        )
+        return from_dalle(encoder, decoder)
+
     def pixels(self, decoded: Tensor) -> Tensor:
         """The median of each pixel's distribution."""
         return stretch_pixels(decoded[:, :, :3].sigmoid())
@@ -202,17 +214,6 @@ def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> 
         ours |= {name: theirs[key] for name, key in names.items() if key in theirs}
     weight = decoder["blocks.input.w"].flatten(1)
     return ours | {"bottleneck.codes": (weight + decoder["blocks.input.b"][:, None]).T.contiguous()}
-
-
-def to_dalle(ours: Mapping[str, Tensor]) -> tuple[Weights, Weights]:
-    """The published layout of the encoder and of the decoder, whose first convolution then has a bias of zero."""
-    encoder, decoder = (
-        {key: ours[name] for name, key in _names(side).items() if name in ours} for side in ("down", "up")
-    )
-    codes = ours["bottleneck.codes"]
-    decoder["blocks.input.w"] = codes.T.contiguous()[:, :, None, None]
-    decoder["blocks.input.b"] = torch.zeros(codes.shape[1])
-    return encoder, decoder
 
 
 def _same_width(theirs: Mapping[str, Tensor]) -> list[str]:

@@ -28,6 +28,7 @@ from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.nn.gaussian import Gaussian
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
@@ -35,7 +36,6 @@ from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant
 from filmstrip.weights.diffusers import from_diffusers
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.lpips import load_perceptual
 
 
 class VAEKL(AdversarialTokenizer):

@@ -36,6 +36,7 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.frame_autoencoder import Down, FrameAttention, FrameAutoencoder, ResidualBlock, Up
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
@@ -44,7 +45,6 @@ from filmstrip.train.schedules import Constant
 from filmstrip.weights.diffusers import from_diffusers
 from filmstrip.weights.flax import Tree, under
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.lpips import load_perceptual
 
 
 class VQGAN(AdversarialTokenizer):

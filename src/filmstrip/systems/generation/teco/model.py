@@ -22,7 +22,7 @@ from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, f
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
 from filmstrip.nn.sampling import Sampling
-from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
@@ -258,6 +258,10 @@ class TECOConfig(LatentConfig):
         if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
             raise UserError("actions as condition need data with actions: leave them out of objective.conditions")
         return replace(self, num_actions=info.num_actions, action_dim=info.action_dim)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer of the frames, where it is a trained one."""
+        return {} if self.tokenizer is None else {"space.tokenizer": FrozenPart("objective.tokenizer_run")}
 
     def build(self) -> TECO:
         """Build the networks with fresh weights.

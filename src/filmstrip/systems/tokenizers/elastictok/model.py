@@ -22,14 +22,14 @@ from filmstrip.nn.patches import PatchEmbed, take, unpatchify
 from filmstrip.nn.quantise import Bottleneck, Quantised, usage
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.codebook import Codebook
-from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
 from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.lpips import load_perceptual
 
 _NORM_EPS = 1e-5
 _DEVIATION = 0.02  # of initial weights
@@ -389,6 +389,12 @@ class ElasticTokConfig(ObjectiveConfig):
             return self.codebook.build()
         # The bottleneck takes a mean over values, and the weight is that of a sum over a block.
         return Gaussian(self.latent_dim, kl_weight=self.kl_weight * self.tokens_per_block * self.latent_dim)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return (
+            {"perceptual": FrozenPart("objective.perceptual", only_training=True)} if self.perceptual_weight else {}
+        )
 
     def build(self) -> ElasticTok:
         """Build the network with fresh weights.

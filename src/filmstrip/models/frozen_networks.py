@@ -13,14 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.keymap import check_names, some
 
-NUM_FRAMES = 16
-"""Number of frames of a clip for networks that accept any number."""
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _TOWER = (r"text_model\..*", r"logit_(?:scale|bias)", r"(?:text|visual)_projection\..*", r".*\.position_ids")
@@ -89,8 +86,8 @@ def kind_of(model_type: str) -> _Kind | None:
 
 def load_frozen(
     folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]
-) -> tuple[FrozenEncoder, Clip]:
-    """The network in a folder of the Hub's layout, and how its clips are cut: uniform over the video.
+) -> tuple[FrozenEncoder, int]:
+    """The network in a folder of the Hub's layout, and the height and width of its frames, pixels.
 
     Only safetensors are read, and no code of the folder is run.
 
@@ -113,7 +110,7 @@ def load_frozen(
         pooled=kind.pooled is not None and getattr(config, "vision_use_head", True),
         options=dict.fromkeys(kind.options, True),
     )
-    return encoder, Clip(num_frames=NUM_FRAMES, sampling="uniform", size=size)
+    return encoder, size
 
 
 def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:
