@@ -15,12 +15,13 @@ from filmstrip.protocols import Encoder, Features
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.hub import load_hub
 from filmstrip.runs.loading import default_device, load_objective
+from filmstrip.video.decode import Backend
 
 
 class VideoEncoder(nn.Module):
     """A trained encoder that reads files by itself: cut as in evaluation, ``clip`` says how."""
 
-    def __init__(self, encoder: Encoder, clip: Clip, backend: str = "auto") -> None:
+    def __init__(self, encoder: Encoder, clip: Clip, backend: Backend = "auto") -> None:
         super().__init__()
         self.encoder = encoder
         self.clip = clip

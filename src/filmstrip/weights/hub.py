@@ -115,7 +115,7 @@ def statistics_of(preprocessing: dict[str, Any]) -> dict[str, Any]:
     normalise = preprocessing.get("do_normalize", True)
     mean = preprocessing.get("image_mean", IMAGENET_MEAN) if normalise else (0.0, 0.0, 0.0)
     std = preprocessing.get("image_std", IMAGENET_STD) if normalise else (1.0, 1.0, 1.0)
-    return {"mean": [(offset + m) / scale for m in mean], "std": [s / scale for s in std]}
+    return {"mean": tuple((offset + m) / scale for m in mean), "std": tuple(s / scale for s in std)}
 
 
 def _json(path: Path, source: str) -> dict[str, Any]:
