@@ -33,7 +33,7 @@ ALLOWED = {
     "models": LEAVES | {"nn"},
     # Networks of the Hub's folders and of LPIPS's files are named there.
     "weights": LEAVES | {"data", "nn", "models"},
-    "objectives": LEAVES | {"inference", "distributed", "video", "data", "nn", "models"},
+    "objectives": LEAVES | {"inference", "video", "data", "nn", "models"},
     "runs": LEAVES
     | {"inference", "distributed", "progress", "video", "data", "measure", "train"}
     | {"models", "weights", "objectives"},
