@@ -17,6 +17,8 @@ from filmstrip.protocols import (
     Published,
     StreamingGenerator,
     Tokenizer,
+    find_encoder,
+    find_tokenizer,
 )
 
 PROTOCOLS = [
@@ -28,7 +30,7 @@ MEANT = {
     "detection": {Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel},
     "localisation": {Localiser},
-    "pretraining": {MaskedPredictor},
+    "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel},
     "procedures": {Forecaster},
     "recognition": {Classifier, FlowClassifier},
     "tokenizers": {Tokenizer},
@@ -58,3 +60,17 @@ def test_objectives_are_what_their_group_means(name):
         found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - {Published}
         assert found <= MEANT[group], f"{name}:{preset}"
         assert found or "pretrain" in f"{name}:{preset}"
+
+
+def test_parts_are_found_by_what_they_are(name):
+    objective, _ = objective_of(f"{name}:tiny")
+    group = name.partition(".")[0]
+    encoder, tokenizer = find_encoder(objective), find_tokenizer(objective)
+    if group in ("recognition", "detection") and name != "recognition.two_stream":
+        assert encoder is objective.encoder
+    elif group != "pretraining":
+        assert encoder is None
+    if group == "tokenizers":
+        assert tokenizer is objective
+    else:
+        assert tokenizer is (objective.tokenizer if group == "generation" else None)  # TECO on pixels has none
