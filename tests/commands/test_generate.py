@@ -19,9 +19,11 @@ from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective, as_float
 from filmstrip.runs.conditions import read_actions, read_condition, read_context
 from filmstrip.runs.config import Run, write_config
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 
-RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
+RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
 INFO = ClipInfo(classes=("left", "right", "3"), num_train=1, directional=True, num_actions=4)
 
 
