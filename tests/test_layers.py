@@ -31,7 +31,7 @@ ALLOWED = {
     "nn": LEAVES,
     "weights": LEAVES | {"nn"},
     "models": LEAVES | {"nn", "weights"},
-    "objectives": LEAVES | {"inference", "distributed", "video", "data", "nn", "weights", "models"},
+    "objectives": LEAVES | {"inference", "video", "data", "nn", "weights", "models"},
     "runs": LEAVES
     | {"inference", "distributed", "progress", "video", "data", "measure", "train"}
     | {"models", "weights", "objectives"},

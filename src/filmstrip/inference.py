@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.protocols import Batch, Encoder, Tokenizer
+from filmstrip.protocols import Batch, Encoder, Tokenizer, find_encoder
 
 Item = TypeVar("Item")
 
@@ -64,8 +64,8 @@ def encoder_of(objective: nn.Module) -> Encoder:
     Raises:
         UserError: it has none.
     """
-    encoder = getattr(objective, "encoder", None)
-    if not isinstance(encoder, Encoder):
+    encoder = find_encoder(objective)
+    if encoder is None:
         hint = " (a tokenizer's tokens: filmstrip encode --level ids)" if isinstance(objective, Tokenizer) else ""
         raise UserError(f"{type(objective).__name__} has no encoder, so it has no features{hint}")
     return encoder

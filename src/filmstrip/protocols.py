@@ -109,6 +109,9 @@ class Encoder(Protocol):
 class Tokenizer(Protocol):
     """Turns video into tokens and back. Used by every generator."""
 
+    codebook_size: int | None
+    """The number of ids; none for continuous tokens."""
+
     def encode(self, video: Tensor) -> Tokens:
         """Encode ``B T C H W`` video."""
         ...
@@ -191,7 +194,8 @@ class Objective(nn.Module):
     """A model with everything that its loss needs. The training loop depends on nothing but this class.
 
     Subclasses own their teacher, momentum copy, discriminator or frozen tokenizer, and know nothing of ranks,
-    checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``.
+    checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``, and one
+    that holds a :class:`Tokenizer` ``tokenizer``: :func:`find_encoder` and :func:`find_tokenizer` find them.
     """
 
     requires: tuple[str, ...] = ("video",)
@@ -251,6 +255,20 @@ class Objective(nn.Module):
             ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth)
             for (depth, decay), members in sorted(groups.items())
         ]
+
+
+def find_encoder(objective: nn.Module) -> Encoder | None:
+    """The encoder of an objective, if it has one. Parts of that name that are no :class:`Encoder` do not count."""
+    part = getattr(objective, "encoder", None)
+    return part if isinstance(part, Encoder) else None
+
+
+def find_tokenizer(objective: nn.Module) -> Tokenizer | None:
+    """The objective itself if it is a tokenizer, otherwise the one that it holds, if any."""
+    if isinstance(objective, Tokenizer):
+        return objective
+    part = getattr(objective, "tokenizer", None)
+    return part if isinstance(part, Tokenizer) else None
 
 
 Collective = Callable[[Tensor], Tensor]

@@ -83,7 +83,10 @@ def test_examples_are_as_declared_and_the_same_whenever_they_are_drawn(name):
     first, again = (kind.example(SIZES, torch.Generator().manual_seed(1)) for _ in range(2))
     assert list(kind.specification.faults(first)) == []
     assert all(torch.equal(first[key], again[key]) for key in first if key != "name")
-    assert kind.example_info(SIZES, classes=("a",), num_train=1, directional=False).num_train == 1
+    info = kind.example_info(SIZES, classes=("a",), num_train=1, directional=False)
+    assert info.num_train == 1
+    told = kind().told_sizes(Data(), info)
+    assert list(kind.specification.faults(kind.example({**told, "B": 2}, torch.Generator()))) == []
     other = kind.example(SIZES, torch.Generator().manual_seed(2))
     assert any(not torch.equal(first[key], other[key]) for key in first.keys() - COMMON.keys())
 

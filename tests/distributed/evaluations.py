@@ -26,6 +26,8 @@ from filmstrip.runs.evaluation import Subject
 class Everything(Colours):
     """A classifier, encoder, tokenizer and generator that notes how many clips it saw."""
 
+    codebook_size = 8
+
     def __init__(self):
         super().__init__()
         self.seen = {"classify": 0, "encode": 0, "sample": 0, "log_prob": 0}

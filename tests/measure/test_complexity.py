@@ -80,6 +80,10 @@ def test_the_table_names_its_units():
     assert "parameters" in text and " M" in text and " G" in text and "MiB" in text
 
 
+def test_a_part_that_is_called_encoder_and_is_none_is_not_measured_as_one():
+    assert complexity.of_run(systems.find("generation.teco:tiny")).tokens is None
+
+
 @pytest.mark.parametrize("known", [{"num_actions": 4}, {"action_dim": 2}, {"num_classes": 3}])
 def test_networks_are_tried_with_what_the_data_give(known):
     run = systems.find("generation.videogpt:tiny")

@@ -10,13 +10,18 @@ from filmstrip.protocols import (
     Detector,
     FlowClassifier,
     Forecaster,
+    FromTransformers,
     Generator,
+    InDiffusers,
+    InTransformers,
     LikelihoodModel,
     Localiser,
     MaskedPredictor,
     Published,
     StreamingGenerator,
     Tokenizer,
+    find_encoder,
+    find_tokenizer,
 )
 
 PROTOCOLS = [
@@ -24,16 +29,18 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
+FILES = {FromTransformers, InDiffusers, InTransformers, Published}
+"""Protocols of other people's files, which methods of any group may offer."""
 MEANT = {
     "detection": {Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel},
     "localisation": {Localiser},
-    "pretraining": {MaskedPredictor},
+    "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel},
     "procedures": {Forecaster},
     "recognition": {Classifier, FlowClassifier},
     "tokenizers": {Tokenizer},
 }
-"""What methods of a group can be asked, and nothing else; all may also be ``Published``."""
+"""What methods of a group can be asked, and nothing else."""
 
 
 def verbs(protocol):
@@ -55,6 +62,20 @@ def test_objectives_are_what_their_group_means(name):
     group = name.partition(".")[0]
     for preset in systems.presets(name):
         objective, _ = objective_of(f"{name}:{preset}")
-        found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - {Published}
+        found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - FILES
         assert found <= MEANT[group], f"{name}:{preset}"
         assert found or "pretrain" in f"{name}:{preset}"
+
+
+def test_parts_are_found_by_what_they_are(name):
+    objective, _ = objective_of(f"{name}:tiny")
+    group = name.partition(".")[0]
+    encoder, tokenizer = find_encoder(objective), find_tokenizer(objective)
+    if group in ("recognition", "detection") and name != "recognition.two_stream":
+        assert encoder is objective.encoder
+    elif group != "pretraining":
+        assert encoder is None
+    if group == "tokenizers":
+        assert tokenizer is objective
+    else:
+        assert tokenizer is (objective.tokenizer if group == "generation" else None)  # TECO on pixels has none

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstrip.data.kinds.procedures import ProcedureSource
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.inference import inference, on_device
@@ -120,7 +119,7 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     Raises:
         UserError: the data are not procedures, or none is readable.
     """
-    if not isinstance(subject.source, ProcedureSource):
+    if not subject.source.gives >= REQUIRES:
         raise UserError(f"{subject.source.root} holds no procedures: read such data (--data.reads)")
     split, count = split or subject.data.eval_split, 0
     batches = EvalLoader(subject.source, subject.data, split, batch_size=batch_size)

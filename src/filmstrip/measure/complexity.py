@@ -26,7 +26,7 @@ from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.kind import check_requires
 from filmstrip.errors import UserError
 from filmstrip.measure.measurable import Measurable
-from filmstrip.protocols import Batch, Objective
+from filmstrip.protocols import Batch, Objective, find_encoder
 
 _UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
@@ -129,7 +129,7 @@ def measure(objective: Objective, clip: Clip) -> Complexity:
 
 def _measure(objective: Objective, make: Callable[[], Batch]) -> Complexity:
     """Count what the one sample that ``make`` makes costs."""
-    encoder = getattr(objective, "encoder", None)
+    encoder = find_encoder(objective)
     with FakeTensorMode():
         batch = make()
         state = _stand_ins(objective)

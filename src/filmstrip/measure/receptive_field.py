@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from filmstrip.data.config import Clip
 from filmstrip.measure.measurable import Measurable
+from filmstrip.protocols import find_encoder
 
 Extent = tuple[int, int, int]
 _WINDOWED = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
@@ -46,7 +47,7 @@ class Layer:
 def of_run(run: Measurable) -> list[Layer]:
     """The layers of a run's encoder, in order of execution; empty if a receptive field is unknown."""
     with torch.device("meta"):
-        encoder = getattr(run.objective.build(), "encoder", None)
+        encoder = find_encoder(run.objective.build())
     return [] if encoder is None else layers_of(encoder, run.data.clip)
 
 

@@ -38,11 +38,13 @@ class Bottleneck(nn.Module):
     """A module between an encoder and a decoder.
 
     ``input_dim`` is the number of input channels, ``latent_dim`` that of output channels. ``after_step`` runs after
-    each optimiser step, counted from 1.
+    each optimiser step, counted from 1. Without ids there is no ``codebook_size``.
     """
 
     input_dim: int
     latent_dim: int
+    codebook_size: int | None = None
+    num_codebooks: int = 1
 
     def forward(self, latents: Tensor) -> Quantised:
         """Pass latents ``B ... D`` through the bottleneck."""
@@ -56,7 +58,6 @@ class Quantiser(Bottleneck):
     """A bottleneck with ``num_codebooks`` codebooks of ``codebook_size`` codes each."""
 
     codebook_size: int
-    num_codebooks: int = 1
 
     def decode(self, ids: Tensor) -> Tensor:
         """The latents ``B ... D`` of ``ids``; the inverse of the ids that :meth:`forward` returns."""

@@ -15,7 +15,7 @@ from filmstrip.bounds import Count
 from filmstrip.errors import UserError
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
-from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
+from filmstrip.protocols import Batch, Grid, Objective, Tokenizer, Tokens, check_video
 from filmstrip.settings import FREE
 
 
@@ -45,7 +45,7 @@ class LatentConfig(ObjectiveConfig):
             UserError: the tokenizer has no codes.
         """
         tokenizer = self.tokenizer.build()
-        if getattr(tokenizer, "codebook_size", None) is None:
+        if not isinstance(tokenizer, Tokenizer) or tokenizer.codebook_size is None:
             raise UserError(
                 f"{type(self.tokenizer).__name__} makes no codes to model: give a tokenizer with a codebook"
             )
@@ -76,7 +76,7 @@ class LatentObjective(Objective):
         self.grid = Grid(num_frames // t, size // h, size // w)
         self.num_frames = num_frames
         self.codebook_size: int = tokenizer.codebook_size
-        self.num_codebooks: int = getattr(tokenizer.bottleneck, "num_codebooks", 1)
+        self.num_codebooks: int = tokenizer.bottleneck.num_codebooks
 
     def train(self, mode: bool = True) -> Self:
         """Everything but the tokenizer goes into training mode."""

@@ -41,7 +41,7 @@ class TokenizerObjective(Objective):
     @property
     def codebook_size(self) -> int | None:
         """Number of ids; none for continuous tokens."""
-        return getattr(self.bottleneck, "codebook_size", None)
+        return self.bottleneck.codebook_size
 
     @property
     def frames_apart(self) -> bool:

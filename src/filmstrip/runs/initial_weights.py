@@ -15,7 +15,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
-from filmstrip.protocols import Encoder, FromTransformers, MaskedPredictor, Objective, Published
+from filmstrip.protocols import FromTransformers, MaskedPredictor, Objective, Published, find_encoder
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
@@ -66,7 +66,7 @@ def start(objective: Objective, source: str | Path) -> None:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
     # A part may be called an encoder and offer no features to start with, as TECO's.
-    if isinstance(getattr(objective, "encoder", None), Encoder):
+    if find_encoder(objective) is not None:
         start_encoder(objective, source)
         if isinstance(objective, MaskedPredictor):
             _start_decoder(objective, source)

@@ -16,7 +16,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Objective, Tokenizer, Tokens
+from filmstrip.protocols import Objective, Tokenizer, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG
 from filmstrip.runs.loading import load_objective
@@ -96,8 +96,8 @@ def load_tokenizer(folder: str | Path, device: torch.device | str | None = None)
     """
     objective, run = load_objective(folder, device)
     # A regressor of lengths owns a tokenizer too, but is one itself: it codes in the lengths that it predicts.
-    tokenizer = objective if isinstance(objective, Tokenizer) else getattr(objective, "tokenizer", None)
-    if not isinstance(tokenizer, Tokenizer):
+    tokenizer = find_tokenizer(objective)
+    if tokenizer is None:
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which is no tokenizer: give a run of tokenizers.*"
         )
@@ -161,7 +161,7 @@ def check_tokenizer(objective: Objective, source: Source) -> None:
     Raises:
         UserError: another tokenizer, or one with other weights, made them.
     """
-    tokenizer = getattr(objective, "tokenizer", None)
+    tokenizer = find_tokenizer(objective)
     if source.tokenizer is None or tokenizer is None:
         return
     if tokenizer_fingerprint(tokenizer) != source.tokenizer:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.protocols import Layout, Released
+from filmstrip.protocols import Layout, Released, find_encoder
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names, fitted, renamed, without, without_prefix
 
@@ -118,4 +118,5 @@ def _layout(objective: nn.Module, name: str | None) -> Layout:
 
 
 def _network(objective: nn.Module) -> nn.Module:
-    return getattr(objective, "encoder", objective)
+    encoder = find_encoder(objective)
+    return objective if encoder is None else encoder

@@ -100,6 +100,10 @@ class ActorClips(Kind):
         """Sizes of a clip with one actor."""
         return {**Clips().sizes(data, network), "M": 1, "K": network.num_classes}
 
+    def told_sizes(self, data: Data, info: ActorInfo) -> dict[str, int]:
+        """A clip's, with one actor."""
+        return {**Clips().sizes(data, None), "M": 1, "K": len(info.classes)}
+
     def shown(self, data: Data) -> str:
         """Length and size."""
         return Clips().shown(data)

@@ -74,6 +74,10 @@ class Clips(Kind):
         shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
         return shape | {"A": getattr(network, "action_dim", 0), "K": getattr(network, "num_classes", None) or 1}
 
+    def told_sizes(self, data: Data, info: ClipInfo) -> dict[str, int]:
+        """Those of ``data.clip``, with the actions and classes of the videos."""
+        return self.sizes(data, None) | {"A": info.action_dim, "K": len(info.classes) or 1}
+
     def shown(self, data: Data) -> str:
         """Number of frames and their size."""
         return f"clips of {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"

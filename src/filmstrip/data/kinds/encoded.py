@@ -94,6 +94,14 @@ class Encoded(Kind):
         """None: the shapes of features depend on their encoder."""
         return None
 
+    def told_sizes(self, data: Data, info: EncodedInfo) -> dict[str, int]:
+        """Those of the features, or of the ids of all codebooks side by side."""
+        t, h, w = info.grid
+        classes = len(info.classes) or info.codebook_size or 1
+        if not info.codebook_size:
+            return {"N": t * h * w, "D": info.width, "K": classes}
+        return {"N": t * h * w * info.width, "K": min(classes, info.codebook_size)}
+
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> EncodedInfo:
         """See :meth:`Kind.example_info`."""

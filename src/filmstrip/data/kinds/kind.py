@@ -55,6 +55,10 @@ class Kind:
         """
         raise TypeError(f"{type(self).__name__} does not define sizes(data, network)")
 
+    def told_sizes(self, data: Data, info: Any) -> dict[str, int]:
+        """The same for data that are there, from what objectives are told of them."""
+        raise TypeError(f"{type(self).__name__} does not define told_sizes(data, info)")
+
     def shown(self, data: Data) -> str:
         """Description of the network's input, for messages."""
         return "the inputs of its data"

@@ -116,6 +116,11 @@ class Procedures(Kind):
         features = {"N": network.num_tokens, "D": network.feature_width}
         return {"S": windows.window_size(self), "K": network.num_steps, **features}
 
+    def told_sizes(self, data: Data, info: ProcedureInfo) -> dict[str, int]:
+        """Those of the windows; of steps and tasks as many as there are of both."""
+        t, h, w = info.grid
+        return {"S": info.window, "N": t * h * w, "D": info.width, "K": min(len(info.steps), len(info.tasks))}
+
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> ProcedureInfo:
         """See :meth:`Kind.example_info`."""
@@ -331,6 +336,7 @@ def recorded_features(folder: Path) -> FeatureRecord:
 def draw_windows(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
     """Windows whose first and last clips are observed; the steps between, determined by the first, are targets."""
     rows, places, tokens, width, steps = (sizes[letter] for letter in "BSNDK")
+    steps = min(steps, width)  # a feature marks its step
     step = (torch.randint(0, steps, (rows, 1), generator=generator) + torch.arange(places)) % steps
     seen = torch.zeros(rows, places, dtype=torch.bool)
     seen[:, [0, -1]] = True

@@ -93,6 +93,10 @@ class UntrimmedVideos(Kind):
         """Sizes of a training sample with one action."""
         return {"T": self.max_length, "D": network.feature_width, "M": 1, "K": network.num_classes}
 
+    def told_sizes(self, data: Data, info: UntrimmedInfo) -> dict[str, int]:
+        """As many features as training samples have, with one action."""
+        return {"T": self.max_length, "D": info.width, "M": 1, "K": len(info.classes)}
+
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> UntrimmedInfo:
         """See :meth:`Kind.example_info`."""
@@ -283,7 +287,7 @@ def draw_sequences(sizes: Mapping[str, int], generator: torch.Generator) -> Batc
     first = torch.randint(2, 6, (rows,), generator=generator).float() + 0.3
     segments = torch.stack([torch.stack([first, first + 7.5]), torch.stack([first + 12, first + 36])])
     segments = torch.cat([segments.permute(2, 0, 1), torch.zeros(rows, 1, 2)], dim=1)
-    classes = torch.randint(0, kinds, (rows, 3), generator=generator)
+    classes = torch.randint(0, min(kinds, width), (rows, 3), generator=generator)  # features mark their actions
     classes[:, 2] = -1
     place = torch.arange(length)[:, None]
     inside = (place >= segments[:, None, :2, 0]) & (place < segments[:, None, :2, 1])

@@ -45,7 +45,7 @@ from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
 from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.protocols import Batch, Encoder, Loss, Objective
+from filmstrip.protocols import Batch, Encoder, Loss, Objective, find_encoder
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop
@@ -184,8 +184,8 @@ class ActorRoIConfig(ObjectiveConfig):
         Raises:
             UserError: the backbone has no encoder.
         """
-        encoder = getattr(self.backbone.build(), "encoder", None)
-        if not isinstance(encoder, Encoder):
+        encoder = find_encoder(self.backbone.build())
+        if encoder is None:
             raise UserError(
                 f"{type(self.backbone).__name__} builds no encoder, of which boxes could be read: name a recognition "
                 "system's"

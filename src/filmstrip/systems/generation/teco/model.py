@@ -98,7 +98,7 @@ class TECO(Objective):
     @property
     def tokenizer(self) -> Objective | None:
         """The frozen tokenizer of the frames; none on pixels."""
-        return getattr(self.space, "tokenizer", None)
+        return self.space.tokenizer
 
     def code(self, targets: Tensor) -> tuple[Tensor, Quantised]:
         """Latents ``B T D h w`` of frames, the first not quantised, and how all of them passed the codebook."""
