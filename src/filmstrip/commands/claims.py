@@ -27,6 +27,9 @@ class Claims(Command):
     """Only list the claims, with their verdicts and their duration in minutes."""
     again: bool = False
     """Discard the recorded results of these claims first."""
+    confirm: bool = False
+    """Measure the first recorded seed of these claims anew, and keep their results if it gives the same figures: for
+    claims whose code was rewritten without changing what it measures."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.claims import list_claims, run_claims
@@ -34,4 +37,4 @@ class Claims(Command):
         if self.list:
             list_claims()
         else:
-            run_claims(self.names, self.seeds, self.again)
+            run_claims(self.names, self.seeds, again=self.again, confirm=self.confirm)
