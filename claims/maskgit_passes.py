@@ -11,7 +11,7 @@ from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, below
 from claims.videogpt_depth import FRAMES, trained
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
 from filmstrip.nn.masked_sampling import MaskedSampling
@@ -83,7 +83,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         prior = result.objective
         data, split = result.run.data, result.run.data.eval_split
         real, other = (
-            spread(torch.cat([batch["video"] for batch in eval_batches(result.source, data, part)]), SAMPLES)
+            spread(torch.cat([batch["video"] for batch in EvalLoader(result.source, data, part)]), SAMPLES)
             for part in (split, data.train_split)
         )
         with inference(prior):
@@ -114,7 +114,9 @@ def samples(prior: LatentObjective, count: int, sampling: Sampling | None = None
     network = prior.transformer
     # the cached transformer embeds one code a step, the masked one a whole grid a pass
     hook = network.embed.register_forward_hook(lambda *_: passes.append(1))
-    videos = prior.sample(Condition(batch_size=count, num_frames=prior.num_frames), seed=0, sampling=sampling)
+    condition = Condition(batch_size=count, num_frames=prior.num_frames)
+    with inference(prior):
+        videos = prior.sample(condition, seed=0, sampling=sampling)
     hook.remove()
     return videos, len(passes)
 

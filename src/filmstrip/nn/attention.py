@@ -156,14 +156,24 @@ class Attention(nn.Module):
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0, *, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask | None = None,
+    offset: int = 0,
+    *,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of ``B H Q D`` queries, at positions ``offset ..``, over ``B H K D`` keys.
 
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
-    not attend to a key.
+    not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
+    determine; nothing else can be combined with it.
     """
     queries, keys = q.shape[2], k.shape[2]
+    if allowed is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     if bias is not None:
         if mask is not None:
             bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))
