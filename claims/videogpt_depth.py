@@ -45,7 +45,7 @@ CLAIM = Claim(
         below("4 layers", "2 layers", "four fewer than two"),
         below("1 layers", "alone", "one layer has learnt more than each place alone"),
     ),
-    minutes=10,
+    minutes=5.5,
 )
 
 
