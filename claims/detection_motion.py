@@ -36,7 +36,7 @@ CLAIM = Claim(
         equal("one frame", 17.5, "a key frame stays where random scores are, within 4 points", within=4.0),
     ),
     minutes=10,
-    seeds=2,
+    seeds=3,
 )
 
 

@@ -40,7 +40,7 @@ CLAIM = Claim(
     "([the log](log.md) has what was tried): what ten minutes can show here is little. With 1,500 steps of 32 clips "
     "a seed would take an hour.",
     minutes=10,
-    seeds=2,
+    seeds=3,
 )
 
 
