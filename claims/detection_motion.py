@@ -35,7 +35,7 @@ CLAIM = Claim(
         above("SlowFast, tubes", "one frame, tubes", "over tubes as well, by 5.2 points", by=5.2),
         equal("one frame", 17.5, "a key frame stays where random scores are, within 4 points", within=4.0),
     ),
-    minutes=10,
+    minutes=4,
     seeds=3,
 )
 

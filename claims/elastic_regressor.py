@@ -51,7 +51,7 @@ CLAIM = Claim(
     ),
     analysis="Better than guessing, and far from the paper's: it learns for 400 steps from a tokenizer that "
     "itself has had 300, where the paper trains on 100,000 searched lengths.",
-    minutes=8,
+    minutes=4,
 )
 
 
