@@ -61,7 +61,7 @@ CLAIM = Claim(
     "codes that the network is surest of are those of the dark background, and a grid that is filled with them "
     "first stays dark. Filled in random order, in as many passes, it is nearer to videos than one that is drawn "
     "code by code. All of them are far from the floor.",
-    minutes=10,
+    minutes=6,
 )
 
 

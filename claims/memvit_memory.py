@@ -60,7 +60,7 @@ CLAIM = Claim(
         below("cost, memory", 5.0, "memory adds a few percent of work here"),
         below("cost, memory", "cost, whole", "less than reading everything at once"),
     ),
-    minutes=5.5,
+    minutes=5,
     seeds=5,
 )
 
