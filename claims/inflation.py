@@ -46,7 +46,7 @@ CLAIM = Claim(
     analysis="What pictures teach is there at once; but slices that are all the same do not tell one order of frames "
     "from the other, and in so few steps C3D's layers hardly learn to, while from scratch they do. The paper's "
     "classes are those of Kinetics, which frames tell more of. I3D is deeper and sees twice the frames.",
-    minutes=5,
+    minutes=3.5,
     seeds=5,
 )
 
