@@ -43,9 +43,10 @@ CLAIM = Claim(
         above("I3D inflated texture", "I3D scratch texture", "I3D gains in textures"),
         above("C3D inflated texture", "C3D scratch texture", "C3D's layers gain in textures"),
     ),
-    analysis="What pictures teach is there at once; but slices that are all the same do not tell one order of frames "
-    "from the other, and in so few steps C3D's layers hardly learn to, while from scratch they do. The paper's "
-    "classes are those of Kinetics, which frames tell more of. I3D is deeper and sees twice the frames.",
+    analysis="What pictures teach, the textures, is there at once; slices that are all the same do not tell "
+    "one order of frames from the other, so that ways are told worse than from scratch by C3D's layers. That is "
+    "why it pays while labelled videos are few, here 6 of each class: with 128 videos (one seed) I3D still "
+    "gained, from 38.4 to 55.3, but C3D's layers from scratch overtook the inflated ones, 70.3 to 43.8.",
     minutes=3.5,
     seeds=5,
 )
