@@ -44,7 +44,10 @@ CLAIM = Claim(
         below("annealed, gap", 5.0, "annealing closes the gap, to less than 5%"),
         below("annealed, gap", "warm, gap", "a constant temperature leaves more of it"),
     ),
-    minutes=8,
+    analysis="Annealed, the gap is below 5% in each of three seeds, though an interval from three reaches "
+    "beyond it; at a constant temperature it is 14 to 25%. Little is learnt in 300 steps, and few codes are in "
+    "use, which makes the gap itself noisy.",
+    minutes=3,
 )
 
 
