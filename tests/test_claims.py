@@ -207,7 +207,7 @@ def test_without_names_claims_whose_files_are_absent_are_left_out(fake, monkeypa
     monkeypatch.setattr(sys.modules["claims.smaller"], "CLAIM", missing)
     command.run_claims((), 2, again=False)
     out = capsys.readouterr().out
-    assert "smaller: left out" in out and "## larger" in out
+    assert "smaller: skipped" in out and "## larger" in out
     assert (fake / "larger.json").exists() and not (fake / "smaller.json").exists()
 
 
