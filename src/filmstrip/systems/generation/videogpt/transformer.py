@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
+from filmstrip.nn.linear import few_rows
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
@@ -22,7 +23,6 @@ from filmstrip.systems.generation.videogpt.causal_attention import (
     Blocks,
     CausalAttention,
     Pattern,
-    few_rows,
 )
 
 AttentionKind = Literal["full", "axial", "sparse", "blocks"]
