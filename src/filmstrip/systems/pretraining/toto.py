@@ -141,7 +141,7 @@ class Toto(Objective):
         count = condition.num_frames * grid.h * grid.w - prefix.shape[1]
         seeds = torch.arange(condition.batch_size, device=device) + seed
         prompt = encoder.sequence(prefix, torch.zeros(len(prefix), dtype=torch.bool, device=device))
-        drawn = uniform(seeds, count, 0x7070) if count else prompt[:, :0]
+        drawn = uniform(seeds, count, "toto.codes") if count else prompt[:, :0]
         codes: list[Tensor] = []
         for token in encoder.decoder.decode(prompt, drawn, sampling, allowed=slice(SPECIALS, None)):
             codes.append(token - SPECIALS)
