@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.nn.attention import Attention, KVCache
 from filmstrip.nn.initialisation import STD
-from filmstrip.nn.linear import Linear
+from filmstrip.nn.linear import Linear, linear
 from filmstrip.nn.masks import Mask, causal
 from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.positions import sincos
@@ -148,7 +147,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
-        return F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
+        return linear(hidden, self.output_weight)
 
     def new_caches(self, batch: int, length: int) -> list[KVCache]:
         """Empty caches, one a block, for ``batch`` sequences of up to ``length`` tokens."""

@@ -13,7 +13,6 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.linear import few_rows
 from filmstrip.nn.masks import Mask
 
 
@@ -164,12 +163,7 @@ class CausalAttention(Attention):
 
         An integer position gathers only what it attends to; as :class:`Attended`, shapes are static.
         """
-        q, new = (
-            few_rows(self.qkv, x)
-            .view(len(x), 3, 1, self.num_heads, self.head_dim)
-            .transpose(2, 3)
-            .split((1, 2), dim=1)
-        )
+        q, new = self.qkv(x).view(len(x), 3, 1, self.num_heads, self.head_dim).transpose(2, 3).split((1, 2), dim=1)
         new = new.transpose(0, 1)
         if isinstance(at, int):
             cache[:, :, :, at : at + 1] = new
@@ -179,4 +173,4 @@ class CausalAttention(Attention):
             cache.index_copy_(3, at.position, new)
             keys, values = cache if at.index is None else cache.index_select(3, at.index)
             y = F.scaled_dot_product_attention(q[:, 0], keys, values, attn_mask=at.mask[None])
-        return few_rows(self.out, y.flatten(1))
+        return self.out(y.flatten(1))
