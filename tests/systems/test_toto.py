@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.nn.sampling import Sampling
-from filmstrip.protocols import Condition
+from filmstrip.protocols import Condition, Tokens
 from filmstrip.systems.pretraining import toto
-from filmstrip.systems.pretraining.toto import END, IMAGES, SPECIALS, VIDEO
+from filmstrip.systems.pretraining.toto.model import END, IMAGES, SPECIALS, VIDEO
 from filmstrip.weights.llama import to_llama
 
 PER_FRAME, FRAMES = 64, 4
@@ -45,8 +45,15 @@ def logits_of(model, ids, images=False):
 def test_sizes_round_to_the_printed_ones(preset, printed):
     run = getattr(toto, preset)()
     with torch.device("meta"):
-        decoder = toto.Decoder(run.objective.decoder(SPECIALS + 8192))
+        decoder = run.objective.build_decoder(SPECIALS + 8192)
     assert float(f"{sum(p.numel() for p in decoder.parameters()):.2g}") == printed * 1e6
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("gpt2_280m", 273.2), ("mamba_290m", 288.4)])
+def test_comparators_have_about_the_size_of_the_large_one(preset, millions):
+    with torch.device("meta"):
+        decoder = getattr(toto, preset)().objective.build_decoder(SPECIALS + 8192)
+    assert sum(p.numel() for p in decoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 def test_codes_and_special_tokens_have_different_numbers(model):
@@ -140,7 +147,7 @@ def test_continuations_keep_their_context_and_are_those_of_each_code_in_turn(mod
     with torch.no_grad():
         for _ in range(2 * PER_FRAME):
             known = torch.cat([known, logits_of(model, known)[:, -1:, SPECIALS:].argmax(dim=-1)], dim=1)
-        expected = model.encoder.video_of(toto.Tokens(model.encoder.grid._replace(t=3), ids=known))
+        expected = model.encoder.video_of(Tokens(model.encoder.grid._replace(t=3), ids=known))
     assert torch.equal(made[:, 1:], expected[:, 1:])
 
 
@@ -149,6 +156,16 @@ def test_conditions_that_it_cannot_serve_are_refused(model, video):
         model.sample(Condition(batch_size=2, num_frames=4, label=torch.zeros(2, dtype=torch.int64)), seed=0)
     with pytest.raises(UserError, match="32 x 32"):
         model.sample(Condition(batch_size=2, num_frames=4, video=video[..., :16, :16]), seed=0)
+
+
+@pytest.mark.parametrize("network", [{"network": "gpt2", "positions": "sincos"}, {"network": "mamba"}])
+def test_comparators_train_encode_and_continue(network, video):
+    torch.manual_seed(0)
+    model = dataclasses.replace(toto.tiny().objective, **network).build()
+    model({"video": video}).total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.decoder.parameters())
+    assert len(model.encoder(video, layers=True).layers) == 4
+    assert model.sample(Condition(batch_size=2, num_frames=2, video=video[:, :1]), seed=0).shape[1] == 2
 
 
 def test_a_tokenizer_of_several_frames_is_refused():

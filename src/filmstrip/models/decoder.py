@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -92,27 +92,70 @@ class DecoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class Decoder(nn.Module):
+class LanguageModel(nn.Module):
+    """What models of the next token share: embedding, output layer, decoding token by token.
+
+    Subclasses define :meth:`forward` and :meth:`new_caches`.
+    """
+
+    def __init__(self, vocab_size: int, width: int, *, tied: bool) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.width = width
+        self.embed = nn.Embedding(vocab_size, width)
+        self.head = None if tied else Linear(width, vocab_size, bias=False)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """Weight of the output layer, ``vocab_size D``."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Embeddings ``B N D`` of token ids (``B N`` int64); embeddings are returned as they are."""
+        return tokens if tokens.is_floating_point() else self.embed(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
+        return linear(hidden, self.output_weight)
+
+    def new_caches(self, batch: int, length: int) -> list[Any]:
+        """What each block remembers of earlier tokens, still empty, for ``batch`` sequences of up to ``length``."""
+        raise TypeError(f"{type(self).__name__} does not define new_caches(batch, length)")
+
+    @torch.no_grad()
+    def decode(
+        self, prompt: Tensor, uniform: Tensor, sampling: Sampling, *, allowed: slice = slice(None)
+    ) -> Iterator[Tensor]:
+        """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
+
+        As many are drawn as there are columns of ``uniform`` (``B N``, in [0, 1)), only from the ``allowed`` ids.
+        Each costs one step on what the blocks remember of earlier tokens.
+        """
+        count = uniform.shape[1]
+        caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
+        first = range(self.vocab_size)[allowed].start
+        hidden = self(prompt, caches=caches).hidden[:, -1]
+        for n in range(count):
+            token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
+            yield token
+            if n + 1 < count:
+                hidden = self(token[:, None], caches=caches).hidden[:, 0]
+
+
+class Decoder(LanguageModel):
     """Blocks of causal self-attention over embedded tokens, and an output layer that predicts the next token."""
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
+        super().__init__(config.vocab_size, config.width, tied=config.tied)
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.depth))
         self.norm = _norm(config)
-        self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
         head_dim = self.blocks[0].attention.head_dim
         self.rotary = Rotary(head_dim, base=config.rope_base) if config.positions == "rotary" else None
         self.apply(_init)
         for block in self.blocks:  # the sum of all layers starts out as large as one (Radford et al. 2019)
             for out in (block.attention.out, block.mlp.out if config.block == "llama" else block.mlp.fc2):
                 nn.init.normal_(out.weight, std=STD / (2 * config.depth) ** 0.5)
-
-    @property
-    def output_weight(self) -> Tensor:
-        """Weight of the output layer, ``vocab_size D``."""
-        return self.embed.weight if self.head is None else self.head.weight
 
     def forward(
         self,
@@ -128,7 +171,7 @@ class Decoder(nn.Module):
         ``mask`` replaces plain causality. ``positions`` (``N`` or ``B N``) by default count on from what the
         ``caches`` hold, which are extended by the ``N`` tokens.
         """
-        x = tokens if tokens.is_floating_point() else self.embed(tokens)
+        x = self.embedded(tokens)
         if positions is None:
             start = caches[0].length if caches else 0
             positions = torch.arange(start, start + x.shape[1], device=x.device)
@@ -145,10 +188,6 @@ class Decoder(nn.Module):
                 outputs.append(x)
         return DecoderOutput(self.norm(x), tuple(outputs))
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
-        return linear(hidden, self.output_weight)
-
     def new_caches(self, batch: int, length: int) -> list[KVCache]:
         """Empty caches, one a block, for ``batch`` sequences of up to ``length`` tokens."""
         like = self.embed.weight
@@ -156,25 +195,6 @@ class Decoder(nn.Module):
             KVCache(batch, a.num_kv_heads, length, a.head_dim, dtype=like.dtype, device=like.device)
             for a in (block.attention for block in self.blocks)
         ]
-
-    @torch.no_grad()
-    def decode(
-        self, prompt: Tensor, uniform: Tensor, sampling: Sampling, *, allowed: slice = slice(None)
-    ) -> Iterator[Tensor]:
-        """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
-
-        As many are drawn as there are columns of ``uniform`` (``B N``, in [0, 1)), only from the ``allowed`` ids.
-        Each costs one step that reads keys and values of earlier tokens from a cache.
-        """
-        count = uniform.shape[1]
-        caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
-        first = range(self.config.vocab_size)[allowed].start
-        hidden = self(prompt, caches=caches).hidden[:, -1]
-        for n in range(count):
-            token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
-            yield token
-            if n + 1 < count:
-                hidden = self(token[:, None], caches=caches).hidden[:, 0]
 
 
 def _norm(config: DecoderConfig) -> nn.Module:

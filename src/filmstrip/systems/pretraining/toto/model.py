@@ -1,44 +1,25 @@
-"""Toto: a LLaMA-like transformer that predicts the next code of videos and images, trained without labels.
-
-Each frame becomes a grid of dVAE codes; 16 frames of a video, or 16 images, make one sequence between a start and an
-end token. What the middle layers hold is used for recognition, tracking and control: the last ones serve prediction.
-Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from Videos", 2025.
-
-    filmstrip train pretraining.toto:base --data PATH --objective.tokenizer-run RUN
-
-Where we deviate: the paper's start and end tokens (1, 2, 3) have the numbers of codes, so that codes are shifted by
-four here; its printed block adds to the normalised tokens, which we take for a misprint of LLaMA's; 4096 codes with
-start and end are 4098 tokens, not "4K". The optimiser, its rates and the batch are not in the paper: AdamW (0.9,
-0.95), weight decay 0.1, 3e-4 (2e-4 for 1b), cosine to a tenth, 256 sequences, a trillion tokens are ours.
-Embeddings and output layer are tied, with which all three sizes round to those printed (120 M, 280 M, 1.1 B).
-
-The paper reports (top-1, attention probe of the best layer, the backbone trained on): ImageNet 64.7, 71.1, 75.3 and
-Kinetics-400 59.3, 65.3, 74.4 for base, large, 1b; DAVIS J&F 62.4 (large, 512 pixels).
-"""
+"""Toto: tokens of videos and images, the loss of the next one, features, likelihood and continuations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from filmstrip import systems
 from filmstrip.bounds import Count, Rate
-from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.models.decoder import Decoder, DecoderConfig
+from filmstrip.models.decoder import Decoder, DecoderConfig, LanguageModel
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import CodedVideo, LatentConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Condition, Features, Loss, Objective, Tokens, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.systems.pretraining.toto.mamba import Mamba, MambaConfig
 
 VIDEO, END, IMAGES = 1, 2, 3
 """Tokens that begin the codes of a video, end any sequence, and begin the codes of images. Token 0 is never used."""
@@ -47,13 +28,13 @@ SPECIALS = 4
 
 
 class TotoEncoder(CodedVideo):
-    """The tokenizer and the decoder: features of every position, each of the codes up to its own."""
+    """The tokenizer and the transformer: features of every position, each of the codes up to its own."""
 
     any_grid = True
 
     def __init__(self, config: TotoConfig, tokenizer: TokenizerObjective) -> None:
         super().__init__(tokenizer, num_frames=config.num_frames, size=config.size)
-        self.decoder = Decoder(config.decoder(SPECIALS + self.codebook_size))
+        self.decoder = config.build_decoder(SPECIALS + self.codebook_size)
         self.width = config.width
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
@@ -162,6 +143,10 @@ class Toto(Objective):
         if video is not None and video.shape[1] > condition.num_frames:
             raise UserError(f"{video.shape[1]} context frames are more than the {condition.num_frames} asked for")
 
+    def no_decay(self, name: str, param: nn.Parameter) -> bool:
+        """As everywhere, and the rates of Mamba's states."""
+        return super().no_decay(name, param) or name.endswith(".log_rate")
+
     def depth_of(self, name: str) -> int:
         """The embedding, the blocks in order, then the last norm and the output layer."""
         blocks = len(self.encoder.decoder.blocks)
@@ -178,25 +163,36 @@ class TotoConfig(LatentConfig):
     """Dimension of a token."""
     depth: Count
     """Number of blocks."""
-    num_heads: Count
-    """Number of attention heads."""
-    mlp_dim: Count
-    """Inner width of the feed-forward networks."""
+    network: Literal["llama", "gpt2", "mamba"] = "llama"
+    """Network: LLaMA's blocks, GPT-2's, or selective state spaces without attention."""
+    positions: Literal["rotary", "sincos"] = "rotary"
+    """Position embeddings: rotated queries and keys, or sines and cosines added to the tokens; Mamba has none."""
+    num_heads: Count = 1
+    """Number of attention heads; Mamba has none."""
+    mlp_dim: Count = 1
+    """Inner width of the feed-forward networks; Mamba has none."""
     tied: bool = True
     """Whether the output layer shares its weights with the embedding."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings; the paper raises it to 50,000 for 32 x 32 codes a frame."""
 
-    def decoder(self, vocab_size: int) -> DecoderConfig:
-        """The transformer for so many tokens."""
-        return DecoderConfig(
-            vocab_size=vocab_size,
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            mlp_dim=self.mlp_dim,
-            tied=self.tied,
-            rope_base=self.rope_base,
+    def build_decoder(self, vocab_size: int) -> LanguageModel:
+        """The network for so many tokens, with fresh weights."""
+        if self.network == "mamba":
+            sizes = MambaConfig(vocab_size=vocab_size, width=self.width, depth=self.depth, tied=self.tied)
+            return Mamba(sizes)
+        return Decoder(
+            DecoderConfig(
+                vocab_size=vocab_size,
+                width=self.width,
+                depth=self.depth,
+                num_heads=self.num_heads,
+                mlp_dim=self.mlp_dim,
+                tied=self.tied,
+                block=self.network,
+                positions=self.positions,
+                rope_base=self.rope_base,
+            )
         )
 
     def build(self) -> Toto:
@@ -212,75 +208,3 @@ class TotoConfig(LatentConfig):
                 f"{type(self.tokenizer).__name__} does not: give tokenizers.dvae or tokenizers.vqgan"
             )
         return Toto(self, tokenizer)
-
-
-def tiny() -> Run:
-    """Motions at 32 x 32 pixels; trains in seconds on two CPU cores."""
-    return Run(
-        data=Data(
-            synthetic=Motions(train_per_class=12, test_per_class=4),
-            clip=Clip(num_frames=4, stride=4, size=32, short_side=(32, 32)),
-            batch_size=16,
-        ),
-        objective=TotoConfig(
-            tokenizer=systems.find("tokenizers.dvae:tiny").objective,
-            untrained_tokenizer=True,
-            num_frames=4,
-            size=32,
-            width=64,
-            depth=4,
-            num_heads=4,
-            mlp_dim=192,
-        ),
-        optim=Optim(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),
-        train=Loop(steps=100),
-    )
-
-
-def _paper(width: int, depth: int, num_heads: int, mlp_dim: int, *, lr: float = 3e-4) -> Run:
-    """16 frames, every fourth, of 128 x 128 pixels; a trillion tokens in batches of 256 sequences."""
-    return Run(
-        data=Data(
-            clip=Clip(num_frames=16, stride=4, size=128, short_side=(128, 128)),
-            augment=Augment(mirror=0.0),
-            batch_size=256,
-            num_workers=10,
-        ),
-        objective=TotoConfig(
-            tokenizer=systems.find("tokenizers.dvae:dalle").objective,
-            num_frames=16,
-            size=128,
-            width=width,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-        ),
-        optim=Optim(lr=lr, betas=(0.9, 0.95), weight_decay=0.1, warmup=2_000 / 950_000, final=0.1),
-        train=Loop(steps=950_000, precision="bfloat16", clip_grad=1.0),
-    )
-
-
-def base() -> Run:
-    """120 million parameters."""
-    return _paper(768, 12, 12, 3072)
-
-
-def large() -> Run:
-    """280 million parameters."""
-    return _paper(1024, 16, 16, 4096)
-
-
-def one_b() -> Run:
-    """1.1 billion parameters."""
-    return _paper(2048, 22, 16, 5504, lr=2e-4)
-
-
-def large_32() -> Run:
-    """The large model on 32 x 32 codes a frame, with another rotary base: to start from one of 16 x 16."""
-    run = large()
-    clip = replace(run.data.clip, size=256, short_side=(256, 256))
-    return replace(
-        run,
-        data=replace(run.data, clip=clip, batch_size=64),
-        objective=replace(run.objective, size=256, rope_base=50_000.0),
-    )
