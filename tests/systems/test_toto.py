@@ -49,7 +49,7 @@ def test_sizes_round_to_the_printed_ones(preset, printed):
     assert float(f"{sum(p.numel() for p in decoder.parameters()):.2g}") == printed * 1e6
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("gpt2_280m", 273.2), ("mamba_290m", 288.4)])
+@pytest.mark.parametrize(("preset", "millions"), [("gpt2_280m", 272.9), ("mamba_290m", 288.4)])
 def test_comparators_have_about_the_size_of_the_large_one(preset, millions):
     with torch.device("meta"):
         decoder = getattr(toto, preset)().objective.build_decoder(SPECIALS + 8192)
