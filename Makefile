@@ -29,6 +29,7 @@ test-slow: $(VENV)/dev
 lint: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench
@@ -42,4 +43,4 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/make_batches.py
 
 clean:
-	rm -rf $(VENV) build src/filmstrip.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build src/filmstrip.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

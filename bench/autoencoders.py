@@ -23,13 +23,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.evals.throughput import peak_memory
-from filmstrip.objectives.adversarial import from_diffusers
+from filmstrip.measure.memory import peak_memory
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
 from filmstrip.systems.tokenizers import vqvae3d
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
+from filmstrip.weights.diffusers import from_diffusers
 from timing import alternate
 
 PEERS = {"vae_kl": "AutoencoderKL", "vqgan": "VQModel", "vqvae3d": "AutoencoderKLCogVideoX"}

@@ -21,10 +21,10 @@ import transformers
 
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source, open_path
 from filmstrip.inference import inference
-from filmstrip.runs.loading import VideoEncoder, load
+from filmstrip.runs.encoders import VideoEncoder, load
 from loader import make_files
 from timing import alternate
 
@@ -39,7 +39,7 @@ def save(folder: Path, width: int) -> None:
 
 
 def batches(source: Source, data: Data) -> list[torch.Tensor]:
-    return [batch["video"] for batch in eval_batches(source, data, "train", batch_size=BATCH)]
+    return [batch["video"] for batch in EvalLoader(source, data, "train", batch_size=BATCH)]
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from filmstrip.evals.throughput import count_flops, matrix_rate, peak_memory
+from filmstrip.evals.throughput import count_flops, matrix_rate
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Objective
 from timing import alternate
 

@@ -10,19 +10,22 @@ ratios mean anything on a CPU without instructions for it, and a line says so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.systems.recognition.timesformer import TimeSformerConfig
-from filmstrip.systems.recognition.vivit import ViViTConfig
+from filmstrip.systems.recognition import timesformer, vivit
 from peers import Case, Step, compare, inference, training
 
 CLASSES = 400
 WIDTHS = {"S": {"width": 384, "num_heads": 6}, "B": {"width": 768, "num_heads": 12}}
-NETWORKS = {"TimeSformer": TimeSformerConfig(num_frames=8), "ViViT": ViViTConfig(num_frames=16)}
+NETWORKS = {
+    "TimeSformer": replace(timesformer.base_k400().objective, dropout=0.0, num_classes=CLASSES),
+    "ViViT": replace(vivit.BASE, num_frames=16, num_classes=CLASSES),
+}
 TASKS = ("training", "inference")
 
 
@@ -33,7 +36,7 @@ def data(frames: int) -> dict[str, torch.Tensor]:
 
 
 def sized(network: str, size: str) -> ClassificationConfig:
-    return type(NETWORKS[network])(num_frames=NETWORKS[network].num_frames, num_classes=CLASSES, **WIDTHS[size])
+    return replace(NETWORKS[network], **WIDTHS[size])
 
 
 def ours(network: str, size: str, task: str, precision: str) -> Step:

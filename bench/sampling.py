@@ -55,7 +55,7 @@ def sampler(which: str, model: torch.nn.Module, batch: int, args: argparse.Names
 
     def run_ours() -> None:
         with torch.inference_mode():
-            ids = model.generate(uniform(seeds, args.tokens, 0), Sampling())
+            ids = model.generate(uniform(seeds, args.tokens, "bench.sampling"), Sampling())
         assert ids.shape == (batch, args.tokens)
 
     def run_theirs() -> None:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from filmstrip import systems
-from filmstrip.evals.throughput import count_flops, matrix_rate, peak_memory
+from filmstrip.evals.throughput import count_flops, matrix_rate
+from filmstrip.measure.memory import peak_memory
 from filmstrip.nn.sampling import guided
 from filmstrip.nn.two_branch import Placement
 from filmstrip.systems.procedures.vedit import AtTime, ClipDenoiser

@@ -56,7 +56,7 @@ def theirs(task: str, size: str, precision: str) -> Step:
     batch, normalise = data(), Normalise()
     if task == "pretraining":
         model = transformers.VideoMAEForPreTraining(config).train()
-        hidden = videomae.choose_cubes(batch["seed"], Grid(8, 14, 14), "tube", 0.9)[1]
+        hidden = videomae.choose_tubelets(batch["seed"], Grid(8, 14, 14), "tube", 0.9)[1]
         mask = torch.zeros(CLIPS, PLACES, dtype=torch.bool).scatter_(1, hidden, True)
         return training(model.parameters(), lambda: model(normalise(batch["video"]), mask).loss, precision)
     model = transformers.VideoMAEForVideoClassification(config).train()

@@ -10,14 +10,16 @@ import torch
 
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.kinds.untrimmed import UntrimmedVideos
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.untrimmed import Untrimmed
+from filmstrip.inference import inference, on_device
 from filmstrip.measure import complexity
 from filmstrip.nn.masks import local
 from filmstrip.nn.segments import iou
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.localisation import actionformer
+from filmstrip.train.lengths import Steps
 
 STEPS, VIDEOS, TESTS, NOISE = 120, 80, 40, 1.0
 WINDOW, ROWS = 9, 2304
@@ -94,7 +96,7 @@ def small(levels: str, seed: int) -> Run:
         run,
         data=replace(run.data, synthetic=videos, reads=features),
         objective=replace(run.objective, windows=LEVELS[levels][0]),
-        train=replace(run.train, steps=STEPS, log_every=50),
+        train=replace(run.train, length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 
@@ -102,8 +104,9 @@ def small(levels: str, seed: int) -> Run:
 def found_by_length(result: experiment.Result) -> torch.Tensor:
     """Of the test videos' actions of each range of lengths, how many are found, and how many there are: ``2 3``."""
     counts = torch.zeros(2, len(LENGTHS) - 1)
-    for batch in eval_batches(result.source, result.run.data, "test", batch_size=1):
-        (found,) = result.objective.localise(batch)
+    for batch in EvalLoader(result.source, result.run.data, "test", batch_size=1):
+        with inference(result.objective):
+            (found,) = result.objective.localise(on_device(batch, result.subject.device))
         there = batch["classes"][0] >= 0
         segments, classes = batch["segments"][0][there], batch["classes"][0][there]
         first, step = batch["timing"][0]

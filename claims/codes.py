@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
 from filmstrip.nn.quantise import usage
@@ -14,6 +14,7 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import vqvae3d
+from filmstrip.train.lengths import Steps
 
 VIDEOS, TESTS = 100, 25
 """Of each of the eight motions."""
@@ -23,14 +24,14 @@ def shared(steps: int, seed: int) -> Run:
     """The tiny preset on more videos, for a number of steps."""
     run = vqvae3d.tiny()
     data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
-    return replace(run, data=data, seed=seed, train=replace(run.train, steps=steps, log_every=50))
+    return replace(run, data=data, seed=seed, train=replace(run.train, length=Steps(steps), log_every=50))
 
 
 def score(result: experiment.Result) -> dict[str, float]:
     """Error on unseen videos over their variance, and perplexity and used share of the codebook."""
     videos, rebuilt, ids = [], [], []
     with inference(result.objective):
-        for batch in eval_batches(result.source, result.run.data, result.run.data.eval_split):
+        for batch in EvalLoader(result.source, result.run.data, result.run.data.eval_split):
             tokens = result.objective.encode(batch["video"])
             videos.append(as_float(batch["video"]))
             rebuilt.append(result.objective.decode(tokens))

@@ -9,6 +9,7 @@ from claims.ledger import Claim, Figure, above, equal
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.runs import experiment
 from filmstrip.systems.detection import actor_roi
+from filmstrip.train.lengths import Steps
 
 STEPS, VIDEOS, TESTS = 250, 400, 60
 NETWORKS = {"one frame": actor_roi.tiny_one_frame, "SlowFast": actor_roi.tiny}
@@ -44,7 +45,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for name, preset in NETWORKS.items():
         run = preset()
         data = replace(run.data, synthetic=Actors(num_train=VIDEOS, num_test=TESTS))
-        run = replace(run, data=data, train=replace(run.train, steps=STEPS, log_every=50), seed=seed)
+        run = replace(run, data=data, train=replace(run.train, length=Steps(STEPS), log_every=50), seed=seed)
         metrics = experiment.train(run, folder / preset.__name__).metrics
         found[name], found[f"{name}, tubes"] = 100 * metrics["mAP@0.5"], 100 * metrics["video_mAP@0.5"]
     return found

@@ -9,7 +9,7 @@ import torch
 
 from claims.codes import TESTS, VIDEOS, score
 from claims.ledger import Claim, Figure, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.inference import inference
 from filmstrip.objectives.codebook import Codebook
@@ -17,6 +17,7 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import dvae
+from filmstrip.train.lengths import Steps
 
 STEPS, CODES = 300, 256
 BOOKS = {"annealed": "temperature 1 to 1/16", "warm": "temperature 1", "looked up": "straight-through"}
@@ -72,7 +73,7 @@ def run_of(name: str, seed: int) -> Run:
         run,
         data=replace(run.data, synthetic=videos),
         objective=replace(run.objective, codebook=book),
-        train=replace(run.train, steps=STEPS, log_every=50),
+        train=replace(run.train, length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 
@@ -83,7 +84,7 @@ def relaxed_error(result: experiment.Result) -> float:
     torch.manual_seed(0)
     with inference(objective):
         objective.bottleneck.train()
-        for batch in eval_batches(result.source, result.run.data, result.run.data.eval_split):
+        for batch in EvalLoader(result.source, result.run.data, result.run.data.eval_split):
             video = as_float(batch["video"])
             videos.append(video)
             rebuilt.append(objective.pixels(objective.pass_through(video)[0].float()))

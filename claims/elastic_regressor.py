@@ -10,7 +10,9 @@ from filmstrip.inference import inference
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastic_regressor import ElasticRegressorConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, REGRESSOR_STEPS, BLOCKS = 300, 100, 160
 TARGET = 0.015
@@ -79,7 +81,7 @@ def regressor(of: Run, tokenizer: Path) -> Run:
         objective=ElasticRegressorConfig(
             tokenizer=of.objective, tokenizer_run=str(tokenizer), num_frames=FRAMES, size=SIZE, target=TARGET
         ),
-        optim=Optim(lr=1e-3, weight_decay=1e-4),
-        train=Loop(steps=REGRESSOR_STEPS, log_every=25),
+        optim=AdamW(lr=1e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(REGRESSOR_STEPS), log_every=25),
         seed=of.seed,
     )

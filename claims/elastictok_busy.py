@@ -12,7 +12,7 @@ from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, equal
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Search
@@ -21,7 +21,9 @@ from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastictok import ElasticTokConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, VIDEOS = 200, 300
 FRAMES, SIZE = 4, 32
@@ -123,8 +125,8 @@ def run_of(seed: int, steps: int, fixed: int | None = None) -> Run:
             max_tokens=fixed,
             perceptual_weight=0.0,
         ),
-        optim=Optim(lr=3e-3, weight_decay=1e-4),
-        train=Loop(steps=steps, log_every=50),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(steps), log_every=50),
         seed=seed,
     )
 
@@ -132,7 +134,7 @@ def run_of(seed: int, steps: int, fixed: int | None = None) -> Run:
 def blocks_of(result: experiment.Result, split: str = "test") -> Tensor:
     """Blocks of unseen walks, ``N T C H W`` in 0..1, four of each."""
     data = result.run.data
-    batches = eval_batches(result.source, data, split, num_clips=4)
+    batches = EvalLoader(result.source, data, split, num_clips=4)
     return torch.cat([as_float(batch["video"]) for batch in batches])
 
 

@@ -25,7 +25,7 @@ import torch
 from filmstrip import __version__
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.train.run_folder import git_hash
+from filmstrip.runs.run_folder import git_hash
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -286,8 +286,7 @@ def run(name: str, seeds: int | None = None, *, again: bool = False) -> Record:
     Raises:
         UserError: there is no such claim, or a file that it needs is absent.
     """
-    module = _module(name)
-    claim: Claim = module.CLAIM
+    claim = find(name)
     for path in claim.needs:
         if not path.exists():
             raise UserError(
@@ -301,21 +300,54 @@ def run(name: str, seeds: int | None = None, *, again: bool = False) -> Record:
     for seed in range(seeds or claim.seeds):
         if seed in record.seeds:
             continue
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            figures = {key: float(value) for key, value in module.measure(seed, Path(folder)).items()}
-        check(claim, figures)
-        record.seeds[seed] = {
-            "figures": figures,
-            "seconds": round(time.perf_counter() - began, 1),
-            "threads": torch.get_num_threads(),
-            "version": __version__,
-            "git": git_hash(),
-        }
+        record.seeds[seed] = _measured(name, claim, seed)
         record.write(claim)
-        shown = ", ".join(f"{key} {value:.{claim.figures[key].digits}f}" for key, value in figures.items())
+        shown = ", ".join(
+            f"{key} {value:.{claim.figures[key].digits}f}" for key, value in record.seeds[seed]["figures"].items()
+        )
         print(f"{name}, seed {seed} ({record.seeds[seed]['seconds']:.0f} s): {shown}", flush=True)
     return record
+
+
+def confirm(name: str) -> Record:
+    """Measure the first recorded seed of a claim by its present code, which must give the figures that are recorded.
+
+    The record is then that of the present code: for code that was rewritten, and means the same.
+
+    Raises:
+        UserError: nothing is recorded, or a figure is another now. The record stays as it was.
+    """
+    claim, record = find(name), Record.read(name)
+    if record is None or not record.seeds:
+        raise UserError(f"nothing is recorded of the claim {name}: run it without --confirm")
+    seed = min(record.seeds)
+    now, before = _measured(name, claim, seed)["figures"], record.seeds[seed]["figures"]
+    others = [
+        f"{key} {value:.6g}, recorded {before.get(key, math.nan):.6g}"
+        for key, value in now.items()
+        if not math.isclose(value, before.get(key, math.nan), rel_tol=1e-4, abs_tol=1e-6)
+    ]
+    if others:
+        raise UserError(f"{name}, seed {seed}: {'; '.join(others)}: run it again without --confirm")
+    record = Record(record.path, recipe(name), record.seeds)
+    record.write(claim)
+    print(f"{name}, seed {seed}: the figures are those recorded", flush=True)
+    return record
+
+
+def _measured(name: str, claim: Claim, seed: int) -> dict[str, Any]:
+    """The entry of one seed in a record."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {key: float(value) for key, value in _module(name).measure(seed, Path(folder)).items()}
+    check(claim, figures)
+    return {
+        "figures": figures,
+        "seconds": round(time.perf_counter() - began, 1),
+        "threads": torch.get_num_threads(),
+        "version": __version__,
+        "git": git_hash(),
+    }
 
 
 def check(claim: Claim, figures: Figures) -> None:

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from claims.ledger import Claim, Figure, above, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
@@ -22,6 +22,7 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import maskgit, videogpt
 from filmstrip.systems.tokenizers import vqvae3d
+from filmstrip.train.lengths import Steps
 
 TOKENIZER_STEPS, STEPS, VIDEOS, SAMPLES = 200, 600, 100, 200
 MASKED = MaskedSampling(steps=16)
@@ -79,7 +80,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         prior = result.objective
         data, split = result.run.data, result.run.data.eval_split
         real, other = (
-            spread(torch.cat([batch["video"] for batch in eval_batches(result.source, data, part)]), SAMPLES)
+            spread(torch.cat([batch["video"] for batch in EvalLoader(result.source, data, part)]), SAMPLES)
             for part in (split, data.train_split)
         )
         with inference(prior):
@@ -98,7 +99,7 @@ def trained(run: Run, folder: Path, steps: int, seed: int) -> experiment.Result:
     """The run on more videos, for a number of steps."""
     data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=50))
     return experiment.train(
-        replace(run, data=data, train=replace(run.train, steps=steps, log_every=50), seed=seed), folder
+        replace(run, data=data, train=replace(run.train, length=Steps(steps), log_every=50), seed=seed), folder
     )
 
 
@@ -118,7 +119,9 @@ def samples(prior: LatentObjective, count: int, sampling: Sampling | None = None
     network = prior.transformer
     # the cached transformer embeds one code a step, the masked one a whole grid a pass
     hook = network.embed.register_forward_hook(lambda *_: passes.append(1))
-    videos = prior.sample(Condition(batch_size=count, num_frames=prior.num_frames), seed=0, sampling=sampling)
+    condition = Condition(batch_size=count, num_frames=prior.num_frames)
+    with inference(prior):
+        videos = prior.sample(condition, seed=0, sampling=sampling)
     hook.remove()
     return videos, len(passes)
 

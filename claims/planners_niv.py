@@ -11,14 +11,17 @@ from claims.ledger import PLANNING, Claim, Figure, above
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.evals.planning import Planning
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems.procedures.ddn import DDNConfig
 from filmstrip.systems.procedures.pdpp import PDPPConfig
 from filmstrip.systems.procedures.retrieval import RetrievalConfig
 from filmstrip.systems.procedures.schema import SCHEMAConfig
 from filmstrip.systems.procedures.transformer import StepTransformerConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 DATASET, WIDTH, STEPS = "niv", 64, 300
 NOISE = 2.0
@@ -76,18 +79,18 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     }
 
 
-def planners() -> dict[str, tuple[ObjectiveConfig, Optim]]:
+def planners() -> dict[str, tuple[ObjectiveConfig, AdamW]]:
     """Each method with its learning rate, in the order of the table."""
     texts = PLANNING / f"text_features/{DATASET}_state_prompt_features.npy"
-    plain = Optim(lr=1e-3, weight_decay=0.0)
+    plain = AdamW(lr=1e-3, weight_decay=0.0)
     return {
-        "retrieval": (RetrievalConfig(), Optim(lr=1e-2, weight_decay=0.0)),
+        "retrieval": (RetrievalConfig(), AdamW(lr=1e-2, weight_decay=0.0)),
         "DDN": (DDNConfig(), plain),
-        "PDPP": (PDPPConfig(widths=(64, 64, 128), diffusion_steps=50), Optim(lr=4e-3, weight_decay=0.0)),
+        "PDPP": (PDPPConfig(widths=(64, 64, 128), diffusion_steps=50), AdamW(lr=4e-3, weight_decay=0.0)),
         "transformer": (StepTransformerConfig(width=128, depth=2, num_heads=4), plain),
         "SCHEMA": (
             SCHEMAConfig(texts=texts, num_heads=4, state_task=DATASET != "niv"),
-            Optim(lr=3e-3, weight_decay=1e-4),
+            AdamW(lr=3e-3, weight_decay=1e-4),
         ),
     }
 
@@ -108,7 +111,7 @@ def score(name: str, seed: int, folder: Path) -> dict[str, float]:
     asked = Procedures(
         dataset=DATASET, annotations=PLANNING / DATASET, task="planning", horizon=3, noise=NOISE, seed=seed
     )
-    loop = Loop(epochs=1) if name == "retrieval" else Loop(steps=STEPS)
+    loop = Loop(length=Epochs(1)) if name == "retrieval" else Loop(length=Steps(STEPS))
     run = Run(
         data=Data(path=embeddings(folder.parent), reads=asked, batch_size=64, num_workers=0),
         objective=objective,

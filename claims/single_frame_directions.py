@@ -9,6 +9,7 @@ from claims.ledger import Claim, Figure, above, equal
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.runs import experiment
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
+from filmstrip.train.lengths import Steps
 
 STEPS, VIDEOS, TESTS = 300, 100, 25
 SYSTEMS = {"single_frame": single_frame, "r2plus1d": r2plus1d, "vit": vit}
@@ -36,6 +37,6 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for name, system in SYSTEMS.items():
         run = system.tiny()
         data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
-        run = replace(run, data=data, train=replace(run.train, steps=STEPS, log_every=50), seed=seed)
+        run = replace(run, data=data, train=replace(run.train, length=Steps(STEPS), log_every=50), seed=seed)
         found[name] = 100 * experiment.train(run, folder / name).metrics["top1"]
     return found

@@ -29,9 +29,9 @@ PAPER_CLIP = 32, 256
 class SlowOnlyConfig(ClassificationConfig):
     """SlowFast's slow pathway alone."""
 
-    stem_width: int = 64
-    depths: tuple[int, ...] = DEPTHS[50]
-    frames: int = 4
+    stem_width: int
+    depths: tuple[int, ...]
+    frames: int
     """How many of a clip's frames it sees, spread from the first to the last."""
 
     def build(self) -> SlowOnly:
@@ -41,27 +41,29 @@ class SlowOnlyConfig(ClassificationConfig):
             depths=self.depths,
             stem_frames=1,
             frames=tuple((n,) for n in SLOW_TIME[:stages]),
-            pool_frames=False,
             nonlocal_after=((),) * stages,
+            num_classes=self.num_classes,
         )
-        return SlowOnly(ResNet3D(config), self.num_classes, self.frames)
+        return SlowOnly(ResNet3D(config), self)
 
 
 class SlowOnly(Classification):
-    def __init__(self, encoder: ResNet3D, num_classes: int, frames: int) -> None:
-        super().__init__(encoder, num_classes)
-        self.frames = frames
+    def __init__(self, encoder: ResNet3D, config: SlowOnlyConfig) -> None:
+        super().__init__(encoder, config)
+        self.frames = config.frames
 
     def classify(self, video: Tensor) -> Tensor:
         index = [i * (video.shape[1] - 1) // (self.frames - 1) for i in range(self.frames)]
         return super().classify(video[:, index])
 
 
+LARGE = {"stem_width": 64, "depths": DEPTHS[50], "num_classes": 400}
+FAST = {"speed_ratio": 8, "narrower": 8, "fusion_frames": 5}
 SMALL = {"stem_width": 32, "depths": (1, 1, 1), "num_classes": len(MOTIONS)}
 NETWORKS = {
-    "slow": (SlowOnlyConfig(frames=4), "72.7", SlowOnlyConfig(frames=2, **SMALL)),
-    "twice the frames": (SlowOnlyConfig(frames=8), "74.8", SlowOnlyConfig(frames=4, **SMALL)),
-    "slow and fast": (SlowFastConfig(), "75.6", SlowFastConfig(speed_ratio=8, dropout=0.0, **SMALL)),
+    "slow": (SlowOnlyConfig(frames=4, **LARGE), "72.7", SlowOnlyConfig(frames=2, **SMALL)),
+    "twice the frames": (SlowOnlyConfig(frames=8, **LARGE), "74.8", SlowOnlyConfig(frames=4, **SMALL)),
+    "slow and fast": (SlowFastConfig(**FAST, **LARGE), "75.6", SlowFastConfig(**FAST, **SMALL)),
 }
 """As large as the paper's, its released weights' top-1 on Kinetics-400, and here."""
 

@@ -79,7 +79,9 @@ def stage(axes: tuple[int, ...], seed: int) -> video_swin.VideoSwin:
     """A stage of two blocks whose windows shift along those axes alone, with random weights."""
     torch.manual_seed(seed)
     network = video_swin.VideoSwin(
-        video_swin.VideoSwinConfig(width=32, depths=(2,), num_heads=(2,), window=WINDOW, patch_size=(2, 8, 8))
+        video_swin.VideoSwinConfig(
+            width=32, depths=(2,), num_heads=(2,), window=WINDOW, patch_size=(2, 8, 8), num_classes=1
+        )
     ).eval()
     for weight in network.parameters():
         nn.init.normal_(weight, std=0.2)

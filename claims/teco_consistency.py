@@ -13,7 +13,7 @@ from torch import Tensor
 
 from claims.ledger import Claim, Figure, above
 from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sample import Sample
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import FrameMetrics
@@ -22,7 +22,9 @@ from filmstrip.protocols import Condition, Generator, as_float
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import teco
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, VIDEOS, WALKS = 120, 400, 4
 FRAMES, CONTEXT, ROOMS, SIZE = 96, 64, 2, 16
@@ -70,7 +72,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         run = run_of(length, seed)
         result = experiment.train(run, folder / name)
         data = replace(run.data, clip=replace(run.data.clip, num_frames=FRAMES))
-        batch = next(iter(eval_batches(result.source, data, data.eval_split)))
+        batch = next(iter(EvalLoader(result.source, data, data.eval_split)))
         video, action = batch["video"], batch["action"]
         with inference(result.objective):
             made = make(result.objective, video, action, CONTEXT)
@@ -121,8 +123,8 @@ def run_of(num_frames: int, seed: int) -> Run:
             drop_loss=1 - LEARNT * num_frames / WINDOW / (num_frames - 1),
             conditions=("action",),
         ),
-        optim=Optim(lr=1e-3, weight_decay=0.0),
-        train=Loop(steps=STEPS, log_every=50),
+        optim=AdamW(lr=1e-3, weight_decay=0.0),
+        train=Loop(length=Steps(STEPS), log_every=50),
         seed=seed,
     )
 

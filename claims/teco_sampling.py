@@ -55,7 +55,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     ours, plain = (model.to(device) for model in build())
-    numbers = uniform(torch.zeros(1, dtype=torch.int64, device=device), plain.places, seed)
+    numbers = uniform(torch.zeros(1, dtype=torch.int64, device=device), plain.places, "claims.teco_sampling", seed)
     found = {}
     with torch.inference_mode():
         by_teco(ours, 2, device)

@@ -11,6 +11,7 @@ from filmstrip.measure import complexity
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.recognition import timesformer
+from filmstrip.train.lengths import Steps
 
 STEPS, VIDEOS, TESTS = 400, 100, 20
 KINDS = ("divided", "joint")
@@ -71,7 +72,7 @@ def small(kind: str, seed: int) -> Run:
     """The small preset on plainer motions: of its 8 x 64 tokens joint attention costs more than divided attention."""
     run = attending(timesformer.tiny(), kind)
     videos = Motions(train_per_class=VIDEOS, test_per_class=TESTS, difficulty=0.0)
-    train = replace(run.train, steps=STEPS, log_every=50)
+    train = replace(run.train, length=Steps(STEPS), log_every=50)
     return replace(run, data=replace(run.data, synthetic=videos), train=train, seed=seed)
 
 

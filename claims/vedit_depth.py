@@ -13,6 +13,7 @@ from filmstrip.data.config import Data
 from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.evals.procedures import success_rate
+from filmstrip.inference import inference
 from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionConfig
 from filmstrip.systems.procedures.transformer import StepTransformerConfig
 from filmstrip.systems.procedures.vedit import VEDITConfig
@@ -100,7 +101,9 @@ def batches(windows: Windows, steps: int, size: int, seed: int) -> Iterator[Wind
 def planned(config: StepPredictionConfig, windows: Windows, test: Windows, seed: int) -> float:
     """The success rate of a network's plans after training, in percent."""
     true = test["step"][test["target"]].view(len(test["step"]), -1)
-    logits = train(config, windows, seed).predict(test)[:, 0]
+    network = train(config, windows, seed)
+    with inference(network):
+        logits = network.forecast(test)[:, 0]
     return 100 * float(success_rate(logits.argmax(dim=-1)[test["target"]].view_as(true), true))
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from claims.ledger import Claim, Figure, below
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.likelihood import Likelihood
 from filmstrip.objectives.latent import LatentObjective
@@ -17,6 +17,7 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.generation import videogpt
 from filmstrip.systems.tokenizers import vqvae3d
+from filmstrip.train.lengths import Steps
 
 TOKENIZER_STEPS, STEPS, VIDEOS, TESTS = 200, 300, 100, 10
 DEPTHS = {1: "2.84 (2 layers)", 2: "2.52 (4)", 4: "2.39 (8)", 8: "2.05 (16)"}
@@ -73,14 +74,14 @@ def trained(run: Run, folder: Path, steps: int, seed: int) -> experiment.Result:
         num_shapes=2,
         plain=True,
     )
-    train = replace(run.train, steps=steps, log_every=50)
+    train = replace(run.train, length=Steps(steps), log_every=50)
     return experiment.train(replace(run, data=replace(run.data, synthetic=shapes), train=train, seed=seed), folder)
 
 
 def codes_of(result: experiment.Result, split: str) -> torch.Tensor:
     """The codes of one clip of each video, ``N P``."""
     prior: LatentObjective = result.objective
-    return torch.cat([prior.codes(batch).ids for batch in eval_batches(result.source, result.run.data, split)])
+    return torch.cat([prior.codes(batch).ids for batch in EvalLoader(result.source, result.run.data, split)])
 
 
 def alone(result: experiment.Result) -> float:

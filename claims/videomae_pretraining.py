@@ -11,6 +11,7 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import vit
+from filmstrip.train.lengths import Steps
 
 PRETRAIN_STEPS, FINETUNE_STEPS, VIDEOS, TESTS, BATCH = 250, 150, 100, 25, 16
 MASKINGS = {"tube": 0.9, "random": 0.9, "frame": 0.75}
@@ -62,4 +63,4 @@ def finetuned(start: Path | None, seed: int, folder: Path) -> float:
 def shared(run: Run, seed: int, steps: int) -> Run:
     """A tiny preset on more videos, for a number of steps."""
     data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS), batch_size=BATCH)
-    return replace(run, data=data, seed=seed, train=replace(run.train, steps=steps, log_every=50))
+    return replace(run, data=data, seed=seed, train=replace(run.train, length=Steps(steps), log_every=50))

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from claims.ledger import Claim, Figure, above, below
-from filmstrip.evals.throughput import count_flops, peak_memory
-from filmstrip.systems.recognition.vivit import ViViTConfig
+from filmstrip.evals.throughput import count_flops
+from filmstrip.measure.memory import peak_memory
+from filmstrip.systems.recognition import vivit
 
 ROUNDS = 1
-WHOLE = ViViTConfig(variant="factorised_encoder", width=384, num_heads=6)
+WHOLE = replace(vivit.ENCODER, width=384, num_heads=6)
 NETWORKS = {"whole": WHOLE, "frozen": replace(WHOLE, frozen_frames=True)}
 SAYS = {"whole": "trained whole", "frozen": "frames frozen"}
 

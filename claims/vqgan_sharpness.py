@@ -13,19 +13,22 @@ from claims.elastictok_busy import sobel_energy
 from claims.ledger import Claim, Figure, above, below
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.inference import inference
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import as_float
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 STEPS, VIDEOS = 100, 300
 SIZE, SEED = 32, 99
@@ -72,7 +75,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     for name, objective in TOKENIZERS.items():
         result = experiment.train(run_of(objective, seed), folder / name)
         data = result.run.data
-        batches = eval_batches(result.source, data, data.eval_split, num_clips=4)
+        batches = EvalLoader(result.source, data, data.eval_split, num_clips=4)
         video = torch.cat([as_float(batch["video"]) for batch in batches])
         with inference(result.objective):
             rebuilt = result.objective.decode(result.objective.encode(video))
@@ -95,8 +98,8 @@ def run_of(objective: ObjectiveConfig, seed: int) -> Run:
             batch_size=16,
         ),
         objective=objective,
-        optim=Optim(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
-        train=Loop(steps=STEPS, clip_grad=None, log_every=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
+        train=Loop(length=Steps(STEPS), clip_grad=None, log_every=100),
         seed=seed,
     )
 

@@ -21,10 +21,19 @@ from filmstrip.systems.recognition.vtn import VTNConfig
 STEPS, BATCH, TESTS = 500, 32, 640
 FRAMES, SIZE, PATCH = 16, 16, 8
 COLOURS = torch.tensor([[1.0, 0.2, 0.2], [0.2, 0.2, 1.0]])
-SIZES = {"width": 48, "depth": 1, "num_heads": 2, "num_frames": FRAMES, "size": SIZE}
 WINDOW = 4
 NETWORK = VTNConfig(
-    **SIZES, patch_size=PATCH, temporal_depth=2, hidden=96, window=WINDOW, places=1 + FRAMES, num_classes=2
+    width=48,
+    depth=1,
+    num_heads=2,
+    num_frames=FRAMES,
+    size=SIZE,
+    patch_size=PATCH,
+    temporal_depth=2,
+    hidden=96,
+    window=WINDOW,
+    num_positions=1 + FRAMES,
+    num_classes=2,
 )
 NETWORKS = {"window": WINDOW, "everything": 2 * FRAMES, "average": None}
 SAYS = {
@@ -92,7 +101,7 @@ def trained(window: int | None, seed: int) -> Classification:
     """A network after training on videos that are never the same."""
     torch.manual_seed(seed)
     if window is None:
-        network = Classification(FrameTransformer(**SIZES, patch_size=(1, PATCH, PATCH)), 2, norm=True)
+        network = Classification(FrameTransformer(NETWORK), NETWORK, norm=True)
     else:
         network = replace(NETWORK, window=window).build()
         positions = network.encoder.temporal.pos_embed.data
@@ -119,12 +128,9 @@ def make(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def encoders(frames: int) -> tuple[nn.Module, nn.Module]:
     """VTN of the paper's size, and joint attention of all tokens, for so many frames."""
-    config = vtn.base_k400().objective
+    config = replace(vtn.base_k400().objective, num_frames=frames)
     with torch.device("meta"):
-        joint = SpaceTimeTransformer(
-            JOINT, width=config.width, depth=config.depth, num_heads=config.num_heads, num_frames=frames
-        )
-        return replace(config, num_frames=frames).build().encoder.eval(), joint.eval()
+        return config.build().encoder.eval(), SpaceTimeTransformer(JOINT, config).eval()
 
 
 def giga(encoder: nn.Module, frames: int) -> float:

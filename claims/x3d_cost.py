@@ -19,9 +19,9 @@ LARGE = {"slowfast:r50_4x16_k400": 256, "x3d:m_k400": 256, "slowfast:r50_8x8_k40
 TOP1 = {"slowfast:r50_4x16_k400": 75.6, "x3d:m_k400": 76.2, "slowfast:r50_8x8_k400": 77.0, "x3d:l_k400": 77.5}
 """Of the released weights, Kinetics-400."""
 SLOWFAST = SlowFastConfig(
-    stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, narrower=4, dropout=0.0, num_classes=2 * KINDS
+    stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, narrower=4, fusion_frames=5, num_classes=2 * KINDS
 )
-X3D = X3DConfig(width=8, deeper=1.0, hidden=64, dropout=0.0, num_classes=2 * KINDS)
+X3D = X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=64, num_classes=2 * KINDS)
 SMALL = {"SlowFast": (SLOWFAST, 3e-3, 1), "X3D": (X3D, 2e-2, 2)}
 """Each with its learning rate, and by how much its steps are multiplied."""
 

@@ -34,14 +34,16 @@ from filmstrip.commands.command import Command
 from filmstrip.commands.compare import Budget
 from filmstrip.commands.data import Data
 from filmstrip.commands.visualize import Ascent
-from filmstrip.commands.work.generate import Request
+from filmstrip.commands.work.generate import SamplingRequest
 from filmstrip.data.config import Clip, Synthetic
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.tools.reencode import Recipe
 from filmstrip.errors import UserError
 from filmstrip.evals.knn import KNN
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.config import ObjectiveConfig, Run, from_json, to_json
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.config import Run, from_json, to_json
+from filmstrip.train.lengths import Steps
 
 
 def unbounded(annotation):
@@ -75,7 +77,7 @@ def configurations():
         if not module.name.startswith("filmstrip.__main__"):
             importlib.import_module(module.name)
     presets = (systems.find(f"{name}:{preset}") for name in systems.names() for preset in systems.presets(name))
-    found = {Run, Budget, Request, Ascent, Recipe, Sampling, *evals.protocols().values()}
+    found = {Run, Budget, SamplingRequest, Ascent, Recipe, Sampling, *evals.protocols().values()}
     found |= every_subclass(ObjectiveConfig) | every_subclass(Synthetic) | every_subclass(evals.Evaluation)
     for run in presets:
         found |= held(run)
@@ -145,8 +147,8 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     clip = dataclasses.replace(run.data.clip, num_frames=0)
     with pytest.raises(UserError, match=r"^data\.clip\.num_frames is 0: expected a whole number of at least 1$"):
         dataclasses.replace(run, data=dataclasses.replace(run.data, clip=clip))
-    with pytest.raises(UserError, match=r"^train\.steps is 0: .*; train\.log_every is -1: "):
-        dataclasses.replace(run, train=dataclasses.replace(run.train, steps=0, log_every=-1))
+    with pytest.raises(UserError, match=r"^train\.length\.steps is 0: .*; train\.log_every is -1: "):
+        dataclasses.replace(run, train=dataclasses.replace(run.train, length=Steps(0), log_every=-1))
     values = to_json(run)
     values["optim"]["lr"] = -1
     with pytest.raises(UserError, match=r"^optim\.lr is -1: expected a number above 0$"):
@@ -155,7 +157,7 @@ def test_from_python_from_json_and_inside_a_run_the_whole_path_is_named():
     assert from_json(values).optim.lr == 1.0
 
 
-@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, Request, Ascent, Recipe, KNN])
+@pytest.mark.parametrize("cls", [Motions, Sampling, Budget, SamplingRequest, Ascent, Recipe, KNN])
 def test_what_stands_alone_checks_itself(cls):
     name = next(name for name, hint in hints_of(cls).items() if not unbounded(hint) and "Bounds" in str(hint))
     with pytest.raises(UserError, match=f"^{name} is -1"):
@@ -217,7 +219,7 @@ def test_options_are_named_as_they_are_typed():
         ("show recognition.vit --data.clip.stride 0", "data.clip.stride is 0"),
         ("train recognition.vit --optim.lr -1", "optim.lr is -1: expected a number above 0"),
         ("train recognition.vit --optim.lr nan", "optim.lr is nan"),
-        ("train recognition.vit --train.steps -5", "train.steps is -5"),
+        ("train recognition.vit --train.steps -5", "train.length.steps is -5"),
         ("bench recognition.vit --data.batch-size 0", "data.batch_size is 0"),
         (
             "show recognition.vit --objective.dropout 1.5",

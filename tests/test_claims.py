@@ -156,6 +156,26 @@ def test_seeds_of_other_code_are_dropped_and_words_may_change(fake):
     assert list(ledger.run("larger", 1).seeds) == [0]
 
 
+def test_rewritten_code_that_measures_the_same_is_confirmed_and_no_other(fake):
+    ledger.run("larger", 2)
+    path, record = fake / "larger.py", fake / "larger.json"
+    before = json.loads(record.read_text())
+    path.write_text(FAKE.replace("2 + 0.1 * seed", "sum([2, 0.1 * seed])"))
+    assert "to be run again" in page.measured("larger", ledger.Record.read("larger"))
+    sys.modules.pop("claims.larger")
+    confirmed = ledger.confirm("larger")
+    after = json.loads(record.read_text())
+    assert after["seeds"] == before["seeds"] and after["recipe"] == confirmed.recipe == ledger.recipe("larger")
+    path.write_text(FAKE.replace("2 + 0.1 * seed", "3"))
+    sys.modules.pop("claims.larger")
+    with pytest.raises(UserError, match="ours 3, recorded 2: run it again"):
+        ledger.confirm("larger")
+    assert json.loads(record.read_text()) == after
+    record.unlink()
+    with pytest.raises(UserError, match="nothing is recorded"):
+        ledger.confirm("larger")
+
+
 def test_what_is_not_declared_or_not_finite_is_refused(fake):
     claim = ledger.find("larger")
     with pytest.raises(ValueError, match="measured were ours"):
@@ -187,7 +207,7 @@ def test_without_names_claims_whose_files_are_absent_are_left_out(fake, monkeypa
     monkeypatch.setattr(sys.modules["claims.smaller"], "CLAIM", missing)
     command.run_claims((), 2, again=False)
     out = capsys.readouterr().out
-    assert "smaller: left out" in out and "## larger" in out
+    assert "smaller: skipped" in out and "## larger" in out
     assert (fake / "larger.json").exists() and not (fake / "smaller.json").exists()
 
 

@@ -3,10 +3,15 @@
 import pytest
 
 from filmstrip.__main__ import COMMANDS, main
+from filmstrip.commands.arguments import run_from
+from filmstrip.commands.train import Train
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import Muon
+from filmstrip.train.schedules import WarmupStableDecay
 
 
-def said(capsys, *words):
-    code = main(list(words))
+def said(capsys, *arguments):
+    code = main(list(arguments))
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -28,7 +33,7 @@ def test_every_command_has_help(capsys, command):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         (["tran"], "did you mean 'train'"),
         (["train"], "SYSTEM"),
@@ -47,6 +52,12 @@ def test_every_command_has_help(capsys, command):
         (["show", "recognition.slowfast", "--data.clip.num-frames", "2"], "not a multiple of the speed ratio"),
         (["show", "recognition.vit", "--data.reads", "clps"], "did you mean 'clips'"),
         (["show", "recognition.vit", "--data.reads", "procedures"], "Classification needs 'video', 'label' in its"),
+        (["show", "recognition.vit", "--optim", "adam"], "--optim adam: expected one of adamw, sgd, muon"),
+        (["show", "recognition.vit", "--optim.schedule", "step"], "one of cosine, constant, warmup-stable-decay"),
+        (["show", "recognition.vit", "--optim.rates", "(", "0"], "optim.rates: '(' is not a regular expression"),
+        (["show", "recognition.vit", "--optim.schedule.warmup", "1.5"], "optim.schedule.warmup is 1.5: expected"),
+        (["show", "recognition.vit", "--train.epochs", "0"], "train.length.epochs is 0: expected a number above 0"),
+        (["show", "recognition.vit", "--train.steps", "9", "--train.epochs", "2"], "give one of them"),
         (["bench", "recognition.vit", "--data", "no/such/folder"], "no/such/folder"),
         (["compare", "--data", "no/such/folder"], "no/such/folder"),
         (["visualize", "no/such/run", "--class", "right"], "not a run folder"),
@@ -57,8 +68,8 @@ def test_every_command_has_help(capsys, command):
         (["data", "check", "no/such/folder"], "no/such/folder"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, words, expected):
-    code, _, err = said(capsys, *words)
+def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, arguments, expected):
+    code, _, err = said(capsys, *arguments)
     assert code == 2
     assert expected in err
     assert err.startswith("filmstrip: ") and "Traceback" not in err
@@ -79,8 +90,37 @@ def test_list_and_show(capsys):
     assert "86.5" in out and "180.3" in out and "1568" in out
 
 
+def run_of(*words):
+    return run_from(Train, list(words), "filmstrip train")[0]
+
+
+def test_another_optimiser_and_schedule_are_chosen_by_name():
+    preset = run_of("recognition.vit:base_k400")
+    run = run_of("recognition.vit:base_k400", "--optim.lr", "0.5", "--optim", "muon", "--optim.momentum", "0.9")
+    assert run.optim == Muon(lr=0.5, momentum=0.9, layer_decay=0.75, schedule=preset.optim.schedule)
+    assert run_of("recognition.vit:base_k400", "--optim=adamw").optim == preset.optim
+    words = [
+        "--optim.schedule",
+        "warmup-stable-decay",
+        "--optim.schedule.decay",
+        "30",
+        "--optim.schedule.warmup",
+        "0.1",
+    ]
+    chosen = run_of("recognition.vit:base_k400", *words).optim.schedule
+    assert chosen == WarmupStableDecay(warmup=0.1, decay=Steps(30), final=preset.optim.schedule.final)
+    rates = run_of("recognition.vit", "--optim.rates", "encoder", "0", "head", "10").optim.rates
+    assert rates == (("encoder", 0.0), ("head", 10.0))
+
+
+def test_the_length_is_given_in_steps_or_in_epochs():
+    for address in ("recognition.vit:tiny", "recognition.vit:base_k400"):  # one in steps, one in epochs
+        assert run_of(address, "--train.steps", "7").train.length == Steps(7)
+        assert run_of(address, "--train.epochs=2.5").train.length == Epochs(2.5)
+
+
 @pytest.mark.parametrize(
-    ("words", "usage"),
+    ("arguments", "usage"),
     [
         ("list", "usage: filmstrip list"),
         ("predict", "usage: filmstrip predict RUN FILE... [options]"),
@@ -90,13 +130,13 @@ def test_list_and_show(capsys):
         ("train recognition.vit", "usage: filmstrip train recognition.vit [--data PATH] [--out FOLDER]"),
         ("eval no/such/run", "usage: filmstrip eval RUN [--protocol NAME [options of the protocol]] [--data PATH]"),
         ("eval no/such/run --protocol knn", "usage: filmstrip eval RUN --protocol knn [options] [--data PATH]"),
-        ("data make motions", "usage: filmstrip data make motions [--out FOLDER] [options of the set]"),
+        ("data make motions", "usage: filmstrip data make motions [--out FOLDER] [options of the dataset]"),
         ("data steps", "usage: filmstrip data steps ANNOTATIONS VIDEOS --dataset NAME --out FILE [options]"),
     ],
 )
-def test_help_begins_with_a_usage_that_names_what_is_wanted(capsys, words, usage):
+def test_help_begins_with_a_usage_that_names_what_is_wanted(capsys, arguments, usage):
     with pytest.raises(SystemExit) as done:
-        main([*words.split(), "--help"])
+        main([*arguments.split(), "--help"])
     out = capsys.readouterr().out
     assert done.value.code == 0
     assert out.startswith(usage) and out.count("usage:") == 1

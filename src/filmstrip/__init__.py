@@ -6,16 +6,21 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "read_video"]
 
 if TYPE_CHECKING:
-    from filmstrip.runs.loading import load
+    from filmstrip.runs.encoders import load
     from filmstrip.video.decode import read_video
 
 
 def __getattr__(name: str) -> Any:
     """Import ``load`` and ``read_video`` when they are first used: ``import filmstrip`` alone stays immediate."""
+    found: Any
     if name == "load":
-        from filmstrip.runs.loading import load as found
+        from filmstrip.runs.encoders import load
+
+        found = load
     elif name == "read_video":
-        from filmstrip.video.decode import read_video as found
+        from filmstrip.video.decode import read_video
+
+        found = read_video
     else:
         raise AttributeError(f"module 'filmstrip' has no attribute {name!r}")
     globals()[name] = found

@@ -1,4 +1,4 @@
-"""The command line: ``filmstrip COMMAND ...``. A table of commands, and what becomes of their errors."""
+"""The command line, ``filmstrip COMMAND ...``: a table of commands, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command_class(name: str) -> type[Command]:
     """The class of a command.
 
     Raises:
-        UserError: there is no such command; names the nearest.
+        UserError: the command does not exist; the message suggests the nearest name.
     """
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -60,14 +60,14 @@ def command_class(name: str) -> type[Command]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    0; 1 when some files were bad; 2 for wrong input and for files that cannot be written or read; 128 + the signal's
-    number for Ctrl-C (130), SIGTERM (143) and SIGHUP (129), also where a training was saved in order, so that a
-    scheduler takes it for unfinished; and 141, silently, where nobody reads the output any more.
+    0 for success; 1 if some files were bad; 2 for wrong input and for files that cannot be written or read; 128 + the
+    signal's number for Ctrl-C (130), SIGTERM (143) and SIGHUP (129), even if training was saved, so that a scheduler
+    treats it as unfinished; and 141, silently, if the reader of the output has gone.
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    arguments = sys.argv[1:] if arguments is None else arguments
     with stoppable():
         try:
-            code = _run(words)
+            code = _run(arguments)
             sys.stdout.flush()
             return code
         except UserError as error:
@@ -87,23 +87,24 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
 
 
-def _run(words: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
-    Console.on_broken_pipe = _raise_again  # rich's own ends the program with exit code 1
-    if not words or words[0] in ("-h", "--help"):
+    # Rich's own ends the program with exit code 1.
+    Console.on_broken_pipe = _raise_again  # type: ignore[method-assign,assignment]
+    if not arguments or arguments[0] in ("-h", "--help"):
         _print_help()
         return 0
-    if words[0] == "--version":
+    if arguments[0] == "--version":
         print(f"filmstrip {__version__}")
         return 0
-    command = command_class(words[0]).parse(words[1:], f"filmstrip {words[0]}")
+    command = command_class(arguments[0]).parse(arguments[1:], f"filmstrip {arguments[0]}")
     return command() or 0
 
 
 def _say(what: str, error: BaseException) -> None:
-    """What happened, and what the command noted of what is kept."""
-    with contextlib.suppress(OSError):  # of a terminal that is gone
+    """Print an error, and the command's notes on what was kept."""
+    with contextlib.suppress(OSError):  # the terminal may have gone
         print("; ".join((f"filmstrip: {what}", *getattr(error, "__notes__", ()))), file=sys.stderr)
 
 
@@ -122,7 +123,7 @@ def _print_help() -> None:
     console = Console()
     console.print(f"[bold]filmstrip[/] {__version__}: learn from video\n\n  filmstrip COMMAND ...\n")
     console.print(table)
-    console.print("\n`filmstrip COMMAND --help` tells more; `filmstrip demo` shows everything at work.")
+    console.print("\n`filmstrip COMMAND --help` shows the options; `filmstrip demo` runs a complete example.")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
 PositiveShare = Annotated[float, Bounds(above=0, max=1)]
 """A share of a whole, above zero."""
 Quality = Annotated[int, Bounds(min=0, max=51)]
-"""Of H.264, its constant rate factor: lower is better."""
+"""Constant rate factor of H.264; lower is better quality."""
 AnyNumber = Annotated[float, Bounds()]
 """A number that may be negative: a position, a shift."""
 AnyWhole = Annotated[int, Bounds()]
@@ -112,7 +112,7 @@ def check_options(options: Any) -> None:
     """
     _refuse(
         line
-        for name, hint in hints_of(type(options)).items()
+        for name, hint in hints_of(options.__class__).items()
         for line in _wrong(getattr(options, name), hint, f"--{name.replace('_', '-')}")
     )
 
@@ -159,7 +159,7 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
     if args and not repeated and len(args) != len(value):
         yield f"{path} is {_shown(value)}: expected {len(args)} numbers"
         return
-    before = []
+    before: list[str] = []
     for i, item in enumerate(value):
         hint = (args[0] if repeated else args[i]) if args else Any
         before += _wrong(item, hint, f"{path}[{i}]")

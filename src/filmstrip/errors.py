@@ -46,5 +46,5 @@ _IN_WORDS = {
 
 def in_words(error: OSError) -> str:
     """A system error as one sentence: which file, the reason, and what to do."""
-    reason = _IN_WORDS.get(error.errno) or error.strerror or str(error) or type(error).__name__
+    reason = _IN_WORDS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"

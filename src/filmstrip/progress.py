@@ -7,7 +7,7 @@ operations add their bars to the same display.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -88,7 +88,7 @@ def tracked(items: Iterable[Item], title: str, total: int | None = None) -> Iter
         title: name of the task.
         total: total number of items; by default ``len(items)`` if defined.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with counted(title, total) as done:
         for number, item in enumerate(items):

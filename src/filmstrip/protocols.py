@@ -2,11 +2,14 @@
 
 Video is ``B T C H W``: ``uint8`` in 0..255, or floating point in 0..1. Models normalise their input, on the device.
 Tokens are ``B N D``; grids and patch sizes are ``(t, h, w)``.
+
+Methods of protocols take tensors on the model's device and leave its mode as it is. The caller moves tensors and,
+except for training, enters inference mode: :mod:`filmstrip.inference` has both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -106,6 +109,9 @@ class Encoder(Protocol):
 class Tokenizer(Protocol):
     """Turns video into tokens and back. Used by every generator."""
 
+    codebook_size: int | None
+    """The number of ids; none for continuous tokens."""
+
     def encode(self, video: Tensor) -> Tokens:
         """Encode ``B T C H W`` video."""
         ...
@@ -132,12 +138,7 @@ class Condition:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Samples video.
-
-    A generator may also have ``stream(condition, *, seed, sampling)``, which yields pieces ``B t C H W`` after the
-    context as they are generated; ``log_prob(batch)``, ``B`` nats; and ``dims_of(batch)``, the number of dimensions
-    of that likelihood.
-    """
+    """Samples video."""
 
     def sample(self, condition: Condition, *, seed: int, sampling: Any = None) -> Tensor:
         """``B T C H W`` in 0..1, starting with the unchanged context frames.
@@ -145,6 +146,28 @@ class Generator(Protocol):
         Sample ``i`` uses ``seed + i`` and does not depend on its batch. ``sampling`` is a
         :class:`~filmstrip.nn.sampling.Sampling` or a subclass; by default the method's own.
         """
+        ...
+
+
+@runtime_checkable
+class StreamingGenerator(Generator, Protocol):
+    """A :class:`Generator` whose samples can be seen while they are generated."""
+
+    def stream(self, condition: Condition, *, seed: int, sampling: Any = None) -> Iterator[Tensor]:
+        """The frames after the context in pieces ``B t C H W``; together what :meth:`sample` returns."""
+        ...
+
+
+@runtime_checkable
+class LikelihoodModel(Protocol):
+    """A model that assigns probabilities to clips."""
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """The log-probability of each clip of a batch given its conditions, ``B`` nats."""
+        ...
+
+    def dims_of(self, batch: Batch) -> int:
+        """The number of dimensions (codes or pixels) of that likelihood, for one clip of the batch."""
         ...
 
 
@@ -171,11 +194,35 @@ class Objective(nn.Module):
     """A model with everything that its loss needs. The training loop depends on nothing but this class.
 
     Subclasses own their teacher, momentum copy, discriminator or frozen tokenizer, and know nothing of ranks,
-    checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``.
+    checkpoints, precision, compilation or logging. One that holds an :class:`Encoder` names it ``encoder``, and one
+    that holds a :class:`Tokenizer` ``tokenizer``: :func:`find_encoder` and :func:`find_tokenizer` find them.
     """
 
     requires: tuple[str, ...] = ("video",)
     """Batch keys that ``forward`` reads; checked against the data's specification before anything is decoded."""
+    kept_elsewhere: tuple[str, ...] = ()
+    """Names of frozen parts whose weights are kept elsewhere: they are neither saved nor synchronised over processes.
+    Set by whoever loads these weights."""
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The state without the parts that are kept elsewhere."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not self.is_kept_elsewhere(name)}
+
+    def load_own_state(self, weights: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`own_state`.
+
+        Raises:
+            RuntimeError: weights are missing, unexpected or of other shapes.
+        """
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        missing = [name for name in missing if not self.is_kept_elsewhere(name)]
+        if missing or unexpected:
+            raise RuntimeError(f"missing are {missing[:5] or 'none'}, and unexpected {unexpected[:5] or 'none'}")
+
+    def is_kept_elsewhere(self, name: str) -> bool:
+        """Whether a parameter or buffer belongs to a part that is kept elsewhere."""
+        return any(name.startswith(f"{part}.") for part in self.kept_elsewhere)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""
@@ -208,6 +255,33 @@ class Objective(nn.Module):
             ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth)
             for (depth, decay), members in sorted(groups.items())
         ]
+
+
+def find_encoder(objective: nn.Module) -> Encoder | None:
+    """The encoder of an objective, if it has one. Parts of that name that are no :class:`Encoder` do not count."""
+    part = getattr(objective, "encoder", None)
+    return part if isinstance(part, Encoder) else None
+
+
+def find_tokenizer(objective: nn.Module) -> Tokenizer | None:
+    """The objective itself if it is a tokenizer, otherwise the one that it holds, if any."""
+    if isinstance(objective, Tokenizer):
+        return objective
+    part = getattr(objective, "tokenizer", None)
+    return part if isinstance(part, Tokenizer) else None
+
+
+Collective = Callable[[Tensor], Tensor]
+"""An operation on one tensor of each process, in place, such as their sum."""
+
+
+@runtime_checkable
+class SharesStatistics(Protocol):
+    """A part of an objective that collects statistics of a step, whose batch may be spread over processes."""
+
+    def share_statistics(self, *, sum_all: Collective, from_first: Collective) -> None:
+        """Collect those of all processes from now on, by their sum or by taking the first process's."""
+        ...
 
 
 @runtime_checkable
@@ -260,6 +334,45 @@ class Released(Protocol):
 
 
 @runtime_checkable
+class InTransformers(Protocol):
+    """An objective that ``transformers`` has as a model, too."""
+
+    def to_transformers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``transformers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class FromTransformers(Protocol):
+    """An objective that starts from a model of ``transformers`` with all that is around its encoder."""
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Its weights from those of a model of that kind; nothing, if they are another kind's.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        ...
+
+
+@runtime_checkable
+class InDiffusers(Protocol):
+    """An objective that ``diffusers`` has as a model, too."""
+
+    def to_diffusers(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``config.json`` of that model, and its weights by the names there.
+
+        Raises:
+            UserError: ``diffusers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """An objective or model that classifies video."""
 
@@ -269,7 +382,7 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class FlowClassifier(Protocol):
+class FlowClassifier(Classifier, Protocol):
     """A :class:`Classifier` that also uses optical flow."""
 
     def flow(self, video: Tensor) -> Tensor:
@@ -289,7 +402,7 @@ class MaskedPredictor(Protocol):
         """Indices of the visible (``B V``) and the masked (``B K``) positions, from each clip's seed (``B``)."""
         ...
 
-    def predict(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+    def predict_masked(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predictions at ``masked``, ``B K D``, from ``B T C H W`` video at ``visible`` alone."""
         ...
 
@@ -298,7 +411,7 @@ class MaskedPredictor(Protocol):
 class Forecaster(Protocol):
     """An objective or model that predicts the steps of a procedure."""
 
-    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+    def forecast(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
         """Logits ``B K S steps`` of the step at every position of a batch of procedures, for ``K = samples``.
 
         It reads ``features``, ``seen`` and ``target``, never ``step``. Row ``i`` uses ``seed + i``.
@@ -323,7 +436,7 @@ class Localiser(Protocol):
     """An objective or model that detects actions and their times in untrimmed video."""
 
     def localise(self, batch: Batch) -> list[Detections]:
-        """Detections in each video of a batch; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
+        """Detections in each video, on the CPU; reads ``sequence``, ``length``, ``timing`` and ``seconds``."""
         ...
 
 

@@ -28,10 +28,13 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _logical_shift(x, 31)
 
 
-@torch.compiler.assume_constant_result
 def _salt(use: str) -> int:
     """A signed 64-bit integer for the name of a use, the same on every machine."""
     return int.from_bytes(hashlib.sha256(use.encode()).digest()[:8], "little", signed=True)
+
+
+# What torch.compiler.assume_constant_result sets, which as a decorator imports the whole compiler (1 s).
+_salt.__dict__["_dynamo_marked_constant"] = True
 
 
 def uniform(seeds: Tensor, count: int, use: str, *index: int) -> Tensor:

@@ -6,10 +6,11 @@ from rich.console import Console
 
 from colour_videos import RGB, write_colours
 from filmstrip import systems
-from filmstrip.commands.work.bench import Bench, bench_system
+from filmstrip.commands.work.bench import BenchResult, bench_system
 from filmstrip.data.config import Clip, Data
 from filmstrip.measure.complexity import of_run
 from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -23,7 +24,7 @@ def test_a_system_is_measured_on_its_own_data(tmp_path, precision):
         run,
         data=Data(path=tmp_path, clip=clip, batch_size=4, num_workers=1),
         objective=replace(run.objective, num_frames=4, size=32, num_classes=3),
-        train=Loop(steps=1, precision=precision),
+        train=Loop(length=Steps(1), precision=precision),
     )
     console = Console(file=io.StringIO(), width=100)
     found = bench_system(run, steps=2, device="cpu", console=console)
@@ -39,7 +40,7 @@ def test_a_system_is_measured_on_its_own_data(tmp_path, precision):
 
 @pytest.mark.parametrize(("loader", "bound"), [(5.0, "the loader"), (20.0, "the model")])
 def test_says_what_training_waits_for(loader, bound):
-    bench = Bench(
+    bench = BenchResult(
         parameters=1_000_000,
         clips=8,
         loader_clips_per_second=loader,
@@ -56,4 +57,4 @@ def test_says_what_training_waits_for(loader, bound):
     assert lines["step"].split() == ["10.0", "clips/s", "800", "ms", "for", "8", "clips"]
     assert lines["achieved"].startswith("50%")
     assert lines["backward"].endswith("75%")
-    assert lines["floor of the step"].split() == ["400", "ms", "4", "GFLOP", "at", "10", "GFLOP/s"]
+    assert lines["minimum step time"].split() == ["400", "ms", "4", "GFLOP", "at", "10", "GFLOP/s"]

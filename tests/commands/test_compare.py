@@ -15,6 +15,7 @@ from filmstrip.commands.work.compare import MOTIONS, SPEED, compare, plan, plann
 from filmstrip.errors import Terminated, UserError
 from filmstrip.measure.complexity import of_run
 from filmstrip.runs import experiment
+from filmstrip.train.lengths import Steps
 
 RECOGNITION = [name for name in systems.names() if name.startswith("recognition.")]
 MADE_FOR_OTHERS = [
@@ -66,13 +67,13 @@ def test_networks_are_made_for_the_shared_clip(name):
     run, own = plan(name, Budget(), None), systems.find(name)
     assert of_run(run).multiply_adds > 0
     assert (run.data.clip.num_frames, run.data.clip.stride, run.data.clip.sampling) == (8, 2, "dense")
-    assert run.optim == own.optim and run.train.steps == Budget().steps
+    assert run.optim == own.optim and run.train.length == Steps(Budget().steps)
 
 
 def test_all_but_the_method_is_shared():
     runs = planned([], Budget(), None)
     assert list(runs) == RECOGNITION
-    assert len({(run.data, run.evals, run.train.steps, run.seed) for run in runs.values()}) == 1
+    assert len({(run.data, run.evals, run.train.length, run.seed) for run in runs.values()}) == 1
     assert next(iter(runs.values())).data.synthetic == MOTIONS
     assert len({run.objective for run in runs.values()}) == len(runs)
 
@@ -146,7 +147,7 @@ def test_what_stops_all_is_no_failure_of_one_system(compared, tmp_path, monkeypa
     with pytest.raises(type(stop)) as told:
         compared(FLAT, DEEP, measure=False)
     out = tmp_path / "out"
-    assert told.value.__notes__[-1] == f"{out} keeps 1 of 2 systems trained: the same command goes on"
+    assert told.value.__notes__[-1] == f"{out} keeps 1 of 2 trained systems: the same command resumes"
     assert not (out / "table.json").exists()
 
 
@@ -164,7 +165,7 @@ def test_when_all_fail_there_still_is_a_table(compared, tmp_path, monkeypatch):
     [
         ((FLAT, "recognition.vitt"), "did you mean 'recognition.vit'"),
         ((FLAT, "recognition.vit:tyni"), "did you mean 'tiny'"),
-        ((FLAT, "pretraining.videomae"), "no classifier"),
+        ((FLAT, "pretraining.videomae"), "not a classifier"),
     ],
 )
 def test_wrong_names_are_refused_before_anything_is_trained(compared, trained, addresses, expected):
@@ -176,7 +177,7 @@ def test_wrong_names_are_refused_before_anything_is_trained(compared, trained, a
 def test_a_folder_of_another_comparison_is_refused_before_anything_is_trained(compared, trained, tmp_path, videos):
     compared(FLAT, measure=False)
     longer = replace(TINY, steps=3)
-    with pytest.raises(UserError, match="another comparison"):
+    with pytest.raises(UserError, match="a different comparison"):
         compare([DEEP, FLAT], tmp_path / "out", data=videos, budget=longer, console=Console(quiet=True))
     assert trained == [FLAT]
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from filmstrip.commands.work import demo, demo_generation
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
 from filmstrip.report import Report
+from filmstrip.train.lengths import Steps
 
 
 @pytest.mark.parametrize("data", [None, Path("videos")])
@@ -41,7 +42,7 @@ def test_every_run_reads_the_same_videos():
 
 def test_generation_goes_from_videos_to_tokens_to_samples(tmp_path, monkeypatch):
     planned = demo_generation.plan_runs
-    short = {"train": replace(planned(tmp_path, demo.MOTIONS)[demo_generation.PRIOR].train, steps=2)}
+    short = {"train": replace(planned(tmp_path, demo.MOTIONS)[demo_generation.PRIOR].train, length=Steps(2))}
 
     def plan(out, data):
         return {name: replace(run, **short) for name, run in planned(out, data).items()}

@@ -9,7 +9,7 @@ import torch
 from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.work import detect as command
-from filmstrip.commands.work.detect import Sight, Track, boxes_of, draw
+from filmstrip.commands.work.detect import Detection, Track, boxes_of, draw
 from filmstrip.data.annotations.ava import read_boxes
 from filmstrip.data.kinds.actors import ActorInfo
 from filmstrip.data.reading import views
@@ -114,7 +114,9 @@ def test_boxes_are_drawn_between_key_frames_too(run, file, boxes, tmp_path, caps
 
 
 def test_a_box_moves_on_a_straight_line_and_ends():
-    track = Track((Sight(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(1)), Sight(3.0, (0.4, 0.2, 0.8, 0.4), torch.zeros(1))))
+    track = Track(
+        (Detection(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(1)), Detection(3.0, (0.4, 0.2, 0.8, 0.4), torch.zeros(1)))
+    )
     assert track.box_at(2.0) == pytest.approx((0.2, 0.1, 0.5, 0.3)) and track.box_at(0.8) == (0.0, 0.0, 0.2, 0.2)
     assert track.nearest(1.9).second == 1.0 and track.nearest(2.1).second == 3.0
     assert track.nearest(0.4) is None and track.nearest(3.6) is None
@@ -149,13 +151,15 @@ def test_the_table_may_count_from_elsewhere(file, tmp_path):
 
 
 def test_what_cannot_be_is_refused(run, file, boxes, tmp_path, capsys, monkeypatch):
-    with pytest.raises(UserError, match=r"no boxes of squares with scores of 1 or more; it is about other, squares"):
+    with pytest.raises(
+        UserError, match=r"no boxes of squares with scores of at least 1; it has boxes of other, squares"
+    ):
         boxes_of(file, boxes, min_score=1.0)
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--offset", "-9"]) == 2
-    assert "key frame at 10 s was asked for" in capsys.readouterr().err
-    track = Track((Sight(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(3)),))
+    assert "key frame is at 10 s" in capsys.readouterr().err
+    track = Track((Detection(1.0, (0.0, 0.0, 0.2, 0.2), torch.ones(3)),))
     with pytest.raises(UserError, match="mp4, gif or webp"):
         draw(file, [track], CLASSES, tmp_path / "a.avi")
     monkeypatch.setattr(command, "load_objective", lambda folder: (Objective(), systems.find("detection.actor_roi")))
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes)]) == 2
-    assert "says nothing of boxes" in capsys.readouterr().err
+    assert "is not a detector" in capsys.readouterr().err

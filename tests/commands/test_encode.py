@@ -9,7 +9,7 @@ from filmstrip.commands.work.encode import encode_files, encode_part, find_sourc
 from filmstrip.data.features import FeatureSource, FeatureWriter, sort_index
 from filmstrip.errors import UserError
 from filmstrip.protocols import Features, check_video
-from filmstrip.runs.loading import VideoEncoder
+from filmstrip.runs.encoders import VideoEncoder
 
 transformers = pytest.importorskip("transformers")
 

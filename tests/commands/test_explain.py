@@ -8,7 +8,7 @@ from filmstrip.__main__ import main
 from filmstrip.commands.work import explain
 from filmstrip.commands.work.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.errors import UserError
-from filmstrip.models.video_transformer import JOINT, SpaceTimeTransformer
+from filmstrip.models.video_transformer import JOINT, SpaceTimeTransformer, TransformerArchitecture
 from filmstrip.video import open_video
 
 TRANSFORMERS = (
@@ -38,7 +38,10 @@ def sharpen(module):
 
 def test_rollout_of_joint_attention_is_the_product_of_its_matrices():
     torch.manual_seed(0)
-    encoder = SpaceTimeTransformer(JOINT, width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 8))
+    architecture = TransformerArchitecture(
+        width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 8)
+    )
+    encoder = SpaceTimeTransformer(JOINT, architecture)
     sharpen(encoder.eval())
     video = clip(4, 16)
     seen, matrices = [], []
@@ -127,8 +130,8 @@ def test_what_cannot_be_explained_is_refused(a_run, tmp_path, monkeypatch):
     file = write_colours(tmp_path / "flag.mp4", "red")
     with pytest.raises(UserError, match="knows no class 'jumping'"):
         explain_file(tmp_path, file, tmp_path / "a.mp4", class_name="jumping")
-    with pytest.raises(UserError, match="no transformer over patches"):
+    with pytest.raises(UserError, match="not a transformer over patches"):
         attention_rollout(built("recognition.r2plus1d:tiny").encoder, clip())
     a_run("pretraining.videomae:tiny")
-    with pytest.raises(UserError, match="names no classes"):
+    with pytest.raises(UserError, match="is not a classifier"):
         explain_file(tmp_path, file, tmp_path / "a.mp4")

@@ -87,7 +87,7 @@ def test_the_mask_of_a_pretraining_network_is_decided_outside(saved, tmp_path, f
     visible, hidden = places[:, :100], places[:, 100:140]  # neither tubes, nor nine in ten, nor all
     (predicted,) = read(path, ["predicted"])(video, visible, hidden)
     with torch.no_grad():
-        expected = objective.predict(video, visible, hidden)
+        expected = objective.predict_masked(video, visible, hidden)
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
@@ -131,7 +131,7 @@ def test_a_detector_that_takes_frames_of_one_size_says_so(tmp_path, capsys):
     backbone = replace(systems.find("recognition.vit:tiny").objective, **SMALL_VIT)
     objective, run = save_run(tmp_path / "run", "detection.actor_roi:tiny", backbone=backbone)
     export(str(tmp_path / "run"), tmp_path / "model.pt2")
-    assert "frames of 64 x 64 pixels: it cannot be followed for others" in capsys.readouterr().out
+    assert "frames of 64 x 64 pixels only: it cannot be traced for other sizes" in capsys.readouterr().out
     video = clips(run.data.clip, 1)
     (found,) = read(tmp_path / "model.pt2", ["probabilities"])(video, BOXES[None])
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_wrong_requests(tmp_path, saved, monkeypatch):
     with pytest.raises(UserError, match=r"needs onnxscript: pip install 'filmstrip\[export\]'"):
         export(run, tmp_path / "model.onnx", format="onnx")
     save_run(tmp_path / "tokenizer", "tokenizers.vqvae3d:tiny")
-    with pytest.raises(UserError, match="neither names classes nor has an encoder"):
+    with pytest.raises(UserError, match="neither a classifier nor has an encoder"):
         export(str(tmp_path / "tokenizer"), tmp_path / "model.pt2")
     with pytest.raises(UserError, match="no/such/run"):
         export("no/such/run", tmp_path / "model.pt2")

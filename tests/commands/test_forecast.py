@@ -10,7 +10,7 @@ from torch import nn
 from colour_videos import CLIP, RGB, MeanColour, write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands.work import planner
+from filmstrip.commands.work import step_predictor
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.annotations.own import write_own
 from filmstrip.data.config import Data
@@ -22,10 +22,14 @@ from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.runs.loading import VideoEncoder, save_data_info
+from filmstrip.runs.config import Run
+from filmstrip.runs.encoders import VideoEncoder
+from filmstrip.runs.loading import save_data_info
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video
 
 COLOURS = tuple(RGB)
@@ -39,7 +43,7 @@ class NextColour(Objective):
         self.first = first
         self.weight = nn.Parameter(torch.ones(1))
 
-    def predict(self, batch, *, samples=1, seed=0):
+    def forecast(self, batch, *, samples=1, seed=0):
         assert torch.is_inference_mode_enabled() and (batch["step"] == -1).all()
         assert not (batch["seen"] & batch["target"]).any()
         named = batch["features"].mean(dim=2).argmax(dim=-1)
@@ -57,7 +61,7 @@ def run_of(tmp_path, monkeypatch):
     annotations = Annotations(root=tmp_path, steps=COLOURS, tasks=(), procedures=procedures)
     write_own(annotations, tmp_path / "procedures.json")
     encoder = VideoEncoder(MeanColour(), CLIP)
-    monkeypatch.setattr(planner, "load", lambda source: encoder)
+    monkeypatch.setattr(step_predictor, "load", lambda source: encoder)
     encode_files(encoder, videos, tmp_path / "features", num_clips=12, num_workers=0)
 
     def build(objective=None, **config):
@@ -65,9 +69,9 @@ def run_of(tmp_path, monkeypatch):
             path=tmp_path / "features",
             reads=Procedures(annotations=tmp_path / "procedures.json", observed=2, **config),
         )
-        run, source = Run(data=data, objective=ObjectiveConfig()), open_source(data)
+        run, source = Run(data=data, objective=ObjectiveConfig(), train=Loop(length=Steps(1))), open_source(data)
         objective = objective or NextColour(first=config.get("task") == "planning")
-        monkeypatch.setattr(planner, "load_objective", lambda folder: (objective, run))
+        monkeypatch.setattr(step_predictor, "load_objective", lambda folder: (objective, run))
         folder = tmp_path / "run"
         folder.mkdir()
         save_data_info(source.info("train"), folder)
@@ -130,10 +134,10 @@ def refused(words, capsys):
 def test_what_a_run_cannot_do_is_said(run_of, tmp_path, capsys):
     folder, video = run_of(task="planning", horizon=3), write_colours(tmp_path / "new.mp4", "red")
     plan = ["plan", str(folder), str(video), str(video)]
-    assert "was trained for planning, and this needs a run for forecast" in refused(
+    assert "was trained for planning, but this command needs a run for forecast" in refused(
         ["forecast", str(folder), str(video)], capsys
     )
-    assert "does not say what encoded its features" in refused(plan, capsys)
+    assert "does not record the encoder of its features" in refused(plan, capsys)
     assert "trained to plan 3 steps, not 4" in refused([*plan, "--encoder", "any", "--horizon", "4"], capsys)
     assert "cannot be written" in refused([*plan, "--encoder", "any", "--out", str(tmp_path / "plan.txt")], capsys)
     plan[-1] = str(tmp_path / "none.mp4")
@@ -152,7 +156,7 @@ def test_a_video_must_last_for_what_is_observed(run_of, tmp_path, capsys):
 def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
     folder, video = run_of(), write_colours(tmp_path / "new.mp4", "red")
     words = ["forecast", str(folder), str(video), "--encoder", "other"]
-    monkeypatch.setattr(planner, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
+    monkeypatch.setattr(step_predictor, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
     assert "other has other weights than the encoder" in refused(words, capsys)
     record = json.loads((folder / "features.json").read_text())
     (folder / "features.json").write_text(json.dumps(record | {"weights": None}))
@@ -162,8 +166,8 @@ def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
             found = super().forward(video, layers)
             return type(found)(found.tokens.repeat(1, 1, 2), found.grid)
 
-    monkeypatch.setattr(planner, "load", lambda source: VideoEncoder(Wide(), CLIP))
-    assert "1 tokens of width 6 of a clip, and this run was trained on 1 of width 3" in refused(words, capsys)
+    monkeypatch.setattr(step_predictor, "load", lambda source: VideoEncoder(Wide(), CLIP))
+    assert "1 tokens of width 6 per clip, and this run was trained on 1 of width 3" in refused(words, capsys)
     (folder / "features.json").unlink()
     assert "was not trained on procedures" in refused(words, capsys)
 
@@ -193,7 +197,7 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
     clip = replace(encoder.data.clip, num_frames=4, stride=1, size=16, short_side=(16, 16))
     data = replace(encoder.data, path=recipes, synthetic=None, clip=clip, num_workers=0)
     experiment.train(
-        replace(encoder, data=data, evals=(), train=replace(encoder.train, steps=1)), tmp_path / "encoder"
+        replace(encoder, data=data, evals=(), train=replace(encoder.train, length=Steps(1))), tmp_path / "encoder"
     )
     assert main(["encode", str(tmp_path / "encoder"), str(recipes), "--out", str(tmp_path / "features")]) == 0
     forecaster = systems.find("procedures.transformer:tiny")
@@ -204,7 +208,10 @@ def test_from_pixels_to_a_forecast(tmp_path, capsys):
         num_workers=0,
     )
     run = replace(
-        forecaster, data=data, evals=(StepAccuracy(), StepBaselines()), train=replace(forecaster.train, steps=3)
+        forecaster,
+        data=data,
+        evals=(StepAccuracy(), StepBaselines()),
+        train=replace(forecaster.train, length=Steps(3)),
     )
     result = experiment.train(run, tmp_path / "run")
     assert result.metrics["count"] == len(result.source.split("test")) and 0 <= result.metrics["top1"] <= 1

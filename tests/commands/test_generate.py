@@ -11,16 +11,19 @@ from PIL import Image
 from colour_videos import CLIP, write_colours
 from filmstrip.__main__ import main
 from filmstrip.commands.work import generate as module
-from filmstrip.commands.work.generate import Request, generate, tiled
+from filmstrip.commands.work.generate import SamplingRequest, generate, tiled
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective, as_float
 from filmstrip.runs.conditions import read_actions, read_condition, read_context
-from filmstrip.runs.config import ObjectiveConfig, Run, write_config
+from filmstrip.runs.config import Run, write_config
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 
-RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
+RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
 INFO = ClipInfo(classes=("left", "right", "3"), num_train=1, directional=True, num_actions=4)
 
 
@@ -75,7 +78,7 @@ def greys(path, size=(32, 32)):
 def test_all_samples_side_by_side_however_they_are_made(run_of, tmp_path, kind, capsys):
     folder = run_of(kind())
     out = tmp_path / "new" / "sample.mp4"
-    assert generate(folder, Request(frames=20, num_samples=3, batch_size=2, seed=10, out=out, fps=5)) == 0
+    assert generate(folder, SamplingRequest(frames=20, num_samples=3, batch_size=2, seed=10, out=out, fps=5)) == 0
     frames = read_video(out)
     assert frames.video.shape == (20, 3, 66, 66) and frames.times[1] == pytest.approx(0.2)
     assert greys(out) == pytest.approx([10 + 8 * t for t in range(20)], abs=2)
@@ -90,7 +93,7 @@ def test_an_interruption_keeps_what_was_drawn(run_of, tmp_path, suffix):
     generator.stop_at = 7
     out = tmp_path / f"sample{suffix}"
     with pytest.raises(KeyboardInterrupt) as stop:
-        generate(run_of(generator), Request(frames=20, num_samples=1, out=out))
+        generate(run_of(generator), SamplingRequest(frames=20, num_samples=1, out=out))
     assert stop.value.__notes__ == [f"{out} keeps 7 of 20 frames"]
     if suffix == ".png":
         assert Image.open(out).size == (7 * 34 - 2, 32)
@@ -107,7 +110,7 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(run_of, tmp_path, mo
 
     monkeypatch.setattr(module, "write_grid", full)
     with pytest.raises(OSError, match="No space left") as told:
-        generate(run_of(Brighter()), Request(frames=4, out=out))
+        generate(run_of(Brighter()), SamplingRequest(frames=4, out=out))
     assert not hasattr(told.value, "__notes__") and out.read_bytes() == b"an older one"
 
 
@@ -116,19 +119,19 @@ def test_whole_samples_are_kept_until_all_have_begun(run_of, tmp_path, generator
     generator.interrupt_at = 2
     out = tmp_path / "sample.png"
     with pytest.raises(KeyboardInterrupt):
-        generate(run_of(generator), Request(frames=4, num_samples=3, batch_size=1, out=out))
+        generate(run_of(generator), SamplingRequest(frames=4, num_samples=3, batch_size=1, out=out))
     frames = 1 if isinstance(generator, Streaming) else 4
     assert Image.open(out).size == (frames * 34 - 2, 2 * 34 - 2)
     generator.interrupt_at = 0
     with pytest.raises(KeyboardInterrupt) as stop:
-        generate(run_of(generator), Request(frames=4, out=tmp_path / "none.mp4"))
+        generate(run_of(generator), SamplingRequest(frames=4, out=tmp_path / "none.mp4"))
     assert stop.value.__notes__ == ["nothing was written"] and not (tmp_path / "none.mp4").exists()
 
 
 def test_a_video_is_continued_from_its_start(run_of, tmp_path):
     given = write_colours(tmp_path / "given.mp4", "red", "blue", frames=8)
     generator, out = Streaming(), tmp_path / "sample.mp4"
-    request = Request(frames=10, condition=(str(given), "right"), context_frames=3, num_samples=1, out=out)
+    request = SamplingRequest(frames=10, condition=(str(given), "right"), context_frames=3, num_samples=1, out=out)
     assert generate(run_of(generator), request) == 0
     assert generator.seen.video.shape == (1, 3, 3, 32, 32) and generator.seen.label.tolist() == [1]
     shown = read_video(out)
@@ -138,7 +141,7 @@ def test_a_video_is_continued_from_its_start(run_of, tmp_path):
     with pytest.raises(UserError, match="has 16 frames; 9 of them, 2 apart, need 17"):
         read_context(str(given), CLIP, 9)
     with pytest.raises(UserError, match="3 frames are given already, and 3 are asked for"):
-        generate(run_of(generator), Request(frames=3, condition=(str(given),), context_frames=3, out=out))
+        generate(run_of(generator), SamplingRequest(frames=3, condition=(str(given),), context_frames=3, out=out))
 
 
 def test_classes_by_name_and_number_take_turns():
@@ -216,5 +219,5 @@ def test_wrong_requests_are_one_sentence_and_exit_code_2(run_of, capsys, words, 
 
 
 def test_a_run_that_is_no_generator_is_refused(run_of):
-    with pytest.raises(UserError, match="does not generate: give a run of generation"):
-        generate(run_of(Objective()), Request())
+    with pytest.raises(UserError, match="is not a generator: provide a run of generation"):
+        generate(run_of(Objective()), SamplingRequest())

@@ -10,10 +10,13 @@ from filmstrip.commands.work import predict
 from filmstrip.commands.work.predict import Failure, Moment, Prediction, predict_file, predict_files, render
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
-RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig())
+RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
 SURE = math.exp(10) / (math.exp(10) + 2)
 
 
@@ -64,12 +67,12 @@ def test_a_bad_file_does_not_stop_the_others(flag, tmp_path, run_of, capsys):
 
 def test_a_run_that_is_no_classifier_is_refused(flag, run_of):
     run_of(Objective())
-    with pytest.raises(UserError, match="does not name classes"):
+    with pytest.raises(UserError, match="is not a classifier"):
         predict_files(flag.parent, [flag])
 
 
 def test_classes_must_be_the_models(flag):
-    with pytest.raises(UserError, match="knows 3 classes, but 2 names"):
+    with pytest.raises(UserError, match="has 3 classes, but 2 names"):
         predict_file(Colours(), RUN, flag, classes=("a", "b"))
 
 
@@ -108,5 +111,5 @@ def test_files_are_needed(flag, run_of):
     run_of(Colours())
     with pytest.raises(UserError, match="predict needs videos"):
         predict_files(flag.parent, [])
-    with pytest.raises(UserError, match=r"is a folder, and predict looks at files"):
+    with pytest.raises(UserError, match=r"is a folder, and predict takes files"):
         predict_files(flag.parent, [flag, flag.parent])

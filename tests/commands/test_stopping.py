@@ -189,7 +189,7 @@ def test_several_encoding_processes_write_what_they_have_when_they_are_told_to_e
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     names = set(pq.read_table(out / "index.parquet")["name"].to_pylist())
-    assert 0 < len(names) < 4000 and f"{out} keeps what was made of {len(names)} videos" in err
+    assert 0 < len(names) < 4000 and f"{out} keeps {len(names)} encoded videos" in err
 
 
 def test_a_training_stops_at_a_full_disk_with_its_last_state(videos, tmp_path):

@@ -22,14 +22,9 @@ from filmstrip.evals.throughput import Throughput
 from filmstrip.protocols import Tokens
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run, read_config, write_config
-from filmstrip.runs.loading import (
-    load_objective,
-    load_tokenizer,
-    save_data_info,
-    start_tokenizer,
-    tokenizer_fingerprint,
-    with_tokenizer,
-)
+from filmstrip.runs.loading import load_objective, save_data_info
+from filmstrip.runs.tokenizers import load_tokenizer, start_tokenizer, tokenizer_fingerprint, with_tokenizer
+from filmstrip.train.lengths import Steps
 from filmstrip.video import read_video
 
 
@@ -70,7 +65,7 @@ def prior(tokenizer: Path, data: Path):
         run,
         data=replace(run.data, path=data, batch_size=4, num_workers=0),
         objective=replace(run.objective, tokenizer_run=str(tokenizer), width=32, depth=1, num_heads=2),
-        train=replace(run.train, steps=3),
+        train=replace(run.train, length=Steps(3)),
         evals=(MultiView(),),
     )
 
@@ -146,11 +141,11 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
         return capsys.readouterr().err
 
     out = ("--out", tmp_path / "out")
-    assert "give --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
+    assert "use --level ids" in refused("encode", tokenizer, videos, "--level", "latents", *out)
     assert "--level ids" in refused("encode", tokenizer, videos, *out)
-    assert "not the videos: give those" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
+    assert "provide the videos themselves" in refused("encode", tokenizer, tokens, "--level", "ids", *out)
     continuous = save_tokenizer(tmp_path / "continuous", "tokenizers.vae_kl:tiny")
-    assert "give --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
+    assert "use --level latents" in refused("encode", continuous, videos, "--level", "ids", *out)
     assert "another tokenizer" in refused("decode", continuous, tokens, *out)
 
     def broken(name, ids, **about):
@@ -163,7 +158,7 @@ def test_what_cannot_be_encoded_or_decoded(tokens, tokenizer, videos, tmp_path, 
     books = broken("books", torch.zeros(1, 256, 2, dtype=torch.int16), level="ids")
     assert "ids of shape (B, 256)" in refused("decode", tokenizer, books, *out)
     features = broken("features", torch.zeros(1, 256, 2), level="patch")
-    assert "which nothing decodes" in refused("decode", tokenizer, features, *out)
+    assert "which cannot be decoded" in refused("decode", tokenizer, features, *out)
 
 
 def test_continuous_latents_survive_the_folder(videos, tmp_path):

@@ -94,5 +94,5 @@ def test_wrong_requests(tmp_path):
     with pytest.raises(UserError, match="steps is 0"):
         Ascent(steps=0)
     save_run(tmp_path / "videomae", "pretraining.videomae:tiny")
-    with pytest.raises(UserError, match="does not name classes"):
+    with pytest.raises(UserError, match="is not a classifier"):
         visualize(tmp_path / "videomae", "right", tmp_path / "a.mp4", Ascent())

@@ -15,7 +15,7 @@ from small_videos import VIDEOS, assert_same, encode, joined, loader, settings_o
 
 from filmstrip.data.kinds import clips
 from filmstrip.data.reading.dataset import EvaluationSet, Unreadable
-from filmstrip.data.reading.loader import TrainLoader, eval_batches, write_unreadable
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader, write_unreadable
 from filmstrip.data.reading.order import permutation
 from filmstrip.data.sources import open_path
 from filmstrip.errors import UserError
@@ -137,7 +137,7 @@ def test_a_file_cut_short_is_used_and_listed(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_leaves_bad_files_out(bad_root, workers):
-    batches = eval_batches(open_path(bad_root), settings_of(bad_root, num_workers=workers), "test", batch_size=1)
+    batches = EvalLoader(open_path(bad_root), settings_of(bad_root, num_workers=workers), "test", batch_size=1)
     for _ in range(2):
         assert [b["index"].item() for b in batches] == [0, 2]
         assert [(e.name, e.used) for e in batches.unreadable] == [("test/run/1.mp4", False)]
@@ -154,7 +154,7 @@ def test_settings_that_cannot_be_met_are_no_bad_files(root, monkeypatch, workers
     with pytest.raises(UserError, match=r"^the backend is not installed$"):
         take(loader(root, num_workers=workers), 1)
     with pytest.raises(UserError, match=r"^the backend is not installed$"):
-        list(eval_batches(open_path(root), settings_of(root, num_workers=workers), "test"))
+        list(EvalLoader(open_path(root), settings_of(root, num_workers=workers), "test"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -169,7 +169,7 @@ def test_damaged_frames_are_used_and_counted_once(root, monkeypatch, workers):
     assert len(joined(take(train, 10))["name"]) == 40
     assert len(train.unreadable) == VIDEOS
     assert {(e.used, e.reason) for e in train.unreadable} == {(True, "1 of 4 frames read from it are damaged")}
-    batches = eval_batches(open_path(root), settings_of(root, num_workers=workers), "test")
+    batches = EvalLoader(open_path(root), settings_of(root, num_workers=workers), "test")
     assert sum(len(b["name"]) for b in batches) == 3
     assert [e.used for e in batches.unreadable] == [True] * 3
 

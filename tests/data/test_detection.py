@@ -13,7 +13,7 @@ from filmstrip.data.augment.pipeline import apply_augment, check_augment
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.detection.types import Actor
 from filmstrip.data.kinds.actors import ActorClips
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.video import DecodeError
@@ -110,9 +110,9 @@ def test_versions_and_the_classes_that_are_evaluated(tmp_path):
     ("row", "said"),
     [
         ("a,1,0.1,0.1,0.5", "line 2: expected video, second, left"),
-        ("a,x,0.1,0.1,0.5,0.5,3,0", "line 2: the second is 'x', which is no number"),
+        ("a,x,0.1,0.1,0.5,0.5,3,0", "line 2: the second is 'x', which is not a number"),
         ("a,1,0.1,nan,0.5,0.5,3,0", "line 2: the top is 'nan'"),
-        ("a,1,10,20,50,60,3,0", "line 2: the box 10,20,50,60 lies outside the frame"),
+        ("a,1,10,20,50,60,3,0", "line 2: the box 10,20,50,60 is outside the frame"),
         ("a,1,0.5,0.1,0.1,0.5,3,0", "line 2: the box 0.5,0.1,0.1,0.5 ends before it begins"),
         ("a,1,0.1,0.1,0.5,0.5,4,0", "line 2: there is no class 4"),
         ("a,1,0.1,0.1,0.5,0.5,3,0.9\na,1,0.1,0.1,0.5,0.5,3,sure", "line 3: the score is 'sure'"),
@@ -229,9 +229,9 @@ def test_a_detectors_boxes_in_place_of_annotated_ones_and_beside_them(tmp_path, 
 def test_a_key_frame_that_the_file_does_not_have_is_an_unreadable_one(videos, annotated):
     data = data_of(videos, annotated, offset=-10.0)
     source = open_source(data)
-    with pytest.raises(DecodeError, match="key frame at 11 s"):
+    with pytest.raises(DecodeError, match="key frame is at 11 s"):
         source.samples[0].cut(data)
-    batches = eval_batches(source, data, "test", batch_size=1)
+    batches = EvalLoader(source, data, "test", batch_size=1)
     assert list(batches) == [] and len(batches.unreadable) == 2
     early = data_of(videos, annotated, offset=1.0)
     assert open_source(early).split("test")[1].moment == 1.0
@@ -244,7 +244,7 @@ def test_what_is_missing_is_said(tmp_path, videos, annotated, caplog):
         open_source(data_of(videos, None))
     with pytest.raises(UserError, match="need videos"):
         open_source(data_of(None, annotated))
-    with pytest.raises(UserError, match=r"no folder of videos"):
+    with pytest.raises(UserError, match=r"not a folder of videos"):
         open_source(data_of(tmp_path / "nowhere", annotated))
     (annotated / "ava_train.csv").write_text("a,1,0,0,1,1,3,0\nmissing,1,0,0,1,1,3,0\n")
     open_source(data_of(videos, annotated))

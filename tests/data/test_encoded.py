@@ -12,7 +12,7 @@ from filmstrip.data.config import Augment, Data
 from filmstrip.data.features import FeatureWriter
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.encoded import Encoded, EncodedSource
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sample import Sample, Source
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.tools.check import check_collection
@@ -93,16 +93,16 @@ def test_clips_in_a_row_make_one_sample(tokens):
         assert batch["tokens"].shape == (4, 3, 6)
         assert (batch["tokens"][:, :, 0].diff(dim=1) == 1).all()
         assert torch.equal(batch["span"], batch["tokens"][:, ::2, 0] % 10 + torch.tensor([0, 0.5]))
-    with pytest.raises(UserError, match=f"holds {CLIPS} clips of v[0-9], and data.reads.length asks for 5"):
+    with pytest.raises(UserError, match=f"holds {CLIPS} clips of v[0-9], but data.reads.length requires 5"):
         take(open_source(Data(path=tokens, reads=Encoded(length=5))), 1)
 
 
 def test_evaluation_sees_clips_evenly_spaced(tokens):
     source = open_path(tokens)
-    (batch,) = eval_batches(source, Data(num_workers=0), "test", num_clips=2)
+    (batch,) = EvalLoader(source, Data(num_workers=0), "test", num_clips=2)
     assert batch["tokens"][:, 0].tolist() == [61, 63]
     with pytest.raises(UserError, match="have no crops"):
-        list(eval_batches(source, Data(num_workers=0), "test", num_crops=3))
+        list(EvalLoader(source, Data(num_workers=0), "test", num_crops=3))
 
 
 def test_features_and_actions_come_along(tmp_path):
@@ -123,14 +123,14 @@ def test_features_and_actions_come_along(tmp_path):
     assert list(source.kind.specification.faults(pairs)) == []
     without = open_source(Data(path=tmp_path, reads=Clips(actions=False)))
     assert "action" not in take(without, 1)[0]
-    with pytest.raises(UserError, match="give a folder that `filmstrip encode` wrote"):
+    with pytest.raises(UserError, match="use a folder that `filmstrip encode` wrote"):
         open_source(Data(path=tmp_path / "no", reads=Encoded()))
 
 
 def test_nothing_is_augmented_and_nothing_decoded(tokens):
     batch = take(open_path(tokens), 1)[0]
     assert apply_augment(batch, Augment(mirror=0.5, mixup=1.0), num_classes=2) is batch
-    with pytest.raises(UserError, match="holds features of videos, not the videos"):
+    with pytest.raises(UserError, match="holds features of videos: provide the videos"):
         check_collection(tokens, workers=0)
 
 

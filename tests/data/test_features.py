@@ -90,7 +90,7 @@ def test_wrong_shapes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"for 1 clips"):
         writer.add("a", tokens(0, 2, 1))
     writer.add("a", tokens(0, 1, 1))
-    with pytest.raises(ValueError, match="here already"):
+    with pytest.raises(ValueError, match="added already"):
         writer.add("a", tokens(0, 1, 1))
     with pytest.raises(ValueError, match="like the earlier"):
         writer.add("b", tokens(0, 1, 1, width=7))

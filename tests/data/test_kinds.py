@@ -83,7 +83,10 @@ def test_examples_are_as_declared_and_the_same_whenever_they_are_drawn(name):
     first, again = (kind.example(SIZES, torch.Generator().manual_seed(1)) for _ in range(2))
     assert list(kind.specification.faults(first)) == []
     assert all(torch.equal(first[key], again[key]) for key in first if key != "name")
-    assert kind.example_info(SIZES, classes=("a",), num_train=1, directional=False).num_train == 1
+    info = kind.example_info(SIZES, classes=("a",), num_train=1, directional=False)
+    assert info.num_train == 1
+    told = kind().told_sizes(Data(), info)
+    assert list(kind.specification.faults(kind.example({**told, "B": 2}, torch.Generator()))) == []
     other = kind.example(SIZES, torch.Generator().manual_seed(2))
     assert any(not torch.equal(first[key], other[key]) for key in first.keys() - COMMON.keys())
 
@@ -104,5 +107,5 @@ def test_a_kind_that_is_not_there_is_named_with_the_nearest():
 
 def test_what_batches_lack_is_said_before_any_is_read():
     check_requires("Model", ("video", "label"), Clips.specification.keys, "it")
-    with pytest.raises(UserError, match=r"Model needs 'video' in its batches, and it gives 'features', "):
+    with pytest.raises(UserError, match=r"Model needs 'video' in its batches, and it provides 'features', "):
         check_requires("Model", ("video", "seed"), Procedures.specification.keys, "it")

@@ -20,7 +20,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.layouts import bair
 from filmstrip.data.layouts.tfrecord import _masked_crc, features, records
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_path, open_source
 from filmstrip.data.tools.convert import convert_layout
 from filmstrip.data.tools.prepare import prepare_collection
@@ -77,7 +77,7 @@ def test_ucf101_divides_as_its_lists_say(ucf, at, caplog):
         ("Biking/v_Biking_g02_c01.avi", "test", "Biking"),
         ("HandstandWalking/v_HandstandWalking_g02_c02.avi", "test", "HandstandWalking"),
     }
-    assert "1 of 5 listed videos are not there" in caplog.text
+    assert "1 of 5 listed videos are missing" in caplog.text
     assert {s.group for s in source.samples} == {f"{c}/g0{g}" for c in source.classes[1:] for g in (1, 2)}
     second = open_source(Data(path=ucf / at, reads=Clips(layout="ucf101", fold=2)))
     assert ("Biking/v_Biking_g01_c01.avi", "test", "Biking") in rows(second)
@@ -147,7 +147,7 @@ def test_kinetics_reads_its_tables(kinetics, caplog):
         ("test/tabcDEF_890_000000_000010", "test", None),
     }
     assert "1 of 5 listed videos" in caplog.text
-    assert "label" in next(iter(eval_batches(source, SMALL, "val")))
+    assert "label" in next(iter(EvalLoader(source, SMALL, "val")))
     write(kinetics / "annotations/train.csv", "youtube_id,time_start,time_end\nx,soon,later\n")
     with pytest.raises(UserError, match="row 2: time_start and time_end should be seconds"):
         open_path(kinetics)
@@ -261,7 +261,7 @@ def test_teco_videos_whose_actions_are_missing_or_wrong_are_bad_files(tmp_path, 
     assert source.classes == () and source.info("train").num_actions == 4
     batch = next(TrainLoader(source, replace(SMALL, max_unreadable=0.6), seed=0).stream(0))
     assert batch["name"] == ["train/1/000000.mp4"] * 2
-    loader = eval_batches(source, replace(SMALL, max_unreadable=1.0), "test")
+    loader = EvalLoader(source, replace(SMALL, max_unreadable=1.0), "test")
     assert list(loader) == [] and "have 5 rows, but it has 6 frames" in loader.unreadable[0].reason
 
 
@@ -425,7 +425,7 @@ def spoilt(*dropped: str, raw: int = 192) -> bytes:
         (spoilt("2/image_aux1/encoded"), "record 0: it has no '2/image_aux1/encoded', but 4 others like it"),
         (spoilt("3/action"), "record 0: it has no '3/action', but 4 others"),
         (spoilt("4/action", "3/action"), "record 0: it has 5 frames and 3 actions"),
-        (spoilt(raw=190), "record 0: a frame of 190 bytes is no square picture"),
+        (spoilt(raw=190), "record 0: a frame of 190 bytes is neither a square RGB image"),
         (example({"0/action": field(2, b"")}), "record 0: it has no frames '0/image_aux1/encoded'"),
     ],
 )

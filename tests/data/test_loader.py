@@ -15,7 +15,7 @@ from small_videos import LENGTH, VIDEOS, assert_same, encode, joined, loader, se
 
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds import clips
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.reading.order import Share, derive_seed, permutation
 from filmstrip.data.sources import Source, open_path
 from filmstrip.errors import UserError
@@ -56,7 +56,7 @@ def test_shortcuts_are_for_training_alone(root):
     starts = [set((b["span"][:, 0] * 25).round().tolist()) for b in take(loader(root, clip=fast, batch_size=30), 1)]
     assert starts[0] == keys
     assert not set((joined(take(loader(root, clip=exact), 5))["span"][:, 0] * 25).round().tolist()) <= keys
-    tests = [eval_batches(open_path(root), settings_of(root, clip=c), "train", num_clips=3) for c in (fast, exact)]
+    tests = [EvalLoader(open_path(root), settings_of(root, clip=c), "train", num_clips=3) for c in (fast, exact)]
     assert_same(*map(list, tests))
 
 
@@ -100,7 +100,7 @@ def test_loading_leaves_the_global_generator_alone(root):
     torch.manual_seed(0)
     take(loader(root), 2)
     take(loader(root, num_workers=2), 2)
-    list(eval_batches(open_path(root), settings_of(root), "test"))
+    list(EvalLoader(open_path(root), settings_of(root), "test"))
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -204,7 +204,7 @@ def test_clips_stay_within_their_part_of_the_video(root, tmp_path):
     clip = Clip(num_frames=2, stride=1, size=16, short_side=(16, 20))
     data = settings_of(manifest, clip=clip)
     spans = joined(take(TrainLoader(source, data, seed=0), 5))["span"]
-    tested = joined(list(eval_batches(source, data, "train", num_clips=3)))["span"]
+    tested = joined(list(EvalLoader(source, data, "train", num_clips=3)))["span"]
     for span in (spans, tested):
         assert span.min() >= 0.2 - 1e-6 and span.max() < 0.36
     assert len(set(spans[:, 0].tolist())) > 1
@@ -225,12 +225,12 @@ def test_real_action_videos():
 def test_evaluation_reads_every_view_once(root, workers):
     data = settings_of(root, num_workers=workers)
     source = open_path(root)
-    whole = joined(list(eval_batches(source, data, "test", num_clips=2, num_crops=3, batch_size=100)))
+    whole = joined(list(EvalLoader(source, data, "test", num_clips=2, num_crops=3, batch_size=100)))
     assert whole["index"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
     assert whole["label"].tolist() == [source.classes.index("run")] * 18
     assert len(set(whole["seed"].tolist())) == 18
     for size in (1, 4, 7, 12):
-        batches = list(eval_batches(source, data, "test", num_clips=2, num_crops=3, batch_size=size))
+        batches = list(EvalLoader(source, data, "test", num_clips=2, num_crops=3, batch_size=size))
         assert max(len(b["name"]) for b in batches) <= size
         assert_same([whole], [joined(batches)])
 

@@ -17,7 +17,7 @@ from filmstrip.data.features import FeatureWriter
 from filmstrip.data.kinds.untrimmed import UntrimmedVideos, resized
 from filmstrip.data.localisation.sequences import FeatureSequence, open_sequences
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
@@ -82,7 +82,7 @@ def test_annotations_that_are_something_else_are_refused(tmp_path):
         read_activitynet(database(tmp_path, annotations=[{"label": "run"}]))
     (tmp_path / "val_Annotation.csv").write_text("video,start\na,1\n")
     (tmp_path / "test_Annotation.csv").write_text("video,start\na,1\n")
-    with pytest.raises(UserError, match=r"val_Annotation.csv is no table of THUMOS14"):
+    with pytest.raises(UserError, match=r"val_Annotation.csv is not a table of THUMOS14"):
         read_thumos14(tmp_path)
     with pytest.raises(UserError, match="need annotations"):
         open_source(Data(reads=UntrimmedVideos()))
@@ -226,7 +226,7 @@ def test_resized_videos_end_where_their_features_do(tmp_path, annotated):
 def test_evaluation_takes_whole_videos():
     data = Data(synthetic=Untrimmed(num_test=3), reads=UntrimmedVideos(max_length=12), num_workers=0)
     source = open_source(data)
-    for batch, sample in zip(eval_batches(source, data, "test", batch_size=1), source.split("test")):
+    for batch, sample in zip(EvalLoader(source, data, "test", batch_size=1), source.split("test")):
         assert (batch["classes"] >= 0).sum() == len(sample.video.steps) and batch["length"] > 12
         assert batch["seconds"] == sample.video.seconds
 

@@ -149,7 +149,7 @@ def test_other_settings_need_another_folder(tmp_path: Path):
         prepare(root, root / "small")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="other files"):
         prepare(root, tmp_path / "full")
 
 

@@ -21,8 +21,8 @@ from filmstrip.data.features import FeatureWriter
 from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.procedures.clips import open_clips, read_embeddings
 from filmstrip.data.procedures.types import Annotations, Procedure, Step
-from filmstrip.data.procedures.windows import Given, window_size, windows
-from filmstrip.data.reading.loader import TrainLoader, eval_batches
+from filmstrip.data.procedures.windows import Part, window_size, windows
+from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 
@@ -80,7 +80,7 @@ def test_plans_ask_for_all_steps_between_two_states():
     found = list(windows(PROCEDURES[0], Procedures(task="planning", horizon=3, state_seconds=1.5)))
     assert len(found) == 3
     start, *steps, goal = found[1].places
-    assert (start.given, goal.given) == (Given(2.0, 3.5, 1, 2, 2.0), Given(6.5, 8.0, 3, 7, 2.0))
+    assert (start.given, goal.given) == (Part(2.0, 3.5, 1, 2, 2.0), Part(6.5, 8.0, 3, 7, 2.0))
     assert [(place.step, place.given, place.target) for place in steps] == [(s, None, True) for s in (1, 2, 3)]
     assert start.step == goal.step == -1 and not start.target and found[1].span == (2.0, 8.0)
     assert not list(windows(PROCEDURES[1], Procedures(task="planning", horizon=4)))
@@ -153,9 +153,7 @@ def test_order_and_content_do_not_depend_on_workers_or_on_where_the_stream_began
 def test_a_clip_has_the_same_features_in_every_window(annotations):
     data = data_of(annotations)
     rows = [
-        row
-        for batch in eval_batches(open_source(data), data, "train")
-        for row in zip(batch["name"], batch["features"])
+        row for batch in EvalLoader(open_source(data), data, "train") for row in zip(batch["name"], batch["features"])
     ]
     by_name = dict(rows)
     # The last clip of one window is the last but one of the next.
@@ -167,7 +165,7 @@ def test_noise_is_over_the_embeddings_own_size(tmp_path):
     np.save(tmp_path / "text.npy", 7 * np.random.default_rng(0).normal(size=(5, 2, 400)).astype(np.float16))
     clean = open_clips(tmp_path / "text.npy", Procedures(noise=0.0), 5)
     noisy = open_clips(tmp_path / "text.npy", Procedures(noise=0.5), 5)
-    given = Given(0.0, 1.0, 3, 0)
+    given = Part(0.0, 1.0, 3, 0)
     assert clean.read("a", given).square().mean() == pytest.approx(1, rel=1e-3)
     assert (noisy.read("a", given) - clean.read("a", given)).std() == pytest.approx(0.5, rel=0.1)
     assert not torch.equal(noisy.read("a", given), noisy.read("b", given))
@@ -191,25 +189,25 @@ def test_encoded_steps_are_found_by_name_and_time(tmp_path):
     )
     assert clips.about["encoder"] == "runs/e" and clips.width == 4
     for video in ("v", "v.mp4", "train/v", "train/v.mp4"):
-        assert video in clips and clips.read(video, Given(2.0, 4.0, 0, 0)).tolist() == [[100.0] * 4]
-    assert clips.read("w", Given(4.0, 8.0, 0, 0))[0, 0] == 302
+        assert video in clips and clips.read(video, Part(2.0, 4.0, 0, 0)).tolist() == [[100.0] * 4]
+    assert clips.read("w", Part(4.0, 8.0, 0, 0))[0, 0] == 302
     assert "x" not in clips
     with pytest.raises(OSError, match=r"no clip of w from 1\.5 to 2\.5 s"):
-        clips.read("w", Given(1.5, 2.5, 0, 0))
+        clips.read("w", Part(1.5, 2.5, 0, 0))
 
 
 def test_frames_spread_over_a_whole_video_do_not_stand_for_its_steps(tmp_path):
     clips = open_clips(
         encoded(tmp_path / "f", [("v.mp4", [(0.1 * k, 30 + 0.1 * k) for k in range(3)])]), Procedures(), 5
     )
-    assert clips.read("v", Given(2.0, 30.0, 0, 0, 28.0)).shape == (1, 4)
+    assert clips.read("v", Part(2.0, 30.0, 0, 0, 28.0)).shape == (1, 4)
     with pytest.raises(OSError, match="spread over far more than the step from 2"):
-        clips.read("v", Given(2.0, 12.0, 0, 0, 10.0))
+        clips.read("v", Part(2.0, 12.0, 0, 0, 10.0))
 
 
 def test_videos_of_one_name_are_told_apart_by_their_path(tmp_path):
     clips = open_clips(encoded(tmp_path / "f", [("one/v.mp4", [(0, 1)]), ("two/v.mp4", [(0, 1)])]), Procedures(), 5)
-    assert clips.read("two/v", Given(0.0, 1.0, 0, 0))[0, 0] == 100
+    assert clips.read("two/v", Part(0.0, 1.0, 0, 0))[0, 0] == 100
     with pytest.raises(UserError, match="several videos that could be v"):
         assert "v" in clips
 
@@ -224,7 +222,7 @@ def test_public_folders_of_arrays(annotations, tmp_path):
     data = data_of(annotations, folder)
     source = open_source(data)
     assert source.info("train").width == 3
-    batch = next(iter(eval_batches(source, data, "test")))
+    batch = next(iter(EvalLoader(source, data, "test")))
     assert batch["features"][1, :, 0, 0].tolist() == [0.5, 2.5, 0.0]
     assert {sample.window.procedure.video for sample in source.samples} == {"a", "b.x.mp4", "deep/c.mp4"}
 
@@ -237,11 +235,11 @@ def test_files_that_are_missing_short_or_of_another_width_lose_nothing(annotatio
     data = replace(data_of(annotations, folder, task="step_classification"), max_unreadable=1.0)
     source = open_source(data)
     assert "1 of 3 annotated videos have no features" in caplog.text
-    loader = eval_batches(source, data, "train")
+    loader = EvalLoader(source, data, "train")
     assert len(next(iter(loader))["name"]) == 4
     assert [(e.name, e.used) for e in loader.unreadable] == [("a [4]", False)]
     assert "7 s of features, and a step begins at 8 s" in loader.unreadable[0].reason
-    other = eval_batches(source, data, "test")
+    other = EvalLoader(source, data, "test")
     assert not list(other) and "width 5, and the others have 3" in other.unreadable[0].reason
     with pytest.raises(UserError, match="could not be read"):
         take(replace(data, train_split="test", max_unreadable=0.05), 1)
@@ -260,7 +258,7 @@ def test_nothing_is_unpickled(tmp_path):
         ({"task": "planning", "horizon": 5}, None, r"longest video of 'test' has 4 steps"),
         ({"horizon": 0}, None, "one or more"),
         ({}, "nowhere", "does not exist"),
-        ({}, "empty", "holds neither what"),
+        ({}, "empty", "holds neither features"),
         ({"annotations": None}, None, "procedures need annotations"),
     ],
 )

@@ -237,9 +237,9 @@ def test_what_cannot_be_opened(tmp_path):
         open_path(tmp_path / "nothing")
     with pytest.raises(UserError, match="holds no videos"):
         open_path(tmp_path)
-    with pytest.raises(UserError, match="single file of no known layout"):
+    with pytest.raises(UserError, match="a file of no known layout"):
         open_path(make(tmp_path, "a.mp4") / "a.mp4")
-    with pytest.raises(UserError, match="no data was given"):
+    with pytest.raises(UserError, match="no data was provided"):
         open_source(Data())
 
 

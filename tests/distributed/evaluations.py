@@ -11,7 +11,6 @@ from colour_videos import CLIP, Colours
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.distributed import process
-from filmstrip.evals import Subject
 from filmstrip.evals.attentive_probe import AttentiveProbe
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.knn import KNN
@@ -21,10 +20,13 @@ from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.video_prediction import VideoPrediction
 from filmstrip.protocols import Grid, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Subject
 
 
 class Everything(Colours):
     """A classifier, encoder, tokenizer and generator that notes how many clips it saw."""
+
+    codebook_size = 8
 
     def __init__(self):
         super().__init__()

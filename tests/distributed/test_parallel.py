@@ -19,6 +19,9 @@ CASES = {
     "adversarial": {"objective": "Adversarial"},
     "momentum": {"objective": "Momentum"},
     "frozen": {"objective": "Probe"},
+    "elsewhere": {"objective": "Referring"},
+    "frozen part": {"objective": "Regression", "optim": {"kind": "sgd", "rates": [["network.blocks.0", 0.0]]}},
+    "muon": {"objective": "Regression", "optim": {"kind": "muon", "lr": 1e-3, "weight_decay_end": 0.2}},
     "averaged": {"objective": "Regression", "ema": 0.9, "checkpoint": True, "evaluate": True},
 }
 AVERAGED = CASES["averaged"]

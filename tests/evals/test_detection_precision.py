@@ -16,9 +16,9 @@ from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.detection import DetectionMAP, Scored, frame_precision, top_rows, track_iou, video_precision
 from filmstrip.protocols import Objective
+from filmstrip.runs.evaluation import Subject
 from filmstrip.video.write import write_video
 
 LEFT, RIGHT, ELSEWHERE = (0.0, 0.0, 0.4, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.1, 0.1)

@@ -7,11 +7,11 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.elastic import TokensAgainstError
 from filmstrip.nn.length_search import Search
 from filmstrip.objectives.elastic import Fitted, mean_squared_error
 from filmstrip.protocols import Grid, Objective, Tokens
+from filmstrip.runs.evaluation import Subject
 
 
 class Fader(Objective):
@@ -47,7 +47,7 @@ class Fader(Objective):
 
 @pytest.fixture
 def subject(monkeypatch):
-    monkeypatch.setattr("filmstrip.evals.elastic.eval_batches", memory_batches)
+    monkeypatch.setattr("filmstrip.evals.elastic.EvalLoader", memory_batches)
     source = MemorySource("ab", test=[Video("dark", 0, (0,)), Video("grey", 0, (102,)), Video("bright", 1, (255,))])
     return Subject(objective=Fader(), source=source, data=Data(), device=torch.device("cpu"))
 

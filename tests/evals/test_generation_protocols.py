@@ -8,7 +8,7 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject, clips
+from filmstrip.evals import clips
 from filmstrip.evals.frame_metrics import EQUAL_PSNR, psnr
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.likelihood import Likelihood
@@ -16,6 +16,7 @@ from filmstrip.evals.reconstruction import CodeUse, Reconstruction
 from filmstrip.evals.video_prediction import VideoPrediction, best_samples
 from filmstrip.protocols import Grid, Objective, Tokens, as_float
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Subject
 
 SIZE = 16
 
@@ -34,7 +35,7 @@ def subject_of(monkeypatch):
                     batch[key] = value[rows, :length] if key == "action" else value[rows]
                 yield batch
 
-        monkeypatch.setattr(clips, "eval_batches", batches)
+        monkeypatch.setattr(clips, "EvalLoader", batches)
         data = Data()
         clip = type(data.clip)(num_frames=num_frames, size=SIZE)
         return Subject(objective=objective, source=None, data=type(data)(clip=clip), device=torch.device("cpu"))
@@ -272,6 +273,6 @@ def test_likelihood_needs_no_pixels(monkeypatch, subject_of):
     monkeypatch.setattr(
         subject.objective, "log_prob", lambda batch: batch["tokens"].sum(dim=1).float(), raising=False
     )
-    monkeypatch.setattr(clips, "eval_batches", lambda *_, **__: [{"tokens": torch.ones(2, 3), "name": ["a", "b"]}])
+    monkeypatch.setattr(clips, "EvalLoader", lambda *_, **__: [{"tokens": torch.ones(2, 3), "name": ["a", "b"]}])
     assert dict(Likelihood()(subject))["nats/n2"] == -3
     assert [p.requires for p in (Likelihood, Generation, Reconstruction)] == [set(), {"video"}, {"video"}]

@@ -11,9 +11,9 @@ from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.localisation import LocalisationMAP, average_precision, mean_average_precision
 from filmstrip.protocols import Detections, Objective
+from filmstrip.runs.evaluation import Subject
 
 
 def precision(true, predictions, thresholds=(0.5,)):

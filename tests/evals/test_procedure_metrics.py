@@ -13,12 +13,13 @@ from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject, procedures
+from filmstrip.evals import procedures
 from filmstrip.evals.anticipation import Anticipation
 from filmstrip.evals.planning import Planning
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.protocols import Forecaster, Objective
+from filmstrip.runs.evaluation import Subject
 
 sequences = st.integers(1, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 4), min_size=n, max_size=n)] * 2))
 
@@ -133,7 +134,7 @@ class Successor(Objective):
         self.num_steps = num_steps
         self.frozen = torch.nn.Parameter(torch.eye(width, num_steps), requires_grad=False)
 
-    def predict(self, batch, *, samples=1, seed=0):
+    def forecast(self, batch, *, samples=1, seed=0):
         assert torch.is_inference_mode_enabled()
         named = (batch["features"].mean(dim=2) @ self.frozen).argmax(dim=-1)
         last = torch.stack([row[seen][-1] for row, seen in zip(named, batch["seen"])])

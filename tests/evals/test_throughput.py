@@ -1,15 +1,15 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from in_memory import MemorySource
 from torch import nn
 
 from filmstrip.data.config import Clip, Data
+from filmstrip.data.sample import Sample, Source
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.throughput import (
     Throughput,
     count_flops,
@@ -18,6 +18,7 @@ from filmstrip.evals.throughput import (
     memory_bandwidth,
 )
 from filmstrip.protocols import Loss, Objective
+from filmstrip.runs.evaluation import Subject
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,8 @@ class OneProduct(Objective):
 
 def subject(objective):
     data = Data(clip=Clip(num_frames=2, size=4))
-    return Subject(objective=objective, source=MemorySource("ab"), data=data, device=CPU)
+    source = Source(root=Path("videos"), classes=("a", "b"), samples=(Sample(path="a.mp4", name="a", split="train"),))
+    return Subject(objective=objective, source=source, data=data, device=CPU)
 
 
 def test_values_fit_together_and_nothing_is_changed():
@@ -83,7 +85,7 @@ def test_peak_memory_sees_what_was_freed_again():
     # In a process of its own: an allocator that other tests have warmed hands out pages it already holds.
     program = """
 import torch
-from filmstrip.evals.throughput import peak_memory
+from filmstrip.measure.memory import peak_memory
 with peak_memory(torch.device("cpu")) as peak:
     before = peak()
     torch.ones(2**28, dtype=torch.uint8)
@@ -103,6 +105,6 @@ def test_machine_rates_are_possible():
     assert 1e8 < memory_bandwidth() < 1e13
 
 
-def test_an_objective_that_needs_more_than_clips_is_refused():
-    with pytest.raises(UserError, match="also requires text"):
+def test_an_objective_that_needs_what_the_data_lack_is_refused():
+    with pytest.raises(UserError, match="requires text, which videos does not hold"):
         dict(Throughput()(subject(OneProduct(requires=("video", "text")))))

@@ -12,10 +12,10 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, VideoFeatures, inception_score
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Features, Grid, Objective, as_float
-from filmstrip.runs import loading
-from filmstrip.runs.loading import VideoEncoder
+from filmstrip.runs import encoders, loading
+from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.weights.released import to_published
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_the_random_network_is_named_and_repeats_itself():
 
 def test_i3d_from_a_file_gives_its_logits_or_what_they_are_made_of(tmp_path):
     torch.manual_seed(0)
-    network = I3D().eval()
+    network = I3D(I3DArchitecture(num_classes=400)).eval()
     save_file(to_published(network), tmp_path / "rgb imagenet.safetensors")
     options = {"kind": "i3d", "source": str(tmp_path / "rgb imagenet.safetensors"), "size": 32}
     logits = FeatureNetwork(**options).build(CPU)
@@ -122,7 +122,7 @@ def test_sources_are_needed_and_checked(tmp_path):
 def test_encoders_and_classifiers_are_shown_clips_of_their_own(monkeypatch):
     clip = Clip(num_frames=4, size=32)
     run = SimpleNamespace(data=SimpleNamespace(clip=clip))
-    monkeypatch.setattr(loading, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
+    monkeypatch.setattr(encoders, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
     monkeypatch.setattr(loading, "load_objective", lambda source, device: (MeanColour(), run))
     video = torch.zeros(2, 9, 3, 8, 8, dtype=torch.uint8)
     video[1, :, 1] = 255

@@ -9,9 +9,12 @@ from filmstrip import systems
 from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.measure import complexity
-from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Features, Grid, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
 
 class OneProduct(nn.Module):
@@ -30,10 +33,11 @@ class OneProduct(nn.Module):
 
 
 CLIP = Clip(num_frames=1, size=4)
+SEVEN = ClassificationConfig(num_classes=7)
 
 
 def test_counts_by_hand():
-    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    cost = complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
     assert cost.encoder_multiply_adds == 48 * 5
     assert cost.multiply_adds == 48 * 5 + 5 * 7
     assert cost.encoder_parameters == 48 * 5 + 2
@@ -42,7 +46,7 @@ def test_counts_by_hand():
 
 
 def test_the_objective_is_left_as_it_was():
-    objective = Classification(OneProduct(), 7)
+    objective = Classification(OneProduct(), SEVEN)
     before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
     complexity.measure(objective, CLIP)
     assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
@@ -51,8 +55,8 @@ def test_the_objective_is_left_as_it_was():
 
 def test_meta_and_real_networks_cost_the_same():
     with torch.device("meta"):
-        meta = Classification(OneProduct(), 7)
-    assert complexity.measure(meta, CLIP) == complexity.measure(Classification(OneProduct(), 7), CLIP)
+        meta = Classification(OneProduct(), SEVEN)
+    assert complexity.measure(meta, CLIP) == complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
 
 
 def test_memory_is_what_autograd_keeps():
@@ -63,7 +67,7 @@ def test_memory_is_what_autograd_keeps():
             super().__init__()
             self.product = objective
 
-    cost = complexity.measure(Classification(Three(), 7), CLIP)
+    cost = complexity.measure(Classification(Three(), SEVEN), CLIP)
     floats = cost.activations / 4
     # The clip as floats (48), both sides of the nonlinearity (200) and a few outputs of a handful of numbers.
     assert 248 <= floats < 320
@@ -71,9 +75,13 @@ def test_memory_is_what_autograd_keeps():
 
 
 def test_the_table_names_its_units():
-    cost = complexity.measure(Classification(OneProduct(), 7), CLIP)
+    cost = complexity.measure(Classification(OneProduct(), SEVEN), CLIP)
     text = " ".join(cell for column in cost.table().columns for cell in column.cells)
     assert "parameters" in text and " M" in text and " G" in text and "MiB" in text
+
+
+def test_a_part_that_is_called_encoder_and_is_none_is_not_measured_as_one():
+    assert complexity.of_run(systems.find("generation.teco:tiny")).tokens is None
 
 
 @pytest.mark.parametrize("known", [{"num_actions": 4}, {"action_dim": 2}, {"num_classes": 3}])
@@ -103,7 +111,7 @@ class _Fussy(Objective):
 
 
 def test_what_does_not_fit_is_a_sentence_and_what_is_wrong_in_the_code_is_not():
-    run = Run(data=Data(clip=CLIP), objective=Fussy(fault="value"))
+    run = Run(data=Data(clip=CLIP), objective=Fussy(fault="value"), train=Loop(length=Steps(1)))
     complexity.try_out(run)  # depends on values, which only a real batch has
     for fault in ("shape", "index"):
         with pytest.raises(UserError, match="Fussy does not fit clips of 1 frames of 4 x 4 pixels: "):

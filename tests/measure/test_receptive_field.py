@@ -5,7 +5,7 @@ from torch import nn
 from filmstrip import systems
 from filmstrip.data.config import Clip
 from filmstrip.measure import receptive_field
-from filmstrip.models.resnet import ResNet
+from filmstrip.models.resnet import ResNet, ResNet2Plus1DArchitecture
 from filmstrip.nn.conv import SpatialConv
 from filmstrip.protocols import Features, Grid
 
@@ -74,7 +74,9 @@ def test_it_is_what_gradients_show():
 
 def test_branches_see_as_much_as_the_widest():
     clip = Clip(num_frames=8, size=32)
-    layers = receptive_field.layers_of(ResNet(kind="2plus1d", widths=(8, 8), depths=(1, 1)), clip)
+    layers = receptive_field.layers_of(
+        ResNet(ResNet2Plus1DArchitecture(widths=(8, 8), depths=(1, 1), stem_width=8)), clip
+    )
     # 7 x 7 with stride 2, four of 3 x 3 with the third of stride 2; in time five of 3, the fourth of stride 2.
     assert max(layer.field for layer in layers[:-1]) == (1 + 2 + 2 + 2 + 2 + 4, 7 + 4 + 4 + 4 + 8, 7 + 4 + 4 + 4 + 8)
     assert not receptive_field.is_chain(layers)

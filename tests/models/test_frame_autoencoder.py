@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.models.frame_autoencoder import FrameAutoencoder
+from filmstrip.models.frame_autoencoder import FrameAutoencoder, FrameAutoencoderArchitecture
 from filmstrip.objectives.adversarial import PatchDiscriminator
 
 
 def build(**changes):
-    return FrameAutoencoder(**(dict(input_dim=6, latent_dim=3, widths=(8, 16, 16), depth=1, groups=4) | changes))
+    config = FrameAutoencoderArchitecture(**dict(widths=(8, 16, 16), depth=1, groups=4) | changes)
+    return FrameAutoencoder(config, input_dim=6, latent_dim=3)
 
 
 @pytest.mark.parametrize("halvings, side", [(None, 8), (2, 8), (1, 16), (0, 32)])
@@ -41,7 +42,8 @@ def test_sizes_that_cannot_be(wrong):
 def test_published_size():
     """The 83.6 million parameters of the kl-f8 autoencoder of latent diffusion."""
     with torch.device("meta"):
-        model = FrameAutoencoder(input_dim=8, latent_dim=4, widths=(128, 256, 512, 512))
+        config = FrameAutoencoderArchitecture(widths=(128, 256, 512, 512))
+        model = FrameAutoencoder(config, input_dim=8, latent_dim=4)
     assert sum(p.numel() for p in model.parameters()) == 83_653_863
 
 

@@ -3,7 +3,7 @@ import torch
 
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
-from filmstrip.models.frame_history import FrameHistory
+from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
 from filmstrip.protocols import Condition
 
 FRAMES, GIVEN = torch.randn(2, 6, 3, 4, 4), torch.randn(2, 6, 2)
@@ -12,7 +12,7 @@ FRAMES, GIVEN = torch.randn(2, 6, 3, 4, 4), torch.randn(2, 6, 2)
 def history(stride=2, **changes):
     torch.manual_seed(0)
     sizes = dict(input_dim=3, given_dim=2, output_dim=5, size=(4, 4), num_frames=6, width=16, depth=2, num_heads=2)
-    return FrameHistory(stride=stride, **(sizes | changes)).eval()
+    return FrameHistory(FrameHistoryArchitecture(stride=stride, **sizes | changes)).eval()
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

@@ -5,9 +5,11 @@ from safetensors.torch import save_file
 
 from filmstrip.errors import UserError
 from filmstrip.evals.video_features import load_i3d
-from filmstrip.models.i3d import I3D, max_pool_same, pad_same
+from filmstrip.models.i3d import I3D, I3DArchitecture, max_pool_same, pad_same
 from filmstrip.protocols import Classifier, Encoder
 from filmstrip.weights.released import from_published, to_published
+
+K400 = I3DArchitecture(num_classes=400)
 
 MIXED = {
     "3b": (192, 64, 96, 128, 16, 32, 32),
@@ -98,7 +100,7 @@ def test_published_weights_give_the_published_logits(published, tmp_path, shape)
 
 def test_size_is_that_of_the_published_network(published):
     with torch.device("meta"):
-        network = I3D()
+        network = I3D(K400)
     trained = {k: v for k, v in published.items() if "running" not in k}
     assert sum(p.numel() for p in network.parameters()) == sum(v.numel() for v in trained.values()) == 12_697_264
     assert network.width == 1024 and network.depth == 4
@@ -112,7 +114,7 @@ def test_both_layouts_and_back(published, tmp_path):
         head, *rest = name.replace(".bn.", ".batch3d.").replace("logits", "conv3d_0c_1x1").split(".")
         script[".".join([head[0].lower() + head[1:], *(branches.get(part, part) for part in rest)])] = tensor
     assert "mixed_4b.branch_2.1.batch3d.running_var" in script
-    network = I3D()
+    network = I3D(K400)
     ours = from_published(published, network)
     network.load_state_dict(ours, strict=False)
     there = to_published(network, "TorchScript")
@@ -128,7 +130,7 @@ def test_both_layouts_and_back(published, tmp_path):
 
 
 def test_another_number_of_classes_is_read_off_the_file(tmp_path):
-    save_file(to_published(I3D(num_classes=7)), tmp_path / "seven.safetensors")
+    save_file(to_published(I3D(I3DArchitecture(num_classes=7))), tmp_path / "seven.safetensors")
     assert load_i3d(tmp_path / "seven.safetensors").head.out_features == 7
 
 
@@ -147,7 +149,7 @@ def test_files_that_are_not_plain_weights_of_i3d_are_refused(published, tmp_path
     with pytest.raises(UserError, match="is not there"):
         load_i3d(tmp_path / "gone.pt")
     with pytest.raises(UserError, match="not a released I3D"):
-        from_published({"features.0.weight": torch.zeros(1)}, I3D())
+        from_published({"features.0.weight": torch.zeros(1)}, I3D(K400))
     save_file({k: v for k, v in published.items() if "4d.b0" not in k}, tmp_path / "part.safetensors")
     with pytest.raises(UserError, match=r"lacks Mixed_4d\.b0\.conv3d\.weight"):
         load_i3d(tmp_path / "part.safetensors")
@@ -158,7 +160,7 @@ def test_files_that_are_not_plain_weights_of_i3d_are_refused(published, tmp_path
 
 @torch.no_grad()
 def test_encoder_and_classifier():
-    network = I3D(num_classes=5, share=1 / 16).eval()
+    network = I3D(I3DArchitecture(num_classes=5, share=1 / 16)).eval()
     assert isinstance(network, Encoder) and isinstance(network, Classifier)
     video = torch.randint(0, 256, (2, 9, 3, 64, 96), dtype=torch.uint8)
     features = network(video, layers=True)
@@ -168,7 +170,7 @@ def test_encoder_and_classifier():
     assert network.classify(video[:, :1]).shape == (2, 5)
     assert {network.depth_of(name) for name, _ in network.named_parameters()} == {0, 1, 2, 3, 4}
     with pytest.raises(ValueError, match="no head"):
-        I3D(num_classes=None, share=1 / 16).classify(video)
+        I3D(I3DArchitecture(share=1 / 16)).classify(video)
 
 
 def test_stand_in_is_named_and_the_same_everywhere():

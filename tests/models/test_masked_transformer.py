@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer
+from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, MaskedTransformerArchitecture
 
 GRID = (2, 4, 4)
 
@@ -9,7 +9,7 @@ GRID = (2, 4, 4)
 def build(windows=(WHOLE,), depth=2, **changes):
     torch.manual_seed(0)
     sizes = dict(codebook_size=7, grid=GRID, width=24, depth=depth, num_heads=2, code_width=8)
-    return MaskedTransformer(windows=windows, **(sizes | changes)).eval()
+    return MaskedTransformer(MaskedTransformerArchitecture(windows=windows, **sizes | changes)).eval()
 
 
 def reach(model, place):

@@ -6,7 +6,7 @@ from torch import nn
 
 from filmstrip.errors import UserError
 from filmstrip.models.perceptual import Perceptual
-from filmstrip.weights.lpips import from_lpips, load_perceptual
+from filmstrip.objectives.perceptual import from_lpips, load_perceptual
 
 NUMBERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)

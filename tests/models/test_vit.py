@@ -1,15 +1,20 @@
 import pytest
 import torch
 
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.nn.patches import take
 from filmstrip.protocols import Encoder, Grid
+
+
+def build(**changes):
+    sizes = dict(width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 4))
+    return ViT(ViTArchitecture(**sizes | changes))
 
 
 @pytest.fixture
 def vit():
     torch.manual_seed(0)
-    return ViT(width=24, depth=3, num_heads=2, num_frames=4, size=16, patch_size=(2, 8, 4)).eval()
+    return build().eval()
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_other_sizes_are_refused_with_both_sizes_named(vit):
     with pytest.raises(ValueError, match="not a multiple"):
         vit(torch.zeros(1, 4, 3, 15, 16))
     with pytest.raises(ValueError, match="not a multiple of patches"):
-        ViT(width=24, depth=1, num_heads=2, num_frames=5, size=16)
+        build(num_frames=5)
 
 
 def test_depths_rise_from_embedding_to_norm(vit):
@@ -76,7 +81,7 @@ def test_depths_rise_from_embedding_to_norm(vit):
 
 
 def test_drop_path_rises_with_depth():
-    vit = ViT(width=24, depth=3, num_heads=2, num_frames=2, size=16, drop_path=0.2)
+    vit = build(drop_path=0.2)
     assert [block.drop_path.rate for block in vit.blocks] == pytest.approx([0, 0.1, 0.2])
 
 

@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 
+import filmstrip
 from filmstrip.nn.attention import Attention, KVCache, attend
 from filmstrip.nn.masks import block_causal, causal, document
 from filmstrip.nn.rotary import Rotary, grid_positions
@@ -178,3 +182,16 @@ def test_attention_forgets_nothing_under_bfloat16():
     assert low.dtype == torch.bfloat16
     high = attention(x, angles=Rotary(8, axes=2)(grid_positions((3, 3))))
     torch.testing.assert_close(low.float(), high, rtol=0.05, atol=0.02)
+
+
+def test_what_positions_do_not_determine_is_given_as_it_is():
+    q, k, v = torch.randn(3, 2, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    allowed = torch.eye(5, dtype=torch.bool) | (torch.arange(5) == 2)
+    torch.testing.assert_close(attend(q, k, v, allowed=allowed), naive(q, k, v, lambda b, i, j: i == j or j == 2))
+
+
+def test_nothing_else_calls_the_kernels():
+    package = Path(filmstrip.__file__).parent
+    kernels = re.compile(r"scaled_dot_product_attention\(|flex_attention\(|MultiheadAttention")
+    found = [path.name for path in package.rglob("*.py") if kernels.search(path.read_text(encoding="utf-8"))]
+    assert found == ["attention.py"]

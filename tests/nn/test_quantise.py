@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filmstrip.distributed.reduce import from_first_process, sum_over_processes
+from filmstrip.distributed.parallel import parallelise
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, VectorQuantiser, nearest, usage
 from filmstrip.nn.quantise_free import FSQ, LookupFree
@@ -214,9 +214,10 @@ def _one_of_two(rank, z, folder):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     torch.manual_seed(rank)
-    together = {"sum_all": sum_over_processes, "from_first": from_first_process}
-    moving = TestEMA().ready([[-1.0, 0.0], [1.0, 0.0]], restart_below=0.0, **together)
-    restarting = EMAQuantiser(8, 2, **together)
+    moving = TestEMA().ready([[-1.0, 0.0], [1.0, 0.0]], restart_below=0.0)
+    restarting = EMAQuantiser(8, 2)
+    whole = torch.nn.ModuleList([moving, restarting, torch.nn.Linear(1, 1)])  # replicated are those with parameters
+    parallelise(whole, "none", blocks=(), device=torch.device("cpu"), partial=False)
     for quantiser in (moving, restarting):
         quantiser(z[rank])
         quantiser.after_step(1)

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.errors import UserError
-from filmstrip.objectives.adversarial import from_diffusers, to_diffusers
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.systems.tokenizers import vqgan
+from filmstrip.weights.diffusers import from_diffusers, to_diffusers
 
 
 def build(**changes):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from filmstrip.data.config import DataInfo
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Classifier, Features, Grid
 
@@ -25,7 +25,7 @@ class MeanColour(nn.Module):
 @pytest.fixture
 def objective():
     torch.manual_seed(0)
-    return Classification(MeanColour(), 4)
+    return Classification(MeanColour(), ClassificationConfig(num_classes=4))
 
 
 VIDEO = torch.rand(2, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -56,15 +56,16 @@ def test_mixed_labels_are_probabilities(objective):
 
 def test_smoothing_shares_out_some_of_the_truth():
     torch.manual_seed(0)
-    smooth = Classification(MeanColour(), 4, label_smoothing=0.2)
+    smooth = Classification(MeanColour(), ClassificationConfig(num_classes=4, label_smoothing=0.2))
     log_p = smooth.classify(VIDEO).log_softmax(1)
     want = -(0.8 * log_p[range(2), [1, 3]] + 0.2 * log_p.mean(1)).mean()
     torch.testing.assert_close(smooth({"video": VIDEO, "label": torch.tensor([1, 3])}).total, want)
 
 
 def test_layers_for_decay_end_with_the_head():
-    encoder = ViT(width=8, depth=2, num_heads=2, num_frames=2, size=16, final_norm=False)
-    objective = Classification(encoder, 4, norm=True)
+    architecture = ViTArchitecture(width=8, depth=2, num_heads=2, num_frames=2, size=16, patch_size=(2, 16, 16))
+    encoder = ViT(architecture, final_norm=False)
+    objective = Classification(encoder, ClassificationConfig(num_classes=4), norm=True)
     (phase,) = objective.phases()
     depth = {name: group.depth for group in objective.param_groups(phase) for name in group.names}
     assert depth["encoder.embed.proj.weight"] == 0

@@ -1,21 +1,27 @@
 import dataclasses
+import hashlib
 import io
+import json
 import shutil
 
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
 from torch import nn
 
 from filmstrip.commands.work.show import show
 from filmstrip.errors import UserError
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.protocols import Loss, Tokens
-from filmstrip.runs import experiment, loading
+from filmstrip.runs import experiment, loading, tokenizers
 from filmstrip.runs.config import read_config
+from filmstrip.runs.frozen import copy_whole
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.tokenizers.vae_kl import tiny as vae_kl
 from filmstrip.systems.tokenizers.vqgan import tiny as vqgan
 from filmstrip.systems.tokenizers.vqvae3d import tiny as vqvae3d
+from filmstrip.train.lengths import Steps
 
 
 class Histogram(LatentObjective):
@@ -113,37 +119,113 @@ def trained(tmp_path, monkeypatch):
             synthetic=dataclasses.replace(run.data.synthetic, train_per_class=1, test_per_class=1),
         ),
         objective=network,
-        train=dataclasses.replace(run.train, steps=1),
+        train=dataclasses.replace(run.train, length=Steps(1)),
     )
     experiment.train(run, tmp_path / "tokenizer")
     return run, tmp_path / "tokenizer"
 
 
-def test_a_tokenizers_run_is_taken_when_training_starts_and_not_needed_later(trained, config, monkeypatch, tmp_path):
+@pytest.fixture
+def prior(trained, config, monkeypatch, tmp_path):
+    """A prior's run, trained for a step on the codes of the tokenizer."""
     monkeypatch.setattr("filmstrip.objectives.latent.HistogramConfig", HistogramConfig, raising=False)
     of_tokenizer, folder = trained
     run = dataclasses.replace(of_tokenizer, objective=dataclasses.replace(config, tokenizer_run=str(folder)))
-    weights = loading.load_objective(folder, "cpu")[0].state_dict()
     experiment.train(run, tmp_path / "prior")
-    assert read_config(tmp_path / "prior" / "config.json").objective.tokenizer == of_tokenizer.objective
+    return run, tmp_path / "prior"
+
+
+def names_in(path):
+    with safe_open(path, "pt") as file:
+        return set(file.keys())
+
+
+def test_a_tokenizers_run_is_taken_by_reference_and_never_copied(trained, prior, tmp_path):
+    (of_tokenizer, folder), (run, begun) = trained, prior
+    weights = loading.load_objective(folder, "cpu")[0].state_dict()
+    assert read_config(begun / "config.json").objective.tokenizer == of_tokenizer.objective
     shown = Console(record=True, file=io.StringIO())
     show(run, shown)
     assert '"size": 32' in shown.export_text(), "the codebook of the tokenizer that was trained"
-    shutil.rmtree(folder)
-    (tmp_path / "prior" / "metrics.jsonl").unlink()
-    experiment.train(run, tmp_path / "prior")  # goes on, and is done
-    objective, _ = loading.load_objective(tmp_path / "prior", "cpu")
+    saved = names_in(begun / "weights.safetensors"), names_in(begun / "state/000000001/tensors.safetensors")
+    assert not [name for names in saved for name in names if "tokenizer" in name]
+    assert saved[0] == {"logits"} and "weights/logits" in saved[1]
+    written = json.loads((begun / "frozen.json").read_text())["objective.tokenizer_run"]
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    assert written == [{"path": str(folder), "relative": "../tokenizer", "sha256": digest}]
+    objective, _ = loading.load_objective(begun, "cpu")
     assert objective.codebook_size == 32
     assert all(torch.equal(value, weights[name]) for name, value in objective.tokenizer.state_dict().items())
+
+
+def test_resuming_with_a_part_that_is_kept_elsewhere_is_exact(trained, prior, tmp_path):
+    run = prior[0]
+    longer = dataclasses.replace(run, train=dataclasses.replace(run.train, length=Steps(3), save_every=1))
+    through = experiment.train(longer, tmp_path / "through").objective
+    shutil.rmtree(tmp_path / "through" / "state" / "000000003")
+    (tmp_path / "through" / "weights.safetensors").unlink()
+    resumed = experiment.train(longer, tmp_path / "through").objective
+    assert resumed.kept_elsewhere == through.kept_elsewhere == ("tokenizer",)
+    assert all(torch.equal(value, through.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert (tmp_path / "through" / "weights.safetensors").exists()
+
+
+def test_both_folders_can_be_moved_together(prior, tmp_path):
+    (tmp_path / "moved").mkdir()
+    for name in ("tokenizer", "prior"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert loading.load_objective(tmp_path / "moved/prior", "cpu")[0].codebook_size == 32
+
+
+def test_a_frozen_part_that_moved_or_changed_is_refused_until_its_place_is_told(trained, prior, tmp_path):
+    (_, folder), (run, begun) = trained, prior
+    folder.rename(tmp_path / "moved")
+    for use in (lambda: loading.load_objective(begun, "cpu"), lambda: experiment.train(run, begun)):
+        with pytest.raises(UserError, match=r"objective\.tokenizer_run named .*tokenizer is not there.*frozen\.json"):
+            use()
+    record = begun / "frozen.json"
+    record.write_text(record.read_text().replace(f'"{folder}"', f'"{tmp_path / "moved"}"'))
+    loading.load_objective(begun, "cpu")
+    experiment.train(run, begun)  # goes on, and is done
+    objective, _ = loading.load_objective(tmp_path / "moved", "cpu")
+    with torch.no_grad():
+        next(objective.parameters()).add_(1)
+    RunFolder(tmp_path / "moved").save_weights(objective)
+    with pytest.raises(UserError, match=r"SHA-256 [0-9a-f]{12}.*the weights in .*moved have [0-9a-f]{12}"):
+        loading.load_objective(begun, "cpu")
+
+
+def test_a_copy_with_everything_needs_no_other_folder(trained, prior, tmp_path):
+    begun = prior[1]
+    before = loading.load_objective(begun, "cpu")[0].state_dict()
+    copy_whole(begun, tmp_path / "whole")
+    assert not (tmp_path / "whole" / "state").exists()
+    shutil.rmtree(trained[1])
+    shutil.rmtree(begun)
+    (tmp_path / "whole").rename(tmp_path / "elsewhere")
+    after = loading.load_objective(tmp_path / "elsewhere", "cpu")[0].state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_folder_that_holds_its_tokenizer_itself_still_loads_and_goes_on(trained, config, monkeypatch, tmp_path):
+    """Older folders have no ``frozen.json``; those with an untrained tokenizer never do."""
+    monkeypatch.setattr("filmstrip.objectives.latent.HistogramConfig", HistogramConfig, raising=False)
+    objective = dataclasses.replace(config, untrained_tokenizer=True)
+    run = dataclasses.replace(trained[0], objective=objective)
+    result = experiment.train(run, tmp_path / "whole")
+    assert not (tmp_path / "whole" / "frozen.json").exists()
+    assert "tokenizer.bottleneck.codes" in names_in(tmp_path / "whole" / "weights.safetensors")
+    again = experiment.train(run, tmp_path / "whole").objective.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in result.objective.state_dict().items())
 
 
 def test_a_missing_tokenizer_is_named_and_an_untrained_one_has_to_be_asked_for(trained, config, caplog, tmp_path):
     run = dataclasses.replace(trained[0], objective=dataclasses.replace(config, tokenizer_run=str(tmp_path / "none")))
     with pytest.raises(UserError, match="none is not a run folder"):
-        loading.with_tokenizer(run)
+        tokenizers.with_tokenizer(run)
     run = dataclasses.replace(run, objective=config)
     with pytest.raises(UserError, match=r"--objective\.untrained-tokenizer"):
-        loading.start_tokenizer(run.objective.build(), run)
+        tokenizers.start_tokenizer(run.objective.build(), run)
     run = dataclasses.replace(run, objective=dataclasses.replace(config, untrained_tokenizer=True))
-    loading.start_tokenizer(run.objective.build(), run)
+    tokenizers.start_tokenizer(run.objective.build(), run)
     assert "untrained" in caplog.text

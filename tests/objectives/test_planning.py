@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.objectives.planning import Planner, asked_places, best_paths, plan_steps, start_and_goal
+from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start_and_goal, target_positions
 
 SEEN = torch.tensor([[False, True, False, False, True], [True, False, False, True, False]])
 TARGET = torch.tensor([[False, False, True, True, False], [False, True, True, False, False]])
@@ -39,7 +39,7 @@ def test_logits_of_a_plan_go_to_the_places_that_are_asked_for():
 @pytest.mark.parametrize("target", [torch.zeros(2, 3), torch.tensor([[1, 1, 0], [0, 1, 0]])])
 def test_plans_of_a_batch_are_of_one_length(target):
     with pytest.raises(UserError, match="as many steps"):
-        asked_places(target.bool())
+        target_positions(target.bool())
 
 
 def test_best_paths_are_those_of_a_search_through_all():

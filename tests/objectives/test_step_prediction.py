@@ -19,7 +19,7 @@ class Drawing(StepPrediction):
 
     def logits(self, batch, seeds):
         places = batch["features"].shape[1]
-        return uniform(seeds, places * 3, 0).view(-1, places, 3)
+        return uniform(seeds, places * 3, "test").view(-1, places, 3)
 
 
 def batch_of(rows):
@@ -50,9 +50,9 @@ def test_only_places_that_are_asked_for_count():
 def test_predictions_are_of_the_row_and_the_sample():
     drawing = Drawing()
     assert isinstance(drawing, Forecaster)
-    drawn = drawing.predict(batch_of(3), samples=2, seed=5)
+    drawn = drawing.forecast(batch_of(3), samples=2, seed=5)
     assert drawn.shape == (3, 2, 2, 3)
-    assert torch.equal(drawing.predict(batch_of(2), samples=2, seed=6), drawn[1:])
+    assert torch.equal(drawing.forecast(batch_of(2), samples=2, seed=6), drawn[1:])
     assert len(drawn.flatten(0, 1).unique(dim=0)) == 6
 
 

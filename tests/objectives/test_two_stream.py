@@ -4,20 +4,21 @@ import torch
 from filmstrip.data.config import Clip
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import Classification
-from filmstrip.objectives.two_stream import TwoStream
+from filmstrip.objectives.two_stream import StreamsConfig, TwoStream
 
 pytest.importorskip("cv2")
 FLAT = (ConvLayer(width=4, kernel=(1, 3, 3)),)
 DEEP = (ConvLayer(width=4, kernel=(5, 3, 3), valid_time=True),)
 
 
-def build(**options):
+def build(single_frames=1, subtract_mean=False, **options):
     torch.manual_seed(0)
-    spatial = Classification(PlainCNN(FLAT), 3)
-    temporal = Classification(PlainCNN(DEEP, mean=(0, 0), std=(1, 1)), 3)
+    config = StreamsConfig(num_classes=3, **options)
+    spatial = Classification(PlainCNN(FLAT), config)
+    temporal = Classification(PlainCNN(DEEP, mean=(0, 0), std=(1, 1)), config)
     for stream in (spatial, temporal):
         torch.nn.init.normal_(stream.head.weight)
-    return TwoStream(spatial, temporal, 3, **options).eval()
+    return TwoStream(spatial, temporal, config, single_frames=single_frames, subtract_mean=subtract_mean).eval()
 
 
 @pytest.fixture
@@ -29,13 +30,13 @@ def video():
 
 
 def test_flow_is_cut_off_scaled_and_freed_of_what_the_camera_does(video):
-    objective = build(largest=6.0)
+    objective = build(max_flow=6.0)
     pixels = objective.flow(video)
     flow = objective.scaled(pixels)
     assert flow.shape == (2, 5, 2, 48, 48)
     assert flow[:, :, 0, 12:-12, 12:-12].mean() == pytest.approx(0.5, abs=0.05)
-    assert build(largest=1.0).scaled(pixels).abs().max() == 1
-    still = build(largest=6.0, subtract_mean=True).scaled(pixels)
+    assert build(max_flow=1.0).scaled(pixels).abs().max() == 1
+    still = build(max_flow=6.0, subtract_mean=True).scaled(pixels)
     torch.testing.assert_close(still.mean(dim=(3, 4)), torch.zeros(2, 5, 2), atol=0.02, rtol=0)
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from filmstrip import systems
-from filmstrip.objectives.adversarial import to_diffusers
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Tokens
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
+from filmstrip.weights.diffusers import to_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 

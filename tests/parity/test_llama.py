@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.models.decoder import Decoder, DecoderConfig
+from filmstrip.models.llama_layout import from_llama, to_llama
 from filmstrip.nn.sampling import Sampling
-from filmstrip.weights.llama import from_llama, to_llama
 
 transformers = pytest.importorskip("transformers")
 

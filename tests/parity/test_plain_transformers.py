@@ -6,19 +6,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from filmstrip.models.video_transformer import JOINT, FrameTransformer, SpaceTimeTransformer, image_filter
-from filmstrip.objectives.classification import Classification
-from filmstrip.runs.loading import load, start_encoder
+from filmstrip.errors import UserError
+from filmstrip.models.in_transformers import TIMESFORMER, VIVIT
+from filmstrip.models.video_transformer import (
+    JOINT,
+    FrameTransformer,
+    SpaceTimeTransformer,
+    TransformerArchitecture,
+    image_filter,
+)
+from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.runs.encoders import load
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.recognition import timesformer, vivit
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.vivit import ViViTConfig
 from filmstrip.systems.recognition.vtn import Longformer, VTNConfig
-from filmstrip.weights.plain_transformers import TIMESFORMER, VIVIT
 
 transformers = pytest.importorskip("transformers")
 
 SIZES = dict(image_size=32, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=192)
 OURS = dict(width=48, depth=3, num_heads=4, num_frames=4, size=32, num_classes=7)
+TUBELETS = dict(**OURS, patch_size=(2, 8, 8), gelu="tanh", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 KINDS = {"divided": "divided_space_time", "joint": "joint_space_time", "space": "space_only"}
 
 
@@ -53,7 +62,7 @@ def vivit_config():
 def test_timesformer_logits_agree(written, tmp_path, video, pixels, assert_close, attention):
     theirs = written("TimesformerForVideoClassification", timesformer_config(attention))
     ours = TimeSformerConfig(**OURS, patch_size=8, attention=attention).build().eval()
-    weights = TIMESFORMER.classifier_from(load_file(tmp_path / "model.safetensors"))
+    weights = TIMESFORMER.ours(load_file(tmp_path / "model.safetensors"), TIMESFORMER.classifier)
     missing, unexpected = ours.load_state_dict(weights, strict=False)
     assert not unexpected and all("normalise" in name for name in missing)
     with torch.no_grad():
@@ -74,27 +83,29 @@ def test_frames_alone_agree(written, tmp_path, video, pixels, assert_close):
 
 def test_vivit_logits_agree(written, tmp_path, video, pixels, assert_close):
     theirs = written("VivitForVideoClassification", vivit_config())
-    ours = ViViTConfig(**OURS, patch_size=(2, 8, 8)).build().eval()
-    ours.load_state_dict(VIVIT.classifier_from(load_file(tmp_path / "model.safetensors")), strict=False)
+    ours = ViViTConfig(**TUBELETS).build().eval()
+    ours.load_state_dict(VIVIT.ours(load_file(tmp_path / "model.safetensors"), VIVIT.classifier), strict=False)
     normalised = (video.float() / 255 - 0.5) / 0.5
     with torch.no_grad():
         assert_close(ours.classify(video), theirs(normalised).logits)
 
 
 @pytest.mark.parametrize(
-    ("layout", "ours", "name", "config", "patch"),
+    ("ours", "name"),
     [
-        (TIMESFORMER, TimeSformerConfig(**OURS, patch_size=8), "Timesformer", timesformer_config, (1, 8, 8)),
-        (VIVIT, ViViTConfig(**OURS, patch_size=(2, 8, 8)), "Vivit", vivit_config, (2, 8, 8)),
+        (TimeSformerConfig(**OURS, patch_size=8), "Timesformer"),
+        (TimeSformerConfig(**OURS, patch_size=8, attention="joint"), "Timesformer"),
+        (ViViTConfig(**TUBELETS), "Vivit"),
     ],
 )
-def test_ours_runs_in_theirs(tmp_path, video, assert_close, layout, ours, name, config, patch):
+def test_ours_runs_in_theirs(tmp_path, video, assert_close, ours, name):
     torch.manual_seed(5)
     objective = ours.build().eval()
     for parameter in objective.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    save_file(layout.classifier_to(objective.state_dict(), patch), tmp_path / "model.safetensors", {"format": "pt"})
-    config().save_pretrained(tmp_path)
+    described, weights = objective.to_transformers()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps({**described, "num_labels": 7}))
     theirs, report = getattr(transformers, f"{name}ForVideoClassification").from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -102,6 +113,14 @@ def test_ours_runs_in_theirs(tmp_path, video, assert_close, layout, ours, name, 
     with torch.no_grad():
         normalised = objective.encoder.embed.normalise(video)
         assert_close(objective.classify(video), theirs.eval()(normalised).logits)
+    again, mine = load(tmp_path, "cpu").encoder.state_dict(), objective.encoder.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in mine.items() if "normalise" not in name)
+
+
+@pytest.mark.parametrize("variant", ["factorised_encoder", "factorised", "factorised_heads"])
+def test_what_transformers_does_not_have_is_said(variant):
+    with pytest.raises(UserError, match="transformers has no network like this"):
+        ViViTConfig(**OURS, patch_size=(2, 8, 8), variant=variant).build().to_transformers()
 
 
 @pytest.mark.parametrize(
@@ -175,9 +194,9 @@ def test_timesformer_starts_as_the_image_transformer(image, video, pixels, asser
 @pytest.mark.parametrize("variant", ["joint", "factorised_encoder", "factorised"])
 def test_vivit_starts_as_the_image_transformer(image, video, assert_close, variant, init):
     theirs, folder = image
-    config = ViViTConfig(**OURS, patch_size=(2, 8, 8), variant=variant, tubelet_init=init)
+    config = ViViTConfig(**TUBELETS, variant=variant, tubelet_init=init)
     ours = config.build().eval().encoder
-    objective = Classification(ours, 7)
+    objective = Classification(ours, ClassificationConfig(num_classes=7))
     start_encoder(objective, folder)
     normalised = (video[:, 0].float() / 255 - 0.5) / 0.5
     embedded = theirs.embeddings.patch_embeddings(normalised)
@@ -202,18 +221,19 @@ def test_filters_of_tubelets():
 
 def test_positions_are_resized_and_repeated(image):
     theirs, folder = image
-    ours = SpaceTimeTransformer(JOINT, width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8))
-    start_encoder(Classification(ours, 7), folder)
-    places = ours.pos_embed[1:].view(2, 36, 48)
-    assert torch.equal(places[0], places[1])
+    architecture = TransformerArchitecture(
+        width=48, depth=3, num_heads=4, num_frames=4, size=48, patch_size=(2, 8, 8)
+    )
+    ours = SpaceTimeTransformer(JOINT, architecture)
+    start_encoder(Classification(ours, ClassificationConfig(num_classes=7)), folder)
+    positions = ours.pos_embed[1:].view(2, 36, 48)
+    assert torch.equal(positions[0], positions[1])
     assert torch.equal(ours.pos_embed[0], theirs.embeddings.position_embeddings[0, 0])
 
 
 def test_frozen_frames_begin_time_with_the_images_last_layers(image):
     _, folder = image
-    run = ViViTConfig(
-        **OURS, patch_size=(2, 8, 8), variant="factorised_encoder", frozen_frames=True, temporal_depth=2
-    )
+    run = ViViTConfig(**TUBELETS, variant="factorised_encoder", frozen_frames=True, temporal_depth=2)
     ours = run.build()
     start_encoder(ours, folder)
     encoder = ours.encoder
@@ -223,13 +243,11 @@ def test_frozen_frames_begin_time_with_the_images_last_layers(image):
 
 
 def test_an_image_transformer_of_another_width_is_refused(image):
-    from filmstrip.errors import UserError
-
     ours = timesformer.tiny().objective.build()
     with pytest.raises(UserError, match="other shapes"):
         start_encoder(ours, image[1])
     with pytest.raises(UserError, match="only the factorised_encoder"):
-        ViViTConfig(frozen_frames=True).build()
+        ViViTConfig(**TUBELETS, frozen_frames=True).build()
     assert vivit.tiny_frozen().objective.frozen_frames
 
 
@@ -246,7 +264,7 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
     torch.nn.init.zeros_(theirs.embeddings.token_type_embeddings.weight)
     ours = Longformer(
         VTNConfig(
-            places=40,
+            num_positions=40,
             width=32,
             depth=1,
             temporal_depth=2,
@@ -255,6 +273,8 @@ def test_windows_over_time_agree_with_longformer(assert_close, frames):
             window=6,
             num_frames=39,
             size=32,
+            patch_size=16,
+            num_classes=2,
         )
     ).eval()
     given = {k.removeprefix("encoder.layer."): v for k, v in theirs.state_dict().items()}

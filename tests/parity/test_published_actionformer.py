@@ -10,19 +10,21 @@ from published import TOLERANCE, recipe_input, stored
 
 from filmstrip.data.kinds.untrimmed import Part, UntrimmedVideos, draw_part
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.localisation.actionformer import ActionFormerConfig, Suppression, assign
 
 CONFIG = ActionFormerConfig(
     num_classes=5,
     feature_width=24,
     width=32,
+    num_heads=4,
     windows=(5, 5, None),
     positions=True,
+    radius=1.5,
+    first_normaliser=100.0,
     label_smoothing=0.1,
     distance_weight=2.0,
-    drop_path=0.0,
-    suppression=Suppression(min_score=0.05, candidates=40, most=20),
+    suppression=Suppression(min_score=0.05, candidates=40, min_rows=0.05, sigma=0.5, max_segments=20),
 )
 BATCH = {
     "sequence": recipe_input("features", (2, 64, 24)),

@@ -9,7 +9,15 @@ from filmstrip.systems.recognition.memvit import MeMViTConfig
 from filmstrip.weights.released import from_published, published_names
 
 CONFIG = MeMViTConfig(
-    width=16, depth=4, stages=(1,), kv_stride=(1, 2, 2), num_frames=8, size=32, memory=2, num_classes=5
+    width=16,
+    depth=4,
+    stages=(1,),
+    kv_stride=(1, 2, 2),
+    num_frames=8,
+    size=32,
+    memory=2,
+    memory_every=2,
+    num_classes=5,
 )
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from published import TOLERANCE, recipe_input, stored
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.procedures import pdpp
 from filmstrip.systems.procedures.pdpp import PDPPConfig
 

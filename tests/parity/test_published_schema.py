@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from published import TOLERANCE, recipe_input, stored
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.procedures.schema import SCHEMAConfig
 
 CONFIG = SCHEMAConfig(

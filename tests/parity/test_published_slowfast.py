@@ -12,7 +12,13 @@ from filmstrip.weights.released import from_published, published_names
 def test_published_weights_give_the_published_outputs():
     kept = stored("slowfast")
     objective = SlowFastConfig(
-        stem_width=16, depths=(2, 2, 2, 2), speed_ratio=4, fusion_frames=7, with_time=(2, 1, 2, 1), num_classes=5
+        stem_width=16,
+        depths=(2, 2, 2, 2),
+        speed_ratio=4,
+        narrower=8,
+        fusion_frames=7,
+        with_time=(2, 1, 2, 1),
+        num_classes=5,
     ).build()
     objective.eval().load_state_dict(from_published(kept.weights(), objective), strict=False)
     video = recipe_video("video", (2, 16, 3, 64, 64))

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems import find
 from filmstrip.systems.generation.teco import TECOConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig

@@ -12,7 +12,15 @@ from filmstrip.weights.released import from_published, published_names
 def test_published_weights_give_the_published_outputs():
     kept = stored("uniformer_v2")
     objective = UniFormerV2Config(
-        width=32, depth=3, num_heads=2, size=64, global_layers=(1, 2), num_classes=5
+        width=32,
+        depth=3,
+        num_heads=2,
+        patch_size=16,
+        size=64,
+        global_layers=(1, 2),
+        reduction=1.5,
+        halve_time=True,
+        num_classes=5,
     ).build()
     objective.eval().load_state_dict(from_published(kept.weights(), objective), strict=False)
     video = recipe_video("video", (2, 8, 3, 64, 64))

@@ -22,7 +22,7 @@ from published import recipe_input, recipe_video, stored
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Grid, Tokens
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems import find
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig

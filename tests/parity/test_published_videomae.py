@@ -5,7 +5,7 @@ import torch
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start
+from filmstrip.runs.initial_weights import start
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.weights.released import from_published, published_names
@@ -14,7 +14,8 @@ SIZES = dict(width=48, depth=2, num_heads=4, size=32, patch_size=(2, 8, 8))
 
 
 def pretraining():
-    return VideoMAEConfig(**SIZES, num_frames=16, decoder_width=24, decoder_depth=2, decoder_num_heads=2).build()
+    decoder = dict(decoder_width=24, decoder_depth=2, decoder_num_heads=2)
+    return VideoMAEConfig(**SIZES, num_frames=16, **decoder, mask_ratio=0.9).build()
 
 
 def classifier(num_frames=8):
@@ -29,7 +30,7 @@ def test_the_pretraining_model_gives_the_published_outputs():
     visible, hidden = ((~hidden).nonzero()[:, 0].expand(2, -1), hidden.nonzero()[:, 0].expand(2, -1))
     said = []
     objective.encoder.norm.register_forward_hook(lambda module, given, out: said.append(out))
-    predicted = objective.predict(recipe_video("video", (2, 16, 3, 32, 32)), visible, hidden)
+    predicted = objective.predict_masked(recipe_video("video", (2, 16, 3, 32, 32)), visible, hidden)
     assert kept.error("encoded", said[0]) < TOLERANCE
     assert kept.error("predicted", predicted) < TOLERANCE
     assert not kept.other_eps(objective, published_names(objective, "pretraining"))
@@ -59,4 +60,16 @@ def test_both_kinds_of_files_start_a_classifier_and_nothing_else_does(method, tm
     lost = names["encoder.blocks.1.attention.v_bias"]
     torch.save({"model": {name: tensor for name, tensor in weights.items() if name != lost}}, file)
     with pytest.raises(UserError, match=f"lacks {lost};"):
+        start(objective, file)
+
+
+def test_a_file_of_the_pretraining_model_starts_the_decoder_too(tmp_path):
+    weights, objective, file = stored("videomae_pretraining").weights(), pretraining(), tmp_path / "checkpoint.pth"
+    torch.save({"model": weights}, file)
+    start(objective, file)
+    expected = from_published(weights, objective)
+    assert any(name.startswith("decoder.blocks.1.") for name in expected)
+    assert all(torch.equal(value, objective.state_dict()[name]) for name, value in expected.items())
+    torch.save({"model": {name: tensor for name, tensor in weights.items() if name != "decoder.norm.bias"}}, file)
+    with pytest.raises(UserError, match=r"decoder\.norm\.bias"):
         start(objective, file)

@@ -11,7 +11,7 @@ from filmstrip.weights.released import from_published, published_names
 @torch.no_grad()
 def test_published_weights_give_the_published_outputs():
     kept = stored("x3d")
-    objective = X3DConfig(width=8, deeper=1.0, hidden=32, shortcut_norm=True, num_classes=5).build()
+    objective = X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=32, shortcut_norm=True, num_classes=5).build()
     objective.eval().load_state_dict(from_published(kept.weights(), objective), strict=False)
     video, seen = recipe_video("video", (2, 6, 3, 64, 64)), objective.encoder.stages
     last = rearrange(

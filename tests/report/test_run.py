@@ -3,7 +3,8 @@ import json
 import pytest
 
 from filmstrip.errors import UserError
-from filmstrip.report.run import duration, history, run_report, training_seconds
+from filmstrip.report.run import duration, run_report
+from filmstrip.runs.contents import history, training_seconds
 
 CONFIG = {
     "type": "filmstrip.runs.config:Run",

@@ -10,12 +10,12 @@ from rich.console import Console
 from colour_videos import CLIP, RGB, Colours, write_colours
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
-from filmstrip.evals import Subject
 from filmstrip.evals.attentive_probe import AttentiveProbe
 from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.progress import bars, shown
+from filmstrip.runs.evaluation import Subject
 
 
 @pytest.fixture

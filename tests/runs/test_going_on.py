@@ -15,8 +15,9 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.runs import experiment
 from filmstrip.runs.config import differences, read_config
-from filmstrip.train.config import Loop, Optim
-from filmstrip.train.optim import rate_factor
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.schedules import Constant, Cosine
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def run(videos):
         tiny,
         data=Data(path=videos, clip=Clip(num_frames=4, stride=1, size=16, short_side=(16, 16)), batch_size=2),
         objective=replace(tiny.objective, width=12, depth=1, num_heads=2, num_frames=4, size=16),
-        train=Loop(steps=2, log_every=1),
+        train=Loop(length=Steps(2), log_every=1),
         evals=(),
     )
 
@@ -56,8 +57,7 @@ def rows(folder):
 @pytest.mark.parametrize(
     "mistyped",
     [
-        {"train": {"steps": -5}},
-        {"train": {"steps": None}},
+        {"train": {"length": Steps(-5)}},
         {"data": {"batch_size": 0}},
         {"data": {"train_split": "trian"}},
         {"objective": {"num_heads": 5}},
@@ -82,7 +82,7 @@ def test_a_mistyped_init_leaves_the_folder_free(run, tmp_path):
 def test_a_run_that_saved_nothing_gives_way_to_another(run, tmp_path):
     run = quick(run)
     with pytest.raises(UserError, match="not finite"):
-        experiment.train(changed(run, optim={"lr": 1e30}, train={"steps": 50}), tmp_path)
+        experiment.train(changed(run, optim={"lr": 1e30}, train={"length": Steps(50)}), tmp_path)
     assert (tmp_path / "config.json").exists() and not (tmp_path / "state").exists()
     experiment.train(run, tmp_path)
     assert read_config(tmp_path / "config.json").optim == run.optim
@@ -99,7 +99,13 @@ def test_another_run_is_refused_and_it_is_said_what_differs(run, tmp_path):
     assert f"{tmp_path} holds another run ({said})" in str(refused.value)
     assert read_config(tmp_path / "config.json").seed == 0
     many = changed(
-        run, optim={"lr": 0.5, "weight_decay": 0.5, "betas": (0.1, 0.1), "warmup": 0.5, "start": 0.5, "final": 0.5}
+        run,
+        optim={
+            "lr": 0.5,
+            "weight_decay": 0.5,
+            "betas": (0.1, 0.1),
+            "schedule": Cosine(warmup=0.5, start=0.5, final=0.5),
+        },
     )
     with pytest.raises(UserError, match="; and 1 more"):
         experiment.train(many, tmp_path)
@@ -109,10 +115,10 @@ def test_another_run_is_refused_and_it_is_said_what_differs(run, tmp_path):
 
 
 def test_settings_that_decide_nothing_of_what_is_learnt_may_change(run, tmp_path):
-    run = changed(quick(run), train={"steps": 4, "save_every": 2})
+    run = changed(quick(run), train={"length": Steps(4), "save_every": 2})
     experiment.train(run, tmp_path / "through")
-    stopped = changed(run, train={"steps": 2})
-    experiment.train(replace(stopped, train=replace(stopped.train, steps=4, save_every=2)), tmp_path / "run")
+    stopped = changed(run, train={"length": Steps(2)})
+    experiment.train(replace(stopped, train=replace(stopped.train, length=Steps(4), save_every=2)), tmp_path / "run")
     free = {"log_every": 3, "eval_every": 2, "save_every": 1, "checkpoint": True}
     again = replace(
         changed(run, train=free, data={"num_workers": 1, "max_unreadable": 0.5}),
@@ -127,28 +133,29 @@ def test_settings_that_decide_nothing_of_what_is_learnt_may_change(run, tmp_path
 
 
 def test_a_run_is_extended_with_the_rates_of_a_longer_one(run, tmp_path, caplog):
-    run = changed(quick(run), optim={"lr": 1e-2, "warmup": 0.25})
-    experiment.train(changed(run, train={"steps": 4}), tmp_path)
+    run = changed(quick(run), optim={"lr": 1e-2, "schedule": Cosine(warmup=0.25)})
+    experiment.train(changed(run, train={"length": Steps(4)}), tmp_path)
     with caplog.at_level(logging.WARNING):
-        experiment.train(changed(run, train={"steps": 8}), tmp_path)
+        experiment.train(changed(run, train={"length": Steps(8)}), tmp_path)
     assert "extended from 4 to 8 steps" in caplog.text
-    assert read_config(tmp_path / "config.json").train.steps == 8
-    optim = Optim(lr=1e-2, warmup=0.25)
-    expected = [1e-2 * rate_factor(optim, step, 4 if step < 4 else 8) for step in range(8)]
+    assert read_config(tmp_path / "config.json").train.length == Steps(8)
+    expected = [1e-2 * Cosine(warmup=0.25).factor(step, 4 if step < 4 else 8) for step in range(8)]
     assert [row["lr"] for row in rows(tmp_path)] == pytest.approx(expected)
-    with pytest.raises(UserError, match=r"train\.steps: 6 here, 8 there.*longer, not shorter"):
-        experiment.train(changed(run, train={"steps": 6}), tmp_path)
-    epochs = changed(run, train={"steps": None, "epochs": 6.0})  # of two steps
+    with pytest.raises(UserError, match=r"train\.length: 6 steps here, 8 steps there.*longer, not shorter"):
+        experiment.train(changed(run, train={"length": Steps(6)}), tmp_path)
+    with pytest.raises(UserError, match=r"train\.length: 2 epochs here, 8 steps there.*longer, not shorter"):
+        experiment.train(changed(run, train={"length": Epochs(2)}), tmp_path)
+    epochs = changed(run, train={"length": Epochs(6)})  # of two steps
     experiment.train(epochs, tmp_path)
     assert [row["step"] for row in rows(tmp_path)] == list(range(1, 13))
 
 
 def test_extending_goes_on_with_the_optimisers_state(run, tmp_path):
     """As one run whose schedule changes on the way: a constant rate shows no seam."""
-    run = changed(quick(run), optim={"schedule": "constant", "warmup": 0.0})
-    experiment.train(changed(run, train={"steps": 2}), tmp_path / "extended")
-    experiment.train(changed(run, train={"steps": 4}), tmp_path / "extended")
-    experiment.train(changed(run, train={"steps": 4}), tmp_path / "through")
+    run = changed(quick(run), optim={"schedule": Constant()})
+    experiment.train(changed(run, train={"length": Steps(2)}), tmp_path / "extended")
+    experiment.train(changed(run, train={"length": Steps(4)}), tmp_path / "extended")
+    experiment.train(changed(run, train={"length": Steps(4)}), tmp_path / "through")
     left, right = (load_file(tmp_path / name / "weights.safetensors") for name in ("extended", "through"))
     assert all(torch.equal(left[name], right[name]) for name in left)
 

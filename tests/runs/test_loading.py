@@ -11,15 +11,10 @@ from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
-from filmstrip.runs import loading
-from filmstrip.runs.loading import (
-    VideoEncoder,
-    load_classes,
-    load_objective,
-    start,
-    start_encoder,
-    with_sizes_of_init,
-)
+from filmstrip.runs import encoders
+from filmstrip.runs.encoders import VideoEncoder
+from filmstrip.runs.initial_weights import start, start_encoder, with_sizes_of_init
+from filmstrip.runs.loading import load_classes, load_objective
 from run_folders import INFO, save_run
 
 
@@ -111,16 +106,16 @@ def test_what_has_no_encoder_starts_whole_from_its_own_kind(tmp_path):
 
 def test_wrong_sources_are_answered_for_people(tmp_path):
     with pytest.raises(UserError, match="not a folder"):
-        loading.load(tmp_path / "absent")
+        encoders.load(tmp_path / "absent")
     save_run(tmp_path / "run", "recognition.vit:tiny")
     (tmp_path / "run" / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="weights"):
-        loading.load(tmp_path / "run")
+        encoders.load(tmp_path / "run")
     with pytest.raises(UserError, match="does not say what its data were"):
         load_classes(tmp_path)
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(UserError, match="not JSON"):
-        loading.load(tmp_path / "run")
+        encoders.load(tmp_path / "run")
 
 
 def test_damaged_files_of_a_run_are_named(tmp_path):
@@ -137,8 +132,8 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
 def test_importing_filmstrip_imports_no_torch_and_load_stays_a_function():
     script = (
         "import sys, filmstrip; assert not {'torch', 'numpy', 'av'} & sys.modules.keys();"
-        "import filmstrip.runs.loading as loading;"
-        "assert callable(filmstrip.load) and filmstrip.load is loading.load;"
+        "import filmstrip.runs.encoders as encoders;"
+        "assert callable(filmstrip.load) and filmstrip.load is encoders.load;"
         "from filmstrip import read_video; assert callable(read_video)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -166,7 +161,7 @@ def test_a_network_takes_the_sizes_of_what_starts_it(tmp_path, caplog):
     assert f"{run.init} says how large the network is: width 48, depth 2, mlp_ratio 2.0" in caplog.text
     built = fitted.bound(INFO).objective.build()
     start_encoder(built, run.init)
-    theirs = loading.load(run.init, "cpu").encoder.state_dict()
+    theirs = encoders.load(run.init, "cpu").encoder.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in built.encoder.state_dict().items())
     assert with_sizes_of_init(fitted) == fitted
 

@@ -15,7 +15,6 @@ from filmstrip.data.kinds.procedures import Procedures
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.generation import Generation
 from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
@@ -23,9 +22,13 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.evals.reconstruction import Reconstruction
 from filmstrip.evals.throughput import Throughput
 from filmstrip.evals.video_features import FeatureNetwork
+from filmstrip.protocols import Objective
 from filmstrip.runs import experiment, preflight
-from filmstrip.train.config import Loop, Optim
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def videos(tmp_path):
 def tiny(videos, system="recognition.vit", **changes):
     run = systems.find(f"{system}:tiny")
     data = replace(run.data, path=videos, synthetic=None, batch_size=2, num_workers=0)
-    return replace(run, data=data, train=Loop(steps=1), **changes)
+    return replace(run, data=data, train=Loop(length=Steps(1)), **changes)
 
 
 def subject_of(videos, objective=None, **changes):
@@ -113,13 +116,14 @@ def test_sizes_that_do_not_fit_are_refused(videos, tmp_path):
 def test_data_of_another_kind_are_refused_before_anything_is_decoded(tmp_path):
     run = systems.find("recognition.vit:tiny")
     run = replace(run, data=Data(synthetic=Recipes(), reads=Procedures()))
-    refused(run, tmp_path / "run", r"Classification needs 'video', 'label' in its batches, and .*Procedures.* gives")
+    refused(run, tmp_path / "run", r"Classification needs 'video', 'label' .*Procedures.* provides")
 
 
 def test_a_refused_run_leaves_its_folder_free(videos, tmp_path):
     run = tiny(videos)
     refused(replace(run, data=replace(run.data, clips_per_video=3)), tmp_path / "run", "make it a multiple of 3")
-    refused(replace(run, train=Loop(steps=1, epochs=1.0)), tmp_path / "run", "both are set")
+    unknown = replace(run, optim=AdamW(rates=(("encodr", 0.0),)))
+    refused(unknown, tmp_path / "run", "'encodr' matches .* the nearest are encoder")
     experiment.train(run, tmp_path / "run")
 
 
@@ -190,7 +194,8 @@ def test_what_is_tried_changes_no_training(videos, tmp_path):
 
 
 def test_room_on_the_disk(videos, tmp_path, monkeypatch):
-    objective = torch.nn.Linear(256, 1024, bias=False)  # 1 MiB
+    objective = Objective()
+    objective.network = torch.nn.Linear(256, 1024, bias=False)  # 1 MiB
     free = 0
 
     def usage(path):
@@ -200,9 +205,9 @@ def test_room_on_the_disk(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", usage)
     # Weights twice, and three states of weights and two moments: two are kept while a new one is written.
     for optim, loop, needed in (
-        (Optim(), Loop(), 11 * 2**20),
-        (Optim(name="sgd"), Loop(), 8 * 2**20),
-        (Optim(), Loop(ema=0.9), 14 * 2**20),
+        (AdamW(), Loop(length=Steps(1)), 11 * 2**20),
+        (SGD(), Loop(length=Steps(1)), 8 * 2**20),
+        (AdamW(), Loop(length=Steps(1), ema=0.9), 14 * 2**20),
     ):
         free = needed
         preflight.check_space(objective, optim, loop, tmp_path / "new/run")
@@ -214,7 +219,7 @@ def test_room_on_the_disk(videos, tmp_path, monkeypatch):
     RunFolder(tmp_path / "begun")
     (tmp_path / "begun/weights.safetensors").write_bytes(bytes(2**20))
     free = 10 * 2**20
-    preflight.check_space(objective, Optim(), Loop(), tmp_path / "begun")
+    preflight.check_space(objective, AdamW(), Loop(length=Steps(1)), tmp_path / "begun")
 
 
 def test_no_more_clips_than_frames(videos):

@@ -8,10 +8,13 @@ import pytest
 from torch import nn
 
 from filmstrip.data.config import Data
-from filmstrip.evals import Evaluation
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs import experiment
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.runs.config import Run
+from filmstrip.runs.evaluation import Evaluation
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +26,9 @@ class Two(Evaluation):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    run = Run(data=Data(), objective=ObjectiveConfig())
+    run = Run(data=Data(), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
-    monkeypatch.setattr(experiment.loading, "load_objective", lambda folder: (nn.Identity(), run))
+    monkeypatch.setattr(experiment, "load_objective", lambda folder: (nn.Identity(), run))
     monkeypatch.setattr(experiment, "open_source", lambda data: source)
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 40, "loss": 0.5}\n{"step": 7')
     return tmp_path

@@ -1,8 +1,12 @@
 """Batches drawn from a fixed generator, the same on every machine, for systems of every kind."""
 
+from dataclasses import replace
 from itertools import cycle, islice
 
 import torch
+
+from filmstrip import systems
+from filmstrip.data.kinds.clips import ClipInfo
 
 NUM_CLASSES = 8
 WINDOW, TOKENS, WIDTH = 5, 2, 16  # places of a procedure, tokens of a clip, their size
@@ -21,6 +25,17 @@ def info_for(kind):
     """What an objective is told of data such as those that are drawn."""
     names = tuple(str(i) for i in range(NUM_CLASSES))
     return kind.example_info(SIZES, classes=names, num_train=96, directional=True)
+
+
+def objective_of(preset):
+    """What a preset such as ``generation.teco:dmlab`` builds, without memory for its weights, and its run."""
+    run = systems.find(preset)
+    info = info_for(run.data.reads)
+    if isinstance(info, ClipInfo):
+        info = replace(info, num_actions=4)  # some presets refuse data without
+    run = run.bound(info)
+    with torch.device("meta"):
+        return run.objective.build(), run
 
 
 class Repeat:

@@ -9,8 +9,8 @@ from drawn import NUM_CLASSES, draw_batch
 from filmstrip import systems
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Detector, Features, Grid, Objective
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.systems.detection.actor_roi import ActorRoI, slowfast_r50_4x16_ava, slowfast_r101_8x8_ava, tiny
 
 
@@ -26,7 +26,7 @@ class Colours(torch.nn.Module):
 
 
 def test_a_box_is_told_by_what_lies_in_it():
-    model = ActorRoI(Colours(), 3).eval()
+    model = ActorRoI(Colours(), replace(tiny().objective, num_classes=3)).eval()
     torch.nn.init.eye_(model.head.weight)
     video = torch.zeros(1, 2, 3, 64, 96, dtype=torch.uint8)  # half as high again as wide: sides are not mixed up
     video[:, :, 0, :, :48] = 255  # the left half is red, for the whole time

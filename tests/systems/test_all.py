@@ -10,11 +10,12 @@ import torch
 from drawn import Repeat, draw_batch
 
 from filmstrip.data.sources import open_source
-from filmstrip.evals import Subject
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import from_json, to_json
+from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -93,7 +94,7 @@ def train(run, stream, folder):
     """A few steps of the real loop on fresh weights, from the state in the folder if there is one."""
     torch.manual_seed(0)
     objective = run.objective.build()
-    loop = dataclasses.replace(run.train, steps=4, epochs=None, save_every=2, log_every=1)
+    loop = dataclasses.replace(run.train, length=Steps(4), save_every=2, log_every=1)
     fit(objective, stream, optim=run.optim, loop=loop, folder=RunFolder(folder))
     return objective.state_dict()
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
-from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle, to_dalle
+from filmstrip.systems.tokenizers.dvae import DVAEConfig, from_dalle
 
 WIDTH, CODES, INIT = 16, 32, 8
 
@@ -81,16 +81,6 @@ def test_codes_and_pixels_are_the_published_ones(states, tokenizer):
     torch.testing.assert_close(tokenizer.decode(tokens)[:, 0], pixels, rtol=1e-5, atol=1e-5)
 
 
-def test_there_and_back(states, tokenizer):
-    tokenizer.load_state_dict(from_dalle(*states), strict=False)
-    exported = to_dalle(tokenizer.state_dict())
-    for side, state in zip(exported, states):
-        assert side.keys() == state.keys()
-        assert all(side[name].shape == tensor.shape for name, tensor in state.items())
-    again = from_dalle(*exported)
-    assert all(torch.equal(again[name], tensor) for name, tensor in tokenizer.state_dict().items() if name in again)
-
-
 def test_another_state_is_refused(states):
     with pytest.raises(UserError, match=r"not the state of DALL-E's dVAE"):
         from_dalle({}, states[1])
@@ -98,9 +88,8 @@ def test_another_state_is_refused(states):
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_dalles_states_fit_whole_or_not_at_all(side):
-    states = list(
-        to_dalle(DVAEConfig(width=16, codebook=Codebook(kind="gumbel", size=32, dim=8)).build().state_dict())
-    )
+    generator = torch.Generator().manual_seed(0)
+    states = [published_state(part, generator) for part in ("encoder", "decoder")]
     whole = dict(states[side])
     assert from_dalle(*states)
     states[side] = whole | {"blocks.output.norm.w": torch.ones(1)}

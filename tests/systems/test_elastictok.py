@@ -9,7 +9,7 @@ from drawn import draw_batch
 from filmstrip import systems
 from filmstrip.data.config import Data
 from filmstrip.errors import UserError
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.elastic import ElasticTokenizer, cosine_distance, mean_squared_error
 from filmstrip.protocols import Grid, Tokens
 from filmstrip.systems.tokenizers import elastic_regressor, elastictok
@@ -243,7 +243,7 @@ class TestSearch:
     @torch.no_grad()
     def test_any_target(self, tokenizer):
         """A network's features instead of pixels; and something that has no gradient at all."""
-        vit = ViT(width=24, depth=1, num_heads=2, num_frames=2, size=32, patch_size=(2, 8, 8)).eval()
+        vit = ViT(ViTArchitecture(width=24, depth=1, num_heads=2, num_frames=2, size=32, patch_size=(2, 8, 8))).eval()
         video = clip_of(blocks=1).float() / 255
         distance = cosine_distance(vit)
         middle = distance(tokenizer.decode(tokenizer.encode(video, 12)), video).mean().item()

@@ -10,6 +10,7 @@ from filmstrip.systems.recognition.memvit import MeMViT, MeMViTConfig
 def network(memory=2, seed=0, **changes):
     torch.manual_seed(seed)
     options = {"width": 16, "depth": 3, "stages": (1,), "kv_stride": (1, 4, 4), "num_frames": 8, "size": 32}
+    options |= {"memory_every": 2, "num_classes": 5}
     encoder = MeMViT(MeMViTConfig(memory=memory, **(options | changes))).eval()
     with torch.no_grad():  # large enough that what is remembered shows
         for parameter in encoder.parameters():

@@ -7,6 +7,8 @@ import torch
 
 from filmstrip import systems
 from filmstrip.measure import complexity
+from filmstrip.train.lengths import Steps
+from filmstrip.train.schedules import Constant
 
 CLASSIFIERS = {
     "recognition.vit:small_k400": (22, 57),
@@ -340,7 +342,7 @@ def test_stages_of_elastictok(kind, stage):
     blocks, batch_size, steps, warmup, stills = STAGES[stage]
     run = systems.find(f"tokenizers.elastictok:{kind}{stage}")
     assert (run.data.clip.num_frames, run.data.clip.size, run.data.batch_size) == (4 * blocks, 256, batch_size)
-    assert run.train.steps == 1000 * steps and run.optim.warmup * run.train.steps == pytest.approx(1000 * warmup)
+    assert run.train.length == Steps(1000 * steps) and run.optim.schedule == Constant(warmup=Steps(1000 * warmup))
     assert (run.optim.lr, run.optim.weight_decay, run.objective.still_share) == (2e-4, 1e-4, stills)
     with torch.device("meta"):
         tokenizer = run.objective.build()
@@ -416,7 +418,7 @@ def test_priors_have_the_layers_of_their_tables(address):
         assert {block.mlp.fc1.weight.shape for block in blocks} == {(hidden, width)}
         assert {block.attention.num_heads for block in blocks} == {heads}
     assert known.num_classes == classes and run.data.clip.stride == stride
-    assert (run.data.batch_size, run.train.steps, run.optim.lr) == (32, 1000 * steps, lr)
+    assert (run.data.batch_size, run.train.length, run.optim.lr) == (32, Steps(1000 * steps), lr)
 
 
 def test_actions_of_videogpt_are_as_many_values_as_stated():

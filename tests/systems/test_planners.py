@@ -9,6 +9,7 @@ from drawn import SIZES as DRAWN
 
 from filmstrip.data.kinds.procedures import draw_windows
 from filmstrip.errors import UserError
+from filmstrip.inference import inference
 from filmstrip.objectives.planning import plan_steps, start_and_goal
 from filmstrip.systems.procedures import ddn, retrieval, schema
 
@@ -26,11 +27,9 @@ def windows(size=24, seed=0):
 
 
 def answers(model, batch):
-    return (
-        model.predict(batch)[:, 0]
-        .argmax(dim=-1)
-        .gather(1, batch["target"].nonzero()[:, 1].view(len(batch["step"]), -1))
-    )
+    with inference(model):
+        steps = model.forecast(batch)[:, 0].argmax(dim=-1)
+    return steps.gather(1, batch["target"].nonzero()[:, 1].view(len(batch["step"]), -1))
 
 
 def test_retrieval_is_exact_on_what_it_remembers():

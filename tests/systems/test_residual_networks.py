@@ -4,18 +4,31 @@ import pytest
 import torch
 from torch import nn
 
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Encoder, Grid
 from filmstrip.systems.recognition.nonlocal_net import NonLocal, NonLocalNetConfig, ResNet3D, insert_nonlocal
 from filmstrip.systems.recognition.slowfast import SlowFast, SlowFastConfig
 from filmstrip.systems.recognition.x3d import X3D, X3DConfig
 
+
+def slowfast(**sizes):
+    return SlowFastConfig(**sizes, fusion_frames=5, num_classes=5)
+
+
 BUILD = {
     "i3d": lambda: ResNet3D(
-        NonLocalNetConfig(stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (0,), ()))
+        NonLocalNetConfig(
+            stem_width=8,
+            depths=(1, 2, 1),
+            stem_frames=5,
+            frames=((3,), (3, 1), (1,)),
+            nonlocal_after=((), (0,), ()),
+            pool_frames=True,
+            num_classes=5,
+        )
     ),
-    "slowfast": lambda: SlowFast(SlowFastConfig(stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4)),
-    "x3d": lambda: X3D(X3DConfig(width=8, deeper=1.0, hidden=8)),
+    "slowfast": lambda: SlowFast(slowfast(stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4)),
+    "x3d": lambda: X3D(X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=8, num_classes=5)),
 }
 GRIDS = {"i3d": Grid(4, 4, 4), "slowfast": Grid(2, 4, 4), "x3d": Grid(8, 2, 2)}
 
@@ -60,7 +73,7 @@ def test_the_order_of_frames_matters(network):
 
 @torch.no_grad()
 def test_slow_frames_are_spread_from_the_first_to_the_last():
-    network = SlowFast(SlowFastConfig(stem_width=8, depths=(1,), speed_ratio=8))
+    network = SlowFast(slowfast(stem_width=8, depths=(1,), speed_ratio=8, narrower=8))
     numbers = torch.arange(32.0).view(1, 1, 32, 1, 1)
     # What torch.linspace(0, 31, 4).long() gives, by which the published networks choose.
     assert network._every_nth(numbers).flatten().tolist() == [0, 10, 20, 31]
@@ -70,7 +83,7 @@ def test_slow_frames_are_spread_from_the_first_to_the_last():
 
 @torch.no_grad()
 def test_pooled_slowfast_is_both_networks_means():
-    network = lively(SlowFast(SlowFastConfig(stem_width=16, depths=(1, 1), speed_ratio=4, narrower=4)))
+    network = lively(SlowFast(slowfast(stem_width=16, depths=(1, 1), speed_ratio=4, narrower=4)))
     ends = {}
     for part in ("slow", "fast"):
         stage = getattr(network, f"{part}_stages")[-1]
@@ -86,8 +99,8 @@ def test_an_inserted_block_changes_nothing_until_it_has_learnt(pairwise):
     torch.manual_seed(0)
     networks = {
         "stages.1.0": BUILD["i3d"](),
-        "stages.2.1": X3D(X3DConfig(width=8, deeper=2.2, hidden=8)),
-        "stages.1.2": I3D(num_classes=3, share=1 / 16),
+        "stages.2.1": X3D(X3DConfig(width=8, deeper=2.2, bottleneck=2.25, hidden=8, num_classes=5)),
+        "stages.1.2": I3D(I3DArchitecture(num_classes=3, share=1 / 16)),
     }
     video = torch.rand(1, 8, 3, 64, 64)
     for name, network in networks.items():

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from filmstrip.errors import UserError
 from filmstrip.systems.recognition.lrcn import LRCNConfig, frozen_c3d_ucf101
 from filmstrip.systems.recognition.recurrent_conv import RecurrentConvConfig
 
 SMALL = {
-    "lrcn": lambda **o: LRCNConfig(widths=(8, 8), depths=(1, 1), width=16, num_classes=5, dropout=0.0, **o).build(),
-    "conv": lambda **o: RecurrentConvConfig(widths=(8, 8), num_classes=5, dropout=0.0, **o).build(),
+    "lrcn": lambda **o: LRCNConfig(widths=(8, 8), depths=(1, 1), width=16, num_classes=5, **o).build(),
+    "conv": lambda **o: RecurrentConvConfig(widths=(8, 8), num_classes=5, **o).build(),
 }
 
 
@@ -54,3 +55,10 @@ def test_steps_of_a_3d_network_are_whole_clips():
         assert objective.states(torch.rand(1, 48, 3, 64, 64)).shape == (1, 3, 512)
     with pytest.raises(ValueError, match="40 frames do not make whole steps of 16"):
         objective.states(torch.rand(1, 40, 3, 64, 64))
+
+
+def test_steps_are_seen_by_one_network():
+    both = dict(widths=(8,), depths=(1,), layers=frozen_c3d_ucf101().objective.layers)
+    for networks in ({}, both, {"widths": (8,)}):
+        with pytest.raises(UserError, match="one network of steps"):
+            LRCNConfig(width=16, num_classes=5, **networks).build()

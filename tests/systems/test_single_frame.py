@@ -5,7 +5,7 @@ from filmstrip.systems.recognition.single_frame import SingleFrameConfig
 
 def build():
     torch.manual_seed(0)
-    return SingleFrameConfig(widths=(8, 16), depths=(1, 1), num_classes=5).build().eval()
+    return SingleFrameConfig(widths=(8, 16), depths=(1, 1), early_stride=2, num_classes=5).build().eval()
 
 
 def test_a_clip_has_the_mean_probabilities_of_its_frames():

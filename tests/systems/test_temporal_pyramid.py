@@ -1,14 +1,17 @@
 """The pyramid over time: its lengths, what its rows see, and that padding does not matter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from filmstrip.systems.localisation.actionformer import ActionFormerConfig, TemporalPyramid
+from filmstrip.systems.localisation.actionformer import TemporalPyramid, tiny
 
 
 def build(windows=(5, 5, 5), **settings):
     torch.manual_seed(0)
-    config = ActionFormerConfig(feature_width=6, width=16, num_heads=2, windows=windows, drop_path=0.0, **settings)
+    sizes = dict(feature_width=6, width=16, num_heads=2, windows=windows, drop_path=0.0)
+    config = replace(tiny().objective, **sizes, **settings)
     pyramid = TemporalPyramid(config).eval()
     with torch.no_grad():
         for parameter in pyramid.parameters():  # biases and scales too, so that whatever leaks shows

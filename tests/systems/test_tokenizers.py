@@ -200,4 +200,4 @@ def test_a_relaxed_choice_is_sharp_when_its_run_says_so():
     objective.after_step(10)
     assert objective.bottleneck.temperature.item() == pytest.approx(1 / 16)
     run = systems.find("tokenizers.dvae:tiny")
-    assert run.objective.codebook.anneal_steps < run.train.steps
+    assert run.objective.codebook.anneal_steps < run.train.length.steps

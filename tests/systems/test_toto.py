@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from filmstrip import systems
 from filmstrip.errors import UserError
+from filmstrip.models.llama_layout import to_llama
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Condition, Tokens
 from filmstrip.systems.pretraining import toto
 from filmstrip.systems.pretraining.toto.model import END, IMAGES, SPECIALS, VIDEO
-from filmstrip.weights.llama import to_llama
 
 PER_FRAME, FRAMES = 64, 4
 

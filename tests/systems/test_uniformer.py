@@ -18,7 +18,9 @@ def test_local_relations_reach_two_places_and_positions_one():
 
 
 def test_clips_that_the_strides_do_not_tile_are_refused():
-    network = UniFormer(UniFormerConfig(widths=(16, 16, 16, 16), depths=(1, 1, 1, 1), head_dim=16))
+    network = UniFormer(
+        UniFormerConfig(widths=(16, 16, 16, 16), depths=(1, 1, 1, 1), head_dim=16, local_stages=2, num_classes=5)
+    )
     with pytest.raises(ValueError, match="multiple of patches"):
         network(torch.rand(1, 4, 3, 48, 48))
 
@@ -27,7 +29,9 @@ def test_clips_that_the_strides_do_not_tile_are_refused():
 @pytest.mark.parametrize(("local_stages", "sees_everything"), [(0, True), (1, False)])
 def test_the_first_global_stage_relates_all_places(local_stages, sees_everything):
     torch.manual_seed(0)
-    network = UniFormer(UniFormerConfig(widths=(16,), depths=(1,), head_dim=16, local_stages=local_stages)).eval()
+    network = UniFormer(
+        UniFormerConfig(widths=(16,), depths=(1,), head_dim=16, local_stages=local_stages, num_classes=5)
+    ).eval()
     video = torch.rand(1, 4, 3, 64, 64)
     other = video.clone()
     other[:, :, :, :4, :4] = 1 - other[:, :, :, :4, :4]
@@ -37,7 +41,8 @@ def test_the_first_global_stage_relates_all_places(local_stages, sees_everything
 
 def armed(**changes):
     torch.manual_seed(0)
-    options = {"width": 32, "depth": 2, "num_heads": 2, "size": 32, "global_layers": (1,), "halve_time": False}
+    options = {"width": 32, "depth": 2, "num_heads": 2, "patch_size": 16, "size": 32, "global_layers": (1,)}
+    options |= {"reduction": 1.5, "num_classes": 5}
     return UniFormerV2(UniFormerV2Config(**options | changes)).eval()
 
 

@@ -9,10 +9,11 @@ from drawn import draw_batch
 from filmstrip import systems
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
-from filmstrip.runs import experiment, loading
+from filmstrip.runs import experiment, initial_weights
 from filmstrip.runs.config import write_config
+from filmstrip.runs.run_folder import RunFolder
 from filmstrip.systems.procedures import vedit
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.lengths import Steps
 
 SIZES = {"feature_width": 16, "num_tokens": 2, "num_steps": 8}
 SMALL = dict(width=16, depth=2, num_heads=2, denoising_steps=2, num_targets=None, **SIZES)
@@ -33,24 +34,24 @@ def objective():
 
 
 def test_it_says_nothing_where_nothing_is_asked(objective, batch):
-    logits = objective.predict(batch)
+    logits = objective.forecast(batch)
     assert logits.shape == (3, 1, 5, 8)
     assert not logits[:, 0][~batch["target"]].any() and logits[:, 0][batch["target"]].all()
 
 
 def test_draws_differ_and_come_again(objective, batch):
-    logits = objective.predict(batch, samples=3, seed=5)
-    assert torch.equal(logits, objective.predict(batch, samples=3, seed=5))
+    logits = objective.forecast(batch, samples=3, seed=5)
+    assert torch.equal(logits, objective.forecast(batch, samples=3, seed=5))
     assert not torch.allclose(logits[:, 0], logits[:, 1])
-    later = objective.predict({k: batch[k][1:] for k in ("features", "seen", "target")}, samples=3, seed=6)
+    later = objective.forecast({k: batch[k][1:] for k in ("features", "seen", "target")}, samples=3, seed=6)
     torch.testing.assert_close(logits[1:], later, rtol=1e-4, atol=1e-5)
 
 
 def test_true_steps_are_not_read(objective, batch):
     told = {key: batch[key] for key in ("features", "seen", "target")}
-    assert torch.equal(objective.predict(batch), objective.predict(told))
+    assert torch.equal(objective.forecast(batch), objective.forecast(told))
     shown = {**told, "features": batch["features"] + 9.0 * batch["target"][..., None, None]}
-    torch.testing.assert_close(objective.predict(shown), objective.predict(told))
+    torch.testing.assert_close(objective.forecast(shown), objective.forecast(told))
 
 
 def test_pretraining_hides_one_seen_clip_of_each_window(batch):
@@ -77,10 +78,10 @@ def test_pretraining_hides_one_seen_clip_of_each_window(batch):
 
 def test_a_pretrained_predictor_starts_a_forecaster(tmp_path):
     run = vedit.tiny_pretrain()
-    run = replace(run, train=replace(run.train, steps=1), data=replace(run.data, num_workers=0))
+    run = replace(run, train=replace(run.train, length=Steps(1)), data=replace(run.data, num_workers=0))
     learnt = experiment.train(run, tmp_path / "run").objective
     fresh = vedit.tiny().bound(open_source(vedit.tiny().data).info("train")).objective.build()
-    loading.start(fresh, tmp_path / "run")
+    initial_weights.start(fresh, tmp_path / "run")
     for name, weight in learnt.predictor.state_dict().items():
         assert torch.equal(fresh.predictor.state_dict()[name], weight)
 
@@ -90,7 +91,7 @@ def test_what_has_no_predictor_starts_nothing(tmp_path, objective):
     write_config(run, tmp_path / "config.json")
     RunFolder(tmp_path).save_weights(run.objective.build())
     with pytest.raises(UserError, match="no predictor"):
-        loading.start(objective, tmp_path)
+        initial_weights.start(objective, tmp_path)
 
 
 def test_steps_of_clips_that_are_seen():
@@ -104,7 +105,7 @@ def test_steps_of_clips_that_are_seen():
         "target": torch.ones(2, 1, dtype=torch.bool),
         "seed": torch.arange(2),
     }
-    assert classifier.predict(batch).shape == (2, 1, 1, 8)
+    assert classifier.forecast(batch).shape == (2, 1, 1, 8)
     assert classifier(batch).total.isfinite()
 
 

@@ -6,6 +6,7 @@ import torch
 
 from filmstrip import systems
 from filmstrip.errors import UserError
+from filmstrip.inference import stepwise
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Condition, Generator
 from filmstrip.systems.generation.videogpt import tiny
@@ -135,10 +136,9 @@ def test_fewer_frames_are_the_first_codes_of_more():
 
 def streamed(objective, condition):
     """Pieces of a stream, after a check that together they are what ``sample`` draws."""
-    pieces = list(objective.stream(condition, seed=3))
+    pieces = list(stepwise(objective, objective.stream(condition, seed=3)))
     context = [] if condition.video is None else [condition.video]
     assert torch.equal(torch.cat([*context, *pieces], dim=1), objective.sample(condition, seed=3))
-    assert not any(piece.is_inference() for piece in pieces)
     return pieces
 
 
@@ -154,11 +154,10 @@ def test_frames_that_are_coded_apart_are_streamed_one_by_one(given, conditions):
         context_frames=given,
         width=16,
         depth=1,
-    ).train()
+    )
     drawn, step = [], objective.transformer.embed.register_forward_hook(lambda *_: drawn.append(1))
     condition = Condition(batch_size=2, num_frames=4, video=FRAMES[:, :given] if given else None)
     assert [piece.shape[1] for piece in streamed(objective, condition)] == [1] * (4 - given)
-    assert objective.training
     drawn.clear()
     next(objective.stream(condition, seed=3))
     assert len(drawn) <= (given + 1) * objective.transformer.places // 4, "a frame waits for its own codes alone"

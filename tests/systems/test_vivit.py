@@ -75,7 +75,7 @@ def test_heads_see_their_time_or_their_frame():
 
 
 def test_factorised_blocks_start_without_time():
-    block = ViViTConfig(**SIZES, variant="factorised").encoder().blocks[0]
+    block = ViViTConfig(**SIZES, variant="factorised", num_classes=3).encoder().blocks[0]
     x = torch.randn(1, 8, 24)
     changed = x.clone()
     changed[:, 4:] += 1  # the second time step

@@ -3,15 +3,19 @@ import signal
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from toys import SIZE, Adversarial, Momentum, Probe, Regression, Stream, differing, losses, rows, train, weights
 
 from filmstrip.errors import Terminated, UserError
 from filmstrip.protocols import Loss, Objective
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.runs.saved_states import saved_states
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
-from filmstrip.train.saved_states import saved_states
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 
 def test_the_loss_falls_and_is_recorded(tmp_path):
@@ -34,7 +38,9 @@ def test_what_is_recorded_is_the_mean_since_the_last_time(tmp_path):
 
 def test_the_loop_does_what_a_plain_loop_does(tmp_path):
     """Clipping, AdamW and the schedule, written out for a plain network and plain tensors."""
-    trained = train(tmp_path, steps=4, optim=Optim(lr=1e-2, warmup=0.5, weight_decay=0.0), clip_grad=0.1)
+    trained = train(
+        tmp_path, steps=4, optim=AdamW(lr=1e-2, weight_decay=0.0, schedule=Cosine(warmup=0.5)), clip_grad=0.1
+    )
     torch.manual_seed(0)
     plain = Regression()
     optimizer = torch.optim.AdamW(plain.parameters(), weight_decay=0.0)
@@ -74,9 +80,7 @@ def test_two_phases_each_train_their_own_network(tmp_path):
 
 def test_a_phase_leaves_no_gradient_to_the_next(tmp_path):
     """The two phases by hand, each gradient taken alone."""
-    trained = train(
-        tmp_path, "Adversarial", steps=3, optim=Optim(lr=1e-2, warmup=0, schedule="constant"), clip_grad=None
-    )
+    trained = train(tmp_path, "Adversarial", steps=3, optim=AdamW(lr=1e-2, schedule=Constant()), clip_grad=None)
     torch.manual_seed(0)
     plain = Adversarial()
     parts = {"generator": plain.generator, "discriminator": plain.discriminator}
@@ -116,6 +120,22 @@ def test_a_frozen_part_stays_as_it_is_and_in_its_mode(tmp_path):
     assert differing(start, objective.state_dict()) == ["head.bias", "head.weight"]
     assert objective.training and objective.head.training and not objective.frozen[1].training
     assert "frozen.0.weight" in weights(tmp_path)
+
+
+def test_a_part_that_is_kept_elsewhere_is_in_neither_weights_nor_states_nor_averages(tmp_path):
+    for name in ("Probe", "Referring"):
+        train(tmp_path / name, name, ema=0.9)
+    saved = {}
+    for name in ("Probe", "Referring"):
+        with safe_open(tmp_path / name / "state" / "000000006" / "tensors.safetensors", "pt") as state:
+            saved[name] = set(state.keys())
+    assert {name for name in saved["Probe"] if "frozen" in name} == {
+        "weights/frozen.0.weight",
+        "weights/frozen.0.bias",
+    }
+    assert saved["Referring"] == {name for name in saved["Probe"] if "frozen" not in name}
+    expected = {name: value for name, value in weights(tmp_path / "Probe").items() if "frozen" not in name}
+    assert differing(weights(tmp_path / "Referring"), expected) == []
 
 
 def test_accumulating_equals_one_large_batch(tmp_path):
@@ -282,7 +302,7 @@ def test_a_run_that_begins_says_so_once_before_anything_is_saved(tmp_path):
         seen.append([path.name for path in saved_states(folder.state)])
 
     for steps in (3, 5, 5):
-        fit(Regression(), Stream(), optim=Optim(), loop=Loop(steps=steps), folder=folder, begun=begun)
+        fit(Regression(), Stream(), optim=AdamW(), loop=Loop(length=Steps(steps)), folder=folder, begun=begun)
     assert seen == [[], ["000000003"], ["000000003", "000000005"]]
 
 
@@ -336,3 +356,12 @@ def test_tied_weights_are_saved(tmp_path):
     fresh = Tied()
     RunFolder(tmp_path).load_weights(fresh)
     assert differing(fresh.state_dict(), tied.state_dict()) == []
+
+
+def test_a_warmup_that_does_not_end_is_named(tmp_path, caplog):
+    optim = AdamW(schedule=Cosine(warmup=Steps(4)))
+    train(tmp_path / "shorter", steps=3, optim=optim)
+    assert "the warm-up of 4 steps does not end within 3" in caplog.text
+    caplog.clear()
+    train(tmp_path / "as long", steps=4, optim=optim)
+    assert caplog.text == ""

@@ -29,7 +29,7 @@ def cut_at(stop):
     return before
 
 
-@pytest.mark.parametrize("objective", ["Regression", "Adversarial", "Momentum", "Probe"])
+@pytest.mark.parametrize("objective", ["Regression", "Adversarial", "Momentum", "Probe", "Referring"])
 def test_a_run_that_was_broken_off_ends_as_one_that_was_not(tmp_path, objective):
     through = train(tmp_path / "through", objective, save_every=2, ema=0.9)
     with pytest.raises(PowerCut):

@@ -7,13 +7,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import softplus
 
-from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh
 from filmstrip.protocols import Loss, Objective, Phase
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
-from filmstrip.train.run_folder import RunFolder
+from filmstrip.train.optim import AdamW
 
 SIZE = 2 * 3 * 4 * 4
 """Numbers in a toy clip: two frames of 4 x 4 pixels."""
@@ -152,19 +155,52 @@ class Probe(Objective):
         return Loss((self.head(self.frozen(flat(batch))).squeeze(1) - batch["label"]).square().mean(), {})
 
 
-OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe)}
+class Shared(Objective):
+    """A linear layer that each process along a mesh's context applies to its part of a clip's numbers."""
+
+    requires = ("video", "label")
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(SIZE, 1, bias=False)
+        self.part, self.group = slice(None), None
+        self.names = []
+
+    def use_mesh(self, mesh):
+        context = mesh["context"]
+        numbers = SIZE // context.size()
+        self.part = slice(context.get_local_rank() * numbers, (context.get_local_rank() + 1) * numbers)
+        self.group = context.get_group()
+
+    def forward(self, batch, phase="main"):
+        self.names.append(batch["name"])
+        said = flat(batch)[:, self.part] @ self.layer.weight[0, self.part]
+        if self.group is not None:
+            said = all_reduce(said, group=self.group)
+        error = said - batch["label"]
+        return Loss(error.square().mean(), {"absolute": error.detach().abs().mean()})
 
 
-def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, **loop):
+class Referring(Probe):
+    """The same, where the frozen network is kept elsewhere: nothing of it is saved or synchronised."""
+
+    kept_elsewhere = ("frozen",)
+
+
+OBJECTIVES = {cls.__name__: cls for cls in (Regression, Adversarial, Momentum, Probe, Referring, Shared)}
+
+
+def train(folder, objective="Regression", *, before=None, evaluate=None, augment=None, optim=None, steps=6, **loop):
     """Train a toy in ``folder`` with fresh weights of seed 0; returns it. ``objective`` may be a ready one."""
     if isinstance(objective, str):
         torch.manual_seed(0)
         objective = OBJECTIVES[objective]()
-    loop = Loop(**{"steps": 6, "log_every": 1, **loop})
+    loop = Loop(length=Steps(steps), **{"log_every": 1, **loop})
+    share = Mesh.of_processes(loop.context).data
     fit(
         objective,
-        Stream(rank=process.rank(), world=process.world_size(), accumulate=loop.accumulate, before=before),
-        optim=optim or Optim(lr=1e-2),
+        Stream(rank=share.rank, world=share.size, accumulate=loop.accumulate, before=before),
+        optim=optim or AdamW(lr=1e-2),
         loop=loop,
         folder=RunFolder(folder),
         evaluate=evaluate,

@@ -2,7 +2,7 @@
 
 When the batch of step ``stop_at`` is read the training fails, at ``kill_at`` the process dies unasked, and at
 ``press_at`` its first process gets a Ctrl-C, or the signal named ``press``. ``evaluate`` calls a part of the
-objective every two steps.
+objective every two steps. ``note_names`` is a file for the names of the clips that each process read, its rank added.
 """
 
 import json
@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from toys import Stream, flat, train
 
 from filmstrip.distributed import process
+from filmstrip.train.optim import OPTIMISERS
 
 
 def trap(stop_at, kill_at, press_at, press):
@@ -41,9 +43,14 @@ for spec in json.loads(sys.argv[1]):
     traps = trap(
         spec.pop("stop_at", None), spec.pop("kill_at", None), spec.pop("press_at", None), spec.pop("press", "SIGINT")
     )
+    if "optim" in spec:
+        spec["optim"] = OPTIMISERS[spec["optim"].pop("kind")](**spec["optim"])
     if spec.pop("evaluate", False):
         spec |= {"evaluate": evaluate, "eval_every": 2}
+    note_names = spec.pop("note_names", None)
     with suppress(ConnectionError, KeyboardInterrupt):
-        train(**spec, before=traps)
+        trained = train(**spec, before=traps)
+    if note_names is not None:
+        Path(f"{note_names}.{process.rank()}").write_text(json.dumps(trained.names))
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()

@@ -47,7 +47,7 @@ def test_a_static_video_is_seen_as_its_frame_away_from_the_ends(frames):
 @torch.no_grad()
 def test_our_own_networks_start_from_their_2d_selves():
     torch.manual_seed(0)
-    shape = {"stem_width": 8, "depths": (1, 2), "nonlocal_after": ((), ()), "pool_frames": False}
+    shape = {"stem_width": 8, "depths": (1, 2), "nonlocal_after": ((), ()), "num_classes": 5}
     flat = NonLocalNetConfig(stem_frames=1, frames=((1,), (1,)), **shape).build().encoder
     solid = NonLocalNetConfig(stem_frames=5, frames=((3,), (3, 1)), **shape).build().encoder
     for module in flat.modules():

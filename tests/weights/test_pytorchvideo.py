@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from filmstrip.errors import UserError
-from filmstrip.runs.loading import start_encoder
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.detection.actor_roi import ActorRoIConfig
 from filmstrip.systems.recognition.c3d import ucf101
 from filmstrip.systems.recognition.i3d import I3DConfig
@@ -18,17 +18,16 @@ from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
 from filmstrip.weights.released import from_published, load_published, published_names, to_published
 
+RESNET = dict(stem_width=8, depths=(1, 2, 1), stem_frames=5, frames=((3,), (3, 1), (1,)), pool_frames=True)
 CONFIGS = {
-    "i3d": NonLocalNetConfig(
-        stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (), ()), num_classes=5
+    "i3d": NonLocalNetConfig(**RESNET, nonlocal_after=((), (), ()), num_classes=5),
+    "nonlocal": NonLocalNetConfig(**RESNET, nonlocal_after=((), (0,), ()), num_classes=5),
+    "slowfast": SlowFastConfig(
+        stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, narrower=8, fusion_frames=5, num_classes=5
     ),
-    "nonlocal": NonLocalNetConfig(
-        stem_width=8, depths=(1, 2, 1), frames=((3,), (3, 1), (1,)), nonlocal_after=((), (0,), ()), num_classes=5
-    ),
-    "slowfast": SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, num_classes=5),
-    "x3d": X3DConfig(width=8, deeper=1.0, hidden=32, num_classes=5),
+    "x3d": X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=32, num_classes=5),
 }
-CONFIGS["actors"] = ActorRoIConfig(backbone=replace(CONFIGS["slowfast"], dilated=True), num_classes=7)
+CONFIGS["actors"] = ActorRoIConfig(backbone=replace(CONFIGS["slowfast"], dilated=True), num_classes=7, size=7)
 
 
 def build(name, seed=0):
@@ -314,4 +313,6 @@ def test_inflated_inception_in_its_own_layouts(tmp_path):
 def test_other_networks_have_no_released_layout(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
     with pytest.raises(UserError, match="ResNet has no released layout"):
-        load_published(tmp_path / "a.pt", R2Plus1DConfig(widths=(8,), depths=(1,)).build())
+        load_published(
+            tmp_path / "a.pt", R2Plus1DConfig(widths=(8,), depths=(1,), stem_width=45, num_classes=5).build()
+        )

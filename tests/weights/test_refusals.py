@@ -9,36 +9,38 @@ from safetensors.torch import save_file
 from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.evals.video_features import load_i3d
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
+from filmstrip.models.in_transformers import IMAGE, TIMESFORMER, VIDEOMAE
 from filmstrip.models.perceptual import Perceptual
-from filmstrip.runs.loading import start_encoder
+from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.objectives.perceptual import load_perceptual
+from filmstrip.runs.hub import load_hub
+from filmstrip.runs.initial_weights import start_encoder
 from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
 from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
-from filmstrip.systems.recognition.vit import ViTConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
-from filmstrip.weights import plain_transformers, videomae
-from filmstrip.weights.hub import load_hub
 from filmstrip.weights.inflate import inflate_weights
 from filmstrip.weights.keymap import KeyMap, check_names, some
-from filmstrip.weights.lpips import load_perceptual
 from filmstrip.weights.released import from_published, load_published, to_published
 from run_folders import INFO, save_run
 
 PUBLISHED = {
-    "x3d": (X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5), "PyTorchVideo"),
+    "x3d": (X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=16, num_classes=5), "PyTorchVideo"),
     "x3d of slowfast": (
-        X3DConfig(width=8, deeper=1.0, hidden=16, num_classes=5, shortcut_norm=True),
+        X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=16, num_classes=5, shortcut_norm=True),
         "SlowFast",
     ),
     "slowfast": (
-        SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, num_classes=5),
+        SlowFastConfig(stem_width=16, depths=(1, 1, 1, 1), speed_ratio=4, narrower=8, fusion_frames=5, num_classes=5),
         "SlowFast",
     ),
     "swin": (
-        VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(2, 4, 4), num_classes=5),
+        VideoSwinConfig(
+            width=16, depths=(1, 1), num_heads=(2, 4), window=(2, 4, 4), patch_size=(2, 4, 4), num_classes=5
+        ),
         None,
     ),
     "i3d": (I3DConfig(share=1 / 16, num_classes=5), None),
@@ -112,7 +114,9 @@ def test_constants_of_swins_files_are_left_out():
 
 def test_a_swin_of_other_windows_is_refused():
     _, state = published("swin")
-    other = VideoSwinConfig(width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), num_classes=5).build()
+    other = VideoSwinConfig(
+        width=16, depths=(1, 1), num_heads=(2, 4), window=(4, 4, 4), patch_size=(2, 4, 4), num_classes=5
+    ).build()
     with pytest.raises(UserError, match=r"147 offsets, those of \(4, 4, 4\) have 343"):
         from_published(state, other)
 
@@ -135,30 +139,30 @@ def test_a_flat_swin_fits_whole_or_not_at_all():
 @pytest.fixture
 def vit_state():
     """An encoder of VideoMAE, as its file holds it."""
-    encoder = ViTConfig(width=48, depth=2, num_heads=4, num_frames=4, size=32, patch_size=(2, 8, 8)).build().encoder
-    return videomae.to_transformers(encoder.state_dict(), videomae.ENCODER, (2, 8, 8))
+    architecture = ViTArchitecture(width=48, depth=2, num_heads=4, num_frames=4, size=32, patch_size=(2, 8, 8))
+    encoder = ViT(architecture, final_norm=False)
+    return VIDEOMAE.theirs(encoder.state_dict(), VIDEOMAE.encoder, (2, 8, 8))
 
 
 def test_videomaes_parts_around_the_encoder_are_left_out_and_nothing_else(vit_state):
     inside = {f"videomae.{name}": tensor for name, tensor in vit_state.items()}
     around = {"decoder.norm.weight": torch.ones(1), "mask_token": torch.ones(1), "classifier.bias": torch.ones(1)}
-    assert videomae.encoder_from(inside | around).keys() == videomae.encoder_from(vit_state).keys()
+    assert VIDEOMAE.encoder_from(inside | around).keys() == VIDEOMAE.encoder_from(vit_state).keys()
     for extra in ("videomae.registers", "tower.weight"):
         with pytest.raises(UserError, match=f"no place for: {extra.removeprefix('videomae.')}$"):
-            videomae.encoder_from(inside | {extra: torch.ones(1)})
+            VIDEOMAE.encoder_from(inside | {extra: torch.ones(1)})
     with pytest.raises(UserError, match=r"no place for: decoder\.norm\.weight"):
-        videomae.encoder_from(vit_state | {"decoder.norm.weight": torch.ones(1)})
+        VIDEOMAE.encoder_from(vit_state | {"decoder.norm.weight": torch.ones(1)})
 
 
 def test_transformers_classifiers_have_no_other_parts():
     objective = TimeSformerConfig(
         width=48, depth=2, num_heads=4, num_frames=4, size=32, patch_size=8, num_classes=5
     ).build()
-    layout = plain_transformers.TIMESFORMER
-    state = layout.classifier_to(objective.state_dict(), (1, 8, 8))
-    assert layout.classifier_from(state)
+    layout, (_, state) = TIMESFORMER, objective.to_transformers()
+    assert layout.ours(state, layout.classifier)
     with pytest.raises(UserError, match=r"no place for: timesformer\.scale$"):
-        layout.classifier_from(state | {"timesformer.scale": torch.ones(1)})
+        layout.ours(state | {"timesformer.scale": torch.ones(1)}, layout.classifier)
     with pytest.raises(UserError, match=r"no place for: scale$"):
         layout.encoder_from(state | {"timesformer.scale": torch.ones(1)})
     with pytest.raises(UserError, match=r"no place for: scale$"):
@@ -203,7 +207,7 @@ def test_lpips_fits_whole_or_not_at_all(tmp_path):
 
 
 def test_inflation_is_of_whole_networks():
-    shape = {"stem_width": 8, "depths": (1,), "nonlocal_after": ((),), "pool_frames": False}
+    shape = {"stem_width": 8, "depths": (1,), "nonlocal_after": ((),), "num_classes": 5}
     flat = NonLocalNetConfig(stem_frames=1, frames=((1,),), **shape).build().encoder.state_dict()
     solid = NonLocalNetConfig(stem_frames=5, frames=((3,),), **shape).build().encoder.state_dict()
     with pytest.raises(UserError, match=r"the 2D network has weights .*: fc\.bias$"):
@@ -247,7 +251,7 @@ def test_a_deeper_encoder_does_not_start_a_shallower_one(tmp_path):
 def test_an_image_transformer_of_another_depth_starts_no_videos(tmp_path, depth):
     sizes = {"width": 48, "num_heads": 4, "num_frames": 4, "size": 32, "num_classes": 5}
     image = TimeSformerConfig(**sizes, depth=2, patch_size=8, attention="space").build()
-    names = plain_transformers.IMAGE.classifier_to(image.state_dict(), (1, 8, 8))
+    names = IMAGE.theirs(image.state_dict(), IMAGE.classifier, (1, 8, 8))
     save_file(names, tmp_path / "model.safetensors")
     config = {"model_type": "vit", "image_size": 32, "patch_size": 8, "hidden_size": 48, "num_hidden_layers": 2}
     config |= {"num_attention_heads": 4, "intermediate_size": 192}
@@ -265,7 +269,7 @@ def test_an_image_transformer_of_another_depth_starts_no_videos(tmp_path, depth)
 
 
 def test_i3d_for_features_is_whole(tmp_path):
-    state = to_published(I3D(num_classes=3))
+    state = to_published(I3D(I3DArchitecture(num_classes=3)))
     save_file(
         {n: t.contiguous() for n, t in state.items()} | {"logits.norm.weight": torch.ones(1)},
         tmp_path / "a.safetensors",

@@ -15,11 +15,24 @@ _MVIT = {"width": 16, "depth": 3, "stages": (1,), "kv_stride": (1, 4, 4), "num_f
 CONFIGS = {
     "mvit v1": MViTConfig(**_MVIT, improved=False, num_classes=5),
     "mvit v2": MViTConfig(**_MVIT, num_classes=5),
-    "memvit": MeMViTConfig(**_MVIT, num_classes=5),
-    "swin": VideoSwinConfig(width=16, depths=(2, 2), num_heads=(2, 4), window=(2, 4, 4), num_classes=5),
-    "uniformer": UniFormerConfig(widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), head_dim=16, num_classes=5),
+    "memvit": MeMViTConfig(**_MVIT, memory=2, memory_every=2, num_classes=5),
+    "swin": VideoSwinConfig(
+        width=16, depths=(2, 2), num_heads=(2, 4), window=(2, 4, 4), patch_size=(2, 4, 4), num_classes=5
+    ),
+    "uniformer": UniFormerConfig(
+        widths=(16, 16, 32, 32), depths=(1, 1, 1, 1), head_dim=16, local_stages=2, num_classes=5
+    ),
     "uniformer v2": UniFormerV2Config(
-        width=32, depth=2, num_heads=2, size=32, global_layers=(1,), num_classes=5, start_as_image=False
+        width=32,
+        depth=2,
+        num_heads=2,
+        patch_size=16,
+        size=32,
+        global_layers=(1,),
+        reduction=1.5,
+        halve_time=True,
+        start_as_image=False,
+        num_classes=5,
     ),
 }
 

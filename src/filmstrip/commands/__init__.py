@@ -1,4 +1,4 @@
-"""The commands, one file each: a dataclass with its options, its help and what it does when it is called.
+"""The commands, one file each: a dataclass with its options, its help and a ``__call__`` that runs it.
 
-Nothing here imports torch until a command is called; what takes more than a few lines to do is in ``work``.
+Nothing here imports torch until a command is called; longer implementations are in ``work``.
 """

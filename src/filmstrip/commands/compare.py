@@ -14,24 +14,24 @@ from filmstrip.commands.command import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What every system is given alike."""
+    """The budget and the clips that all systems share."""
 
     steps: Count = 300
-    """The budget: optimiser steps of each system, of BATCH_SIZE clips."""
+    """Number of optimiser steps of each system."""
     batch_size: Count = 16
-    """Clips in a step."""
+    """Number of clips in an optimiser step."""
     frames: Count = 8
-    """Frames of a clip, which every network is made for."""
+    """Number of frames in a clip, for which every network is built."""
     stride: Count = 2
-    """Frames of the video from one frame of a clip to the next."""
+    """Temporal stride: number of video frames from one frame of a clip to the next."""
     size: Count = 64
-    """Height and width of a clip, pixels."""
+    """Height and width of a clip, in pixels."""
     views: Count = 4
-    """Clips of each test video, evenly spaced, whose probabilities are averaged."""
+    """Number of evenly spaced clips of each test video, whose probabilities are averaged."""
     seed: Seed = 0
-    """Decides weights, order, clips and augmentation."""
+    """Random seed of weights, order, clips and augmentation."""
     num_workers: CountOrZero = 2
-    """Processes that read videos; they change no result."""
+    """Number of worker processes that read videos; does not change results."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -39,22 +39,24 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
-    """Train classifiers on the same clips within the same budget; one table, and accuracy against compute.
+    """Train classifiers on the same clips within the same budget; report one table, and accuracy against compute.
 
-    Each keeps its own learning rate. An interrupted comparison goes on; a system that fails stops no other.
+    Each system keeps its own optimiser and learning rate. The same command resumes an interrupted comparison; a
+    system that fails does not stop the others.
     """
 
     usage = "[--systems SYSTEM[:PRESET],...] [--data PATH] [options]"
     systems: str | None = None
-    """SYSTEM[:PRESET], separated by commas; by default the tiny preset of every recognition system."""
+    """Systems to compare, SYSTEM[:PRESET] separated by commas; by default the tiny preset of every recognition
+    system."""
     data: Path | None = None
-    """A folder class_name/*.mp4, or a manifest; by default a synthetic set that is made first."""
+    """Folder class_name/*.mp4, or manifest; by default a synthetic dataset that is generated first."""
     out: Path = Path("runs/compare")
-    """Where the runs, table.json, table.csv and report.html go."""
+    """Output folder of the runs, table.json, table.csv and report.html."""
     budget: Annotated[Budget, tyro.conf.arg(name="")] = field(default_factory=Budget)
     measure: bool = True
-    """Measure clips/s when everything is trained, of networks that were not measured yet; without it, a later call
-    does, on a quiet machine."""
+    """Whether to measure the clips/s of networks not measured yet, after all training; with --no-measure, a later
+    call can do that on an idle machine."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.compare import compare

@@ -1,4 +1,4 @@
-"""``filmstrip data``: what is done with collections of videos, each a command of its own."""
+"""``filmstrip data``: commands for collections of videos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import tyro
 
 from filmstrip.bounds import Count, Quality
+from filmstrip.commands.arguments import leading, option
 from filmstrip.commands.command import Command, read
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
-from filmstrip.commands.words import leading, option
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ Collection = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Command):
-    """Decode every file of a collection; list what is unreadable, damaged or would be refused; print statistics."""
+    """Decode every file of a collection; list unreadable, damaged and unsupported files; print statistics."""
 
     usage = "PATH [options]"
     path: Collection
-    """A folder, a manifest or shards."""
+    """Folder, manifest or shards."""
     workers: Count = 2
-    """Processes."""
+    """Number of worker processes."""
     json: bool = False
-    """Print one JSON object instead of text."""
+    """Whether to print one JSON object instead of text."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.check import check_collection
@@ -47,17 +47,17 @@ class Prepare(Command):
 
     usage = "PATH --out FOLDER [options]"
     path: Collection
-    """A folder, a manifest or shards."""
+    """Folder, manifest or shards."""
     out: Path
-    """Where the new files and their manifest go."""
+    """Output folder of the new files and their manifest."""
     short_side: Count = 256
-    """Length of the shorter side, pixels; smaller videos keep their size."""
+    """Length of the shorter side, in pixels; smaller videos keep their size."""
     gop: Count = 8
-    """Frames between two key frames."""
+    """Number of frames between two key frames."""
     crf: Quality = 20
-    """H.264 quality, lower is better."""
+    """H.264 constant rate factor; lower is better quality and larger files."""
     workers: Count = 2
-    """Processes."""
+    """Number of worker processes."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.prepare import copies_in, prepare_collection
@@ -76,19 +76,19 @@ class Prepare(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """Make videos with their actions of a public set that is kept as arrays; resumes where it stopped."""
+    """Convert a public dataset that is distributed as arrays into videos with actions; resumes where it stopped."""
 
     usage = "PATH --layout LAYOUT --out FOLDER [options]"
     path: Collection
-    """The set's folder."""
+    """Folder of the dataset."""
     layout: str
-    """How the set is kept: bair (TFRecord files) or teco (DMLab's npz files)."""
+    """Layout of the dataset: bair (TFRecord files) or teco (npz files, as of DMLab)."""
     out: Path
-    """Where the videos go, as split/*.mp4 with *.actions.npy."""
+    """Output folder of the videos, as split/*.mp4 with *.actions.npy."""
     lossless: bool = False
-    """Keep every pixel; the files are several times larger."""
+    """Whether to encode losslessly; the files are several times larger."""
     workers: Count = 2
-    """Processes."""
+    """Number of worker processes."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.convert import convert_layout
@@ -101,19 +101,19 @@ class Convert(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Make(Command):
-    """Generate a synthetic set, as real files."""
+    """Generate a synthetic dataset as video files."""
 
-    usage = "NAME [--out FOLDER] [options of the set]"
+    usage = "NAME [--out FOLDER] [options of the dataset]"
     wanted: Synthetic
     out: Path | None = None
 
     @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        name, words = leading(cls, words, prog, "NAME")
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        name, arguments = leading(cls, arguments, prog, "NAME")
         from filmstrip.data.synthetic import sets
 
-        out, words = option(words, "--out")
-        wanted = read(sets.named(name), words, f"{prog} {name}", cls.usage.partition(" ")[2])
+        out, arguments = option(arguments, "--out")
+        wanted = read(sets.named(name), arguments, f"{prog} {name}", cls.usage.partition(" ")[2])
         return cls(wanted=wanted, out=Path(out) if out else None)
 
     def __call__(self) -> None:
@@ -123,19 +123,19 @@ class Make(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Steps(Command):
-    """Write a manifest with every step of annotated videos: `filmstrip encode ENCODER FILE` then encodes each."""
+    """Write a manifest of all steps of annotated videos, which `filmstrip encode ENCODER FILE` can then encode."""
 
     usage = "ANNOTATIONS VIDEOS --dataset NAME --out FILE [options]"
     annotations: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ANNOTATIONS")]
-    """The folder of the annotations, or the file."""
+    """Folder or file of the annotations."""
     videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
-    """The folder below which the videos lie, named as in the annotations."""
+    """Folder that contains the videos, named as in the annotations, at any depth."""
     dataset: Literal["own", "coin", "crosstask", "niv", "ego4d"]
-    """Whose annotations they are; own is a procedures.json."""
+    """Dataset or format of the annotations; own is a procedures.json."""
     out: Path
-    """The manifest, a .csv."""
+    """Path of the manifest to write, a .csv."""
     division: Literal["pdpp", "schema", "release"] = "pdpp"
-    """Who divided a public set into training and test."""
+    """Published split of the dataset into training and test."""
 
     def __call__(self) -> None:
         from filmstrip.data.annotations.steps_manifest import write_manifest
@@ -147,7 +147,7 @@ class Steps(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Check, prepare, convert or make a collection of videos, or list the steps of annotated ones.
+    """Check, prepare, convert or generate a collection of videos, or list the steps of annotated videos.
 
     filmstrip data check PATH
     filmstrip data prepare PATH --out FOLDER
@@ -167,11 +167,11 @@ class Data(Command):
     action: Command
 
     @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        name, words = leading(cls, words, prog, "check, prepare, convert, make or steps")
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        name, arguments = leading(cls, arguments, prog, "check, prepare, convert, make or steps")
         if name not in cls.actions:
             raise UserError(f"{prog} {name} does not exist: use check, prepare, convert, make or steps")
-        return cls(action=cls.actions[name].parse(words, f"{prog} {name}"))
+        return cls(action=cls.actions[name].parse(arguments, f"{prog} {name}"))
 
     def __call__(self) -> int | None:
         return self.action()

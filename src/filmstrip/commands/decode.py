@@ -14,17 +14,17 @@ from filmstrip.commands.command import Command, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Decode(Command):
-    """Write tokens as videos again; clips that are there already are left alone."""
+    """Decode tokens to videos; clips that exist already are skipped."""
 
     usage = "RUN TOKENS --out FOLDER [options]"
     run: RunFolder
-    """The run folder of the tokenizer that made the tokens."""
+    """Run folder of the tokenizer that encoded the tokens."""
     tokens: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENS")]
-    """What `filmstrip encode --level ids` (or latents) wrote."""
+    """Folder written by `filmstrip encode --level ids` (or latents)."""
     out: Path
-    """Where the videos go."""
+    """Output folder of the videos."""
     batch_size: Count = 8
-    """Clips decoded at once."""
+    """Number of clips decoded at once."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.decode import decode_files

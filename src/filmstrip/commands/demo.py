@@ -10,16 +10,16 @@ from filmstrip.commands.command import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
-    """Pretrain, fine-tune and compare four small systems, learn to generate, and write one report.
+    """Pretrain, fine-tune and compare four small systems, train a generator, and write one report.
 
-    Generation is part of it on the synthetic set only.
+    The generator is trained on the synthetic dataset only.
     """
 
     usage = "[options]"
     data: Path | None = None
-    """A folder class_name/*.mp4, or a manifest; by default a synthetic set that is made first."""
+    """Folder class_name/*.mp4, or manifest; by default a synthetic dataset that is generated first."""
     out: Path = Path("runs/demo")
-    """Where the runs and report.html go."""
+    """Output folder of the runs and report.html."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.demo import run_demo

@@ -14,35 +14,36 @@ from filmstrip.commands.command import Command, File, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Command):
-    """Say what everybody in a video does, within given boxes that are followed from key frame to key frame."""
+    """Classify the actions within the provided actor boxes of a video, and link the boxes into tracks."""
 
     usage = "RUN FILE --boxes TABLE [options]"
     run: RunFolder
-    """A run folder of detection."""
+    """Run folder of a detection system."""
     video: File
-    """The video to look at."""
+    """Video to analyse."""
     boxes: Annotated[Path, tyro.conf.arg(metavar="TABLE")]
-    """A table, as AVA's: video, second, left, top, right, bottom (shares of the frame), then maybe a class, which is
-    not read, and a detector's score or a person. The video is called as its file."""
+    """CSV table of boxes in AVA's format: video, second, left, top, right, bottom (fractions of the frame),
+    optionally followed by a class (ignored) and a detector's score or a person's number. The video is the file's name
+    without its extension."""
     out: Path | None = None
-    """Also draw it: an mp4, gif or webp."""
+    """Video to write with the boxes and actions drawn in: mp4, gif or webp."""
     csv: Path | None = None
-    """Also write the score of every class in every box, as AVA's evaluation reads it: video, second, left, top,
-    right, bottom, number of the class, score."""
+    """CSV file to write with the score of every class in every box, in the format of AVA's evaluation: video, second,
+    left, top, right, bottom, class number, score."""
     top_k: Count = 3
-    """How many classes to name for each actor."""
+    """Number of classes to print for each actor."""
     threshold: Share = 0.5
-    """Least probability of classes that are drawn; the likeliest always is."""
+    """Minimum probability of classes that are drawn; the most probable one is always drawn."""
     min_score: AnyNumber = 0.8
-    """Boxes with lower scores are left out."""
+    """Minimum score of boxes in the table; others are ignored."""
     offset: AnyNumber = 0.0
-    """The table's second at which the file begins."""
+    """Time in the table, in seconds, that corresponds to the start of the file."""
     min_iou: Share = 0.3
-    """Least overlap of an actor's box with the one in the next key frame."""
+    """Minimum intersection over union of an actor's boxes in successive key frames."""
     max_gap: Rate = 2.0
-    """Most seconds from an actor's box to the next."""
+    """Maximum time between successive boxes of an actor, in seconds."""
     json: bool = False
-    """Print one JSON object instead of text."""
+    """Whether to print one JSON object instead of text."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.detect import detect

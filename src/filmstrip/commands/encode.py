@@ -19,34 +19,36 @@ Level = Literal["clip", "frame", "patch", "ids", "latents"]
 class Encode(Command):
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
 
-    What it writes can be trained on: --data FOLDER.
+    Training reads the folder it writes: --data FOLDER.
     """
 
     usage = "ENCODER FILE|FOLDER|MANIFEST... --out FOLDER [options]"
     encoder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENCODER")]
-    """A run folder; hf:OWNER/NAME, or a short name (siglip, siglip2, clip, dinov2, videomae, timesformer, vjepa2;
-    with -base and the like); a local folder in the Hub's layout; for ids and latents, a tokenizer's run folder."""
+    """Encoder: a run folder; hf:OWNER/NAME, or a short name (siglip, siglip2, clip, dinov2, videomae, timesformer,
+    vjepa2, optionally with a size such as -base); a local folder in the Hub's layout; for ids and latents, a
+    tokenizer's run folder."""
     files: Files
-    """Videos, or folders of them."""
+    """Videos, folders of videos, or manifests."""
     out: Path
-    """Where the features go."""
+    """Output folder of the features or tokens."""
     level: Level = "clip"
-    """One vector a clip, one for each of its frames (or groups of frames), or every token of an encoder; token ids or
-    continuous latents of a tokenizer."""
+    """Level of what is stored: of an encoder, one vector (clip), one for each frame or group of frames (frame),
+    or all tokens (patch); of a tokenizer, token ids (ids) or continuous latents (latents)."""
     error: Rate | None = None
-    """Of a tokenizer of variable length (ElasticTok): the squared error, a mean over pixels in 0..1, that each block
-    meets in as few tokens as that takes; by default the most tokens. OUT/token_use.html then shows the use of tokens
-    along the first clips, and token_use.json has every count."""
+    """Reconstruction error for a tokenizer of variable length (ElasticTok): each block gets the minimum number of
+    tokens whose mean squared error (pixels in 0..1) is at most this; by default the maximum number of tokens.
+    OUT/token_use.html then shows the tokens used along the first clips, token_use.json all counts."""
     clips: Count = 1
-    """Clips cut from each video, evenly spaced."""
+    """Number of evenly spaced clips of each video."""
     frames: Count | None = None
-    """Frames of a clip; by default those that the encoder was trained with, 16 for one that sees images."""
+    """Number of frames in a clip; by default as the encoder was trained, or 16 for an image encoder."""
     sampling: Literal["dense", "uniform"] | None = None
-    """Frames spread over the whole video, or consecutive ones; by default the encoder's own way."""
+    """Frames spread over the whole video (uniform) or at a fixed stride (dense); by default as the encoder was
+    trained."""
     batch_size: Count = 8
-    """Clips encoded at once."""
+    """Number of clips encoded at once."""
     processes: Count = 1
-    """How many processes share the videos."""
+    """Number of processes that share the videos."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.encode import encode_files

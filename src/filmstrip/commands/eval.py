@@ -7,52 +7,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from filmstrip.commands.arguments import HELP, leading, option
 from filmstrip.commands.command import Command, read
-from filmstrip.commands.words import HELP, leading, option
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
-    from filmstrip.evals import Evaluation
+    from filmstrip.runs.evaluation import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
-    """Evaluate a run by one of its protocols, or by all that it was configured with.
+    """Evaluate a run by one protocol, or by all protocols that it is configured with.
 
-    What is measured on the run's own data goes into its report, curves by frame too.
+    Results on the run's own data are added to its report, including curves over frames.
     """
 
     usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH]"
     run: Path
     protocols: tuple[Evaluation, ...] = ()
-    """Those to evaluate by; none for those of the run."""
+    """Protocols to evaluate by; if empty, those of the run."""
     data: Path | None = None
 
     @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        folder, words = leading(cls, words, prog, "RUN")
-        data, words = option(words, "--data")
-        name, words = option(words, "--protocol")
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        folder, arguments = leading(cls, arguments, prog, "RUN")
+        data, arguments = option(arguments, "--data")
+        name, arguments = option(arguments, "--protocol")
         protocols: tuple[Evaluation, ...] = ()
-        if name or words:
+        if name or arguments:
             from filmstrip import evals
 
             if name:
                 usage = f"RUN --protocol {name} [options] [--data PATH]"
-                protocols = (read(evals.protocol(name), words, prog, usage),)
-            elif words[0] in HELP:
-                leading(cls, words, prog, "RUN")
+                protocols = (read(evals.protocol(name), arguments, prog, usage),)
+            elif arguments[0] in HELP:
+                leading(cls, arguments, prog, "RUN")
             else:
                 raise UserError(
-                    f"{words[0]} belongs to a protocol: name it with --protocol; {evals.named_protocols()}"
+                    f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
                 )
         return cls(run=Path(folder), protocols=protocols, data=Path(data) if data else None)
 
     def __call__(self) -> None:
+        from filmstrip import evals
         from filmstrip.report.generation import is_curve_point
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
+        from filmstrip.runs.config import read_config
 
+        if not self.protocols and not read_config(self.run / "config.json").evals:
+            raise UserError(
+                f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
+            )
         for key, value in experiment.evaluate(self.run, self.protocols, self.data):
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)

@@ -13,21 +13,21 @@ from filmstrip.commands.command import Command, File, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Explain(Command):
-    """Show where a classifier looks: a clip beside itself with heat over it, as a video.
+    """Show where a classifier looks: a video of a clip beside the same clip with a heat map over it.
 
-    A transformer's heat is its attention, rolled out through all layers (and the same for every class); a
-    convolutional network's is Grad-CAM of the class.
+    The heat map of a transformer is attention rollout through all layers (independent of the class); that of a
+    convolutional network is Grad-CAM of the class.
     """
 
     usage = "RUN FILE [options]"
     run: RunFolder
-    """A run folder of a classifier."""
+    """Run folder of a classifier."""
     video: File
-    """The video to look at; its middle clip is shown."""
+    """Video to analyse; its middle clip is shown."""
     out: Path = Path("overlay.mp4")
-    """Where to write (mp4, gif or webp)."""
+    """Video to write: mp4, gif or webp."""
     label: Annotated[str | None, tyro.conf.arg(name="class")] = None
-    """The class to look for, by name or number; by default the one that is seen."""
+    """Class to explain, by name or number; by default the predicted class."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.explain import explain_file

@@ -9,33 +9,58 @@ from typing import Annotated, Literal
 import tyro
 
 from filmstrip.commands.command import Command
+from filmstrip.errors import UserError
 
-Format = Literal["torch", "onnx"]
+Format = Literal["torch", "onnx", "transformers", "diffusers", "released", "run"]
 Part = Literal["model", "encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Command):
-    """Write a trained network as one file that runs without its code, checked against the network itself.
+    """Write a trained network for use elsewhere: as one file that runs without its code, or as a folder.
 
-    It takes uint8 video, B T C H W with any B, and normalises for itself. A classifier gives logits, a two-stream one
-    from video and its optical flow, B T-1 2 H W in pixels; VideoMAE gives the pixels of hidden cubes, from video and
-    the indices of visible and hidden cubes; a detector gives the probabilities of what is done within boxes, B M K,
-    from video of any height and width (it is said if the network does not take that) and boxes, B M 4 float32 with
-    any M: left, top, right, bottom, shares of the frame; others give their tokens and the clip's vector.
+    Outputs are compared with the network's before anything is written. A file (torch, onnx) takes uint8 video,
+    B T C H W with any B, and includes normalisation. A classifier returns logits, a two-stream classifier from video
+    and its optical flow, B T-1 2 H W in pixels; VideoMAE returns the pixels of masked tubelets, from video and the
+    indices of visible and masked tubelets; a detector returns class probabilities for boxes, B M K, from video of any
+    height and width (a message says so if the network does not support that) and boxes, B M 4 float32 with any M:
+    left, top, right, bottom, fractions of the frame; others return their tokens and the clip's vector.
+
+    A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, and
+    of pretraining.videomae; one for diffusers: runs of tokenizers.vqgan and vae_kl. Released weights are a file with
+    the tensor names of the method's authors, which --init reads, too. A run is a copy of the run folder that needs no
+    other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
     """
 
-    usage = "RUN --out FILE [options]"
+    usage = "RUN --out FILE_OR_FOLDER [options]"
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """A run folder; or an encoder of the Hub, hf:OWNER/NAME."""
+    """Run folder, or an encoder of the Hub, hf:OWNER/NAME."""
     out: Path
-    """The file: .pt2 for torch, .onnx for onnx."""
+    """File to write: .pt2 for torch, .onnx for onnx, .safetensors for released; or a new folder for other formats."""
     format: Format = "torch"
-    """torch.export's, which torch.export.load reads; or ONNX (the extra `export`)."""
+    """File of torch.export (read by torch.export.load), ONNX (needs the extra `export`) or released weights; or a
+    folder for transformers, for diffusers, or of the run itself."""
+    layout: str | None = None
+    """Layout of released weights that have several, such as PyTorchVideo and SlowFast; by default the first. An
+    unknown name lists them."""
     part: Part = "model"
-    """The whole network, or its encoder alone."""
+    """Part to export: the whole network, or only its encoder."""
 
     def __call__(self) -> None:
+        if self.layout is not None and self.format != "released":
+            raise UserError(f"--layout goes with --format released, not with {self.format}")
+        if self.format not in ("torch", "onnx"):
+            from filmstrip.commands.work.export_folder import export_folder, export_released
+
+            if self.part != "model":
+                raise UserError(
+                    f"--part {self.part} goes with --format torch or onnx: other formats hold the whole network"
+                )
+            if self.format == "released":
+                export_released(self.run, self.out, self.layout)
+                return
+            export_folder(self.run, self.out, self.format)
+            return
         from filmstrip.commands.work.export import export
 
         export(self.run, self.out, format=self.format, part=self.part)

@@ -8,30 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from filmstrip.commands.arguments import leading
 from filmstrip.commands.command import Command, read
-from filmstrip.commands.words import leading
 
 if TYPE_CHECKING:
-    from filmstrip.commands.work.generate import Request
+    from filmstrip.commands.work.generate import SamplingRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(Command):
-    """Sample video from a trained generator, into an mp4, gif, webp or a png with a row of frames for each sample."""
+    """Sample video from a trained generator, as an mp4, gif or webp, or as a png with a row of frames per sample."""
 
     usage = "RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--out sample.mp4] [options]"
     run: Path
-    request: Request
-    """What to make; its fields are the command's options, and the run's own settings of sampling their defaults."""
+    request: SamplingRequest
+    """Sampling request; its fields are the command's options, with the run's own sampling settings as defaults."""
 
     @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        folder, words = leading(cls, words, prog, "RUN")
-        from filmstrip.commands.work.generate import Request, default_request
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        folder, arguments = leading(cls, arguments, prog, "RUN")
+        from filmstrip.commands.work.generate import SamplingRequest, default_request
 
         default = default_request(Path(folder))
         usage, description = cls.usage.partition(" ")[2], inspect.getdoc(cls)
-        request = read(Request, words, f"{prog} {folder}", usage, default=default, description=description)
+        request = read(
+            SamplingRequest, arguments, f"{prog} {folder}", usage, default=default, description=description
+        )
         return cls(run=Path(folder), request=request)
 
     def __call__(self) -> int:

@@ -14,27 +14,27 @@ from filmstrip.commands.command import Command, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Command):
-    """Plan the steps that lead from a start to a goal, each shown by a video."""
+    """Plan the steps that lead from a start to a goal, each shown in a video."""
 
     usage = "RUN START GOAL [options]"
     run: RunFolder
-    """A run folder of procedures, trained for planning."""
+    """Run folder of a procedures system trained for planning."""
     start: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="START")]
-    """A video of how things are."""
+    """Video of the start state."""
     goal: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GOAL")]
-    """A video of how they should be."""
+    """Video of the goal state."""
     horizon: Count | None = None
-    """How many steps; as many as the run was trained to plan."""
+    """Number of steps; must equal the number that the run was trained to plan, which is the default."""
     top_k: Count = 3
-    """How many steps to name for each place."""
+    """Number of steps to print for each position."""
     samples: Count = 1
-    """Draws whose probabilities are averaged."""
+    """Number of samples whose probabilities are averaged."""
     encoder: str | None = None
-    """What encodes clips; by default what encoded the run's features."""
+    """Encoder of the clips; by default the encoder of the run's features."""
     json: bool = False
-    """Print one JSON object instead of text."""
+    """Whether to print one JSON object instead of text."""
     out: Path | None = None
-    """Also draw it: a png, svg or pdf."""
+    """Figure to write: png, svg or pdf."""
 
     def __call__(self) -> None:
         from filmstrip.commands.work.plan import plan

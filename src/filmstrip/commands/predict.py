@@ -10,19 +10,19 @@ from filmstrip.commands.command import Command, Files, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Command):
-    """Name what happens in videos: the best classes of each file, and a timeline of its clips."""
+    """Classify videos: the most probable classes of each file, and a timeline of its clips."""
 
     usage = "RUN FILE... [options]"
     run: RunFolder
-    """A run folder of a classifier."""
+    """Run folder of a classifier."""
     files: Files
-    """Videos to look at."""
+    """Videos to classify."""
     top_k: Count = 5
-    """How many classes to name."""
+    """Number of classes to print."""
     clips: Count = 4
-    """Clips along the timeline."""
+    """Number of clips along the timeline."""
     json: bool = False
-    """Print one JSON object instead of text."""
+    """Whether to print one JSON object instead of text."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.predict import predict_files

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from filmstrip.commands.command import Command
-from filmstrip.commands.words import run_from
-
-if TYPE_CHECKING:
-    from filmstrip.runs.config import Run
+from filmstrip.commands.arguments import PresetCommand
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(Command):
+class Show(PresetCommand):
     """Show a preset as it would run: configuration, parameters, GMACs, tokens, memory."""
 
     usage = "SYSTEM[:PRESET] [options of the run]"
-    run: Run
-
-    @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        run, _ = run_from(cls, words, prog)
-        return cls(run=run)
 
     def __call__(self) -> None:
         from filmstrip.commands.work.show import show

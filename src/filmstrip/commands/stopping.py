@@ -1,4 +1,4 @@
-"""How a command ends that is told to: signals become exceptions, and what is kept is said."""
+"""Interruption of commands: signals become exceptions, and a note says what was kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMES = ("SIGTERM", "SIGHUP")
 def stoppable() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP are raised as :class:`~filmstrip.errors.Terminated`, as Ctrl-C is by Python.
 
-    Only the first one: schedulers send several, and the rest must not disturb what it sets off. Signals that are
+    Only the first one: schedulers send several, and later ones must not disturb the clean-up. Signals that are
     ignored (``nohup``) stay ignored.
     """
     before = {}
@@ -38,7 +38,7 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_once() -> Iterator[None]:
-    """In a process that works for another one: the first signal ends the body, others are not heeded meanwhile."""
+    """For a worker process: the first signal ends the body, later ones are ignored meanwhile."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
@@ -58,7 +58,7 @@ def stopped_once() -> Iterator[None]:
 def keeping(
     said: Callable[[], str], *, at: tuple[type[BaseException], ...] = (KeyboardInterrupt, OSError)
 ) -> Iterator[None]:
-    """What stops the body half-way (a signal, a full disk) goes on its way with what is kept then as a note."""
+    """Add a note that says what was kept to an exception that stops the body (a signal, a full disk)."""
     try:
         yield
     except at as stop:
@@ -68,7 +68,7 @@ def keeping(
 
 
 def is_unread(stream: TextIO) -> bool:
-    """Whether nobody reads a stream any more; what it still holds then vanishes, as Python would write it at exit."""
+    """Whether the reader of a stream has gone; if so, its buffer is discarded, as Python would write it at exit."""
     poll = select.poll()
     poll.register(stream, select.POLLOUT)
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
@@ -83,4 +83,4 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Heed a signal no more. Ignoring it by the system would be an error for one that is on its way already."""
+    """Handler that does nothing; SIG_IGN would be an error for a signal that is pending already."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from filmstrip.commands.arguments import options_given, run_from
 from filmstrip.commands.command import Command
 from filmstrip.commands.stopping import keeping
-from filmstrip.commands.words import options_given, run_from
 
 if TYPE_CHECKING:
     from filmstrip.runs.config import Run
@@ -23,19 +23,19 @@ class Train(Command):
     run: Run
     out: Path
     given: tuple[str, ...] = ()
-    """Settings of the objective that were typed: the data must not contradict them."""
+    """Settings of the objective given on the command line: the data must not contradict them."""
 
     @classmethod
-    def parse(cls, words: Sequence[str], prog: str) -> Self:
-        run, out = run_from(cls, words, prog)
-        given = (name for name in options_given(words) if name.startswith("objective."))
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        run, out = run_from(cls, arguments, prog)
+        given = (name for name in options_given(arguments) if name.startswith("objective."))
         return cls(run=run, out=out, given=tuple(given))
 
     def __call__(self) -> None:
         from filmstrip.distributed import process
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
-        from filmstrip.train.run_folder import what_is_saved
+        from filmstrip.runs.run_folder import what_is_saved
 
         with keeping(lambda: what_is_saved(self.out)):
             result = experiment.train(self.run, self.out, given=list(self.given))

@@ -1,8 +1,8 @@
-"""Actions beside videos: what was done between one frame and the next, from a file to the rows of a clip.
+"""Actions that accompany videos, from a sidecar file to the rows of a clip.
 
-A sidecar holds one row for each frame of its video. Row ``t`` is what was done between frame ``t - 1`` and frame
-``t``: it leads to frame ``t``; row 0 belongs to what came before the video. Whole numbers in one dimension are
-discrete actions; all else is continuous.
+A sidecar holds one row for each frame of its video. Row ``t`` is the action between frame ``t - 1`` and frame ``t``:
+it leads to frame ``t``; row 0 is the action before the video. One-dimensional integers are discrete actions; anything
+else is continuous.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from filmstrip.errors import UserError
 from filmstrip.video.decoder import DecodeError
 
 SIDECARS = (".actions.npy", ".actions.npz")
-"""What follows the stem of a video in the name of its sidecar, in order of preference."""
+"""Suffixes of a sidecar, appended to the stem of its video, in order of preference."""
 KEY = "actions"
-"""The array of an ``.npz`` file that holds them."""
+"""Name of the array of actions in an ``.npz`` file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpace:
-    """What the actions of a collection are: one of ``num_actions``, or ``action_dim`` numbers; the other is zero."""
+    """The actions of a collection: one of ``num_actions``, or ``action_dim`` numbers; the other field is zero."""
 
     num_actions: int = 0
     action_dim: int = 0
     names: tuple[str, ...] = ()
-    """What discrete actions are called, in order, where somebody said."""
+    """Names of discrete actions in order, if known."""
 
     @property
     def notes(self) -> dict[str, object]:
-        """What ``dataset.json`` says of them."""
+        """The entries of ``dataset.json`` that describe the actions."""
         return {"actions": self.names or self.num_actions} if self.discrete else {"action_dim": self.action_dim}
 
     @property
     def discrete(self) -> bool:
-        """Whether an action is one of several, instead of a vector."""
+        """Whether actions are discrete instead of vectors."""
         return self.num_actions > 0
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """Where the actions of a video lie: a file, or ``size`` bytes of an archive from ``offset`` on."""
+    """Location of a video's actions: a file, or ``size`` bytes of an archive starting at ``offset``."""
 
     path: str
     offset: int | None = None
     size: int | None = None
     name: str = ""
-    """The member's name in an archive; otherwise the path tells."""
+    """Name of the member in an archive; empty for a file of its own."""
 
     def read(self) -> np.ndarray:
         """The rows: ``T`` int64 for discrete actions, ``T A`` float32 for continuous ones.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it holds no actions; says what it holds instead.
+            ValueError: the file holds no actions; the message says what it holds instead.
         """
         try:
             with np.errstate(all="ignore"):
@@ -70,7 +70,7 @@ class Sidecar:
             raise ValueError(f"its actions {self.label} cannot be used: {error}") from None
 
     def content(self) -> bytes:
-        """The file as it is.
+        """The bytes of the file.
 
         Raises:
             OSError: it cannot be read.
@@ -92,9 +92,9 @@ def beside(video: Path, files: Container[str]) -> Sidecar | None:
 
 
 def space_of(sidecars: Sequence[Sidecar], given: ActionSpace | None) -> ActionSpace | None:
-    """What the actions of a collection are: as ``given``, or found out from its sidecars; none where it has none.
+    """The action space of a collection: ``given``, or inferred from its sidecars; None if it has none.
 
-    Sidecars that cannot be read are passed over: they are reported when their video is.
+    Sidecars that cannot be read are skipped: they are reported together with their video.
 
     Raises:
         UserError: some are discrete and some are not, or their lengths differ.
@@ -122,16 +122,16 @@ def space_of(sidecars: Sequence[Sidecar], given: ActionSpace | None) -> ActionSp
 
 
 def check_clip(space: ActionSpace, clip: Clip) -> None:
-    """See that a clip's frames follow each other where actions are discrete: they do not add up.
+    """Check that a clip has consecutive frames if actions are discrete, since those cannot be summed.
 
     Raises:
-        UserError: it leaves frames out; says what to set.
+        UserError: the clip skips frames; the message says what to set.
     """
     if space.discrete and (clip.stride != 1 or clip.sampling != "dense" or clip.snap):
         raise UserError(
-            "the videos have discrete actions, which cannot be added up over the frames that a clip leaves out "
+            "the videos have discrete actions, which cannot be summed over the frames that a clip skips "
             f"(data.clip: {clip.sampling}, stride {clip.stride}{', snap' * clip.snap}): set --data.clip.sampling "
-            "dense --data.clip.stride 1 without snap, or do without actions (--data.reads.no-actions)"
+            "dense --data.clip.stride 1 without snap, or read no actions (--data.reads.no-actions)"
         )
 
 
@@ -146,13 +146,13 @@ def clip_actions(
 ) -> list[np.ndarray]:
     """The actions of each clip of a video: ``T`` int64, or ``T A`` float32.
 
-    ``frame_times`` are those of all frames of the video, ``shown`` those of each clip's frames (seconds). Where
-    frames are left out, continuous actions are summed: entry ``t`` is all that was done since frame ``t - 1`` of the
-    clip. A frame that is shown again took nothing to get to: zeros.
+    ``frame_times`` are the times of all frames of the video, ``shown`` those of each clip's frames (seconds). If
+    frames are skipped, continuous actions are summed: entry ``t`` is the sum since frame ``t - 1`` of the clip. A
+    repeated frame has zeros.
 
     Raises:
         DecodeError: the sidecar cannot be used, or does not have a row for each frame; or actions are discrete and
-            the clip shows a frame twice or leaves some out (the video is too short, or its frames come unevenly).
+            the clip repeats or skips frames (the video is too short, or its frames are unevenly spaced).
     """
     try:
         rows = read_rows(sidecar, space, len(frame_times), truncated)
@@ -166,11 +166,11 @@ def read_rows(sidecar: Sidecar | None, space: ActionSpace, num_frames: int, trun
     """The rows of a video of ``num_frames``: ``T`` int64, or ``T A`` float32.
 
     Raises:
-        ValueError: there are none, they are not of the collection's kind, or not one for each frame.
+        ValueError: there are none, they do not fit the collection's action space, or there is not one per frame.
         OSError: the file cannot be read.
     """
     if sidecar is None:
-        raise ValueError("it has no actions, which other videos of the collection have")
+        raise ValueError("it has no actions, but other videos of the collection do")
     rows = sidecar.read()
     _check_rows(rows, sidecar, space, num_frames, truncated)
     return rows
@@ -187,10 +187,10 @@ def _load(file: BinaryIO) -> np.ndarray:
 
 
 def as_rows(values: np.ndarray) -> np.ndarray:
-    """Actions in one of their two forms: ``T`` int64, or ``T A`` float32.
+    """Actions as ``T`` int64 (discrete) or ``T A`` float32 (continuous).
 
     Raises:
-        ValueError: they have more than two dimensions, are no numbers, negative (discrete) or not finite.
+        ValueError: they have more than two dimensions, are not numbers, negative (discrete) or not finite.
     """
     if values.ndim not in (1, 2) or values.dtype.kind not in "biuf" or 0 in values.shape[1:]:
         raise ValueError(
@@ -210,7 +210,7 @@ def _check_rows(rows: np.ndarray, sidecar: Sidecar, space: ActionSpace, num_fram
     if len(rows) != num_frames and not (truncated and len(rows) > num_frames):
         raise ValueError(
             f"its actions {sidecar.label} have {len(rows)} rows, but it has {num_frames} frames: expected a row for "
-            "each frame, of what was done just before it"
+            "each frame, the action that leads to it"
         )
     fits = (
         rows.ndim == 1 and rows.max(initial=0) < space.num_actions
@@ -219,12 +219,12 @@ def _check_rows(rows: np.ndarray, sidecar: Sidecar, space: ActionSpace, num_fram
     )
     if not fits:
         held = f"rows of {rows.shape[1]} numbers" if rows.ndim == 2 else f"actions up to {rows.max(initial=0)}"
-        wanted = f"actions 0 to {space.num_actions - 1}" if space.discrete else f"rows of {space.action_dim}"
-        raise ValueError(f"its actions {sidecar.label} hold {held}; the collection has {wanted}")
+        expected = f"actions 0 to {space.num_actions - 1}" if space.discrete else f"rows of {space.action_dim}"
+        raise ValueError(f"its actions {sidecar.label} hold {held}; the collection has {expected}")
 
 
 def _places(frame_times: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Which frames of the video were shown, by when they begin."""
+    """Indices of the video's frames that a clip shows, from their times."""
     middles = (frame_times[1:] + frame_times[:-1]) / 2
     return np.searchsorted(middles, times)
 
@@ -232,16 +232,15 @@ def _places(frame_times: np.ndarray, times: np.ndarray) -> np.ndarray:
 def _pick(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
     steps = np.diff(places)
     if (steps != 1).any():
-        what = "is too short for a clip" if (steps == 0).any() else "has frames at uneven times"
+        what = "is too short for a clip" if (steps == 0).any() else "has unevenly spaced frames"
         raise ValueError(
-            f"it {what} ({len(rows)} frames, {len(places)} asked for), and discrete actions belong to frames that "
-            "follow each other"
+            f"it {what} ({len(rows)} frames, {len(places)} requested), and discrete actions need consecutive frames"
         )
     return rows[places]
 
 
 def _sum(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What was done since the clip's previous frame; before the first, over as many frames as before the second."""
+    """Sums of actions since the clip's previous frame; for the first frame, over as many frames as for the second."""
     first = max(1, int(places[1] - places[0])) if len(places) > 1 else 1
     starts = np.concatenate([[max(0, places[0] + 1 - first)], places[:-1] + 1])
     total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)])

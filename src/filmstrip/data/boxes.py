@@ -1,4 +1,4 @@
-"""Boxes in frames: where they lie, and how much two share."""
+"""Boxes in frames: placement, intersection and area."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 Slices = tuple[slice, slice]
-"""Rows and columns of a box."""
+"""Slices of the rows and columns of a box."""
 
 
 def boxes(y: Tensor, x: Tensor, box_height: Tensor, box_width: Tensor, height: int, width: int) -> list[Slices]:
-    """Boxes of whole pixels that fit a frame of ``height`` and ``width``.
+    """Boxes of whole pixels within a frame of ``height`` and ``width``.
 
     ``y`` and ``x`` (``B``, in 0..1, on the CPU like the sizes) place each box: at 0 it touches the top or left edge,
     at 1 the opposite one.
@@ -29,13 +29,13 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
 
 
 def intersection(one: Tensor, other: Tensor) -> Tensor:
-    """What boxes ``... 4`` share, ``... 4``; where that is nothing, a box without an area."""
+    """The intersection of boxes ``... 4``, ``... 4``; a box of zero area if they do not overlap."""
     first = torch.maximum(one[..., :2], other[..., :2])
     return torch.cat([first, torch.maximum(torch.minimum(one[..., 2:], other[..., 2:]), first)], dim=-1)
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Of boxes ``... 4``."""
+    """The area of boxes ``... 4``."""
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
@@ -46,6 +46,6 @@ def _spans(place: Tensor, length: Tensor, size: int) -> list[slice]:
 
 
 def mirrored(boxes: Tensor) -> Tensor:
-    """Boxes (``... 4``: left, top, right, bottom, as shares of the frame) where left and right are swapped."""
+    """Boxes (``... 4``: left, top, right, bottom, as fractions of the frame), mirrored horizontally."""
     left, top, right, bottom = boxes.unbind(-1)
     return torch.stack([1 - right, top, 1 - left, bottom], dim=-1)

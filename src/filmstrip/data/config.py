@@ -1,4 +1,4 @@
-"""What a run reads: the source, how clips are cut from it, how they are augmented and batched."""
+"""Configuration of a run's data: source, sampling of clips, augmentation and batching."""
 
 from __future__ import annotations
 
@@ -22,61 +22,69 @@ from filmstrip.settings import FREE
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """How a clip is cut from a video, in time and in space."""
+    """Temporal and spatial sampling of a clip from a video."""
 
     num_frames: Count = 16
+    """Number of frames in a clip."""
     stride: Count = 4
-    """Frames between two sampled frames, at the video's own rate (``dense`` sampling only)."""
+    """Number of video frames from one frame of the clip to the next (``dense`` sampling only)."""
     sampling: Literal["dense", "uniform", "segments"] = "dense"
-    """``dense``: consecutive frames ``stride`` apart; ``uniform``: spread evenly over the video; ``segments``: one
-    frame from each of ``num_frames`` equal segments, at random in training (TSN)."""
+    """Temporal sampling. ``dense``: frames ``stride`` apart; ``uniform``: frames spread evenly over the video;
+    ``segments``: one frame from each of ``num_frames`` equal segments, at random in training (TSN)."""
     size: Count = 224
-    """Height and width of the clip, pixels."""
+    """Height and width of the clip, in pixels."""
     crop: Literal["short_side", "random_resized"] = "short_side"
-    """Training crop: scale the short side to a random length and cut out a square, or cut out a random part of a
-    random shape and scale it (``area``, ``aspect``)."""
+    """Training crop. ``short_side``: scale the short side to a random length and crop a square; ``random_resized``:
+    crop a rectangle of random size and shape (``area``, ``aspect``) and resize it."""
     short_side: Annotated[tuple[Count, Count], Ascending] = (256, 320)
-    """Range of the short side in training, pixels; evaluation scales the short side to ``size``."""
+    """Range of the short side in training, in pixels; evaluation scales the short side to ``size``."""
     area: Annotated[tuple[PositiveShare, PositiveShare], Ascending] = (0.5, 1.0)
-    """Range of the share of the frame that a random resized crop covers."""
+    """Range of a random resized crop's area, as a fraction of the frame."""
     aspect: Annotated[tuple[Rate, Rate], Ascending] = (3 / 4, 4 / 3)
-    """Range of a random resized crop's width over height."""
+    """Range of a random resized crop's aspect ratio, width over height."""
     snap: bool = False
-    """In training, take a neighbouring frame where that saves decoding."""
+    """Whether training may use a neighbouring frame where that saves decoding."""
     key_starts: bool = False
-    """In training, begin dense clips at a key frame: faster, and varied enough where key frames are close."""
+    """Whether dense training clips begin at a key frame: faster, and varied enough if key frames are close."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random changes to a batch, on the device, each drawn from the sample's own seed."""
+    """Random augmentation of batches on the device, drawn from each sample's own seed."""
 
     mirror: Share = 0.5
-    """Probability of a left-right flip; zero where the data set's classes are directional."""
+    """Probability of a horizontal flip; treated as zero if the dataset's classes are directional."""
     brightness: Weight = 0.0
+    """Maximum relative change of brightness."""
     contrast: Weight = 0.0
+    """Maximum relative change of contrast."""
     saturation: Weight = 0.0
+    """Maximum relative change of saturation."""
     hue: Share = 0.0
-    """Largest relative change of each colour property (hue: of the full circle)."""
+    """Maximum change of hue, as a fraction of the full circle."""
     rand_ops: CountOrZero = 0
-    """Operations of the RandAugment-style set applied to each clip."""
+    """Number of RandAugment operations applied to each clip."""
     rand_magnitude: Annotated[float, Bounds(min=0, max=10)] = 9.0
-    """Their magnitude, 0 to 10."""
+    """Magnitude of RandAugment operations, 0 to 10."""
     mixup: Weight = 0.0
-    """Beta parameter of mixup; zero for none."""
+    """Parameter of mixup's beta distribution; zero for no mixup."""
     cutmix: Weight = 0.0
-    """Beta parameter of cutmix; zero for none. With both, each batch uses one or the other."""
+    """Parameter of cutmix's beta distribution; zero for no cutmix. With both, each batch uses one of them."""
     erase: Share = 0.0
-    """Probability of erasing a random box through all frames."""
+    """Probability of random erasing: one box through all frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """A data set that is generated, as real encoded files, the first time it is used."""
+    """A synthetic dataset, which is generated as encoded video files when it is first used."""
+
+    def generate(self, out: Path | None = None) -> Path:
+        """The folder that holds it, ``out`` or one in the cache, after generating it if it does not exist yet."""
+        raise TypeError(f"{type(self).__name__} does not define generate(out)")
 
 
 def _clips() -> Kind:
-    # Its file reads this one.
+    # Imported here because the kinds' files import this one.
     from filmstrip.data.kinds.clips import Clips
 
     return Clips()
@@ -84,36 +92,39 @@ def _clips() -> Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where clips come from and how they reach the device."""
+    """Source of the data, and their sampling, augmentation, batching and loading."""
 
     path: Path | None = None
-    """A folder ``class/*.mp4``, a manifest (CSV or Parquet), WebDataset shards (``name-{000..012}.tar``), or what
-    ``filmstrip encode`` wrote of them."""
+    """Path of the data: a folder ``class/*.mp4``, a manifest (CSV or Parquet), WebDataset shards
+    (``name-{000..012}.tar``), or a folder that ``filmstrip encode`` wrote."""
     synthetic: Synthetic | None = None
-    """What to generate and read when no ``path`` is given."""
+    """Synthetic dataset that is generated and read if there is no ``path``."""
     reads: Kind = field(default_factory=_clips)
-    """The kind of sample that is read, and which: one of those in ``filmstrip.data.kinds``."""
+    """Kind of sample that is read, one of ``filmstrip.data.kinds``, with its settings."""
     train_split: str = "train"
+    """Name of the training split."""
     eval_split: str = field(default="test", metadata=FREE)
+    """Name of the split for evaluation."""
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     batch_size: Count = 8
-    """Clips in one optimiser step, over all processes and accumulation steps."""
+    """Number of clips in one optimiser step, over all processes and accumulation steps."""
     clips_per_video: Count = 1
-    """Clips cut from one decode of a video (repeated augmentation)."""
+    """Number of clips sampled from each decoded video (repeated augmentation)."""
     num_workers: CountOrZero = field(default=2, metadata=FREE)
-    """Processes that decode, for each training process."""
+    """Number of decoding workers for each training process."""
     max_unreadable: Share = field(default=0.05, metadata=FREE)
-    """Stop when more than this fraction of the samples read so far could not be decoded."""
+    """Maximum fraction of unreadable samples; training stops above it."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
+    """Video decoder; ``auto`` chooses the faster one that is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """What an objective may want to know of the data before it is built; kinds of samples have more to say."""
+    """Properties of the data that an objective needs before it is built; kinds of samples add their own."""
 
     classes: tuple[str, ...]
     num_train: int
-    """Training videos."""
+    """Number of training videos."""
     directional: bool
-    """Whether mirroring changes what a clip means."""
+    """Whether mirroring changes the meaning of a clip."""

@@ -1,10 +1,10 @@
-"""Features and tokens on disk: safetensors shards, and one Parquet index that says whose lie where.
+"""Features and tokens on disk: safetensors shards, and one Parquet index with their locations.
 
-Each shard holds a tensor ``features`` (``rows D``; ids of ``D`` codebooks are whole numbers). Each row of the index
+Each shard holds a tensor ``features`` (``rows D``; ids of ``D`` codebooks are integers). Each row of the index
 is one clip: its video's ``name``, ``label``, ``split``, the clip's ``start`` and ``end`` (seconds), and its
-``n = t * h * w`` tokens as rows ``offset`` to ``offset + n`` of ``shard``. Of tokens of variable length, ``lengths``
-says how many of each block count; only these are written, and read with zeros in the others' places. Where clips come
-with actions, the shard also holds ``action`` (``clips T``, or ``clips T A``), its clips in the order of the index.
+``n = t * h * w`` tokens as rows ``offset`` to ``offset + n`` of ``shard``. For tokens of variable length, ``lengths``
+is the number of used tokens of each block; only these are written, and the others are read as zeros. If clips have
+actions, the shard also holds ``action`` (``clips T``, or ``clips T A``), its clips in the order of the index.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from filmstrip.protocols import Grid, Tokens
 
 INDEX = "index.parquet"
 WHERE = "encoder"
-"""What says where the encoder lay: no part of what it is, so that a folder goes on after the encoder was moved."""
+"""Metadata key of the encoder's path; not compared when a folder is resumed, so that the encoder may be moved."""
 POOLED = Grid(1, 1, 1)
 
 _SCHEMA = pa.schema(
@@ -54,7 +54,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRow:
-    """Where the features of one clip lie, and what clip it is."""
+    """Index row of one clip: which clip it is, and the location of its features."""
 
     name: str
     label: int | None
@@ -68,21 +68,21 @@ class FeatureRow:
     h: int
     w: int
     lengths: tuple[int, ...] | None = None
-    """How many tokens of each block count, of variable length; none where all do."""
+    """Number of used tokens of each block, for variable length; None if all are used."""
 
     @property
     def places(self) -> int:
-        """How many tokens the clip has, if all count."""
+        """Number of token positions of the clip."""
         return self.t * self.h * self.w
 
     @property
     def grid(self) -> Grid:
-        """The places that the tokens fill; ``(1, 1, 1)`` for a pooled feature."""
+        """The grid of the tokens; ``(1, 1, 1)`` for a pooled feature."""
         return Grid(self.t, self.h, self.w)
 
 
-class _Clip(NamedTuple):
-    """A clip that waits to be written."""
+class _PendingClip(NamedTuple):
+    """A clip that is not written yet."""
 
     row: FeatureRow
     features: Tensor
@@ -90,43 +90,43 @@ class _Clip(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What the clips of a shard share: width and type, and shape and type of the actions."""
+        """Properties that the clips of a shard share: width and dtype, and shape and dtype of the actions."""
         action = None if self.action is None else (tuple(self.action.shape), self.action.dtype)
         return self.features.shape[1], self.features.dtype, action
 
 
 class FeatureWriter:
-    """Writes features, a shard at a time; used as a context manager, it keeps all it was given even on an exception.
+    """Writes features shard by shard; as a context manager, it writes everything added so far even on an exception.
 
-    A folder that was begun is continued: ``name in writer`` says what it holds already. A shard appears together
-    with its lines in the index or not at all. Several processes may write into one folder; of what two of them add,
-    the first stays.
+    An existing folder is continued: ``name in writer`` tells whether it holds a video. A shard appears together with
+    its rows in the index or not at all. Several processes may write into one folder; if two of them add the same
+    video, the first one is kept.
     """
 
     def __init__(self, folder: Path, *, about: Mapping[str, str], shard_bytes: int = 256 * 2**20):
-        """Begin or continue a folder; ``about`` says what made the features (encoder, layer, clip).
+        """Begin or continue a folder; ``about`` describes the origin of the features (encoder, layer, clip).
 
         Raises:
-            UserError: the folder holds features that something else made.
+            UserError: the folder holds features of another origin.
         """
         self.folder = Path(folder)
         self.about = dict(about)
         self._shard_bytes = shard_bytes
         self._rows: list[FeatureRow] = []
-        self._pending: list[_Clip] = []
+        self._pending: list[_PendingClip] = []
         self._pending_bytes = 0
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / INDEX).exists():
             self._rows, found = _read_index(self.folder)
             if _without_place(found) != _without_place(self.about):
                 raise UserError(
-                    f"{self.folder} holds features made by {found}, not by {self.about}: give another folder, or "
+                    f"{self.folder} holds features made by {found}, not by {self.about}: use another folder, or "
                     "remove this one first"
                 )
         self._names = {row.name for row in self._rows}
 
     def __contains__(self, name: str) -> bool:
-        """Whether the features of a video are here, or about to be written."""
+        """Whether the features of a video are written, or waiting to be written."""
         return name in self._names
 
     def __enter__(self) -> FeatureWriter:
@@ -151,11 +151,11 @@ class FeatureWriter:
     ) -> None:
         """Add all clips of a video at once: ``features`` are ``C N D`` (clips, tokens, width), ``spans`` are C.
 
-        ``action`` holds what was done in each clip, ``C T`` or ``C T A``; ``lengths`` (``C b``) how many tokens of
-        each of ``b`` blocks count, where not all do.
+        ``action`` holds the actions of each clip, ``C T`` or ``C T A``; ``lengths`` (``C b``) the number of used
+        tokens of each of ``b`` blocks, if not all are used.
 
         Raises:
-            ValueError: the shapes do not agree with each other or with what is here, or ``name`` is here already.
+            ValueError: the shapes disagree with each other or with earlier features, or ``name`` was added already.
         """
         clips, n = len(spans), grid.t * grid.h * grid.w
         if features.ndim != 3 or features.shape[:2] != (clips, n):
@@ -164,10 +164,10 @@ class FeatureWriter:
                 f"got {tuple(features.shape)}"
             )
         if name in self:
-            raise ValueError(f"the features of {name} are here already")
+            raise ValueError(f"the features of {name} were added already")
         if action is not None and len(action) != clips:
             raise ValueError(f"expected actions for {clips} clips, got {tuple(action.shape)}")
-        # Copies, so that a view does not keep its whole batch alive (or change with it) until the shard is full.
+        # Copies, so that a view does not keep its whole batch alive (or change with it) until the shard is written.
         features = features.detach().to("cpu", copy=True)
         actions = [None] * clips if action is None else action.detach().to("cpu", copy=True)
         counts = [None] * clips if lengths is None else lengths.tolist()
@@ -178,7 +178,7 @@ class FeatureWriter:
             place = {"shard": "", "offset": 0, "n": len(tokens), **grid._asdict()}
             spent = None if count is None else tuple(count)
             row = FeatureRow(name=name, label=label, split=split, start=start, end=end, lengths=spent, **place)
-            clip = _Clip(row, tokens, done)
+            clip = _PendingClip(row, tokens, done)
             if self._pending and clip.kind != self._pending[0].kind:
                 raise ValueError(f"expected features like the earlier {self._pending[0].kind}, got {clip.kind}")
             self._pending.append(clip)
@@ -188,7 +188,7 @@ class FeatureWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last shard."""
+        """Write the features added since the last shard."""
         if not self._pending:
             return
         with self.alone():
@@ -197,7 +197,7 @@ class FeatureWriter:
         self._pending_bytes = 0
 
     def alone(self) -> FileLock:
-        """Keeps other processes from writing to the folder."""
+        """A lock that keeps other processes from writing to the folder."""
         return FileLock(self.folder / ".lock")
 
     def _write_shard(self) -> None:
@@ -208,7 +208,7 @@ class FeatureWriter:
             self._pending = [clip for clip in self._pending if clip.row.name not in here]
             if not self._pending:
                 return
-        # Numbered by the index: a shard that was cut off before its lines reached the index is written over.
+        # Numbered by the index: a shard interrupted before its rows reached the index is overwritten.
         shard = f"features-{len({row.shard for row in self._rows}):05d}.safetensors"
         offset, rows = 0, []
         for row, _, _ in self._pending:
@@ -223,13 +223,13 @@ class FeatureWriter:
 
 
 class FeatureSource:
-    """Features that were written, read when they are asked for."""
+    """Stored features, read on request."""
 
     def __init__(self, folder: Path):
         """Open a folder of features.
 
         Raises:
-            UserError: there is no index, or it is not one of features.
+            UserError: there is no index, or it is not an index of features.
         """
         self.folder = Path(folder)
         rows, self.about = _read_index(self.folder)
@@ -242,15 +242,15 @@ class FeatureSource:
             seen[row.shard] += 1
 
     def __getstate__(self) -> dict[str, Any]:
-        """Lets it go to another process, which opens the shards for itself."""
+        """State for another process, which opens the shards itself."""
         return {**self.__dict__, "_shards": {}}
 
     def __len__(self) -> int:
-        """How many clips there are."""
+        """Number of clips."""
         return len(self.rows)
 
     def __getitem__(self, i: int) -> Tensor:
-        """The features of clip ``i``, ``N D``, read from its shard; zero where tokens do not count.
+        """The features of clip ``i``, ``N D``, read from its shard; zero for unused tokens.
 
         Raises:
             UserError: the shard is missing or damaged.
@@ -264,18 +264,18 @@ class FeatureSource:
         return features
 
     def lengths(self, indices: Iterable[int]) -> Tensor | None:
-        """How many tokens of each block of several clips count, ``B b`` int64; none where all do."""
+        """Number of used tokens of each block of several clips, ``B b`` int64; None if all are used."""
         lengths = [self.rows[i].lengths for i in indices]
         return None if None in lengths else torch.tensor(lengths)
 
     def action(self, i: int) -> Tensor | None:
-        """What was done in clip ``i``, ``T`` or ``T A``; none where it was not recorded.
+        """The actions of clip ``i``, ``T`` or ``T A``; None if they were not recorded.
 
         Raises:
             UserError: the shard is missing or damaged.
         """
         shard = self.rows[i].shard
-        if "action" not in self._open(shard).keys():  # noqa: SIM118 (a shard is no mapping)
+        if "action" not in self._open(shard).keys():  # noqa: SIM118 (a shard is not a mapping)
             return None
         return self._read(shard, "action", self._places[i])
 
@@ -298,10 +298,10 @@ class FeatureSource:
         return torch.stack([self[i] for i in indices])
 
     def split(self, name: str) -> tuple[int, ...]:
-        """The places of the clips of a split.
+        """Indices of the clips of a split.
 
         Raises:
-            UserError: there is no such split; names those there are.
+            UserError: the split does not exist; the message lists the splits.
         """
         found = tuple(i for i, row in enumerate(self.rows) if row.split == name)
         if not found:
@@ -315,17 +315,18 @@ def _without_place(about: Mapping[str, str]) -> dict[str, str]:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The videos that a folder holds anything of; none where there is no such folder."""
+    """Names of the videos with features in a folder; empty if the folder does not exist."""
     return {row.name for row in _read_index(folder)[0]} if (folder / INDEX).exists() else set()
 
 
 def sort_index(folder: Path, names: Sequence[str]) -> None:
-    """Put the videos of a folder, if it holds any, in the order of ``names``, others after them as they were."""
+    """Sort the videos of a folder, if it holds any, in the order of ``names``, others after them in their old
+    order."""
     if not (folder / INDEX).exists():
         return
     rows, about = _read_index(folder)
     place = {name: i for i, name in enumerate(names)}
-    # Stable: clips of a shard keep their order, by which their actions are found.
+    # A stable sort: clips of a shard keep their order, which locates their actions.
     _write_index(folder, sorted(rows, key=lambda row: place.get(row.name, len(place))), about)
 
 

@@ -1,4 +1,4 @@
-"""A video to learn from, and a collection of them."""
+"""Samples, and collections of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self, TypeGuard
 
 import numpy as np
 
@@ -20,14 +20,14 @@ from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.errors import UserError
 
 HELD_OUT = 0.2
-"""Share of each class that becomes the test split of a collection without splits."""
+"""Fraction of each class that becomes the test split of a collection without splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One video, or the part of one between ``start`` and ``end`` (seconds from its first frame).
 
-    Samples of other kinds extend it: they say how they are :meth:`cut`.
+    Samples of other kinds are subclasses, which override :meth:`cut`.
     """
 
     kind: ClassVar[type[Kind]] = clips.Clips
@@ -35,24 +35,24 @@ class Sample:
     """Whether samples of one file can be read together, by :meth:`cut_in_turn`."""
 
     path: str
-    """The file; or the archive that holds the video from byte ``offset`` on, ``size`` bytes long."""
+    """Path of the file; or of the archive that holds the video as ``size`` bytes starting at ``offset``."""
     name: str
-    """Short and unique in the collection, for messages and tables."""
+    """Name that is short and unique in the collection, for messages and tables."""
     label: int | None = None
-    """Position in the collection's classes."""
+    """Index of the class in the collection's classes."""
     split: str = ""
     start: float | None = None
     end: float | None = None
     text: str | None = None
     group: str | None = None
-    """What belongs together when splitting, such as the person or the recording."""
+    """Group of samples that a split must not separate, such as those of one person or recording."""
     offset: int | None = None
     size: int | None = None
     actions: Sidecar | None = None
-    """Where the actions of the whole video lie, a row for each of its frames."""
+    """Location of the actions of the whole video, a row for each of its frames."""
 
     def file(self) -> str | BinaryIO:
-        """What to hand to the decoder: the path, or the bytes of an archive's member in memory.
+        """The input of the decoder: the path, or the bytes of an archive's member in memory.
 
         Raises:
             OSError: the archive cannot be read.
@@ -79,15 +79,45 @@ class Sample:
     def cut_in_turn(
         cls, samples: Sequence[Self], data: Data, num_clips: int = 1, num_crops: int = 1
     ) -> list[list[Row]]:
-        """What :meth:`cut` gives for evaluation of each of several samples of one file."""
+        """The rows that :meth:`cut` returns for evaluation, of each of several samples of one file."""
         return clips.cut_in_turn(samples, data, num_clips, num_crops)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A collection: its samples in a fixed order, and what their labels mean.
+class FeatureSample(Sample):
+    """A sample of features in place of frames: it has no crops. Kinds of features define :meth:`select`."""
 
-    It is one of videos; collections of other kinds extend it.
+    in_turn: ClassVar[bool] = False
+
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """The rows of :meth:`select`.
+
+        Raises:
+            OSError: the features cannot be read.
+            UserError: crops were requested, or :meth:`select` refuses.
+        """
+        if num_crops != 1:
+            raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or provide videos")
+        return self.select(rng, num_clips, actions=actions is not None)
+
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """``num_clips`` rows of a batch, at random with ``rng``; with their ``actions`` if requested."""
+        raise TypeError(f"{type(self).__name__} does not define select(rng, num_clips, actions)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A collection: its samples in a fixed order, and the names of their classes.
+
+    It is one of videos; collections of other kinds are subclasses.
     """
 
     kind: ClassVar[type[Kind]] = clips.Clips
@@ -96,18 +126,18 @@ class Source:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     directional: bool = False
-    """Whether mirroring changes what a clip means."""
+    """Whether mirroring changes the meaning of a clip."""
     actions: ActionSpace | None = None
-    """What the actions are, where videos come with them."""
+    """Action space, if the videos have actions."""
 
     @property
     def gives(self) -> frozenset[str]:
-        """What batches hold; a ``label`` where samples are labelled, whether or not any is."""
+        """Keys that batches have; a ``label`` if the kind has labels, whether or not any sample is labelled."""
         return frozenset(self.kind.specification.keys) - ({"action"} if self.actions is None else set())
 
     @property
     def tokenizer(self) -> str | None:
-        """The fingerprint of the tokenizer whose ids batches hold; none where they hold none."""
+        """Fingerprint of the tokenizer whose ids batches have; None if they have no ids."""
         return None
 
     @property
@@ -119,7 +149,7 @@ class Source:
         """The samples of one split.
 
         Raises:
-            UserError: there is no such split; names those there are.
+            UserError: the split does not exist; the message lists the splits.
         """
         chosen = tuple(sample for sample in self.samples if sample.split == name)
         if not chosen:
@@ -129,23 +159,28 @@ class Source:
         return chosen
 
     def told(self, train_split: str) -> dict[str, Any]:
-        """What objectives are told of every kind of data: the fields of :class:`DataInfo`."""
+        """The fields of :class:`DataInfo`, common to all kinds of data."""
         samples = self.split(train_split)
         return {"classes": self.classes, "num_train": len(samples), "directional": self.directional}
 
     def info(self, train_split: str) -> DataInfo:
-        """What an objective may want to know of the collection before it is built."""
+        """Properties of the collection that an objective needs before it is built."""
         actions = self.actions or ActionSpace()
-        about = {"num_actions": actions.num_actions, "action_dim": actions.action_dim, "action_names": actions.names}
-        return clips.ClipInfo(**self.told(train_split), **about)
+        return clips.ClipInfo(
+            **self.told(train_split),
+            num_actions=actions.num_actions,
+            action_dim=actions.action_dim,
+            action_names=actions.names,
+        )
 
     def record(self, folder: Path) -> None:
-        """Keep in a run folder what must be known of the data to use the run: by default nothing but the above."""
+        """Record in a run folder what is needed to use the run on new data: by default nothing beyond
+        :meth:`info`."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """What ``dataset.json`` beside a collection says of it."""
+    """The content of a collection's ``dataset.json``."""
 
     directional: bool = False
     classes: tuple[str, ...] | None = None
@@ -153,9 +188,9 @@ class Notes:
 
 
 def collect(root: Path, classes: tuple[str, ...], samples: Sequence[Sample], notes: Notes) -> Source:
-    """A collection, with what its notes say and what its actions are.
+    """A collection with the content of its notes and its action space.
 
-    Videos with actions are directional: a mirrored one shows others than were done.
+    Videos with actions are directional: a mirrored video would show other actions.
     """
     sidecars = {sample.actions: None for sample in samples if sample.actions is not None}
     actions = space_of(list(sidecars), notes.actions) if sidecars else None
@@ -169,10 +204,10 @@ def collect(root: Path, classes: tuple[str, ...], samples: Sequence[Sample], not
 
 
 def read_notes(folder: Path) -> Notes:
-    """The notes of a folder; the defaults when it has no ``dataset.json``. Keys it does not know are left alone.
+    """The notes of a folder; the defaults if it has no ``dataset.json``. Unknown keys are ignored.
 
     Raises:
-        UserError: the file is not JSON, or a key it knows has a value of the wrong kind.
+        UserError: the file is not JSON, or a known key has an invalid value.
     """
     path = folder / "dataset.json"
     try:
@@ -192,18 +227,19 @@ def read_notes(folder: Path) -> Notes:
 
 
 def _action_space(path: Path, values: dict[str, Any]) -> ActionSpace | None:
-    """What the notes say of actions: ``"actions"``, their names or their number, or ``"action_dim"``, a length."""
+    """The action space in the notes: ``"actions"``, names or a number, or ``"action_dim"``, a dimension."""
     actions, size = values.get("actions"), values.get("action_dim")
     if actions is None and size is None:
         return None
     if isinstance(actions, list) and actions and all(isinstance(name, str) for name in actions):
         return ActionSpace(num_actions=len(actions), names=tuple(actions))
-    for key, value in (("num_actions", actions), ("action_dim", size)):
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return ActionSpace(**{key: value})
+    if _is_count(actions):
+        return ActionSpace(num_actions=actions)
+    if _is_count(size):
+        return ActionSpace(action_dim=size)
     raise UserError(
-        f'{path}: "actions" is a list of the names of discrete actions, or their number; "action_dim" is the length '
-        "of continuous ones"
+        f'{path}: "actions" is a list of the names of discrete actions, or their number; "action_dim" is the '
+        "dimension of continuous ones"
     )
 
 
@@ -226,7 +262,7 @@ def number_names(
 def number_labels(
     labels: Sequence[str | None], known: tuple[str, ...] | None, where: Path
 ) -> tuple[tuple[str, ...], list[int | None]]:
-    """Like :func:`number_names`, but where all labels are whole numbers they are positions already.
+    """Like :func:`number_names`, but labels that are all integers are used as class indices.
 
     Raises:
         UserError: a label is not among the ``known`` classes.
@@ -245,10 +281,10 @@ def number_labels(
 
 
 def hold_out(samples: Iterable[Sample]) -> list[Sample]:
-    """Divide samples without splits into ``train`` and ``test``; which is which depends on names alone.
+    """Divide samples without splits into ``train`` and ``test``, depending on their names only.
 
-    Where all samples have a group, a fifth of the groups is held out, so that none is on both sides. Otherwise it is
-    a fifth of each class, at least one of two.
+    If all samples have a group, a fifth of the groups is held out, so that no group is in both splits. Otherwise a
+    fifth of each class is held out, and at least one of two samples.
     """
     samples = list(samples)
     groups = {sample.group for sample in samples if sample.group}
@@ -263,10 +299,15 @@ def hold_out(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def _fifth(names: Collection[str]) -> set[str]:
-    """A fifth of the names, at least one of two, as their hashes fall."""
+    """A fifth of the names, at least one of two, chosen by their hashes."""
     count = max(1, round(HELD_OUT * len(names))) if len(names) > 1 else 0
     return set(sorted(names, key=_hash)[:count])
 
 
 def _hash(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number above zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,4 +1,4 @@
-"""Opening a collection of videos, or of what was encoded of them, whatever the layout it comes in."""
+"""Opening collections of videos, or of encoded videos, in any known layout."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ __all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
 
 
 def open_source(data: Data) -> Source:
-    """The collection that ``data`` names, of the kind that ``data.reads``; a synthetic one is generated if need be.
+    """The collection that ``data`` describes, of the kind ``data.reads``; a synthetic one is generated if necessary.
 
     Raises:
-        UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
+        UserError: there is nothing to read, or its layout is unknown; the message says what was expected.
     """
     return data.reads.open(data)
 
 
 def open_videos(path: Path) -> Source:
-    """The collection at ``path``, for those who want the videos themselves.
+    """The collection of videos at ``path``, never of their features.
 
     Raises:
-        UserError: see :func:`open_source`; or what is there was encoded.
+        UserError: see :func:`open_source`; or the path holds encoded videos.
     """
     source = open_path(path)
     if "video" not in source.gives:
-        raise UserError(f"{path} holds features of videos, not the videos: give those")
+        raise UserError(f"{path} holds features of videos: provide the videos themselves")
     return source
 
 
 def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
-    """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, what
-    ``filmstrip encode`` wrote, or a public set in its own layout, of which UCF-101 has several divisions.
+    """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, a folder
+    that ``filmstrip encode`` wrote, or a public dataset in its own layout; ``fold`` is that of UCF-101.
 
     Raises:
         UserError: see :func:`open_source`.
@@ -51,11 +51,11 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
     if layout != "auto":
         return _open_layout(path, layout, fold)
     if fold != 1 and not (path.is_dir() and ucf101.detect(path)):
-        raise UserError(f"data.reads.fold is for UCF-101, and {path} is not laid out as that")
+        raise UserError(f"data.reads.fold is for UCF-101, and {path} does not have its layout")
     if is_shards(path):
         return open_shards(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist: give a folder class_name/*.mp4, a manifest, or shards (*.tar)")
+        raise UserError(f"{path} does not exist: provide a folder class_name/*.mp4, a manifest, or shards (*.tar)")
     if is_encoded(path):
         return open_encoded(path)
     if path.is_dir():
@@ -63,7 +63,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
             return open_manifest(manifest)
         for name, known in LAYOUTS.items():
             if known.detect(path):
-                log.info("%s is laid out as %s", path, name)
+                log.info("%s has the layout of %s", path, name)
                 return _open_layout(path, name, fold)
         for name, arrays in ARRAYS.items():
             if arrays.detect_arrays(path):
@@ -74,15 +74,15 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
     if path.suffix.lower() in MANIFEST_SUFFIXES:
         return open_manifest(path)
     raise UserError(
-        f"{path} is a single file of no known layout: give a folder class_name/*.mp4, a manifest "
+        f"{path} is a file of no known layout: provide a folder class_name/*.mp4, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with the columns path and label, or shards (*.tar)"
     )
 
 
 def _open_layout(path: Path, layout: str, fold: int) -> Source:
-    """A folder in a layout that was named or recognised."""
+    """The collection in a folder, in the configured or detected layout."""
     if not path.is_dir():
-        raise UserError(f"{path} is no folder, and data.reads.layout {layout} is for folders")
+        raise UserError(f"{path} is not a folder, and data.reads.layout {layout} is for folders")
     if layout == "ucf101":
         return ucf101.open_ucf101(path, fold)
     if fold != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from filmstrip.distributed import process
-from filmstrip.distributed.reduce import from_first_process
+from filmstrip.distributed.reduce import from_first_process, sum_over_processes
+from filmstrip.protocols import SharesStatistics
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -25,26 +26,37 @@ def parallelise(
     blocks: Sequence[nn.Module],
     device: torch.device,
     partial: bool,
+    unsynchronised: Collection[str] = (),
 ) -> nn.Module:
     """A wrapper of ``module`` that averages gradients over processes; ``module`` itself if there is only one.
 
     With ``fsdp`` each of ``blocks`` is sharded separately and the rest together, in place; parameters become
-    DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN.
+    DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN. Parts that collect
+    statistics of a step share them from then on. Parameters and buffers named ``unsynchronised``, which are frozen
+    and equal everywhere, are left alone.
     """
     if not process.is_several():
         return module
+    for part in module.modules():
+        if isinstance(part, SharesStatistics):
+            part.share_statistics(sum_all=sum_over_processes, from_first=from_first_process)
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(unsynchronised))
         return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    for tensor in (*module.parameters(), *module.buffers()):
-        from_first_process(tensor.data)
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if name not in unsynchronised:
+            from_first_process(tensor.data)
+    ignored = {param for name, param in module.named_parameters() if name in unsynchronised}
     mesh = init_device_mesh(device.type, (process.world_size(),))
     for block in blocks:
-        fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh)
+        if not ignored.issuperset(block.parameters()):
+            fully_shard(block, mesh=mesh, ignored_params=ignored)
+    fully_shard(module, mesh=mesh, ignored_params=ignored)  # in place: its class becomes one of FSDP's
+    return module
 
 
 def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:

@@ -6,10 +6,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """All-reduce: the sum of ``tensor`` over processes, in place; not differentiable."""
+def sum_over_processes(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """All-reduce: the sum of ``tensor`` over the processes of a group (by default all), in place; not
+    differentiable."""
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=group)
     return tensor
 
 

@@ -11,9 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
 from filmstrip.randomness import uniform
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.distributed import map_batches
+from filmstrip.inference import on_device
 from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Subject
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,14 @@ def map_clips(
         data = replace(data, clip=replace(data.clip, num_frames=num_frames))
     split = split or data.eval_split
 
-    def on_device(batch: Batch, before: int) -> Found:
+    def evaluate_batch(batch: Batch, before: int) -> Found:
         if "video" in batch and not before:
             _check_length(batch["video"])
-        there = {k: v.to(subject.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        return function(there, before)
+        return function(on_device(batch, subject.device), before)
 
-    batches = eval_batches(subject.source, data, split, batch_size=batch_size)
+    batches = EvalLoader(subject.source, data, split, batch_size=batch_size)
     empty = True
-    for found in map_batches(subject, batches, on_device, max_rows=max_clips):
+    for found in map_batches(subject, batches, evaluate_batch, max_rows=max_clips):
         empty = False
         yield found
     if empty:

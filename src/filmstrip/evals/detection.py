@@ -18,14 +18,14 @@ from filmstrip.data.boxes import iou
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.kinds.actors import ActorSource
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.average_precision import area_under_precision
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Detector
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 TRACK = dict[float, Tensor]
 """A track: a box (``4``) by its time in the video, seconds."""
@@ -102,7 +102,7 @@ class DetectionMAP(Evaluation):
             rows = zip(batch["index"].tolist(), batch_scores, batch["is_actor"])
             return [(index, scores[there]) for index, scores, there in rows]
 
-        batches = eval_batches(source, data, split, batch_size=self.batch_size, by_file=True)
+        batches = EvalLoader(source, data, split, batch_size=self.batch_size, by_file=True)
         scores = dict(pair for part in map_batches(subject, batches, evaluate_batch) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")

@@ -1,7 +1,8 @@
 """Evaluation on several processes: each evaluates its share of the batches, and all receive the results, in order.
 
 Batches are distributed whole and round-robin, so that results are exactly those of one process. With sharded networks
-(FSDP), which all processes must call in step, each process evaluates all batches.
+(FSDP), or where several processes share a clip's tokens, all processes must call the network in step: each evaluates
+all batches.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TypeVar
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
 from filmstrip.distributed.parallel import is_sharded
-from filmstrip.evals import Subject
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Subject
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -75,9 +76,9 @@ def map_items(subject: Subject, items: Sequence[Item], function: Callable[[Item]
 
 def _share(subject: Subject) -> tuple[int, int]:
     """This process's rank, and the number of processes that share the batches."""
-    if not process.is_several() or is_sharded(subject.objective):
+    if not process.is_several() or is_sharded(subject.objective) or subject.mesh.context.size > 1:
         return 0, 1
-    return process.rank(), process.world_size()
+    return subject.mesh.data
 
 
 def _exchanged(value: Found, world: int) -> list[Found]:

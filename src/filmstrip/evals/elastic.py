@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, PositiveShare, Rate
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.nn.length_search import Method
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.protocols import Batch, as_float
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 Found = TypeVar("Found")
 
@@ -110,7 +110,7 @@ class TokensAgainstError(Evaluation):
                 return function(batch["video"].to(subject.device))
 
         split = self.split or subject.data.eval_split
-        batches = eval_batches(subject.source, subject.data, split, batch_size=self.batch_size)
+        batches = EvalLoader(subject.source, subject.data, split, batch_size=self.batch_size)
         found = list(map_batches(subject, batches, evaluate_batch))
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.features import FeatureSource, FeatureWriter
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
 from filmstrip.runs.config import to_json
+from filmstrip.runs.evaluation import Subject
 from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30
@@ -79,7 +79,7 @@ def extract(
     samples = subject.source.split(split)
     sums: list[Tensor] = []
     views = torch.zeros(len(samples))
-    batches = eval_batches(subject.source, subject.data, split, num_clips=num_clips, batch_size=batch_size)
+    batches = EvalLoader(subject.source, subject.data, split, num_clips=num_clips, batch_size=batch_size)
 
     def encode(batch: Batch, before: int) -> tuple[Tensor, list[Tensor]]:
         with inference(subject.objective):

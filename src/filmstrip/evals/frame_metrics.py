@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.errors import UserError
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.protocols import as_float
-from filmstrip.weights.lpips import load_perceptual
 
 EQUAL_PSNR = 100.0
 """PSNR assigned to equal frames, decibels, so that means stay finite."""

@@ -11,13 +11,13 @@ from torch import Tensor
 from filmstrip.bounds import Count, Seed
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.distributed import map_items
 from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance, inception_score
 from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 def generator_of(subject: Subject) -> Generator:

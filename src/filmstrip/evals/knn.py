@@ -13,9 +13,9 @@ from torch.nn.functional import normalize, one_hot
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
 from filmstrip.inference import encoder_of
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

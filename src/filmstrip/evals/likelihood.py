@@ -12,15 +12,15 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.inference import inference
-from filmstrip.protocols import Batch
+from filmstrip.protocols import Batch, LikelihoodModel
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood(Evaluation):
-    """Bits/dim by the generator's ``log_prob``; its ``dims_of`` counts the dimensions (codes or pixels)."""
+    """Bits/dim by the ``log_prob`` of a :class:`~filmstrip.protocols.LikelihoodModel`."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
     num_videos: Count | None = None
@@ -31,7 +31,7 @@ class Likelihood(Evaluation):
 
     def check(self, subject: Subject) -> None:
         """The objective has a likelihood."""
-        if not callable(getattr(subject.objective, "log_prob", None)):
+        if not isinstance(subject.objective, LikelihoodModel):
             raise UserError(f"{type(subject.objective).__name__} has no likelihood (log_prob)")
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

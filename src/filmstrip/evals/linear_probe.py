@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.features import by_layer, train_and_test
 from filmstrip.inference import encoder_of
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

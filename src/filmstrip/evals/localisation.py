@@ -13,13 +13,14 @@ from torch import Tensor
 
 from filmstrip.bounds import NotEmpty, Share
 from filmstrip.data.kinds.untrimmed import UntrimmedSource
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.average_precision import area_under_precision
 from filmstrip.evals.distributed import map_batches
+from filmstrip.inference import inference, on_device
 from filmstrip.nn.segments import iou
 from filmstrip.protocols import Batch, Detections, Localiser
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 THUMOS14 = (0.3, 0.4, 0.5, 0.6, 0.7)
 
@@ -54,10 +55,12 @@ class LocalisationMAP(Evaluation):
         split = self.split or subject.data.eval_split
 
         def localise(batch: Batch, before: int) -> list[tuple[int, Detections]]:
-            return list(zip(batch["index"].tolist(), localiser.localise(batch)))
+            with inference(localiser):
+                found = localiser.localise(on_device(batch, subject.device))
+            return list(zip(batch["index"].tolist(), found))
 
         # Whole videos differ in length: one at a time.
-        batches = eval_batches(source, subject.data, split, batch_size=1)
+        batches = EvalLoader(source, subject.data, split, batch_size=1)
         found = dict(pair for part in map_batches(subject, batches, localise) for pair in part)
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 def classifier_of(subject: Subject) -> Classifier:
@@ -106,7 +106,7 @@ class MultiView(Evaluation):
         classes = subject.source.classes
         # Accumulated on the CPU: on a GPU the order of additions, and so the rounding, varies.
         sums, views = torch.zeros(len(samples), len(classes)), torch.zeros(len(samples))
-        loader = eval_batches(
+        loader = EvalLoader(
             subject.source,
             subject.data,
             split,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from filmstrip.bounds import Count, Seed
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

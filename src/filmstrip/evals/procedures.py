@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from filmstrip.data.kinds.procedures import ProcedureSource
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
-from filmstrip.inference import inference
+from filmstrip.inference import inference, on_device
 from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Forecaster
+from filmstrip.runs.evaluation import Subject
 
 REQUIRES = frozenset({"features", "step", "seen", "target"})
 """Batch keys that all procedure protocols need."""
@@ -120,13 +119,13 @@ def procedure_batches(subject: Subject, split: str | None, batch_size: int) -> I
     Raises:
         UserError: the data are not procedures, or none is readable.
     """
-    if not isinstance(subject.source, ProcedureSource):
+    if not subject.source.gives >= REQUIRES:
         raise UserError(f"{subject.source.root} holds no procedures: read such data (--data.reads)")
     split, count = split or subject.data.eval_split, 0
-    batches = eval_batches(subject.source, subject.data, split, batch_size=batch_size)
+    batches = EvalLoader(subject.source, subject.data, split, batch_size=batch_size)
     for batch in tracked(batches, "evaluating", total=-(-batches.num_videos // batch_size)):
         count += 1
-        yield {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        yield on_device(batch, subject.device)
     if not count:
         raise UserError(f"no window of the split {split!r} is readable: nothing to evaluate")
 
@@ -155,7 +154,7 @@ def forecasts(
     probabilities, true, index, first = [], [], [], seed
     for batch in procedure_batches(subject, split, batch_size):
         with inference(forecaster):
-            logits = forecaster.predict(batch, samples=samples, seed=first)
+            logits = forecaster.forecast(batch, samples=samples, seed=first)
         first += len(batch["name"])
         if logits.shape[-1] != len(subject.source.classes):
             raise UserError(f"the model has {logits.shape[-1]} steps, but the data has {len(subject.source.classes)}")

@@ -12,12 +12,12 @@ from torch import Tensor
 from filmstrip.bounds import Count
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
-from filmstrip.protocols import Batch, Tokenizer, Tokens
+from filmstrip.protocols import Batch, Tokenizer, Tokens, find_tokenizer
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +78,12 @@ class Reconstruction(Evaluation):
         for name, values in joined.items():
             yield f"{name}/{shape}", float(values.mean())
         yield from distance.values("rfvd")
-        yield from use.values(getattr(tokenizer, "codebook_size", None), count)
+        yield from use.values(tokenizer.codebook_size, count)
 
 
 def _tokenizer_of(subject: Subject) -> Tokenizer:
-    own = isinstance(subject.objective, Tokenizer)
-    tokenizer = subject.objective if own else getattr(subject.objective, "tokenizer", None)
-    if not isinstance(tokenizer, Tokenizer):
+    tokenizer = find_tokenizer(subject.objective)
+    if tokenizer is None:
         raise UserError(f"{type(subject.objective).__name__} is not a tokenizer: it does not encode and decode")
     return tokenizer
 

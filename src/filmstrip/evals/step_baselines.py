@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals import procedures as metrics
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

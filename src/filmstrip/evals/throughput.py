@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -15,19 +14,19 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.data.config import Data
-from filmstrip.data.kinds.clips import Clips
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
-from filmstrip.inference import inference, modes_kept
+from filmstrip.inference import inference, modes_kept, on_device
 from filmstrip.measure.complexity import flop_counter
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Loss, Objective, Phase
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput(Evaluation):
-    """Clips per second, time of a forward and a training pass, peak memory, and the share of the matrix rate.
+    """Samples per second, time of a forward and a training pass, peak memory, and the share of the matrix rate.
 
-    Runs on random clips of the data's shape, in float32, so it measures the model and not the loader.
+    Runs on a drawn batch of the data's kind and shape, in float32, so it measures the model and not the loader.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -37,11 +36,11 @@ class Throughput(Evaluation):
     """Number of measured passes; the median is reported."""
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
-        """None: it looks at clips that are drawn."""
+        """None: it looks at samples that are drawn."""
         return ()
 
     def check(self, subject: Subject) -> None:
-        """The objective needs nothing but clips."""
+        """The data hold what the objective requires."""
         random_batch(subject, 1)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
@@ -86,15 +85,18 @@ def random_batch(subject: Subject, batch_size: int) -> Batch:
     """A drawn batch with the keys that the objective requires, as a loader would give it.
 
     Raises:
-        UserError: the objective requires a key that video files do not provide.
+        UserError: the objective requires a key that the data do not provide.
     """
-    sizes = {**Clips().sizes(subject.data, None), "B": batch_size, "K": max(1, len(subject.source.classes))}
-    drawn = Clips.example(sizes, torch.Generator().manual_seed(0))
-    batch = {key: value.to(subject.device) if isinstance(value, Tensor) else value for key, value in drawn.items()}
+    source, data = subject.source, subject.data
+    kind = data.reads if isinstance(data.reads, source.kind) else source.kind()
+    sizes = {**kind.told_sizes(data, source.info(source.splits[0])), "B": batch_size}
+    # What has no example, such as actions, is blank.
+    blank = {key: value for key, value in kind.specification.blank(sizes).items() if key in source.gives}
+    batch = blank | kind.example(sizes, torch.Generator().manual_seed(0))
     missing = [key for key in subject.objective.requires if key not in batch]
     if missing:
-        raise UserError(f"throughput is measured on clips alone; the objective also requires {', '.join(missing)}")
-    return batch
+        raise UserError(f"the objective requires {', '.join(missing)}, which {source.root} does not hold")
+    return on_device(batch, subject.device)
 
 
 def count_flops(function: Callable[[], object]) -> int:
@@ -133,33 +135,6 @@ def memory_bandwidth(device: torch.device | str = "cpu", threads: int | None = N
     target = torch.empty_like(source)
     with _threads(threads):
         return 2 * size / _best_seconds(lambda: target.copy_(source), device)
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Yields a function that returns the peak memory since entry, bytes: the device's, or this process's resident
-    set.
-
-    Where the peak cannot be reset (outside Linux), it is that of the whole process.
-    """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield lambda: torch.cuda.max_memory_allocated(device)
-        return
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")  # resets the high-water mark of the resident set
-    yield _resident_peak
-
-
-def _resident_peak() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _measure(function: Callable[[], object], device: torch.device, rounds: int) -> tuple[int, float, int]:

@@ -30,8 +30,10 @@ from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
 from filmstrip.evals.frechet import FrechetPair
 from filmstrip.inference import inference
-from filmstrip.models.i3d import I3D
+from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Classifier, as_float
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import load_objective
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.released import from_published, published_names
 
@@ -93,9 +95,6 @@ class FeatureNetwork:
                 return self._with_settings(name, network, network.pooled, device, size=224, min_frames=_I3D_FRAMES)
             more = {"size": 224, "min_frames": _I3D_FRAMES, "classifies": True}
             return self._with_settings(name, network, network.classify, device, **more)
-        # Imported here: loading a run imports every evaluation protocol, this one too.
-        from filmstrip.runs.loading import load, load_objective
-
         if self.kind == "encoder":
             encoder = load(self.source, device)
             own = {"size": encoder.clip.size, "num_frames": encoder.clip.num_frames}
@@ -229,7 +228,7 @@ class VideoDistance:
 def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
     """The published network with the weights of a file, in evaluation mode.
 
-    The TorchScript ``i3d_torchscript.pt`` is a program, which is never run here; whoever trusts it takes the weights
+    The TorchScript ``i3d_torchscript.pt`` is a program, which is never run here; those who trust it take the weights
     out once:
 
         import torch
@@ -251,10 +250,10 @@ def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
             ) from None
         raise
     with torch.device("meta"):
-        any_i3d = I3D()
+        any_i3d = I3D(I3DArchitecture(num_classes=400))
     heads = [published_names(any_i3d, layout.name)["head.weight"] for layout in any_i3d.layouts()]
     classes = next((len(theirs[key]) for key in heads if key in theirs), any_i3d.head.out_features)
-    network = I3D(num_classes=classes, norm_eps=norm_eps)
+    network = I3D(I3DArchitecture(num_classes=classes, norm_eps=norm_eps))
     try:
         ours = from_published(theirs, network)
         network.load_state_dict(ours, strict=False)  # the normalisation of pixels is ours, batches are not counted

@@ -18,7 +18,6 @@ from torch import Tensor
 from filmstrip.bounds import Count, Seed
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.frame_curves import name_of
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
@@ -27,6 +26,7 @@ from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDis
 from filmstrip.inference import inference
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Batch, Condition, Generator
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 
 @dataclass(frozen=True, kw_only=True)

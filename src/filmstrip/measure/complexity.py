@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.table import Table
@@ -25,8 +25,8 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.kind import check_requires
 from filmstrip.errors import UserError
-from filmstrip.protocols import Batch, Objective
-from filmstrip.runs.config import Run
+from filmstrip.measure.measurable import Measurable
+from filmstrip.protocols import Batch, Objective, find_encoder
 
 _UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
 _ADAMW_BYTES = 16  # a parameter, its gradient and two moments, float32
@@ -59,7 +59,7 @@ class Complexity:
         rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         rows.add_row("parameters", f"{self.parameters / 1e6:.2f} M", "")
         rows.add_row("multiply-adds", f"{self.multiply_adds / 1e9:.2f} G", "loss of one clip, forward")
-        if self.tokens is not None:
+        if self.encoder_parameters is not None and self.encoder_multiply_adds is not None:
             rows.add_row("encoder", f"{self.encoder_parameters / 1e6:.2f} M", "parameters")
             rows.add_row("", f"{self.encoder_multiply_adds / 1e9:.2f} G", "multiply-adds for one clip")
             rows.add_row("tokens", f"{self.tokens}", "from one clip")
@@ -68,7 +68,7 @@ class Complexity:
         return rows
 
 
-def of_run(run: Run) -> Complexity:
+def of_run(run: Measurable) -> Complexity:
     """The cost of a run's system, without allocating its weights.
 
     Raises:
@@ -83,7 +83,7 @@ def of_run(run: Run) -> Complexity:
         return _measure(objective, partial(run.data.reads.specification.blank, {"B": 1, **sizes}))
 
 
-def try_out(run: Run) -> None:
+def try_out(run: Measurable) -> None:
     """Check that a run's network can be built and accepts the data's clips, without allocating its weights.
 
     Raises:
@@ -107,7 +107,7 @@ def try_out(run: Run) -> None:
 
 
 @contextmanager
-def _refusing(run: Run) -> Iterator[None]:
+def _refusing(run: Measurable) -> Iterator[None]:
     """Convert a network's shape errors into a message for the user.
 
     Raises:
@@ -129,7 +129,7 @@ def measure(objective: Objective, clip: Clip) -> Complexity:
 
 def _measure(objective: Objective, make: Callable[[], Batch]) -> Complexity:
     """Count what the one sample that ``make`` makes costs."""
-    encoder = getattr(objective, "encoder", None)
+    encoder = cast(nn.Module | None, find_encoder(objective))
     with FakeTensorMode():
         batch = make()
         state = _stand_ins(objective)

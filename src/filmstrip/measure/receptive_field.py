@@ -7,9 +7,9 @@ known where activations pass only through layers with a known window and through
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.table import Table
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from filmstrip.data.config import Clip
-from filmstrip.protocols import Encoder
-from filmstrip.runs.config import Run
+from filmstrip.measure.measurable import Measurable
+from filmstrip.protocols import find_encoder
 
 Extent = tuple[int, int, int]
 _WINDOWED = (nn.Conv3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
@@ -44,14 +44,14 @@ class Layer:
     """Whether its input is exactly one layer, or the clip itself."""
 
 
-def of_run(run: Run) -> list[Layer]:
+def of_run(run: Measurable) -> list[Layer]:
     """The layers of a run's encoder, in order of execution; empty if a receptive field is unknown."""
     with torch.device("meta"):
-        encoder = getattr(run.objective.build(), "encoder", None)
+        encoder = cast(nn.Module | None, find_encoder(run.objective.build()))
     return [] if encoder is None else layers_of(encoder, run.data.clip)
 
 
-def layers_of(encoder: Encoder, clip: Clip) -> list[Layer]:
+def layers_of(encoder: nn.Module, clip: Clip) -> list[Layer]:
     """As :func:`of_run`, for an encoder and its clip configuration; the last one is the mean over all positions."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         video = torch.empty(1, clip.num_frames, 3, clip.size, clip.size, requires_grad=True)
@@ -121,20 +121,20 @@ class _Trace:
         if parents is None or x.ndim != 5 or output.ndim != 5:
             self.known = False
             return
-        kernel, stride = window_of(module, tuple(x.shape[2:]))
+        kernel, stride = window_of(module, _extent(x.shape[2:]))
         fields = [(1, 1, 1) if p is None else self.layers[p].field for p in parents]
         jumps = [(1, 1, 1) if p is None else self._jumps[p] for p in parents]
         # Branches that join have the same stride, unless one is broadcast over the other: then the finer one counts.
-        jump = tuple(map(min, zip(*jumps)))
-        field = tuple(
+        jump = _extent(map(min, zip(*jumps)))
+        field = _extent(
             max(f + (k - 1) * j for f, j in zip(f_axis, j_axis))
             for f_axis, j_axis, k in zip(zip(*fields), zip(*jumps), kernel)
         )
         self._made_by[output.grad_fn] = len(self.layers)
         self.layers.append(
-            Layer(_called(module, kernel), output.shape[1], tuple(output.shape[2:]), field, len(parents) == 1)
+            Layer(_called(module, kernel), output.shape[1], _extent(output.shape[2:]), field, len(parents) == 1)
         )
-        self._jumps.append(tuple(j * s for j, s in zip(jump, stride)))
+        self._jumps.append(_extent(j * s for j, s in zip(jump, stride)))
 
     def parents(self, tensor: Tensor) -> list[int | None] | None:
         """The layers that a tensor depends on, with none for the clip; none at all if an unknown operation is
@@ -165,14 +165,12 @@ class _Trace:
 
 def window_of(module: nn.Module, size: Extent) -> tuple[Extent, Extent]:
     """Kernel and stride (t, h, w) of a layer over activations of ``size``; a global one has no stride."""
-    if hasattr(module, "window"):
-        return module.window(size)
+    if (own := getattr(module, "window", None)) is not None:
+        return own(size)
     if isinstance(module, (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)):
         return size, size
-    kernel, stride, dilation = (
-        _triple(v) for v in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
-    )
-    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation)), stride
+    kernel, stride, dilation = (_triple(getattr(module, name, 1)) for name in ("kernel_size", "stride", "dilation"))
+    return _extent((k - 1) * d + 1 for k, d in zip(kernel, dilation)), stride
 
 
 def _called(module: nn.Module, kernel: Extent) -> str:
@@ -185,7 +183,12 @@ def _called(module: nn.Module, kernel: Extent) -> str:
 
 
 def _triple(value: int | tuple[int, ...]) -> Extent:
-    return (value,) * 3 if isinstance(value, int) else tuple(value)
+    return (value, value, value) if isinstance(value, int) else _extent(value)
+
+
+def _extent(sizes: Iterable[int]) -> Extent:
+    frames, rows, columns = sizes
+    return frames, rows, columns
 
 
 def _times(numbers: tuple[int, ...]) -> str:

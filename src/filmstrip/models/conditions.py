@@ -1,4 +1,4 @@
-"""Classes and actions as what networks take: one vector for a whole clip, or channels of every frame.
+"""Classes and actions as inputs of networks: one vector for a whole clip, or channels of every frame.
 
 Both begin with :class:`Known`, which says what fits. A vector suits a network that sees all of a clip at once; it
 holds every action, and needs all that it was made for. Channels suit one that goes on frame by frame: any number of
@@ -20,18 +20,21 @@ from filmstrip.protocols import Condition
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """The classes and actions that a model was made for; zero for what it knows nothing of.
+    """The classes and actions that condition a model.
 
     Actions are discrete (``num_actions``) or vectors (``action_dim``).
     """
 
     num_classes: int = 0
+    """Number of classes; zero without them."""
     num_actions: int = 0
+    """Number of discrete actions; zero without them."""
     action_dim: int = 0
+    """Values of a continuous action; zero without them."""
 
     @property
     def has_action(self) -> bool:
-        """Whether actions mean anything to the model."""
+        """Whether actions condition the model."""
         return bool(self.num_actions or self.action_dim)
 
     def check_shapes(self, batch: int, num_frames: int, *, label: Tensor | None, action: Tensor | None) -> None:
@@ -142,7 +145,7 @@ class FrameConditions(nn.Module):
         action: Tensor | None,
         unknown: Tensor | None = None,
     ) -> Tensor | None:
-        """``B T width``, or nothing where the model has no conditions; ``unknown`` (``B``, True) hides a clip's.
+        """``B T width``, or nothing without conditions; where ``unknown`` (``B``) is true, a clip's are masked.
 
         Raises:
             UserError: a label or an action does not fit, or there are no actions for some frames.
@@ -167,11 +170,11 @@ class FrameConditions(nn.Module):
         none = self.no_action.expand(batch, num_frames, -1)
         if action is None:
             return none
-        hidden = torch.zeros(batch, num_frames, 1, dtype=torch.bool, device=action.device)
-        hidden[:, 0] = True
+        masked = torch.zeros(batch, num_frames, 1, dtype=torch.bool, device=action.device)
+        masked[:, 0] = True
         if unknown is not None:
-            hidden = hidden | unknown[:, None, None]
-        return torch.where(hidden, none, self.action(action))
+            masked = masked | unknown[:, None, None]
+        return torch.where(masked, none, self.action(action))
 
     def check(self, condition: Condition, *, optional: bool) -> None:
         """Refuse labels and actions that do not fit or are not known, or, unless they are optional, missing.

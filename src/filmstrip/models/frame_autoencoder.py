@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, NotEmpty
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention
 
@@ -32,7 +34,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Attention of one head among all places of a frame, added to the input: ``B C H W``."""
+    """Attention of one head among all positions of a frame, added to the input: ``B C H W``."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -97,32 +99,40 @@ def _out(inputs: int, outputs: int, groups: int) -> nn.Sequential:
     return nn.Sequential(nn.GroupNorm(groups, inputs, eps=_EPS), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
 
 
-class FrameAutoencoder(nn.Module):
-    """Esser et al. 2021: levels of residual blocks, each but the last ones halving the frame, and the reverse.
+@dataclass(frozen=True, kw_only=True)
+class FrameAutoencoderArchitecture:
+    """The configuration of a :class:`FrameAutoencoder`."""
 
-    ``widths`` has one entry a level; the first ``halvings`` levels halve (by default all but the last);
-    ``attention_levels`` counts from 0 at full resolution. The decoder has one block more in each level.
-    """
+    widths: Annotated[tuple[Count, ...], NotEmpty] = (128, 128, 256, 512)
+    """Channels of each level."""
+    depth: Count = 2
+    """Residual blocks in each level of the encoder; the decoder has one more."""
+    halvings: CountOrZero | None = None
+    """Number of levels, from the first, that halve the frame; by default all but the last."""
+    attention_levels: tuple[CountOrZero, ...] = ()
+    """Levels with attention, counted from 0 at full resolution; the middle always has it."""
+    groups: Count = 32
+    """Groups of the normalisation."""
+
+
+class FrameAutoencoder(nn.Module):
+    """Esser et al. 2021: levels of residual blocks, each but the last ones halving the frame, and the reverse."""
 
     frames_apart = True
     """Frames are coded and rebuilt one by one."""
 
-    def __init__(
-        self,
-        *,
-        input_dim: int,
-        latent_dim: int,
-        widths: Sequence[int] = (128, 128, 256, 512),
-        depth: int = 2,
-        halvings: int | None = None,
-        attention_levels: Sequence[int] = (),
-        groups: int = 32,
-    ) -> None:
+    def __init__(self, config: FrameAutoencoderArchitecture, *, input_dim: int, latent_dim: int) -> None:
+        """``input_dim`` and ``latent_dim`` are the channels before and after the bottleneck.
+
+        Raises:
+            UserError: the widths and the halvings do not fit.
+        """
         super().__init__()
-        halvings = len(widths) - 1 if halvings is None else halvings
+        widths, depth, groups, attention_levels = config.widths, config.depth, config.groups, config.attention_levels
+        halvings = len(widths) - 1 if config.halvings is None else config.halvings
         if not 0 <= halvings < len(widths) or any(width % groups for width in widths):
             raise UserError(
-                f"widths {tuple(widths)} must be multiples of {groups} (the normalisation's groups) and more than "
+                f"widths {widths} must be multiples of {groups} (the normalisation's groups) and more than "
                 f"the {halvings} halvings"
             )
         self.patch_size = (1, 2**halvings, 2**halvings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, Rate
 from filmstrip.nn.attention import KVCache
 from filmstrip.nn.block import Block
 from filmstrip.nn.masks import block_causal
@@ -17,47 +18,62 @@ Cache = list[KVCache]
 """Keys and values of every block."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameHistoryArchitecture:
+    """The configuration of a :class:`FrameHistory`."""
+
+    input_dim: Count
+    """Channels of a frame's positions."""
+    output_dim: Count
+    """Channels of a summary at each of a frame's positions."""
+    size: tuple[Count, Count]
+    """Positions of a frame (h, w)."""
+    stride: Count
+    """Positions along each axis that share a token, so that hundreds of frames make a short sequence."""
+    num_frames: Count
+    """Maximum number of frames."""
+    width: Count
+    """Channels of a token."""
+    depth: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Attention heads of a block."""
+    given_dim: CountOrZero = 0
+    """Channels of what is given with a frame (an action, a label); zero without it."""
+    mlp_ratio: Rate = 4.0
+    """Width of a feed-forward network, relative to that of its tokens."""
+
+
 class FrameHistory(nn.Module):
     """TECO's temporal transformer (Yan et al. 2023, equation 3.6): strided convolution, transformer, its transpose.
 
     A frame's tokens see each other and all frames before, the first of which is a learnt one that starts the
-    sequence. ``stride`` places along each axis share a token, so that hundreds of frames make a short sequence; what
-    is ``given`` with a frame (an action, a label) joins its channels.
+    sequence.
 
     Raises:
         ValueError: the stride does not divide the size.
     """
 
-    def __init__(
-        self,
-        *,
-        input_dim: int,
-        output_dim: int,
-        size: Sequence[int],
-        stride: int,
-        num_frames: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        given_dim: int = 0,
-        mlp_ratio: float = 4.0,
-    ) -> None:
+    def __init__(self, config: FrameHistoryArchitecture) -> None:
         super().__init__()
+        size, stride, width = config.size, config.stride, config.width
         if any(side % stride for side in size):
-            raise ValueError(f"a stride of {stride} does not divide frames of {tuple(size)} places")
-        self.num_frames = num_frames
-        self.size = tuple(size)
+            raise ValueError(f"a stride of {stride} does not divide frames of {tuple(size)} positions")
+        self.num_frames = config.num_frames
+        self.size = size
         self.small = tuple(side // stride for side in size)
         self.per_frame = self.small[0] * self.small[1]
-        self.down = nn.Conv2d(input_dim + given_dim, width, stride, stride, bias=False)
+        self.down = nn.Conv2d(config.input_dim + config.given_dim, width, stride, stride, bias=False)
         self.start = nn.Parameter(torch.randn(self.per_frame, width) * 0.02)
         self.project = nn.Linear(width, width)
-        table = sincos_table((num_frames + 1) * self.per_frame, width)
+        table = sincos_table((config.num_frames + 1) * self.per_frame, width)
         sines_first = rearrange(table, "n (c two) -> n (two c)", two=2)  # as published
         self.register_buffer("positions", sines_first, persistent=False)
-        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio=mlp_ratio, gelu="quick") for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, config.num_heads, mlp_ratio=config.mlp_ratio, gelu="quick") for _ in range(config.depth)
+        )
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), nn.LayerNorm(width, eps=1e-6))
-        self.up = nn.ConvTranspose2d(width, output_dim, stride, stride, bias=False)
+        self.up = nn.ConvTranspose2d(width, config.output_dim, stride, stride, bias=False)
 
     def forward(self, frames: Tensor, given: Tensor | None = None, *, cache: Cache | None = None) -> Tensor:
         """Summaries ``B S M W`` after each of the frames (``B S C h w``), for :meth:`spread`.
@@ -85,7 +101,7 @@ class FrameHistory(nn.Module):
         return rearrange(self.head(x[:, -s * self.per_frame :]), "b (s m) d -> b s m d", s=s)
 
     def spread(self, summary: Tensor) -> Tensor:
-        """Summaries ``B S M W`` over all places of a frame: ``B S D h w``."""
+        """Summaries ``B S M W`` over all positions of a frame: ``B S D h w``."""
         b, s = summary.shape[:2]
         x = rearrange(summary, "b s (h w) d -> (b s) d h w", h=self.small[0])
         return self.up(x).unflatten(0, (b, s))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, PositiveShare, Rate
 from filmstrip.nn.normalise import Normalise
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 
@@ -29,33 +31,39 @@ _HEAD_POOL = (2, 7, 7)
 _SEED = 101
 
 
+@dataclass(frozen=True, kw_only=True)
+class I3DArchitecture:
+    """The configuration of an :class:`I3D`."""
+
+    share: PositiveShare = 1.0
+    """Factor on all channels."""
+    channels: Count = 3
+    """Channels of the input: 3 of RGB, or 2 of optical flow in -1..1."""
+    num_classes: CountOrZero = 0
+    """Classes of its head; none without one."""
+    norm_eps: Rate = 1e-3
+    """Constant that normalisations add to the variance; by default as in the original."""
+
+
 class I3D(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder` and a classifier of ``num_classes`` (none without).
+    """An :class:`~filmstrip.protocols.Encoder`, and with a head a classifier.
 
     Frames are halved three times, height and width five times, rounding up; the published networks see squares of
-    224 pixels. ``share`` scales all channels. Padding is TensorFlow's, which is uneven where a size is even, and
-    ``norm_eps`` is the original's. With two ``channels`` it sees optical flow, in -1..1. ``name`` says what the
-    weights are, wherever a figure of them is shown.
+    224 pixels. Padding is TensorFlow's, which is uneven where a size is even. ``name`` identifies the weights
+    wherever a figure is computed with them.
     """
 
     name = "i3d"
 
-    def __init__(
-        self,
-        *,
-        num_classes: int | None = 400,
-        share: float = 1.0,
-        dropout: float = 0.5,
-        norm_eps: float = 1e-3,
-        channels: int = 3,
-    ) -> None:
+    def __init__(self, config: I3DArchitecture) -> None:
         super().__init__()
 
         def scaled(channels: int) -> int:
-            return max(1, round(channels * share))
+            return max(1, round(channels * config.share))
 
         inputs, reduced, width = scaled(64), scaled(64), scaled(192)
-        self.channels = channels
+        self.channels = channels = config.channels
+        norm_eps = config.norm_eps
         pixels = channels == 3
         self.normalise = Normalise(mean=[0.5 * pixels] * channels, std=[0.5 if pixels else 1.0] * channels)
         self.stem = nn.ModuleList(
@@ -68,19 +76,18 @@ class I3D(nn.Module):
         self.stages = nn.ModuleList()
         for stage in _STAGES:
             blocks = nn.ModuleList()
-            for channels in stage:
-                blocks.append(Inception(width, [scaled(c) for c in channels], norm_eps=norm_eps))
+            for outputs in stage:
+                blocks.append(Inception(width, [scaled(c) for c in outputs], norm_eps=norm_eps))
                 width = blocks[-1].width
             self.stages.append(blocks)
         self.width = width
         self.depth = len(_STAGES) + 1
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, num_classes) if num_classes else None
+        self.head = nn.Linear(width, config.num_classes) if config.num_classes else None
 
     @classmethod
     def stand_in(cls) -> I3D:
         """An eighth as wide, without a head, with random weights that are the same everywhere: needs no file."""
-        network = cls(num_classes=None, share=1 / 8)
+        network = cls(I3DArchitecture(share=1 / 8))
         network.name = "random_i3d"
         generator = torch.Generator().manual_seed(_SEED)
         for module in network.modules():
@@ -94,7 +101,7 @@ class I3D(nn.Module):
         return Features(_tokens(x), Grid(*x.shape[2:]), tuple(map(_tokens, seen)) if layers else ())
 
     def pooled(self, video: Tensor) -> Tensor:
-        """What the head sees, ``B D``: means over windows of 2 x 7 x 7 places, averaged over where they fit."""
+        """The head's input, ``B D``: means over windows of 2 x 7 x 7 positions, averaged over where they fit."""
         x, _ = self._maps(video)
         window = [min(kernel, size) for kernel, size in zip(_HEAD_POOL, x.shape[2:])]
         return F.avg_pool3d(x, window, stride=1).mean(dim=(2, 3, 4))
@@ -107,8 +114,8 @@ class I3D(nn.Module):
         """
         if self.head is None:
             raise ValueError("this I3D has no head: build it with num_classes")
-        # The head is linear, so that averaging what it sees is averaging the logits over time, as published.
-        return self.head(self.dropout(self.pooled(video)))
+        # The head is linear, so that averaging its input is averaging the logits over time, as published.
+        return self.head(self.pooled(video))
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter of this network: 0 for the stem, ``i + 1`` for stage ``i``, then the head."""
@@ -204,9 +211,9 @@ class Inception(nn.Module):
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Zeros around ``B C T H W`` so that a window gives the ceiling of each size over its stride (TensorFlow's SAME).
+    """Zeros around ``B C T H W`` so that windows yield the ceiling of each size over its stride (TensorFlow's SAME).
 
-    Where the zeros cannot be shared evenly, the end gets one more.
+    An odd number of zeros has one more at the end.
     """
     needed = [max(k - (size % s or s), 0) for size, k, s in zip(x.shape[2:], kernel, stride)]
     sides = [side for total in reversed(needed) for side in (total // 2, total - total // 2)]

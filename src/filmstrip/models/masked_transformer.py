@@ -1,8 +1,8 @@
-"""A transformer that predicts any codes of a grid from any others."""
+"""A transformer that predicts masked codes of a grid from visible ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
@@ -10,14 +10,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, CountOrZero, Rate
 from filmstrip.nn.block import Block
 from filmstrip.nn.mlp import GELU
 from filmstrip.protocols import Grid
 
 Form = Literal["maskgit", "teco"]
-Window = tuple[int, int, int]
+Window = tuple[CountOrZero, CountOrZero, CountOrZero]
 WHOLE: Window = (0, 0, 0)
-"""All places of the grid together."""
+"""All positions of the grid together."""
 
 
 class WindowBlock(nn.Module):
@@ -39,54 +40,72 @@ class WindowBlock(nn.Module):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskedTransformerArchitecture:
+    """The configuration of a :class:`MaskedTransformer`."""
+
+    codebook_size: Count
+    """Number of codes."""
+    grid: tuple[Count, Count, Count]
+    """Positions of the codes (t, h, w)."""
+    width: Count
+    """Channels of a token."""
+    depth: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Attention heads of a block."""
+    mlp_ratio: Rate = 4.0
+    """Width of a feed-forward network, relative to that of its tokens."""
+    code_width: Count
+    """Channels of a code's embedding."""
+    condition_width: CountOrZero = 0
+    """Channels of the condition at each position; zero without one."""
+    windows: tuple[Window, ...] = (WHOLE,)
+    """Windows of attention, in turn from block to block."""
+    form: Form = "maskgit"
+    """Form of the embedding and of the activation. MaskGIT normalises the sum of embedding and position; TECO's code
+    adds a bias instead, and has the sigmoid's GELU in the blocks and the one by its tanh formula after them."""
+
+
 class MaskedTransformer(nn.Module):
-    """Bidirectional attention over codes of which some are hidden (Chang et al. 2022, MaskGIT).
+    """Bidirectional attention over codes of which some are masked (Chang et al. 2022, MaskGIT).
 
-    The windows of attention take turns from block to block: ``WHOLE`` is MaskGIT's, a frame alone and then a square
-    through all frames are MaskViT's (Gupta et al. 2022), single lines are axial attention. A condition is
-    concatenated to every place's embedding; the output layer shares its weights with the codes' embeddings.
-
-    ``form``: MaskGIT normalises the sum of embedding and position; TECO's code adds a bias instead, and has the
-    sigmoid's GELU in the blocks and the one by its tanh formula after them.
+    Windows of attention: ``WHOLE`` is MaskGIT's, a frame alone and then a square through all frames are MaskViT's
+    (Gupta et al. 2022), single lines are axial attention. A condition is concatenated to every position's embedding;
+    the output layer shares its weights with the codes' embeddings.
 
     Raises:
         ValueError: a window does not tile the grid.
     """
 
-    def __init__(
-        self,
-        *,
-        codebook_size: int,
-        grid: Sequence[int],
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        code_width: int = 256,
-        condition_width: int = 0,
-        windows: Sequence[Window] = (WHOLE,),
-        form: Form = "maskgit",
-    ) -> None:
+    def __init__(self, config: MaskedTransformerArchitecture) -> None:
         super().__init__()
-        for window in windows:
+        grid, width, code_width, codebook_size = config.grid, config.width, config.code_width, config.codebook_size
+        for window in config.windows:
             if any(side and size % side for side, size in zip(window, grid)):
                 raise ValueError(f"windows of {tuple(window)} (t, h, w) do not tile a grid of {tuple(grid)}")
         self.codebook_size = codebook_size
         self.mask_id = codebook_size
-        """The id of a hidden code."""
+        """The id of a masked code."""
         self.grid = Grid(*grid)
         self.embed = nn.Embedding(codebook_size + 1, code_width)
         nn.init.normal_(self.embed.weight, std=0.02)
-        teco = form == "teco"
-        self.project = nn.Linear(code_width + condition_width, width, bias=teco)
+        teco = config.form == "teco"
+        self.project = nn.Linear(code_width + config.condition_width, width, bias=teco)
         if teco:  # a bias as large as the embeddings, the same everywhere, would hide what and where a code is
             nn.init.zeros_(self.project.bias)
         self.embed_norm = nn.Identity() if teco else nn.LayerNorm(width, eps=1e-6)
-        # an axis of one place needs no position
+        # an axis of one position needs no position
         self.positions = nn.ParameterList(torch.randn(size, width) * 0.02 for size in grid if size > 1)
         self.blocks = nn.ModuleList(
-            WindowBlock(width, num_heads, mlp_ratio=mlp_ratio, window=window, gelu="quick" if teco else "exact")
-            for window in islice(cycle(windows), depth)
+            WindowBlock(
+                width,
+                config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                window=window,
+                gelu="quick" if teco else "exact",
+            )
+            for window in islice(cycle(config.windows), config.depth)
         )
         gelu = nn.GELU(approximate="tanh" if teco else "none")
         self.head = nn.Sequential(
@@ -103,7 +122,7 @@ class MaskedTransformer(nn.Module):
         """Logits ``B N K`` of ids ``B N`` on the whole grid; ``condition`` is ``B N C``.
 
         Raises:
-            ValueError: the ids are not as many as the grid has places.
+            ValueError: the ids are not as many as the grid has positions.
         """
         t, h, w = self.grid
         if ids.ndim != 2 or ids.shape[1] != t * h * w:

@@ -1,4 +1,4 @@
-"""Multiscale vision transformers: few channels on many places at first, many on few at last (MViT, MViTv2)."""
+"""Multiscale vision transformers: few channels on many positions at first, many on few at last (MViT, MViTv2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from filmstrip.bounds import Count, CountOrZero, ShareBelowOne
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.conv import channels_first, tokens_of
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initialisation import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearInit, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.pooling_attention import PoolingAttention
@@ -26,26 +26,29 @@ _EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class MViTSizes:
-    """The sizes of a multiscale transformer."""
+class MViTArchitecture:
+    """The configuration of a multiscale transformer."""
 
     width: Count
-    """Channels of the first stage."""
+    """Channels of a token in the first stage."""
     depth: Count
+    """Number of blocks."""
     num_heads: Count = 1
-    """Of the first stage."""
+    """Attention heads of a block in the first stage."""
     stages: tuple[CountOrZero, ...]
-    """The blocks that halve height and width."""
+    """Blocks that halve height and width, counted from 0."""
     kv_stride: tuple[Count, Count, Count]
-    """Of keys and values in the first stage."""
+    """Stride (t, h, w) of keys and values in the first stage."""
     num_frames: Count
-    """Of a clip."""
+    """Frames of a clip."""
     size: Count
+    """Height and width of a clip, pixels."""
     summary: Literal["class_token", "mean"] = "class_token"
-    """What is classified; the mean over places is an option of the public code."""
+    """Token that is classified; the mean over positions is an option of the public code."""
     drop_path: ShareBelowOne = 0.0
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Stochastic depth's rate at the last block."""
+    linear_init: LinearInit = "normal"
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
 
 
 class Plan(NamedTuple):
@@ -56,12 +59,12 @@ class Plan(NamedTuple):
     outputs: int
     num_heads: int
     grid: Grid
-    """Of the tokens that come in, as far as strides divide it."""
+    """Grid of the input tokens, as far as strides divide it."""
     q_stride: tuple[int, int, int] | None
     kv_stride: tuple[int, int, int]
 
 
-def plan(sizes: MViTSizes, grid: Grid, *, improved: bool) -> Iterator[Plan]:
+def plan(sizes: MViTArchitecture, grid: Grid, *, improved: bool) -> Iterator[Plan]:
     """The sizes of all blocks, of which those at ``stages`` halve height and width, from the patches' ``grid`` on.
 
     There the heads double too. Channels double within their attention (``improved``, MViTv2), or in the feed-forward
@@ -114,8 +117,8 @@ class MViTBlock(nn.Module):
         if self.pool is None:
             return x
         t, h, w = grid
-        places = self.pool(rearrange(x[:, 1:], "b (t h w) d -> b d t h w", t=t, h=h, w=w))
-        return torch.cat([x[:, :1], tokens_of(places)], dim=1)
+        pooled = self.pool(rearrange(x[:, 1:], "b (t h w) d -> b d t h w", t=t, h=h, w=w))
+        return torch.cat([x[:, :1], tokens_of(pooled)], dim=1)
 
 
 class MViT(nn.Module):
@@ -127,7 +130,7 @@ class MViT(nn.Module):
 
     def __init__(
         self,
-        sizes: MViTSizes,
+        sizes: MViTArchitecture,
         *,
         improved: bool = True,
         mean: Sequence[float] = PIXEL_MEAN,
@@ -153,7 +156,7 @@ class MViT(nn.Module):
         )
         self.width = self.blocks[-1].mlp.fc2.out_features
         self.norm = nn.LayerNorm(self.width, eps=_EPS)
-        init_linear(self, sizes.linear_start)
+        init_linear(self, sizes.linear_init)
         self.apply(_init_convolution)
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=STD)
@@ -197,7 +200,7 @@ class MViT(nn.Module):
         return (Layout(name="SlowFast", rules=_PUBLISHED, after=(r"head\..*",)),)
 
     def _features(self, tokens: Tensor, grid: Grid, layers: Sequence[Tensor]) -> Features:
-        """What the last block's tokens, ``B 1+N D``, say."""
+        """The features of the last block's tokens, ``B 1+N D``."""
         tokens = self.norm(tokens)
         summary = tokens[:, :1] if self.summary == "class_token" else None
         return Features(tokens[:, 1:], grid, tuple(layers), summary)
@@ -216,8 +219,8 @@ class MViT(nn.Module):
         grid = Grid(*x.shape[2:])
         if not self.improved:
             time = self.time_positions.repeat_interleave(grid.h * grid.w, dim=1)
-            places = time + self.place_positions.repeat(1, grid.t, 1)
-            tokens = tokens + torch.cat([self.class_position, places], dim=1)
+            positions = time + self.place_positions.repeat(1, grid.t, 1)
+            tokens = tokens + torch.cat([self.class_position, positions], dim=1)
         return tokens, grid
 
 
@@ -246,7 +249,7 @@ _PUBLISHED = (
 
 
 def _init_convolution(module: nn.Module) -> None:
-    """Truncated-normal weights of deviation :data:`STD` and zero biases for 3D convolutions; for ``Module.apply``."""
+    """Truncated-normal weights and zero biases for 3D convolutions; for ``Module.apply``."""
     if isinstance(module, nn.Conv3d):
         nn.init.trunc_normal_(module.weight, std=STD)
         if module.bias is not None:

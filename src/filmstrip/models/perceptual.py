@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from filmstrip.errors import UserError
 
@@ -37,7 +38,7 @@ class Perceptual(nn.Module):
     """LPIPS on VGG-16 or AlexNet (Zhang et al. 2018): weighted squared differences of unit features at five depths.
 
     VGG-16 is what losses use, AlexNet what most papers measure with; figures of one say nothing of the other's. Made
-    with random weights: either load the published ones (:mod:`filmstrip.weights.lpips`), or take
+    with random weights: either load the published ones (:mod:`filmstrip.objectives.perceptual`), or take
     :meth:`stand_in`. ``name`` says which network it is, wherever a figure of it is shown. It is never trained.
     """
 
@@ -81,7 +82,7 @@ class Perceptual(nn.Module):
         return network
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features of ``N 3 H W`` images in 0..1 at each depth, of unit length at each place."""
+        """Features of ``N 3 H W`` images in 0..1 at each depth, of unit length at each position."""
         x = (images * 2 - 1 - self.shift) / self.scale
         found = []
         for shape, stage in zip(self._shapes, self.stages):
@@ -110,5 +111,6 @@ class Perceptual(nn.Module):
         return total
 
 
-def _loaded(network: Perceptual, incompatible: object) -> None:
-    network.lacking = None
+def _loaded(network: Perceptual, incompatible: _IncompatibleKeys) -> None:
+    if not incompatible.missing_keys:  # weights that are kept elsewhere are none of the state's
+        network.lacking = None

@@ -24,16 +24,19 @@ class ConvLayer:
     width: Count
     """Output channels."""
     kernel: Size = (3, 3, 3)
+    """Window of the convolution."""
     stride: Size = (1, 1, 1)
+    """Stride of the convolution."""
     valid_time: bool = False
-    """No zeros before the first frame and after the last; without it, and in space, zeros keep the size."""
+    """Whether time has no padding; otherwise, and in space, padding keeps the size."""
     norm: Literal["batch", "response", "none"] = "batch"
-    """``response`` is AlexNet's local response normalisation; without ``batch`` the convolution has a bias."""
+    """Normalisation; ``response`` is AlexNet's, and without ``batch`` the convolution has a bias."""
     pool: Size | None = None
     """Window of the max pooling."""
     pool_stride: Size | None = None
-    """By default the window."""
+    """Stride of the max pooling; by default its window."""
     pool_padding: tuple[CountOrZero, CountOrZero, CountOrZero] = (0, 0, 0)
+    """Padding of the max pooling."""
 
 
 C3D = (
@@ -53,7 +56,7 @@ C3D_RELEASED = (*C3D[:-1], replace(C3D[-1], pool_padding=(0, 1, 1)))
 class PlainCNN(nn.Module):
     """An :class:`~filmstrip.protocols.Encoder` that is one chain: a clip through ``layers``, in order.
 
-    ``mean`` and ``std`` have an entry for each channel of the clip: three colours, or two directions of flow.
+    ``mean`` and ``std`` have an entry for each channel of the clip: three of RGB, or two directions of flow.
     """
 
     def __init__(

@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.bounds import Count, NotEmpty
 from filmstrip.nn.conv import Conv2Plus1D, SpatialConv, TemporalConv, matching_channels
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from filmstrip.protocols import Features, Grid, check_video
 
-Kind = Literal["2d", "2plus1d"]
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetArchitecture:
+    """The configuration of a residual network within frames."""
+
+    widths: Annotated[tuple[Count, ...], NotEmpty]
+    """Channels of each stage."""
+    depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Basic blocks of each stage."""
+    early_stride: Count = 1
+    """Stride of the first stage; 2 stands for the max pooling of ResNet's stem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet2Plus1DArchitecture(ResNetArchitecture):
+    """The configuration of a (2+1)-dimensional residual network."""
+
+    stem_width: Count
+    """Channels between the two halves of the first convolution."""
+    subtract_mean_frame: bool = False
+    """Whether each pixel's mean over the clip is subtracted first, which helps against still backgrounds."""
 
 
 class ResNet(nn.Module):
     """An :class:`~filmstrip.protocols.Encoder` of basic blocks (He et al. 2016; Tran et al. 2018 for R(2+1)D).
 
-    ``2d`` looks at each frame alone and keeps all frames; ``2plus1d`` mixes frames in every convolution and halves
-    their number in each stage after the first. The stem halves height and width, and so does each stage after the
-    first; ``early_stride`` is the first stage's. The default sizes are ResNet-18's. With ``subtract_mean_frame`` each
-    pixel's mean over the clip is taken away first: what does not move vanishes.
+    Within frames, all frames are kept; a (2+1)D network convolves over time in every block and halves the number of
+    frames in each stage after the first. The stem halves height and width, and so does each stage after the first.
     """
 
-    def __init__(
-        self,
-        *,
-        kind: Kind,
-        widths: Sequence[int] = (64, 128, 256, 512),
-        depths: Sequence[int] = (2, 2, 2, 2),
-        stem_width: int = 45,
-        early_stride: int = 1,
-        subtract_mean_frame: bool = False,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
+    def __init__(self, config: ResNetArchitecture) -> None:
         super().__init__()
-        self.kind = kind
-        self.width = widths[-1]
-        self.depth = len(widths)
-        self.normalise = Normalise(mean, std)
-        self.subtract_mean_frame = subtract_mean_frame
-        self.stem = _stem(kind, stem_width, widths[0])
-        inputs = widths[0]
+        split = config if isinstance(config, ResNet2Plus1DArchitecture) else None
+        self.width = config.widths[-1]
+        self.depth = len(config.widths)
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
+        self.subtract_mean_frame = split is not None and split.subtract_mean_frame
+        inputs = config.widths[0]
+        self.stem = _stem(inputs) if split is None else _split_stem(split.stem_width, inputs)
+        over_time = split is not None
         self.stages = nn.ModuleList()
-        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            stride = 2 if i else early_stride
-            rest = [BasicBlock(kind, width, width) for _ in range(depth - 1)]
-            self.stages.append(nn.Sequential(BasicBlock(kind, inputs, width, stride), *rest))
+        for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+            stride = 2 if i else config.early_stride
+            rest = [BasicBlock(width, width, over_time=over_time) for _ in range(depth - 1)]
+            self.stages.append(nn.Sequential(BasicBlock(inputs, width, stride, over_time=over_time), *rest))
             inputs = width
         self.apply(_init_conv)
 
@@ -76,21 +85,21 @@ class ResNet(nn.Module):
 class BasicBlock(nn.Module):
     """Two convolutions with batch normalisation, added to their input: ``B C T H W`` to a stride of it."""
 
-    def __init__(self, kind: Kind, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, over_time: bool) -> None:
         super().__init__()
         # Both convolutions share the first one's middle width, as in the published networks: R(2+1)D-18 has its
         # 31.3 million parameters only so.
         middle = matching_channels(inputs, outputs)
         self.body = nn.Sequential(
-            _conv(kind, inputs, outputs, middle, stride),
+            _conv(inputs, outputs, middle if over_time else None, stride),
             nn.BatchNorm3d(outputs),
             nn.ReLU(inplace=True),
-            _conv(kind, outputs, outputs, middle),
+            _conv(outputs, outputs, middle if over_time else None),
             nn.BatchNorm3d(outputs),
         )
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
-            strides = (1 if kind == "2d" else stride, stride, stride)
+            strides = (stride if over_time else 1, stride, stride)
             self.shortcut = nn.Sequential(
                 nn.Conv3d(inputs, outputs, 1, stride=strides, bias=False), nn.BatchNorm3d(outputs)
             )
@@ -100,26 +109,21 @@ class BasicBlock(nn.Module):
         return torch.relu_(self.body(x) + self.shortcut(x))
 
 
-def _conv(kind: Kind, inputs: int, outputs: int, middle: int, stride: int = 1) -> nn.Module:
-    if kind == "2d":
+def _conv(inputs: int, outputs: int, middle: int | None, stride: int = 1) -> nn.Module:
+    """A convolution within frames, or with ``middle`` channels between it and one over time."""
+    if middle is None:
         return SpatialConv(inputs, outputs, stride=stride)
     return Conv2Plus1D(inputs, outputs, middle=middle, stride=stride)
 
 
-def _stem(kind: Kind, middle: int, outputs: int) -> nn.Sequential:
-    """A 7 x 7 convolution with stride 2, followed in time by one of 3 frames for (2+1)D."""
-    if kind == "2d":
-        return nn.Sequential(
-            SpatialConv(3, outputs, kernel=7, stride=2), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)
-        )
-    return nn.Sequential(
-        SpatialConv(3, middle, kernel=7, stride=2),
-        nn.BatchNorm3d(middle),
-        nn.ReLU(inplace=True),
-        TemporalConv(middle, outputs),
-        nn.BatchNorm3d(outputs),
-        nn.ReLU(inplace=True),
-    )
+def _stem(outputs: int) -> nn.Sequential:
+    """A 7 x 7 convolution with stride 2."""
+    return nn.Sequential(SpatialConv(3, outputs, kernel=7, stride=2), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+
+
+def _split_stem(middle: int, outputs: int) -> nn.Sequential:
+    """The same, then a convolution over 3 frames."""
+    return _stem(middle).extend([TemporalConv(middle, outputs), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)])
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from filmstrip.models.vit import check_tiles
+from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
+from filmstrip.models.vit import grid_of_tiles
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initialisation import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, LinearInit, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
@@ -23,27 +25,56 @@ from filmstrip.protocols import Features, Grid, check_video
 TubeletInit = Literal["central_frame", "inflate"]
 
 
-class _Patches(nn.Module):
-    """What all networks here begin with: tubelets to tokens on a fixed grid, with pixels normalised inside."""
+@dataclass(frozen=True, kw_only=True)
+class TransformerArchitecture:
+    """The configuration of a plain video transformer."""
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        num_frames: int,
-        size: int,
-        patch_size: Sequence[int],
-        mean: Sequence[float],
-        std: Sequence[float],
-        tubelet_init: TubeletInit,
-    ) -> None:
+    width: Count
+    """Channels of a token."""
+    depth: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Attention heads of a block."""
+    num_frames: Count
+    """Frames of a clip."""
+    size: Count
+    """Height and width of a clip, pixels."""
+    patch_size: Count | tuple[Count, Count, Count]
+    """Frames, height and width of a tubelet, or height and width of a patch of one frame."""
+    mlp_ratio: Rate = 4.0
+    """Width of a feed-forward network, relative to that of its tokens."""
+    drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
+    norm_eps: Rate = 1e-6
+    """Constant that normalisations add to the variance."""
+    gelu: GELU = "exact"
+    """Form of the activation."""
+    mean: tuple[AnyNumber, AnyNumber, AnyNumber] = IMAGENET_MEAN
+    """Mean RGB, subtracted from pixels in 0..1."""
+    std: tuple[Rate, Rate, Rate] = IMAGENET_STD
+    """Standard deviation of RGB, by which pixels are divided."""
+    tubelet_init: TubeletInit = "central_frame"
+    """Start of the tubelets' filter from an image's patch filter: in the central frame, or inflated over all."""
+    linear_init: LinearInit = "normal"
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
+
+    @property
+    def tubelet(self) -> tuple[int, int, int]:
+        """Frames, height and width of the pixels of a token."""
+        patch = self.patch_size
+        return patch if isinstance(patch, tuple) else (1, patch, patch)
+
+
+class _Patches(nn.Module):
+    """The input of all networks here: tubelets to tokens on a fixed grid, with pixels normalised inside."""
+
+    def __init__(self, config: TransformerArchitecture) -> None:
         super().__init__()
-        check_tiles(num_frames, size, patch_size)
-        self.width, self.depth = width, depth
-        self.patch_size = tuple(patch_size)
-        self.tubelet_init = tubelet_init
-        self.grid = Grid(*(extent // p for extent, p in zip((num_frames, size, size), patch_size)))
-        self.embed = PatchEmbed(width, patch_size, mean=mean, std=std)
+        self.width, self.depth = config.width, config.depth
+        self.patch_size = config.tubelet
+        self.tubelet_init = config.tubelet_init
+        self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
+        self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std)
 
     def _tokens(self, video: Tensor, any_length: bool = False) -> tuple[Tensor, Grid]:
         """The tubelets of ``B T C H W`` video, ``B N D``, and their grid.
@@ -55,7 +86,7 @@ class _Patches(nn.Module):
         grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.patch_size)))
         if grid[1:] != self.grid[1:] or (grid.t != self.grid.t and not any_length):
             raise ValueError(
-                f"this network was built for a grid of {tuple(self.grid)} cubes of {self.patch_size} pixels, "
+                f"this network was built for a grid of {tuple(self.grid)} tubelets of {self.patch_size} pixels, "
                 f"got {tuple(grid)}: cut clips of the size that it was built for"
             )
         return self.embed(video), grid
@@ -71,30 +102,13 @@ class FrameTransformer(_Patches):
     Clips may have any length. As an :class:`~filmstrip.protocols.Encoder` its class token is the mean over time.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        num_frames: int = 8,
-        size: int = 224,
-        patch_size: Sequence[int] = (1, 16, 16),
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-6,
-        gelu: GELU = "exact",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        tubelet_init: TubeletInit = "central_frame",
-        linear_start: LinearStart = "normal",
-    ) -> None:
-        super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
-        self.cls_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, width))
-        self.blocks = blocks_of(Block, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        start(self, linear_start)
+    def __init__(self, config: TransformerArchitecture) -> None:
+        super().__init__(config)
+        self.cls_token = nn.Parameter(torch.zeros(config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1 + self.grid.h * self.grid.w, config.width))
+        self.blocks = blocks_of(Block, config)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        start(self, config.linear_init)
 
     def steps(self, video: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The tokens of each time step before the last norm, ``B t 1+p D``, its class token first.
@@ -121,60 +135,43 @@ class FrameTransformer(_Patches):
 
 
 class BlockKind(NamedTuple):
-    """What a :class:`SpaceTimeTransformer` is made of."""
+    """The kind of block in a :class:`SpaceTimeTransformer`."""
 
     make: Callable[..., nn.Module]
-    """A block of a width and a number of heads, with the options of :class:`~filmstrip.nn.block.Block`."""
+    """Constructor with the arguments of :class:`~filmstrip.nn.block.Block`."""
     on_grid: bool = False
-    """Whether it is told the grid of its tokens."""
+    """Whether a block takes the grid of its tokens as its second argument."""
     class_token: bool = True
+    """Whether a class token precedes the others."""
 
 
 JOINT = BlockKind(Block)
-"""Attention of all to all."""
+"""Attention from every token to every other."""
 DIVIDED = BlockKind(DividedBlock, on_grid=True)
-"""TimeSformer's."""
+"""TimeSformer's attention over time, then within frames."""
 
 
 class SpaceTimeTransformer(_Patches):
     """One transformer over all tokens of a clip.
 
-    ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each place of the
-    grid.
+    ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
+    the grid.
     """
 
-    def __init__(
-        self,
-        kind: BlockKind,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        num_frames: int = 8,
-        size: int = 224,
-        patch_size: Sequence[int] = (1, 16, 16),
-        time_positions: bool = False,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-6,
-        gelu: GELU = "exact",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        tubelet_init: TubeletInit = "central_frame",
-        linear_start: LinearStart = "normal",
-    ) -> None:
-        super().__init__(width, depth, num_frames, size, patch_size, mean, std, tubelet_init)
+    def __init__(self, kind: BlockKind, config: TransformerArchitecture, *, time_positions: bool = False) -> None:
+        super().__init__(config)
         self.kind = kind
+        width = config.width
         t, h, w = self.grid
         self.cls_token = nn.Parameter(torch.zeros(width)) if kind.class_token else None
-        places = (1 if time_positions else t) * h * w + (self.cls_token is not None)
-        self.pos_embed = nn.Parameter(torch.zeros(places, width))
+        count = (1 if time_positions else t) * h * w + (self.cls_token is not None)
+        self.pos_embed = nn.Parameter(torch.zeros(count, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
-        self.blocks = blocks_of(kind.make, width, depth, num_heads, mlp_ratio, drop_path, norm_eps, gelu)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        start(self, linear_start)
+        self.blocks = blocks_of(kind.make, config)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        start(self, config.linear_init)
         if kind == DIVIDED:
-            # What time adds starts at zero; TimeSformer's first block is published with a random start.
+            # The temporal branch starts at zero; TimeSformer's first block is published with a random start.
             for block in self.blocks[1:]:
                 nn.init.zeros_(block.time_fc.weight)
                 nn.init.zeros_(block.time_fc.bias)
@@ -278,23 +275,17 @@ def drop_rates(last: float, depth: int) -> list[float]:
 
 
 def blocks_of(
-    make: Callable[..., nn.Module],
-    width: int,
-    depth: int,
-    num_heads: int,
-    mlp_ratio: float,
-    drop_path: float,
-    norm_eps: float,
-    gelu: GELU,
+    make: Callable[..., nn.Module], config: TransformerArchitecture, depth: int | None = None
 ) -> nn.ModuleList:
-    """``depth`` blocks, with stochastic depth rising evenly to ``drop_path``."""
+    """``depth`` blocks (by default the configuration's), with stochastic depth rising evenly to its rate."""
+    options = {"mlp_ratio": config.mlp_ratio, "norm_eps": config.norm_eps, "gelu": config.gelu}
     return nn.ModuleList(
-        make(width, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, norm_eps=norm_eps, gelu=gelu)
-        for rate in drop_rates(drop_path, depth)
+        make(config.width, config.num_heads, drop_path=rate, **options)
+        for rate in drop_rates(config.drop_path, depth or config.depth)
     )
 
 
-def start(network: nn.Module, linear: LinearStart) -> None:
+def start(network: nn.Module, linear: LinearInit) -> None:
     """Initial weights of a transformer: linear layers, class token (``cls_token``) and positions (``pos_embed``)."""
     init_linear(network, linear)
     for positions in (network.cls_token, network.pos_embed):
@@ -306,15 +297,15 @@ def start_from_image(network: FrameTransformer | SpaceTimeTransformer, image: Ma
     """Copy an image transformer's weights (by :class:`FrameTransformer`'s names) into a video's, in place.
 
     Its patch filter becomes a tubelet's as :func:`image_filter` says; positions within a frame are resized to the
-    grid, and repeated along time where the network has one for each place. What only the video's network has stays.
+    grid, and repeated along time where the network has one for each of its positions. All other weights stay.
     """
     state = network.state_dict()
     given = {name: value for name, value in image.items() if name in state and not name.startswith("embed.normalise")}
     given["embed.proj.weight"] = image_filter(image["embed.proj.weight"], network.patch_size[0], network.tubelet_init)
     positions = _resized(image["pos_embed"], network.grid)
     rest = len(state["pos_embed"]) - (state.get("cls_token") is not None)
-    places = repeat(positions[1:], "p d -> (t p) d", t=rest // (network.grid.h * network.grid.w))
-    given["pos_embed"] = torch.cat([positions[:1], places]) if len(state["pos_embed"]) > rest else places
+    repeated = repeat(positions[1:], "p d -> (t p) d", t=rest // (network.grid.h * network.grid.w))
+    given["pos_embed"] = torch.cat([positions[:1], repeated]) if len(state["pos_embed"]) > rest else repeated
     network.load_state_dict(state | given)
 
 
@@ -331,7 +322,7 @@ def image_filter(weight: Tensor, frames: int, how: TubeletInit) -> Tensor:
 
 
 def _resized(positions: Tensor, grid: Grid) -> Tensor:
-    """Positions of a square grid of places, the class token's first, for another grid."""
+    """The embeddings of a square grid's positions, the class token's first, for another grid."""
     side = round((len(positions) - 1) ** 0.5)
     if (side, side) == (grid.h, grid.w):
         return positions

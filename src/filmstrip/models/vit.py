@@ -1,12 +1,14 @@
-"""The video vision transformer with joint space-time attention over cubes."""
+"""The video vision transformer with joint space-time attention over tubelets."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
 from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
@@ -15,66 +17,77 @@ from filmstrip.nn.positions import sincos_table
 from filmstrip.protocols import Features, Grid, Layout, check_video
 
 
-class ViT(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder`: cubes to tokens, fixed sine-cosine positions, pre-norm blocks.
+@dataclass(frozen=True, kw_only=True)
+class ViTArchitecture:
+    """The configuration of a :class:`ViT`."""
 
-    Dosovitskiy et al. 2021, with the cubes of Arnab et al. 2021 (tubelets) and VideoMAE's details: queries and
+    width: Count
+    """Channels of a token."""
+    depth: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Attention heads of a block."""
+    num_frames: Count
+    """Frames of a clip."""
+    size: Count
+    """Height and width of a clip, pixels."""
+    patch_size: tuple[Count, Count, Count]
+    """Frames, height and width of a tubelet."""
+    mlp_ratio: Rate = 4.0
+    """Width of a feed-forward network, relative to that of its tokens."""
+    drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
+    norm_eps: Rate = 1e-6
+    """Constant that normalisations add to the variance."""
+    mean: tuple[AnyNumber, AnyNumber, AnyNumber] = IMAGENET_MEAN
+    """Mean RGB, subtracted from pixels in 0..1."""
+    std: tuple[Rate, Rate, Rate] = IMAGENET_STD
+    """Standard deviation of RGB, by which pixels are divided."""
+
+
+class ViT(nn.Module):
+    """An :class:`~filmstrip.protocols.Encoder`: tubelets to tokens, fixed sine-cosine positions, pre-norm blocks.
+
+    Dosovitskiy et al. 2021, with the tubelets of Arnab et al. 2021 and VideoMAE's details: queries and
     values have a bias and keys none, no class token. ``final_norm`` normalises the last tokens (pretraining);
     a classifier that pools first and normalises then leaves it out.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        num_frames: int = 16,
-        size: int = 224,
-        patch_size: Sequence[int] = (2, 16, 16),
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        final_norm: bool = True,
-        norm_eps: float = 1e-6,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
+    def __init__(self, config: ViTArchitecture, *, final_norm: bool = True) -> None:
         super().__init__()
-        self.width = width
-        self.depth = depth
-        self.patch_size = tuple(patch_size)
-        check_tiles(num_frames, size, self.patch_size)
-        p, q, r = self.patch_size
-        self.grid = Grid(num_frames // p, size // q, size // r)
-        self.embed = PatchEmbed(width, self.patch_size, mean=mean, std=std)
-        places = self.grid.t * self.grid.h * self.grid.w
-        self.register_buffer("positions", sincos_table(places, width), persistent=False)
+        self.width = width = config.width
+        self.depth = depth = config.depth
+        self.patch_size = config.patch_size
+        self.grid = grid_of_tiles(config.num_frames, config.size, config.patch_size)
+        self.embed = PatchEmbed(width, config.patch_size, mean=config.mean, std=config.std)
+        count = self.grid.t * self.grid.h * self.grid.w
+        self.register_buffer("positions", sincos_table(count, width), persistent=False)
         self.blocks = nn.ModuleList(
             Block(
                 width,
-                num_heads,
-                mlp_ratio=mlp_ratio,
+                config.num_heads,
+                mlp_ratio=config.mlp_ratio,
                 qkv_bias="no_key",
-                drop_path=drop_path * i / max(1, depth - 1),
-                norm_eps=norm_eps,
+                drop_path=config.drop_path * i / max(1, depth - 1),
+                norm_eps=config.norm_eps,
             )
             for i in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps) if final_norm else nn.Identity()
         self.apply(init_glorot)
 
     def forward(self, video: Tensor, layers: bool = False, visible: Tensor | None = None) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output.
 
-        ``visible`` (``B K``, indices into the grid) encodes those cubes alone: the others are dropped before any
+        ``visible`` (``B K``, indices into the grid) encodes those tubelets alone: the others are dropped before any
         work is done on them, and the tokens are ``B K D``.
         """
         check_video(video, multiple=self.patch_size)
-        given = tuple(size // p for size, p in zip((video.shape[1], *video.shape[3:]), self.patch_size))
-        if given != self.grid:
+        provided = tuple(size // p for size, p in zip((video.shape[1], *video.shape[3:]), self.patch_size))
+        if provided != self.grid:
             raise ValueError(
-                f"this network was built for a grid of {tuple(self.grid)} cubes of {self.patch_size} pixels, "
-                f"got {given}: cut clips of the size that it was built for"
+                f"this network was built for a grid of {tuple(self.grid)} tubelets of {self.patch_size} pixels, "
+                f"got {provided}: cut clips of the size that it was built for"
             )
         tokens = self.embed(video, visible)
         positions = self.positions if visible is None else self.positions[visible]
@@ -125,11 +138,12 @@ def _as_linear(name: str, tensor: Tensor) -> Tensor:
     return conv_to_linear(tensor) if name.endswith(_PROJECTION) else tensor
 
 
-def check_tiles(num_frames: int, size: int, patch_size: Sequence[int]) -> None:
-    """Refuse a clip that patches do not tile.
+def grid_of_tiles(num_frames: int, size: int, patch_size: Sequence[int]) -> Grid:
+    """The grid of the patches of a clip.
 
     Raises:
-        ValueError: naming the clip and the patches.
+        ValueError: patches do not tile the clip; names both.
     """
     if any(extent % p for extent, p in zip((num_frames, size, size), patch_size)):
         raise ValueError(f"clips of {num_frames} x {size} x {size} are not a multiple of patches {tuple(patch_size)}")
+    return Grid(*(extent // p for extent, p in zip((num_frames, size, size), patch_size)))

@@ -169,15 +169,26 @@ class Attention(nn.Module):
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0, *, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask | None = None,
+    offset: int = 0,
+    *,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of ``B H Q D`` queries, at positions ``offset ..``, over ``B H K D`` keys.
 
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
-    not attend to a key. Keys and values may have fewer heads than queries, each serving as many heads of queries.
+    not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
+    determine; nothing else can be combined with it. Keys and values may have fewer heads than queries, each serving
+    as many heads of queries.
     """
     queries, keys = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
+    if allowed is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=grouped)
     if bias is not None:
         if mask is not None:
             bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))
@@ -193,8 +204,8 @@ def attend(
     if q.is_cuda:
         blocks = mask.blocks(queries, keys, q.device, offset)
         return _flex_attention()(q, k, v, block_mask=blocks, enable_gqa=grouped)
-    allowed = mask.dense(queries, keys, q.device, offset)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=grouped)
+    dense = mask.dense(queries, keys, q.device, offset)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=dense, enable_gqa=grouped)
 
 
 def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, block: int, offset: int) -> Tensor:

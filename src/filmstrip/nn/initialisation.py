@@ -9,7 +9,7 @@ from torch import nn
 STD = 0.02
 """Standard deviation of random initial weights, as published for ViT and its descendants."""
 
-LinearStart = Literal["normal", "glorot"]
+LinearInit = Literal["normal", "glorot"]
 """Initialisation of linear layers: :func:`init_normal` or :func:`init_glorot`.
 
 The former is published for most video transformers, whose width is 768 and whose weights come from an image network.
@@ -34,6 +34,6 @@ def init_glorot(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def init_linear(network: nn.Module, start: LinearStart) -> None:
+def init_linear(network: nn.Module, start: LinearInit) -> None:
     """Initialise all linear layers of a network, in place."""
     network.apply({"normal": init_normal, "glorot": init_glorot}[start])

@@ -38,11 +38,13 @@ class Bottleneck(nn.Module):
     """A module between an encoder and a decoder.
 
     ``input_dim`` is the number of input channels, ``latent_dim`` that of output channels. ``after_step`` runs after
-    each optimiser step, counted from 1.
+    each optimiser step, counted from 1. Without ids there is no ``codebook_size``.
     """
 
     input_dim: int
     latent_dim: int
+    codebook_size: int | None = None
+    num_codebooks: int = 1
 
     def forward(self, latents: Tensor) -> Quantised:
         """Pass latents ``B ... D`` through the bottleneck."""
@@ -56,7 +58,6 @@ class Quantiser(Bottleneck):
     """A bottleneck with ``num_codebooks`` codebooks of ``codebook_size`` codes each."""
 
     codebook_size: int
-    num_codebooks: int = 1
 
     def decode(self, ids: Tensor) -> Tensor:
         """The latents ``B ... D`` of ``ids``; the inverse of the ids that :meth:`forward` returns."""
@@ -183,8 +184,8 @@ class EMAQuantiser(_Lookup):
     Codes are initialised to random latents of the first step. A code whose moving average of assigned latents per
     step falls below ``restart_below`` is replaced by a random latent of the current step (Dhariwal et al. 2020); zero
     disables restarts. Statistics are collected in training only, with gradients enabled; codes are updated in
-    :meth:`after_step`, so that all micro-batches of a step use the same ones. Processes share one codebook through
-    ``sum_all``, an all-reduce, and ``from_first``, a broadcast from the first process.
+    :meth:`after_step`, so that all micro-batches of a step use the same ones. Processes share one codebook once they
+    :meth:`share_statistics`.
     """
 
     def __init__(
@@ -197,11 +198,10 @@ class EMAQuantiser(_Lookup):
         commitment: float = 0.25,
         decay: float = 0.99,
         restart_below: float = 1.0,
-        sum_all: Reduce = _alone,
-        from_first: Reduce = _alone,
     ) -> None:
         super().__init__(codebook_size, dim, num_codebooks=num_codebooks, unit=unit, commitment=commitment)
-        self.sum_all, self.from_first = sum_all, from_first
+        self.sum_all: Reduce = _alone
+        self.from_first: Reduce = _alone
         self.decay = decay
         self.restart_below = restart_below
         codes = self._initial_codes()
@@ -212,6 +212,10 @@ class EMAQuantiser(_Lookup):
         self.register_buffer("step_size", torch.zeros(codes.shape[:2]), persistent=False)
         self.register_buffer("step_total", torch.zeros_like(codes), persistent=False)
         self.register_buffer("candidates", torch.zeros_like(codes), persistent=False)
+
+    def share_statistics(self, *, sum_all: Reduce, from_first: Reduce) -> None:
+        """Use all processes' latents, by an all-reduce and a broadcast from the first process."""
+        self.sum_all, self.from_first = sum_all, from_first
 
     @torch.no_grad()
     def _observe(self, slices: Tensor, ids: Tensor) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from filmstrip.bounds import Count, CountOrZero, NotEmpty, Weight
-from filmstrip.models.frame_autoencoder import FrameAutoencoder
+from filmstrip.bounds import Count, CountOrZero, Weight
+from filmstrip.errors import UserError
+from filmstrip.models.frame_autoencoder import FrameAutoencoder, FrameAutoencoderArchitecture
 from filmstrip.models.perceptual import Perceptual
 from filmstrip.nn.quantise import Bottleneck
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, Phase, as_float
-from filmstrip.runs.config import ObjectiveConfig
-from filmstrip.weights.keymap import Weights, check_names
-from filmstrip.weights.lpips import load_perceptual
+from filmstrip.weights.diffusers import to_diffusers
+from filmstrip.weights.keymap import Weights
 
 GanLoss = Literal["hinge", "log"]
 _DELTA = 1e-6
@@ -67,16 +67,15 @@ class AdversarialTokenizer(TokenizerObjective):
 
     training_only = ("discriminator", "perceptual")
 
-    def __init__(self, config: AdversarialConfig, bottleneck: Bottleneck) -> None:
-        autoencoder = FrameAutoencoder(
-            input_dim=bottleneck.input_dim,
-            latent_dim=bottleneck.latent_dim,
-            widths=config.widths,
-            depth=config.depth,
-            halvings=config.halvings,
-            attention_levels=config.attention_levels,
-            groups=config.groups,
-        )
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        bottleneck: Bottleneck,
+        perceptual: Callable[[Sequence[Path]], Perceptual],
+    ) -> None:
+        """``perceptual`` makes the network that compares features, of the configured files."""
+        sizes = {"input_dim": bottleneck.input_dim, "latent_dim": bottleneck.latent_dim}
+        autoencoder = FrameAutoencoder(config, **sizes)
         super().__init__(autoencoder, bottleneck)
         self.config = config
         self.discriminator = PatchDiscriminator(
@@ -84,16 +83,36 @@ class AdversarialTokenizer(TokenizerObjective):
             depth=config.discriminator_depth,
             max_width=config.discriminator_max_width,
         )
-        self.perceptual: Perceptual = load_perceptual(config.perceptual)
+        self.perceptual = perceptual(config.perceptual)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
-        """Autoencoder and codes from a state in the layout of ``diffusers``: ``AutoencoderKL`` or ``VQModel``.
+    def to_diffusers(self) -> tuple[dict[str, Any], Weights]:
+        """``VQModel`` or ``AutoencoderKL`` with these weights, without discriminator and perceptual network.
 
         Raises:
-            UserError: the two are not of one kind and size.
+            UserError: frames are halved at other levels than theirs.
         """
-        return from_diffusers(theirs, self.state_dict().keys())
+        config, levels = self.config, len(self.config.widths)
+        if config.halvings not in (None, levels - 1):
+            raise UserError(
+                f"networks of diffusers halve frames at all levels but the last, and this one at {config.halvings} "
+                f"of {levels}"
+            )
+        attends = [level in config.attention_levels for level in range(levels)]
+        described = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "block_out_channels": list(config.widths),
+            "layers_per_block": config.depth,
+            "norm_num_groups": config.groups,
+            "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends],
+            "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
+            "latent_channels": self.bottleneck.latent_dim,
+        }
+        if self.codebook_size is not None:
+            described |= {"num_vq_embeddings": self.codebook_size}
+        name = "AutoencoderKL" if self.codebook_size is None else "VQModel"
+        return {"_class_name": name, **described}, to_diffusers(self.state_dict())
 
     def phases(self) -> tuple[Phase, ...]:
         """The autoencoder, then the discriminator."""
@@ -153,19 +172,9 @@ class AdversarialTokenizer(TokenizerObjective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialConfig(ObjectiveConfig):
+class AdversarialConfig(FrameAutoencoderArchitecture, ObjectiveConfig):
     """The per-frame autoencoder, its discriminator, and the weights of their losses."""
 
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (128, 128, 256, 512)
-    """Channels of each level."""
-    depth: Count = 2
-    """Residual blocks in each level of the encoder; the decoder has one more."""
-    halvings: CountOrZero | None = None
-    """Levels, from the first, that halve the frame; by default all but the last."""
-    attention_levels: tuple[CountOrZero, ...] = ()
-    """Levels with attention, counted from 0 at full resolution; the middle always has it."""
-    groups: Count = 32
-    """Of the group normalisation."""
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
     perceptual_weight: Weight = 1.0
@@ -179,6 +188,10 @@ class AdversarialConfig(ObjectiveConfig):
     discriminator_depth: Count = 3
     """Convolutions that halve the frame."""
     discriminator_max_width: Count = 512
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return {"perceptual": FrozenPart("objective.perceptual", only_training=True)}
 
     @classmethod
     def small(cls, **bottleneck: object) -> Self:
@@ -194,65 +207,3 @@ class AdversarialConfig(ObjectiveConfig):
             discriminator_depth=2,
             **bottleneck,
         )
-
-
-_DIFFUSERS = (
-    (r"(down|up)\.(\d+)\.blocks\.(\d+)\.", r"\1_blocks.\2.resnets.\3."),
-    (r"(down|up)\.(\d+)\.attentions\.(\d+)\.", r"\1_blocks.\2.attentions.\3."),
-    (r"(down|up)\.(\d+)\.resample\.", r"\1_blocks.\2.\1samplers.0.conv."),
-    (r"middle\.0\.", "mid_block.resnets.0."),
-    (r"middle\.1\.", "mid_block.attentions.0."),
-    (r"middle\.2\.", "mid_block.resnets.1."),
-    (r"out\.0\.", "conv_norm_out."),
-    (r"out\.2\.", "conv_out."),
-    (r"in\.", "conv_in."),
-)
-"""Parts of our names to those of ``AutoencoderKL`` and ``VQModel``."""
-_WHOLE = {"to_latents": "quant_conv", "from_latents": "post_quant_conv"}
-_CODES = "quantize.embedding.weight"
-_QKV = ("to_q", "to_k", "to_v")
-
-
-def from_diffusers(theirs: Mapping[str, Tensor], names: Collection[str]) -> Weights:
-    """Our weights of these ``names`` (of a VQ-GAN or VAE here) from theirs: autoencoder and codes, nothing else.
-
-    Raises:
-        UserError: the two are not of one kind and size: theirs lack a weight, or have one more.
-    """
-    keys = {name: _in_diffusers(name) for name in names if name.startswith("autoencoder.")}
-    if "bottleneck.codes" in names:
-        keys["bottleneck.codes"] = [_CODES]
-    check_names("this autoencoder in diffusers' layout", theirs, [key for row in keys.values() for key in row])
-    ours = {name: torch.cat([theirs[key] for key in row]) for name, row in keys.items()}
-    return {name: tensor[None] if name == "bottleneck.codes" else tensor for name, tensor in ours.items()}
-
-
-def to_diffusers(ours: Mapping[str, Tensor]) -> Weights:
-    """Their weights from ours; discriminator and perceptual network have no place there."""
-    theirs = {}
-    for name, tensor in ours.items():
-        if name == "bottleneck.codes":
-            theirs[_CODES] = tensor[0]
-        elif name.startswith("autoencoder."):
-            keys = _in_diffusers(name)
-            theirs |= dict(zip(keys, (part.contiguous() for part in tensor.chunk(len(keys)))))
-    return theirs
-
-
-def _in_diffusers(name: str) -> list[str]:
-    """Their names for a weight of the autoencoder: three of them for fused queries, keys and values."""
-    name = name.removeprefix("autoencoder.")
-    stem, _, rest = name.partition(".")
-    if stem in _WHOLE:
-        return [f"{_WHOLE[stem]}.{rest}"]
-    side = "decoder" if stem.startswith(("decoder", "up")) else "encoder"
-    inner = name.removeprefix(f"{side}_").removeprefix("conv_")
-    for ours, theirs in _DIFFUSERS:
-        inner, found = re.subn(f"^{ours}", theirs, inner)
-        if found:
-            break
-    inner = inner.replace(".shortcut.", ".conv_shortcut.")
-    if ".attentions." in inner:
-        inner = inner.replace(".norm.", ".group_norm.").replace(".attention.out.", ".to_out.0.")
-    parts = [inner.replace(".attention.qkv.", f".{part}.") for part in _QKV] if ".qkv." in inner else [inner]
-    return [f"{side}.{part}" for part in parts]

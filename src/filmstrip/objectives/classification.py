@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Share
+from filmstrip.bounds import Count, Share, ShareBelowOne
 from filmstrip.data.config import DataInfo
+from filmstrip.models.hub_networks import described_for_hub
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.weights.keymap import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(ObjectiveConfig):
-    """What every classifier is told: how many classes there are, and how much to trust their labels."""
+    """The part of the configuration that all classifiers share."""
 
-    num_classes: Count = 400
-    """Taken from the data when training; a preset names its paper's."""
+    num_classes: Count
+    """Number of classes. In training it comes from the data; a preset states its paper's."""
     label_smoothing: Share = 0.0
+    """Probability that the loss spreads evenly over all classes."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout rate before the head."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""
@@ -29,9 +34,9 @@ class ClassificationConfig(ObjectiveConfig):
 
 
 class Classification(Objective):
-    """Names what a clip shows. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
+    """Classifies clips. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
 
-    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``; ``dropout`` acts before the head.
+    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``.
     """
 
     requires = ("video", "label")
@@ -39,25 +44,33 @@ class Classification(Objective):
     def __init__(
         self,
         encoder: Encoder,
-        num_classes: int,
+        config: ClassificationConfig,
         *,
         norm: bool = False,
         norm_eps: float = 1e-6,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.norm = nn.LayerNorm(encoder.width, eps=norm_eps) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, num_classes)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(encoder.width, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = config.label_smoothing
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video."""
         return self.head(self.dropout(self.norm(self.encoder(video).pooled())))
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """The classifier of ``transformers`` that has this network and these weights.
+
+        Raises:
+            UserError: there is none.
+        """
+        config, layout = described_for_hub(self.encoder)
+        weights = layout.theirs(self.state_dict(), layout.classifier, self.encoder.patch_size)
+        return {**config, "architectures": [layout.classifier_name]}, weights
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Cross-entropy of the batch; also logs its top-1 accuracy (against the heavier of two mixed classes)."""

@@ -1,4 +1,4 @@
-"""Which quantiser a tokenizer has: any of them for any tokenizer."""
+"""The configuration of a tokenizer's quantiser: any of them for any tokenizer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, NotEmpty, Weight
-from filmstrip.distributed.reduce import from_first_process, sum_over_processes
 from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, Quantiser, VectorQuantiser
 from filmstrip.nn.quantise_free import FSQ, LookupFree
@@ -18,8 +17,8 @@ class Codebook:
     """The codes that latents are replaced by."""
 
     kind: Literal["ema", "learnt", "fsq", "lookup_free", "gumbel"] = "ema"
-    """``ema``: moving averages of latents, restarted when dead; ``learnt``: by gradient; ``fsq``: a grid of
-    ``levels``; ``lookup_free``: signs of channels; ``gumbel``: a relaxed choice."""
+    """Kind of quantiser. ``ema``: moving averages of latents, restarted when dead; ``learnt``: by gradient; ``fsq``:
+    a grid of ``levels``; ``lookup_free``: signs of channels; ``gumbel``: a relaxed choice."""
     size: Count = 1024
     """Number of codes; FSQ's is the product of its levels, and a lookup-free one is a power of two."""
     dim: Count = 256
@@ -27,7 +26,7 @@ class Codebook:
     num_codebooks: Count = 1
     """Codebooks that share the channels (``ema``, ``learnt``)."""
     unit: bool = False
-    """Put latents and codes on the unit sphere (``ema``, ``learnt``)."""
+    """Whether latents and codes lie on the unit sphere (``ema``, ``learnt``)."""
     commitment: Weight = 0.25
     """Weight of the distance from latents to their codes."""
     restart_below: Weight = 1.0
@@ -67,11 +66,4 @@ class Codebook:
         shared = {"num_codebooks": self.num_codebooks, "unit": self.unit, "commitment": self.commitment}
         if self.kind == "learnt":
             return VectorQuantiser(self.size, self.dim, **shared)
-        return EMAQuantiser(
-            self.size,
-            self.dim,
-            restart_below=self.restart_below,
-            sum_all=sum_over_processes,
-            from_first=from_first_process,
-            **shared,
-        )
+        return EMAQuantiser(self.size, self.dim, restart_below=self.restart_below, **shared)

@@ -22,13 +22,13 @@ class Fitted:
     """A video coded by as few tokens as its target allows."""
 
     tokens: Tokens
-    """With ``lengths``, ``B b``."""
+    """Tokens, with their ``lengths`` (``B b``)."""
     rebuilt: Tensor
-    """What they decode to, ``B T C H W`` in 0..1."""
+    """Video decoded from the tokens, ``B T C H W`` in 0..1."""
     errors: Tensor
     """The distance of each block from the original, ``B b``; above the target if the most tokens were not enough."""
     evaluations: int
-    """How often the search for each block's length encoded and decoded it."""
+    """Times that the search for each block's length encoded and decoded it."""
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ class ElasticTokenizer(Protocol):
 
 
 def mean_squared_error(rebuilt: Tensor, video: Tensor) -> Tensor:
-    """Of pixels in 0..1: ``B``."""
+    """Squared error of pixels in 0..1, ``B``."""
     return (rebuilt - video).square().flatten(1).mean(dim=1)
 
 

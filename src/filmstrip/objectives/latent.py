@@ -13,26 +13,30 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
-from filmstrip.protocols import Batch, Grid, Objective, Tokens, check_video
-from filmstrip.runs.config import ObjectiveConfig
+from filmstrip.protocols import Batch, Grid, Objective, Tokenizer, Tokens, check_video
 from filmstrip.settings import FREE
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig(ObjectiveConfig):
-    """Which tokenizer, and the clips whose codes are modelled."""
+    """The tokenizer, and the clips whose codes are modelled."""
 
     tokenizer: ObjectiveConfig
     """The tokenizer's network; a ``tokenizer_run`` replaces it by its own."""
     tokenizer_run: str | None = None
-    """A run folder whose tokenizer is taken, with its weights, when training starts. Later it is not needed: the
-    weights are then part of this run's."""
+    """A run folder whose tokenizer is taken when training starts. Its weights stay there: this run refers to them by
+    their fingerprint."""
     untrained_tokenizer: bool = field(default=False, metadata=FREE)
     """Whether the tokenizer may be untrained where no ``tokenizer_run`` is named: to try things out."""
     num_frames: Count = 16
     size: Count = 64
     """Frames, and their height and width in pixels, of the clips that are coded."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer, where it is a trained one."""
+        return {"tokenizer": FrozenPart("objective.tokenizer_run")}
 
     def build_tokenizer(self) -> TokenizerObjective:
         """The tokenizer with fresh weights, without what only its own training needs.
@@ -41,7 +45,7 @@ class LatentConfig(ObjectiveConfig):
             UserError: the tokenizer has no codes.
         """
         tokenizer = self.tokenizer.build()
-        if getattr(tokenizer, "codebook_size", None) is None:
+        if not isinstance(tokenizer, Tokenizer) or tokenizer.codebook_size is None:
             raise UserError(
                 f"{type(self.tokenizer).__name__} makes no codes to model: give a tokenizer with a codebook"
             )
@@ -73,7 +77,7 @@ class CodedVideo(nn.Module):
         self.grid = Grid(num_frames // t, size // h, size // w)
         self.num_frames = num_frames
         self.codebook_size: int = tokenizer.codebook_size
-        self.num_codebooks: int = getattr(tokenizer.bottleneck, "num_codebooks", 1)
+        self.num_codebooks: int = tokenizer.bottleneck.num_codebooks
 
     def train(self, mode: bool = True) -> Self:
         """Everything but the tokenizer goes into training mode."""
@@ -87,7 +91,7 @@ class CodedVideo(nn.Module):
 
         Raises:
             UserError: it has neither, its ids are of variable length, outside the codebook, or not as many as there
-                are places, or its video is longer or of another size than this model has positions for.
+                are positions, or its video is longer or of another size than this model has positions for.
             ValueError: its video has another shape than the tokenizer needs.
         """
         if "tokens" in batch:
@@ -126,7 +130,7 @@ class CodedVideo(nn.Module):
 
     @torch.no_grad()
     def video_of(self, tokens: Tokens) -> Tensor:
-        """What codes look like: ``B T C H W`` in 0..1, float32."""
+        """Video decoded from codes: ``B T C H W`` in 0..1, float32."""
         with torch.autocast(tokens.ids.device.type, enabled=False):
             return self.tokenizer.decode(tokens)
 

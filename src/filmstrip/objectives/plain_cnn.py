@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from filmstrip.bounds import Count, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Clip
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
 from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.objectives.mlp_head import MLPClassification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,13 @@ class PlainCNNConfig(ClassificationConfig):
     """A chain of convolutions, then fully connected layers over all that is left; without ``hidden``, its mean."""
 
     layers: tuple[ConvLayer, ...]
-    hidden: tuple[Count, ...] = (4096, 4096)
+    """Convolutions, in order."""
+    hidden: tuple[Count, ...] = ()
     """Widths of the fully connected layers before the classes; empty pools over space and time instead."""
     num_frames: Count
+    """Frames of a clip; fully connected layers fit no other number."""
     size: Count
-    """Frames of a clip, and their height and width: what fully connected layers are made for."""
-    dropout: ShareBelowOne = 0.5
+    """Height and width of a clip, pixels."""
 
     def for_clip(self, clip: Clip) -> Self:
         """The same chain; a convolution over all frames stays one."""
@@ -37,8 +38,7 @@ class PlainCNNConfig(ClassificationConfig):
     def build(self) -> Classification:
         """Build the network with fresh weights."""
         encoder = PlainCNN(self.layers)
-        options = {"dropout": self.dropout, "label_smoothing": self.label_smoothing}
         if not self.hidden:
-            return Classification(encoder, self.num_classes, **options)
+            return Classification(encoder, self)
         grid = encoder.grid_of(self.num_frames, self.size)
-        return HiddenClassification(encoder, self.num_classes, hidden=self.hidden, grid=grid, **options)
+        return MLPClassification(encoder, self, hidden=self.hidden, grid=grid)

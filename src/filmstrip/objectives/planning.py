@@ -18,21 +18,23 @@ class Planner(StepPrediction):
         raise TypeError(f"{type(self).__name__} does not define plan(ends, horizon, seeds)")
 
     def logits(self, batch: Batch, seeds: Tensor) -> Tensor:
-        """``B S steps``; zeros at places that are not asked for."""
-        places = asked_places(batch["target"])
-        return at_places(self.plan(start_and_goal(batch), places.shape[1], seeds), places, batch["target"].shape[1])
+        """``B S steps``; zeros at positions that are not targets."""
+        positions = target_positions(batch["target"])
+        return at_positions(
+            self.plan(start_and_goal(batch), positions.shape[1], seeds), positions, batch["target"].shape[1]
+        )
 
 
 def start_and_goal(batch: Batch) -> Tensor:
-    """The features of the first and of the last place that is seen, ``B 2 N D``."""
+    """The features of the first and of the last seen position, ``B 2 N D``."""
     seen = batch["seen"].long()
     first, last = seen.argmax(dim=1), seen.shape[1] - 1 - seen.flip(1).argmax(dim=1)
     rows = torch.arange(len(seen), device=seen.device)
     return torch.stack([batch["features"][rows, first], batch["features"][rows, last]], dim=1)
 
 
-def asked_places(target: Tensor) -> Tensor:
-    """The places that are asked for, ``B T`` int64, in order of time.
+def target_positions(target: Tensor) -> Tensor:
+    """The target positions, ``B T`` int64, in order of time.
 
     Raises:
         UserError: windows of a batch ask for different numbers of steps, or for none.
@@ -43,15 +45,15 @@ def asked_places(target: Tensor) -> Tensor:
     return target.nonzero()[:, 1].view(len(target), -1)
 
 
-def at_places(values: Tensor, places: Tensor, window: int) -> Tensor:
-    """``B T C`` values put at ``places`` (``B T``) of ``B window C``; zeros elsewhere."""
+def at_positions(values: Tensor, positions: Tensor, window: int) -> Tensor:
+    """``B T C`` values put at ``positions`` (``B T``) of ``B window C``; zeros elsewhere."""
     there = values.new_zeros(len(values), window, values.shape[-1])
-    return there.scatter(1, places[..., None].expand_as(values), values)
+    return there.scatter(1, positions[..., None].expand_as(values), values)
 
 
 def plan_steps(batch: Batch) -> Tensor:
     """The steps that are asked for, ``B T``; -1 where unknown."""
-    return batch["step"].gather(1, asked_places(batch["target"]))
+    return batch["step"].gather(1, target_positions(batch["target"]))
 
 
 def best_paths(emission: Tensor, transition: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.procedures import ProcedureInfo
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig
 
 NO_STEP = -1
 """The id of a step that is not known."""
@@ -42,18 +41,16 @@ class StepPrediction(Objective):
         step = batch["step"].masked_fill(~batch["target"], NO_STEP).flatten()
         return Loss(step_loss(logits, step), {"top1": top1(logits, step)})
 
-    def predict(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
+    def forecast(self, batch: Batch, *, samples: int = 1, seed: int = 0) -> Tensor:
         """Logits ``B K S steps``: as :class:`~filmstrip.protocols.Forecaster` says.
 
         Methods that draw nothing say the same ``K`` times.
         """
-        device = device_of(self)
-        batch = {key: batch[key].to(device) for key in ("features", "seen", "target")}
-        rows = torch.arange(len(batch["features"]), device=device) + seed
-        with inference(self):
-            # Seeds of two draws lie far apart, so that no row's second draw is another row's first.
-            draws = [self.logits(batch, rows + (k << 32)) for k in range(samples if self.draws else 1)]
-        return torch.stack(draws, dim=1).expand(-1, samples, -1, -1).clone()
+        batch = {key: batch[key] for key in ("features", "seen", "target")}
+        rows = torch.arange(len(batch["features"]), device=batch["features"].device) + seed
+        # Seeds of two draws lie far apart, so that no row's second draw is another row's first.
+        draws = [self.logits(batch, rows + (k << 32)) for k in range(samples if self.draws else 1)]
+        return torch.stack(draws, dim=1).expand(-1, samples, -1, -1)
 
 
 def asked(batch: Batch, values: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Autoencoder(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """What the decoder says of the pixels, ``B T C H W``."""
+        """The decoder's prediction of pixels, ``B T C H W``."""
         ...
 
 
@@ -40,8 +40,8 @@ class TokenizerObjective(Objective):
 
     @property
     def codebook_size(self) -> int | None:
-        """How many ids there are; none for continuous tokens."""
-        return getattr(self.bottleneck, "codebook_size", None)
+        """Number of ids; none for continuous tokens."""
+        return self.bottleneck.codebook_size
 
     @property
     def frames_apart(self) -> bool:
@@ -58,14 +58,14 @@ class TokenizerObjective(Objective):
         return decoded.clamp(0, 1)
 
     def pass_through(self, video: Tensor) -> tuple[Tensor, Quantised]:
-        """What the decoder says of ``B T C H W`` video in 0..1 that went through the bottleneck, and that passage."""
+        """The decoder's prediction for ``B T C H W`` video in 0..1, and the bottleneck's result for it."""
         check_video(video, multiple=self.patch_size)
         passage = self.bottleneck(self.autoencoder.encode(video))
         return self.autoencoder.decode(passage.latents), passage
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tokens:
-        """Code ``B T C H W`` video: ``ids`` (``B N``; several codebooks side by side for each place), or latents.
+        """Code ``B T C H W`` video: ``ids`` (``B N``; several codebooks side by side for each position), or latents.
 
         Raises:
             ValueError: the shape of the video does not fit.
@@ -81,12 +81,12 @@ class TokenizerObjective(Objective):
         """Rebuild ``B T C H W`` video in 0..1.
 
         Raises:
-            ValueError: there are not as many tokens as the grid has places, or an id is outside the codebook.
+            ValueError: there are not as many tokens as the grid has positions, or an id is outside the codebook.
         """
         return self.pixels(self.autoencoder.decode(self.latents_of(tokens)))
 
     def latents_of(self, tokens: Tokens) -> Tensor:
-        """What the decoder takes, ``B t h w D``; raises as :meth:`decode` does."""
+        """The decoder's input, ``B t h w D``; raises as :meth:`decode` does."""
         t, h, w = tokens.grid
         latents = tokens.latents
         if latents is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,20 +11,33 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.objectives.classification import Classification
+from filmstrip.bounds import Rate
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.video.flow import Method, estimate_flow
 
 Fusion = Literal["average", "svm"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamsConfig(ClassificationConfig):
+    """The part of the configuration that classifiers of RGB and optical flow share."""
+
+    method: Method = "dis"
+    """Algorithm that estimates the flow."""
+    max_flow: Rate = 20.0
+    """Displacement in pixels at which flow is clipped, and by which it is divided."""
+    fusion: Fusion = "average"
+    """Fusion of the two streams: the mean of their probabilities, or a linear SVM on both (one against the rest,
+    squared hinge), which trains beside the streams and passes no gradient to them."""
+
+
 class TwoStream(Objective):
-    """Simonyan & Zisserman 2014. The streams share nothing and train side by side; fusion acts on what they say.
+    """Simonyan & Zisserman 2014. The streams share nothing and train side by side; their scores are fused.
 
     The spatial stream sees the whole clip, or ``single_frames`` of its frames one by one. The temporal one sees the
-    flow between the clip's frames, estimated here, cut off at ``largest`` pixels and scaled to -1..1, without each
-    frame's mean if ``subtract_mean``. ``fusion`` averages their probabilities, or is a linear SVM on both (one
-    against the rest, squared hinge), which learns beside the streams without reaching into them.
+    flow between the clip's frames, estimated here, clipped and scaled to -1..1, without each frame's mean if
+    ``subtract_mean``.
     """
 
     requires = ("video", "label")
@@ -32,24 +46,20 @@ class TwoStream(Objective):
         self,
         spatial: Classification,
         temporal: Classification,
-        num_classes: int,
+        config: StreamsConfig,
         *,
-        single_frames: int | None = 1,
-        method: Method = "dis",
-        largest: float = 20.0,
+        single_frames: int | None = None,
         subtract_mean: bool = False,
-        fusion: Fusion = "average",
-        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.spatial = spatial
         self.temporal = temporal
         self.single_frames = single_frames
-        self.method = method
-        self.largest = largest
+        self.method = config.method
+        self.max_flow = config.max_flow
         self.subtract_mean = subtract_mean
-        self.svm = nn.Linear(2 * num_classes, num_classes) if fusion == "svm" else None
-        self.label_smoothing = label_smoothing
+        self.svm = nn.Linear(2 * config.num_classes, config.num_classes) if config.fusion == "svm" else None
+        self.label_smoothing = config.label_smoothing
 
     def flow(self, video: Tensor) -> Tensor:
         """Flow between the frames of ``B T 3 H W`` video, ``B T-1 2 H W``, pixels."""
@@ -59,7 +69,7 @@ class TwoStream(Objective):
         """What the temporal stream sees of flow ``B T-1 2 H W``: the same in -1..1."""
         if self.subtract_mean:  # what the camera does to all of a frame
             flow = flow - flow.mean(dim=(3, 4), keepdim=True)
-        return flow.clamp(-self.largest, self.largest) / self.largest
+        return flow.clamp(-self.max_flow, self.max_flow) / self.max_flow
 
     def streams(self, video: Tensor, flow: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Log-probabilities ``B K`` of the spatial and of the temporal stream."""

@@ -11,15 +11,15 @@ from pathlib import Path
 from torch import Tensor
 
 from filmstrip.data.config import Clip, Data
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source
 from filmstrip.evals.multi_view import Predictions
 from filmstrip.report.clips import CaptionedClip, ClipGallery
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves
 from filmstrip.report.page import Group
-from filmstrip.report.run import history
 from filmstrip.report.sections import Cell, Column, Table
+from filmstrip.runs.contents import history
 
 WHOLE_VIDEO = Clip(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
 """Clip configuration of test videos on the page."""
@@ -161,7 +161,7 @@ def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Captioned
 def videos_named(source: Source, data: Data, names: set[str]) -> dict[str, Tensor]:
     """One clip (``T C H W`` uint8) of each of the named test videos that is readable."""
     samples = tuple(sample for sample in source.samples if sample.split == data.eval_split and sample.name in names)
-    batches = eval_batches(replace(source, samples=samples), data, data.eval_split)
+    batches = EvalLoader(replace(source, samples=samples), data, data.eval_split)
     return {name: video for batch in batches for name, video in zip(batch["name"], batch["video"])}
 
 

@@ -29,7 +29,7 @@ def is_curve_point(name: str) -> bool:
 def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Prediction by frame") -> Group | None:
     """One chart for each metric of predicted frames, one curve for each run, as last measured; none without any.
 
-    ``recorded``: the :func:`~filmstrip.report.run.history` of each run, by the name of its curve.
+    ``recorded``: the :func:`~filmstrip.runs.contents.history` of each run, by the name of its curve.
     """
     charts: dict[str, dict[str, Series]] = {}
     for run, history in recorded.items():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,16 @@ from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
 from filmstrip.report.page import Group, Report, Section
 from filmstrip.report.sections import Column, Facts, Table
+from filmstrip.runs.contents import (
+    CONFIG,
+    METRICS,
+    REPORT,
+    environment_of,
+    flat,
+    history,
+    training_seconds,
+    unreadable_files,
+)
 
 MAX_BAD_FILES = 50
 EVALUATION = "eval/"
@@ -27,54 +35,24 @@ def run_report(folder: Path) -> Path:
     """
     recorded = history(folder)
     if not recorded:
-        raise UserError(f"{folder} has no metrics.jsonl with anything in it: was the run started?")
-    config = json.loads((folder / "config.json").read_text())
+        raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
+    config = json.loads((folder / CONFIG).read_text())
     whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
     sections: list[Section] = [_facts(whole, training_seconds(folder)), _training(whole)]
     if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
         sections.append(_evaluations(evaluations))
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
-    if bad := _unreadable(folder / "unreadable.csv"):
+    if bad := _unreadable(folder):
         sections.append(bad)
-    options = [(name.removesuffix(".type"), _option(name, value)) for name, value in _flat(config)]
+    options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
     sections.append(Table("Configuration", (Column("option"), Column("value")), options))
-    environment = folder / "environment.json"
-    if environment.exists():
-        made_with = [(name, str(value)) for name, value in _flat(json.loads(environment.read_text()))]
+    if environment := environment_of(folder):
+        made_with = [(name, str(value)) for name, value in flat(environment)]
         sections.append(Table("Environment", (Column("what"), Column("value")), made_with))
     method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
     lead = f"A {method}, trained on {_data(config['data'])}. Everything below is read from the run's own folder."
-    return Report(folder.resolve().name, lead, sections).write(folder / "report.html")
-
-
-def history(folder: Path) -> dict[str, Series]:
-    """Everything that ``metrics.jsonl`` records, by name: its steps and values.
-
-    A step that was repeated after a resume counts once, with its last values; a line truncated by a crash is omitted.
-    """
-    recorded: dict[str, dict[int, float]] = {}
-    for row in _rows(folder):
-        for name, value in _flat(row):
-            if isinstance(value, int | float) and name != "step":
-                recorded.setdefault(name, {})[row["step"]] = float(value)
-    return {name: (sorted(values), [values[s] for s in sorted(values)]) for name, values in recorded.items()}
-
-
-def training_seconds(folder: Path) -> float:
-    """Training time of a run, seconds, without interruptions and the final evaluation."""
-    return max((row["seconds"] for row in _rows(folder) if "loss" in row), default=0.0)
-
-
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # truncated by a crash
-        if isinstance(row, dict) and "step" in row:
-            yield row
+    return Report(folder.resolve().name, lead, sections).write(folder / REPORT)
 
 
 def duration(seconds: float) -> str:
@@ -113,12 +91,9 @@ def _evaluations(evaluations: dict[str, Series]) -> Table:
     return Table("Evaluations", (Column("name"), Column("value", ",.4g"), Column("after step", ",")), rows)
 
 
-def _unreadable(path: Path) -> Table | None:
+def _unreadable(folder: Path) -> Table | None:
     """The files that could not be read, as the run listed them."""
-    if not path.exists():
-        return None
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(row["name"], row["used"], row["reason"]) for row in csv.DictReader(file)]
+    rows = [(row["name"], row["used"], row["reason"]) for row in unreadable_files(folder)]
     if not rows:
         return None
     shown = f"The first {MAX_BAD_FILES} of {len(rows)}." if len(rows) > MAX_BAD_FILES else f"{len(rows)} in all."
@@ -137,12 +112,3 @@ def _data(data: dict[str, Any]) -> str:
 def _option(name: str, value: Any) -> str:
     """An option's value as text; import paths are shortened to the class."""
     return value.rpartition(":")[2] if name.rpartition(".")[2] == "type" else str(value)
-
-
-def _flat(values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested JSON as dotted names and plain values; a list is one value."""
-    if not isinstance(values, dict):
-        yield name, ", ".join(map(str, values)) if isinstance(values, list) else values
-        return
-    for key, value in values.items():
-        yield from _flat(value, f"{name}.{key}" if name else key)

@@ -20,30 +20,13 @@ from typing import Any, NamedTuple
 from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation
 from filmstrip.files import write_json
-from filmstrip.protocols import Objective
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.runs.evaluation import Evaluation
 from filmstrip.settings import FREE, Change, change_of
-from filmstrip.train.config import Loop, Optim
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """What a system trains. Subclasses hold the hyper-parameters and build the module."""
-
-    def bind(self, info: DataInfo) -> ObjectiveConfig:
-        """Fill in what only the data can tell, such as the number of classes; by default nothing."""
-        return self
-
-    def for_clip(self, clip: Clip) -> ObjectiveConfig:
-        """This method for clips of another length and size; by default its ``num_frames`` and ``size``, if any."""
-        sizes = {"num_frames": clip.num_frames, "size": clip.size}
-        told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
-        return dataclasses.replace(self, **told)
-
-    def build(self) -> Objective:
-        """Build the module, with fresh weights."""
-        raise TypeError(f"{type(self).__name__} does not define build()")
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW, Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +37,18 @@ class Run:
     """What is read, how clips are cut from it, and how they are augmented."""
     objective: ObjectiveConfig
     """The method: its model and its loss."""
-    optim: Optim = field(default_factory=Optim)
+    optim: AdamW | SGD | Muon = field(default_factory=AdamW)
     """Optimiser and schedule."""
-    train: Loop = field(default_factory=Loop)
+    train: Loop
     """How long, in which precision, what is logged and saved."""
     evals: tuple[Evaluation, ...] = field(default=(), metadata=FREE)
     """Protocols to run when training ends, and every ``train.eval_every`` steps."""
     init: str | None = None
-    """Start the encoder from here: a run folder, ``hf:OWNER/NAME`` (or a local folder in that layout), or a file of
-    released weights. A method with a predictor of clips instead starts that, from any run that has one; a method
-    without either starts whole, from a run of its own, or from its authors' file where its layout is known. On the
-    command line the Hub's layout also decides the network's sizes."""
+    """Weights to start from: a run folder; ``hf:OWNER/NAME``, or a local folder in that layout; or a file of weights
+    (safetensors, or a state that torch.save wrote) by the names of the method's authors. A classifier starts its
+    encoder, VideoMAE its decoder too where the source has one, a forecaster its predictor; all others start whole,
+    from a run of their own kind or their authors' file. On the command line a folder in the Hub's layout also decides
+    the network's sizes."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 
@@ -97,7 +81,8 @@ class Difference(NamedTuple):
 
 def differences(here: Any, there: Any, name: str = "", change: Change = "never") -> Iterator[Difference]:
     """The settings in which two configurations differ, in the order in which they are declared."""
-    if type(here) is type(there) and dataclasses.is_dataclass(here):
+    # A length differs as a whole: it may be in other units.
+    if type(here) is type(there) and dataclasses.is_dataclass(here) and change != "longer":
         for setting in dataclasses.fields(here):
             own = change_of(setting)
             values = getattr(here, setting.name), getattr(there, setting.name)
@@ -109,6 +94,8 @@ def differences(here: Any, there: Any, name: str = "", change: Change = "never")
 
 def _shown(value: Any, most: int = 60) -> str:
     """A value of a setting in a sentence; of a part of another kind, its kind."""
+    if isinstance(value, (Steps, Epochs)):
+        return str(value)
     if dataclasses.is_dataclass(value):
         return type(value).__name__
     text = json.dumps(to_json(value))
@@ -176,7 +163,9 @@ def _config_class(tag: str) -> type:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"a configuration names {tag}, which this version of filmstrip does not have") from error
+        raise UserError(
+            f"a configuration names {tag}, which this version of filmstrip does not have: another version wrote it"
+        ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"a configuration names {tag}, which is not a configuration: refused")
     return cls
@@ -211,6 +200,8 @@ def read_config(path: Path) -> Run:
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except (OSError, TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged or cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(run, Run):

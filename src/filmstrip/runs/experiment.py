@@ -15,17 +15,23 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject, named_protocols
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
-from filmstrip.runs import loading, preflight
+from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
+from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
+from filmstrip.runs.initial_weights import build_begun, start
+from filmstrip.runs.loading import load_objective, save_data_info
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.runs.saved_states import load_saved_weights
+from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
-from filmstrip.train.run_folder import RunFolder
-from filmstrip.train.state import load_saved_weights
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +71,7 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = loading.with_tokenizer(run, folder)
+    run = with_tokenizer(run, folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():
@@ -74,19 +80,20 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
 
 def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
     """Train a run that is bound to its data, in a folder that nobody else trains in."""
+    mesh = Mesh.of_processes(run.train.context)
     loader = TrainLoader(
         source,
         run.data,
         seed=run.seed,
-        rank=process.rank(),
-        world=process.world_size(),
+        rank=mesh.data.rank,
+        world=mesh.data.size,
         accumulate=run.train.accumulate,
     )
     metrics: dict[str, float] = {}
     try:
         total_steps(run.train, loader.steps_per_epoch)
         check_goes_on(files.path, run, loader.steps_per_epoch)
-        objective = _objective(run, source, files)
+        objective, references = _objective(run, source, files)
         with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
             protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
         preflight.check_space(objective, run.optim, run.train, files.path)
@@ -96,6 +103,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
             optim=run.optim,
             loop=run.train,
             folder=files,
+            mesh=mesh,
             augment=partial(
                 apply_augment,
                 augment=effective_augment(run.data.augment, source.directional),
@@ -103,7 +111,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
                 specification=source.kind.specification,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
-            begun=partial(_describe, run, source, info, files.path),
+            begun=partial(_describe, run, source, info, references, files.path),
         )
     finally:
         loader.close()
@@ -119,7 +127,7 @@ def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) 
     Raises:
         UserError: the folder holds another run; names the settings in which it differs.
     """
-    config = folder / "config.json"
+    config = folder / CONFIG
     if not config.exists():
         return
     there = read_config(config)
@@ -142,21 +150,29 @@ def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) 
         )
 
 
-def _objective(run: Run, source: Source, files: RunFolder) -> Objective:
-    """What is trained, with the weights that it begins with; of a run that goes on, its state will bring them."""
+def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, References]:
+    """What is trained, with the weights that it begins with, and the places of frozen parts that are kept elsewhere.
+
+    Of a run that goes on, its state will bring the weights.
+    """
     torch.manual_seed(run.seed)
-    objective = run.objective.build()
-    check_augment(run.data.augment, objective.requires, source.kind.specification)
     begun = RunFolder.is_begun(files.path)
-    if not begun:  # what it began with is part of it, and may be gone
+    # What it began with is part of it, and may be gone; but for frozen parts, which are kept elsewhere.
+    objective = build_begun(run, files.path, training=True) if begun else run.objective.build()
+    check_augment(run.data.augment, objective.requires, source.kind.specification)
+    if begun:
+        references = read_references(files.path)
+    else:
         if run.init:
-            loading.start(objective, run.init)
-        loading.start_tokenizer(objective, run)
+            start(objective, run.init)
+        start_tokenizer(objective, run)
+        references = refer(run, files.path)
+        objective.kept_elsewhere = kept_elsewhere(run, references)
     if source.tokenizer is not None:
         if begun:
             load_saved_weights(objective, files.state)
-        loading.check_tokenizer(objective, source)
-    return objective
+        check_tokenizer(objective, source)
+    return objective, references
 
 
 def evaluate(
@@ -169,12 +185,11 @@ def evaluate(
     Raises:
         UserError: this is no run folder, or the data lack what a protocol looks at.
     """
-    objective, run = loading.load_objective(folder)
+    objective, run = load_objective(folder)
+    run = replace(run, train=replace(run.train, context=1))  # how it was trained binds nobody who evaluates it
     if data is not None:
         run = replace(run, data=replace(run.data, path=data))
     run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
-    if not run.evals:
-        raise UserError(f"{folder} has no evaluation of its own: name one with --protocol; {named_protocols()}")
     for protocol in run.evals:
         if why := protocol.lacking(source, run.data):
             raise UserError(f"{why}: give other data (--data PATH)")
@@ -212,13 +227,20 @@ def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[
 
 
 def _subject(objective: Objective, source: Source, run: Run) -> Subject:
-    return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
+    return Subject(
+        objective=objective,
+        source=source,
+        data=run.data,
+        device=device_of(objective),
+        mesh=Mesh.of_processes(run.train.context),
+    )
 
 
-def _describe(run: Run, source: Source, info: DataInfo, folder: Path) -> None:
+def _describe(run: Run, source: Source, info: DataInfo, references: References, folder: Path) -> None:
     """Write what the run is, as it goes on now, and what its data said."""
     if process.rank() != 0:
         return
-    write_config(run, folder / "config.json")
-    loading.save_data_info(info, folder)
+    write_config(run, folder / CONFIG)
+    write_references(references, folder)
+    save_data_info(info, folder)
     source.record(folder)

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import check_requires
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
 from filmstrip.errors import UserError
-from filmstrip.evals import Evaluation, Subject
 from filmstrip.measure import complexity
 from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
-from filmstrip.train.saved_states import KEPT
+from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.saved_states import KEPT
+from filmstrip.train.config import Loop
+from filmstrip.train.optim import Optim
+from filmstrip.train.part_rates import frozen_parts
 from filmstrip.video.decode import open_video
 
 log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ def check_readable(source: Source, data: Data, split: str) -> None:
     few = _few(source.split(split))
     # In a worker, where there are any: a file that crashes the decoder ends that, and not the training.
     careful = replace(data, num_workers=min(1, data.num_workers))
-    batches = eval_batches(replace(source, samples=few), careful, split, batch_size=1)
+    batches = EvalLoader(replace(source, samples=few), careful, split, batch_size=1)
     if not any(True for _ in batches):
         bad = batches.unreadable[0]
         raise UserError(
@@ -134,11 +136,12 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     """See that the disk has room for a run's weights, for its last two states, and for what replaces any of these.
 
     Raises:
-        UserError: it has not; says how much is needed and free.
+        UserError: it has not; says how much is needed and free. Or ``optim.rates`` names no part of the objective.
     """
-    whole = sum(tensor.nbytes for tensor in objective.state_dict().values())
-    trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
-    state = whole + (2 if optim.name == "adamw" else 1) * trained + (trained if loop.ema is not None else 0)
+    whole = sum(tensor.nbytes for tensor in objective.own_state().values())
+    with frozen_parts(objective, optim.rates):
+        trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
+    state = whole + optim.moments * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     needed, free = 2 * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from filmstrip.distributed import process
@@ -36,8 +37,12 @@ class AsyncMetrics:
     infinite).
     """
 
-    def __init__(self, device: torch.device, must_be_finite: Collection[str]) -> None:
+    def __init__(
+        self, device: torch.device, must_be_finite: Collection[str], group: dist.ProcessGroup | None = None
+    ) -> None:
+        """``group``: the processes that share the batches of a step; by default all."""
         self._device = device
+        self._group = group
         self._must_be_finite = frozenset(must_be_finite)
         self._on_their_way: deque[_Reading] = deque()
         self._sums: dict[str, float] = {}
@@ -76,7 +81,8 @@ class AsyncMetrics:
         terms = sorted(self._counts)
         table = [[self._sums[t] for t in terms], [float(self._counts[t]) for t in terms]]
         device = self._device if process.is_several() else None
-        sums, counts = sum_over_processes(torch.tensor(table, dtype=torch.float64, device=device)).tolist()
+        mine = torch.tensor(table, dtype=torch.float64, device=device)
+        sums, counts = sum_over_processes(mine, self._group).tolist()
         self._sums.clear()
         self._counts.clear()
         return {term: total / count for term, total, count in zip(terms, sums, counts) if count}

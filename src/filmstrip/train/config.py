@@ -1,47 +1,24 @@
-"""Configuration of training: optimiser, schedule, loop."""
+"""Configuration of the training loop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from filmstrip.bounds import Count, PositiveShare, Rate, Share, ShareBelowOne, Weight
+import tyro
+
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.settings import EXTENDABLE, FREE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optim:
-    """Optimiser and learning-rate schedule, the same for every phase."""
-
-    name: Literal["adamw", "sgd"] = "adamw"
-    """Optimiser."""
-    lr: Rate = 1e-3
-    """Peak learning rate at the configured batch size (never rescaled)."""
-    weight_decay: Weight = 0.05
-    """Weight decay coefficient."""
-    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
-    """Betas of AdamW; SGD uses the first as its momentum."""
-    layer_decay: PositiveShare = 1.0
-    """Factor of the learning rate per layer of distance from the output."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate schedule after the warm-up."""
-    warmup: Share = 0.05
-    """Share of all steps in which the learning rate rises linearly from ``start``."""
-    start: Share = 0.0
-    """Initial learning rate of the warm-up, as a share of the peak."""
-    final: Share = 0.0
-    """Final learning rate of the cosine, as a share of the peak."""
+from filmstrip.train.lengths import Epochs, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """Length of training, precision, logging and saving."""
 
-    steps: Count | None = field(default=None, metadata=EXTENDABLE)
-    """Number of optimiser steps; set this or ``epochs``. An existing run can be extended, with the learning rates of
-    a run of the new length."""
-    epochs: Rate | None = field(default=None, metadata=EXTENDABLE)
-    """Number of passes over the training videos."""
+    # On the command line its field stands alone, as --train.steps or --train.epochs.
+    length: Annotated[Steps | Epochs, tyro.conf.arg(name="")] = field(metadata=EXTENDABLE)
+    """Length of training: ``Steps(500)`` or ``Epochs(20)``."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Mixed precision of forward and backward passes."""
     accumulate: Count = 1
@@ -61,5 +38,8 @@ class Loop:
     """Steps between evaluations; none evaluates at the end only."""
     save_every: Count = field(default=500, metadata=FREE)
     """Steps between saved states, from which a run can resume."""
+    context: Count = field(default=1, metadata=FREE)
+    """Number of neighbouring processes that share the tokens of every clip, and so read the same batches; the others
+    share the clips of a batch. More than 1 needs a method whose attention can be shared."""
     shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Weights across processes: replicated (``none``, DDP) or sharded (``fsdp``, FSDP2)."""

@@ -17,7 +17,7 @@ class Average:
     """
 
     def __init__(self, module: nn.Module, decay: float | None) -> None:
-        self._decay = decay
+        self._decay = 0.0 if decay is None else decay
         trained = [(name, p.detach()) for name, p in module.named_parameters() if p.requires_grad]
         self._live = {name: p for name, p in trained if decay is not None}
         self.tensors: dict[str, Tensor] = {name: p.clone() for name, p in self._live.items()}

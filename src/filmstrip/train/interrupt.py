@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -17,6 +18,9 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGTERM", "SIGINT"
 """A closed terminal, a scheduler's termination, Ctrl-C; of several, the last one counts."""
 
 
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+
+
 class Interrupt:
     """Inside the context, such a signal is only recorded, in ``requested``.
 
@@ -26,7 +30,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> Self:
         # Only the main thread can install signal handlers.

@@ -5,7 +5,7 @@ It knows steps, batches, phases, precision and processes. It knows nothing of la
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,26 +13,31 @@ import torch
 from torch import nn
 
 from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh, share_context
 from filmstrip.distributed.parallel import parallelise, unsharded
 from filmstrip.errors import UserError
-from filmstrip.evals.throughput import peak_memory
 from filmstrip.inference import modes_kept
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.train.async_metrics import AsyncMetrics
 from filmstrip.train.blocks import changed_blocks
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
 from filmstrip.train.ema import Average
 from filmstrip.train.interrupt import Interrupt, stopped_by
-from filmstrip.train.optim import optimiser, rate_factor, set_rates
+from filmstrip.train.lengths import span_steps
+from filmstrip.train.optim import Optim, set_rates
+from filmstrip.train.part_rates import frozen_parts
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
-from filmstrip.train.run_folder import RunFolder
 from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
+from filmstrip.train.store import Store
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
 
 Augment = Callable[[Batch], Batch]
 Evaluate = Callable[[Objective, int], Iterator[tuple[str, float]]]
@@ -44,8 +49,10 @@ MAX_SHOWN = 12
 class BatchStream(Protocol):
     """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``."""
 
-    steps_per_epoch: float
-    """Optimiser steps in one pass over the training data."""
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in one pass over the training data."""
+        ...
 
     def stream(self, start: int) -> Iterator[Batch]:
         """An endless stream of this process's micro-batches from optimiser step ``start``, counted from zero."""
@@ -58,7 +65,8 @@ def fit(
     *,
     optim: Optim,
     loop: Loop,
-    folder: RunFolder,
+    folder: Store,
+    mesh: Mesh | None = None,
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
@@ -68,21 +76,36 @@ def fit(
     Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
 
+    ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
+
     The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
-    modes of its modules (training, evaluation) do not change. ``evaluate`` receives the objective and the number of
-    steps done, and runs in every process; its results are recorded as ``eval/name``.
+    modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
+    mode meanwhile. ``evaluate`` receives the objective and the number of steps done, and runs in every process; its
+    results are recorded as ``eval/name``.
 
     Raises:
-        UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent.
+        UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent or name no part
+            of the objective.
         KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, after the step is
             finished and saved.
     """
     total = total_steps(loop, batches.steps_per_epoch)
+    warmup = span_steps(optim.schedule.warmup, total)
+    if warmup > total and process.rank() == 0:
+        log.warning(
+            "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
+        )
+    mesh = mesh or Mesh.of_processes(loop.context)
     accelerator = _accelerator(loop, folder)
-    set_processes_apart()
+    set_processes_apart(mesh)
     objective.to(accelerator.device)
-    with changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks:
-        _Training(objective, batches, blocks, total, accelerator, optim, loop, folder, augment, evaluate, begun).run()
+    with (
+        frozen_parts(objective, optim.rates),
+        changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
+    ):
+        _Training(
+            objective, batches, blocks, total, accelerator, mesh, optim, loop, folder, augment, evaluate, begun
+        ).run()
 
 
 class _Training:
@@ -95,20 +118,30 @@ class _Training:
         blocks: list[nn.Module],
         total: int,
         accelerator: Accelerator,
+        mesh: Mesh,
         optim: Optim,
         loop: Loop,
-        folder: RunFolder,
+        folder: Store,
         augment: Augment,
         evaluate: Evaluate | None,
         begun: Callable[[], None],
     ) -> None:
         self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
-        self.device = accelerator.device
+        self.device, self.mesh = accelerator.device, mesh
+        connected = mesh.connect(self.device)
+        share_context(objective, mesh, connected)
         phases = objective.phases()
-        model = parallelise(objective, loop.shard, blocks=blocks, device=self.device, partial=len(phases) > 1)
+        model = parallelise(
+            objective,
+            loop.shard,
+            blocks=blocks,
+            device=self.device,
+            partial=len(phases) > 1,
+            unsynchronised=[name for name in objective.state_dict() if objective.is_kept_elsewhere(name)],
+        )
         # Sharding replaces the parameters, so optimisers are built after it.
-        self.optimisers = {phase: optimiser(objective, phase, optim) for phase in phases}
+        self.optimisers = {phase: optim.build(objective, phase) for phase in phases}
         self.average = Average(objective, loop.ema)
         self.state = TrainingState(
             objective=objective,
@@ -120,7 +153,11 @@ class _Training:
         # A gradient scaler finds its scale by overflow, and skips those steps itself.
         watched = ("loss",) if accelerator.scaler else ("loss", "grad_norm")
         prefixes = [""] if len(phases) == 1 else [f"{phase.name}/" for phase in phases]
-        self.readings = AsyncMetrics(self.device, {prefix + name for prefix in prefixes for name in watched})
+        self.readings = AsyncMetrics(
+            self.device,
+            {prefix + name for prefix in prefixes for name in watched},
+            group=None if connected is None else connected.get_group("data"),
+        )
         self.take_step = OptimiserStep(
             objective,
             model,
@@ -133,7 +170,7 @@ class _Training:
 
     def run(self) -> None:
         """All steps from the last saved one on, and the final evaluation."""
-        self.state.load(self.folder.state)
+        self.state.load(self.folder)
         start = self.state.step
         self.watch = Stopwatch(self.state.seconds)
         try:
@@ -143,7 +180,7 @@ class _Training:
                 if start >= self.total:
                     self._begin(start)
                 if self.evaluate:
-                    self._evaluate()
+                    self._evaluate(self.evaluate)
         finally:
             for tracker in self.accelerator.trackers:
                 tracker.finish()
@@ -159,8 +196,7 @@ class _Training:
     def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
         clips, since, start = 0, self.watch.seconds, self.state.step
         while self.state.step < self.total:
-            factor = rate_factor(self.optim, self.state.step, self.total)
-            set_rates(self.optimisers.values(), factor)
+            factor = set_rates(self.optimisers.values(), self.optim, self.state.step, self.total)
             self.state.step += 1
             step, last = self.state.step, self.state.step == self.total
             clips += self.take_step(step, stream)
@@ -172,7 +208,7 @@ class _Training:
             logged = last or step % self.loop.log_every == 0
             if logged:
                 seconds = self.watch.seconds
-                self._log(self.optim.lr * factor, clips * process.world_size() / (seconds - since))
+                self._log(self.optim.lr * factor, clips * self.mesh.data.size / (seconds - since))
                 clips, since = 0, seconds
             # Interrupts are exchanged between processes where losses are exchanged anyway.
             stop = interrupt.agreed(self.device) if logged or not process.is_several() else None
@@ -182,7 +218,7 @@ class _Training:
                 self.bar.say(f"Interrupted: saved after step {step}.")
                 raise stopped_by(stop)
             if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
-                self._evaluate()
+                self._evaluate(self.evaluate)
 
     def _log(self, lr: float, clips_per_second: float) -> None:
         """Record the means since the last call; with several phases, ``loss`` is the sum of theirs."""
@@ -193,7 +229,7 @@ class _Training:
         self._record(values)
         self.bar.report(self.state.step, values, self.watch.seconds - self.state.seconds)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, evaluate: Evaluate) -> None:
         """Run the evaluations on the EMA weights, without any effect on training."""
         with (
             self.watch.paused(),
@@ -202,7 +238,7 @@ class _Training:
             random_state_kept(self.device),
             unsharded(self.objective),
         ):
-            values = {f"eval/{name}": value for name, value in self.evaluate(self.objective, self.state.step)}
+            values = {f"eval/{name}": value for name, value in evaluate(self.objective, self.state.step)}
         self._record(values)
         shown = [f"{k} {v:.4g}" for k, v in list(values.items())[:MAX_SHOWN]]
         more = [f"and {len(values) - MAX_SHOWN} more"] if len(values) > MAX_SHOWN else []
@@ -217,7 +253,7 @@ class _Training:
         self.readings.check(wait=True)
         with self.average.applied():
             self.folder.save_weights(self.objective)
-        self.state.save(self.folder.state, self.watch.seconds)
+        self.state.save(self.folder, self.watch.seconds)
         self.folder.write_unreadable(getattr(self.batches, "unreadable", ()))
 
 
@@ -225,18 +261,15 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     """Optimiser steps of a whole run.
 
     Raises:
-        UserError: both or neither of steps and epochs are set, or they amount to less than one step.
+        UserError: it amounts to less than one step.
     """
-    if (loop.steps is None) == (loop.epochs is None):
-        configured = "neither is" if loop.steps is None else "both are"
-        raise UserError(f"set either train.steps or train.epochs, and the other to None: {configured} set")
-    steps = loop.steps if loop.steps is not None else math.ceil(loop.epochs * steps_per_epoch)
+    steps = loop.length.total(steps_per_epoch)
     if steps < 1:
         raise UserError(f"a run needs at least one step, got {steps}")
     return steps
 
 
-def _accelerator(loop: Loop, folder: RunFolder) -> Accelerator:
+def _accelerator(loop: Loop, folder: Store) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")

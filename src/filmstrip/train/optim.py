@@ -1,60 +1,234 @@
-"""Optimisers and learning rates, from a run's ``Optim`` and an objective's phases and parameter groups."""
+"""Optimisers: their configuration, the groups of parameters that they update, and the rates of every step."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
+from filmstrip.bounds import PositiveShare, Rate, ShareBelowOne, Weight
+from filmstrip.distributed.parallel import is_sharded
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
-from filmstrip.train.config import Optim
+from filmstrip.train.blocks import find_blocks
+from filmstrip.train.part_rates import Rates, check_patterns, part_rate
+from filmstrip.train.schedules import Constant, Cosine, WarmupStableDecay, half_cosine
+
+OtherOptim = TypeVar("OtherOptim", bound="Optim")
 
 
-def optimiser(objective: Objective, phase: Phase, optim: Optim) -> Optimizer:
-    """The optimiser of one phase, without frozen parameters.
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """What every optimiser has, the same for every phase."""
 
-    The peak learning rate of a layer is ``lr * layer_decay ** (max_depth - depth)``, within the phase.
+    lr: Rate = 1e-3
+    """Peak learning rate at the configured batch size (never rescaled)."""
+    weight_decay: Weight = 0.05
+    """Weight decay coefficient, or the initial one if ``weight_decay_end`` is set."""
+    weight_decay_end: Weight | None = None
+    """Final weight decay coefficient, approached along half a cosine over all steps; none keeps it constant."""
+    layer_decay: PositiveShare = 1.0
+    """Factor of the learning rate per layer of distance from the output."""
+    rates: Rates = ()
+    """Factors of the learning rate of parts, as pairs: ``encoder 0 head 10`` freezes the encoder. A part is a regular
+    expression for the beginning of a parameter's name, up to a dot or the end; the first that matches counts."""
+    schedule: Cosine | Constant | WarmupStableDecay = field(default_factory=Cosine)
+    """Learning-rate schedule."""
+    moments: ClassVar[int]
+    """Maximum number of values that the optimiser keeps for each weight."""
 
-    Raises:
-        UserError: all parameters of the phase are frozen.
-    """
-    groups = objective.param_groups(phase)
-    if not groups:
-        raise UserError(
-            f"{type(objective).__name__} has nothing to train in phase {phase.name!r}: all its parameters are frozen"
+    def __post_init__(self) -> None:
+        check_patterns(self.rates)
+
+    def changed_to(self, kind: type[OtherOptim]) -> OtherOptim:
+        """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
+        if isinstance(self, kind):
+            return self
+        return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
+
+    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+        """The optimiser of one phase, without frozen parameters.
+
+        Its groups have, beside what torch's optimisers know, ``peak_lr`` and ``decays``, for :func:`set_rates`.
+
+        Raises:
+            UserError: all parameters of the phase are frozen.
+        """
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+    def weight_decay_at(self, step: int, total: int) -> float:
+        """The weight decay coefficient of a step, counted from zero."""
+        if self.weight_decay_end is None:
+            return self.weight_decay
+        return half_cosine(self.weight_decay, self.weight_decay_end, step / total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optim):
+    """AdamW (Loshchilov and Hutter 2019). ``--optim sgd`` or ``muon`` chooses another optimiser, with its own
+    defaults and this one's schedule, ``layer_decay`` and ``rates``."""
+
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    """Decay rates of the moving averages of the gradient and of its square."""
+    eps: Rate = 1e-8
+    """Number added to the denominator."""
+    moments = 2
+
+    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+        """The optimiser of one phase; see :meth:`Optim.build`."""
+        return _adamw(_options(_groups(objective, phase, self), self.lr, self.weight_decay), self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optim):
+    """Stochastic gradient descent with momentum. ``--optim adamw`` or ``muon`` chooses another optimiser, with its
+    own defaults and this one's schedule, ``layer_decay`` and ``rates``."""
+
+    lr: Rate = 1e-2
+    """Peak learning rate at the configured batch size (never rescaled)."""
+    weight_decay: Weight = 0.0
+    """Coefficient of a penalty on squared weights, or the initial one if ``weight_decay_end`` is set."""
+    momentum: ShareBelowOne = 0.9
+    """Momentum; zero for none."""
+    nesterov: bool = True
+    """Whether the momentum is Nesterov's."""
+    moments = 1
+
+    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+        """The optimiser of one phase; see :meth:`Optim.build`."""
+        options = _options(_groups(objective, phase, self), self.lr, self.weight_decay)
+        nesterov = self.nesterov and self.momentum > 0
+        fused = not is_sharded(objective)  # torch has no fused SGD of sharded tensors
+        return torch.optim.SGD(options, momentum=self.momentum, nesterov=nesterov, fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon(Optim):
+    """Muon (Jordan et al. 2024) for the weights of linear layers in the network's blocks, AdamW for all others
+    (embeddings, norms, biases, heads). ``--optim adamw`` or ``sgd`` chooses another optimiser, with its own defaults
+    and this one's schedule, ``layer_decay`` and ``rates``."""
+
+    lr: Rate = 0.02
+    """Peak learning rate of Muon at the configured batch size (never rescaled)."""
+    momentum: ShareBelowOne = 0.95
+    """Momentum of Muon."""
+    nesterov: bool = True
+    """Whether the momentum is Nesterov's."""
+    adjust_lr: Literal["original", "match_rms_adamw"] = "original"
+    """Adjustment of Muon's learning rate to a matrix's shape: ``original`` by the square root of its rows over its
+    columns, at least 1; ``match_rms_adamw`` to updates as large as AdamW's, with whose learning rates it goes."""
+    adamw_lr: Rate = 3e-4
+    """Peak learning rate of AdamW."""
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
+    """AdamW's decay rates of the moving averages of the gradient and of its square."""
+    eps: Rate = 1e-8
+    """Number added to the denominator of AdamW."""
+    moments = 2
+
+    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+        """The optimiser of one phase; see :meth:`Optim.build`.
+
+        Raises:
+            UserError: the phase has no linear layer in a block that is not frozen.
+        """
+        layers = [layer for block in find_blocks(objective) for layer in block.modules()]
+        hidden = {id(layer.weight) for layer in layers if isinstance(layer, nn.Linear)}
+        groups = _groups(objective, phase, self)
+        matrices = _part_of(groups, lambda param: id(param) in hidden)
+        others = _part_of(groups, lambda param: id(param) not in hidden)
+        if not matrices:
+            raise UserError(
+                f"Muon updates linear layers in the blocks of a network (an nn.ModuleList named 'blocks'), and "
+                f"{type(objective).__name__} trains none in phase {phase.name!r}: use --optim adamw"
+            )
+        muon = torch.optim.Muon(
+            _options(matrices, self.lr, self.weight_decay),
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            adjust_lr_fn=self.adjust_lr,
         )
-    deepest = max(group.depth for group in groups)
-    options = []
-    for group in groups:
-        peak = optim.lr * optim.layer_decay ** (deepest - group.depth)
-        decay = optim.weight_decay if group.decay else 0.0
-        named = list(zip(group.names, group.params))
-        options.append({"params": named, "lr": peak, "peak_lr": peak, "weight_decay": decay})
-    if optim.name == "sgd":
-        return torch.optim.SGD(options, momentum=optim.betas[0], nesterov=optim.betas[0] > 0, fused=True)
-    return torch.optim.AdamW(options, betas=optim.betas, fused=True)
+        return _Joint([muon, *([_adamw(_options(others, self.adamw_lr, self.weight_decay), self)] if others else [])])
 
 
-def rate_factor(optim: Optim, step: int, total: int) -> float:
-    """The learning rate of a step (counted from zero) as a share of its peak.
-
-    Linear warm-up from ``start``, whose last step has the peak rate, then half a cosine that would reach ``final`` at
-    step ``total`` (Loshchilov and Hutter 2017).
-    """
-    warmup = round(optim.warmup * total)
-    if step < warmup:
-        return optim.start + (1 - optim.start) * (step + 1) / warmup
-    if optim.schedule == "constant":
-        return 1.0
-    progress = (step - warmup) / max(total - warmup, 1)
-    return optim.final + (1 - optim.final) * (1 + math.cos(math.pi * progress)) / 2
+OPTIMISERS: dict[str, type[AdamW | SGD | Muon]] = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
+"""The optimisers, by their names on the command line."""
 
 
-def set_rates(optimisers: Iterable[Optimizer], factor: float) -> None:
-    """Set every group's learning rate to this share of its peak."""
+def set_rates(optimisers: Iterable[Optimizer], optim: Optim, step: int, total: int) -> float:
+    """Set every group's learning rate and weight decay for a step, counted from zero; returns the share of the peak
+    that the learning rates have."""
+    factor, decay = optim.schedule.factor(step, total), optim.weight_decay_at(step, total)
     for one in optimisers:
         for group in one.param_groups:
             group["lr"] = group["peak_lr"] * factor
+            group["weight_decay"] = decay if group["decays"] else 0.0
+    return factor
+
+
+class _Group(NamedTuple):
+    """Parameters with their names, and what their rates are multiplied by."""
+
+    named: tuple[tuple[str, nn.Parameter], ...]
+    scale: float
+    decays: bool
+
+
+def _groups(objective: Objective, phase: Phase, optim: Optim) -> list[_Group]:
+    """The parameters of a phase by rate: ``layer_decay ** (max_depth - depth)``, within the phase, by part."""
+    found = objective.param_groups(phase)
+    if not found:
+        raise UserError(
+            f"{type(objective).__name__} has nothing to train in phase {phase.name!r}: all its parameters are frozen"
+        )
+    deepest = max(group.depth for group in found)
+    groups = []
+    for group in found:
+        parts: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for name, param in zip(group.names, group.params):
+            parts.setdefault(part_rate(name, optim.rates), []).append((name, param))
+        scale = optim.layer_decay ** (deepest - group.depth)
+        groups += [_Group(tuple(named), scale * factor, group.decay) for factor, named in parts.items()]
+    return groups
+
+
+def _part_of(groups: list[_Group], wanted: Callable[[nn.Parameter], bool]) -> list[_Group]:
+    parts = [group._replace(named=tuple(item for item in group.named if wanted(item[1]))) for group in groups]
+    return [part for part in parts if part.named]
+
+
+def _options(groups: list[_Group], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """The groups as torch's optimisers take them."""
+    return [
+        {
+            "params": list(group.named),
+            "lr": lr * group.scale,
+            "peak_lr": lr * group.scale,
+            "weight_decay": weight_decay if group.decays else 0.0,
+            "decays": group.decays,
+        }
+        for group in groups
+    ]
+
+
+def _adamw(options: list[dict[str, Any]], config: AdamW | Muon) -> Optimizer:
+    return torch.optim.AdamW(options, betas=config.betas, eps=config.eps, fused=True)
+
+
+class _Joint(Optimizer):
+    """Several optimisers as one: their groups and their state together."""
+
+    def __init__(self, parts: list[Optimizer]) -> None:
+        super().__init__([param for part in parts for group in part.param_groups for param in group["params"]], {})
+        self._parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+        for part in parts:
+            part.state = self.state
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # none here calls a closure
+        """One step of each."""
+        for part in self._parts:
+            part.step()

@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmstrip.distributed import process
+from filmstrip.distributed.mesh import Mesh
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """The states of the generators of torch (CPU, and ``device`` if it is another), Python and NumPy."""
     _, words, spare = random.getstate()
-    _, keys, position, has_spare, numpy_spare = np.random.get_state(legacy=True)
+    numpy_state = np.random.get_state(legacy=False)
+    words_of_numpy, position = numpy_state["state"]["key"], numpy_state["state"]["pos"]
     state = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor(words),
-        "numpy": torch.tensor([*keys.tolist(), position, has_spare]),
+        "numpy": torch.tensor([*words_of_numpy.tolist(), position, numpy_state["has_gauss"]]),
         # The cached second normal number; Python marks its absence by None, NumPy by a flag.
-        "spare": torch.tensor([float("nan") if spare is None else spare, numpy_spare], dtype=torch.float64),
+        "spare": torch.tensor([float("nan") if spare is None else spare, numpy_state["gauss"]], dtype=torch.float64),
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -50,8 +51,8 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
         restore_random_state(state, device)
 
 
-def set_processes_apart() -> None:
-    """Seed the generators of every process but the first differently (for dropout and the like), from torch's
-    seed."""
-    if process.rank() > 0:
-        torch.manual_seed(torch.initial_seed() + process.rank())
+def set_processes_apart(mesh: Mesh) -> None:
+    """Seed the generators of processes with other batches than the first differently (for dropout and the like), from
+    torch's seed."""
+    if mesh.data.rank > 0:
+        torch.manual_seed(torch.initial_seed() + mesh.data.rank)

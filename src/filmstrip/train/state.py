@@ -1,7 +1,7 @@
 """The state that a run needs to resume exactly, as tensors and a few numbers.
 
-The tensors are the weights being trained, frozen ones and buffers included; those of the optimisers and the EMA; the
-random state of every process. :mod:`filmstrip.train.saved_states` keeps them.
+The tensors are the objective's weights and buffers, without the frozen parts that are kept elsewhere; those of the
+optimisers and the EMA; the random state of every process. A :class:`~filmstrip.train.store.Store` keeps them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from filmstrip.distributed import process
@@ -22,7 +22,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
 from filmstrip.train.ema import Average
 from filmstrip.train.random_state import random_state, restore_random_state
-from filmstrip.train.saved_states import SavedState, newest_state, write_state
+from filmstrip.train.store import Store
 
 WEIGHTS = "weights/"
 RANDOM = "random/"
@@ -44,25 +44,21 @@ class TrainingState:
     seconds: float = 0.0
     """Training time before this process started, seconds."""
 
-    def save(self, folder: Path, seconds: float) -> None:
-        """Save the state, after ``seconds`` of training, to ``folder``."""
+    def save(self, store: Store, seconds: float) -> None:
+        """Save the state, after ``seconds`` of training."""
         random = random_state(self.device)
         tensors = gathered(dict(self._tensors()))
         tensors |= {RANDOM + k: process.stack_over_processes(v, self.device) for k, v in random.items()}
-        if process.rank() == 0:
-            scale = self.scaler.state_dict() if self.scaler else None
-            write_state(folder, tensors, {"step": self.step, "seconds": seconds, "scaler": scale})
-        process.wait_for_all()
+        scale = self.scaler.state_dict() if self.scaler else None
+        store.write_state(tensors, {"step": self.step, "seconds": seconds, "scaler": scale})
 
-    def load(self, folder: Path) -> None:
-        """Restore the newest intact state in ``folder``, if there is one.
+    def load(self, store: Store) -> None:
+        """Restore the newest intact state, if there is one.
 
         Raises:
             UserError: it belongs to another network or version, or all are damaged.
         """
-        # One process verifies for all, so that they agree, and files are read only once.
-        found: SavedState | None = process.from_all(newest_state(folder) if process.rank() == 0 else None)[0]
-        if found is None:
+        if (found := store.newest_state()) is None:
             return
         values = found.values
         with safe_open(found.tensors, "pt") as saved:
@@ -73,7 +69,7 @@ class TrainingState:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All tensors but the random state, by name."""
-        for name, tensor in self.objective.state_dict().items():
+        for name, tensor in self.objective.own_state().items():
             yield WEIGHTS + name, tensor
         for name, tensor in self.average.tensors.items():
             yield f"average/{name}", tensor
@@ -123,21 +119,3 @@ class TrainingState:
                 tensor = saved.get_tensor(f"{owner}/{key}")
                 # A step counter is a scalar, never sharded.
                 state[key] = tensor.to(param.device) if tensor.ndim == 0 else sharded_like(tensor, param.detach())
-
-
-def load_saved_weights(module: nn.Module, folder: Path) -> None:
-    """Load the weights of the newest intact state in ``folder``, without EMA, into a module.
-
-    Raises:
-        UserError: there is none, or it belongs to another network.
-    """
-    found = newest_state(folder)
-    if found is None:
-        raise UserError(f"{folder} holds no state yet")
-    with safe_open(found.tensors, "pt") as saved:
-        names = [name for name in saved.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118 (not a dictionary)
-        weights = {name.removeprefix(WEIGHTS): saved.get_tensor(name) for name in names}
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{found.tensors} does not fit the run's configuration: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class OptimiserStep:
 
     def __call__(self, step: int, stream: Iterator[Batch]) -> int:
         """Perform step ``step``, counted from 1; returns the number of clips this process read for it."""
-        micro = (self._on_device(next(stream)) for _ in range(self._accumulate))
+        micro: Iterable[Batch] = (self._on_device(next(stream)) for _ in range(self._accumulate))
         if len(self._optimisers) > 1:
             micro = list(micro)  # every phase iterates over them; a single phase streams them
         for phase, optimiser in self._optimisers.items():
@@ -57,7 +57,7 @@ class OptimiserStep:
             self._objective.zero_grad(set_to_none=True)
         return clips
 
-    def _collect_gradients(self, step: int, phase: Phase, micro: Iterator[Batch]) -> tuple[int, list[str]]:
+    def _collect_gradients(self, step: int, phase: Phase, micro: Iterable[Batch]) -> tuple[int, list[str]]:
         """Accumulate the gradient of the mean loss; returns the number and the names of the clips."""
         clips, names = 0, []
         for i, batch in enumerate(micro, 1):

@@ -79,15 +79,15 @@ class Timeline:
             ticks = {stamp.dts: shown_at[rank] for stamp, rank in zip(stamps, order)}
             stamps = [stamp._replace(pts=ticks[stamp.dts]) for stamp in stamps]
         shown = [stamp for stamp in stamps if stamp.is_shown]
-        known = np.array([stamp.pts for stamp in shown if stamp.pts is not None], np.int64)
-        sound = _near(known, absurd)
-        starts = np.unique(sound)
+        pts = [stamp.pts for stamp in shown]
+        plausible = _plausible(pts, absurd)
+        starts = np.unique(np.array([value for value, good in zip(pts, plausible) if good], np.int64))
         return cls(
             starts=starts,
             keys=np.unique(np.array([s.pts for s in shown if s.is_key and s.pts is not None], np.int64)),
             count=len(shown),
             regular=seekable and len(starts) == len(shown),
-            rate=_rate([stamp.pts for stamp in shown], starts, absurd),
+            rate=_rate(pts, plausible, starts),
             hidden=frozenset(stamp.pts for stamp in stamps if not stamp.is_shown and stamp.pts is not None),
             ticks=ticks,
         )
@@ -180,22 +180,21 @@ def _ranks_of(order: Sequence[int]) -> list[int]:
     return ranks
 
 
-def _near(values: np.ndarray, absurd: float) -> np.ndarray:
-    """The values that are at most ``absurd`` from their median."""
-    return values[np.abs(values - np.median(values)) <= absurd] if len(values) else values
+def _plausible(stamps: Sequence[int | None], absurd: float) -> np.ndarray:
+    """Whether each timestamp is known and at most ``absurd`` ticks from the median of the known ones."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    median = float(np.median(known)) if known else 0.0
+    return np.array([stamp is not None and abs(stamp - median) <= absurd for stamp in stamps], bool)
 
 
-def _rate(pts: Sequence[int | None], starts: np.ndarray, absurd: float) -> float:
-    """Frames per tick: the mean if all times are known, else the slope through the known ones."""
+def _rate(pts: Sequence[int | None], plausible: np.ndarray, starts: np.ndarray) -> float:
+    """Frames per tick: the mean if all times are known, else the slope through the plausible ones."""
     if len(starts) < 2:
         return 0.0
     if len(starts) == len(pts):
         return (len(starts) - 1) / int(starts[-1] - starts[0])
-    middle = np.median(starts)
-    known = [
-        (position, value) for position, value in enumerate(pts) if value is not None and abs(value - middle) <= absurd
-    ]
-    positions, values = np.array(known, np.float64).T
+    positions = np.flatnonzero(plausible).astype(np.float64)
+    values = np.array([value for value, good in zip(pts, plausible) if good], np.float64)
     slope = np.polyfit(positions - positions.mean(), values - values.mean(), 1)[0] if np.ptp(positions) else 0.0
     return 1 / slope if slope > 0 else (len(starts) - 1) / int(starts[-1] - starts[0])
 
@@ -210,12 +209,11 @@ def repair_times(
     ``step`` apart. Also returns which frames had such an absurd time.
     """
     stamps = min(pts, dts, key=lambda series: (_faults(series), list(series).count(None)))
-    known = [stamp for stamp in stamps if stamp is not None]
-    middle = float(np.median(known)) if known else 0.0
-    odd = np.array([stamp is not None and abs(stamp - middle) > absurd for stamp in stamps], bool)
+    plausible = _plausible(stamps, absurd)
+    odd = np.array([stamp is not None for stamp in stamps], bool) & ~plausible
     positions, values = [], []
     for position, value in enumerate(stamps):
-        if value is not None and not odd[position] and (not values or value > values[-1]):
+        if plausible[position] and (not values or value > values[-1]):
             positions.append(position)
             values.append(value)
     if len(values) < 2:

@@ -1,6 +1,6 @@
 """Renaming the weights of another library's checkpoint to ours, and back; and refusing what does not fit.
 
-Whoever reads other people's weights asks :func:`check_names` first: a name that nothing reads belongs to another
+Readers of released weights call :func:`check_names` first: a name that nothing reads belongs to another
 network than the one that would be loaded, unless a stated pattern says that it may be left out.
 """
 
@@ -80,9 +80,9 @@ class KeyMap:
 
     pairs: tuple[tuple[str, str], ...]
     spare: tuple[str, ...] = ()
-    """Patterns of their names that are left out."""
+    """Patterns of their names that are ignored."""
     ours_alone: tuple[str, ...] = (r"(?:.*\.)?normalise\.(?:mean|std)",)
-    """Patterns of our names that theirs have not: the statistics of pixels."""
+    """Patterns of our names that theirs lack: the statistics of pixels."""
 
     def ours(self, theirs: Mapping[str, Tensor]) -> Weights:
         """Rename theirs.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.protocols import Layout, Released
+from filmstrip.protocols import Layout, Released, find_encoder
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import COUNTERS, Weights, check_names, fitted, renamed, without, without_prefix
 
 _UNDER = ("model_state", "state_dict", "model", "module")
-"""Where files hold the state beside what else a training keeps."""
+"""Keys under which files of training states hold the weights."""
 
 
 def load_published(path: Path, objective: nn.Module, *, head: bool = True) -> None:
@@ -45,10 +45,7 @@ def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: 
     Raises:
         UserError: no layout that is known has the names that this network needs, and no others.
     """
-    for key in _UNDER:
-        theirs = theirs.get(key, theirs)
-    theirs = without_prefix(theirs)
-    fits = []
+    theirs, fits = _state_in(theirs), []
     for layout in layouts_of(objective):
         if layout.check is not None:
             layout.check(theirs)
@@ -66,6 +63,13 @@ def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: 
             tensor = theirs[key] if layout.to_ours is None else layout.to_ours(name, theirs[key])
             ours[name] = fitted(tensor, wanted[name])
     return ours
+
+
+def has_head(theirs: Mapping[str, Tensor], objective: nn.Module) -> bool:
+    """Whether a released state holds anything of ``objective`` beside its encoder."""
+    theirs = _state_in(theirs)
+    names = (published_names(objective, layout.name) for layout in layouts_of(objective))
+    return any(key in theirs for row in names for name, key in row.items() if not name.startswith("encoder."))
 
 
 def to_published(objective: nn.Module, layout: str | None = None) -> Weights:
@@ -96,6 +100,12 @@ def layouts_of(objective: nn.Module) -> tuple[Layout, ...]:
     return network.layouts()
 
 
+def _state_in(theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    for key in _UNDER:
+        theirs = theirs.get(key, theirs)
+    return without_prefix(theirs)
+
+
 def _layout(objective: nn.Module, name: str | None) -> Layout:
     layouts = layouts_of(objective)
     if name is None:
@@ -108,4 +118,5 @@ def _layout(objective: nn.Module, name: str | None) -> Layout:
 
 
 def _network(objective: nn.Module) -> nn.Module:
-    return getattr(objective, "encoder", objective)
+    encoder = find_encoder(objective)
+    return objective if encoder is None else encoder

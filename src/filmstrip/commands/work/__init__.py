@@ -1,1 +1,1 @@
-"""What commands do, apart from their options: imported when a command is called, so that its help does not wait."""
+"""The implementations of the commands, imported when a command is called so that its help starts quickly."""

@@ -1,4 +1,4 @@
-"""Where a system's time goes on this machine: loading, each part of a step, and the floor under it."""
+"""A system's time on this machine: data loading, each part of a step, and the minimum that the machine allows."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ from rich.table import Table
 from filmstrip.data.augment.pipeline import apply_augment, effective_augment
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
-from filmstrip.evals.throughput import backward, count_flops, matrix_rate, peak_memory, train_pass, wait_for
+from filmstrip.evals.throughput import backward, count_flops, matrix_rate, train_pass, wait_for
+from filmstrip.inference import on_device
+from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import default_device, with_tokenizer
+from filmstrip.runs.loading import default_device
 from filmstrip.runs.preflight import check_run
-from filmstrip.train.optim import optimiser
+from filmstrip.runs.tokenizers import with_tokenizer
+from filmstrip.train.part_rates import frozen_parts
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What was measured of one system."""
+class BenchResult:
+    """Measurements of one system."""
 
     parameters: int
     clips: int
-    """Clips in a measured step."""
+    """Number of clips in a measured step."""
     loader_clips_per_second: float
-    """Of the loader alone, workers included."""
+    """Rate of the loader alone, with its workers."""
     num_workers: int
     parts: dict[str, float]
-    """Median seconds of each part of a step, in order; the batch is already loaded."""
+    """Median duration of each part of a step in seconds, in order; excludes loading."""
     flops: int
-    """Of forward and backward (two for a multiply-add)."""
+    """Floating-point operations of forward and backward pass (a multiply-add counts as two)."""
     matrix_rate: float
-    """The machine's measured limit at the run's precision, FLOP/s."""
+    """Measured peak rate of the machine at the run's precision, FLOP/s."""
     peak_bytes: int
 
     @property
     def step_seconds(self) -> float:
-        """All parts together."""
+        """Duration of a step: the sum of its parts."""
         return sum(self.parts.values())
 
     @property
     def floor_seconds(self) -> float:
-        """What the step's matrix products and convolutions would take at the machine's limit."""
+        """Duration of the step's matrix products and convolutions at the machine's peak rate."""
         return self.flops / self.matrix_rate
 
     def table(self) -> Table:
-        """The figures as text for a terminal."""
+        """The measurements as a table for a terminal."""
         step, rate = self.step_seconds, self.clips / self.step_seconds
         workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
         table = Table(box=None, show_header=False, padding=(0, 2))
@@ -66,7 +69,7 @@ class Bench:
         for name, seconds in self.parts.items():
             table.add_row(f"  {name}", f"{1e3 * seconds:.1f} ms", f"{seconds / step:.0%}")
         table.add_row(
-            "floor of the step",
+            "minimum step time",
             f"{1e3 * self.floor_seconds:.0f} ms",
             f"{self.flops / 1e9:.0f} GFLOP at {self.matrix_rate / 1e9:.0f} GFLOP/s",
         )
@@ -79,11 +82,11 @@ class Bench:
 
 def bench_system(
     run: Run, *, steps: int = 5, device: torch.device | str | None = None, console: Console | None = None
-) -> Bench:
-    """Measure a run on its own data, print the figures, and return them.
+) -> BenchResult:
+    """Measure a run on its own data, print the results, and return them.
 
     Raises:
-        UserError: the data cannot be read, or the tokenizer's run is no run folder.
+        UserError: the data cannot be read, or the tokenizer's run is not a run folder.
     """
     device = default_device(device)
     source = open_source(run.data)
@@ -98,12 +101,12 @@ def bench_system(
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
-    with autocast():
-        flops = count_flops(lambda: train_pass(objective, _on(device, batch)))
-    with peak_memory(device) as peak:
+    with frozen_parts(objective, run.optim.rates), autocast():
+        flops = count_flops(lambda: train_pass(objective, on_device(batch, device)))
+    with frozen_parts(objective, run.optim.rates), peak_memory(device) as peak:
         parts = _parts(run, source, objective, batch, device, autocast, steps)
         peak_bytes = peak()
-    bench = Bench(
+    result = BenchResult(
         parameters=sum(p.numel() for p in objective.parameters()),
         clips=len(batch["video"]),
         loader_clips_per_second=clips_per_second,
@@ -113,16 +116,16 @@ def bench_system(
         matrix_rate=matrix_rate(precision, device),
         peak_bytes=peak_bytes,
     )
-    (console or Console()).print(bench.table())
-    return bench
+    (console or Console()).print(result.table())
+    return result
 
 
 def _loading(run: Run, source: Source, steps: int) -> tuple[Batch, float]:
-    """A batch, and the clips per second of the loader once its workers have started and filled their queue."""
+    """A batch, and the loader's clips per second after its workers have started and filled their queues."""
     loader = TrainLoader(source, run.data, seed=run.seed, accumulate=run.train.accumulate)
     with closing(loader):
         stream = loader.stream(0)
-        # Every worker has two batches ready; what comes after them shows the rate that lasts.
+        # Every worker has two batches ready; the batches after them show the sustained rate.
         ready = 1 + 2 * run.data.num_workers
         batch = list(islice(stream, ready))[-1]
         start = time.perf_counter()
@@ -142,7 +145,7 @@ def _parts(
     """Median seconds of each part of a training step."""
     augment = effective_augment(run.data.augment, source.directional)
     num_classes, specification = len(source.classes) or None, source.kind.specification
-    optimizers = [optimiser(objective, phase, run.optim) for phase in objective.phases()]
+    optimizers = [run.optim.build(objective, phase) for phase in objective.phases()]
     times: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
@@ -156,7 +159,8 @@ def _parts(
     for step in range(steps + 1):
         spent: dict[str, float] = defaultdict(float)
         with timed("copy and augment"):
-            given = apply_augment(_on(device, batch), augment, num_classes=num_classes, specification=specification)
+            given = on_device(batch, device)
+            given = apply_augment(given, augment, num_classes=num_classes, specification=specification)
         for phase, optimizer in zip(objective.phases(), optimizers):
             with timed("forward"), autocast():
                 loss = objective(given, phase=phase.name)
@@ -171,7 +175,3 @@ def _parts(
             for part, seconds in spent.items():
                 times[part].append(seconds)
     return {part: statistics.median(seconds) for part, seconds in times.items()}
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

@@ -1,4 +1,4 @@
-"""Running the claims, which lie beside the package in a checkout, and listing them."""
+"""Running and listing the claims, which are beside the package in a checkout."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import filmstrip
 from filmstrip.errors import UserError
 
 
-def run_claims(names: tuple[str, ...], seeds: int | None, again: bool) -> None:
-    """Measure the seeds of claims that are not recorded yet, of all if none is named, and print what came out."""
+def run_claims(names: tuple[str, ...], seeds: int | None, *, again: bool = False, confirm: bool = False) -> None:
+    """Measure the seeds that are not recorded yet of the named claims, or of all claims, and print the results.
+
+    Raises:
+        UserError: there is no such claim, a file that it needs is absent, or confirmed figures are others now.
+    """
+    if confirm and (again or seeds is not None or not names):
+        raise UserError("--confirm takes names of claims, and neither --again nor --seeds")
     ledger, page = _modules()
-    chosen = [(name, ledger.find(name)) for name in names or ledger.names()]  # a wrong name is said before hours pass
+    chosen = [(name, ledger.find(name)) for name in names or ledger.names()]  # wrong names fail before any claim runs
     for name, claim in chosen:
         if not names and (absent := [path for path in claim.needs if not path.exists()]):
-            print(f"{name}: left out, for it needs {absent[0]}")
+            print(f"{name}: skipped, because it needs {absent[0]}")
             continue
-        record = ledger.run(name, seeds, again=again)
+        record = ledger.confirm(name) if confirm else ledger.run(name, seeds, again=again)
         print(f"\n## {name}\n\n{page.section(name, claim, record)}", flush=True)
-    print("`make docs` writes docs/claims.md from what is recorded")
+    print("`make docs` writes docs/claims.md from the recorded results")
 
 
 def list_claims() -> None:
-    """Print every claim with its verdict, and how long it takes."""
+    """Print every claim with its verdict and duration."""
     ledger, page = _modules()
     for name in ledger.names():
         claim = ledger.find(name)

@@ -1,12 +1,12 @@
-"""Classifiers trained on the same videos within the same budget, in one table and one picture.
+"""Comparison of classifiers trained on the same videos within the same budget, as a table and a figure.
 
-The budget is a number of optimiser steps of a number of clips. Every system is given the very same clips in the same
-order, cut and augmented alike from the same seeds, and is tested on the same views of the same videos. Its own are
-the network, the optimiser, and the learning rate with the shape of its schedule. Steps are equal and seconds are not:
-how long a step takes says as much of the machine as of the method, and is a column of the table.
+The budget is a number of optimiser steps with a batch size. Every system receives the same clips in the same order,
+cropped and augmented with the same seeds, and is tested on the same views of the same videos. Network, optimiser,
+learning rate and the shape of its schedule are the system's own. The number of steps is equal, their duration is not:
+it depends on the machine as much as on the method, and is a column of the table.
 
-A network is made for the shared clip where its preset was for another
-(:meth:`~filmstrip.runs.config.Run.on_clip`), and the table says of which this is so.
+A network whose preset has another clip is built for the shared one
+(:meth:`~filmstrip.runs.config.Run.on_clip`), and a note of the table lists those.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from filmstrip.commands.work.side_by_side import MOTIONS, clips_per_second, entr
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
-from filmstrip.evals import Subject
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.files import write_csv, write_json
 from filmstrip.inference import device_of
@@ -43,22 +42,25 @@ from filmstrip.report.comparison import (
     confusion_of,
     training_curves,
 )
-from filmstrip.report.run import duration, history
+from filmstrip.report.run import duration
 from filmstrip.report.scatter import Scatter, Spot, unbeaten
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import history
+from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.preflight import check_readable
+from filmstrip.train.lengths import Steps
 
 GROUP = "recognition."
-"""What is compared when nothing is named; rows leave it out."""
+"""Group of systems that is compared by default; rows omit this prefix."""
 LARGER = 1.2
-"""Longest short side of a training frame over the clip's size, where videos are scaled to be cropped."""
+"""Maximum ratio of a training frame's short side to the clip's size, when videos are scaled before cropping."""
 SAVE_EVERY = 100
 SPEED = "speed.json"
-"""How fast a run's network is, in its folder; without it, it is measured again."""
-MOST_CURVES = 6
-"""Systems whose training is drawn, the most accurate ones: more could not be told apart."""
+"""File in a run folder with the speed of its network; without it, the speed is measured again."""
+MAX_CURVES = 6
+"""Maximum number of training curves in the figure, those of the most accurate systems, so that it stays legible."""
 
 
 def compare(
@@ -70,26 +72,26 @@ def compare(
     measure: bool = True,
     console: Console | None = None,
 ) -> int:
-    """Train every system that is named (by default all of recognition), or go on with it; measure; report.
+    """Train every named system (by default all of recognition) or resume its training; measure; report.
 
-    ``out`` gets a run folder for each, ``table.json``, ``table.csv`` and ``report.html``. A system that fails has a
-    row that says so, is tried again by the next call, and stops no other. With ``measure``, networks whose speed is
-    not known yet are measured in turns once everything is trained; without it, that is left to a later call.
+    ``out`` receives a run folder for each, ``table.json``, ``table.csv`` and ``report.html``. A system that fails is
+    marked as failed in the table, is tried again by the next call, and does not stop the others. With ``measure``,
+    networks whose speed is not known yet are measured alternately after all training; otherwise a later call does it.
 
     Returns:
-        the exit code: 1 where a system failed, else 0.
+        the exit code: 1 if a system failed, else 0.
 
     Raises:
-        UserError: a name is unknown or no classifier, the data cannot be used, or ``out`` holds other runs.
-        OSError: ``out`` cannot be written; what was trained before stays.
+        UserError: a name is unknown or not a classifier, the data cannot be used, or ``out`` holds other runs.
+        OSError: ``out`` cannot be written; completed training is kept.
     """
     console, budget = console or Console(), budget or Budget()
     if data is not None:
-        open_source(Data(path=data))  # before every network is built
+        open_source(Data(path=data))  # checked before any network is built
     runs = planned(addresses, budget, data)
     source = open_source(next(iter(runs.values())).data)
     if len(source.classes) < 2:
-        raise UserError(f"classifiers are compared, so {source.root} needs videos of at least two classes")
+        raise UserError(f"compare needs videos of at least two classes, and {source.root} has fewer")
     runs = {address: run.bound(source.info(run.data.train_split)) for address, run in runs.items()}
     folders = {address: out / address.replace(":", "-") for address in runs}
     _check_unclaimed(runs, folders)
@@ -98,7 +100,7 @@ def compare(
 
     def kept() -> str:
         done = sum(_is_done(folder, runs[address]) for address, folder in folders.items())
-        return f"{out} keeps {done} of {len(runs)} systems trained: the same command goes on"
+        return f"{out} keeps {done} of {len(runs)} trained systems: the same command resumes"
 
     with keeping(kept):
         failures = _train(runs, folders, console)
@@ -115,7 +117,7 @@ def planned(addresses: Sequence[str], budget: Budget, data: Path | None) -> dict
     """The runs of a comparison, by address.
 
     Raises:
-        UserError: there is no such system or preset, or it is no classifier.
+        UserError: the system or preset does not exist, or is not a classifier.
     """
     addresses = addresses or [name for name in systems.names() if name.startswith(GROUP)]
     for address in addresses:
@@ -123,56 +125,56 @@ def planned(addresses: Sequence[str], budget: Budget, data: Path | None) -> dict
             objective = systems.find(address).objective.build()
         if not isinstance(objective, Classifier):
             raise UserError(
-                f"{address} is no classifier, and only those are compared: `filmstrip list` shows {GROUP}*"
+                f"{address} is not a classifier, and compare takes only classifiers: `filmstrip list` shows {GROUP}*"
             )
     return {address: plan(address, budget, data) for address in addresses}
 
 
 def plan(address: str, budget: Budget, data: Path | None) -> Run:
-    """A preset on the data that all share, within the budget."""
+    """A preset's run on the shared data, within the budget."""
     run = systems.find(address)
-    longest = round(LARGER * budget.size) if data else budget.size  # the motions are drawn as small as they are seen
+    longest = round(LARGER * budget.size) if data else budget.size  # the synthetic set is rendered at the clip's size
     clip = Clip(num_frames=budget.frames, stride=budget.stride, size=budget.size, short_side=(budget.size, longest))
     shared = Data(
         path=data,
         synthetic=None if data else MOTIONS,
-        augment=Augment(mirror=0.5),  # not where the data say that they are directional, as the motions do
+        augment=Augment(mirror=0.5),  # ignored for directional data such as the synthetic set
         batch_size=budget.batch_size,
         num_workers=budget.num_workers,
     )
     return replace(
         replace(run, data=shared).on_clip(clip),
-        train=replace(run.train, steps=budget.steps, epochs=None, eval_every=None, save_every=SAVE_EVERY),
+        train=replace(run.train, length=Steps(budget.steps), eval_every=None, save_every=SAVE_EVERY),
         evals=(MultiView(num_clips=budget.views, num_crops=1),),
         seed=budget.seed,
     )
 
 
 def _check_unclaimed(runs: Mapping[str, Run], folders: Mapping[str, Path]) -> None:
-    """Before anything is trained: no folder holds a run of another comparison, or of a shorter one."""
+    """Check before training that no folder holds a run of another comparison, or of a shorter one."""
     for address, folder in folders.items():
         try:
             experiment.check_goes_on(folder, runs[address])
         except UserError as error:
-            raise UserError(f"this is another comparison than before: {error}") from None
+            raise UserError(f"the folder holds a different comparison: {error}") from None
 
 
 def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Console) -> dict[str, str]:
-    """Train and test what is not done yet; returns why any failed."""
+    """Train and test the runs that are not finished; returns the reasons of failures."""
     failures = {}
     for i, (address, run) in enumerate(runs.items(), 1):
         folder = folders[address]
         console.rule(f"{i} of {len(runs)}: {_name(address)}", align="left")
         if _is_done(folder, run):
-            console.print(f"is trained already: {folder}")
+            console.print(f"trained already: {folder}")
             continue
         try:
             experiment.train(run, folder)
         except UserError as error:
             failures[address] = str(error)
-        except OSError:  # a disk that is full is full for all
+        except OSError:  # a full disk affects all systems
             raise
-        except Exception as error:  # whatever it is, the others' results are not lost for it
+        except Exception as error:  # any failure leaves the other systems' results intact
             failures[address] = f"{type(error).__name__}: {error}"
             console.print_exception()
         if address in failures:
@@ -183,11 +185,11 @@ def _train(runs: Mapping[str, Run], folders: Mapping[str, Path], console: Consol
 def _is_done(folder: Path, run: Run) -> bool:
     """Whether the folder's run was tested after its last step."""
     steps, _ = history(folder).get("eval/top1", ([], []))
-    return bool(steps) and steps[-1] == run.train.steps
+    return bool(steps) and run.train.length == Steps(int(steps[-1]))
 
 
 def _measure(runs: Mapping[str, Run], folders: Mapping[str, Path], source: Source, console: Console) -> None:
-    """Measure together those networks whose folders hold no speed, and keep what comes out there."""
+    """Measure the networks whose folders hold no speed, alternately, and write the speeds into their folders."""
     subjects = {}
     for address in runs:
         if not (folders[address] / SPEED).exists():
@@ -204,13 +206,13 @@ def _measure(runs: Mapping[str, Run], folders: Mapping[str, Path], source: Sourc
 
 
 def _subject(folder: Path, source: Source) -> Subject:
-    """A trained network, to be looked at again."""
+    """The evaluation subject of a trained run."""
     objective, run = load_objective(folder)
     return Subject(objective=objective, source=source, data=run.data, device=device_of(objective))
 
 
 def _entry(address: str, folder: Path, run: Run) -> Entry:
-    """What a finished run's folder says of it."""
+    """The report's entry of a finished run, read from its folder."""
     recorded = {name: values[-1] for name, (_, values) in history(folder).items()}
     speed = json.loads((folder / SPEED).read_text())["clips_per_second"] if (folder / SPEED).exists() else None
     return entry_of(
@@ -224,12 +226,12 @@ def _entry(address: str, folder: Path, run: Run) -> Entry:
 
 
 def _name(address: str) -> str:
-    """What a system's row is called."""
+    """The name of a system's row."""
     return address.removeprefix(GROUP)
 
 
 class _Comparison:
-    """What was found, as it is printed and written."""
+    """The results of a comparison, to be printed and written."""
 
     def __init__(
         self,
@@ -246,48 +248,49 @@ class _Comparison:
         self.chance = chance([sample.label for sample in test if sample.label is not None])
 
     def write(self, out: Path, console: Console) -> None:
-        """The table as JSON, as CSV and on the console, and the page."""
+        """Write the table as JSON and CSV, print it, and write the report."""
         rows = [_row(entry) for entry in self.entries]
         rows += [{"system": name, "failure": why} for name, why in self.failures.items()]
         write_json({"budget": asdict(self.budget), "chance": self.chance, "rows": rows}, out / "table.json")
         write_csv(rows, out / "table.csv", list(dict.fromkeys(key for row in rows for key in row)))
         table = self.table()
         console.rule(self.budget_text(), align="left")
-        console.print(_printed(table), crop=False)  # a narrow terminal cuts off nothing
+        console.print(_printed(table), crop=False)  # never truncated on a narrow terminal
         console.print(self.report(table).write(out / "report.html"), soft_wrap=True)
 
     def budget_text(self) -> str:
-        """The budget in words."""
+        """The budget as text."""
         b = self.budget
         return f"{b.steps} steps of {b.batch_size} clips of {b.frames} frames, {b.stride} apart, {b.size} × {b.size}"
 
     def table(self) -> Table:
-        """Every system's row."""
+        """The table with a row for every system."""
         notes = [
-            f"Every system was trained for {self.budget_text()}, the same clips in the same order, with its own "
+            f"Every system was trained for {self.budget_text()}, on the same clips in the same order, with its own "
             f"learning rate, and tested on {self.budget.views} clips of each video."
         ]
-        if adapted := [said for address, run in self.runs.items() if (said := _own(address, run))]:
-            notes.append(f"Made for these clips here, and by their presets for others: {', '.join(adapted)}.")
+        if adapted := [text for address, run in self.runs.items() if (text := _own_clip(address, run))]:
+            notes.append(f"Built for these clips; their presets use others: {', '.join(adapted)}.")
         return comparison_table(self.entries, self.chance, notes, self.failures)
 
     def report(self, table: Table) -> Report:
-        """The page: what was found in one paragraph, then everything it rests on."""
+        """The report: a paragraph with the finding, followed by all results."""
         title = "Systems compared"
         if not self.entries:
             return Report(title, "No system could be trained: the table says why.", [table])
         winner, picture = best(self.entries), self.picture()
-        sections: list[Section] = [self.facts(winner), picture, table, self.curves(), *self.looked_at(winner)]
+        sections: list[Section] = [self.facts(winner), picture, table, self.curves(), *self.errors_of(winner)]
         cheap = [picture.spots[i].name for i in unbeaten(picture.spots)]
         lead = (
-            f"{winner.name} names {winner.accuracy:.1%} of {winner.videos} unseen videos correctly, after "
-            f"{self.budget.steps} steps of {self.budget.batch_size} clips like every other; naming the commonest "
-            f"class would give {self.chance:.1%}. No other system gets as far for less compute than {_listed(cheap)}."
+            f"{winner.name} classifies {winner.accuracy:.1%} of {winner.videos} test videos correctly after "
+            f"{self.budget.steps} steps of {self.budget.batch_size} clips, the budget of every system; always "
+            f"predicting the most frequent class gives {self.chance:.1%}. On the Pareto front of accuracy and "
+            f"compute: {_listed(cheap)}."
         )
         return Report(title, lead, sections)
 
     def facts(self, winner: Entry) -> Facts:
-        """At a glance."""
+        """The key figures."""
         facts = [
             ("best top-1", f"{winner.accuracy:.1%}"),
             ("systems", str(len(self.entries))),
@@ -305,24 +308,24 @@ class _Comparison:
         for entry in self.entries:
             low, high = entry.interval
             gmacs = entry.multiply_adds / 1e9
-            said = f"{entry.name}: {entry.accuracy:.1%} ({low:.0%} to {high:.0%}), {gmacs:.3f} GMACs"
-            spots.append(Spot(entry.name, gmacs, 100 * entry.accuracy, said))
+            tooltip = f"{entry.name}: {entry.accuracy:.1%} ({low:.0%} to {high:.0%}), {gmacs:.3f} GMACs"
+            spots.append(Spot(entry.name, gmacs, 100 * entry.accuracy, tooltip))
         note = (
-            "The line joins the systems that no other beats with less compute. Where two are close, mind the "
-            "intervals in the table."
+            "The line is the Pareto front: no other system is more accurate with less compute. For close pairs, "
+            "compare the confidence intervals in the table."
         )
-        commonest = ("the commonest class", 100 * self.chance)
-        labels = {"x_label": "GMACs a clip", "y_label": "top-1, %"}
+        commonest = ("most frequent class", 100 * self.chance)
+        labels = {"x_label": "GMACs per clip", "y_label": "top-1, %"}
         return Scatter("Accuracy against compute", spots, level=commonest, note=note, **labels)
 
     def curves(self) -> Section:
-        """How the most accurate systems learnt."""
-        folders = {entry.name: entry.folder for entry in self.entries[:MOST_CURVES]}
+        """Training curves of the most accurate systems."""
+        folders = {entry.name: entry.folder for entry in self.entries[:MAX_CURVES]}
         values = {"loss": "Loss", "top1": "Accuracy on training clips"}
         return training_curves(folders, values, f"Training of the best {len(folders)}")
 
-    def looked_at(self, winner: Entry) -> list[Section]:
-        """Where the best system errs."""
+    def errors_of(self, winner: Entry) -> list[Section]:
+        """The confusion matrix and clips of the best system."""
         views = MultiView(num_clips=self.budget.views, num_crops=1)
         predictions = views.predictions(_subject(winner.folder, self.source))
         return [
@@ -331,8 +334,8 @@ class _Comparison:
         ]
 
 
-def _own(address: str, run: Run) -> str | None:
-    """The clip that a preset is made for, where it is another than the shared one; none where it is not."""
+def _own_clip(address: str, run: Run) -> str | None:
+    """A preset's own clip as text; None if it is the shared one."""
     own, shared = systems.find(address).data.clip, run.data.clip
     same = (own.num_frames, own.size) == (shared.num_frames, shared.size)
     return None if same else f"{_name(address)} ({own.num_frames} frames of {own.size} × {own.size})"
@@ -356,7 +359,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _printed(table: Table) -> Printed:
-    """A report's table for a terminal, without its notes; headings break where it is narrow, values do not."""
+    """A report's table for a terminal, without its notes; headings may wrap, values do not."""
     printed = Printed(box=None, padding=(0, 1, 0, 0))
     for i, column in enumerate(table.columns):
         values = [column.text(row[i]) for row in table.rows]

@@ -1,4 +1,4 @@
-"""Video from tokens that were written with ``filmstrip encode``."""
+"""Video decoded from tokens that ``filmstrip encode`` wrote."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import tracked
 from filmstrip.protocols import Grid, Tokens
-from filmstrip.runs.loading import VideoTokenizer, load_tokenizer
+from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
 from filmstrip.video import write_video
 
 FPS = 8.0
-"""Of a clip whose times nobody wrote down."""
+"""Frames per second of clips without recorded times."""
 
 
 def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path, *, batch_size: int = 8) -> int:
-    """Write every clip of a folder of tokens as mp4 below ``out``; clips that are there already are left alone.
+    """Write every clip of a folder of tokens as mp4 below ``out``; clips that exist already are skipped.
 
-    A clip plays at the speed that it was cut with. Returns the number of clips written.
+    A clip plays at its original speed. Returns the number of clips written.
 
     Raises:
-        UserError: the folder holds no tokens, another tokenizer made them, or they cannot be decoded.
+        UserError: the folder holds no tokens, another tokenizer encoded them, or they cannot be decoded.
     """
     source = FeatureSource(folder)
     level = source.about.get("level")
     if level not in TOKENIZER_LEVELS:
-        raise UserError(f"{folder} holds features ({level}), which nothing decodes: write tokens with --level ids")
+        raise UserError(f"{folder} holds features ({level}), which cannot be decoded: write tokens with --level ids")
     model = tokenizer if isinstance(tokenizer, VideoTokenizer) else load_tokenizer(tokenizer)
     if source.about.get("weights", model.fingerprint) != model.fingerprint:
-        raise UserError(f"the tokens in {folder} were made by another tokenizer: give the one that made them")
+        raise UserError(f"the tokens in {folder} were encoded by another tokenizer: give the run that encoded them")
     paths = _paths(source, out)
     left = [i for i, path in enumerate(paths) if not path.exists()]
     kept = f"{out} keeps the clips that are complete: the same command writes the others"
@@ -49,10 +49,10 @@ def decode_files(tokenizer: str | Path | VideoTokenizer, folder: Path, out: Path
 
 
 def decode_clips(model: VideoTokenizer, source: FeatureSource, batch: list[int]) -> Tensor:
-    """The clips at some places of the index, all on one grid: ``B T C H W`` in 0..1, on the CPU.
+    """The clips at the given rows of the index, which share one grid: ``B T C H W`` in 0..1, on the CPU.
 
     Raises:
-        UserError: the tokens are not what this tokenizer decodes.
+        UserError: this tokenizer cannot decode the tokens.
     """
     device = device_of(model)
     grid, stored, lengths = source.rows[batch[0]].grid, source.read(batch).to(device), source.lengths(batch)
@@ -69,7 +69,7 @@ def decode_clips(model: VideoTokenizer, source: FeatureSource, batch: list[int])
 
 
 def _batches(source: FeatureSource, places: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Clips that lie one after another on one grid."""
+    """Batches of successive clips with the same grid."""
 
     def grid_of(i: int) -> Grid:
         return source.rows[i].grid
@@ -80,13 +80,13 @@ def _batches(source: FeatureSource, places: list[int], batch_size: int) -> Itera
 
 
 def _paths(source: FeatureSource, out: Path) -> list[Path]:
-    """Where each clip goes: its video's name below ``out``, numbered where a video has several clips."""
-    clips, seen = Counter(row.name for row in source.rows), Counter()
+    """Output path of each clip: its video's name below ``out``, numbered if the video has several clips."""
+    clips, numbers = Counter(row.name for row in source.rows), Counter()
     paths = []
     for row in source.rows:
         name = PurePath(row.name)
-        number = f"-{seen[row.name]:03d}" if clips[row.name] > 1 else ""
-        seen[row.name] += 1
+        number = f"-{numbers[row.name]:03d}" if clips[row.name] > 1 else ""
+        numbers[row.name] += 1
         folders = [part for part in name.parent.parts if part not in (name.anchor, "..")]
         paths.append(Path(out, *folders, f"{name.stem}{number}.mp4"))
     if len(set(paths)) < len(paths):
@@ -96,7 +96,7 @@ def _paths(source: FeatureSource, out: Path) -> list[Path]:
 
 
 def frames_per_second(row: FeatureRow, frames: int) -> float | None:
-    """From the times of the first and the last frame; none where they are not known."""
+    """The frame rate from the times of the first and the last frame; None if they are unknown."""
     if row.start is None or row.end is None or row.end <= row.start:
         return None
     return (frames - 1) / (row.end - row.start)

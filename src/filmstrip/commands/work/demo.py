@@ -1,4 +1,4 @@
-"""The whole of Filmstrip at work, small: pretrain, fine-tune, compare with three others, generate, report."""
+"""A small complete example: pretrain, fine-tune, compare with three other systems, generate, report."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ from filmstrip.report.comparison import (
     training_curves,
     videos_named,
 )
-from filmstrip.report.run import duration, training_seconds
+from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import r2plus1d, single_frame, vit
+from filmstrip.train import lengths
 
 PRETRAINED, FINE_TUNED, SCRATCH = "VideoMAE, no labels", "VideoMAE, fine-tuned", "ViT from scratch"
 R2PLUS1D, SINGLE_FRAME = "R(2+1)D", "single frame"
@@ -48,8 +50,8 @@ RECONSTRUCTION_FPS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
-    """How long each network is trained; fine-tuning and training from scratch get the same."""
+class TrainingSteps:
+    """Number of training steps of each network; fine-tuning and training from scratch use the same."""
 
     pretrain: int
     transformer: int
@@ -57,31 +59,31 @@ class Steps:
     single_frame: int
 
 
-ON_MOTIONS = Steps(pretrain=500, transformer=400, r2plus1d=500, single_frame=100)
-ON_OWN_DATA = Steps(pretrain=250, transformer=100, r2plus1d=500, single_frame=200)
+ON_MOTIONS = TrainingSteps(pretrain=500, transformer=400, r2plus1d=500, single_frame=100)
+ON_OWN_DATA = TrainingSteps(pretrain=250, transformer=100, r2plus1d=500, single_frame=200)
 
 
 def run_demo(out: Path, data: Path | None = None) -> Path:
-    """Train and compare on the motions, or on the videos at ``data``; returns the path of the report.
+    """Train and compare on the synthetic motions, or on the videos at ``data``; returns the path of the report.
 
-    On the motions it also generates: a person's own videos would take longer than minutes to learn to draw. An
-    interrupted demo goes on where it stopped.
+    The generator is trained for the synthetic data only: real videos would take much longer than minutes. The same
+    call resumes an interrupted demo.
 
     Raises:
         UserError: the data cannot be used, or have fewer than two classes.
-        OSError: ``out`` cannot be written; what was trained before stays.
+        OSError: ``out`` cannot be written; completed training is kept.
     """
-    with keeping(lambda: f"{out} keeps what was trained and saved: the same command goes on"):
+    with keeping(lambda: f"{out} keeps what was trained and saved: the same command resumes"):
         return _run(out, data)
 
 
 def _run(out: Path, data: Path | None) -> Path:
     console = Console()
     runs = plan_runs(out, data)
-    console.print("Opening the data" if data else "Making the motions: videos whose class no single frame tells")
+    console.print("Opening the data" if data else "Generating motions: videos whose class no single frame shows")
     source = open_source(runs[PRETRAINED].data)
     if len(source.classes) < 2:
-        raise UserError(f"the demo compares recognisers, so {source.root} needs videos of at least two classes")
+        raise UserError(f"the demo needs videos of at least two classes, and {source.root} has fewer")
     results: dict[str, experiment.Result] = {}
     count = len(runs) + len(demo_generation.FOLDERS) * (data is None)
     for i, (name, run) in enumerate(runs.items(), 1):
@@ -93,15 +95,15 @@ def _run(out: Path, data: Path | None) -> Path:
     console.rule("Evaluation", align="left")
     pretrained = results.pop(PRETRAINED)
     predictions = {name: _predictions(result) for name, result in results.items()}
-    for name, said in predictions.items():
-        console.print(f"{name:<22} {said.accuracy():.1%}")
+    for name, predicted in predictions.items():
+        console.print(f"{name:<22} {predicted.accuracy():.1%}")
     generated = demo_generation.sections(made) if made else []
     page = _report(source, pretrained, _entries(results, predictions), predictions, generated)
     return page.write(out / "report.html")
 
 
 def plan_runs(out: Path, data: Path | None) -> dict[str, Run]:
-    """The five runs, in order; those on a person's own videos use larger frames and networks."""
+    """The five runs, in order; those on the user's own videos use larger frames and networks."""
     if data is None:
         steps, pretrain, transformer = ON_MOTIONS, videomae.tiny(), vit.tiny()
         convolutional, frame = r2plus1d.tiny(), single_frame.tiny()
@@ -119,7 +121,7 @@ def plan_runs(out: Path, data: Path | None) -> dict[str, Run]:
 
 
 def _larger(pretrain: Run, transformer: Run) -> tuple[Run, Run]:
-    """The same two runs on 16 frames of 80 x 80 pixels, for videos of the real world."""
+    """The same two runs with clips of 16 frames of 80 x 80 pixels, for real videos."""
     clip = Clip(num_frames=16, stride=2, size=80, short_side=(80, 96))
     network = {"patch_size": (2, 16, 16), "width": 192, "depth": 6, "num_heads": 3}
     decoder = {"decoder_width": 96, "decoder_depth": 2, "decoder_num_heads": 3}
@@ -131,14 +133,14 @@ def _larger(pretrain: Run, transformer: Run) -> tuple[Run, Run]:
 
 def _with(run: Run, path: Path | None, steps: int) -> Run:
     """A preset on the videos at ``path`` or on the motions, for a number of steps."""
-    # A data set that says it is directional is not mirrored, whatever stands here.
+    # Directional datasets are never mirrored, whatever this setting.
     augment = replace(run.data.augment, mirror=0.5)
     data = replace(run.data, path=path, synthetic=MOTIONS if path is None else None, augment=augment)
-    return replace(run, data=data, train=replace(run.train, steps=steps))
+    return replace(run, data=data, train=replace(run.train, length=lengths.Steps(steps)))
 
 
 def _entries(results: dict[str, experiment.Result], predictions: dict[str, Predictions]) -> list[Entry]:
-    """What each trained network said of the test split, what it costs, and how fast it is."""
+    """The report's entry of each trained network: its test accuracy, cost and speed."""
     speeds = clips_per_second({name: result.subject for name, result in results.items()}, batch_size=4)
     return [
         entry_of(
@@ -154,7 +156,7 @@ def _entries(results: dict[str, experiment.Result], predictions: dict[str, Predi
 
 
 def _predictions(result: experiment.Result) -> Predictions:
-    """What a trained network says of the test split."""
+    """The predictions of a trained network on the test split."""
     views = next(evaluation for evaluation in result.run.evals if isinstance(evaluation, MultiView))
     return views.predictions(result.subject)
 
@@ -166,16 +168,16 @@ def _report(
     predictions: dict[str, Predictions],
     generated: list[Section],
 ) -> Report:
-    """The page: what was found in one paragraph, then everything it rests on."""
+    """The report: a paragraph with the finding, followed by all results."""
     winner = best(entries)
-    said = predictions[winner.name]
-    naming_commonest = chance(said.labels.tolist())
+    predicted = predictions[winner.name]
+    naming_commonest = chance(predicted.labels.tolist())
     data = pretrained.run.data
     folders = {entry.name: entry.folder for entry in entries}
     pretrain_seconds = training_seconds(pretrained.folder)
     note = (
-        f"{FINE_TUNED} was first pretrained on the training videos without their labels, which took another "
-        f"{duration(pretrain_seconds)}; it and {SCRATCH} are the same network, trained on labels for as many steps."
+        f"{FINE_TUNED} was first pretrained on the training videos without labels, which took another "
+        f"{duration(pretrain_seconds)}; it and {SCRATCH} are the same network, trained with labels for as many steps."
     )
     sections: list[Section] = [
         _facts(source, data, winner, pretrain_seconds + sum(entry.train_seconds for entry in entries)),
@@ -183,25 +185,25 @@ def _report(
         training_curves(folders, {"loss": "Loss", "top1": "Accuracy on training clips"}),
         training_curves(
             {PRETRAINED: pretrained.folder},
-            {"loss": "Mean squared error of the hidden pixels, normalised"},
+            {"loss": "Mean squared error of the masked pixels, normalised"},
             "Pretraining without labels",
         ),
-        confusion_of(winner.name, said),
-        clips_of(winner.name, said, source, data),
-        _reconstructions(pretrained, said),
+        confusion_of(winner.name, predicted),
+        clips_of(winner.name, predicted, source, data),
+        _reconstructions(pretrained, predicted),
         *generated,
     ]
-    return Report("Filmstrip at work", _lead(entries, winner, naming_commonest), sections)
+    return Report("Filmstrip demo", _lead(entries, winner, naming_commonest), sections)
 
 
 def _lead(entries: list[Entry], winner: Entry, naming_commonest: float) -> str:
-    """What was found, whatever it is."""
+    """The finding as a paragraph."""
     accuracy = {entry.name: f"{entry.accuracy:.1%}" for entry in entries}
     return (
-        f"{winner.name} names {accuracy[winner.name]} of {winner.videos} unseen videos correctly, where naming the "
-        f"commonest class would give {naming_commonest:.1%}. A transformer reaches {accuracy[FINE_TUNED]} after "
-        f"pretraining without labels and {accuracy[SCRATCH]} from scratch, R(2+1)D {accuracy[R2PLUS1D]}, and a "
-        f"network that looks at single frames {accuracy[SINGLE_FRAME]}."
+        f"{winner.name} classifies {accuracy[winner.name]} of {winner.videos} test videos correctly; always "
+        f"predicting the most frequent class gives {naming_commonest:.1%}. A transformer reaches "
+        f"{accuracy[FINE_TUNED]} after pretraining without labels and {accuracy[SCRATCH]} from scratch, R(2+1)D "
+        f"{accuracy[R2PLUS1D]}, and a network on single frames {accuracy[SINGLE_FRAME]}."
     )
 
 
@@ -217,7 +219,7 @@ def _facts(source: Source, data: Data, winner: Entry, seconds: float) -> Facts:
 
 
 def _reconstructions(pretrained: experiment.Result, readable: Predictions) -> Strips:
-    """The first test video of some classes, masked and filled in."""
+    """The first test video of some classes, masked and reconstructed."""
     data, device = pretrained.run.data, pretrained.subject.device
     names = [readable.names[i] for i in telling(readable)[:NUM_RECONSTRUCTIONS]]
     videos = videos_named(pretrained.source, data, set(names))
@@ -227,8 +229,8 @@ def _reconstructions(pretrained: experiment.Result, readable: Predictions) -> St
     masked, rebuilt = (part.mul(255).round().byte().cpu() for part in shown)
     strips = [Strip(clips, name) for *clips, name in zip(video, masked, rebuilt, names)]
     note = (
-        "Test videos that the network never saw. It predicts how each hidden cube varies; the cube's own mean and "
-        "contrast are put back to make it visible, and visible cubes are shown as they are."
+        "Test videos, not used in training. The network predicts the normalised pixels of each masked tubelet; the "
+        "tubelet's own mean and standard deviation are restored for display. Visible tubelets are shown unchanged."
     )
     heads = ("original", "masked input", "reconstruction")
     return Strips("Masked reconstructions", strips, heads, fps=RECONSTRUCTION_FPS, note=note)

@@ -1,6 +1,6 @@
-"""The demo's second part: a tokenizer, a prior over its codes, and what both together make.
+"""The demo's second part: a tokenizer, a prior over its codes, and samples of both.
 
-It learns from a set of its own, plain shapes that move: textures would take more than minutes to draw.
+It has its own dataset of plain moving shapes: textures would take more than minutes of training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Augment, Clip, Data, Synthetic
-from filmstrip.data.reading.loader import eval_batches
+from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.evals.likelihood import Likelihood
@@ -27,12 +27,15 @@ from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Condition, as_float
 from filmstrip.report import Facts, Section, Strip, Strips
 from filmstrip.report.comparison import training_curves, videos_named
-from filmstrip.report.run import duration, training_seconds
+from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
 from filmstrip.systems.generation.videogpt import VideoGPTConfig
 from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 TOKENIZER, PRIOR = "VQ-VAE", "VideoGPT"
 FOLDERS = {TOKENIZER: "tokenizer", PRIOR: "prior"}
@@ -40,31 +43,31 @@ TOKENS = "tokens"
 SHAPES = Motions(
     train_per_class=120, test_per_class=10, num_frames=16, size=32, difficulty=0.0, num_shapes=2, plain=True
 )
-"""What is learnt to be drawn: simple enough for minutes on a laptop."""
+"""Training data of tokenizer and prior: simple enough for minutes on a laptop."""
 CLIP = Clip(num_frames=8, stride=1, size=32, short_side=(32, 32))
 CLIPS = 2
-"""Clips of each video whose tokens the prior learns."""
+"""Number of clips of each video whose tokens the prior is trained on."""
 SAMPLES = 4
-"""Of each class."""
+"""Number of samples of each class."""
 SAMPLING = Sampling(temperature=0.9, top_k=8)
-"""Rarer codes look like dirt: shapes of several colours, and specks."""
+"""Truncated sampling: less probable codes appear as specks and shapes of several colours."""
 FPS = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """What was trained, and what it drew."""
+    """The trained tokenizer and prior, and their samples."""
 
     tokenizer: experiment.Result
     prior: experiment.Result
     samples: Tensor
     """``(classes samples) T C H W`` uint8, class by class."""
     seconds: float
-    """That drawing them took."""
+    """Duration of sampling."""
 
 
 def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
-    """The tokenizer on a set's videos, and the prior on the tokens that it will have written."""
+    """The tokenizer's run on a dataset's videos, and the prior's run on the tokens that are encoded in between."""
     network = VQVAE3DConfig(
         width=64,
         residual_width=64,
@@ -91,20 +94,20 @@ def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
     videos = Data(synthetic=data, clip=CLIP, augment=Augment(mirror=0.0), batch_size=16, clips_per_video=2)
     return {
         TOKENIZER: Run(
-            data=videos, objective=network, optim=Optim(lr=3e-3, weight_decay=0.0), train=Loop(steps=1200)
+            data=videos, objective=network, optim=AdamW(lr=3e-3, weight_decay=0.0), train=Loop(length=Steps(1200))
         ),
         PRIOR: Run(
             data=replace(videos, synthetic=None, path=out / TOKENS, batch_size=32, clips_per_video=1, num_workers=0),
             objective=prior,
-            optim=Optim(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
-            train=Loop(steps=800),
+            optim=AdamW(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
+            train=Loop(length=Steps(800)),
             evals=(Likelihood(),),
         ),
     }
 
 
 def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int, last: int) -> Generated:
-    """Train both and draw samples of every class; ``first`` and ``last`` number the runs for the reader."""
+    """Train both and sample every class; ``first`` and ``last`` number the runs in the output."""
     runs = plan_runs(out, data)
     console.rule(f"{first} of {last}: {TOKENIZER}, a tokenizer", align="left")
     tokenizer = experiment.train(runs[TOKENIZER], out / FOLDERS[TOKENIZER])
@@ -117,17 +120,20 @@ def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int
     label = torch.arange(classes, device=prior.subject.device).repeat_interleave(SAMPLES)
     start = time.monotonic()
     condition = Condition(batch_size=len(label), num_frames=CLIP.num_frames, label=label)
-    samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING).cpu())
+    with inference(prior.objective):
+        samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING)).cpu()
     return Generated(tokenizer=tokenizer, prior=prior, samples=samples, seconds=time.monotonic() - start)
 
 
 def sections(made: Generated) -> list[Section]:
-    """What was learnt, reconstructions beside originals, and samples, eight classes of four."""
+    """The report's sections: key figures, curves, reconstructions beside originals, and samples of every class."""
     curves = training_curves(
-        {TOKENIZER: made.tokenizer.folder}, {"nmse": "Tokenizer: squared error over the variance"}, "Learning to draw"
+        {TOKENIZER: made.tokenizer.folder},
+        {"nmse": "Tokenizer: squared error over the variance"},
+        "Training",
     )
     codes = training_curves(
-        {PRIOR: made.prior.folder}, {"bits_per_dim": "Prior: bits to tell a code from the ones before"}
+        {PRIOR: made.prior.folder}, {"bits_per_dim": "Prior: bits per code given the previous codes"}
     )
     curves = replace(curves, sections=(*curves.sections, *codes.sections))
     return [_facts(made), curves, _reconstructions(made), _samples(made)]
@@ -139,27 +145,27 @@ def _facts(made: Generated) -> Facts:
     codebook = made.tokenizer.objective.codebook_size
     speed = made.samples.shape[0] * made.samples.shape[1] / made.seconds
     facts = [
-        ("codes a clip", f"{grid.t} × {grid.h} × {grid.w}"),
-        ("PSNR of unseen videos, rebuilt", f"{_psnr(made.tokenizer):.1f} dB"),
-        (f"bits a code, unseen videos (of {math.log2(codebook):.0f})", f"{bits:.2f}"),
+        ("codes per clip", f"{grid.t} × {grid.h} × {grid.w}"),
+        ("PSNR of reconstructed test videos", f"{_psnr(made.tokenizer):.1f} dB"),
+        (f"bits per code, test videos (of {math.log2(codebook):.0f})", f"{bits:.2f}"),
         ("training, tokenizer", duration(training_seconds(made.tokenizer.folder))),
         ("training, prior", duration(training_seconds(made.prior.folder))),
-        ("frames drawn a second", f"{speed:.0f}"),
+        ("frames sampled per second", f"{speed:.0f}"),
     ]
     return Facts("Tokenizer and prior", facts)
 
 
 def _psnr(tokenizer: experiment.Result) -> float:
-    """Mean over all frames of one clip of each test video."""
+    """Mean PSNR over all frames of one clip of each test video."""
     subject, values = tokenizer.subject, []
-    for batch in eval_batches(subject.source, subject.data, subject.data.eval_split, batch_size=16):
+    for batch in EvalLoader(subject.source, subject.data, subject.data.eval_split, batch_size=16):
         rebuilt = _rebuilt(tokenizer, batch["video"])
         values.append(psnr(as_float(rebuilt), as_float(batch["video"])).flatten())
     return float(torch.cat(values).mean())
 
 
 def _rebuilt(tokenizer: experiment.Result, video: Tensor) -> Tensor:
-    """Video ``B T C H W`` that went through the codes, uint8."""
+    """Video ``B T C H W`` reconstructed from its codes, uint8."""
     subject = tokenizer.subject
     with inference(subject.objective):
         tokens = subject.objective.encode(video.to(subject.device))
@@ -167,7 +173,7 @@ def _rebuilt(tokenizer: experiment.Result, video: Tensor) -> Tensor:
 
 
 def _reconstructions(made: Generated) -> Strips:
-    """The first test video of each class, and what is left of it in the codes."""
+    """The first test video of each class beside its reconstruction."""
     subject = made.tokenizer.subject
     split = subject.source.split(subject.data.eval_split)
     first = {sample.label: sample.name for sample in reversed(split)}
@@ -177,10 +183,10 @@ def _reconstructions(made: Generated) -> Strips:
     strips = [Strip(pair, name) for *pair, name in zip(video, _rebuilt(made.tokenizer, video), names)]
     grid = made.prior.objective.grid
     note = (
-        f"Test videos that the tokenizer never saw, at {CLIP.size} × {CLIP.size} pixels: a clip of {CLIP.num_frames} "
-        f"frames becomes {grid.t * grid.h * grid.w} codes, and is rebuilt from them."
+        f"Test videos, not used in training, at {CLIP.size} × {CLIP.size} pixels: a clip of {CLIP.num_frames} "
+        f"frames is encoded as {grid.t * grid.h * grid.w} codes, and reconstructed from them."
     )
-    return Strips("Through the tokenizer", strips, ("original", "from its codes"), fps=FPS, note=note)
+    return Strips("Reconstructions of the tokenizer", strips, ("original", "from its codes"), fps=FPS, note=note)
 
 
 def _samples(made: Generated) -> Strips:
@@ -188,7 +194,7 @@ def _samples(made: Generated) -> Strips:
     classes = made.prior.source.classes
     strips = [Strip(list(clips), name) for clips, name in zip(made.samples.split(SAMPLES), classes, strict=True)]
     note = (
-        f"Drawn, not filmed: the first {SAMPLES} samples of each class, none picked. A small network learnt for "
-        "minutes: expect moving shapes with soft outlines, some of two colours, and not every one in its class's way."
+        f"The first {SAMPLES} samples of each class, not selected. A small network trained for minutes: expect "
+        "moving shapes with soft outlines, some of two colours, and some that do not move as their class does."
     )
     return Strips(f"Samples of {PRIOR}, by class", strips, fps=FPS, note=note)

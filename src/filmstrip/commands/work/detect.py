@@ -1,4 +1,4 @@
-"""Who does what, and where: the boxes of a video's key frames named, linked through the video, and drawn."""
+"""Action detection in a video: the actor boxes of its key frames classified, linked into tracks, and drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from filmstrip.commands.detect import Detect as Wanted
+from filmstrip.commands.detect import Detect
 from filmstrip.data.annotations.ava import read_boxes, write_scores
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
@@ -34,96 +34,103 @@ from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Request
 from filmstrip.video.write import Mp4File, write_video
 
-AROUND = 0.5
-"""Seconds that a box is shown before its first key frame, and after its last."""
+MARGIN = 0.5
+"""Time that a box is shown before its first key frame and after its last, in seconds."""
 SHORT_SIDE = 360
-"""Smaller videos are drawn as many times larger as brings them nearest to that, pixels: for names to be legible."""
+"""Short side of the drawn video, in pixels: smaller videos are enlarged by the integer factor that comes nearest to
+it, so that class names are legible."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, as shares of the frame."""
+"""Left, top, right, bottom, as fractions of the frame."""
 
 
 @dataclass(frozen=True)
-class Sight:
-    """An actor in one key frame."""
+class Detection:
+    """An actor in one key frame, with the probabilities of its actions."""
 
     second: float
     box: Box
     scores: Tensor
-    """``K``, the probability of each class."""
+    """Probability of each class, ``K``."""
 
 
 @dataclass(frozen=True)
 class Track:
     """One actor through the key frames of a video."""
 
-    sights: tuple[Sight, ...]
+    detections: tuple[Detection, ...]
 
     @property
     def scores(self) -> Tensor:
         """The mean probability of each class, ``K``."""
-        return torch.stack([sight.scores for sight in self.sights]).mean(dim=0)
+        return torch.stack([detection.scores for detection in self.detections]).mean(dim=0)
 
-    def nearest(self, second: float) -> Sight | None:
-        """What is shown of the actor at a moment; none where they are not there."""
-        if not self.sights[0].second - AROUND <= second <= self.sights[-1].second + AROUND:
+    def nearest(self, second: float) -> Detection | None:
+        """The detection nearest to a time; None if the track does not cover that time."""
+        if not self.detections[0].second - MARGIN <= second <= self.detections[-1].second + MARGIN:
             return None
-        return min(self.sights, key=lambda sight: abs(sight.second - second))
+        return min(self.detections, key=lambda detection: abs(detection.second - second))
 
     def box_at(self, second: float) -> tuple[float, ...]:
-        """The box at a moment: on a straight line from one key frame to the next."""
-        seconds = [sight.second for sight in self.sights]
-        return tuple(float(np.interp(second, seconds, side)) for side in zip(*(sight.box for sight in self.sights)))
+        """The box at a time, linearly interpolated between key frames."""
+        seconds = [detection.second for detection in self.detections]
+        return tuple(
+            float(np.interp(second, seconds, side)) for side in zip(*(detection.box for detection in self.detections))
+        )
 
 
-def detect(wanted: Wanted) -> None:
-    """Print what everybody in a file does, in text or as JSON, draw it into ``out``, and write it into ``csv`` as
-    AVA's evaluation reads it.
+def detect(command: Detect) -> None:
+    """Print the actions of all actors in a file as text or JSON, draw them into ``out``, and write them to ``csv`` in
+    the format of AVA's evaluation.
 
     Raises:
-        UserError: the run says nothing of boxes, there are none for this file, it cannot be read, or what was asked
-            for cannot be written.
+        UserError: the run is not a detector, the table has no boxes for this file, the file cannot be read, or an
+            output cannot be written.
     """
-    file, out, csv, offset = wanted.video, wanted.out, wanted.csv, wanted.offset
-    objective, run = load_objective(wanted.run)
-    info = load_data_info(wanted.run)
+    file, out, csv, offset = command.video, command.out, command.csv, command.offset
+    objective, run = load_objective(command.run)
+    info = load_data_info(command.run)
     classes = info.classes
-    found = boxes_of(file, wanted.boxes, min_score=wanted.min_score, offset=offset)
-    tracks = follow(objective, run, file, found, min_iou=wanted.min_iou, max_gap=wanted.max_gap)
+    found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
+    tracks = follow(objective, run, file, found, min_iou=command.min_iou, max_gap=command.max_gap)
     if out is not None:
         with counted("drawing"):
-            draw(file, tracks, classes, out, threshold=wanted.threshold, backend=run.data.backend)
+            draw(file, tracks, classes, out, threshold=command.threshold, backend=run.data.backend)
     if csv is not None:
-        write_scores(csv, said_of(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
-    if wanted.json:
-        actors = _as_json(tracks, classes, wanted.top_k)
-        json.dump({"run": str(wanted.run), "path": str(file), "actors": actors}, sys.stdout, indent=2)
+        write_scores(csv, key_frames(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
+    if command.json:
+        actors = _as_json(tracks, classes, command.top_k)
+        json.dump({"run": str(command.run), "path": str(file), "actors": actors}, sys.stdout, indent=2)
         print()
         return
-    Console().print(_table(tracks, classes, wanted.top_k))
+    Console().print(_table(tracks, classes, command.top_k))
     for written in (out, csv):
         if written is not None:
             print(written)
 
 
-def said_of(
+def key_frames(
     file: Path, tracks: Sequence[Track], offset: float = 0.0
 ) -> Iterator[tuple[Moment, list[Box], list[list[float]]]]:
-    """Each key frame, in order, with its boxes and what was said of them; its second as the table of boxes counts."""
-    seconds: dict[float, list[Sight]] = defaultdict(list)
+    """Each key frame in order, with its boxes and their class probabilities; times as in the table of boxes."""
+    seconds: dict[float, list[Detection]] = defaultdict(list)
     for track in tracks:
-        for sight in track.sights:
-            seconds[sight.second].append(sight)
-    for second, sights in sorted(seconds.items()):
+        for detection in track.detections:
+            seconds[detection.second].append(detection)
+    for second, detections in sorted(seconds.items()):
         key = (file.stem, round(second + offset, 6))
-        yield key, [sight.box for sight in sights], [sight.scores.tolist() for sight in sights]
+        yield (
+            key,
+            [detection.box for detection in detections],
+            [detection.scores.tolist() for detection in detections],
+        )
 
 
 def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) -> dict[float, tuple[Actor, ...]]:
-    """The boxes that a table holds of a file's key frames, by their seconds in the file.
+    """The boxes that a table holds for a file, by the times of their key frames in the file, in seconds.
 
     Raises:
-        UserError: it cannot be read, or has none that are sure enough.
+        UserError: the table cannot be read, or has no boxes with scores of at least ``min_score``.
     """
     table = read_boxes(boxes)
     found = {
@@ -132,7 +139,7 @@ def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) 
     if not any(found.values()):
         names = sorted({name for name, _ in table})
         raise UserError(
-            f"{boxes} has no boxes of {file.stem} with scores of {min_score:g} or more; it is about "
+            f"{boxes} has no boxes of {file.stem} with scores of at least {min_score:g}; it has boxes of "
             f"{', '.join(names[:5]) or 'nothing'}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         )
     return found
@@ -147,13 +154,13 @@ def follow(
     min_iou: float = 0.3,
     max_gap: float = 2.0,
 ) -> list[Track]:
-    """Say what is done in every box, and link them through the file.
+    """Classify the actions in every box, and link the boxes through the file.
 
     Raises:
-        UserError: the objective says nothing of boxes, or the file cannot be read.
+        UserError: the objective is not a detector, or the file cannot be read.
     """
     if not isinstance(objective, Detector):
-        raise UserError(f"{type(objective).__name__} says nothing of boxes: detect needs a run of detection.*")
+        raise UserError(f"{type(objective).__name__} is not a detector: detect needs a run of detection.*")
     places = {
         second: torch.tensor([actor.box for actor in actors], dtype=torch.float64)
         for second, actors in sorted(boxes.items())
@@ -170,7 +177,7 @@ def follow(
             scores[second] = found[0].cpu()
     tubes = link(places, min_iou=min_iou, max_gap=max_gap)
     return [
-        Track(tuple(Sight(s, boxes[s][p].box, scores[s][p]) for s, p in zip(tube.seconds, tube.places)))
+        Track(tuple(Detection(s, boxes[s][p].box, scores[s][p]) for s, p in zip(tube.seconds, tube.places)))
         for tube in tubes
     ]
 
@@ -184,15 +191,16 @@ def draw(
     threshold: float = 0.5,
     backend: str = "auto",
 ) -> None:
-    """Write the part of a file in which somebody was followed, with their boxes and what they do.
+    """Write the part of a file that has tracks, with boxes and class names drawn in.
 
-    Classes are named whose probability in the nearest key frame is ``threshold`` or more, and always the likeliest.
+    Classes whose probability in the nearest key frame is at least ``threshold`` are named, and always the most
+    probable one.
 
     Raises:
-        UserError: the file cannot be read, or the format written.
+        UserError: the file cannot be read, or the output format is unknown.
     """
-    start = min(track.sights[0].second for track in tracks) - AROUND
-    stop = max(track.sights[-1].second for track in tracks) + AROUND
+    start = min(track.detections[0].second for track in tracks) - MARGIN
+    stop = max(track.detections[-1].second for track in tracks) + MARGIN
     with open_video(file, backend=backend) as decoder:
         info = decoder.info
         larger = max(1, round(SHORT_SIDE / min(info.height, info.width)))
@@ -212,21 +220,21 @@ def draw(
 
 
 def _drawn(frame: Tensor, second: float, tracks: Sequence[Track], classes: Sequence[str], threshold: float) -> Tensor:
-    """A frame (``C H W`` uint8) with what is known at its moment."""
+    """A frame (``C H W`` uint8) with the boxes and class names of its time."""
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
     pen = ImageDraw.Draw(image)
     height, width = frame.shape[1:]
     text = max(10, height // 28)
     font = ImageFont.load_default(text)
     for number, track in enumerate(tracks):
-        sight = track.nearest(second)
-        if sight is None:
+        detection = track.nearest(second)
+        if detection is None:
             continue
         left, top, right, bottom = (side * length for side, length in zip(track.box_at(second), (width, height) * 2))
         colour = _colour(number)
         pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=max(2, height // 180))
-        lines = [f"{name} {p:.0%}" for name, p in _best(sight.scores, classes, len(classes)) if p >= threshold]
-        lines = lines or [f"{name} {p:.0%}" for name, p in _best(sight.scores, classes, 1)]
+        lines = [f"{name} {p:.0%}" for name, p in _best(detection.scores, classes, len(classes)) if p >= threshold]
+        lines = lines or [f"{name} {p:.0%}" for name, p in _best(detection.scores, classes, 1)]
         above = top - len(lines) * (text + 2)
         y = above if above >= 0 else min(bottom, height - len(lines) * (text + 2))
         for line in lines:
@@ -238,14 +246,14 @@ def _drawn(frame: Tensor, second: float, tracks: Sequence[Track], classes: Seque
 
 
 def _colour(number: int) -> tuple[int, ...]:
-    """One of ten colours, all of them dark enough for white letters."""
+    """One of ten colours, all dark enough for white text."""
     import matplotlib
 
     return tuple(round(200 * channel) for channel in matplotlib.colormaps["tab10"](number % 10)[:3])
 
 
 def _best(scores: Tensor, classes: Sequence[str], top_k: int) -> Iterator[tuple[str, float]]:
-    """The likeliest classes with their probabilities."""
+    """The most probable classes with their probabilities."""
     best = scores.topk(min(top_k, len(classes)))
     yield from ((classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist()))
 
@@ -257,12 +265,12 @@ def _as_json(tracks: Sequence[Track], classes: Sequence[str], top_k: int) -> lis
     return [
         {
             "actor": number,
-            "start": track.sights[0].second,
-            "end": track.sights[-1].second,
+            "start": track.detections[0].second,
+            "end": track.detections[-1].second,
             "actions": named(track.scores),
             "key_frames": [
-                {"second": sight.second, "box": list(sight.box), "actions": named(sight.scores)}
-                for sight in track.sights
+                {"second": detection.second, "box": list(detection.box), "actions": named(detection.scores)}
+                for detection in track.detections
             ],
         }
         for number, track in enumerate(tracks, 1)
@@ -275,6 +283,6 @@ def _table(tracks: Sequence[Track], classes: Sequence[str], top_k: int) -> Table
         table.add_column(head)
     for number, track in enumerate(tracks, 1):
         does = ", ".join(f"{name} {p:.0%}" for name, p in _best(track.scores, classes, top_k))
-        span = f"{track.sights[0].second:g}-{track.sights[-1].second:g}"
-        table.add_row(str(number), span, str(len(track.sights)), does)
+        span = f"{track.detections[0].second:g}-{track.detections[-1].second:g}"
+        table.add_row(str(number), span, str(len(track.detections)), does)
     return table

@@ -1,4 +1,4 @@
-"""Features or tokens of many files, written so that the work can stop and go on at any time."""
+"""Features or tokens of many files, written so that encoding can stop and resume at any time."""
 
 from __future__ import annotations
 
@@ -27,42 +27,44 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
-from filmstrip.data.reading.loader import EvalLoader, eval_batches, write_unreadable
+from filmstrip.data.reading.loader import EvalLoader, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Grid
-from filmstrip.runs.loading import VideoEncoder, VideoTokenizer, load, load_tokenizer
+from filmstrip.runs.encoders import VideoEncoder, load
 from filmstrip.runs.preflight import check_clips
+from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
 from filmstrip.weights.fingerprint import fingerprint
 
 SECONDS_AT_RISK = 60.0
-"""Features are on disk at the latest so long after they were computed, whatever ends the process."""
+"""Maximum time between computing features and having them on disk, in seconds; bounds the loss if the process
+dies."""
 
 
 class Written(NamedTuple):
-    """What is written of clips."""
+    """The features or tokens of clips, as they are written."""
 
     tokens: Tensor
-    """``B N D``."""
+    """Features, ids or latents, ``B N D``."""
     grid: Grid
     lengths: Tensor | None = None
-    """How many tokens of each block count, ``B b``; none where all do."""
+    """Number of used tokens of each block, ``B b``; None if all tokens are used."""
 
 
-class Encoded(NamedTuple):
-    """What was made of the clips of one video."""
+class EncodedVideo(NamedTuple):
+    """The encoded clips of one video."""
 
     index: int
-    """The video's place in the split."""
+    """Index of the video in the split."""
     clips: Written
-    """``C N D``: clips, tokens, width."""
+    """Encoded clips, ``C N D``: clips, tokens, width."""
     spans: list[tuple[float, float]]
-    """Each clip's start and end, seconds."""
+    """Start and end of each clip, in seconds."""
     action: Tensor | None
-    """``C T`` or ``C T A``."""
+    """Actions, ``C T`` or ``C T A``."""
 
 
 def encode_files(
@@ -81,20 +83,20 @@ def encode_files(
 ) -> int:
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
-    Continues what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
-    With an ``error`` a tokenizer of variable length takes the fewest tokens that meet it, and a single process
-    writes ``token_use.html``, which shows where they went. Several ``processes`` share the files, each with
-    ``num_workers`` decoding for it, on GPUs in turn; the index is in the files' order all the same. Bad files are
-    listed in ``out/unreadable.csv``; returns 1 if there were any, else 0.
+    Resumes from what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
+    With an ``error``, a tokenizer of variable length uses the minimum number of tokens that meets it, and a single
+    process writes ``token_use.html``, which shows their distribution. Several ``processes`` share the files, each
+    with its own ``num_workers`` decoding workers, on GPUs in turn; the index is in the files' order regardless. Bad
+    files are listed in ``out/unreadable.csv``; returns 1 if there were any, else 0.
 
     Raises:
-        UserError: there is no such encoder or file, it has no such level or takes no such clips, or ``out`` holds
-            what another encoder or other settings made; or one of several processes died.
-        OSError: ``out`` cannot be written; what was written before stays.
+        UserError: an encoder or file does not exist, the encoder does not have the level or does not support the
+            clips, ``out`` was written with another encoder or other settings, or one of several processes died.
+        OSError: ``out`` cannot be written; what was written before is kept.
     """
     if not files:
         raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
-    if num_clips > 1:  # a collection takes its time to be opened
+    if num_clips > 1:  # checked before a collection is opened, which takes time
         check_clips(find_source(files).samples, num_clips)
     work = partial(
         encode_part,
@@ -110,11 +112,11 @@ def encode_files(
         parts=processes,
     )
     if processes > 1 and not isinstance(encoder, (str, Path)):
-        raise ValueError("several processes load the encoder themselves: give its folder or name")
+        raise ValueError("with several processes, each loads the encoder itself: pass its folder or name")
 
     def kept() -> str:
         count = len(names_in(Path(out)))
-        return f"{out} keeps what was made of {count} videos: the same command goes on" if count else NOTHING_KEPT
+        return f"{out} keeps {count} encoded videos: the same command resumes" if count else NOTHING_KEPT
 
     with keeping(kept):
         if processes == 1:
@@ -125,7 +127,7 @@ def encode_files(
 
 
 def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
-    """The largest of what ``work(part=...)`` returns; if one fails or is stopped, the others write what they have."""
+    """The maximum of what ``work(part=...)`` returns; if one fails or is stopped, the others write their results."""
     before = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
@@ -133,7 +135,7 @@ def _in_processes(work: Callable[..., int], processes: int, out: Path) -> int:
         try:
             return max(part.result() for part in parts)
         except BrokenProcessPool:
-            raise UserError(f"a process died: run the same command again, {out} keeps what was done") from None
+            raise UserError(f"a process died: run the same command again; {out} keeps what was encoded") from None
         except BaseException:
             for child in multiprocessing.active_children():
                 if child not in before:
@@ -160,7 +162,7 @@ def encode_part(
     batch_size: int = 8,
     num_workers: int = 2,
 ) -> int:
-    """What one of several processes does, on whatever machine: every ``parts``-th file from ``part`` on."""
+    """Encode the share of one of several processes, on any machine: every ``parts``-th file, starting at ``part``."""
     console = Console(stderr=True, quiet=part > 0)
     source = find_source(files)
     model = encoder
@@ -183,13 +185,13 @@ def encode_part(
         left = [sample for sample in source.samples if sample.name not in writer]
         if len(left) < len(source.samples):
             console.print(f"{len(source.samples) - len(left)} of {len(source.samples)} files are encoded already")
-        # By their place among all files: which ones are left is another matter for each process, as it starts.
+        # By their index among all files: the remaining files may differ when each process starts.
         mine = {sample.name for sample in source.samples[part::parts]}
         left = [sample for sample in left if sample.name in mine]
         if not left:
             return 0
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
-        loader = eval_batches(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
+        loader = EvalLoader(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
         with shown(bars(console)), counted("encoding", len(left)) as done:
             flushed = time.monotonic()
             for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
@@ -209,10 +211,10 @@ def encode_part(
                     writer.flush()
                     flushed = time.monotonic()
             done(len(left))
-    # One of several processes cannot know when the others have written theirs.
+    # One of several processes cannot know when the others have finished writing.
     alone = parts == 1 and isinstance(model, VideoTokenizer)
     if alone and (page := write_token_use(out, model, source, data, num_clips)):
-        console.print(f"where the tokens went: {page}")
+        console.print(f"token use: {page}")
     bad = [entry for entry in loader.unreadable if not entry.used]
     if loader.unreadable:
         with writer.alone():
@@ -222,9 +224,9 @@ def encode_part(
 
 
 def find_source(files: Sequence[Path]) -> Source:
-    """The videos that paths stand for: a video file is itself, any other path a collection with labels and splits.
+    """The videos at the given paths: a video file is one sample, any other path a collection with labels and splits.
 
-    Of several paths the classes are put together, by name. Actions are kept where all videos have them.
+    The classes of several paths are merged by name. Actions are kept if all videos have them.
 
     Raises:
         UserError: a path does not exist or holds no videos, or two videos have the same name.
@@ -263,23 +265,23 @@ def _source_at(path: Path) -> Source:
 def reader_of(
     model: VideoEncoder | VideoTokenizer, level: Level, error: float | None = None
 ) -> Callable[[Tensor], Written]:
-    """What turns ``B T C H W`` video into what is written of it, ``B N D``.
+    """A function from ``B T C H W`` video to the features or tokens that are written, ``B N D``.
 
-    Ids are int16 where the codebook is small enough for that, otherwise int32; ``D`` is the number of codebooks.
+    Ids are int16 if the codebook is small enough, otherwise int32; ``D`` is the number of codebooks.
 
     Raises:
-        UserError: the model has no such level, or cannot be told the ``error`` to meet.
+        UserError: the model does not have the level, or does not support ``error``.
     """
     if level not in get_args(Level) or isinstance(model, VideoTokenizer) != (level in TOKENIZER_LEVELS):
-        wanted = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
-        raise UserError(f"this model has no level {level!r}: give --level {wanted}")
+        supported = "ids or latents" if isinstance(model, VideoTokenizer) else "clip, frame or patch"
+        raise UserError(f"this model has no level {level!r}: use --level {supported}")
     if not isinstance(model, VideoTokenizer):
         if error is not None:
-            raise UserError("an --error is for a tokenizer of variable length: leave it out")
+            raise UserError("--error is supported only by tokenizers of variable length: omit it")
         return partial(_read_features, model, level)
     if (model.codebook_size is not None) != (level == IDS):
         has, kind = ("no", "latents") if model.codebook_size is None else ("a", "ids")
-        raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: give --level {kind}")
+        raise UserError(f"this tokenizer has {has} codebook, so its tokens are {kind}: use --level {kind}")
 
     def code(video: Tensor) -> Written:
         tokens = model.encode(video, error)
@@ -299,10 +301,10 @@ def _read_features(model: VideoEncoder, level: Level, video: Tensor) -> Written:
 
 def encode_videos(
     model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: EvalLoader, num_clips: int
-) -> Iterator[Encoded]:
-    """What ``reader`` makes of the ``num_clips`` clips of each readable video.
+) -> Iterator[EncodedVideo]:
+    """The ``num_clips`` clips of each readable video, encoded by ``reader``.
 
-    A batch may hold several videos, or a part of one.
+    A batch may contain several videos, or part of one.
     """
     clips: dict[int, list[Tensor]] = defaultdict(list)
     spent: dict[int, list[Tensor]] = defaultdict(list)
@@ -315,7 +317,7 @@ def encode_videos(
             except ValueError as error:
                 frames, _, height, width = batch["video"].shape[1:]
                 raise UserError(
-                    f"this encoder does not take clips of {frames} frames of {height} x {width} pixels: {error}"
+                    f"this encoder does not support clips of {frames} frames of {height} x {width} pixels: {error}"
                 ) from error
             tokens = tokens.cpu()
         for row, (index, span) in enumerate(zip(batch["index"].tolist(), batch["span"].tolist())):
@@ -329,13 +331,13 @@ def encode_videos(
                 done = torch.stack(actions.pop(index)) if "action" in batch else None
                 counts = torch.stack(spent.pop(index)) if lengths is not None else None
                 whole = Written(torch.stack(clips.pop(index)), grid, counts)
-                yield Encoded(index, whole, spans.pop(index), done)
+                yield EncodedVideo(index, whole, spans.pop(index), done)
 
 
 def _about(
     model: VideoEncoder | VideoTokenizer, level: Level, error: float | None, num_clips: int, source: Source
 ) -> dict[str, str]:
-    """What the index says of all features: what made them, and what labels and actions mean."""
+    """Metadata of the index for all features: their encoder, and the meaning of labels and actions."""
     clip = model.clip
     about = {
         "weights": model.fingerprint if isinstance(model, VideoTokenizer) else fingerprint(model),
@@ -354,13 +356,13 @@ def _about(
 
 
 def _with_fitting_actions(source: Source, clip: Clip, console: Console) -> Source:
-    """The same videos, without actions where the clips leave frames out and that cannot be."""
+    """The same videos, without actions if the clips skip frames and the actions do not allow that."""
     try:
         if source.actions is not None:
             check_clip(source.actions, clip)
     except UserError:
         console.print(
-            f"the actions are left out: they are discrete, and clips with a stride of {clip.stride} skip frames"
+            f"the actions are omitted: they are discrete, and clips with a stride of {clip.stride} skip frames"
         )
         return replace(source, actions=None)
     return source

@@ -1,4 +1,4 @@
-"""Where a trained classifier looks in a clip: attention rollout of transformers, Grad-CAM of other networks."""
+"""Heat maps of a trained classifier: attention rollout of transformers, Grad-CAM of other networks."""
 
 from __future__ import annotations
 
@@ -29,34 +29,37 @@ _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
 class Explanation(NamedTuple):
-    """What a classifier made of one clip, and where it looked."""
+    """The classification of one clip, with its heat map."""
 
     label: str
     probability: float
     method: str
     """``attention rollout`` or ``Grad-CAM``."""
     heat: Tensor
-    """``t h w`` in 0..1, on the network's own grid."""
+    """Heat map ``t h w`` in 0..1, on the network's own grid."""
 
 
 def explain_file(folder: Path, file: Path, out: Path, *, class_name: str | None = None) -> Explanation:
-    """Write a clip of a file beside itself with the heat of where the classifier in ``folder`` looked.
+    """Write a clip of a file beside the same clip with the heat map of the classifier in ``folder`` over it.
 
     Raises:
-        UserError: the run is no classifier, has no such class, sees no places, or the file cannot be read.
+        UserError: the run is not a classifier, does not have the class or has no spatial features, or the file cannot
+            be read.
     """
     objective, run = load_objective(folder)
     if not isinstance(objective, Classifier):
-        raise UserError(f"{folder} holds a {type(objective).__name__}, which names no classes: give a classifier")
+        raise UserError(
+            f"{folder} holds a {type(objective).__name__}, which is not a classifier: provide the run of one"
+        )
     classes = load_classes(folder)
-    wanted = None if class_name is None else class_of(class_name, classes)
+    requested = None if class_name is None else class_of(class_name, classes)
     views = read_views(file, run.data.clip, backend=run.data.backend)
     video = views.video[:1].to(device_of(objective))
-    with counted("looking"), modes_kept(objective):
+    with counted("explaining"), modes_kept(objective):
         objective.eval()
         with torch.no_grad():
             probabilities = objective.classify(video).float().softmax(dim=-1)[0]
-        best = int(probabilities.argmax()) if wanted is None else wanted
+        best = int(probabilities.argmax()) if requested is None else requested
         if attends(objective):
             method, heat = "attention rollout", attention_rollout(encoder_of(objective), video)[0]
         else:
@@ -75,21 +78,23 @@ def attends(objective: Objective) -> bool:
 
 
 def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
-    """How much of each token reaches an encoder's pooled output through its attention: ``B t h w``, largest 1.
+    """Share of each token in an encoder's pooled output through attention: ``B t h w``, scaled to a maximum of 1.
 
-    Abnar & Zuidema 2020: each layer mixes tokens by the mean of its heads' weights, and keeps them by its residual
-    connection. The network runs twice: as it is, where queries and keys are noted; then with these weights alone, all
-    else being linear (norms and projections the identity, feed-forward networks nothing), so that the gradient of the
-    result with respect to the tokens is the rollout. Layouts are the network's own: it may attend over space and time
-    apart, within windows, or in two stages.
+    Abnar & Zuidema 2020: each layer mixes tokens by the mean of its heads' weights, plus the residual connection. The
+    network runs twice: unchanged, recording queries and keys; then linearised, with only these attention weights
+    (norms and projections are the identity, feed-forward networks zero), so that the gradient of the output with
+    respect to the tokens is the rollout. This works for any layout of attention: divided space and time, windows, or
+    two stages.
 
     Raises:
-        UserError: the encoder does not begin with patches, or is no transformer.
+        UserError: the encoder does not begin with a patch embedding, or is not a transformer.
     """
     embed = next((m for m in encoder.modules() if isinstance(m, PatchEmbed)), None)
     attentions = [m for m in encoder.modules() if isinstance(m, Attention)]
     if embed is None or not attentions:
-        raise UserError(f"{type(encoder).__name__} is no transformer over patches: it has no attention to roll out")
+        raise UserError(
+            f"{type(encoder).__name__} is not a transformer over patches: attention rollout is not defined for it"
+        )
     noted: dict[nn.Module, list[tuple[Any, ...]]] = {m: [] for m in attentions}
     with _noting(noted), torch.no_grad():
         encoder(video)
@@ -114,18 +119,18 @@ def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
 
 
 def grad_cam(objective: Objective, video: Tensor, label: int) -> Tensor:
-    """Where the last map of a convolutional network speaks for a class: ``t h w`` in 0..1, of one clip ``1 T C H W``.
+    """Grad-CAM of a class on a network's last feature map: ``t h w`` in 0..1, of one clip ``1 T C H W``.
 
-    Selvaraju et al. 2017: each channel of the map counts by the mean gradient of the class's logit; what speaks
-    against the class is cut off.
+    Selvaraju et al. 2017: each channel of the map is weighted by the mean gradient of the class's logit; negative
+    values are set to zero.
 
     Raises:
-        UserError: the network has no places in space, or no gradient reaches them.
+        UserError: the network has no spatial features, or no gradient reaches them.
     """
-    seen: list[Features] = []
+    outputs: list[Features] = []
 
     def note(module: nn.Module, given: tuple[Any, ...], features: Features) -> None:
-        seen.append(features)
+        outputs.append(features)
 
     hook = encoder_of(objective).register_forward_hook(note)
     try:
@@ -133,9 +138,9 @@ def grad_cam(objective: Objective, video: Tensor, label: int) -> Tensor:
             logit = objective.classify(video)[0, label]
     finally:
         hook.remove()
-    tokens, grid = seen[-1].tokens, seen[-1].grid
+    tokens, grid = outputs[-1].tokens, outputs[-1].grid
     if grid.h * grid.w == 1:
-        raise UserError(f"{type(objective).__name__} keeps no places in space: there is nothing to overlay")
+        raise UserError(f"{type(objective).__name__} has no spatial features: there is no heat map to show")
     if not tokens.requires_grad:
         raise UserError(f"no gradient reaches the frozen network of this {type(objective).__name__}")
     (gradient,) = torch.autograd.grad(logit, tokens)
@@ -145,7 +150,7 @@ def grad_cam(objective: Objective, video: Tensor, label: int) -> Tensor:
 
 
 def overlay(video: Tensor, heat: Tensor, strength: float = 0.6) -> Tensor:
-    """``T C H W`` video in 0..1 with heat (``t h w`` in 0..1) laid over it in colours, by its strength."""
+    """``T C H W`` video in 0..1 with a colour-mapped heat map (``t h w`` in 0..1) blended in, up to ``strength``."""
     import matplotlib
 
     size = (video.shape[0], *video.shape[2:])
@@ -157,7 +162,7 @@ def overlay(video: Tensor, heat: Tensor, strength: float = 0.6) -> Tensor:
 
 @contextmanager
 def _noting(noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
-    """Meanwhile every attention notes the queries, keys and masks of each of its calls."""
+    """Inside, every attention module records the queries, keys and masks of its calls."""
 
     def noter(module: Attention, calls: list[tuple[Any, ...]]):
         attend = module.attend
@@ -179,7 +184,7 @@ def _noting(noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
 
 @contextmanager
 def _linear(encoder: nn.Module, noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
-    """Meanwhile attention mixes whole tokens by the noted weights, and the rest of each layer is left out."""
+    """Inside, attention mixes whole tokens by the recorded weights, and the rest of each layer is omitted."""
     hooks, outs = [], {module: module.out for module in noted}
     inside = {part for module in noted for part in module.modules()}
     for part in encoder.modules():
@@ -203,7 +208,7 @@ def _linear(encoder: nn.Module, noted: dict[nn.Module, list[tuple[Any, ...]]]) -
 
 
 class _MeanOfHeads(nn.Module):
-    """In place of an attention's output projection: the mean over heads of whole tokens."""
+    """Replacement of an attention's output projection: the mean of whole tokens over heads."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -215,7 +220,7 @@ class _MeanOfHeads(nn.Module):
 
 
 def _replaying(module: Attention, calls: list[tuple[Any, ...]]) -> torch.utils.hooks.RemovableHandle:
-    """Make an attention answer its calls by the noted weights in turn; for values, the tokens that it is given."""
+    """Make an attention module replay its recorded weights call by call, with its input tokens as values."""
     attend, turn, values = module.attend, iter(calls), []
 
     def begin(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:

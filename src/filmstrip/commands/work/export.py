@@ -1,10 +1,10 @@
 """A trained network as one file that runs without its code: torch.export's format, or ONNX.
 
-What is written takes uint8 video, ``B T C H W`` with any ``B``, and holds its own preprocessing. Optical flow, which
-no format can estimate, is given beside the video, in pixels. Boxes, of which a detector says what is done in them,
-are ``B M 4`` float32 (left, top, right, bottom, shares of the frame) with any ``M``; its frames may have any height
-and width, or those of training clips where the network takes no others. The file is read again and must say what the
-network itself says before it takes its name.
+The file takes uint8 video, ``B T C H W`` with any ``B``, and includes its preprocessing. Optical flow, which no
+format can estimate, is a second input, in pixels. A detector's boxes are ``B M 4`` float32 (left, top, right, bottom,
+fractions of the frame) with any ``M``; its frames may have any height and width, or only those of training clips if
+the network does not support others. The file is read again and must reproduce the network's outputs before it gets
+its final name.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from filmstrip import __version__
-from filmstrip.commands.export import Format, Part
+from filmstrip.commands.export import Part
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
@@ -33,32 +34,35 @@ from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
 from filmstrip.runs.config import to_json
-from filmstrip.runs.loading import is_run, load, load_classes, load_objective
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.encoders import load
+from filmstrip.runs.loading import load_classes, load_objective
 
-ENDINGS: dict[Format, str] = {"torch": ".pt2", "onnx": ".onnx"}
+FileFormat = Literal["torch", "onnx"]
+ENDINGS: dict[FileFormat, str] = {"torch": ".pt2", "onnx": ".onnx"}
 NOTES = "filmstrip.json"
-"""Where a file keeps what it is: its classes, and how clips are cut for it."""
+"""Metadata entry in a file: its classes, and how clips are sampled for it."""
 TOLERANCE = 1e-3
-"""The most that a file may differ from the network, relative to the network's largest output."""
+"""Maximum difference of a file's outputs from the network's, relative to the network's largest output."""
 _TRACED, _CHECKED = 2, (1, 3)  # clips in a batch
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What is written: a module that takes named tensors and returns a tuple of others."""
+    """The module to export, which maps named tensors to a tuple of named tensors."""
 
     module: nn.Module
     inputs: tuple[str, ...]
-    """Names, in the order in which the module takes them; of any number of clips."""
+    """Names of the inputs in the module's order; their batch size is free."""
     outputs: tuple[str, ...]
     draw: Callable[[int], tuple[Tensor, ...]]
-    """Inputs to try it on, for a batch of that many clips."""
+    """Function from a batch size to random inputs."""
     clip: Clip
     classes: tuple[str, ...] = ()
     any_length: tuple[str, ...] = ()
-    """Inputs whose second axis may have any length, too."""
+    """Names of the inputs whose second axis is free, too."""
     fixed: Graph | None = None
-    """What to write where the network cannot be followed for video of any height and width, which is tried first."""
+    """Graph to export instead if this one, with free height and width, cannot be traced."""
 
 
 class _Classify(nn.Module):
@@ -104,15 +108,15 @@ class _Predict(nn.Module):
         self.model = model
 
     def forward(self, video: Tensor, visible: Tensor, hidden: Tensor) -> tuple[Tensor]:
-        return (self.model.predict(video, visible, hidden).float(),)
+        return (self.model.predict_masked(video, visible, hidden).float(),)
 
 
-def export(source: str, out: Path, *, format: Format = "torch", part: Part = "model") -> None:
-    """Write a run's network, or an encoder of the Hub, and say how far the file is from the network itself.
+def export(source: str, out: Path, *, format: FileFormat = "torch", part: Part = "model") -> None:
+    """Write a run's network, or an encoder of the Hub, and print how far the file's outputs are from the network's.
 
     Raises:
-        UserError: there is nothing to export in it, a package is missing, the network has an operation that the
-            format cannot hold, or the file does not say what the network says.
+        UserError: the run has nothing to export, a package is missing, the network has an operation that the format
+            does not support, or the file does not reproduce the network's outputs.
     """
     if out.suffix != ENDINGS[format]:
         raise UserError(f"cannot write {out}: --format {format} writes files that end with {ENDINGS[format]}")
@@ -136,8 +140,8 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
                 os.replace(file, part)
     print(f"{out}: {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}, {size / 1e6:.1f} MB")
     if wanted.fixed is not None:
-        alone = f"{graph.clip.size} x {graph.clip.size} pixels: it cannot be followed for others"
-        print(f"frames of {'any size' if graph is wanted else alone}")
+        fixed = f"{graph.clip.size} x {graph.clip.size} pixels only: it cannot be traced for other sizes"
+        print(f"frames of {'any size' if graph is wanted else fixed}")
     if found is None:
         print("not compared with the network itself: that needs onnxruntime (pip install 'filmstrip[export]')")
     else:
@@ -145,11 +149,11 @@ def export(source: str, out: Path, *, format: Format = "torch", part: Part = "mo
 
 
 def graph_of(source: str, part: Part = "model") -> Graph:
-    """What a run offers: a classifier (with flow beside the video where it looks at that), a detector of what is done
-    in boxes, a network that predicts what a mask hides, or else its encoder.
+    """A run's graph: a classifier (with optical flow as a second input if it uses that), a detector of actions in
+    boxes, a masked predictor, or else its encoder.
 
     Raises:
-        UserError: it offers none of them, or there is no such source.
+        UserError: the run has none of them, or the source does not exist.
     """
     if not is_run(source):
         video_encoder = load(source, "cpu")
@@ -190,7 +194,7 @@ def graph_of(source: str, part: Part = "model") -> Graph:
         encoder = encoder_of(objective)
     except UserError:
         raise UserError(
-            f"{source} holds a {type(objective).__name__}, which neither names classes nor has an encoder: "
+            f"{source} holds a {type(objective).__name__}, which is neither a classifier nor has an encoder: "
             "export takes runs of recognition.*, detection.* and pretraining.*"
         ) from None
     return _encoder_graph(encoder, clip)
@@ -201,10 +205,10 @@ def _encoder_graph(encoder: Encoder, clip: Clip) -> Graph:
 
 
 def trace(graph: Graph) -> ExportedProgram:
-    """The network as a graph of torch's own operations, with the batch (and the sizes of a mask) left open.
+    """The network as a graph of torch operations, with free batch size (and numbers of masked positions).
 
     Raises:
-        UserError: it cannot be followed.
+        UserError: the network cannot be traced.
     """
     dims = {name: {0: Dim("batch")} | ({1: Dim(name)} if name in graph.any_length else {}) for name in graph.inputs}
     if graph.fixed is not None:
@@ -217,10 +221,10 @@ def trace(graph: Graph) -> ExportedProgram:
 
 
 def trace_widest(graph: Graph) -> tuple[Graph, ExportedProgram]:
-    """What can be followed of a network, and that: with frames of any size, if it can be, else of fixed ones.
+    """The graph that can be traced, and its trace: with frames of any size if possible, else with fixed ones.
 
     Raises:
-        UserError: it cannot be followed at all.
+        UserError: the network cannot be traced at all.
     """
     if graph.fixed is None:
         return graph, trace(graph)
@@ -229,14 +233,14 @@ def trace_widest(graph: Graph) -> tuple[Graph, ExportedProgram]:
         module = program.module()
         for size in _CHECKED:
             module(*graph.draw(size))
-    except (UserError, AssertionError):  # it takes no such frames, or what was assumed of a size does not hold
+    except (UserError, AssertionError):  # such frames are not supported, or an assumption about sizes is violated
         return graph.fixed, trace(graph.fixed)
     return graph, program
 
 
 def difference(path: Path, graph: Graph) -> tuple[float, float]:
-    """The largest difference of a file's outputs from the network's, on other batches than the traced one, and the
-    largest output.
+    """The maximum difference of a file's outputs from the network's, for batch sizes other than the traced one, and
+    the maximum output.
 
     Raises:
         UserError: they differ by more than rounding.
@@ -271,7 +275,10 @@ def _write_onnx(program: ExportedProgram, graph: Graph, path: Path) -> None:
     written.save(path)
 
 
-_WRITE: dict[Format, Callable[[ExportedProgram, Graph, Path], None]] = {"torch": _write_torch, "onnx": _write_onnx}
+_WRITE: dict[FileFormat, Callable[[ExportedProgram, Graph, Path], None]] = {
+    "torch": _write_torch,
+    "onnx": _write_onnx,
+}
 
 
 def _read_torch(path: Path) -> Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]:
@@ -303,13 +310,13 @@ def _video(clip: Clip, size: int, frames: tuple[int, int] | None = None) -> Tens
 
 
 def _other_sizes(clip: Clip, size: int) -> tuple[int, int]:
-    """Height and width of frames for a batch: of its own for each, some wide and some high."""
+    """Height and width of a batch's frames: different for each batch size, some landscape and some portrait."""
     other = clip.size + 32 * size
     return (clip.size, other) if size % 2 else (other, clip.size)
 
 
 def _boxes(size: int) -> Tensor:
-    """Boxes for a batch, as many in each clip as no other batch has."""
+    """Boxes for a batch, with a different number per clip for each batch size."""
     corners = torch.rand(size, 2 * size - 1, 2, 2, generator=torch.Generator().manual_seed(size))
     return corners.sort(dim=2).values.flatten(2)
 
@@ -324,7 +331,7 @@ def _need(*packages: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line: the innermost cause's first."""
+    """The first line of the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -332,7 +339,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' own remarks, which are about their insides."""
+    """Inside, the exporters' own messages about their internals are suppressed."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

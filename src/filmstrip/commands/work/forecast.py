@@ -1,4 +1,4 @@
-"""What happens next in a video: the coming steps, with their probabilities, at every moment of its timeline."""
+"""Forecasts along a video: the next steps with their probabilities after each clip of its timeline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from filmstrip.commands.forecast import Forecast as Wanted
-from filmstrip.commands.work.planner import Planner, load_planner
+from filmstrip.commands.forecast import Forecast
 from filmstrip.commands.work.predict import Moment, strip
+from filmstrip.commands.work.step_predictor import StepPredictor, load_step_predictor
 from filmstrip.data.reading.views import frames_in, opened, views_of_parts
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
@@ -28,92 +28,92 @@ if TYPE_CHECKING:
 
 TASKS = ("forecast", "anticipation")
 SHOWN = 8
-"""Moments that a picture shows, evenly spaced."""
+"""Number of evenly spaced clips that a figure shows."""
 
 Ranked = tuple[tuple[str, float], ...]
-"""The most probable steps of one place, with their probabilities."""
+"""The most probable steps at one position, with their probabilities."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What comes after a clip that ends at ``end``: the most probable steps of each place of the horizon."""
+    """The forecast after one clip: the most probable steps at each position of the horizon."""
 
     start: float
     end: float
-    """Seconds."""
+    """End of the clip, after which the forecast begins, in seconds."""
     next: tuple[Ranked, ...]
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What comes next along one video."""
+class VideoForecast:
+    """The forecasts along one video."""
 
     path: str
     timeline: tuple[Outlook, ...]
 
 
-def forecast(wanted: Wanted) -> None:
-    """Print what a run expects after each clip of a video; with ``out`` also draw it.
+def forecast(command: Forecast) -> None:
+    """Print the forecast after each clip of a video; with ``out``, also draw it.
 
     Raises:
-        UserError: the run forecasts nothing, or the video cannot be read or is too short.
+        UserError: the run is not a forecaster, or the video cannot be read or is too short.
     """
-    planner = load_planner(wanted.run, TASKS, wanted.encoder)
+    predictor = load_step_predictor(command.run, TASKS, command.encoder)
     found, pictures = forecast_video(
-        planner, wanted.video, top_k=wanted.top_k, samples=wanted.samples, clip_seconds=wanted.clip_seconds
+        predictor, command.video, top_k=command.top_k, samples=command.samples, clip_seconds=command.clip_seconds
     )
-    if wanted.json:
-        json.dump({"run": str(wanted.run), **asdict(found)}, sys.stdout, indent=2)
+    if command.json:
+        json.dump({"run": str(command.run), **asdict(found)}, sys.stdout, indent=2)
         print()
     else:
         console = Console()
         console.print(render(found, console.width))
-    if wanted.out is not None:
-        draw(found, pictures, wanted.out)
+    if command.out is not None:
+        draw(found, pictures, command.out)
 
 
 def forecast_video(
-    planner: Planner, video: Path, *, top_k: int = 3, samples: int = 1, clip_seconds: float | None = None
-) -> tuple[Forecast, list[Tensor]]:
-    """The forecast after each of a video's clips, which lie end to end, and a frame of each (``C H W`` uint8).
+    predictor: StepPredictor, video: Path, *, top_k: int = 3, samples: int = 1, clip_seconds: float | None = None
+) -> tuple[VideoForecast, list[Tensor]]:
+    """The forecast after each of a video's contiguous clips, and a frame of each (``C H W`` uint8).
 
-    Clips are about as long as those that the run was trained on; ``clip_seconds`` says otherwise.
+    Clips are about as long as those that the run was trained on, or as ``clip_seconds``.
 
     Raises:
-        UserError: the video cannot be read, or has fewer clips than the run observes at least.
+        UserError: the video cannot be read, or has fewer clips than the run needs to observe.
     """
-    config, wanted = planner.config, clip_seconds or planner.record.clip_seconds
-    least = config.observed if config.task == "anticipation" else 1
+    config, seconds = predictor.config, clip_seconds or predictor.record.clip_seconds
+    minimum = config.observed if config.task == "anticipation" else 1
     features, pictures = [], []
-    with opened(video, planner.encoder.backend) as decoder:
+    with opened(video, predictor.encoder.backend) as decoder:
         duration, held = decoder.info.duration, frames_in(decoder.info)
-        if duration / wanted > held:
+        if duration / seconds > held:
             raise UserError(
-                f"{video} has {held} frames in {duration:.1f} s, too few for clips of {wanted:g} s: give longer ones "
+                f"{video} has {held} frames in {duration:.1f} s, too few for clips of {seconds:g} s: use longer ones "
                 "(--clip-seconds)"
             )
-        edges = np.linspace(0, duration, max(1, round(duration / wanted)) + 1)
-        if len(edges) - 1 < least:
+        edges = np.linspace(0, duration, max(1, round(duration / seconds)) + 1)
+        if len(edges) - 1 < minimum:
             raise UserError(
-                f"{video} lasts {duration:.1f} s, {len(edges) - 1} clips of {wanted:.1f} s, and this run observes "
-                f"{least}: give a longer video, or shorter clips (--clip-seconds)"
+                f"{video} lasts {duration:.1f} s, {len(edges) - 1} clips of {seconds:.1f} s, and this run observes "
+                f"{minimum}: provide a longer video, or use shorter clips (--clip-seconds)"
             )
         spans = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
-        for views in tracked(views_of_parts(decoder, planner.encoder.clip, spans), "encoding", total=len(spans)):
-            features.append(planner.features(views))
+        for views in tracked(views_of_parts(decoder, predictor.encoder.clip, spans), "encoding", total=len(spans)):
+            features.append(predictor.features(views))
             pictures.append(views.video[0, views.video.shape[1] // 2].clone())  # a view would keep the clip
     nothing = [None] * config.horizon
     windows = []
-    for now in range(least, len(features) + 1):
-        seen = features[max(0, now - config.observed) : now]
-        windows.append([None] * (config.observed - len(seen)) + seen + nothing)
+    for now in range(minimum, len(features) + 1):
+        observed = features[max(0, now - config.observed) : now]
+        windows.append([None] * (config.observed - len(observed)) + observed + nothing)
     targets = range(config.observed, config.observed + config.horizon)
-    probabilities = planner.probabilities(windows, targets, samples=samples)
+    probabilities = predictor.probabilities(windows, targets, samples=samples)
     timeline = [
-        Outlook(*span, tuple(ranked(place, planner.info.steps, top_k) for place in places))
-        for span, places in zip(spans[least - 1 :], probabilities)
+        Outlook(*span, tuple(ranked(position, predictor.info.steps, top_k) for position in positions))
+        for span, positions in zip(spans[minimum - 1 :], probabilities)
     ]
-    return Forecast(str(video), tuple(timeline)), pictures[least - 1 :]
+    return VideoForecast(str(video), tuple(timeline)), pictures[minimum - 1 :]
 
 
 def ranked(probabilities: Tensor, names: tuple[str, ...], top_k: int) -> Ranked:
@@ -123,7 +123,7 @@ def ranked(probabilities: Tensor, names: tuple[str, ...], top_k: int) -> Ranked:
 
 
 def bars(places: tuple[Ranked, ...]) -> Table:
-    """The most probable steps of each place, with bars."""
+    """The most probable steps at each position, with bars."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     for number, place in enumerate(places, 1):
         for rank, (name, probability) in enumerate(place):
@@ -133,16 +133,16 @@ def bars(places: tuple[Ranked, ...]) -> Table:
     return table
 
 
-def render(found: Forecast, width: int = 80) -> RenderableType:
-    """A forecast as text: what comes after the video, then the next step expected along its timeline."""
+def render(found: VideoForecast, width: int = 80) -> RenderableType:
+    """A forecast as text: the steps expected after the video, then the next step expected after each clip."""
     title = Text.assemble((found.path, "bold"), "  after its end:")
     moments = [Moment(at.start, at.end, *at.next[0][0]) for at in found.timeline]
     along = Text("  next step, as expected after each clip:")
     return Group(title, bars(found.timeline[-1].next), along, *strip(moments, min(width, 100) - 4), Text())
 
 
-def draw(found: Forecast, pictures: list[Tensor], out: Path) -> None:
-    """Draw frames of the video above the steps that are expected after them.
+def draw(found: VideoForecast, pictures: list[Tensor], out: Path) -> None:
+    """Draw frames of the video above the steps expected after them.
 
     Raises:
         UserError: the file cannot be written.
@@ -160,14 +160,14 @@ def draw(found: Forecast, pictures: list[Tensor], out: Path) -> None:
 
 
 def show_frame(axes: Axes, frame: Tensor, title: str) -> None:
-    """A frame, ``C H W`` uint8."""
+    """Draw a frame, ``C H W`` uint8."""
     axes.imshow(frame.permute(1, 2, 0).numpy())
     axes.set_title(title, fontsize=9)
     axes.axis("off")
 
 
 def show_steps(axes: Axes, place: Ranked, title: str) -> None:
-    """The most probable steps of one place, as bars with their names in them."""
+    """Draw the most probable steps at one position, as labelled bars."""
     for row, (name, probability) in enumerate(place):
         axes.barh(-row, probability, color="#8fb8de" if row == 0 else "#dbe4ee")
         axes.text(0.02, -row, f"{name} {probability:.0%}", va="center", fontsize=8)
@@ -179,8 +179,8 @@ def save(figure: Figure, out: Path) -> None:
     """Write a figure.
 
     Raises:
-        UserError: the name's ending is of no picture.
-        OSError: it cannot be written.
+        UserError: the extension is not that of an image format.
+        OSError: the file cannot be written.
     """
     try:
         with replacing(out) as part:

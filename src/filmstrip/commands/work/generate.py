@@ -1,4 +1,4 @@
-"""Samples of a trained generator, in one file."""
+"""Samples of a trained generator, written to one file."""
 
 from __future__ import annotations
 
@@ -17,45 +17,46 @@ from torch import Tensor
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of
+from filmstrip.inference import device_of, inference, stepwise
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
-from filmstrip.protocols import Condition, Generator, as_float
+from filmstrip.protocols import Condition, Generator, StreamingGenerator, as_float
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import read_config
 from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.video import Mp4File, write_grid, write_video
 
 MOVING = (".mp4", ".gif", ".webp")
-MOST_COLUMNS = 16
-"""Frames of a sample that a png shows, evenly spaced."""
+MAX_COLUMNS = 16
+"""Maximum number of frames of a sample that a png shows, evenly spaced."""
 SEAM = 2
-"""Pixels between samples; even, so that the picture's size stays even."""
+"""Gap between samples in pixels; even, so that the video's size stays even."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to make."""
+class SamplingRequest:
+    """The options of ``filmstrip generate``: which samples to draw, and where to write them."""
 
     frames: Count | None = None
-    """Frames of each sample, the given ones included; by default as many as there are actions, or as the generator
-    was trained on."""
+    """Number of frames of each sample, including provided ones; by default one per action, or as the generator was
+    trained."""
     condition: tuple[str, ...] = ()
-    """What samples follow: a video to continue; a class, by name or number (several take turns); actions, one for
-    each frame: a .npy, .npz, .json or .csv file, or numbers with commas between them."""
+    """Conditions of the samples: a video to continue; a class, by name or number (several are used in turn); actions,
+    one per frame: a .npy, .npz, .json or .csv file, or numbers separated by commas."""
     context_frames: Count = 1
-    """Frames taken from the start of a video to continue."""
+    """Number of frames taken from the start of a video to continue."""
     out: Path = Path("sample.mp4")
-    """mp4, gif or webp: all samples side by side; png: a row of frames for each sample."""
+    """File to write: mp4, gif or webp with all samples side by side, or png with a row of frames per sample."""
     num_samples: Count = 4
+    """Number of samples."""
     seed: Seed = 0
-    """Sample i depends on seed + i alone, not on how many there are."""
+    """Base seed; sample i depends on seed + i only, not on the number of samples."""
     batch_size: Count = 16
-    """Samples drawn at once."""
+    """Number of samples drawn at once."""
     fps: Rate | None = None
-    """Frames per second of the file; by default as the video that is continued, or 8."""
+    """Frames per second of the file; by default as the video to continue, or 8."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How codes are drawn."""
+    """Sampling of codes."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -63,28 +64,28 @@ class Request:
             raise UserError(f"cannot write {self.out}: name it .mp4, .gif, .webp or .png")
 
 
-def default_request(folder: Path) -> Request:
-    """The request that a run's own settings of sampling make.
+def default_request(folder: Path) -> SamplingRequest:
+    """The request with a run's own sampling settings.
 
     Raises:
-        UserError: this is no run folder.
+        UserError: the folder is not a run folder.
     """
     own = getattr(read_config(folder / "config.json").objective, "sampling", None)
-    return Request(sampling=own) if isinstance(own, Sampling) else Request()
+    return SamplingRequest(sampling=own) if isinstance(own, Sampling) else SamplingRequest()
 
 
-def generate(folder: Path, request: Request) -> int:
-    """Draw samples and write them as they are made, with the frames per second; returns 0.
+def generate(folder: Path, request: SamplingRequest) -> int:
+    """Draw samples and write them as they are generated, and print the frames per second; returns 0.
 
-    An interruption keeps what was drawn by then, and says so in a note of its exception.
+    An interruption keeps the frames generated so far, and adds a note about them to its exception.
 
     Raises:
-        UserError: the run is no generator, or cannot make what is asked for.
+        UserError: the run is not a generator, or does not support the request.
     """
     objective, run = load_objective(folder)
     if not isinstance(objective, Generator):
         raise UserError(
-            f"{folder} holds a {type(objective).__name__}, which does not generate: give a run of generation.*"
+            f"{folder} holds a {type(objective).__name__}, which is not a generator: provide a run of generation.*"
         )
     condition, fps = read_condition(
         request.condition,
@@ -103,7 +104,7 @@ def generate(folder: Path, request: Request) -> int:
 
     try:
         with (
-            keeping(kept, at=(KeyboardInterrupt,)),  # what a full disk stops is not there at all
+            keeping(kept, at=(KeyboardInterrupt,)),  # after a full disk there is no file
             _sink(request.out, request.fps or fps) as sink,
             counted("sampling", condition.num_frames) as done,
         ):
@@ -112,17 +113,17 @@ def generate(folder: Path, request: Request) -> int:
                 made += piece.shape[1]
                 done(made)
     except ValueError as error:
-        raise UserError(f"{folder} cannot make this: {error}") from error
+        raise UserError(f"{folder} does not support this request: {error}") from error
     speed = request.num_samples * (made - context) / (time.monotonic() - start)
     print(f"{request.out}: {request.num_samples} x {made} frames, {speed:.1f} frames/s")
     return 0
 
 
-def samples(generator: Generator, condition: Condition, request: Request) -> Iterator[Tensor]:
-    """All samples, in pieces along time (``B t C H W`` on the CPU), the frames that are given first.
+def samples(generator: Generator, condition: Condition, request: SamplingRequest) -> Iterator[Tensor]:
+    """All samples in pieces along time (``B t C H W`` on the CPU), beginning with the provided frames.
 
-    A generator that cannot stream gives a single piece. An interruption before the first piece of all samples is
-    whole leaves the samples that have theirs.
+    A generator that cannot stream returns a single piece. An interruption before all samples have their first piece
+    yields those that do.
     """
     device = device_of(generator)
     parts = [
@@ -147,18 +148,20 @@ def samples(generator: Generator, condition: Condition, request: Request) -> Ite
 
 
 def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
-    """The pieces of one batch of samples, on the CPU, the frames that are given first."""
-    if not hasattr(generator, "stream"):
-        yield generator.sample(condition, seed=seed, sampling=sampling).cpu()
+    """The pieces of one batch of samples, on the CPU, beginning with the provided frames."""
+    if not isinstance(generator, StreamingGenerator):
+        with inference(generator):
+            whole = generator.sample(condition, seed=seed, sampling=sampling).cpu()
+        yield whole
         return
     before = [] if condition.video is None else [as_float(condition.video).cpu()]
-    for piece in generator.stream(condition, seed=seed, sampling=sampling):
+    for piece in stepwise(generator, generator.stream(condition, seed=seed, sampling=sampling)):
         yield torch.cat([*before, piece.cpu()], dim=1)
         before = []
 
 
 def _part(condition: Condition, first: int, size: int, device: torch.device) -> Condition:
-    """``size`` samples of a condition from the ``first`` on, on a device."""
+    """``size`` samples of a condition, starting at ``first``, on a device."""
     given = {key: getattr(condition, key) for key in ("video", "label", "action")}
     return replace(
         condition,
@@ -168,7 +171,7 @@ def _part(condition: Condition, first: int, size: int, device: torch.device) -> 
 
 
 class _Sink(Protocol):
-    """Where pieces ``B t C H W`` go; leaving it writes the file, also when that is because of an exception."""
+    """Destination of pieces ``B t C H W``; leaving the context writes the file, also after an exception."""
 
     def add(self, piece: Tensor) -> None: ...
 
@@ -182,14 +185,14 @@ def _sink(path: Path, fps: float) -> _Sink:
 
 
 class _Streamed(Mp4File):
-    """Side by side into an mp4, piece by piece."""
+    """An mp4 of samples side by side, written piece by piece."""
 
     def add(self, piece: Tensor) -> None:
         super().add(tiled(piece))
 
 
 class _Collected:
-    """A moving picture or a grid of frames, which can only be written as a whole."""
+    """An animation or a grid of frames, which can only be written as a whole."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
@@ -206,14 +209,14 @@ class _Collected:
             return
         video = torch.cat(self.pieces, dim=1)
         if self.path.suffix.lower() == ".png":
-            shown = torch.linspace(0, video.shape[1] - 1, min(MOST_COLUMNS, video.shape[1])).round().long()
+            shown = torch.linspace(0, video.shape[1] - 1, min(MAX_COLUMNS, video.shape[1])).round().long()
             write_grid(self.path, list(video[:, shown]))
         else:
             write_video(self.path, tiled(video), self.fps)
 
 
 def tiled(video: Tensor) -> Tensor:
-    """Clips ``B T C H W`` in 0..1 as one (``T C H' W'``), as square as can be, with white seams."""
+    """Clips ``B T C H W`` in 0..1 tiled into one (``T C H' W'``), as square as possible, with white gaps."""
     columns = math.ceil(math.sqrt(len(video)))
     rows = math.ceil(len(video) / columns)
     empty = video.new_ones(rows * columns - len(video), *video.shape[1:])

@@ -1,4 +1,4 @@
-"""What a trained classifier sees in a file: the best classes overall, and along a timeline."""
+"""Predictions of a trained classifier for files: the most probable classes overall, and along a timeline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Moment:
-    """One clip of the timeline: from ``start`` to ``end`` (seconds), what it most likely shows."""
+    """One clip of the timeline: its start and end in seconds, and its most probable class."""
 
     start: float
     end: float
@@ -39,19 +39,19 @@ class Moment:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier sees in one file."""
+    """The prediction for one file."""
 
     path: str
     top: tuple[tuple[str, float], ...]
-    """The best classes and their probabilities, averaged over all clips and crops."""
+    """The most probable classes and their probabilities, averaged over all clips and crops."""
     timeline: tuple[Moment, ...]
     damaged: bool = False
-    """Whether some of the frames looked at were damaged, or the file ends early."""
+    """Whether some decoded frames were damaged, or the file ends early."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A file about which nothing can be said."""
+    """A file that cannot be read."""
 
     path: str
     reason: str
@@ -60,23 +60,25 @@ class Failure:
 def predict_files(
     folder: Path, files: Sequence[Path], *, top_k: int = 5, num_clips: int = 4, as_json: bool = False
 ) -> int:
-    """Print what the run's classifier sees in each file; returns 1 when some could not be read, else 0.
+    """Print the classifier's prediction for each file; returns 1 if some could not be read, else 0.
 
     A file that cannot be read is reported and does not stop the others.
 
     Raises:
-        UserError: there are no files, or one of them is a folder, or the run is no classifier.
+        UserError: there are no files, one of them is a folder, or the run is not a classifier.
     """
     if not files:
-        raise UserError("predict needs videos to look at: filmstrip predict RUN FILE ...")
+        raise UserError("predict needs videos: filmstrip predict RUN FILE ...")
     if folder_given := next((file for file in files if file.is_dir()), None):
-        raise UserError(f"{folder_given} is a folder, and predict looks at files: name them, as {folder_given}/*.mp4")
+        raise UserError(
+            f"{folder_given} is a folder, and predict takes files: provide them, such as {folder_given}/*.mp4"
+        )
     objective, run = load_objective(folder)
     _check_classifier(objective)
     classes = load_classes(folder)
     console = Console()
     results: list[Prediction | Failure] = []
-    # What is printed for each file shows well enough how far it has come.
+    # The output for each file shows the progress.
     for file in tracked(files, "looking") if as_json else files:
         try:
             result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
@@ -104,7 +106,7 @@ def predict_file(
     """Classify ``num_clips`` clips along a file, ``num_crops`` crops of each, and average.
 
     Raises:
-        UserError: the objective is no classifier, or the file cannot be read.
+        UserError: the objective is not a classifier, or the file cannot be read.
     """
     _check_classifier(objective)
     views = read_views(path, run.data.clip, num_clips=num_clips, num_crops=num_crops, backend=run.data.backend)
@@ -112,7 +114,7 @@ def predict_file(
         logits = objective.classify(views.video.to(device_of(objective)))
         probabilities = logits.float().softmax(dim=1).cpu()
     if probabilities.shape[1] != len(classes):
-        raise UserError(f"the model knows {probabilities.shape[1]} classes, but {len(classes)} names were given")
+        raise UserError(f"the model has {probabilities.shape[1]} classes, but {len(classes)} names were provided")
     by_clip = probabilities.unflatten(0, (len(views.spans), -1)).mean(dim=1)
     best = by_clip.mean(dim=0).topk(min(top_k, len(classes)))
     timeline = [
@@ -130,13 +132,13 @@ def predict_file(
 def _check_classifier(objective: Objective) -> None:
     if not isinstance(objective, Classifier):
         raise UserError(
-            f"{type(objective).__name__} does not name classes: predict needs a run that was trained on labels "
+            f"{type(objective).__name__} is not a classifier: predict needs a run that was trained with labels "
             "(fine-tune this one with --init RUN)"
         )
 
 
 def render(result: Prediction | Failure, width: int = 80) -> RenderableType:
-    """A prediction as text for a terminal: bars of the best classes, then the timeline as a strip."""
+    """A prediction as text for a terminal: bars of the most probable classes, then the timeline."""
     if isinstance(result, Failure):
         return Text.assemble((result.path, "bold"), ("  unreadable: ", "red"), result.reason)
     title = Text(result.path, style="bold")
@@ -150,7 +152,7 @@ def render(result: Prediction | Failure, width: int = 80) -> RenderableType:
 
 
 def strip(timeline: Sequence[Moment], width: int) -> tuple[Text, Text, Text]:
-    """Three lines: the classes along the video, how sure each is, and the time axis."""
+    """Three lines of text: the classes along the video, their confidence, and the time axis."""
     start, end = timeline[0].start, timeline[-1].end
     centres = [(m.start + m.end) / 2 for m in timeline]
     columns = []
@@ -164,6 +166,6 @@ def strip(timeline: Sequence[Moment], width: int) -> tuple[Text, Text, Text]:
         colour = colours.setdefault(label, COLOURS[len(colours) % len(COLOURS)])
         name = label if cell_len(label) < length else set_cell_size(label, max(0, length - 2)) + "…"
         names.append(set_cell_size(f"▏{name}", length), style=f"black on {colour}")
-    sureness = "".join(LEVELS[min(7, int(8 * timeline[i].probability))] for i in columns)
+    confidence = "".join(LEVELS[min(7, int(8 * timeline[i].probability))] for i in columns)
     first, last = f"{start:.1f} s", f"{end:.1f} s"
-    return names, Text(f"  {sureness}", style="dim"), Text(f"  {first}{last:>{width - len(first)}}", style="dim")
+    return names, Text(f"  {confidence}", style="dim"), Text(f"  {first}{last:>{width - len(first)}}", style="dim")

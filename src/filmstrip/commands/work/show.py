@@ -7,17 +7,17 @@ import json
 from rich.console import Console
 
 from filmstrip.measure import complexity, receptive_field
-from filmstrip.runs import loading
 from filmstrip.runs.config import Run, to_json
+from filmstrip.runs.tokenizers import with_tokenizer
 
 
 def show(run: Run, console: Console) -> None:
     """Print a run's configuration, what each layer of a plain chain sees, and what it costs; builds no weights.
 
     Raises:
-        UserError: its tokenizer's run is no run folder, or its network does not fit its clips.
+        UserError: its tokenizer's run is not a run folder, or its network does not fit its clips.
     """
-    run = loading.with_tokenizer(run)
+    run = with_tokenizer(run)
     complexity.try_out(run)
     console.print_json(json.dumps(to_json(run)))
     if receptive_field.is_chain(layers := receptive_field.of_run(run)):

@@ -1,4 +1,4 @@
-"""What the demo and comparisons share: the videos they are about, and how trained classifiers are measured."""
+"""Parts shared by the demo and comparisons: their synthetic videos, and measurements of trained classifiers."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from statistics import median
 
 from filmstrip.data.synthetic.motions import Motions
-from filmstrip.evals import Subject
 from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.inference import inference
 from filmstrip.measure.complexity import of_run
 from filmstrip.progress import tracked
 from filmstrip.report.comparison import Entry
-from filmstrip.report.run import training_seconds
 from filmstrip.runs.config import Run
+from filmstrip.runs.contents import training_seconds
+from filmstrip.runs.evaluation import Subject
 
 MOTIONS = Motions(train_per_class=100, test_per_class=20, difficulty=0.0)
-"""800 training and 160 test videos that no single frame tells apart."""
+"""800 training and 160 test videos whose classes cannot be recognised from a single frame."""
 
 
 def clips_per_second(subjects: Mapping[str, Subject], *, batch_size: int, rounds: int = 5) -> dict[str, float]:
-    """Clips of noise that each classifier names in a second.
+    """Number of noise clips that each classifier classifies per second.
 
-    Medians over rounds in which the networks take turns, so that what else the machine does meets them alike.
+    Medians over rounds in which the networks alternate, so that other load on the machine affects all equally.
     """
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in tracked(range(rounds), "measuring"):
@@ -39,7 +39,7 @@ def clips_per_second(subjects: Mapping[str, Subject], *, batch_size: int, rounds
 def entry_of(
     name: str, folder: Path, run: Run, *, accuracy: float, videos: int, clips_per_second: float | None
 ) -> Entry:
-    """A row of the table: what was measured of a trained run, with what it costs."""
+    """A row of the table: a trained run's accuracy and speed, with its cost."""
     cost = of_run(run)
     return Entry(
         name=name,

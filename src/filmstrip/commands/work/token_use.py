@@ -1,4 +1,4 @@
-"""What a tokenizer of variable length spent along videos that were encoded: counts as JSON, and a page to look at."""
+"""Number of tokens that a tokenizer of variable length used along encoded videos, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from filmstrip.data.sources import Source
 from filmstrip.files import write_json
 from filmstrip.report.page import Report
 from filmstrip.report.token_use import TokenUse
-from filmstrip.runs.loading import VideoTokenizer
+from filmstrip.runs.tokenizers import VideoTokenizer
 from filmstrip.video.decoder import DecodeError
 
 COUNTS, PAGE = "token_use.json", "token_use.html"
 SHOWN = 8
-"""Clips on the page: the first of the index, nothing was picked by hand."""
+"""Number of clips on the page: the first of the index, not selected."""
 
 
 def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: Data, num_clips: int) -> Path | None:
-    """Write both into a folder of tokens; the page's path, or none where every block has all its tokens.
+    """Write both into a folder of tokens; returns the page's path, or None if every block uses all its tokens.
 
-    The JSON has ``tokens_per_block``, ``mean`` (tokens of a block), and for each of ``videos`` its clips with
-    ``start`` and ``end`` (seconds) and ``lengths``, the tokens of each block.
+    The JSON has ``tokens_per_block``, ``mean`` (tokens used per block), and for each of ``videos`` its clips with
+    ``start`` and ``end`` (seconds) and ``lengths``, the number of tokens of each block.
     """
     tokens = FeatureSource(folder)
     if not tokens.rows or tokens.rows[0].lengths is None:
@@ -42,8 +42,8 @@ def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: D
     counts = {"tokens_per_block": per_block, "mean": float(spent.mean()), "videos": videos}
     write_json(counts, folder / COUNTS)
     lead = (
-        f"{len(spent)} blocks of {len(videos)} videos took {spent.mean():.1f} of {per_block} tokens each "
-        f"({spent.min():.0f} to {spent.max():.0f}); {COUNTS} has every count. Below are the first clips of the index."
+        f"{len(spent)} blocks of {len(videos)} videos use {spent.mean():.1f} of {per_block} tokens on average "
+        f"({spent.min():.0f} to {spent.max():.0f}); {COUNTS} has all counts. Below are the first clips of the index."
     )
     return Report("Token use", lead, _shown(tokens, model, source, data, num_clips)).write(folder / PAGE)
 
@@ -51,7 +51,7 @@ def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: D
 def _shown(
     tokens: FeatureSource, model: VideoTokenizer, source: Source, data: Data, num_clips: int
 ) -> list[TokenUse]:
-    """The first clips that can still be read, beside what they decode to."""
+    """The first clips that can still be read, beside their reconstructions."""
     samples = {sample.name: sample for sample in source.samples}
     places: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(tokens.rows[:SHOWN]):
@@ -60,7 +60,7 @@ def _shown(
     for name, rows in places.items():
         try:
             clips = samples[name].cut(data, num_clips=num_clips)
-        except (KeyError, DecodeError, OSError):  # encoded earlier, from files that are not given now
+        except (KeyError, DecodeError, OSError):  # encoded earlier, from files that are not provided now
             continue
         for number, (i, rebuilt) in enumerate(zip(rows, decode_clips(model, tokens, rows))):
             row = tokens.rows[i]

@@ -1,8 +1,8 @@
-"""What a classifier looks for: clips made to raise one class's score, one that moves slowly and one that moves fast.
+"""Activation maximisation: clips optimised for one class's score of a classifier, with slow and with fast motion.
 
-From noise, pixels climb the gradient of the score less two penalties (Feichtenhofer et al., "Deep Insights into
-Convolutional Networks for Video Recognition", IJCV 2020): ``score - space * R_space - time * R_time``. A large weight
-of ``R_time`` leaves what the network takes from slow change and from appearance, a small one what it takes from fast
+Gradient ascent from noise on the score minus two penalties (Feichtenhofer et al., "Deep Insights into Convolutional
+Networks for Video Recognition", IJCV 2020): ``score - space * R_space - time * R_time``. With a large weight of
+``R_time`` the clip shows the appearance and slow change that the network responds to, with a small one the fast
 change.
 """
 
@@ -26,52 +26,52 @@ from filmstrip.runs.conditions import class_of
 from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video import write_grid, write_video
 
-SMALLEST = 224
-"""Pixels: smaller clips are enlarged by whole factors, to be looked at."""
+MIN_SIZE = 224
+"""Minimum size of displayed clips, in pixels; smaller ones are enlarged by an integer factor."""
 _NOISE = 0.01
 _COARSEST = 4  # pixels
 _SMALL = 0.02  # differences of neighbouring pixels, of 0..1
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network makes of one of the clips."""
+class ClipScore:
+    """The network's class probability for a clip, and the clip's amount of change."""
 
     probability: float
     change: float
-    """Mean absolute difference of neighbouring frames, of pixels in 0..1."""
+    """Mean absolute difference of neighbouring frames, with pixels in 0..1."""
 
 
 def visualize(folder: Path, label: str, out: Path, ascent: Ascent, fps: float = 8.0) -> None:
-    """Write the slow (left, or above) and the fast version for one class: mp4, gif, webp, or a png of all frames.
+    """Write the slow (left, or top) and the fast clip for one class: mp4, gif, webp, or a png of all frames.
 
     Raises:
-        UserError: the run is no classifier, knows no such class, or the file cannot be of this kind.
+        UserError: the run is not a classifier or does not have the class, or the file's format is unknown.
     """
     if out.suffix.lower() not in (*MOVING, ".png"):
         raise UserError(f"cannot write {out}: name it .mp4, .gif, .webp or .png")
     objective, run = load_objective(folder)
     if not isinstance(objective, Classifier):
         raise UserError(
-            f"{folder} holds a {type(objective).__name__}, which does not name classes: visualize needs a run that "
-            "was trained on labels"
+            f"{folder} holds a {type(objective).__name__}, which is not a classifier: visualize needs a run that "
+            "was trained with labels"
         )
     classes = load_classes(folder)
     target, clip = class_of(label, classes), run.data.clip
     shape = (clip.num_frames, 3, clip.size, clip.size)
-    with counted(f"climbing to {classes[target]}", ascent.steps) as done:
+    with counted(f"optimising for {classes[target]}", ascent.steps) as done:
         try:
             video = climb(objective, target, shape, ascent, each_step=done)
         except RuntimeError as error:
-            raise UserError(f"{folder} cannot be climbed: its score has no gradient ({error})") from error
+            raise UserError(f"{folder} cannot be visualised: its score has no gradient ({error})") from error
     clips = _enlarged(video.cpu())
     if out.suffix.lower() == ".png":
         write_grid(out, list(clips))
     else:
         write_video(out, tiled(clips), fps)
-    print(f"{out}: what {folder} takes for {classes[target]}")
-    for name, seen in zip(("slow", "fast"), judge(objective, target, video)):
-        print(f"{name}: probability {seen.probability:.3f}, change from frame to frame {seen.change:.4f}")
+    print(f"{out}: clips that {folder} classifies as {classes[target]}")
+    for name, found in zip(("slow", "fast"), judge(objective, target, video)):
+        print(f"{name}: probability {found.probability:.3f}, change between frames {found.change:.4f}")
 
 
 def climb(
@@ -81,10 +81,10 @@ def climb(
     ascent: Ascent,
     each_step: Callable[[int], object] = lambda done: None,
 ) -> Tensor:
-    """The slow and the fast version, ``2 T C H W`` in 0..1, of the clip (``T C H W``) with the highest score.
+    """The slow and the fast clip, ``2 T C H W`` in 0..1, optimised for a class's score.
 
-    Both begin as the same grey noise and are shifted alike; nothing else connects them. Their logits are sums of
-    pictures of falling resolution, so that large shapes are as easily drawn as small ones.
+    Both begin as the same grey noise and have the same shifts, and are otherwise independent. Their pixels' logits
+    are sums over images of decreasing resolution, so that large shapes are optimised as easily as small ones.
     """
     device, generator = device_of(objective), torch.Generator().manual_seed(ascent.seed)
     noise = _NOISE * torch.randn(1, *shape, generator=generator)
@@ -114,7 +114,7 @@ def climb(
 
 
 def log_odds(logits: Tensor, target: int) -> Tensor:
-    """The score of a class, ``B``, of logits ``B K``: for it, against all others. It goes on where softmax is 1."""
+    """The log odds of a class, ``B``, from logits ``B K``; its gradient does not vanish where softmax saturates."""
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=1)
     return logits[:, target] - others.logsumexp(dim=1) if others.shape[1] else logits[:, target]
 
@@ -122,7 +122,7 @@ def log_odds(logits: Tensor, target: int) -> Tensor:
 def roughness(video: Tensor) -> Tensor:
     """Total variation of each clip of ``B T C H W``: the sum of absolute differences along height and width.
 
-    Small differences count less, so that the gradient has no jump at zero.
+    Smoothed at small differences, so that the gradient is continuous at zero.
     """
     differences = [video.diff(dim=dim).flatten(1) for dim in (3, 4)]
     return sum((d.square() + _SMALL**2).sqrt().sub(_SMALL).sum(dim=1) for d in differences)
@@ -134,17 +134,17 @@ def unsteadiness(video: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def judge(objective: Objective, target: int, video: Tensor) -> list[Seen]:
-    """What the network makes of each clip of ``B T C H W``."""
+def judge(objective: Objective, target: int, video: Tensor) -> list[ClipScore]:
+    """The class probability and amount of change of each clip of ``B T C H W``."""
     with modes_kept(objective):
         objective.eval()
         probabilities = objective.classify(video).float().softmax(dim=1)[:, target]
     changes = video.diff(dim=1).abs().sum(dim=(1, 2, 3, 4)) / max(1, video[0, 1:].numel())
-    return [Seen(p, c) for p, c in zip(probabilities.tolist(), changes.tolist())]
+    return [ClipScore(p, c) for p, c in zip(probabilities.tolist(), changes.tolist())]
 
 
 def _drawn(levels: Sequence[Tensor]) -> Tensor:
-    """Clips in 0..1 of the logits at all resolutions, finest first."""
+    """Clips in 0..1 from the logits at all resolutions, finest first."""
     size = levels[0].shape[3:]
     larger = [
         F.interpolate(x.flatten(0, 1), size=size, mode="bilinear").unflatten(0, x.shape[:2]) for x in levels[1:]
@@ -153,5 +153,5 @@ def _drawn(levels: Sequence[Tensor]) -> Tensor:
 
 
 def _enlarged(video: Tensor) -> Tensor:
-    factor = -(-SMALLEST // max(video.shape[3:]))
+    factor = -(-MIN_SIZE // max(video.shape[3:]))
     return F.interpolate(video.flatten(0, 1), scale_factor=factor, mode="nearest").unflatten(0, video.shape[:2])

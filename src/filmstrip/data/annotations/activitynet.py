@@ -25,10 +25,10 @@ SPLITS = {"training": "train", "train": "train", "validation": "test", "val": "t
 
 
 def read_activitynet(root: Path) -> Annotations:
-    """ActivityNet's annotations in ``root``, packed (``.gz``) or not.
+    """ActivityNet's annotations in ``root``, compressed (``.gz``) or not.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     released = maybe(root, *RELEASED)
     if released is not None:
@@ -41,17 +41,17 @@ def read_activitynet(root: Path) -> Annotations:
             for video, entry in read_json(path).items()
         }
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} and {VIDEOS} do not agree with each other: {error!r}") from None
+        raise UserError(f"{path} and {VIDEOS} disagree: {error!r}") from None
     return _annotations(path, entries)
 
 
 def read_database(path: Path, *, without: Collection[str] = (), ambiguous: str | None = None) -> Annotations:
     """A file ``{"database": {VIDEO: {"subset", "annotations": [{"segment", "label"}], "duration", "fps"}}}``.
 
-    Videos in ``without`` and actions called ``ambiguous`` are left out; duration and rate need not be there.
+    Videos in ``without`` and actions named ``ambiguous`` are omitted; duration and frame rate are optional.
 
     Raises:
-        UserError: it is of another form.
+        UserError: the file has another form.
     """
     try:
         entries = {video: entry for video, entry in read_json(path)["database"].items() if video not in without}
@@ -61,7 +61,7 @@ def read_database(path: Path, *, without: Collection[str] = (), ambiguous: str |
 
 
 def _annotations(path: Path, entries: Mapping[str, Any], ambiguous: str | None = None) -> Annotations:
-    """Videos with at least one action that lasts; a few are annotated as of no length."""
+    """Videos with at least one action of positive duration; a few annotations have none."""
     found, names = [], set()
     for video, entry in entries.items():
         try:
@@ -95,4 +95,4 @@ def _read_subsets(path: Path) -> dict[str, str]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
         return {row["video"]: row["subset"] for row in csv.DictReader(io.StringIO(text))}
     except (OSError, EOFError, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no table of videos and their subsets: {error!r}") from None
+        raise UserError(f"{path} is not a table of videos and their subsets: {error!r}") from None

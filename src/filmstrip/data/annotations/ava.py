@@ -1,7 +1,7 @@
-"""AVA (Gu et al. 2018): films in which, once a second, everybody has a box and everything they do a label.
+"""AVA (Gu et al. 2018): films in which, once a second, every person has a box with labels of their actions.
 
 A folder as it was released holds, for versions 2.1 and 2.2, ``ava_train_v2.2.csv`` and ``ava_val_v2.2.csv`` (here
-``test``) with rows of video, second, left, top, right, bottom (shares of the frame), number of a class and person;
+``test``) with rows of video, second, left, top, right, bottom (fractions of the frame), class number and person;
 the names of the 80 classes in ``ava_action_list_v2.2.pbtxt`` and of the 60 that are evaluated in
 ``ava_action_list_v2.2_for_activitynet_2019.pbtxt``; seconds that do not count in
 ``ava_val_excluded_timestamps_v2.2.csv``. Files without a version in their names are of a set of one's own. Only the
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 SPLITS = {"train": "train", "val": "test"}
 """AVA's names and ours."""
 CHALLENGES = {"_v2.1": "2018", "_v2.2": "2019", "": ""}
-"""Which year's list of evaluated classes belongs to a version."""
+"""Year of the list of evaluated classes, by version."""
 OUTSIDE = 0.05
-"""How far beyond the frame a detector's box may reach, as a share of it; what is outside is cut off."""
+"""Maximum extent of a detector's box beyond the frame, as a fraction of the frame; boxes are clipped to the frame."""
 _ITEM = re.compile(r'name:\s*"(?P<name>[^"]*)"\s*(?:label_)?id:\s*(?P<id>\d+)')
 
 
@@ -43,7 +43,7 @@ def read_ava(root: Path, version: str = "") -> ActorAnnotations:
     """The annotations in ``root``: ``version`` is ``_v2.1``, ``_v2.2``, or nothing.
 
     Raises:
-        UserError: a file is missing, or a row is not what it should be; says which.
+        UserError: a file is missing, or a row is invalid; the message says which.
     """
     every = maybe(root, f"ava_action_list{version}.pbtxt")
     challenge = f"ava_action_list{version}_for_activitynet_{CHALLENGES[version]}.pbtxt"
@@ -75,7 +75,7 @@ def read_label_map(path: Path) -> dict[int, str]:
     """The numbers and names of classes in a list (``item { name: "sit" id: 11 }``).
 
     Raises:
-        UserError: there are none, or a number comes twice.
+        UserError: there are none, or a number occurs twice.
     """
     try:
         found = [(int(item["id"]), item["name"]) for item in _ITEM.finditer(path.read_text(encoding="utf-8"))]
@@ -90,10 +90,10 @@ def read_label_map(path: Path) -> dict[int, str]:
 
 
 def read_moments(path: Path) -> set[Moment]:
-    """Rows of a video and a second.
+    """The rows of a table of videos and times in seconds.
 
     Raises:
-        UserError: a row is something else.
+        UserError: a row is invalid.
     """
     found = set()
     for line, row in _rows(path):
@@ -104,7 +104,7 @@ def read_moments(path: Path) -> set[Moment]:
 
 
 def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool = False) -> Boxes:
-    """The actors of each key frame in a table: annotated ones, or boxes that a detector found.
+    """The actors of each key frame in a table: annotated ones, or boxes of a detector.
 
     Columns are video, second, left, top, right, bottom; then, where there are any, the number of a class (which may
     be empty, or -1) and a person or a score: persons if all of them are whole numbers. Rows of one box of one person
@@ -112,7 +112,7 @@ def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool
     places of classes; without it they are left out, and with ``others`` those that it does not know.
 
     Raises:
-        UserError: a row is not what it should be; names the file and the line.
+        UserError: a row is invalid; the message names the file and the line.
     """
     scored = any(len(row) > 7 and not re.fullmatch(r"-?\d*", row[7].strip()) for _, row in _rows(path))
     found: dict[Moment, dict[tuple[object, ...], tuple[set[int], float]]] = defaultdict(dict)
@@ -137,7 +137,7 @@ def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool
         classes, best = actors.setdefault((box, person), (set(), score))
         actors[box, person] = classes | ({place} if place is not None else set()), max(best, score)
     if flat:
-        log.warning("%s: %d boxes without an area are left out", path, flat)
+        log.warning("%s: %d boxes without an area are ignored", path, flat)
     return {
         moment: tuple(
             Actor(box, tuple(sorted(classes)), person, score) for (box, person), (classes, score) in actors.items()
@@ -151,7 +151,7 @@ def write_scores(
     said: Iterable[tuple[Moment, Sequence[Sequence[float]], Sequence[Sequence[float]]]],
     numbers: Sequence[int],
 ) -> None:
-    """Write what was said of the boxes of key frames as AVA's evaluation reads it: a row for each box and class.
+    """Write the scores of the boxes of key frames in the format of AVA's evaluation: a row for each box and class.
 
     ``said`` gives key frames with their boxes (``N 4``, shares of the frame) and the scores of these (``N K``);
     ``numbers`` are those of the ``K`` classes in the set's list. Boxes come back as they were to the last bit, and so
@@ -171,14 +171,14 @@ def write_scores(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """The rows of a table, packed or not, with their lines; empty ones are left out."""
+    """The rows of a table, compressed or not, with their line numbers; empty ones are skipped."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     except OSError as error:  # gzip's complaints too, which have no error of the system
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     except (EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no table: {error}") from None
+        raise UserError(f"{path} is not a table: {error}") from None
     reader = csv.reader(io.StringIO(text))
     yield from ((reader.line_num, row) for row in reader if row)
 
@@ -189,7 +189,7 @@ def _number(path: Path, line: int, text: str, what: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{path}, line {line}: the {what} is {text!r}, which is no number")
+        raise UserError(f"{path}, line {line}: the {what} is {text!r}, which is not a number")
     return number
 
 
@@ -198,7 +198,7 @@ def _box(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float, flo
     left, top, right, bottom = box = [_number(path, line, cell, side) for cell, side in zip(cells, sides)]
     if min(box) < -OUTSIDE or max(box) > 1 + OUTSIDE:
         raise UserError(
-            f"{path}, line {line}: the box {','.join(cells)} lies outside the frame; sides are shares of its width "
+            f"{path}, line {line}: the box {','.join(cells)} is outside the frame; sides are fractions of its width "
             "and height, from 0 to 1"
         )
     if left > right or top > bottom:
@@ -210,7 +210,7 @@ def _box(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float, flo
 
 
 def _class(path: Path, line: int, text: str, ids: Mapping[int, int] | None, others: bool) -> int | None:
-    """The place of a class; none where there is none."""
+    """The index of a class; None if the cell holds none."""
     if ids is None or text.strip() in ("", "-1"):
         return None
     number = _number(path, line, text, "class")

@@ -37,7 +37,7 @@ def read_coin(root: Path, division: str = "pdpp") -> Annotations:
     """COIN's annotations in ``root``, divided as its release (``COIN.json``), PDPP or SCHEMA do.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     steps, tasks = read_taxonomy(find(root, "taxonomy.xlsx"))
     procedures = []
@@ -70,7 +70,7 @@ def read_taxonomy(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of steps and tasks, in the order of their ids, from ``taxonomy.xlsx``.
 
     Raises:
-        UserError: it is no such workbook.
+        UserError: the file is not such a workbook.
     """
     steps, tasks = [""] * NUM_STEPS, [""] * NUM_TASKS
     try:

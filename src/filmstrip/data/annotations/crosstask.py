@@ -25,7 +25,7 @@ def read_crosstask(root: Path, division: str = "pdpp", shared_steps: bool = Fals
     ``shared_steps``: steps of one name are one step, whatever the task: 105 instead of 133, as in PDPP.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     named = read_tasks(find(root, "tasks_primary.txt"))
     tasks, steps = _numbering(root, named, shared_steps)
@@ -54,7 +54,7 @@ def read_tasks(path: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Each task's name and its steps by the task's number, from ``tasks_primary.txt``.
 
     Raises:
-        UserError: it is no such list.
+        UserError: the file is not such a list.
     """
     tasks = {}
     for block in path.read_text(encoding="utf-8").strip().split("\n\n"):

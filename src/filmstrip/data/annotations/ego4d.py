@@ -22,7 +22,7 @@ def read_ego4d(root: Path, vocabulary: Literal["verb", "noun"] = "verb") -> Anno
     """Ego4D's actions in ``root``, each step being an action's verb or its noun.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     taxonomy = find(root, "fho_lta_taxonomy.json")
     names = read_json(taxonomy).get(f"{vocabulary}s")

@@ -1,4 +1,4 @@
-"""Finding and reading the files that annotations come in."""
+"""Finding and reading files of annotations."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from filmstrip.errors import UserError
 
 
 def find(root: Path, *names: str) -> Path:
-    """The first of ``names`` that lies below ``root``, packed (``.gz``) or not.
+    """The first of ``names`` that exists below ``root``, compressed (``.gz``) or not.
 
     Raises:
-        UserError: none does; lists what was looked for.
+        UserError: none exists; the message lists the names.
     """
     found = maybe(root, *names)
     if found is None:
-        raise UserError(f"{root} holds no {' or '.join(names)}: give the folder of the set's annotations")
+        raise UserError(f"{root} holds no {' or '.join(names)}: provide the folder of the dataset's annotations")
     return found
 
 
 def maybe(root: Path, *names: str) -> Path | None:
-    """Like :func:`find`, but none where there is none.
+    """Like :func:`find`, but None if none exists.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder of annotations")
+        raise UserError(f"{root} is not a folder of annotations")
     for name in names:
         for wanted in (name, f"{name}.gz"):
             found = sorted(root.rglob(wanted))
@@ -42,7 +42,7 @@ def maybe(root: Path, *names: str) -> Path | None:
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a JSON file, packed or not.
+    """The contents of a JSON file, compressed or not.
 
     Raises:
         UserError: it cannot be read.

@@ -26,10 +26,10 @@ def read_niv(root: Path, division: str = "pdpp") -> Annotations:
     """NIV's annotations in ``root``, divided as PDPP or SCHEMA do.
 
     Raises:
-        UserError: a file is missing or is not what it should be, or the release's own division is asked for.
+        UserError: a file is missing or invalid, or the release's own division is requested.
     """
     if division not in FILES:
-        raise UserError("the release of NIV has no split: take the division 'pdpp' or 'schema'")
+        raise UserError("the release of NIV has no split: use the division 'pdpp' or 'schema'")
     numbering = read_json(find(root, "niv_action_idx.json", "schema_niv_action_idx.json"))
     tasks = sorted(numbering, key=lambda name: numbering[name]["task_id"])
     own = [tuple(sorted(numbering[name]["actions"], key=numbering[name]["actions"].get)) for name in tasks]

@@ -1,4 +1,4 @@
-"""Annotations of one's own, and of the synthetic set: ``procedures.json``.
+"""The format of the user's own annotations and of synthetic datasets: ``procedures.json``.
 
 {"steps": ["melt", "stir", ...], "tasks": ["fudge", ...],
  "videos": [{"video": "train/00000.mp4", "split": "train", "task": "fudge",
@@ -23,7 +23,7 @@ def read_own(path: Path) -> Annotations:
     """The annotations in a file, or in the ``procedures.json`` of a folder.
 
     Raises:
-        UserError: there is none, it is of another form, or a video has a step or task that is not listed.
+        UserError: the file is missing or invalid, or a video has a step or task that is not listed.
     """
     path = path / FILE if path.is_dir() else path
     if not path.is_file():

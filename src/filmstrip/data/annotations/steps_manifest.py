@@ -1,4 +1,4 @@
-"""Every step of annotated videos as a row of a manifest, for encoding them and for training encoders on them."""
+"""Manifests of the steps of annotated videos, for encoding them and for training encoders on them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from filmstrip.files import write_csv
 
 
 def write_manifest(annotations: Annotations, videos: Path, out: Path) -> int:
-    """Write a manifest of all steps whose videos lie below ``videos``; returns how many there are.
+    """Write a manifest of all steps whose videos are below ``videos``; returns their number.
 
-    Videos that are not there are left out, with a warning.
+    Missing videos are skipped with a warning.
 
     Raises:
-        UserError: none of them is there.
+        UserError: all videos are missing.
     """
     files = by_stem(videos)
     found, _ = leave_out_missing(annotations.procedures, lambda p: files.get(_stem(p.video, files)))

@@ -18,7 +18,7 @@ from filmstrip.errors import UserError
 TABLES = {"train": "val_Annotation.csv", "test": "test_Annotation.csv"}
 DATABASES = ("thumos14.json", "thumos_gt.json")
 AMBIGUOUS = "Ambiguous"
-"""What is not counted as an action of any class."""
+"""Label of ambiguous segments, which are not actions of any class."""
 FALSELY_ANNOTATED = frozenset({"video_test_0000270", "video_test_0001496"})
 """Test videos whose annotations are wrong, which published evaluations leave out."""
 
@@ -27,7 +27,7 @@ def read_thumos14(root: Path) -> Annotations:
     """THUMOS14's annotations in ``root``; its validation set is ``train``.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     database = maybe(root, *DATABASES)
     if database is not None and maybe(root, TABLES["train"]) is None:
@@ -57,7 +57,7 @@ def _read_table(path: Path) -> dict[str, list[tuple[str, float, float, int]]]:
                     action = (row["type"], float(row["start"]), float(row["end"]), int(row["endFrame"]))
                     videos[row["video"]].append(action)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table of THUMOS14 (video, type, start, end, endFrame): {error!r}") from None
+        raise UserError(f"{path} is not a table of THUMOS14 (video, type, start, end, endFrame): {error!r}") from None
     return videos
 
 

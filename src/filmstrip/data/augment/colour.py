@@ -9,7 +9,7 @@ from torch import Tensor
 from filmstrip.data.augment.levels import change_floats_
 
 GREY = (0.299, 0.587, 0.114)
-"""How bright red, green and blue look (ITU-R BT.601), as in PIL's conversion to grey."""
+"""Luma coefficients of red, green and blue (ITU-R BT.601), as in PIL's conversion to grey."""
 
 
 def change_colours_(
@@ -45,7 +45,7 @@ def change_colours_(
 
 
 def mean_grey(clip: Tensor) -> Tensor:
-    """How bright a clip (``T 3 H W`` uint8) is on average, 0..255."""
+    """Mean luma of a clip (``T 3 H W`` uint8), 0..255."""
     frames = clip.sum(dim=(2, 3), dtype=torch.int32).float() / clip[0, 0].numel()
     red, green, blue = frames.mean(dim=0)
     return GREY[0] * red + GREY[1] * green + GREY[2] * blue

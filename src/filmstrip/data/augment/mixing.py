@@ -26,7 +26,7 @@ def mix(batch: Batch, *, mixup: float, cutmix: float, num_classes: int | None) -
     parameter given; zero switches a kind off. With both, the first sample's seed decides for the batch.
 
     Raises:
-        UserError: the batch has no labels, or nobody knows how many classes there are.
+        UserError: the batch has no labels, or the number of classes is unknown.
     """
     if "label" not in batch or num_classes is None:
         raise UserError("mixup and cutmix mix labels, and the data has none: set data.augment.mixup and cutmix to 0")

@@ -37,16 +37,17 @@ def effective_augment(augment: Augment, directional: bool) -> Augment:
 
 
 def check_augment(augment: Augment, requires: Collection[str], specification: Specification) -> None:
-    """See that an objective that reads the batch keys ``requires`` can learn from augmented batches.
+    """Check that an objective that reads the batch keys ``requires`` can learn from augmented batches.
 
     Raises:
-        UserError: clips are mixed, and it learns from what a mixture of two has none of, such as actions or boxes.
+        UserError: clips are mixed, and the objective learns from properties that are undefined for a mixture, such as
+            actions or boxes.
     """
     for name, key in specification.keys.items():
         if name in requires and key.unmixed and (augment.mixup or augment.cutmix):
             own = key.unmixed
             raise UserError(
-                f"mixup and cutmix blend clips of which each has {own} of its own, and this model learns from {own}: "
+                f"mixup and cutmix blend clips that each have their own {own}, and this model learns from {own}: "
                 "set data.augment.mixup and cutmix to 0"
             )
 

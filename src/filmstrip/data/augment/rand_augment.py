@@ -24,9 +24,9 @@ COLOUR_OPS = (
 GEOMETRIC_OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 OPS = ("identity", *COLOUR_OPS, *GEOMETRIC_OPS)
 STRONGEST = {"shear_x": 0.3, "shear_y": 0.3, "translate_x": 0.45, "translate_y": 0.45, "rotate": math.pi / 6}
-"""At magnitude 10: slopes, shares of the frame's side, and radians; either sign."""
+"""Strengths at magnitude 10, of either sign: slopes, fractions of the frame's side, and radians."""
 GREY_LEVEL = 127.5
-"""What shows where a warp looks outside the frame."""
+"""Fill value for pixels that a warp samples outside the frame."""
 
 
 def rand_augment_(video: Tensor, seeds: Tensor, *, num_ops: int, magnitude: float) -> None:
@@ -109,7 +109,7 @@ def geometric_op(name: str, strength: float) -> Tensor:
     """Where each pixel looks, as a matrix ``3 3`` on homogeneous (x, y, 1) in -1..1; strength from -1 to 1."""
     amount = strength * STRONGEST[name]
     cos, sin = math.cos(amount), math.sin(amount)
-    rows = {
+    rows: dict[str, list[list[float]]] = {
         "shear_x": [[1, amount, 0], [0, 1, 0]],
         "shear_y": [[1, 0, 0], [amount, 1, 0]],
         "translate_x": [[1, 0, 2 * amount], [0, 1, 0]],

@@ -1,1 +1,1 @@
-"""Key frames of videos with the boxes of those who act in them."""
+"""Key frames of videos with the boxes of actors."""

@@ -12,7 +12,7 @@ from filmstrip.data.boxes import iou
 
 @dataclass
 class Tube:
-    """One actor: the seconds of key frames, and which of the boxes that were given for each is theirs."""
+    """One actor: the times of key frames in seconds, and the index of the actor's box in each."""
 
     seconds: list[float]
     places: list[int]

@@ -1,4 +1,4 @@
-"""What is annotated: who acts in a key frame, where, and what they do."""
+"""Types of annotated key frames: actors, their boxes and their actions."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 Moment = tuple[str, float]
-"""A video and a second of it, as the annotations count."""
+"""A video and a time in it, in seconds as in the annotations."""
 
 
 class Actor(NamedTuple):
-    """Somebody in a key frame."""
+    """An actor in a key frame."""
 
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom, as shares of the frame's width and height."""
+    """Box as left, top, right, bottom, in fractions of the frame's width and height."""
     classes: tuple[int, ...] = ()
-    """What is done, as places in the set's classes, ascending."""
+    """Indices of the actor's classes, ascending."""
     person: int | None = None
-    """The same number in the key frames of one video is the same person, where that is annotated."""
+    """Identity of the person within the video; None if it is not annotated."""
     score: float = 1.0
-    """How sure a detector was of the box."""
+    """Confidence of the detector."""
 
 
 Boxes = Mapping[Moment, tuple[Actor, ...]]
@@ -30,14 +30,14 @@ Boxes = Mapping[Moment, tuple[Actor, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class ActorAnnotations:
-    """A set of annotated key frames."""
+    """A dataset of annotated key frames."""
 
     root: Path
     classes: tuple[str, ...]
     evaluated: frozenset[int]
-    """Places of the classes that the set's evaluation looks at."""
+    """Indices of the classes that the dataset's evaluation includes."""
     splits: Mapping[str, Boxes]
     excluded: frozenset[Moment]
-    """Key frames that neither training nor evaluation looks at: their annotations are in doubt."""
+    """Key frames excluded from training and evaluation because their annotations are unreliable."""
     ids: Mapping[int, int]
-    """From the numbers of classes in the files to their places."""
+    """Mapping from class numbers in the files to class indices."""

@@ -1,4 +1,4 @@
-"""The kinds of samples, one file each: configuration, source, batch specification, example, what a run records."""
+"""The kinds of samples, one file each: configuration, source, batch specification, example, a run's record of it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def known() -> dict[str, type[Kind]]:
 
 
 def named(name: str) -> type[Kind]:
-    """The configuration of one of the :func:`known` kinds.
+    """The configuration class of one of the :func:`known` kinds.
 
     Raises:
-        UserError: there is none; names the nearest, or all.
+        UserError: the kind does not exist; the message suggests the nearest name, or lists all.
     """
     found = known()
     if name not in found:

@@ -1,4 +1,4 @@
-"""Clips around key frames, with the boxes of those who act in them and what they do."""
+"""Clips around key frames, with the boxes of actors and their actions."""
 
 from __future__ import annotations
 
@@ -40,65 +40,69 @@ SPECIFICATION = Specification(
         "boxes": of(
             "B M 4",
             torch.float32,
-            "of actors: left, top, right, bottom, as shares of the clip's width and height",
+            "boxes of actors: left, top, right, bottom, as fractions of the clip's width and height",
             padding=0,
             mirrored=mirrored,
             unmixed="boxes",
         ),
-        "is_actor": of("B M", torch.bool, "false in padding", padding=0),
-        "box_labels": of("B M K", torch.float32, "1 for each class of what an actor does", padding=0),
-        "moment": of("B", torch.float64, "the key frame's second in the file"),
+        "is_actor": of("B M", torch.bool, "whether there is an actor, false in padding", padding=0),
+        "box_labels": of("B M K", torch.float32, "1 for each class of the actor's actions", padding=0),
+        "moment": of("B", torch.float64, "time of the key frame in the file, in seconds"),
         **COMMON,
     }
 )
 TRIALS = 20
-"""Draws of a crop until somebody is in it."""
+"""Maximum number of random crops tried until one contains an actor."""
 MULTIPLE = 32
-"""What the long side of whole frames is brought to a multiple of, pixels: networks halve it up to five times."""
+"""Divisor of the long side of whole frames, in pixels: networks halve it up to five times."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActorClips(Kind):
-    """Read clips around key frames, with boxes of the actors and what each of them does: which.
+    """Clips around key frames, with the boxes and actions of actors.
 
-    ``data.path`` is then the folder of the videos, which are called as in the annotations. In training a clip is a
-    random crop (``clip.short_side``); in evaluation it shows whole frames whose short side is ``clip.size``.
+    ``data.path`` is the folder of the videos, named as in the annotations. A training clip is a random crop
+    (``clip.short_side``); an evaluation clip has whole frames whose short side is ``clip.size``.
     """
 
     specification: ClassVar[Specification] = SPECIFICATION
 
     dataset: Literal["own", "ava_v2.1", "ava_v2.2"] = "own"
-    """Whose annotations they are; ``own``: files as AVA's, without a version in their names."""
+    """Dataset of the annotations; ``own``: files in AVA's format, without a version in their names."""
     annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which brings its own."""
+    """Folder of the annotations; None for a synthetic dataset, which includes them."""
     proposals: Path | None = None
-    """Boxes that a detector found, as a table with scores: looked at in evaluation, in place of the annotated
-    ones."""
+    """Table of a detector's boxes with scores, used in evaluation in place of the annotated ones."""
     train_boxes: Path | None = None
-    """Such boxes with classes, or with none for what does nothing: learned from beside the annotated ones."""
+    """Table of a detector's boxes with classes (empty for no action), used in training in addition to the annotated
+    ones."""
     min_score: AnyNumber = 0.8
-    """Of such boxes, those with lower scores are left out."""
+    """Minimum score of a detector's boxes; others are ignored."""
     offset: AnyNumber = 0.0
-    """The annotations' second at which files begin: 900 for films cut to the quarter of an hour that AVA
+    """Time in the annotations, in seconds, at which files begin: 900 for films trimmed to the 15 minutes that AVA
     annotates."""
     max_actors: Count = 16
-    """Most actors in a training sample; of more, random ones are taken."""
+    """Maximum number of actors in a training sample; of more, a random subset is used."""
     kept: Share = 0.2
-    """Least share of a box that must lie within a training crop to count."""
+    """Minimum fraction of a box's area that must lie within a training crop for the actor to be used."""
 
     def open(self, data: Data) -> ActorSource:
-        """The key frames, of the videos in ``data.path``.
+        """The key frames of the videos in ``data.path``.
 
-        Videos that are not there are left out, with a warning; public sets are rarely complete.
+        Missing videos are skipped with a warning, since copies of public datasets are rarely complete.
 
         Raises:
-            UserError: annotations or videos are missing, a row of them is wrong, or a number.
+            UserError: annotations or videos are missing, or a row or a setting is invalid.
         """
         return _open(self, data)
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
-        """A clip's, with one actor."""
+        """Sizes of a clip with one actor."""
         return {**Clips().sizes(data, network), "M": 1, "K": network.num_classes}
+
+    def told_sizes(self, data: Data, info: ActorInfo) -> dict[str, int]:
+        """A clip's, with one actor."""
+        return {**Clips().sizes(data, None), "M": 1, "K": len(info.classes)}
 
     def shown(self, data: Data) -> str:
         """Length and size."""
@@ -119,20 +123,20 @@ class ActorClips(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class ActorInfo(DataInfo):
-    """What objectives are told of key frames."""
+    """Properties of key frames that objectives need."""
 
     class_numbers: tuple[int, ...]
-    """The numbers of the classes in the annotations' files."""
+    """Numbers of the classes in the annotations' files."""
 
 
 class ActorView(NamedTuple):
-    """What is read around a key frame."""
+    """The clip that is decoded around a key frame, with its boxes."""
 
     request: Request
     boxes: Tensor
-    """Where the actors are in it, ``M 4``."""
+    """Boxes of the actors in the clip, ``M 4``."""
     chosen: Tensor
-    """Which of them are looked at."""
+    """Indices of the boxes that are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +146,11 @@ class ActorSample(Sample):
     kind: ClassVar[type[Kind]] = ActorClips
 
     moment: float
-    """Its second in the file."""
+    """Time of the key frame in the file, in seconds."""
     key: Moment
-    """Its video and second as annotated."""
+    """Video and time of the key frame in the annotations."""
     actors: tuple[Actor, ...] = field(repr=False)
-    """Whose boxes are looked at."""
+    """Actors whose boxes are used."""
     num_classes: int
     config: ActorClips = field(repr=False)
 
@@ -163,7 +167,7 @@ class ActorSample(Sample):
 
         Raises:
             DecodeError, OSError: the video cannot be read, or ends before the key frame.
-            UserError: several clips or crops were asked for.
+            UserError: several clips or crops were requested.
         """
         with open_video(self.file(), backend=data.backend) as decoder:
             views = self.views(decoder.info, data.clip, rng=rng, num_clips=num_clips, num_crops=num_crops)
@@ -195,21 +199,21 @@ class ActorSample(Sample):
         num_clips: int = 1,
         num_crops: int = 1,
     ) -> list[ActorView]:
-        """What :meth:`cut` reads of an open video, for :meth:`clips` to go on with.
+        """The views of an open video that :meth:`cut` decodes and passes to :meth:`clips`.
 
         Raises:
             DecodeError: the video ends before the key frame.
-            UserError: several clips or crops were asked for.
+            UserError: several clips or crops were requested.
         """
         if num_crops != 1 or (rng is None and num_clips != 1):
-            raise UserError("a key frame is looked at as one clip of whole frames: set num_clips and num_crops to 1")
+            raise UserError("a key frame is evaluated on one clip of whole frames: set num_clips and num_crops to 1")
         boxes = torch.tensor([actor.box for actor in self.actors], dtype=torch.float64).view(-1, 4)
         shown = [self._view(info, boxes, clip, rng) for _ in range(num_clips)]
         times = clip_times(info, self.moment, clip)
         return [ActorView(Request(times, box, size), placed, chosen) for box, size, placed, chosen in shown]
 
     def clips(self, views: Sequence[ActorView], clips: Sequence[Frames], room: int | None = None) -> list[Row]:
-        """What was read of each view, with its boxes and, if it is said, room for so many actors."""
+        """The rows of decoded views with their boxes, padded to ``room`` actors if that is provided."""
         return [
             Row(
                 content={"video": clip.video, "moment": torch.tensor(self.moment, dtype=torch.float64)}
@@ -224,7 +228,7 @@ class ActorSample(Sample):
     def _view(
         self, info: VideoInfo, boxes: Tensor, clip: Clip, rng: np.random.Generator | None
     ) -> tuple[Crop | None, tuple[int, int], Tensor, Tensor]:
-        """What is shown, in which size, where the boxes (``M 4``) then lie, and which of them are looked at."""
+        """The crop, its size, the boxes (``M 4``) in it, and the indices of those that are used."""
         if rng is None:
             return None, whole_size(info, clip), boxes, torch.arange(len(boxes))
         size = (clip.size, clip.size)
@@ -239,7 +243,7 @@ class ActorSample(Sample):
         return crop, size, placed, chosen
 
     def _actors(self, boxes: Tensor, chosen: Tensor, room: int | None) -> dict[str, Tensor]:
-        """What a batch holds of the ``chosen`` boxes, with room for as many as that."""
+        """A batch's keys for the ``chosen`` boxes, padded to ``room`` actors."""
         labels = torch.zeros(len(self.actors), self.num_classes)
         for row, actor in zip(labels, self.actors):
             row[list(actor.classes)] = 1.0
@@ -252,32 +256,31 @@ class ActorSample(Sample):
 
 
 def _extended(rows: Tensor, room: int) -> Tensor:
-    """Rows, and as many of zeros after them as there is room for."""
+    """Rows padded with zeros to a number of ``room``."""
     return torch.cat([rows, rows.new_zeros(room - len(rows), *rows.shape[1:])])
 
 
 def clip_times(info: VideoInfo, moment: float, clip: Clip) -> np.ndarray:
-    """When the frames of the clip around a second of a video are on screen.
+    """The times of the frames of the clip around a moment of a video.
 
     Raises:
-        DecodeError: the video has no such second.
+        DecodeError: the moment is outside the video.
     """
     if not 0 <= moment < info.duration:
-        raise DecodeError(
-            info.path, info.stream, f"it lasts {info.duration:g} s; the key frame at {moment:g} s was asked for"
-        )
+        raise DecodeError(info.path, info.stream, f"it lasts {info.duration:g} s; the key frame is at {moment:g} s")
     return dense_around(moment, clip.num_frames, clip.stride, info.fps, info.duration)
 
 
 def whole_size(info: VideoInfo, clip: Clip) -> tuple[int, int]:
-    """Height and width of whole frames: the short one is ``clip.size``, the long one nearly in proportion."""
+    """Height and width of whole frames: the short side is ``clip.size``, the long side nearly in proportion."""
     short, long = sorted((info.height, info.width))
     other = clip.size if short == long else max(MULTIPLE, round(clip.size * long / short / MULTIPLE) * MULTIPLE)
     return (clip.size, other) if info.height <= info.width else (other, clip.size)
 
 
 def within(boxes: Tensor, crop: Crop, info: VideoInfo) -> tuple[Tensor, Tensor]:
-    """Boxes (``M 4``, shares of the frame) as shares of a crop, cut off at its ends, and how much of each is left."""
+    """Boxes (``M 4``, fractions of the frame) as fractions of a crop, clipped to it, and the visible share of
+    each."""
     side = torch.tensor([info.width, info.height, info.width, info.height], dtype=boxes.dtype)
     corner = torch.tensor([crop.left, crop.top, crop.left, crop.top], dtype=boxes.dtype)
     cut = torch.tensor([crop.width, crop.height, crop.width, crop.height], dtype=boxes.dtype)
@@ -288,19 +291,19 @@ def within(boxes: Tensor, crop: Crop, info: VideoInfo) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class ActorSource(Source):
-    """Key frames with boxes; classes are those of what is done."""
+    """Key frames with boxes; classes are those of actions."""
 
     kind: ClassVar[type[Kind]] = ActorClips
 
     truth: Mapping[str, Boxes]
-    """What is annotated in each split, of the videos that are there, without excluded key frames."""
+    """Annotated boxes of each split for the available videos, without excluded key frames."""
     evaluated: frozenset[int]
-    """Places of the classes that are evaluated."""
+    """Indices of the classes that are evaluated."""
     numbers: tuple[int, ...]
-    """Of the classes, in the annotations' files."""
+    """Numbers of the classes in the annotations' files."""
 
     def info(self, train_split: str) -> ActorInfo:
-        """The numbers of classes too."""
+        """The common properties and the numbers of classes."""
         return ActorInfo(**self.told(train_split), class_numbers=self.numbers)
 
 
@@ -308,7 +311,7 @@ def _open(config: ActorClips, data: Data) -> ActorSource:
     if config.max_actors < 1 or not (0 < config.kept <= 1 and 0 <= config.min_score <= 1):
         raise UserError("actors: max_actors is one or more, kept more than 0 and up to 1, min_score from 0 to 1")
     if data.clip.crop != "short_side" or data.clip.sampling != "dense":
-        raise UserError("actors: clips lie around key frames, dense, and are cut by clip.short_side: set no other")
+        raise UserError("actors: clips around key frames need clip.sampling dense and clip.crop short_side")
     root = data.path and Path(data.path).expanduser()
     annotated = config.annotations and Path(config.annotations).expanduser()
     if root is None:
@@ -318,8 +321,8 @@ def _open(config: ActorClips, data: Data) -> ActorSource:
         annotated = annotated or root
     if annotated is None:
         raise UserError(
-            "actors need annotations (--data.reads.annotations FOLDER): that of AVA "
-            "(--data.reads.dataset ava_v2.2), or files of the same form"
+            "actors need annotations (--data.reads.annotations FOLDER): those of AVA "
+            "(--data.reads.dataset ava_v2.2), or files of the same format"
         )
     annotations = read_ava(annotated, config.dataset.removeprefix("own").removeprefix("ava"))
     files = video_files(root)
@@ -331,10 +334,10 @@ def _open(config: ActorClips, data: Data) -> ActorSource:
     if not samples:
         raise UserError(
             f"{root} holds none of the {len(videos)} annotated videos, such as {min(videos, default='?')}.mp4, with "
-            "somebody in it: files are called as the videos are"
+            "actors: files must be named as in the annotations"
         )
     if missing := len(videos - files.keys()):
-        log.warning("%d of %d annotated videos are not in %s and are left out", missing, len(videos), root)
+        log.warning("%d of %d annotated videos are not in %s and are skipped", missing, len(videos), root)
     return ActorSource(
         root=root,
         classes=annotations.classes,
@@ -350,25 +353,26 @@ def _open(config: ActorClips, data: Data) -> ActorSource:
 
 
 def video_files(root: Path) -> dict[str, Path]:
-    """The videos below a folder by their names without ending.
+    """The videos below a folder by their names without extension.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder of videos")
+        raise UserError(f"{root} is not a folder of videos")
     return {file.stem: file for file in sorted(root.rglob("*")) if is_video(file)}
 
 
 def sure(boxes: Boxes, min_score: float) -> Boxes:
-    """Boxes whose scores are that or higher; key frames stay, even without any."""
+    """Boxes with a score of at least ``min_score``; key frames without any are kept."""
     return {key: tuple(actor for actor in actors if actor.score >= min_score) for key, actors in boxes.items()}
 
 
 def _looked_at(
     split: str, boxes: Boxes, annotations: ActorAnnotations, config: ActorClips, *, trained: bool
 ) -> Boxes:
-    """Whose boxes samples of a split hold: annotated ones, and in training more; in evaluation a detector's."""
+    """The boxes of a split's samples: annotated ones, in training also ``train_boxes``, in evaluation
+    ``proposals``."""
     path = config.train_boxes if trained else config.proposals
     if path is None:
         return dict(boxes)
@@ -387,7 +391,7 @@ def _samples(
     config: ActorClips,
     files: Mapping[str, Path],
 ) -> Iterator[ActorSample]:
-    """A sample of each key frame with somebody in it, of the videos that are there."""
+    """A sample for each key frame with actors, for the available videos."""
     for key, actors in looked_at.items():
         video, second = key
         if video in files and key not in annotations.excluded and actors:
@@ -404,7 +408,7 @@ def _samples(
 
 
 def draw_actors(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """Two actors in each clip, left and right, who do up to two things; the third place for one is free."""
+    """Clips with two actors, left and right, with up to two actions each; a third actor is padding."""
     rows, classes = sizes["B"], sizes["K"]
     corner = torch.rand(rows, 2, 2, generator=generator) * torch.tensor([0.2, 0.5])
     corner[:, 1, 0] += 0.5

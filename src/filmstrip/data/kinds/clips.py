@@ -1,4 +1,4 @@
-"""Clips that are cut from videos, with labels and actions where the videos have them."""
+"""Clips sampled from videos, with labels and actions if the videos have them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from filmstrip.video.decoder import Decoder, Frames
 if TYPE_CHECKING:
     from filmstrip.data.sample import Sample, Source
 
-VIDEO = of("B T C H W", torch.uint8, "the frames")
-LABEL = of("B", torch.int64, "the class; `B K` probabilities once clips were mixed", when="labelled videos")
+VIDEO = of("B T C H W", torch.uint8, "frames")
+LABEL = of("B", torch.int64, "class; `B K` probabilities after mixing", when="labelled videos")
 ACTION = Key(
-    "entry `t` is what was done since frame `t - 1`: one of several, or `A` numbers",
+    "entry `t` is the action since frame `t - 1`: discrete, or `A` numbers",
     (Form("B T A", torch.float32), Form("B T", torch.int64)),
     when="videos with actions",
     unmixed="actions",
@@ -36,46 +36,50 @@ ACTION = Key(
 
 @dataclass(frozen=True, kw_only=True)
 class Clips(Kind):
-    """Read clips of videos."""
+    """Clips of videos."""
 
     specification: ClassVar[Specification] = Specification(
         {"video": VIDEO, "label": LABEL, "action": ACTION, **COMMON}
     )
 
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
-    """How a folder is laid out; ``auto`` looks. ``folder`` is a folder of classes, whatever else lies in it."""
+    """Layout of a folder; ``auto`` detects it. ``folder`` is a folder of classes, whatever else it contains."""
     fold: Annotated[int, Bounds(min=1, max=3)] = 1
-    """Which of the divisions into training and test of UCF-101, 1 to 3."""
+    """Fold of UCF-101, its division into training and test, 1 to 3."""
     actions: bool = True
-    """Read the actions of videos that come with them."""
+    """Whether to read the actions of videos that have them."""
 
     def open(self, data: Data) -> Source:
         """The videos in ``data.path``, or of a synthetic set, which is generated first unless it already exists.
 
-        Where the videos were encoded, their clips are :class:`~filmstrip.data.kinds.encoded.Encoded`.
+        If the path holds encoded videos, their clips are :class:`~filmstrip.data.kinds.encoded.Encoded`.
 
         Raises:
-            UserError: there is nothing to read, or it is in no layout that is known; says what was expected.
+            UserError: there is nothing to read, or its layout is unknown; the message says what was expected.
         """
-        # Layouts make samples of this kind.
+        # Imported here because layouts construct samples of this kind.
         from filmstrip.data.sources import open_path
 
-        if data.path is None and data.synthetic is None:
-            raise UserError("no data was given: set data.path to a folder, a manifest or shards (--data PATH)")
-        if data.path is None:
+        if data.path is not None:
+            source = open_path(data.path, self.layout, self.fold)
+        elif data.synthetic is not None:
             source = open_path(data.synthetic.generate())
         else:
-            source = open_path(data.path, self.layout, self.fold)
+            raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
         return source if self.actions else replace(source, actions=None)
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
-        """Those of ``data.clip``."""
+        """Sizes of ``data.clip``."""
         clip = data.clip
         shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
         return shape | {"A": getattr(network, "action_dim", 0), "K": getattr(network, "num_classes", None) or 1}
 
+    def told_sizes(self, data: Data, info: ClipInfo) -> dict[str, int]:
+        """Those of ``data.clip``, with the actions and classes of the videos."""
+        return self.sizes(data, None) | {"A": info.action_dim, "K": len(info.classes) or 1}
+
     def shown(self, data: Data) -> str:
-        """Length and size."""
+        """Number of frames and their size."""
         return f"clips of {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"
 
     @staticmethod
@@ -85,20 +89,20 @@ class Clips(Kind):
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-        """Smooth random clips that drift, of random classes; see :meth:`Kind.example`."""
+        """Smooth, drifting random clips of random classes; see :meth:`Kind.example`."""
         return draw_clips(sizes, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo(DataInfo):
-    """What objectives are told of clips."""
+    """Properties of clips that objectives need."""
 
     num_actions: int = 0
-    """How many discrete actions there are; zero where there are none, or they are vectors."""
+    """Number of discrete actions; zero if there are none, or they are continuous."""
     action_dim: int = 0
-    """Length of a continuous action; zero where there are none, or they are discrete."""
+    """Dimension of a continuous action; zero if there are none, or they are discrete."""
     action_names: tuple[str, ...] = ()
-    """What discrete actions are called, in order, where the data says."""
+    """Names of discrete actions in order, if known."""
 
 
 def cut(
@@ -110,13 +114,13 @@ def cut(
     num_crops: int = 1,
     actions: ActionSpace | None = None,
 ) -> list[Row]:
-    """Cut clips out of one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
+    """Sample clips from one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
 
-    With ``actions`` clips hold theirs too.
+    With ``actions``, the rows include the clips' actions.
 
     Raises:
         DecodeError, OSError: the video or its actions cannot be read.
-        UserError: the clips leave frames out, and the actions do not allow that.
+        UserError: the clips skip frames, and the actions do not allow that.
     """
     if actions is not None:
         check_clip(actions, data.clip)
@@ -146,7 +150,7 @@ def cut(
 
 
 def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
-    """What :func:`cut` cuts for evaluation out of each of several parts of one file.
+    """The rows that :func:`cut` returns for evaluation, of each of several parts of one file.
 
     Raises:
         DecodeError, OSError: the video, or the part of one of them, cannot be read.
@@ -173,10 +177,10 @@ def cut_parts(
     num_clips: int = 1,
     num_crops: int = 1,
 ) -> Iterator[list[Frames]]:
-    """The clips of each part of an open video (its first and last second) as evaluation cuts them, in turn.
+    """The evaluation clips of each part of an open video (its first and last second), in turn.
 
     Raises:
-        DecodeError: (while iterating) nothing could be decoded, or the video has no such part.
+        DecodeError: (while iterating) nothing could be decoded, or the part is outside the video.
     """
     return read_parts(
         decoder,
@@ -191,7 +195,7 @@ def cut_parts(
 
 
 def draw_clips(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """``B`` smooth random clips that drift, with labels below ``K`` and the keys of every kind."""
+    """``B`` smooth, drifting random clips with labels below ``K`` and the keys of all kinds."""
     rows, frames, height, width = (sizes[letter] for letter in "BTHW")
     coarse = torch.rand(rows, 3, max(1, height // 8), max(1, width // 8), generator=generator)
     image = F.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -208,7 +212,7 @@ def draw_clips(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
 
 
 def draw_common(rows: int, generator: torch.Generator) -> Batch:
-    """The keys of every kind, for ``rows`` samples that last a second."""
+    """The keys of all kinds, for ``rows`` samples of one second."""
     return {
         "seed": torch.randint(0, 2**40, (rows,), generator=generator),
         "name": [f"sample {i}" for i in range(rows)],

@@ -1,4 +1,4 @@
-"""Clips that were encoded: features or tokens that ``filmstrip encode`` wrote, in the videos' place."""
+"""Encoded clips: features or tokens that ``filmstrip encode`` wrote, in place of videos."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from filmstrip.data.features import INDEX, FeatureSource
 from filmstrip.data.kinds.clips import LABEL, ClipInfo, draw_common
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification
-from filmstrip.data.sample import Sample, Source, hold_out
+from filmstrip.data.sample import FeatureSample, Source, hold_out
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch, Grid
 
 IDS = "ids"
-"""The level of token ids; every other one is of features."""
+"""Level of token ids; all other levels are features."""
 TOKENIZER_LEVELS = (IDS, "latents")
-"""What a tokenizer makes, and can make video of again."""
+"""Levels that a tokenizer encodes and decodes."""
 
 
 SPECIFICATION = Specification(
     {
         "tokens": Key(
-            "ids of the places of a clip, or of `L` clips in a row",
+            "token ids at the positions of a clip, or of `L` successive clips",
             (Form("B L N", torch.int64), Form("B N", torch.int64)),
             when="videos encoded as ids",
         ),
         "features": Key(
-            "the places of a clip, or of `L` clips in a row",
+            "features at the positions of a clip, or of `L` successive clips",
             tuple(
                 Form(shape, dtype)
                 for dtype in (torch.float32, torch.float16, torch.bfloat16)
@@ -46,13 +46,13 @@ SPECIFICATION = Specification(
             when="videos encoded as features",
         ),
         "lengths": Key(
-            "how many tokens of each of `b` blocks of the clip count",
+            "number of used tokens of each of the clip's `b` blocks",
             (Form("B L b", torch.int64), Form("B b", torch.int64)),
             when="tokenizers of variable length",
         ),
         "label": LABEL,
         "action": Key(
-            "as in clips of videos, of the frames that were encoded",
+            "actions of the encoded frames, as in clips of videos",
             (
                 Form("B L T A", torch.float32),
                 Form("B T A", torch.float32),
@@ -69,30 +69,38 @@ SPECIFICATION = Specification(
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded(Kind):
-    """Read what ``filmstrip encode`` wrote."""
+    """Features or tokens that ``filmstrip encode`` wrote."""
 
     specification: ClassVar[Specification] = SPECIFICATION
 
     length: CountOrZero = 0
-    """Clips in a row that make one sample, ``B length N D``; zero for single ones, ``B N D``."""
+    """Number of successive clips in one sample, ``B length N D``; zero for single clips, ``B N D``."""
     actions: bool = True
-    """Read the actions of videos that come with them."""
+    """Whether to read the actions of videos that have them."""
 
     def open(self, data: Data) -> EncodedSource:
         """The videos whose features are in the folder ``data.path``, in the order of its index.
 
         Raises:
-            UserError: see :func:`open_encoded`; or there is no such folder.
+            UserError: see :func:`open_encoded`; or the folder does not exist.
         """
         folder = data.path and Path(data.path).expanduser()
         if folder is None or not is_encoded(folder):
-            raise UserError(f"data.path is {folder}: give a folder that `filmstrip encode` wrote (--data FOLDER)")
+            raise UserError(f"data.path is {folder}: use a folder that `filmstrip encode` wrote (--data FOLDER)")
         source = open_encoded(folder, self.length)
         return source if self.actions else replace(source, actions=None)
 
     def sizes(self, data: Data, network: Any) -> None:
-        """None: what was encoded comes in shapes of its own."""
+        """None: the shapes of features depend on their encoder."""
         return None
+
+    def told_sizes(self, data: Data, info: EncodedInfo) -> dict[str, int]:
+        """Those of the features, or of the ids of all codebooks side by side."""
+        t, h, w = info.grid
+        classes = len(info.classes) or info.codebook_size or 1
+        if not info.codebook_size:
+            return {"N": t * h * w, "D": info.width, "K": classes}
+        return {"N": t * h * w * info.width, "K": min(classes, info.codebook_size)}
 
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> EncodedInfo:
@@ -106,7 +114,7 @@ class Encoded(Kind):
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-        """Ids below ``K`` where there is no ``D``, otherwise features around one of ``K`` centres by the label."""
+        """Ids below ``K`` if there is no ``D``, otherwise features around the centre of their label, one of ``K``."""
         rows, places, classes = (sizes[letter] for letter in "BNK")
         label = torch.randint(0, classes, (rows,), generator=generator)
         if "D" not in sizes:
@@ -119,56 +127,44 @@ class Encoded(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedInfo(ClipInfo):
-    """What objectives are told of clips that were encoded."""
+    """Properties of encoded clips that objectives need."""
 
     grid: tuple[int, int, int]
-    """The places of a clip's features or tokens along time, height and width."""
+    """Grid of a clip's features or tokens: numbers of positions along time, height and width."""
     codebook_size: int
-    """Of token ids, how many there are; zero for features."""
+    """Number of token ids; zero for features."""
     width: int
-    """Size of a feature; of token ids, how many codebooks there are."""
+    """Dimension of a feature; for token ids, the number of codebooks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedSample(Sample):
-    """A video whose clips were encoded; ``rows`` are their places in the index, in the order of time."""
+class EncodedSample(FeatureSample):
+    """A video with encoded clips; ``rows`` are their rows of the index in temporal order."""
 
     kind: ClassVar[type[Kind]] = Encoded
-    in_turn: ClassVar[bool] = False
 
     features: FeatureSource = field(repr=False, compare=False)
     rows: tuple[int, ...]
     length: int = 0
-    """Clips in a row that make one sample (``length N D``); zero for single ones (``N D``)."""
+    """Number of successive clips in one sample (``length N D``); zero for single clips (``N D``)."""
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if asked.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if requested.
 
         Raises:
-            UserError: there are fewer clips than a sample takes, crops were asked for, or ids are outside the
-                codebook.
+            UserError: there are fewer clips than a sample takes, or ids are outside the codebook.
         """
-        if num_crops != 1:
-            raise UserError(f"{self.path} holds features, which have no crops: set num_crops to 1 or give videos")
         starts = len(self.rows) - max(self.length, 1) + 1
         if starts < 1:
             raise UserError(
-                f"{self.path} holds {len(self.rows)} clips of {self.name}, and data.reads.length asks for "
+                f"{self.path} holds {len(self.rows)} clips of {self.name}, but data.reads.length requires "
                 f"{self.length}: encode more (--clips)"
             )
         if rng is not None:
             chosen = rng.integers(starts, size=num_clips)
         else:
             chosen = (2 * np.arange(num_clips) + 1) * starts // (2 * num_clips)
-        return [self._clip(int(start), actions is not None) for start in chosen]
+        return [self._clip(int(start), actions) for start in chosen]
 
     def _clip(self, start: int, actions: bool) -> Row:
         rows = self.rows[start : start + max(self.length, 1)]
@@ -177,7 +173,7 @@ class EncodedSample(Sample):
             ids = content["features"].flatten(1).long()
             known = int(self.features.about.get("codebook_size", 0))
             if known and ids.numel() and not 0 <= ids.min() <= ids.max() < known:
-                raise UserError(f"{self.path}: the ids of {self.name} are not all in 0..{known - 1}: encode it anew")
+                raise UserError(f"{self.path}: the ids of {self.name} are not all in 0..{known - 1}: encode it again")
             content = {"tokens": ids}
         lengths = self.features.lengths(rows)
         if lengths is not None:
@@ -198,15 +194,15 @@ class EncodedSource(Source):
 
     grid: Grid
     codebook_size: int
-    """How many ids there are; zero where the features are continuous."""
+    """Number of token ids; zero if the features are continuous."""
     width: int
-    """Size of a feature; of ids, how many codebooks there are."""
+    """Dimension of a feature; for ids, the number of codebooks."""
     made_by: str
-    """The fingerprint of what encoded them."""
+    """Fingerprint of the encoder."""
 
     @property
     def gives(self) -> frozenset[str]:
-        """What batches hold of a clip: ids or features."""
+        """Keys that batches have: ids or features."""
         return super().gives - {"features" if self.codebook_size else "tokens"}
 
     @property
@@ -215,7 +211,7 @@ class EncodedSource(Source):
         return self.made_by if self.codebook_size else None
 
     def info(self, train_split: str) -> EncodedInfo:
-        """What an objective may want to know of the collection before it is built."""
+        """Properties of the collection that an objective needs before it is built."""
         about = {"grid": tuple(self.grid), "codebook_size": self.codebook_size, "width": self.width}
         return EncodedInfo(**vars(super().info(train_split)), **about)
 
@@ -226,10 +222,10 @@ def is_encoded(path: Path) -> bool:
 
 
 def open_encoded(folder: Path, length: int = 0) -> EncodedSource:
-    """The videos whose features are in ``folder``, in the order of its index; ``length`` clips make a sample.
+    """The videos whose features are in ``folder``, in the order of its index; ``length`` clips form a sample.
 
     Raises:
-        UserError: the index cannot be used, is empty, or its clips do not lie on one grid.
+        UserError: the index is invalid or empty, or its clips have different grids.
     """
     features = FeatureSource(folder)
     grids = {row.grid for row in features.rows}
@@ -267,6 +263,6 @@ def open_encoded(folder: Path, length: int = 0) -> EncodedSource:
     )
 
 
-def _numbered(samples: list[Sample]) -> tuple[str, ...]:
-    """Names of classes where the features do not tell: their numbers."""
+def _numbered(samples: list[EncodedSample]) -> tuple[str, ...]:
+    """Class names for features without recorded names: the class numbers."""
     return tuple(str(i) for i in range(1 + max((s.label for s in samples if s.label is not None), default=-1)))

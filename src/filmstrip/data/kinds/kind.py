@@ -1,4 +1,4 @@
-"""What every kind of sample says of itself."""
+"""The base class of kinds of samples, and the rows that they produce."""
 
 from __future__ import annotations
 
@@ -20,67 +20,72 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a batch takes from one reading of a sample: its own row of the keys that are tensors."""
+    """One row of a batch: a clip or view of a sample."""
 
     content: dict[str, Tensor]
     times: tuple[float, float]
-    """Of its first and last frame, seconds."""
+    """Times of the first and last frame, in seconds."""
     damaged: tuple[bool, ...] = ()
-    """Of each frame that was used, whether it is damaged."""
+    """Whether each used frame is damaged."""
     truncated: str = ""
-    """How the file ends too early, where it does."""
+    """Description of a premature end of the file; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of sample, and which of its samples are read: the base of every ``data.reads``."""
+    """A kind of sample with its settings: the base class of ``data.reads``."""
 
     specification: ClassVar[Specification]
-    """What its batches hold."""
+    """Specification of the batches."""
 
     def open(self, data: Data) -> Source:
         """The collection of samples that ``data`` names.
 
         Raises:
-            UserError: there is nothing to read, or it is not of this kind; says what was expected.
+            UserError: there is nothing to read, or it is not of this kind; the message says what was expected.
         """
         raise TypeError(f"{type(self).__name__} does not define open(data)")
 
     def sizes(self, data: Data, network: Any) -> dict[str, int] | None:
-        """The sizes of one sample, by the letters of the specification, ``B`` left out; none where data say them.
+        """Sizes of one sample by the letters of the specification, without ``B``; None if only the data determine
+        them.
 
-        ``network`` is the configuration of what learns from it, which says how wide features are, and how many
-        classes there are, before data are there.
+        ``network`` is the configuration of the objective, which determines the width of features and the number of
+        classes before data are available.
         """
         raise TypeError(f"{type(self).__name__} does not define sizes(data, network)")
 
+    def told_sizes(self, data: Data, info: Any) -> dict[str, int]:
+        """The same for data that are there, from what objectives are told of them."""
+        raise TypeError(f"{type(self).__name__} does not define told_sizes(data, info)")
+
     def shown(self, data: Data) -> str:
-        """What networks are given, in words, for messages."""
-        return "what its data give"
+        """Description of the network's input, for messages."""
+        return "the inputs of its data"
 
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> DataInfo:
-        """What objectives are told of data such as :meth:`example`; ``told`` are the fields of every kind's."""
-        raise TypeError("this kind of sample has no drawn example")
+        """The :class:`DataInfo` of data such as :meth:`example`; ``told`` are the fields common to all kinds."""
+        raise TypeError("this kind of sample has no example")
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-        """A batch drawn from a generator, from which something can be learnt, of ``sizes`` as :meth:`sizes` has them.
+        """A random batch with a learnable relation between its keys, of ``sizes`` as returned by :meth:`sizes`.
 
-        It holds the kind's own keys, and of those of every kind what the data do not decide.
+        It holds the kind's own keys, and the keys of all kinds that do not depend on the data.
         """
-        raise TypeError("this kind of sample has no drawn example")
+        raise TypeError("this kind of sample has no example")
 
 
 def check_requires(learner: str, requires: Collection[str], gives: Collection[str], data: str) -> None:
-    """See that batches hold what a learner reads of them.
+    """Check that batches hold the keys that an objective or evaluation requires.
 
     Raises:
-        UserError: they do not; names what is missing, and what there is.
+        UserError: they do not; the message lists the missing keys and the available ones.
     """
     missing = [key for key in requires if key not in gives]
     if missing:
         raise UserError(
-            f"{learner} needs {', '.join(map(repr, missing))} in its batches, and {data} gives "
+            f"{learner} needs {', '.join(map(repr, missing))} in its batches, and {data} provides "
             f"{', '.join(map(repr, sorted(gives)))}: read another kind of data (--data.reads)"
         )

@@ -1,4 +1,4 @@
-"""Windows of annotated procedures: features of clips, and the steps that are to be predicted."""
+"""Windows of annotated procedures: features of clips, and the steps to predict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.bounds import Count, Rate, Seed, Weight
-from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.coin import read_coin
 from filmstrip.data.annotations.crosstask import read_crosstask
 from filmstrip.data.annotations.ego4d import read_ego4d
@@ -29,7 +28,7 @@ from filmstrip.data.procedures import windows
 from filmstrip.data.procedures.clips import ClipFeatures, open_clips
 from filmstrip.data.procedures.types import Annotations
 from filmstrip.data.procedures.windows import Window
-from filmstrip.data.sample import Sample, Source
+from filmstrip.data.sample import FeatureSample, Source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.protocols import Batch
@@ -38,72 +37,74 @@ log = logging.getLogger(__name__)
 
 SPECIFICATION = Specification(
     {
-        "features": of("B S N D", torch.float32, "of the clip at each place, padding where not given", padding=0),
-        "step": of("B S", torch.int64, "what is done at each place", padding=-1),
-        "seen": of("B S", torch.bool, "where the clip's features are given", padding=0),
+        "features": of(
+            "B S N D", torch.float32, "features of the clip at each position, padding where not seen", padding=0
+        ),
+        "step": of("B S", torch.int64, "step at each position", padding=-1),
+        "seen": of("B S", torch.bool, "positions with features", padding=0),
         "target": of(
             "B S",
             torch.bool,
-            "where the step is to be predicted; disjoint from `seen`, or equal to it where the given clips are named",
+            "positions whose steps are to be predicted; disjoint from `seen`, or equal to it for classification",
             padding=0,
         ),
-        "task": of("B", torch.int64, "-1 where it is unknown", padding=-1),
+        "task": of("B", torch.int64, "task of the procedure, -1 if unknown", padding=-1),
         **COMMON,
     }
 )
-"""``S`` places in order of time."""
+"""Windows of ``S`` positions in temporal order."""
 RECORD = "features.json"
-"""What a run folder says of its features."""
+"""File in a run folder that describes its features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedures(Kind):
-    """Read windows of annotated procedures: which, and what is asked of them.
+    """Windows of annotated procedures.
 
-    ``data.path`` then holds the features of their videos: what ``filmstrip encode`` wrote, a folder ``VIDEO.npy`` (or
-    npz) as public planners read it, or a ``.npy`` with an embedding of each step, which stands for clips that are not
-    there. Without a path, each step has a random embedding.
+    ``data.path`` holds the features of their videos: a folder that ``filmstrip encode`` wrote, a folder ``VIDEO.npy``
+    (or npz) as public planners use it, or a ``.npy`` with an embedding of each step, which replaces missing clips.
+    Without a path, each step has a random embedding.
     """
 
     specification: ClassVar[Specification] = SPECIFICATION
 
     dataset: Literal["own", "coin", "crosstask", "niv", "ego4d"] = "own"
-    """Whose annotations they are; ``own``: a ``procedures.json``."""
+    """Dataset of the annotations; ``own``: a ``procedures.json``."""
     annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which knows its own."""
+    """Folder of the annotations; None for a synthetic dataset, which includes them."""
     division: Literal["pdpp", "schema", "release"] = "pdpp"
-    """Who divided a public set into training and test."""
+    """Published split of the dataset into training and test."""
     shared_steps: bool = False
-    """In CrossTask, count steps of one name as one (105), whatever their task (133)."""
+    """Whether steps of CrossTask with the same name are one step in all tasks (105 steps instead of 133)."""
     vocabulary: Literal["verb", "noun"] = "verb"
-    """In Ego4D, what of an action is to be named."""
+    """Part of Ego4D's actions to predict."""
     task: Literal["forecast", "planning", "task_classification", "step_classification", "anticipation"] = "forecast"
-    """``forecast``: the next ``horizon`` steps from up to ``observed`` clips before them; ``anticipation``: the same
-    with as many observed clips in every window; ``planning``: ``horizon`` steps from a start to a goal;
-    ``task_classification``: the task, which is asked for as a step at a last place, from up to ``observed`` clips;
+    """Task. ``forecast``: the next ``horizon`` steps from up to ``observed`` previous clips; ``anticipation``: the
+    same from exactly ``observed`` clips; ``planning``: ``horizon`` steps from a start to a goal;
+    ``task_classification``: the task, predicted as the step at a final position, from up to ``observed`` clips;
     ``step_classification``: the step of a clip."""
     horizon: Count = 1
-    """Steps to be predicted."""
+    """Number of steps to predict."""
     observed: Count = 8
-    """Most clips that are given."""
+    """Maximum number of observed clips."""
     state_seconds: Rate = 3.0
-    """In planning, seconds of video that show the start, from where the first step begins, and the goal, until the
-    last one ends."""
+    """Duration of the start and of the goal in planning, in seconds: the start begins with the first step, the goal
+    ends with the last one."""
     rate: Rate = 1.0
-    """Of a folder of arrays, features in a second."""
+    """Number of features per second in a folder of arrays."""
     noise: Weight = 1.0
-    """Of embeddings that stand for clips, the noise's deviation over their own root mean square."""
+    """Standard deviation of the noise added to stand-in embeddings, relative to their root mean square."""
     width: Count = 64
-    """Of random embeddings, their size."""
+    """Dimension of random embeddings."""
     tokens: Count = 1
-    """Of embeddings that stand for clips, tokens in a clip."""
+    """Number of tokens per clip of stand-in embeddings."""
     seed: Seed = 0
-    """Of random embeddings and of noise."""
+    """Seed of random embeddings and noise."""
 
     def open(self, data: Data) -> ProcedureSource:
         """The windows, with features from ``data.path``.
 
-        Videos without features are left out, with a warning; public sets are rarely complete.
+        Videos without features are skipped with a warning, since copies of public datasets are rarely complete.
 
         Raises:
             UserError: annotations or features are missing, or no procedure is long enough for a window.
@@ -111,9 +112,14 @@ class Procedures(Kind):
         return _open(self, data)
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
-        """Places by the task; features and steps as the network expects them."""
+        """Number of positions from the task; features and steps as the network expects them."""
         features = {"N": network.num_tokens, "D": network.feature_width}
         return {"S": windows.window_size(self), "K": network.num_steps, **features}
+
+    def told_sizes(self, data: Data, info: ProcedureInfo) -> dict[str, int]:
+        """Those of the windows; of steps and tasks as many as there are of both."""
+        t, h, w = info.grid
+        return {"S": info.window, "N": t * h * w, "D": info.width, "K": min(len(info.steps), len(info.tasks))}
 
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> ProcedureInfo:
@@ -135,47 +141,35 @@ class Procedures(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcedureInfo(DataInfo):
-    """What objectives are told of procedures."""
+    """Properties of procedures that objectives need."""
 
     steps: tuple[str, ...]
-    """What the steps are called, in the order of their ids."""
+    """Names of the steps, in the order of their ids."""
     tasks: tuple[str, ...]
-    """What the tasks are called, in the order of their ids."""
+    """Names of the tasks, in the order of their ids."""
     window: int
-    """The places of a sample, S."""
+    """Number of positions of a window, S."""
     grid: tuple[int, int, int]
-    """The places of a clip's features along time, height and width."""
+    """Grid of a clip's features: numbers of positions along time, height and width."""
     width: int
-    """Size of a feature."""
+    """Dimension of a feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcedureSample(Sample):
+class ProcedureSample(FeatureSample):
     """One window."""
 
     kind: ClassVar[type[Kind]] = Procedures
-    in_turn: ClassVar[bool] = False
 
     window: Window = field(repr=False)
     features: ClipFeatures = field(repr=False, compare=False)
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """What a batch takes from the window, ``num_clips`` times over: nothing in it is drawn.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """The window's row, ``num_clips`` times: nothing in it is random.
 
         Raises:
-            OSError: features of a place cannot be read.
-            UserError: crops were asked for.
+            OSError: features of a position cannot be read.
         """
-        if num_crops != 1:
-            raise UserError("procedures have features, which have no crops: set num_crops to 1")
         grid, places = self.features.grid, self.window.places
         features = torch.zeros(len(places), grid.t * grid.h * grid.w, self.features.width)
         for s, place in enumerate(places):
@@ -193,7 +187,7 @@ class ProcedureSample(Sample):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcedureSource(Source):
-    """Windows of annotated procedures, with the features of the clips that are given."""
+    """Windows of annotated procedures, with the features of observed clips."""
 
     kind: ClassVar[type[Kind]] = Procedures
 
@@ -203,7 +197,7 @@ class ProcedureSource(Source):
 
     @property
     def clip_seconds(self) -> float:
-        """How long a clip that is given lasts, the median over all windows."""
+        """Median duration of observed clips over all windows, in seconds."""
         spans = [
             place.given.end - place.given.start
             for sample in self.samples
@@ -213,7 +207,7 @@ class ProcedureSource(Source):
         return float(np.median(spans))
 
     def info(self, train_split: str) -> ProcedureInfo:
-        """What an objective may want to know of the collection before it is built."""
+        """Properties of the collection that an objective needs before it is built."""
         return ProcedureInfo(
             **self.told(train_split),
             steps=self.classes,
@@ -224,7 +218,7 @@ class ProcedureSource(Source):
         )
 
     def record(self, folder: Path) -> None:
-        """Keep in the run folder what new videos must be encoded with."""
+        """Record in the run folder how new videos must be encoded."""
         about = self.features.about
         known = {key: about[key] for key in ("encoder", "weights", "level") if key in about}
         write_json(asdict(FeatureRecord(clip_seconds=self.clip_seconds, **known)), folder / RECORD)
@@ -238,10 +232,10 @@ def _open(config: Procedures, data: Data) -> ProcedureSource:
     if not there:
         raise UserError(
             f"{data.path} has features of none of the {len(annotations.procedures)} annotated videos, such as "
-            f"{annotations.procedures[0].video}: files are called as the videos are"
+            f"{annotations.procedures[0].video}: files must be named as in the annotations"
         )
     if missing := len(annotations.procedures) - len(there):
-        log.warning("%d of %d annotated videos have no features and are left out", missing, missing + len(there))
+        log.warning("%d of %d annotated videos have no features and are skipped", missing, missing + len(there))
     samples, counts = [], Counter()
     for procedure in there:
         for i, window in enumerate(windows.windows(procedure, config)):
@@ -269,17 +263,17 @@ def _open(config: Procedures, data: Data) -> ProcedureSource:
 
 
 def read_annotations(config: Procedures, data: Data | None = None) -> Annotations:
-    """The annotations of a set.
+    """The annotations of a dataset.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: the annotations are missing or cannot be read.
     """
     root = config.annotations
     if root is None:
         described = getattr(data.synthetic, "annotations", None) if data else None
         if described is None:
             raise UserError(
-                "procedures need annotations (--data.reads.annotations FOLDER): the folder of a public set "
+                "procedures need annotations (--data.reads.annotations FOLDER): the folder of a public dataset "
                 "(--data.reads.dataset coin), or a procedures.json"
             )
         return described()
@@ -305,27 +299,28 @@ def _too_short(annotations: Annotations, config: Procedures, split: str) -> str:
         needed += config.observed if config.task == "anticipation" else 1
     return (
         f"{annotations.root}: the longest video of {split!r} has {longest} steps, and {config.task} with horizon "
-        f"{config.horizon} needs {needed}: set a smaller data.reads.horizon"
+        f"{config.horizon} needs {needed}: reduce data.reads.horizon"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRecord:
-    """What a run folder says of the features that it was trained on, so that new videos can be encoded alike."""
+    """A run folder's record of the features that it was trained on, so that new videos can be encoded alike."""
 
     encoder: str | None = None
-    """What encoded them: a run folder, ``hf:OWNER/NAME`` or a local folder; none where nobody said."""
+    """Encoder of the features: a run folder, ``hf:OWNER/NAME`` or a local folder; None if unknown."""
     weights: str | None = None
-    """The encoder's fingerprint."""
+    """Fingerprint of the encoder's weights."""
     level: str = "clip"
+    """Level of the features, as of ``filmstrip encode``."""
     clip_changes: str = "{}"
-    """How clips differ from the encoder's own, as JSON."""
+    """Differences of the clips from the encoder's own, as JSON."""
     clip_seconds: float
-    """How long a clip was that was given, the median."""
+    """Median duration of observed clips, in seconds."""
 
 
 def recorded_features(folder: Path) -> FeatureRecord:
-    """What :meth:`ProcedureSource.record` kept.
+    """The record that :meth:`ProcedureSource.record` wrote.
 
     Raises:
         UserError: the run was not trained on procedures.
@@ -339,8 +334,9 @@ def recorded_features(folder: Path) -> FeatureRecord:
 
 
 def draw_windows(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """Windows whose first and last clips are given; the steps between, which follow from the first, are asked for."""
+    """Windows whose first and last clips are observed; the steps between, determined by the first, are targets."""
     rows, places, tokens, width, steps = (sizes[letter] for letter in "BSNDK")
+    steps = min(steps, width)  # a feature marks its step
     step = (torch.randint(0, steps, (rows, 1), generator=generator) + torch.arange(places)) % steps
     seen = torch.zeros(rows, places, dtype=torch.bool)
     seen[:, [0, -1]] = True

@@ -1,7 +1,7 @@
-"""What the batches of a kind of sample hold, declared: names, shapes, types and padding.
+"""Declaration of the batches of a kind of sample: keys, shapes, dtypes and padding.
 
-A shape is a string such as ``"B T C H W"``: a letter is a size, equal wherever it stands in a batch; a number is
-itself. ``B`` are the rows of a batch.
+A shape is a string such as ``"B T C H W"``: a letter is a size, the same for all keys of a batch; a number is itself.
+``B`` is the number of rows.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from filmstrip.protocols import Batch
 
 
 class Form(NamedTuple):
-    """A shape and a type that the values of a key can have."""
+    """A possible shape and dtype of a key's values."""
 
     shape: str
     dtype: torch.dtype
 
     @property
     def letters(self) -> frozenset[str]:
-        """The sizes that the shape names."""
+        """The letters in the shape."""
         return frozenset(part for part in self.shape.split() if not part.isdecimal())
 
     def size(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape in numbers."""
+        """The shape as numbers."""
         return tuple(int(part) if part.isdecimal() else sizes[part] for part in self.shape.split())
 
 
@@ -40,30 +40,30 @@ class Key:
 
     meaning: str
     forms: tuple[Form, ...]
-    """None for a list of strings, one for each row; several where it depends on the data which one it is."""
+    """Possible forms; empty for a list of strings, one per row; several if the form depends on the data."""
     padding: float | None = None
-    """What fills rows up to the largest one; none where all are of one size."""
+    """Padding value for rows smaller than the largest one; None if all rows have one size."""
     when: str = ""
-    """Where it is not in every batch: in which ones it is."""
+    """Condition under which batches have the key; empty if they always do."""
     mirrored: Callable[[Tensor], Tensor] | None = None
-    """What becomes of it where the video's left and right are swapped; none where nothing does."""
+    """Transformation of the value when the video is mirrored; None if it does not change."""
     unmixed: str = ""
-    """What each clip has of its own here, where a mixture of two clips has nothing that could stand for both."""
+    """Name of the clip's own property, if it is undefined for a mixture of two clips; empty otherwise."""
 
 
 @dataclass(frozen=True)
 class Specification:
-    """Every key that batches of a kind may hold."""
+    """The keys that batches of a kind may have."""
 
     keys: Mapping[str, Key]
 
     @property
     def always(self) -> frozenset[str]:
-        """The keys of every batch."""
+        """The keys that every batch has."""
         return frozenset(name for name, key in self.keys.items() if not key.when)
 
     def collate(self, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Rows stacked into a batch, filled up with padding where the specification allows rows of several sizes."""
+        """Rows stacked into a batch, padded where the specification allows rows of different sizes."""
         most = {
             name: tuple(map(max, zip(*(row[name].shape for row in rows))))
             for name in rows[0]
@@ -71,16 +71,19 @@ class Specification:
         }
         if any(row[name].shape != size for row in rows for name, size in most.items()):
             rows = [
-                {**row, **{name: _filled(row[name], size, self.keys[name].padding) for name, size in most.items()}}
+                {
+                    **row,
+                    **{name: _filled(row[name], size, self.keys[name].padding or 0.0) for name, size in most.items()},
+                }
                 for row in rows
             ]
-        # In a worker this stacks straight into shared memory, which the main process then maps.
+        # In a worker this stacks directly into shared memory, which the main process then maps.
         return default_collate(list(rows))
 
     def blank(self, sizes: Mapping[str, int], device: torch.device | str | None = None) -> Batch:
-        """A batch of nothing but padding, or zeros: of each key the first form whose sizes are all given and not 0.
+        """A batch of padding, or zeros: for each key the first form whose sizes are all provided and not 0.
 
-        A key without such a form is left out.
+        A key without such a form is omitted.
         """
         batch: Batch = {}
         for name, key in self.keys.items():
@@ -93,7 +96,7 @@ class Specification:
         return batch
 
     def faults(self, batch: Batch) -> Iterator[str]:
-        """How a batch departs from the specification, a sentence each; nothing where it agrees."""
+        """Deviations of a batch from the specification, a sentence each."""
         sizes = {"B": len(batch["name"])}
         for name in sorted(self.always - batch.keys()):
             yield f"{name} is missing"
@@ -104,11 +107,11 @@ class Specification:
                 if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                     yield f"{name} is not a list of strings"
             elif not any(_agrees(value, form, sizes) for form in self.keys[name].forms):
-                wanted = " or ".join(f"{form.shape} {form.dtype}" for form in self.keys[name].forms)
-                yield f"{name} is {tuple(value.shape)} {value.dtype}, not {wanted} with {sizes}"
+                expected = " or ".join(f"{form.shape} {form.dtype}" for form in self.keys[name].forms)
+                yield f"{name} is {tuple(value.shape)} {value.dtype}, not {expected} with {sizes}"
 
     def table(self) -> str:
-        """The specification for a person, as a Markdown table."""
+        """The specification as a Markdown table."""
         lines = ["| key | shape and type | padding | |", "|---|---|---|---|"]
         for name, key in self.keys.items():
             forms = " or ".join(f"`{form.shape}` {str(form.dtype).removeprefix('torch.')}" for form in key.forms)
@@ -119,13 +122,13 @@ class Specification:
 
 
 def _filled(value: Tensor, most: Sequence[int], padding: float) -> Tensor:
-    """A row with padding after it along every axis, up to the sizes ``most``."""
+    """A row padded at the end of every axis, up to the sizes ``most``."""
     missing = [(0, long - short) for long, short in zip(most, value.shape)]
     return F.pad(value, [end for pair in reversed(missing) for end in pair], value=padding)
 
 
 def _agrees(value: Any, form: Form, sizes: dict[str, int]) -> bool:
-    """Whether a tensor has a form; notes the sizes of letters that are met for the first time."""
+    """Whether a tensor has a form; adds the sizes of new letters to ``sizes``."""
     parts = form.shape.split()
     if not isinstance(value, Tensor) or value.dtype != form.dtype or value.ndim != len(parts):
         return False
@@ -138,14 +141,14 @@ def _agrees(value: Any, form: Form, sizes: dict[str, int]) -> bool:
 
 
 def of(shape: str, dtype: torch.dtype, meaning: str, **more: Any) -> Key:
-    """A key whose values have one form; ``more`` are other fields of :class:`Key`."""
+    """A key with one form; ``more`` are other fields of :class:`Key`."""
     return Key(meaning, (Form(shape, dtype),), **more)
 
 
 COMMON = {
-    "seed": of("B", torch.int64, "drives all randomness that belongs to a sample"),
-    "name": Key("the samples, for error messages", ()),
-    "index": of("B", torch.int64, "the sample's place in its split"),
-    "span": of("B 2", torch.float64, "times of the first and last frame, seconds"),
+    "seed": of("B", torch.int64, "seed of all randomness of the sample"),
+    "name": Key("names of the samples, for error messages", ()),
+    "index": of("B", torch.int64, "index of the sample in its split"),
+    "span": of("B 2", torch.float64, "times of the first and last frame, in seconds"),
 }
-"""Keys of every kind."""
+"""Keys of all kinds."""

@@ -1,4 +1,4 @@
-"""Untrimmed videos: sequences of features along them, and when what is done in them."""
+"""Untrimmed videos: sequences of features, and the times and classes of actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, PositiveShare, Rate, Seed, Share, Weight
-from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.activitynet import read_activitynet
 from filmstrip.data.annotations.own import read_own
 from filmstrip.data.annotations.thumos14 import read_thumos14
@@ -24,7 +23,7 @@ from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences
 from filmstrip.data.procedures.types import Annotations, Procedure
-from filmstrip.data.sample import Sample, Source
+from filmstrip.data.sample import FeatureSample, Source
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 
@@ -33,66 +32,70 @@ log = logging.getLogger(__name__)
 SPECIFICATION = Specification(
     {
         "sequence": of("B T D", torch.float32, "features, evenly spaced in time", padding=0),
-        "length": of("B", torch.int64, "how many of them count, the first ones"),
-        "timing": of("B 2", torch.float64, "centre of the first feature, and from one to the next, seconds"),
-        "seconds": of("B", torch.float64, "how long the video lasts"),
-        "segments": of("B M 2", torch.float32, "first and last moment of an action, in features", padding=0),
-        "classes": of("B M", torch.int64, "what each action is", padding=-1),
+        "length": of("B", torch.int64, "number of features, the rest is padding"),
+        "timing": of("B 2", torch.float64, "centre of the first feature and spacing, in seconds"),
+        "seconds": of("B", torch.float64, "duration of the video"),
+        "segments": of("B M 2", torch.float32, "start and end of each action, in features", padding=0),
+        "classes": of("B M", torch.int64, "class of each action", padding=-1),
         **COMMON,
     }
 )
 TRIALS = 200
-"""Draws of a part of a video until one has an action in it."""
+"""Maximum number of random parts of a video tried until one contains an action."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UntrimmedVideos(Kind):
-    """Read untrimmed videos as sequences of features, with the actions in them: which.
+    """Untrimmed videos as sequences of features, with their actions.
 
-    ``data.path`` then holds the features: clips along each video that ``filmstrip encode`` wrote, or a folder
-    ``VIDEO.npy`` (or npz) as public code reads it. Without a path, each action has a random embedding, and noise.
+    ``data.path`` holds the features: clips along each video that ``filmstrip encode`` wrote, or a folder
+    ``VIDEO.npy`` (or npz) as public code uses it. Without a path, actions have random embeddings with noise.
     """
 
     specification: ClassVar[Specification] = SPECIFICATION
 
     dataset: Literal["own", "thumos14", "activitynet"] = "own"
-    """Whose annotations they are; ``own``: a ``procedures.json``."""
+    """Dataset of the annotations; ``own``: a ``procedures.json``."""
     annotations: Path | None = None
-    """The folder of the annotations; none for a synthetic set, which knows its own."""
+    """Folder of the annotations; None for a synthetic dataset, which includes them."""
     max_length: Count = 2304
-    """Features of a training sample: a random part of longer videos; shorter ones are padded."""
+    """Number of features in a training sample: a random part of longer videos; shorter ones are padded."""
     resized: bool = False
-    """Bring every video to ``max_length`` features, by linear interpolation."""
+    """Whether to resize every video to ``max_length`` features, by linear interpolation."""
     crop: PositiveShare = 1.0
-    """In training, the least share of a shorter video that is kept; one keeps all of it."""
+    """Minimum fraction of a shorter video that a random training part keeps; one keeps all of it."""
     kept: Share = 0.5
-    """The least share of an action that must lie within such a part to count."""
+    """Minimum fraction of an action that must lie within such a part for the action to be used."""
     stride: Count = 4
-    """Of arrays and random embeddings, frames from one feature to the next."""
+    """Number of frames from one feature to the next, for arrays and random embeddings."""
     window: Count = 16
-    """Of arrays and random embeddings, frames that a feature is made of."""
+    """Number of frames that a feature is computed from, for arrays and random embeddings."""
     fps: Rate = 30.0
-    """Frames a second of videos whose annotations do not say."""
+    """Frame rate of videos whose annotations do not state it."""
     noise: Weight = 1.0
-    """Of random embeddings, the noise's deviation over their root mean square."""
+    """Standard deviation of the noise added to random embeddings, relative to their root mean square."""
     width: Count = 64
-    """Of random embeddings, their size."""
+    """Dimension of random embeddings."""
     seed: Seed = 0
-    """Of random embeddings and of noise."""
+    """Seed of random embeddings and noise."""
 
     def open(self, data: Data) -> UntrimmedSource:
         """The videos, with features from ``data.path``.
 
-        Videos without features are left out, with a warning; public sets are rarely complete.
+        Videos without features are skipped with a warning, since copies of public datasets are rarely complete.
 
         Raises:
-            UserError: annotations or features are missing, or a number is wrong.
+            UserError: annotations or features are missing, or a setting is invalid.
         """
         return _open(self, data)
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
-        """As many features as training samples have, with one action."""
+        """Sizes of a training sample with one action."""
         return {"T": self.max_length, "D": network.feature_width, "M": 1, "K": network.num_classes}
+
+    def told_sizes(self, data: Data, info: UntrimmedInfo) -> dict[str, int]:
+        """As many features as training samples have, with one action."""
+        return {"T": self.max_length, "D": info.width, "M": 1, "K": len(info.classes)}
 
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> UntrimmedInfo:
@@ -107,42 +110,30 @@ class UntrimmedVideos(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class UntrimmedInfo(DataInfo):
-    """What objectives are told of untrimmed videos."""
+    """Properties of untrimmed videos that objectives need."""
 
     width: int
-    """Size of a feature."""
+    """Dimension of a feature."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntrimmedSample(Sample):
+class UntrimmedSample(FeatureSample):
     """One video."""
 
     kind: ClassVar[type[Kind]] = UntrimmedVideos
-    in_turn: ClassVar[bool] = False
 
     video: Procedure = field(repr=False)
     config: UntrimmedVideos = field(repr=False)
     sequences: Sequences = field(repr=False, compare=False)
     most_actions: int
-    """Of any video of the collection: room for actions in a batch."""
+    """Maximum number of actions in any video of the collection, to which batches are padded."""
 
-    def cut(
-        self,
-        data: Data,
-        *,
-        rng: np.random.Generator | None = None,
-        num_clips: int = 1,
-        num_crops: int = 1,
-        actions: ActionSpace | None = None,
-    ) -> list[Row]:
-        """The whole sequence; or with ``rng`` ``num_clips`` random parts, padded to ``max_length``.
+    def select(self, rng: np.random.Generator | None, num_clips: int, *, actions: bool) -> list[Row]:
+        """The whole sequence; or with ``rng``, ``num_clips`` random parts, padded to ``max_length``.
 
         Raises:
             OSError: the features cannot be read.
-            UserError: crops were asked for.
         """
-        if num_crops != 1:
-            raise UserError("untrimmed videos have features, which have no crops: set num_crops to 1")
         found = self.sequences.sequence(self.video)
         if self.config.resized:
             found = resized(found, self.config.max_length)
@@ -174,7 +165,7 @@ class UntrimmedSample(Sample):
 
 
 def resized(sequence: FeatureSequence, length: int) -> FeatureSequence:
-    """A sequence brought to ``length`` features, linearly interpolated, that lie evenly over the video."""
+    """A sequence resized to ``length`` features that are evenly spaced over the video, by linear interpolation."""
     features, first, step, _ = sequence
     seconds = 2 * first + step * (len(features) - 1)
     stretched = F.interpolate(features.T[None], size=length, mode="linear")[0].T
@@ -182,27 +173,27 @@ def resized(sequence: FeatureSequence, length: int) -> FeatureSequence:
 
 
 class Part(NamedTuple):
-    """Rows of a sequence, and what is done in them."""
+    """Rows of a sequence, and the actions in them."""
 
     start: int
     end: int
     segments: Tensor
-    """``M 2``, rows of the whole sequence, cut at the part's ends."""
+    """Start and end of each action, ``M 2``, in rows of the whole sequence, clipped to the part."""
     kept: Tensor
-    """``M``, bool: whether enough of an action lies within to count."""
+    """Whether enough of each action lies within the part, ``M`` bool."""
 
 
 def _without_what_follows(part: Part, reach: float, least: float) -> Part:
-    """A whole sequence whose actions end with it: some videos of ActivityNet lack frames that were annotated."""
+    """A whole sequence with actions clipped to it: some videos of ActivityNet lack annotated frames."""
     segments = part.segments.clamp(max=part.end + reach)
     share = (segments[:, 1] - segments[:, 0]) / (part.segments[:, 1] - part.segments[:, 0])
     return Part(part.start, part.end, segments, share >= least)
 
 
 def draw_part(whole: Part, reach: float, config: UntrimmedVideos, rng: np.random.Generator) -> Part:
-    """A random part of a sequence that holds an action, if one can be found; the whole one is as it is.
+    """A random part of a sequence that contains an action, if one is found; the whole sequence is unchanged.
 
-    Its outermost rows show ``reach`` rows of video beyond their centres: actions are cut there, as published.
+    Its outermost rows cover ``reach`` rows of video beyond their centres: actions are clipped there, as published.
     """
     size, length = config.max_length, whole.end
     if length <= size:
@@ -221,14 +212,14 @@ def draw_part(whole: Part, reach: float, config: UntrimmedVideos, rng: np.random
 
 @dataclass(frozen=True, kw_only=True)
 class UntrimmedSource(Source):
-    """Untrimmed videos, with features along them; classes are those of the actions."""
+    """Untrimmed videos with their features; classes are those of actions."""
 
     kind: ClassVar[type[Kind]] = UntrimmedVideos
 
     width: int
 
     def info(self, train_split: str) -> UntrimmedInfo:
-        """What an objective may want to know of the collection before it is built."""
+        """Properties of the collection that an objective needs before it is built."""
         return UntrimmedInfo(**self.told(train_split), width=self.width)
 
 
@@ -236,17 +227,17 @@ def _open(config: UntrimmedVideos, data: Data) -> UntrimmedSource:
     if min(config.max_length, config.stride, config.window, config.width) < 1 or config.fps <= 0:
         raise UserError("untrimmed videos: max_length, stride, window and width are one or more, fps is above zero")
     if not (0 < config.crop <= 1 and 0 < config.kept <= 1 and config.noise >= 0):
-        raise UserError("untrimmed videos: crop and kept are shares, more than 0 and up to 1; noise is zero or more")
+        raise UserError("untrimmed videos: crop and kept are above 0 and at most 1; noise is zero or more")
     annotations = read_annotations(config, data)
     sequences = open_sequences(data.path, config, len(annotations.steps))
     there = [video for video in annotations.procedures if video.video in sequences]
     if not there:
         raise UserError(
             f"{data.path} has features of none of the {len(annotations.procedures)} annotated videos, such as "
-            f"{annotations.procedures[0].video}: files are called as the videos are"
+            f"{annotations.procedures[0].video}: files must be named as in the annotations"
         )
     if missing := len(annotations.procedures) - len(there):
-        log.warning("%d of %d annotated videos have no features and are left out", missing, missing + len(there))
+        log.warning("%d of %d annotated videos have no features and are skipped", missing, missing + len(there))
     most = max(1, *(len(video.steps) for video in there))
     samples = tuple(
         UntrimmedSample(
@@ -265,17 +256,17 @@ def _open(config: UntrimmedVideos, data: Data) -> UntrimmedSource:
 
 
 def read_annotations(config: UntrimmedVideos, data: Data) -> Annotations:
-    """The annotations of a set.
+    """The annotations of a dataset.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: the annotations are missing or cannot be read.
     """
     if config.annotations is None:
         described = getattr(data.synthetic, "annotations", None)
         if described is None:
             raise UserError(
                 "untrimmed videos need annotations (--data.reads.annotations FOLDER): the folder of a public "
-                "set (--data.reads.dataset thumos14), or a procedures.json"
+                "dataset (--data.reads.dataset thumos14), or a procedures.json"
             )
         return described()
     root = Path(config.annotations).expanduser()
@@ -288,15 +279,15 @@ def read_annotations(config: UntrimmedVideos, data: Data) -> Annotations:
 
 
 def draw_sequences(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """Noise along videos in which two actions happen, one short and one long; the third place for one is free.
+    """Sequences of noise with two actions, one short and one long; a third action is padding.
 
-    There are 45 features or more.
+    Sequences have at least 45 features.
     """
     rows, length, width, kinds = (sizes[letter] for letter in "BTDK")
     first = torch.randint(2, 6, (rows,), generator=generator).float() + 0.3
     segments = torch.stack([torch.stack([first, first + 7.5]), torch.stack([first + 12, first + 36])])
     segments = torch.cat([segments.permute(2, 0, 1), torch.zeros(rows, 1, 2)], dim=1)
-    classes = torch.randint(0, kinds, (rows, 3), generator=generator)
+    classes = torch.randint(0, min(kinds, width), (rows, 3), generator=generator)  # features mark their actions
     classes[:, 2] = -1
     place = torch.arange(length)[:, None]
     inside = (place >= segments[:, None, :2, 0]) & (place < segments[:, None, :2, 1])

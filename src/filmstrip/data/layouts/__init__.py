@@ -1,4 +1,4 @@
-"""Layouts that public data sets come in, one file each: files of video are read in place, arrays are converted."""
+"""Layouts of public datasets, one file each: video files are read in place, arrays are converted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filmstrip.data.sample import Source
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout of video files: whether a folder has it, and the collection in it."""
+    """A layout of video files: a test whether a folder has it, and a function that opens the collection."""
 
     detect: Callable[[Path], bool]
     open: Callable[[Path], Source]

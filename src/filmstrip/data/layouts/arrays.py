@@ -1,4 +1,4 @@
-"""What a layout of arrays gives: one video after another, with its actions."""
+"""Videos with actions, as layouts of arrays provide them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A video that was kept as an array."""
+    """A video stored as an array."""
 
     name: str
-    """Unique in its split, and fit for a file name."""
+    """Name that is unique in its split and valid as a file name."""
     video: Tensor
     """``T 3 H W`` uint8."""
     actions: np.ndarray | None

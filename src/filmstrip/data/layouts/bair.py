@@ -3,7 +3,7 @@
     softmotion30_44k/train/traj_0_to_255.tfrecords
 
 Record by record, feature ``T/image_aux1/encoded`` (and ``image_main``) holds a frame, as raw RGB bytes or an encoded
-image; ``T/action`` (4) is what was done *after* frame ``T``, so that it is moved by one here, with zeros before the
+image; ``T/action`` (4) is the action *after* frame ``T``, so that it is moved by one here, with zeros before the
 first frame. Published results use the camera ``aux1``.
 """
 
@@ -26,7 +26,7 @@ FPS = 10.0
 SPLITS = ("train", "val", "test")
 CAMERA = "image_aux1"
 IMAGES = (b"\xff\xd8\xff", b"\x89PNG")
-"""How encoded images begin: JPEG and PNG."""
+"""Signatures of encoded images: JPEG and PNG."""
 
 
 def detect_arrays(root: Path) -> bool:
@@ -94,5 +94,5 @@ def _picture(image: Values) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     side = math.isqrt(len(data) // 3)
     if 3 * side * side != len(data):
-        raise ValueError(f"a frame of {len(data)} bytes is no square picture in RGB, nor a JPEG or PNG file")
+        raise ValueError(f"a frame of {len(data)} bytes is neither a square RGB image nor a JPEG or PNG file")
     return np.frombuffer(data, np.uint8).reshape(side, side, 3)

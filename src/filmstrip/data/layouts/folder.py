@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 def open_folder(root: Path) -> Source:
     """Open a folder whose subfolders are classes, or splits that hold classes; videos may lie deeper.
 
-    Videos without a folder of their own are unlabelled. Hidden files and other kinds of files are passed over.
+    Videos without a folder of their own are unlabelled. Hidden files and other kinds of files are ignored.
 
     Raises:
         UserError: there are no videos, or some lie beside the class folders.
@@ -57,7 +57,7 @@ def open_folder(root: Path) -> Source:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is called as a video, and is none that is not complete yet: those are hidden."""
+    """Whether a file has the extension of a video and is complete: incomplete ones are hidden files."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 

@@ -20,7 +20,7 @@ from filmstrip.errors import UserError
 
 NEEDED = {"youtube_id", "time_start", "time_end"}
 SPLITS = {"validate": "val", "validation": "val"}
-"""What splits are called elsewhere."""
+"""Alternative names of splits."""
 
 
 def detect(root: Path) -> bool:
@@ -32,7 +32,7 @@ def open_kinetics(root: Path) -> Source:
     """The splits ``train``, ``val`` and ``test`` as far as tables and files are there; test sets may lack labels.
 
     Raises:
-        UserError: there are no tables, a row makes no sense, or there are none of the videos.
+        UserError: there are no tables, a row is invalid, or none of the videos exists.
     """
     rows = [row for table in _tables(root) for row in _rows(table)]
     if not rows:

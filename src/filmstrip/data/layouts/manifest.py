@@ -30,7 +30,7 @@ COLUMNS = {
     "group": ("group", "subject", "actor"),
     "actions": ("actions",),
 }
-"""What a column may be called, in order of preference; capitals and blanks around do not matter."""
+"""Accepted names of each column, in order of preference; case and surrounding blanks are ignored."""
 
 SHOWN_ERRORS = 5
 
@@ -47,13 +47,13 @@ def open_manifest(path: Path) -> Source:
     read, like unreadable ones; only when none of the first is there, the manifest is refused.
 
     Raises:
-        UserError: the table has no column of paths, or cells that make no sense; says which rows.
+        UserError: the table has no column of paths, or invalid cells; the message lists the rows.
     """
     rows = _read(path)
     if any(cells["split"] for _, cells in rows):
         kept = [(number, cells) for number, cells in rows if cells["split"]]
         if len(kept) < len(rows):
-            _warn(f"{path}: {len(rows) - len(kept)} of {len(rows)} rows have no split and are left out")
+            _warn(f"{path}: {len(rows) - len(kept)} of {len(rows)} rows have no split and are skipped")
         rows = kept
     notes = read_notes(path.parent)
     spans = _spans(path, rows)

@@ -27,5 +27,5 @@ def leave_out_missing(
     found = [(item, file) for item, file in files if file is not None]
     missing = len(files) - len(found)
     if found and missing:
-        log.warning("%d of %d listed videos are not there and are left out", missing, len(files))
+        log.warning("%d of %d listed videos are missing and are skipped", missing, len(files))
     return found, missing

@@ -97,7 +97,7 @@ def open_shards(path: Path) -> Source:
 
 
 def _index(archive: Path) -> list[Member]:
-    """The members of one archive by key, in its order. Links, folders and devices are passed over."""
+    """The members of one archive by key, in its order. Links, folders and devices are ignored."""
     if archive.suffix != ".tar":
         raise UserError(f"{archive} is compressed, so it cannot be read in random order: unpack it to a plain .tar")
     members: dict[str, Member] = {}

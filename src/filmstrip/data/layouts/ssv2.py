@@ -34,7 +34,7 @@ def open_ssv2(root: Path) -> Source:
     """The splits ``train``, ``val`` and, where there is ``test.json``, ``test``, labelled if ``test-answers.csv`` is.
 
     Raises:
-        UserError: labels or lists are missing or make no sense, or there are none of the videos.
+        UserError: labels or lists are missing or invalid, or none of the videos exists.
     """
     if not detect(root):
         raise UserError(

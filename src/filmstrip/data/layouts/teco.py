@@ -6,7 +6,7 @@
 
 Folders below a split only divide the files; they are no classes. The programs that recorded the sets differ in what
 an entry of the actions is. In Minecraft and Habitat entry ``t`` leads to frame ``t``, as with us (Minecraft's first
-is 0 for nothing; its actions count from 1). In DMLab it is what was done after frame ``t``, and moves by one here;
+is 0 for nothing; its actions count from 1). In DMLab it is the action after frame ``t``, and moves by one here;
 before the first frame comes 0, the turn to the left that every walk begins with. TECO's own code makes no such
 difference.
 """
@@ -26,13 +26,13 @@ from filmstrip.errors import UserError
 
 SPLITS = ("train", "val", "test")
 FPS = 7.5
-"""Of DMLab: 30 steps a second, of which every fourth was kept."""
+"""Frame rate of DMLab: 30 steps per second, of which every fourth was kept."""
 
 
 def detect(root: Path) -> bool:
     """Whether there are videos in parts of a training set with files of actions of their own names.
 
-    A few are looked at, for whoever recorded a video may not have come to its actions.
+    Several are checked, since recordings may lack the actions of some videos.
     """
     return any(_actions(video) for video in islice(root.glob("train/*/*.mp4"), 16))
 
@@ -49,7 +49,9 @@ def open_teco(root: Path) -> Source:
             raise UserError(
                 f"{root} holds arrays: filmstrip data convert {root} --layout teco --out FOLDER makes videos of them"
             )
-        raise UserError(f"{root} is not laid out as TECO's sets: expected train/0/000000.mp4 and train/0/000000.npz")
+        raise UserError(
+            f"{root} is not laid out as TECO's datasets: expected train/0/000000.mp4 and train/0/000000.npz"
+        )
     samples = [
         Sample(path=str(path), name=path.relative_to(root).as_posix(), split=split, actions=_actions(path))
         for split, path in videos

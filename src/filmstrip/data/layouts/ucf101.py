@@ -4,7 +4,7 @@
     ucfTrainTestlist/{classInd.txt, trainlist01.txt, testlist01.txt, ...}
 
 Lists name videos as ``class/file``, training lists with the class's number behind. Lists and files differ in capitals
-here and there (``HandStandPushups``), which is passed over.
+here and there (``HandStandPushups``), which is ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from filmstrip.data.sample import Sample, Source, collect, number_names, read_no
 from filmstrip.errors import UserError
 
 LISTS = ("ucfTrainTestlist", "annotations", "splits", ".", "../ucfTrainTestlist")
-"""Where the lists may be, from the given folder."""
+"""Possible folders of the lists, relative to the root."""
 FOLDS = (1, 2, 3)
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
 

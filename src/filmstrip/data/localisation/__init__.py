@@ -1,1 +1,1 @@
-"""Untrimmed videos: features along them, and the actions they hold."""
+"""Untrimmed videos: sequences of features, and actions."""

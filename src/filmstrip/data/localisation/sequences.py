@@ -1,4 +1,4 @@
-"""Features along whole videos: clips that were encoded, public folders of arrays, embeddings that stand for them."""
+"""Sequences of features along whole videos: encoded clips, public folders of arrays, or stand-in embeddings."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 
 UNEVEN = 0.5
-"""Most that a clip may lie off an even spacing, as a share of it: clips begin at frames, which may be far apart."""
+"""Maximum deviation of a clip from even spacing, relative to the spacing: clips begin at frames, which may be
+sparse."""
 
 
 class FeatureSequence(NamedTuple):
     """The features of one video, evenly spaced."""
 
     features: Tensor
-    """``T D`` float32."""
+    """Features, ``T D`` float32."""
     first: float
-    """Centre of the first, seconds."""
+    """Centre of the first feature, in seconds."""
     step: float
-    """Seconds from one to the next."""
+    """Spacing of the features, in seconds."""
     reach: float
-    """Seconds of video on either side of its centre that a feature is made of."""
+    """Half the duration of video that a feature covers, in seconds."""
 
 
 class Sequences(Protocol):
@@ -43,7 +44,7 @@ class Sequences(Protocol):
     width: int
 
     def __contains__(self, video: str) -> bool:
-        """Whether there is anything of a video."""
+        """Whether there are features of a video."""
         ...
 
     def sequence(self, procedure: Procedure) -> FeatureSequence:
@@ -56,22 +57,22 @@ class Sequences(Protocol):
 
 
 def open_sequences(path: Path | None, config: UntrimmedVideos, num_classes: int) -> Sequences:
-    """What ``path`` holds, see :class:`~filmstrip.data.kinds.untrimmed.UntrimmedVideos`.
+    """The sequences at ``path``, see :class:`~filmstrip.data.kinds.untrimmed.UntrimmedVideos`.
 
     Raises:
-        UserError: there is nothing there that is known.
+        UserError: the path does not exist, or holds no features.
     """
     if path is None:
         embeddings = random_embeddings(num_classes, config.width, config.seed)
         return EmbeddedSequences(embeddings=embeddings, config=config)
     path = Path(path).expanduser()
     if not path.exists():
-        raise UserError(f"{path} does not exist: give what `filmstrip encode` wrote, or a folder of VIDEO.npy")
+        raise UserError(f"{path} does not exist: use a folder of `filmstrip encode`, or one of VIDEO.npy")
     if is_encoded(path):
         return EncodedSequences(path)
     files = {file.stem: file for file in sorted(path.rglob("*")) if file.suffix in ARRAYS} if path.is_dir() else {}
     if not files:
-        raise UserError(f"{path} holds neither what `filmstrip encode` wrote (index.parquet) nor arrays VIDEO.npy")
+        raise UserError(f"{path} holds neither features of `filmstrip encode` (index.parquet) nor arrays VIDEO.npy")
     return ArraySequences(files, config)
 
 
@@ -79,7 +80,7 @@ class EncodedSequences(EncodedClips):
     """Clips along each video that ``filmstrip encode`` wrote; a clip's feature is the mean of its tokens."""
 
     def sequence(self, procedure: Procedure) -> FeatureSequence:
-        """The clips of a video in order of time."""
+        """The clips of a video in temporal order."""
         rows = sorted(self._found(procedure.video), key=lambda i: self._source.rows[i].start or 0.0)
         spans = np.array([(self._source.rows[i].start, self._source.rows[i].end) for i in rows], dtype=np.float64)
         if len(rows) < 2 or np.isnan(spans).any():
@@ -140,7 +141,7 @@ class EmbeddedSequences:
         """As many rows as an encoder that slides over the video would give."""
         first, step = _spacing(procedure, self.config)
         if procedure.seconds is None:
-            raise OSError(f"how long {procedure.video} lasts is not known: give features (--data FOLDER)")
+            raise OSError(f"how long {procedure.video} lasts is unknown: provide features (--data FOLDER)")
         count = max(1, round((procedure.seconds - 2 * first) / step) + 1)
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "sequence", procedure.video))
         features = self.config.noise * torch.randn(count, self.width, generator=generator)

@@ -1,1 +1,1 @@
-"""Procedures: annotated videos of ordered steps, and the windows that forecasting and planning are learned from."""
+"""Procedures: annotated videos of ordered steps, and windows of them for forecasting and planning."""

@@ -1,4 +1,4 @@
-"""Where features of clips come from: encoded videos, public folders of arrays, embeddings that stand for clips."""
+"""Features of clips: encoded videos, public folders of arrays, or stand-in embeddings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from filmstrip.data.features import POOLED, FeatureSource
 from filmstrip.data.kinds.encoded import is_encoded
-from filmstrip.data.procedures.windows import Given
+from filmstrip.data.procedures.windows import Part
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.protocols import Grid
@@ -27,63 +27,63 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 FEATURES = "frames_features"
-"""What public planners call the features among a video's arrays."""
+"""Name of the features among a video's arrays, as in public planners."""
 LONGEST_CLIP, LONGEST_SECONDS = 1.5, 3.0
-"""A clip that stands for a step lasts at most so many times as long as the step, and so much longer."""
+"""Maximum duration of a clip that represents a step: relative to the step, and in excess of it in seconds."""
 _PART = re.compile(r" \[[\d.]*-[\d.]*\]$")
-"""How a manifest's name ends that stands for a part of a video."""
+"""Suffix of a manifest's name for a part of a video."""
 
 
 class ClipFeatures(Protocol):
-    """Features of any part of a set's videos."""
+    """Features of any part of a dataset's videos."""
 
     grid: Grid
     width: int
     about: Mapping[str, str]
-    """What made them, as ``filmstrip encode`` says it; empty where nobody says."""
+    """Origin of the features, as recorded by ``filmstrip encode``; empty if unknown."""
 
     def __contains__(self, video: str) -> bool:
-        """Whether there is anything of a video."""
+        """Whether there are features of a video."""
         ...
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The features of a part of a video, ``N D`` float32.
 
         Raises:
-            OSError: they cannot be read, have another width, or there is nothing of that part.
+            OSError: they cannot be read, have another width, or do not cover that part.
         """
         ...
 
 
 def open_clips(path: Path | None, config: Procedures, num_steps: int) -> ClipFeatures:
-    """What ``path`` holds, see :class:`~filmstrip.data.kinds.procedures.Procedures`.
+    """The features at ``path``, see :class:`~filmstrip.data.kinds.procedures.Procedures`.
 
     Raises:
-        UserError: there is nothing there that is known, or embeddings are not those of so many steps.
+        UserError: the path does not exist or holds no features, or embeddings are of another number of steps.
     """
     if path is None:
         return StepEmbeddings(embeddings=random_embeddings(num_steps, config.width, config.seed), config=config)
     path = Path(path).expanduser()
     if not path.exists():
-        raise UserError(f"{path} does not exist: give what `filmstrip encode` wrote, or a folder of VIDEO.npy")
+        raise UserError(f"{path} does not exist: use a folder of `filmstrip encode`, or one of VIDEO.npy")
     if path.suffix == ".npy" and path.is_file():
         return StepEmbeddings(embeddings=read_embeddings(path, num_steps), config=config)
     if is_encoded(path):
         return EncodedClips(path)
     files = {file.stem: file for file in sorted(path.rglob("*")) if file.suffix in ARRAYS} if path.is_dir() else {}
     if not files:
-        raise UserError(f"{path} holds neither what `filmstrip encode` wrote (index.parquet) nor arrays VIDEO.npy")
+        raise UserError(f"{path} holds neither features of `filmstrip encode` (index.parquet) nor arrays VIDEO.npy")
     return ArrayFolder(files, config.rate)
 
 
 class EncodedClips:
-    """What ``filmstrip encode`` wrote of whole videos or of their steps, found by the video's name and by time."""
+    """Features of whole videos or of their steps from ``filmstrip encode``, located by the video's name and time."""
 
     def __init__(self, folder: Path):
         """Open a folder.
 
         Raises:
-            UserError: its index cannot be used, or its clips do not lie on one grid.
+            UserError: its index is invalid, or its clips have different grids.
         """
         self.folder = folder
         self._source = FeatureSource(folder)
@@ -109,7 +109,7 @@ class EncodedClips:
         """Whether clips of a video were encoded.
 
         Raises:
-            UserError: several videos are called that.
+            UserError: several videos have that name.
         """
         return bool(self._found(video))
 
@@ -118,12 +118,12 @@ class EncodedClips:
         if len(names) > 1:
             raise UserError(
                 f"{self.folder} holds several videos that could be {video}: {', '.join(sorted(names)[:3])}; in the "
-                "annotations name them by their path"
+                "annotations refer to them by their path"
             )
         return [i for name in names for i in self._rows[name]]
 
-    def read(self, video: str, given: Given) -> Tensor:
-        """The features of the clip that has most in common with a part of a video, ``N D``."""
+    def read(self, video: str, given: Part) -> Tensor:
+        """The features of the clip with the largest overlap with a part of a video, ``N D``."""
         best, overlap = -1, -math.inf
         for i in self._found(video):
             row = self._source.rows[i]
@@ -182,7 +182,7 @@ class ArrayFolder:
         """Whether there is a file of a video."""
         return self._file(video) is not None
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The mean of the rows from ``start`` to ``end``, ``1 D``."""
         path = self._file(video)
         if self._latest[0] != path:  # the places of a window are parts of one video
@@ -219,30 +219,30 @@ def read_array(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class StepEmbeddings:
-    """An embedding of each step with Gaussian noise in the place of clips, for learning from step sequences alone.
+    """Stand-in embeddings: an embedding of each step plus Gaussian noise, for learning from step sequences alone.
 
     A part of a video has the same noise whenever it is read, as a real clip has the same features.
     """
 
     embeddings: Tensor = field(repr=False)
-    """``steps D`` float32, each of root mean square one."""
+    """Embeddings, ``steps D`` float32, each of root mean square one."""
     config: Procedures
     about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
-        """All tokens along time."""
+        """The grid, with all tokens along time."""
         return Grid(self.config.tokens, 1, 1)
 
     @property
     def width(self) -> int:
-        """D."""
+        """The dimension D."""
         return self.embeddings.shape[1]
 
     def __contains__(self, video: str) -> bool:
         return True
 
-    def read(self, video: str, given: Given) -> Tensor:
+    def read(self, video: str, given: Part) -> Tensor:
         """The step's embedding with the noise of that part, ``tokens D``."""
         generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "clip", video, given.part))
         noise = torch.randn(self.config.tokens, self.width, generator=generator)

@@ -1,4 +1,4 @@
-"""What annotations say of procedures, whatever set they come from."""
+"""Types of annotated procedures, common to all datasets."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from filmstrip.errors import UserError
 
 
 class Step(NamedTuple):
-    """One step of a procedure, and when it is done."""
+    """One step of a procedure with its time."""
 
     step: int
-    """Position in the set's steps."""
+    """Index of the step in the dataset's steps."""
     start: float
     end: float
-    """Seconds from the video's first frame."""
+    """End of the step, in seconds from the video's first frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Procedure:
-    """One annotated video: its steps in order of time."""
+    """One annotated video: its steps in temporal order."""
 
     video: str
-    """The file's name, or its path below the folder of videos, with or without its ending."""
+    """Name of the file, or its path below the folder of videos, with or without extension."""
     split: str
     task: int = -1
-    """Position in the set's tasks; -1 where it has none."""
+    """Index of the task in the dataset's tasks; -1 if there is none."""
     steps: tuple[Step, ...]
     seconds: float | None = None
-    """How long the video lasts, where the annotations say."""
+    """Duration of the video in seconds, if annotated."""
     fps: float | None = None
-    """Its frames a second, where the annotations say."""
+    """Frame rate of the video, if annotated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """A set of procedures, and what its steps and tasks are called."""
+    """A dataset of procedures with the names of its steps and tasks."""
 
     root: Path
     steps: tuple[str, ...]
@@ -53,7 +53,7 @@ class Annotations:
 
 
 def in_order(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Steps in order of time; those that begin together stay as they were.
+    """Steps in temporal order; those that begin together stay as they were.
 
     PDPP and SCHEMA keep the annotators' order, which is another one in 654 of COIN's 7,064 training videos.
     """

@@ -1,4 +1,4 @@
-"""From samples to micro-batches, inside a worker process: decoding, and what to do where that fails."""
+"""From samples to micro-batches inside a worker process: decoding, and the handling of bad files."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from filmstrip.protocols import Batch
 from filmstrip.video.decoder import DecodeError
 
 ATTEMPTS = 50
-"""Replacements tried for one position. So many bad files in a row are no accident, whatever the limit."""
+"""Maximum number of replacements tried for one sample; that many bad files in a row are not chance."""
 
 
 class Unreadable(NamedTuple):
-    """A file that could not be read as it should be, and why."""
+    """A file that could not be read completely, and the reason."""
 
     name: str
     reason: str
     used: bool
-    """Whether what could be decoded of it was used nevertheless."""
+    """Whether its decodable frames were used nevertheless."""
 
 
 @dataclass
-class Report:
-    """What a worker tells the main process beside a micro-batch."""
+class ReadReport:
+    """A worker's report to the main process with a micro-batch."""
 
     unreadable: list[Unreadable] = field(default_factory=list)
     refused: str | None = None
-    """Something that is wrong with the settings, not with a file: stops the run."""
+    """Error in the settings instead of a file, which stops the run."""
 
 
-class _Clips(Dataset):
-    """What reading for training and for evaluation share: samples, of which some turn out to be bad."""
+class _SampleSet(Dataset):
+    """The common part of training and evaluation sets: samples, some of which turn out to be bad."""
 
     def __init__(self, samples: Sequence[Sample], data: Data, actions: ActionSpace | None):
         self.actions = actions
@@ -63,7 +63,7 @@ class _Clips(Dataset):
         """Never read a sample again: it killed the process that read it."""
         self.bad[index] = Unreadable(self.samples[index].name, CRASHED, used=False)
 
-    def _cut(self, index: int, report: Report, **settings: Any) -> list[Row] | None:
+    def _cut(self, index: int, report: ReadReport, **settings: Any) -> list[Row] | None:
         """The clips of one sample; none, and a line in the report, if it cannot be read."""
         sample = self.samples[index]
         if index not in self.bad:
@@ -79,16 +79,16 @@ class _Clips(Dataset):
         return None
 
 
-class TrainingSet(_Clips):
+class TrainingSet(_SampleSet):
     """Training micro-batches by their draws: a pair of the batch (none if all files failed) and a report."""
 
     def __init__(self, samples: Sequence[Sample], data: Data, seed: int, actions: ActionSpace | None = None):
         super().__init__(samples, data, actions)
         self.seed = seed
 
-    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, Report]:
+    def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, ReadReport]:
         """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
-        report = Report()
+        report = ReadReport()
         rows = _Rows(self.labelled, self.specification)
         try:
             for draw in draws:
@@ -98,7 +98,7 @@ class TrainingSet(_Clips):
                 else:
                     return None, report
         except UserError as error:
-            return None, Report(refused=str(error))
+            return None, ReadReport(refused=str(error))
         return rows.collate(), report
 
     def _candidates(self, draw: Draw) -> Iterable[int]:
@@ -106,7 +106,7 @@ class TrainingSet(_Clips):
         for attempt in range(ATTEMPTS):
             yield derive_seed(self.seed, "replacement", draw.position, attempt) % len(self.samples)
 
-    def _read(self, epoch: int, index: int, rows: _Rows, report: Report) -> bool:
+    def _read(self, epoch: int, index: int, rows: _Rows, report: ReadReport) -> bool:
         """Append the clips of one sample; false, and a line in the report, if it cannot be read."""
         seeds = [derive_seed(self.seed, epoch, index, clip) for clip in range(self.data.clips_per_video)]
         clips = self._cut(index, report, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
@@ -116,7 +116,7 @@ class TrainingSet(_Clips):
         return True
 
 
-class EvaluationSet(_Clips):
+class EvaluationSet(_SampleSet):
     """Evaluation views of groups of videos, by the videos' places in the split: a pair as in training."""
 
     def __init__(
@@ -133,9 +133,9 @@ class EvaluationSet(_Clips):
         self.shared = {file for file, count in Counter(map(_file, samples)).items() if count > 1}
         """Files of several samples, which are read in turn; one in which that fails is read for each alone."""
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[Batch | None, Report]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Batch | None, ReadReport]:
         """Decode the views of each video; bad files are left out, never replaced."""
-        report = Report()
+        report = ReadReport()
         rows = _Rows(self.labelled, self.specification)
         try:
             for _, neighbours in groupby(indices, lambda index: _file(self.samples[index])):
@@ -144,7 +144,7 @@ class EvaluationSet(_Clips):
                     seeds = [derive_seed("evaluation", sample.split, index, view) for view in range(len(views))]
                     rows.add(sample, index, views, seeds)
         except UserError as error:
-            return None, Report(refused=str(error))
+            return None, ReadReport(refused=str(error))
         return rows.collate(), report
 
     def crashed(self, index: int) -> None:
@@ -154,7 +154,7 @@ class EvaluationSet(_Clips):
         else:
             super().crashed(index)
 
-    def _views(self, indices: list[int], report: Report) -> Iterator[tuple[int, Sequence[Row]]]:
+    def _views(self, indices: list[int], report: ReadReport) -> Iterator[tuple[int, Sequence[Row]]]:
         """The views of those of some samples of one file that can be read, and lines in the report."""
         found = self._in_turn([index for index in indices if index not in self.bad])
         for index in indices:

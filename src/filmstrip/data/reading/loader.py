@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: decoded in worker processes, the same whatever their number."""
+"""Batches for training and evaluation, decoded in worker processes and independent of their number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 from filmstrip.data.config import Data
-from filmstrip.data.reading.dataset import EvaluationSet, Report, TrainingSet, Unreadable
+from filmstrip.data.reading.dataset import EvaluationSet, ReadReport, TrainingSet, Unreadable
 from filmstrip.data.reading.order import Share
 from filmstrip.data.reading.workers import load
 from filmstrip.data.sample import Source
@@ -16,10 +16,10 @@ from filmstrip.files import write_csv
 from filmstrip.protocols import Batch
 
 FAIR_SAMPLE = 1000
-"""Bad files are not held against the limit as a share of fewer samples than this, or than the whole split."""
+"""Minimum number of samples (or the whole split) relative to which the fraction of bad files is limited."""
 
 SHOWN = 20
-"""Bad files that an error message lists."""
+"""Maximum number of bad files listed in an error message."""
 
 
 class TrainLoader:
@@ -58,7 +58,7 @@ class TrainLoader:
 
     @property
     def unreadable(self) -> list[Unreadable]:
-        """The files met so far, by this process, that could not be read as they should be."""
+        """The files that this process could not read completely so far."""
         return list(self._found.values())
 
     def stream(self, start: int) -> Iterator[Batch]:
@@ -80,10 +80,11 @@ class TrainLoader:
     def _batches(self, start: int) -> Generator[Batch, None, None]:
         for batch, report in load(self._set, self._share.micro_batches(start), self._data.num_workers):
             self._take(report, exhausted=batch is None)
+            assert batch is not None, "refused by _take"
             self._videos_read += self._share.micro_videos
             yield batch
 
-    def _take(self, report: Report, exhausted: bool) -> None:
+    def _take(self, report: ReadReport, exhausted: bool) -> None:
         """Collect what a worker reported; stop the run if that is too much."""
         if report.refused:
             raise UserError(report.refused)
@@ -92,7 +93,7 @@ class TrainLoader:
         seen = min(max(self._videos_read, FAIR_SAMPLE), self._share.num_samples)
         if exhausted or len(lost) > self._data.max_unreadable * seen:
             raise UserError(
-                f"{len(lost)} training files could not be read, more than the share that is allowed "
+                f"{len(lost)} training files could not be read, more than the allowed fraction "
                 f"(data.max_unreadable {self._data.max_unreadable:g}); `filmstrip data check` examines all:\n"
                 + "\n".join(f"  {entry.name}: {entry.reason}" for entry in lost[:SHOWN])
                 + (f"\n  and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
@@ -125,11 +126,11 @@ class EvalLoader:
             files.setdefault((sample.path, sample.offset) if by_file else None, []).append(i)
         self._groups = [mine[i : i + videos] for mine in files.values() for i in range(0, len(mine), videos)]
         self.num_videos = len(samples)
-        """In a pass."""
+        """Number of videos in a pass."""
         self._batch_size = batch_size
         self._num_workers = data.num_workers
         self.unreadable: list[Unreadable] = []
-        """The files of the latest pass that could not be read as they should be."""
+        """Files of the latest pass that could not be read completely."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Begin a pass."""
@@ -150,22 +151,6 @@ class EvalLoader:
             yield [] if batch is None else list(_parts(batch, self._batch_size))
         if len(mine) < -(-len(self._groups) // world):
             yield []
-
-
-def eval_batches(
-    source: Source,
-    data: Data,
-    split: str,
-    *,
-    num_clips: int = 1,
-    num_crops: int = 1,
-    batch_size: int = 16,
-    by_file: bool = False,
-) -> EvalLoader:
-    """The batches of a split for evaluation; files that cannot be read are left out and listed in ``unreadable``."""
-    return EvalLoader(
-        source, data, split, num_clips=num_clips, num_crops=num_crops, batch_size=batch_size, by_file=by_file
-    )
 
 
 def write_unreadable(path: Path, entries: Iterable[Unreadable]) -> None:

@@ -17,11 +17,11 @@ from filmstrip.errors import UserError
 
 
 class Draw(NamedTuple):
-    """A place in the endless order: which sample is due at ``position``, in which ``epoch``."""
+    """An entry of the endless order: the sample at ``position``, and its ``epoch``."""
 
     position: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # in place of a tuple's method of that name
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -37,7 +37,7 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one process reads of each optimiser step, in micro-batches.
+    """The part of each optimiser step that one process reads, in micro-batches.
 
     A step's videos lie one after another in the global order. Micro-batch ``a`` of process ``rank`` is slice
     ``a * world + rank`` of them, so that all processes together see what a single one would have seen.
@@ -46,7 +46,7 @@ class Share:
     seed: int
     num_samples: int
     batch_size: int
-    """Clips of one optimiser step, over all processes and micro-batches."""
+    """Number of clips in one optimiser step, over all processes and micro-batches."""
     clips_per_video: int = 1
     rank: int = 0
     world: int = 1
@@ -57,7 +57,7 @@ class Share:
         if self.batch_size < 1 or self.clips_per_video < 1 or self.batch_size % slices:
             raise UserError(
                 f"batch_size {self.batch_size} does not divide into {self.world} processes x {self.accumulate} "
-                f"accumulated micro-batches x {self.clips_per_video} clips a video: make it a multiple of {slices}"
+                f"accumulated micro-batches x {self.clips_per_video} clips per video: make it a multiple of {slices}"
             )
         if self.num_samples < 1:
             raise UserError("there is nothing to train on: the training split is empty")

@@ -1,4 +1,4 @@
-"""The views of one file that evaluation and prediction look at."""
+"""Views of one file for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from filmstrip.data.config import Clip
 from filmstrip.data.kinds.clips import cut_parts
 from filmstrip.errors import UserError
-from filmstrip.video.decode import open_video
+from filmstrip.video.decode import Backend, open_video
 from filmstrip.video.decoder import Decoder, VideoInfo
 
 log = logging.getLogger(__name__)
@@ -25,15 +25,15 @@ class Views:
     """Clips of one video, evenly spaced, each as one or several crops."""
 
     video: Tensor
-    """``num_clips * num_crops T C H W`` uint8; the crops of a clip are neighbours."""
+    """Views, ``num_clips * num_crops T C H W`` uint8; the crops of a clip are adjacent."""
     spans: tuple[tuple[float, float], ...]
-    """Each clip's first and last frame, seconds from the video's first."""
+    """Times of the first and last frame of each clip, in seconds from the video's first frame."""
     damaged: bool
-    """Whether some of the frames are damaged, or the file ends too early."""
+    """Whether some frames are damaged, or the file ends prematurely."""
 
 
 def read_views(
-    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: str = "auto"
+    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: Backend = "auto"
 ) -> Views:
     """Cut the views of a file as evaluation does: of ``num_clips`` clips, no more than the file has frames.
 
@@ -77,7 +77,7 @@ def views_of_parts(
 
 
 @contextmanager
-def opened(path: Path | str, backend: str = "auto") -> Iterator[Decoder]:
+def opened(path: Path | str, backend: Backend = "auto") -> Iterator[Decoder]:
     """A file, open while the body reads it.
 
     Raises:

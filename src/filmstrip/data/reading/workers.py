@@ -1,8 +1,8 @@
 """Worker processes that read for a loader, and may die of a file: it then counts as bad, and reading goes on.
 
 FFmpeg parses what strangers wrote, in C: now and then a file crashes the process. Each worker notes in shared memory
-which sample it is reading, so that the one that killed it is known. Nothing else is lost: what was asked for and not
-delivered yet is asked for again, in the same order.
+which sample it is reading, so that the one that killed it is known. Nothing else is lost: requests that
+were not answered yet are repeated in the same order.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from filmstrip.protocols import Batch
 
@@ -29,7 +29,7 @@ class Reads(Protocol):
     """What workers read from: ``dataset[request]`` is a batch, or none, and a report."""
 
     current: Current | None
-    """Where to note which sample is being read; none while no workers are at it."""
+    """Record of the samples being read; None without workers."""
 
     def __getitem__(self, request: Any) -> tuple[Batch | None, Any]: ...
 
@@ -47,7 +47,9 @@ class Current:
     @contextlib.contextmanager
     def at(self, index: int) -> Iterator[None]:
         """While this worker reads a sample."""
-        slot = self._slots[get_worker_info().id]
+        worker = get_worker_info()
+        assert worker is not None, "only workers note what they read"
+        slot = self._slots[worker.id]
         slot.copy_(torch.tensor([os.getpid(), index]))
         try:
             yield
@@ -108,8 +110,9 @@ def _start(dataset: Reads, requests: Iterator[Any], num_workers: int) -> tuple[I
         # GPU, opens its own files, and computes on a single thread.
         method = "fork" if sys.platform == "linux" else "spawn"
         settings = {"worker_init_fn": _quiet, "multiprocessing_context": method}
-    loader = DataLoader(
-        dataset,
+    # All that is asked of a data set is how it reads, also where torch asks for its class.
+    loader: DataLoader[Any] = DataLoader(
+        cast(Dataset[Any], dataset),
         batch_size=None,
         sampler=requests,
         num_workers=num_workers,

@@ -1,1 +1,1 @@
-"""Sets that are made here, as real files."""
+"""Synthetic datasets, generated as real video files."""

@@ -1,8 +1,8 @@
 """Actors: two or three shapes in each video, of which each moves in a way of its own, with boxes in AVA's layout.
 
 What an actor does is one way of moving (:mod:`filmstrip.data.synthetic.motions`), or two at once, such as going left
-while growing. Its state (x, y, angle, size) lies on circles: at their ends it fades out and comes back as somebody
-else on the other side. States begin uniformly and every motion is a rotation of the circles, so that the box of a
+while growing. Its state (x, y, angle, size) lies on circles: at their ends it fades out and another actor
+appears on the other side. States begin uniformly and every motion is a rotation of the circles, so that the box of a
 single frame has the same distribution whatever is done in it. Who is faded by half or more has no box.
 
     folder/actors_train_00000.mp4  the videos
@@ -47,17 +47,19 @@ class Actors(Synthetic):
     """Videos of ``size`` by ``size`` pixels that last ``seconds``, with a key frame at each whole second within."""
 
     num_train: Count = 160
+    """Number of training videos."""
     num_test: CountOrZero = 40
+    """Number of test videos."""
     num_actors: Annotated[tuple[Count, Count], Ascending] = (2, 3)
-    """Fewest and most at once."""
+    """Minimum and maximum number of simultaneous actors."""
     seconds: Annotated[int, Bounds(min=2)] = 5
     both: Share = 0.25
-    """Share of the actors that do two things at once."""
+    """Fraction of the actors with two simultaneous actions."""
     fps: Count = 8
     size: EvenSize = 64
     seed: Seed = 0
     difficulty: Share = 0.2
-    """From 0 to 1: less contrast, a faster background, noise."""
+    """Difficulty from 0 to 1: less contrast, a faster background, noise."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

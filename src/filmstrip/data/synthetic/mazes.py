@@ -1,4 +1,4 @@
-"""Mazes: somebody walks through a textured maze and comes back to where they have been, with every action noted.
+"""Mazes: walks through a textured maze that return to earlier positions, with all actions recorded.
 
 In the spirit of DMLab-40k (Yan et al. 2023, TECO, appendix B.13): 300 frames of 64 x 64 pixels in mazes of 7 x 7
 cells whose four quarters have walls and floors of their own; one walks forward or turns by 20 degrees, with some
@@ -29,17 +29,17 @@ ACTIONS = ("forward", "left", "right")
 FORWARD, LEFT, RIGHT = range(3)
 TURN = math.radians(20)
 STEP = 0.4
-"""Cells that one walks in a frame."""
+"""Distance walked per frame, in cells."""
 ROOM = 0.25
-"""The least distance to a wall, cells."""
+"""Minimum distance to a wall, in cells."""
 CENTRED = 0.1
-"""So far from a corridor's middle line, one walks along it."""
+"""Maximum distance from a corridor's middle line at which the walk follows the corridor, in cells."""
 LOOPS = 0.25
-"""Share of the walls between two rooms that are opened although there is another way."""
+"""Fraction of the walls between two rooms that are opened although there is another way."""
 NUM_PICTURES = 8
 TEXTURE = 64
 SKY = ((0.28, 0.45, 0.75), (0.70, 0.80, 0.90))
-"""Overhead and at the horizon, before each maze shifts them a little."""
+"""Colours of the sky overhead and at the horizon, before each maze's random shift."""
 VERSION = 2
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -58,11 +58,11 @@ class Mazes(Synthetic):
     fps: Count = 15
     size: EvenSize = 64
     rooms: Annotated[int, Bounds(min=2)] = 4
-    """Rooms along a side; with the walls between them a maze has ``2 * rooms - 1`` cells a side."""
+    """Number of rooms along a side; with the walls between them a maze has ``2 * rooms - 1`` cells a side."""
     noise: Share = 0.05
-    """How often an action is drawn at random."""
+    """Probability of a random action."""
     look_round: bool = False
-    """Stay where one starts and turn round and round, one way: everything has been seen a turn ago."""
+    """Whether to turn on the spot in one direction instead of walking: everything was seen one turn ago."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -121,8 +121,8 @@ def random_maze(rng: np.random.Generator, rooms: int) -> np.ndarray:
 def walk(rng: np.random.Generator, solid: np.ndarray, num_frames: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Actions ``T`` int64 and the poses ``T 3`` that they lead to.
 
-    One goes by turns to the furthest cell not seen yet, and back to the one not seen for longest. When none is left
-    that was never seen, all go back to where one was longest ago.
+    The walk goes alternately to the furthest cell not seen yet, and back to the one not seen for longest. When none
+    is left that was never seen, all go back to where one was longest ago.
     """
     open_cells, (x, y, heading) = _start(rng, solid)
     last_seen: dict[tuple[int, int], int] = {}

@@ -57,12 +57,12 @@ class Motions(Synthetic):
     size: EvenSize = 64
     seed: Seed = 0
     difficulty: Share = 0.3
-    """From 0 to 1: less contrast, slower motion, a faster background, noise, and up to two shapes that move in a way
-    of their own."""
+    """Difficulty from 0 to 1: less contrast, slower motion, a faster background, noise, and up to two shapes with
+    other motions."""
     num_shapes: Count = 4
-    """That move in the way of the class."""
+    """Number of shapes with the motion of the class."""
     plain: bool = False
-    """Shapes of one of six bright colours on a dark background, for models that are to draw them."""
+    """Whether shapes have one of six bright colours on a dark background, which is easier for generators."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

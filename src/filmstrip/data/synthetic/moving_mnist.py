@@ -39,7 +39,7 @@ class MovingMNIST(Synthetic):
     """
 
     digits: Path | None = None
-    """A folder with the four files of MNIST, ``train-images-idx3-ubyte`` and so on, gzipped or not."""
+    """Folder with the four files of MNIST, ``train-images-idx3-ubyte`` and so on, gzipped or not."""
     num_digits: Annotated[int, Bounds(min=1, max=3)] = 2
     num_train: Count = 1000
     num_test: Count = 200
@@ -47,7 +47,7 @@ class MovingMNIST(Synthetic):
     fps: Count = 10
     size: Annotated[int, Bounds(min=30, multiple=2)] = 64
     speed: Weight = 0.1
-    """Distance from one frame to the next, as a share of the room that a digit has to move in."""
+    """Distance moved per frame, as a fraction of the range of a digit's position."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class MovingMNIST(Synthetic):
             UserError: there are no digit files, or they are damaged; or ``out`` is not empty.
         """
         if self.digits is None:
-            raise UserError("moving_mnist needs digits: give the folder of the MNIST files (--digits FOLDER)")
+            raise UserError("moving_mnist needs digits: provide the folder of the MNIST files (--digits FOLDER)")
         notes = {"directional": True}
         return generate_once(self, name="moving_mnist", version=VERSION, notes=notes, write=self._write, out=out)
 
@@ -144,5 +144,5 @@ def _find(folder: Path, prefix: str, suffix: str) -> Path:
     """The file of that name, which may be a shorter training set (``train10k-...``), and may end in ``.gz``."""
     found = sorted(path for ending in ("", ".gz") for path in folder.glob(f"{prefix}*-{suffix}{ending}"))
     if not found:
-        raise UserError(f"{folder} has no {prefix}-{suffix}(.gz): give the folder with the four files of MNIST")
+        raise UserError(f"{folder} has no {prefix}-{suffix}(.gz): provide the folder with the four files of MNIST")
     return found[0]

@@ -34,11 +34,11 @@ MARGIN = 0.06
 SUBSTEPS, ROUNDS = 4, 4
 """Parts of a frame's motion, and how often overlaps are undone in each."""
 GRIP = 0.6
-"""How far a thing is turned by what slides along its edge, from 0 to 1."""
+"""Rotation of an object by contact that slides along its edge, from 0 to 1."""
 ROUND = 0.85
 """Radius of the disc that stands for a thing of any outline, as a share of its own radius."""
 BASE, LINKS = (0.5, -0.25), (0.72, 0.72)
-"""Where the arm stands, and the lengths of its two links."""
+"""Position of the arm's base, and the lengths of its two links."""
 SHADOW = (0.012, 0.018)
 VERSION = 2
 

@@ -1,4 +1,4 @@
-"""What somebody sees who stands in a world of square cells: walls, floor and sky by ray casting, all frames at once.
+"""First-person views in a world of square cells: walls, floor and sky by ray casting, all frames at once.
 
 The plane is ``x`` to the east and ``y`` to the south, in cells. A pose is ``x, y, heading``: heading 0 looks east and
 grows clockwise, so that the right hand is at ``heading + pi / 2``. Walls are one cell high and eyes half of that.
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FRAMES_AT_ONCE = 8
-"""So many frames of 64 pixels, supersampled, keep to a processor's cache."""
+"""Number of frames rendered at once: supersampled frames of 64 pixels then fit into the processor's cache."""
 FOG = 0.06
-"""How fast light fades with the square of the distance in cells."""
+"""Decay rate of light with the square of the distance in cells."""
 SHADED = (1.0, 0.78)
 """Light on walls that face along ``x``, and along ``y``."""
 

@@ -98,14 +98,14 @@ class Recipes(Synthetic):
     train_per_task: Count = 40
     test_per_task: CountOrZero = 10
     step_frames: Count = 24
-    """Of a step; each lasts between this and half as much again."""
+    """Minimum number of frames of a step; the maximum is one and a half times as many."""
     pause_frames: CountOrZero = 4
-    """Between two steps, of a picture that stands still."""
+    """Number of still frames between two steps."""
     fps: Count = 16
     size: EvenSize = 64
     seed: Seed = 0
     difficulty: Share = 0.3
-    """As of :class:`~filmstrip.data.synthetic.motions.Motions`."""
+    """Difficulty, as in :class:`~filmstrip.data.synthetic.motions.Motions`."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

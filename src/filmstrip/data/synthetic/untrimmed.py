@@ -40,16 +40,16 @@ class Untrimmed(Synthetic):
     num_train: Count = 60
     num_test: CountOrZero = 20
     actions: Annotated[tuple[Count, Count], Ascending] = (2, 5)
-    """Fewest and most in a video."""
+    """Minimum and maximum number of actions in a video."""
     action_frames: Annotated[tuple[Count, Count], Ascending] = (16, 96)
-    """Shortest and longest action; all lengths are as likely on a logarithmic scale."""
+    """Minimum and maximum number of frames of an action; lengths are uniform on a logarithmic scale."""
     background_frames: Annotated[tuple[Count, Count], Ascending] = (16, 64)
-    """Shortest and longest stretch before, between and after actions."""
+    """Minimum and maximum number of background frames before, between and after actions."""
     fps: Count = 16
     size: EvenSize = 64
     seed: Seed = 0
     difficulty: Share = 0.3
-    """As of :class:`~filmstrip.data.synthetic.motions.Motions`."""
+    """Difficulty, as in :class:`~filmstrip.data.synthetic.motions.Motions`."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

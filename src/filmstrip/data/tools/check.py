@@ -1,4 +1,4 @@
-"""Checking a collection: every file is decoded to its end, and what it holds is counted."""
+"""Checking a collection: every file is decoded completely, and statistics are collected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
 
 LONG_GOP = 24
-"""Frames between key frames above which reading a clip mostly decodes frames that nobody asked for."""
+"""Number of frames between key frames above which reading a clip mostly decodes unused frames."""
 LARGE_SIDE = 400
 """Short side in pixels above which training decodes many times more than it uses."""
 SHOWN = 20
@@ -31,13 +31,13 @@ SIDED = frozenset({"left", "right", "leftward", "rightward", "clockwise", "count
 
 @dataclass(frozen=True)
 class FileReport:
-    """What one file turned out to hold."""
+    """The result of checking one file."""
 
     name: str
     error: str = ""
-    """Why it cannot be read at all."""
+    """Reason why the file cannot be read; empty if it can."""
     flaw: str = ""
-    """What is wrong with a file that can be read."""
+    """Defect of a file that can be read; empty if there is none."""
     codec: str = ""
     width: int = 0
     height: int = 0
@@ -45,27 +45,27 @@ class FileReport:
     duration: float = 0.0
     num_frames: int = 0
     damaged: int = 0
-    """Frames that are not what was encoded."""
+    """Number of damaged frames."""
     lost: int = 0
-    """Frames that the header promises and a truncated file does not hold."""
+    """Number of frames that the header declares and a truncated file lacks."""
     gop: float = 0.0
     """Mean number of frames from one key frame to the next."""
     bytes: int = 0
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a check found."""
+class CollectionReport:
+    """The result of checking a collection."""
 
     path: str
     files: tuple[FileReport, ...]
     counts: dict[str, dict[str, int]]
-    """Samples by split and class."""
+    """Number of samples by split and class."""
     directional: bool = False
     beyond: tuple[str, ...] = field(default=(), kw_only=True)
-    """Samples that are parts of videos and lie beyond their ends, a line each."""
+    """Samples that lie beyond the ends of their videos, a line each."""
     refused: tuple[str, ...] = field(default=(), kw_only=True)
-    """What training would refuse of the collection as a whole, unless it is told otherwise."""
+    """Reasons why training would refuse the collection with default settings."""
     advice: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
@@ -100,7 +100,7 @@ class Report:
         return json.dumps({**totals, **asdict(self)}, indent=2)
 
     def text(self) -> str:
-        """The report for people: totals, counts, what the files are like, what is wrong, what to do."""
+        """The report as text: totals, counts, statistics, problems, advice."""
         lines = [f"{self.path}: {len(self.files)} files, {len(self.bad)} unreadable, {len(self.flawed)} flawed", ""]
         lines += _count_lines(self.counts)
         if self.good:
@@ -118,7 +118,7 @@ class Report:
         return "\n".join(lines)
 
 
-def check_collection(path: Path, workers: int = 2) -> Report:
+def check_collection(path: Path, workers: int = 2) -> CollectionReport:
     """Decode every file of a collection: a folder, a manifest or shards.
 
     Raises:
@@ -132,7 +132,7 @@ def check_collection(path: Path, workers: int = 2) -> Report:
         label = "(no label)" if sample.label is None else source.classes[sample.label]
         counts.setdefault(sample.split, Counter())[label] += 1
     plain = {split: dict(sorted(counts[split].items())) for split in sorted(counts)}
-    return Report(
+    return CollectionReport(
         str(path),
         files,
         plain,
@@ -210,12 +210,12 @@ def _statistics(files: Iterable[FileReport]) -> list[str]:
     spans = {
         "duration, s": [file.duration for file in files],
         "frames": [file.num_frames for file in files],
-        "frames a second": [file.fps for file in files],
+        "frames per second": [file.fps for file in files],
         "short side, pixels": [min(file.width, file.height) for file in files],
-        "frames a key frame": [file.gop for file in files],
+        "frames per key frame": [file.gop for file in files],
         "megabytes": [file.bytes / 1e6 for file in files],
     }
-    lines = [f"{'':<20}{'least':>10}{'median':>10}{'most':>10}"]
+    lines = [f"{'':<20}{'minimum':>10}{'median':>10}{'maximum':>10}"]
     for name, values in spans.items():
         numbers = (min(values), statistics.median(values), max(values))
         lines.append(f"{name:<20}" + "".join(f"{number:>10.4g}" for number in numbers))
@@ -271,7 +271,7 @@ def _advice(path: Path, files: tuple[FileReport, ...], source: Source) -> Iterab
     """What a person could do about what was found."""
     good = [file for file in files if not file.error]
     if len(good) < len(files):
-        yield "Unreadable files are replaced in training and left out of evaluation; mend or remove them if you can."
+        yield "Unreadable files are replaced in training and skipped in evaluation; repair or remove them if you can."
     if any(file.flaw for file in good):
         yield "Flawed files are used as far as they go; fetch them again if you can."
     if good:
@@ -279,7 +279,7 @@ def _advice(path: Path, files: tuple[FileReport, ...], source: Source) -> Iterab
         side = statistics.median(min(file.width, file.height) for file in good)
         if gop > LONG_GOP or side > LARGE_SIDE:
             yield (
-                f"Half of the files have at least {gop:g} frames a key frame, and half a short side of at least "
+                f"Half of the files have at least {gop:g} frames per key frame, and half a short side of at least "
                 f"{side:g} pixels: `filmstrip data prepare {path} --out FOLDER` makes copies that load several times "
                 "faster."
             )

@@ -1,7 +1,7 @@
 """Converting sets that are kept as arrays into a folder of videos with their actions beside them.
 
-Each video is written under its name only once it is complete, and after its actions: what is there is whole, and
-converting again goes on where it stopped.
+Each video is written under its name only once it is complete, and after its actions: existing videos are complete,
+and converting again resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SETTINGS = "convert.json"
 
 
 @dataclass(frozen=True)
-class Job:
+class ConversionJob:
     """One file of arrays, whose videos go into ``folder``."""
 
     layout: str
@@ -34,8 +34,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one file."""
+class ConversionOutcome:
+    """The result for one file."""
 
     path: str
     written: int = 0
@@ -45,14 +45,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What converting a set gave."""
+class Conversion:
+    """The result of converting a dataset."""
 
     out: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ConversionOutcome, ...]
 
     @property
-    def bad(self) -> tuple[Outcome, ...]:
+    def bad(self) -> tuple[ConversionOutcome, ...]:
         """Files that were converted in part or not at all."""
         return tuple(outcome for outcome in self.outcomes if outcome.error)
 
@@ -64,7 +64,7 @@ class Converted:
         return "\n".join([*lines, f"train on it with --data {self.out}"])
 
 
-def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False, workers: int = 2) -> Converted:
+def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False, workers: int = 2) -> Conversion:
     """Convert a set of a layout of arrays into ``out/split/*.mp4`` with ``*.actions.npy``.
 
     ``lossless`` keeps every pixel (RGB in H.264), otherwise the quality is high (CRF 10).
@@ -80,16 +80,16 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
     _claim(out, {"layout": layout, "source": str(path.absolute()), "lossless": lossless})
     for split in {split for split, _ in files}:
         (out / split).mkdir(exist_ok=True)
-    jobs = [Job(layout, file, out / split, lossless) for split, file in files]
+    jobs = [ConversionJob(layout, file, out / split, lossless) for split, file in files]
     results = each(convert_file, jobs, workers=workers, title="converting", crashed=_crashed)
     with no_parts_left({job.folder for job in jobs}):
         outcomes = {outcome.path: outcome for outcome in results}
     _write_notes(out)
-    return Converted(str(out), tuple(outcomes[str(job.path)] for job in jobs))
+    return Conversion(str(out), tuple(outcomes[str(job.path)] for job in jobs))
 
 
-def convert_file(job: Job) -> Outcome:
-    """Write the videos of one file; those that are there already are left alone.
+def convert_file(job: ConversionJob) -> ConversionOutcome:
+    """Write the videos of one file; those that exist already are skipped.
 
     Raises:
         OSError: there is no room for them.
@@ -109,12 +109,12 @@ def convert_file(job: Job) -> Outcome:
     except (UserError, ValueError, OSError) as error:
         if getattr(error, "errno", None) in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(job.folder)) from None  # FFmpeg's own cannot be pickled
-        return Outcome(str(job.path), written, there, error=str(error))
-    return Outcome(str(job.path), written, there)
+        return ConversionOutcome(str(job.path), written, there, error=str(error))
+    return ConversionOutcome(str(job.path), written, there)
 
 
-def _crashed(job: Job, reason: str) -> Outcome:
-    return Outcome(str(job.path), error=reason)
+def _crashed(job: ConversionJob, reason: str) -> ConversionOutcome:
+    return ConversionOutcome(str(job.path), error=reason)
 
 
 def _save(path: Path, actions: np.ndarray) -> None:
@@ -132,7 +132,7 @@ def _claim(out: Path, settings: dict[str, str | bool]) -> None:
                 f"{out} was converted from something else or otherwise ({path.name}): give another folder"
             )
     elif any(out.iterdir()):
-        raise UserError(f"{out} holds something else already: give a folder that is new or empty")
+        raise UserError(f"{out} holds other files already: use a new or empty folder")
     else:
         write_json(settings, path)
 

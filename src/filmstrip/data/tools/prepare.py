@@ -1,7 +1,7 @@
 """Preparing a collection for training: copies with a short side, short GOPs and streams that decode fast.
 
 Frame times stay as they are. A copy takes its name only once it was read back and compared with its source, so that
-what is there can be trusted, and preparing again goes on where it stopped.
+existing copies are valid, and preparing again resumes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEDGER, SETTINGS = "prepared.jsonl", "prepare.json"
 
 
 @dataclass(frozen=True)
-class Job:
+class CopyJob:
     """One file to copy."""
 
     file: VideoFile
@@ -41,39 +41,39 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one file; a line of the ledger."""
+class CopyOutcome:
+    """The result for one file; a line of the ledger."""
 
     name: str
     target: str = ""
     error: str = ""
-    """Why there is no copy."""
+    """Reason why there is no copy."""
     flaw: str = ""
-    """What is wrong with the source, of which there is a copy as far as it goes."""
+    """Defect of the source, whose readable part was copied."""
     stamp: tuple[int, int] = (0, 0)
-    """Size and time of the source, to see whether it changed."""
+    """Size and modification time of the source, to detect changes."""
     num_frames: int = 0
     psnr: float = 0.0
     bytes: int = 0
     again: bool = field(default=False, compare=False)
-    """Whether the copy was there already."""
+    """Whether the copy existed already."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What preparing a collection gave."""
+class Preparation:
+    """The result of preparing a collection."""
 
     out: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CopyOutcome, ...]
 
     @cached_property
-    def bad(self) -> tuple[Outcome, ...]:
+    def bad(self) -> tuple[CopyOutcome, ...]:
         """Files without a copy."""
         return tuple(outcome for outcome in self.outcomes if outcome.error)
 
     @cached_property
-    def flawed(self) -> tuple[Outcome, ...]:
-        """Truncated or damaged files, copied as far as they go."""
+    def flawed(self) -> tuple[CopyOutcome, ...]:
+        """Truncated or damaged files, of which the readable part was copied."""
         return tuple(outcome for outcome in self.outcomes if outcome.flaw)
 
     def text(self) -> str:
@@ -93,7 +93,7 @@ class Prepared:
 
 def prepare_collection(
     path: Path, out: Path, *, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2
-) -> Prepared:
+) -> Preparation:
     """Copy a collection (a folder, a manifest or shards) into ``out``, with a manifest of labels and splits.
 
     Videos whose short side is smaller keep their size. Files that cannot be read are reported and left out.
@@ -111,7 +111,7 @@ def prepare_collection(
     targets = _targets(files_of(source))
     known = _read_ledger(out)
     outcomes = {file: known[file.name] for file, target in targets.items() if _still_good(file, target, out, known)}
-    jobs = [Job(file, out / target, recipe) for file, target in targets.items() if file not in outcomes]
+    jobs = [CopyJob(file, out / target, recipe) for file, target in targets.items() if file not in outcomes]
     by_name = {file.name: file for file in targets}
     prepared = each(prepare_file, jobs, workers=workers, title="preparing", crashed=_crashed)
     with no_parts_left({job.target.parent for job in jobs}), contextlib.closing(prepared):
@@ -121,10 +121,10 @@ def prepare_collection(
             append_line(json.dumps(asdict(outcome)), out / LEDGER)
     if any(not outcome.error for outcome in outcomes.values()):
         _write_manifest(out, source, outcomes)
-    return Prepared(str(out), tuple(outcomes[file] for file in targets))
+    return Preparation(str(out), tuple(outcomes[file] for file in targets))
 
 
-def prepare_file(job: Job) -> Outcome:
+def prepare_file(job: CopyJob) -> CopyOutcome:
     """Copy one file, unless it cannot be read.
 
     Raises:
@@ -135,8 +135,8 @@ def prepare_file(job: Job) -> Outcome:
     except (UserError, OSError, av.FFmpegError) as error:
         if getattr(error, "errno", None) in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(job.target)) from None  # FFmpeg's own cannot be pickled
-        return Outcome(job.file.name, error=getattr(error, "reason", None) or str(error))
-    return Outcome(
+        return CopyOutcome(job.file.name, error=getattr(error, "reason", None) or str(error))
+    return CopyOutcome(
         job.file.name,
         flaw=result.flaw,
         stamp=_stamp(job.file),
@@ -146,8 +146,8 @@ def prepare_file(job: Job) -> Outcome:
     )
 
 
-def _crashed(job: Job, reason: str) -> Outcome:
-    return Outcome(job.file.name, error=reason)
+def _crashed(job: CopyJob, reason: str) -> CopyOutcome:
+    return CopyOutcome(job.file.name, error=reason)
 
 
 def _stamp(file: VideoFile) -> tuple[int, int]:
@@ -164,9 +164,9 @@ def _claim(out: Path, settings: dict[str, str | int]) -> None:
         before = read_settings(path)
         differing = [f"{key} {before.get(key)!r}" for key, value in settings.items() if before.get(key) != value]
         if differing:
-            raise UserError(f"{out} was prepared with {', '.join(differing)}: give another folder or these settings")
+            raise UserError(f"{out} was prepared with {', '.join(differing)}: use another folder or these settings")
     elif any(out.iterdir()):
-        raise UserError(f"{out} holds something else already: give a folder that is new or empty")
+        raise UserError(f"{out} holds other files already: use a new or empty folder")
     else:
         write_json(settings, path)
 
@@ -206,14 +206,14 @@ def _digest(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
-def _read_ledger(out: Path) -> dict[str, Outcome]:
+def _read_ledger(out: Path) -> dict[str, CopyOutcome]:
     """The last outcome of each file; lines that an interruption cut short do not count."""
     known = {}
     path = out / LEDGER
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
-            known[values["name"]] = Outcome(**{**values, "stamp": tuple(values["stamp"]), "again": True})
+            known[values["name"]] = CopyOutcome(**{**values, "stamp": tuple(values["stamp"]), "again": True})
         except (ValueError, KeyError, TypeError):
             continue
     return known
@@ -224,7 +224,7 @@ def copies_in(out: Path) -> int:
     return sum(not outcome.error for outcome in _read_ledger(out).values())
 
 
-def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, Outcome]) -> bool:
+def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, CopyOutcome]) -> bool:
     """Whether the copy of a file is there, complete, and made from what the file is now."""
     outcome = known.get(file.name)
     if outcome is None or outcome.error or outcome.target != target:
@@ -246,7 +246,7 @@ def _copy_actions(sidecar: Sidecar, out: Path, target: str) -> str | None:
     return name
 
 
-def _write_manifest(out: Path, source: Source, outcomes: dict[VideoFile, Outcome]) -> None:
+def _write_manifest(out: Path, source: Source, outcomes: dict[VideoFile, CopyOutcome]) -> None:
     """A row for each sample whose file was copied, and what ``dataset.json`` said."""
     rows = []
     for sample in source.samples:

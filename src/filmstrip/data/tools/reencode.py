@@ -24,12 +24,12 @@ from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
 from filmstrip.video.write import REPEATABLE
 
 TICKS = 90_000
-"""Time stamps a second: exact for all common frame rates."""
+"""Number of time stamps per second: exact for all common frame rates."""
 TIME_ERROR = 2 / TICKS
 LOWEST_PSNR = 20.0
-"""Decibels; below this a copy does not show what its source shows."""
+"""Minimum PSNR of a valid copy, in decibels."""
 COMPARED = 8
-"""Frames of each video that are compared, besides the last."""
+"""Number of frames of each video that are compared, besides the last one."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Recipe:
     gop: Count = 8
     crf: Quality = 20
     b_frames: CountOrZero = 3
-    """Frames between two reference frames. Nothing depends on them, so that a reader with a stride skips them."""
+    """Number of B frames between two reference frames; a reader with a stride skips them, as nothing depends on
+    them."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -53,7 +54,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """What a copy holds, and what was wrong with its source."""
+    """The result of re-encoding one video."""
 
     num_frames: int
     psnr: float
@@ -61,8 +62,8 @@ class Result:
 
 
 @dataclass
-class _Seen:
-    """What went by while a video was encoded."""
+class _EncodedFrames:
+    """The frames that passed while a video was encoded."""
 
     times: list[float] = field(default_factory=list)
     kept: list[tuple[int, Tensor]] = field(default_factory=list)
@@ -98,21 +99,21 @@ def reencode(source: VideoSource, target: Path, recipe: Recipe) -> Result:
         DecodeError: the source cannot be read, or the copy does not show the same frames at the same times.
         OSError: the copy cannot be written.
     """
-    seen = _Seen()
+    encoded = _EncodedFrames()
     with replacing(target) as part:
         with open_video(source) as decoder:
-            _encode(decoder, part, recipe, seen)
+            _encode(decoder, part, recipe, encoded)
             name = decoder.info.path
-        psnr = _verify(name, part, seen)
-    return Result(len(seen.times), psnr, seen.flaw)
+        psnr = _verify(name, part, encoded)
+    return Result(len(encoded.times), psnr, encoded.flaw)
 
 
-def _encode(decoder: Decoder, part: Path, recipe: Recipe, seen: _Seen) -> None:
+def _encode(decoder: Decoder, part: Path, recipe: Recipe, encoded: _EncodedFrames) -> None:
     info = decoder.info
     size = recipe.size(info.height, info.width)
     with _writer(part, size, Fraction(info.fps).limit_denominator(1001 * 120), recipe) as (container, stream):
         for frames in decoder.frames(size=size):
-            seen.note(frames)
+            encoded.note(frames)
             images = rearrange(frames.video, "t c h w -> t h w c").contiguous().numpy()
             for image, time in zip(images, frames.times):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -147,7 +148,7 @@ def _writer(
         yield container, stream
 
 
-def _verify(name: str, part: Path, seen: _Seen) -> float:
+def _verify(name: str, part: Path, encoded: _EncodedFrames) -> float:
     """The PSNR of the compared frames of a copy, in brightness, decibels.
 
     Raises:
@@ -155,12 +156,12 @@ def _verify(name: str, part: Path, seen: _Seen) -> float:
     """
     with open_video(part) as copy:
         times = copy.times()
-        if len(times) != len(seen.times):
-            raise DecodeError(name, 0, f"its copy has {len(times)} frames instead of {len(seen.times)}")
-        late = float(np.abs(times - (np.array(seen.times) - seen.times[0])).max())
+        if len(times) != len(encoded.times):
+            raise DecodeError(name, 0, f"its copy has {len(times)} frames instead of {len(encoded.times)}")
+        late = float(np.abs(times - (np.array(encoded.times) - encoded.times[0])).max())
         if late > TIME_ERROR:
             raise DecodeError(name, 0, f"the times of its copy are wrong by up to {late:.4f} s")
-        places, expected = seen.compared
+        places, expected = encoded.compared
         shown = copy.frames_at(times[places])
     # Of brightness alone: small saturated details lose their colour to 4:2:0, as everywhere.
     weights = torch.tensor(GREY, dtype=torch.float64).view(3, 1, 1)

@@ -1,7 +1,7 @@
 """SlowFast for AVA: a video network whose features within each actor's box say everything that the actor does.
 
 Boxes are given: annotated ones, or those of a detector of persons. The last stage of both networks keeps its height
-and width and is dilated, so that a place of its map covers 16 pixels. Feichtenhofer et al., "SlowFast Networks for
+and width and is dilated, so that a position of its map covers 16 pixels. Feichtenhofer et al., "SlowFast Networks for
 Video Recognition", ICCV 2019; after Gu et al., "AVA", CVPR 2018.
 
     filmstrip train detection.actor_roi:slowfast_r50_8x8_ava --data VIDEOS \\
@@ -21,7 +21,7 @@ Released, by the authors' model zoo and their evaluation (which counts every row
 detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from Kinetics-600, 29.1 mAP; by MMAction2's, from
 Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
 
-Measured here, ``python claims/detection_motion.py`` (60 synthetic videos of moving actors after 500 steps on 400
+Measured here, ``filmstrip claims detection_motion`` (60 synthetic videos of moving actors after 500 steps on 400
 others, annotated boxes): 68.3 mAP in key frames at an overlap of 0.5 on two threads, 74.6 on one, where
 ``tiny_one_frame`` reaches 18.6 and 19.3, and scores drawn at random 17.5 (standard deviation 0.7): what is done is
 told by motion alone. Over tubes it is 38.3, 41.9, 9.8 and 11.3; perfect scores would reach 59.2, since shapes that
@@ -44,10 +44,14 @@ from filmstrip.data.kinds.actors import ActorClips
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.errors import UserError
 from filmstrip.evals.detection import DetectionMAP
-from filmstrip.protocols import Batch, Encoder, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.protocols import Batch, Encoder, Loss, Objective, find_encoder
+from filmstrip.runs.config import Run
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def roi_align(
@@ -55,11 +59,11 @@ def roi_align(
 ) -> Tensor:
     """Features within boxes: ``B C H W`` and ``B M 4`` to ``B M C size size`` (He et al. 2017, Mask R-CNN).
 
-    Boxes are left, top, right, bottom in places of the map, whose first place covers 0 to 1 and is centred at 0.5;
-    unless ``aligned``, it is centred at 0 and no side is shorter than one place, as some public networks were
+    Boxes are left, top, right, bottom in positions of the map, whose first position covers 0 to 1 and is centred at
+    0.5; unless ``aligned``, it is centred at 0 and no side is shorter than one position, as some public networks were
     trained. Each box is cut into ``size x size`` cells, of which each is the mean of ``samples x samples`` values,
-    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the places that a
-    cell of that box covers, rounded up. Up to one place beyond its outermost centres the map continues as it is
+    read by bilinear interpolation at the centres of equal parts; none: as many along each axis as the positions that
+    a cell of that box covers, rounded up. Up to one position beyond its outermost centres the map continues as it is
     there; further out it is zero.
 
     Interpolation and mean act on rows and columns apart: each is a matrix, and their product with the map is exact.
@@ -74,7 +78,7 @@ def roi_align(
     if samples is not None and samples < 1:
         raise ValueError(f"samples is one or more, or none, not {samples}")
     left, top, right, bottom = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
-    if aligned:  # from coordinates of which a place covers 0 to 1 to those of the places' centres
+    if aligned:  # from coordinates of which a position covers 0 to 1 to those of the positions' centres
         left, top, right, bottom = left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
     else:
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
@@ -83,22 +87,22 @@ def roi_align(
     return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
 
 
-def _shares(first: Tensor, last: Tensor, places: int, size: int, samples: int | None) -> Tensor:
-    """How much of each of ``places`` along one axis every cell takes: ``B M size places`` for bounds ``B M``."""
+def _shares(first: Tensor, last: Tensor, extent: int, size: int, samples: int | None) -> Tensor:
+    """Weights of ``extent`` positions along one axis in every cell: ``B M size extent`` for bounds ``B M``."""
     cell = (last - first) / size
     if samples is None:
         # Two at least: a graph for maps of any size would take a single one for what it always is.
-        most = torch.sym_max(-(-places // size), 2)
-        count = cell.detach().ceil().clamp(1, most)[..., None, None]
+        maximum = torch.sym_max(-(-extent // size), 2)
+        count = cell.detach().ceil().clamp(1, maximum)[..., None, None]
     else:
-        most, count = samples, torch.full_like(cell, samples)[..., None, None]
-    sample = torch.arange(most, device=first.device, dtype=cell.dtype)
+        maximum, count = samples, torch.full_like(cell, samples)[..., None, None]
+    sample = torch.arange(maximum, device=first.device, dtype=cell.dtype)
     cells = torch.arange(size, device=first.device, dtype=cell.dtype)[:, None]
     position = first[..., None, None] + (cells + (sample + 0.5) / count) * cell[..., None, None]
-    counts = (sample < count) & (position >= -1) & (position <= places)
+    counts = (sample < count) & (position >= -1) & (position <= extent)
     share = counts.to(cell.dtype) / count
-    centre = torch.arange(places, device=first.device, dtype=cell.dtype)
-    near = (1 - (position.clamp(0, places - 1)[..., None] - centre).abs()).clamp(min=0)
+    centre = torch.arange(extent, device=first.device, dtype=cell.dtype)
+    near = (1 - (position.clamp(0, extent - 1)[..., None] - centre).abs()).clamp(min=0)
     return (near * share[..., None]).sum(dim=-2)
 
 
@@ -112,15 +116,13 @@ class ActorRoI(Objective):
 
     requires = ("video", "boxes", "is_actor", "box_labels")
 
-    def __init__(
-        self, encoder: Encoder, num_classes: int, *, size: int = 7, aligned: bool = True, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, encoder: Encoder, config: ActorRoIConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.size = size
-        self.aligned = aligned
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, num_classes)
+        self.size = config.size
+        self.aligned = config.aligned
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(encoder.width, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
@@ -128,14 +130,14 @@ class ActorRoI(Objective):
         """``B M K`` of ``B T C H W`` video and ``boxes`` (``B M 4``, shares of its width and height)."""
         features = self.encoder(video)
         t, h, w = features.grid
-        places = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
+        feature_map = reduce(features.tokens, "b (t h w) d -> b d h w", "mean", t=t, h=h)
         left, top, right, bottom = boxes.unbind(dim=-1)
         on_map = torch.stack([left * w, top * h, right * w, bottom * h], dim=-1)
-        cells = roi_align(places, on_map, size=self.size, aligned=self.aligned)
+        cells = roi_align(feature_map, on_map, size=self.size, aligned=self.aligned)
         return self.head(self.dropout(reduce(cells, "b m d p q -> b m d", "max")))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Binary cross-entropy, the mean over actors and classes; also logs how many of both were told rightly."""
+        """Binary cross-entropy, the mean over actors and classes; also logs the share of both that is right."""
         labels, there = batch["box_labels"], batch["is_actor"]
         logits = self.logits(batch["video"], batch["boxes"]).float()
         count = there.sum().clamp(min=1)
@@ -159,17 +161,18 @@ class ActorRoI(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class ActorRoIConfig(ObjectiveConfig):
-    """The network and its head; classes come from the data."""
+    """A network and its head for boxes."""
 
     backbone: ObjectiveConfig
-    """Of a recognition system; its head is left out."""
-    num_classes: Count = 80
-    size: Count = 7
+    """Configuration of a recognition system, of which the encoder is taken."""
+    num_classes: Count
+    """Number of classes. In training it comes from the data; a preset states its paper's."""
+    size: Count
     """Cells along each side of a box."""
     aligned: bool = True
-    """Whether places of the map are centred at halves; some released networks were trained without."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Whether positions of the map are centred at halves; some released networks were trained without."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout rate before the head."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""
@@ -181,13 +184,13 @@ class ActorRoIConfig(ObjectiveConfig):
         Raises:
             UserError: the backbone has no encoder.
         """
-        encoder = getattr(self.backbone.build(), "encoder", None)
-        if not isinstance(encoder, Encoder):
+        encoder = find_encoder(self.backbone.build())
+        if encoder is None:
             raise UserError(
                 f"{type(self.backbone).__name__} builds no encoder, of which boxes could be read: name a recognition "
                 "system's"
             )
-        return ActorRoI(encoder, self.num_classes, size=self.size, aligned=self.aligned, dropout=self.dropout)
+        return ActorRoI(encoder, self)
 
 
 def tiny() -> Run:
@@ -202,15 +205,15 @@ def tiny() -> Run:
             batch_size=16,
             num_workers=0,
         ),
-        objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, dropout=0.0),
-        optim=Optim(lr=4e-3),
-        train=Loop(steps=300),
+        objective=ActorRoIConfig(backbone=replace(backbone, dilated=True), num_classes=8, size=7),
+        optim=AdamW(lr=4e-3),
+        train=Loop(length=Steps(300)),
         evals=(DetectionMAP(video_thresholds=(0.5,)),),
     )
 
 
 def tiny_one_frame() -> Run:
-    """The same with a network that sees the key frame alone: what boxes and looks tell without motion."""
+    """The same with a network that sees the key frame alone: boxes and looks without motion."""
     run = tiny()
     backbone = find("recognition.single_frame:tiny").objective
     return replace(
@@ -250,7 +253,7 @@ def _ava(backbone: str) -> Run:
         objective=ActorRoIConfig(
             backbone=replace(network, dilated=True), num_classes=80, size=7, aligned=True, dropout=0.5
         ),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7, warmup=5 / 20, start=0.000125 / 0.1),
-        train=Loop(epochs=20, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.1, weight_decay=1e-7, schedule=Cosine(warmup=5 / 20, start=0.000125 / 0.1)),
+        train=Loop(length=Epochs(20), precision="bfloat16", clip_grad=None),
         evals=(DetectionMAP(),),
     )

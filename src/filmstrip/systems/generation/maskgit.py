@@ -1,8 +1,8 @@
-"""MaskGIT over video: predicts hidden codes from visible ones, and so draws a whole grid of codes in a few passes.
+"""MaskGIT over video: predicts masked codes from visible ones, and so samples a whole grid of codes in a few passes.
 
-A bidirectional transformer learns to restore a tokenizer's codes of which a random share is hidden, by the cosine
+A bidirectional transformer learns to predict a tokenizer's codes, of which a random share is masked, by the cosine
 schedule. With ``frames="together"`` the grid of space and time is filled at once, with attention of one's choice:
-among all places, in a frame and in squares through all frames by turns (MaskViT), or along single lines (axial).
+among all positions, alternately in a frame and in windows through all frames (MaskViT), or along one axis (axial).
 With ``frames="in_order"`` a causal transformer summarises the frames so far, and the next is filled from that.
 Chang et al., "MaskGIT: Masked Generative Image Transformer", CVPR 2022; Gupta et al., "MaskViT: Masked Visual
 Pre-Training for Video Prediction", ICLR 2023; draft-and-revise sampling: Lee et al. 2022; the presets of frames in
@@ -10,14 +10,15 @@ order are VIPER's (Escontrela et al. 2023, table E.2).
 
     filmstrip train generation.maskgit:viper_dmc --data.path PATH --objective.tokenizer-run RUN
 
-Where we deviate: masks hide from one code to all of them (MaskViT: at least half; its context frames are always
+Where we deviate: one code to all of them are masked (MaskViT: at least half; its context frames are always
 visible here too). VIPER's table gives one depth and width: both of our transformers have them. The sizes of
 ``maskvit_dmlab`` are ours; the texts here give none.
 
 Chang et al. report, on ImageNet, FID 6.18 in 8 passes against 15.78 in 256 of an autoregressive transformer. We
-measured, with ``python claims/maskgit_passes.py`` (motions, 1,200 steps, one seed), 16 passes against 256, and at
-equal training samples that are worse: Frechet distance 0.068 against 0.013 (other real videos: 0.002). Much of that
-is the order: places filled in random order, instead of by confidence, give 0.024.
+measured, before the code that it shares with other systems changed, with an earlier form of ``filmstrip claims
+maskgit_passes`` (motions, 1,200 steps, one seed), 16 passes against 256, and with equal training worse samples:
+Frechet distance 0.068 against 0.013 (other real videos: 0.002). Much of that is the order: positions filled in random
+order, instead of by confidence, give 0.024. The ledger, ``docs/claims.md``, has what the present code gives.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
-from filmstrip.models.frame_history import FrameHistory
-from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, Window
+from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
+from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, MaskedTransformerArchitecture, Window
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_prob, draw_masks, fill
 from filmstrip.nn.sampling import Sampling, guided
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
@@ -47,11 +48,14 @@ from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 
 class MaskedCodes(LatentObjective):
-    """Restores hidden codes; with a ``history`` frame by frame, each from the summary of those before."""
+    """Predicts masked codes; with a ``history`` frame by frame, each from the summary of the previous ones."""
 
     def __init__(self, config: MaskGITConfig) -> None:
         super().__init__(config.build_tokenizer(), num_frames=config.num_frames, size=config.size)
@@ -68,25 +72,29 @@ class MaskedCodes(LatentObjective):
         in_order, history = config.frames == "in_order", None
         if in_order:
             history = FrameHistory(
-                input_dim=config.code_width,
-                given_dim=conditions.width,
-                output_dim=config.code_width,
-                size=size,
-                stride=config.stride,
-                num_frames=t,
-                width=config.history_width,
-                depth=config.history_depth,
-                num_heads=config.history_num_heads,
+                FrameHistoryArchitecture(
+                    input_dim=config.code_width,
+                    given_dim=conditions.width,
+                    output_dim=config.code_width,
+                    size=size,
+                    stride=config.stride,
+                    num_frames=t,
+                    width=config.history_width,
+                    depth=config.history_depth,
+                    num_heads=config.history_num_heads,
+                )
             )
         self.transformer = MaskedTransformer(
-            codebook_size=self.codebook_size,
-            grid=(1 if in_order else t, *size),
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            code_width=config.code_width,
-            condition_width=config.code_width if in_order else conditions.width,
-            windows=(WHOLE,) if in_order else config.windows(),
+            MaskedTransformerArchitecture(
+                codebook_size=self.codebook_size,
+                grid=(1 if in_order else t, *size),
+                width=config.width,
+                depth=config.depth,
+                num_heads=config.num_heads,
+                code_width=config.code_width,
+                condition_width=config.code_width if in_order else conditions.width,
+                windows=(WHOLE,) if in_order else config.windows(),
+            )
         )
         self.conditions = conditions
         self.history = history
@@ -97,7 +105,7 @@ class MaskedCodes(LatentObjective):
         self.requires = ("seed", "action") if known.has_action else ("seed",)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Cross-entropy of the hidden codes, nats a code."""
+        """Cross-entropy of the masked codes, nats a code."""
         ids, seed = self._whole(batch), batch["seed"]
         unknown = uniform(seed, 1, "maskgit.condition_drop")[:, 0] < self.condition_drop
         given = self._given(ids, batch.get("label"), batch.get("action"), unknown)
@@ -308,27 +316,27 @@ class MaskGITConfig(LatentConfig):
     """The transformers and how codes are hidden."""
 
     frames: Literal["together", "in_order"] = "together"
-    """Fill the grid of space and time at once, or one frame after the other."""
+    """Order of sampling: the grid of space and time at once, or one frame after the other."""
     attention: Literal["full", "maskvit", "axial"] = "full"
-    """Of frames together: among all places, or in windows by turns from block to block."""
+    """Attention for frames together: among all positions, or in windows that alternate from block to block."""
     window: Count = 4
-    """Height and width of MaskViT's windows through all frames, codes."""
+    """Height and width of MaskViT's windows through all frames, in codes."""
     width: Count = 512
     depth: Count = 8
     num_heads: Count = 8
     code_width: Count = 256
-    """Channels that a code embeds to."""
+    """Width of a code's embedding."""
     stride: Count = 1
-    """Places along each axis that share a token of the summary of the past (frames in order)."""
+    """Number of positions along each axis that share a token of the summary of the past (frames in order)."""
     history_width: Count = 512
     history_depth: Count = 8
     history_num_heads: Count = 8
     context_frames: CountOrZero = 0
-    """Frames that are never hidden (frames together)."""
+    """Number of first frames that are never masked (frames together)."""
     conditions: tuple[Literal["label", "action"], ...] = ()
-    """What samples can be asked for beside first frames: a class, actions."""
+    """Conditions of samples beside first frames: a class, actions."""
     condition_drop: Share = 0.1
-    """Share of the clips whose class and actions are hidden in training: for samples without, and for guidance."""
+    """Fraction of the training clips whose class and actions are dropped, for unconditional samples and guidance."""
     num_classes: CountOrZero = 0
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0
@@ -409,8 +417,8 @@ def _tiny(**network: object) -> Run:
             code_width=32,
             **network,
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -438,12 +446,10 @@ def maskvit_dmlab() -> Run:
         depth=12,
         num_heads=12,
     )
-    return _paper(network, stride=1, lr=1e-4, schedule="cosine", steps=1_000_000)
+    return _paper(network, stride=1, schedule=Cosine(warmup=0.01), steps=1_000_000)
 
 
-def _paper(
-    network: MaskGITConfig, *, stride: int, lr: float, schedule: Literal["cosine", "constant"], steps: int
-) -> Run:
+def _paper(network: MaskGITConfig, *, stride: int, schedule: Cosine | Constant, steps: int) -> Run:
     size = network.size
     return Run(
         data=Data(
@@ -452,8 +458,8 @@ def _paper(
             batch_size=32,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.01 * (schedule == "cosine")),
-        train=Loop(steps=steps, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=schedule),
+        train=Loop(length=Steps(steps), precision="bfloat16"),
     )
 
 
@@ -468,7 +474,7 @@ def _viper(tokenizer: str, *, num_frames: int, stride: int, width: int, tasks: i
         conditions=("label",) if tasks > 1 else (),
         num_classes=tasks,
     )
-    return _paper(network, stride=stride, lr=1e-4, schedule="constant", steps=500_000)
+    return _paper(network, stride=stride, schedule=Constant(), steps=500_000)
 
 
 def viper_dmc() -> Run:

@@ -19,9 +19,9 @@ as theirs of ActivityNet are; positions beyond ``max_length`` go on and are not 
 Checked against the released code with its weights carried over, on full-length random features: logits, distances,
 targets and both losses agree to 3e-6; the numbers of parameters are the same (29.25M and, for one class, 6.94M).
 
-Measured here: ``filmstrip train localisation.actionformer`` (embeddings with noise in the place of features) reaches
+Measured here: ``filmstrip train localisation.actionformer`` (embeddings with noise in place of features) reaches
 98, 98, 98, 95 and 89% mAP at overlaps of 0.3 to 0.7, 95.5% on average, over 20 synthetic videos.
-``python claims/actionformer_pyramid.py`` (actions of 2 to 96 rows): six levels reach 92.8% on average, three 71.6%,
+``filmstrip claims actionformer_pyramid`` (actions of 2 to 96 rows): six levels reach 92.8% on average, three 71.6%,
 one 17.3%; attention to everything 91.8%, for 4.4 times the multiply-adds on long videos.
 """
 
@@ -44,16 +44,19 @@ from filmstrip.data.kinds.untrimmed import UntrimmedInfo, UntrimmedVideos
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
 from filmstrip.evals.localisation import LocalisationMAP
-from filmstrip.inference import device_of, inference
 from filmstrip.nn.attention import attend
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask, local, present
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.positions import sincos_table
 from filmstrip.nn.segments import soft_nms
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Detections, Loss, Objective
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, fitted, renamed, without_prefix
 
 PRIOR = 0.01
@@ -84,29 +87,29 @@ _PUBLISHED: Rules = (
 )
 """Our names to those of the released weights; but for the levels' scales, which are a parameter each there."""
 MOMENTUM = 0.9
-"""Of the running number of positive points, by which losses are divided."""
+"""Momentum of the running number of positive points, by which losses are divided."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suppression:
-    """Which of all candidates are kept."""
+    """Non-maximum suppression of candidates."""
 
-    min_score: Weight = 0.001
-    """Least score of a candidate, and of what is kept."""
-    candidates: Count = 2000
-    """Most candidates of each level of a video."""
-    min_rows: Weight = 0.05
-    """Least length of a segment, rows."""
-    sigma: Rate = 0.5
-    """How slowly scores fall with the overlap: they are multiplied by ``exp(-iou^2 / sigma)``."""
-    most: Count = 200
-    """Most segments of a video."""
+    min_score: Weight
+    """Minimum score, before and after suppression."""
+    candidates: Count
+    """Maximum number of candidates of each level of a video."""
+    min_rows: Weight
+    """Minimum length of a segment, rows."""
+    sigma: Rate
+    """Scale of the decay of scores with the overlap: the factor is ``exp(-iou^2 / sigma)``."""
+    max_segments: Count
+    """Maximum number of segments of a video."""
 
 
 NUM_CONVS, STEM = 2, 2
 """Convolutions before the pyramid, and blocks of its finest level."""
 SCALE = 1e-4
-"""What a residual branch is first multiplied by, channel by channel (Touvron et al. 2021)."""
+"""Initial factor of each channel of a residual branch (Touvron et al. 2021)."""
 
 
 class Level(NamedTuple):
@@ -215,8 +218,8 @@ class TemporalPyramid(nn.Module):
         for conv, norm in zip(self.convs, self.conv_norms):
             x = norm(conv(x, valid)).relu()
         if self.positions:
-            _, places, width = x.shape
-            x = x + sincos_table(places, width).to(x) / width**0.5
+            _, length, width = x.shape
+            x = x + sincos_table(length, width).to(x) / width**0.5
         mask = self._mask(0, valid)
         for block in self.stem:
             x = block(x, valid, mask)
@@ -233,18 +236,18 @@ class TemporalPyramid(nn.Module):
 
 
 class Points(NamedTuple):
-    """Where actions are looked for, one after the other through all levels of a pyramid."""
+    """The points of a pyramid, level after level."""
 
     time: Tensor
     """``N``, rows of the sequence."""
     stride: Tensor
     """``N``, rows from one point of the level to the next."""
     reach: Tensor
-    """``N 2``, least and most distance, in rows, to the further end of an action that the level answers for."""
+    """``N 2``, minimum and maximum distance, in rows, to the further end of an action of the level."""
 
 
 class Targets(NamedTuple):
-    """What each point of each video is to say."""
+    """The targets of each point of each video."""
 
     classes: Tensor
     """``B N C``, one where an action of that class is to be found."""
@@ -253,12 +256,12 @@ class Targets(NamedTuple):
 
     @property
     def positive(self) -> Tensor:
-        """Where there is something to be found, ``B N``."""
+        """Whether a point has an action, ``B N``."""
         return self.classes.amax(dim=-1) > 0
 
 
 def assign(points: Points, segments: Tensor, classes: Tensor, *, num_classes: int, radius: float) -> Targets:
-    """Which point finds which action of ``segments`` (``B M 2``, rows; ``classes`` ``B M``, -1 in padding).
+    """Assign points to the actions ``segments`` (``B M 2``, rows) of ``classes`` (``B M``, -1 in padding).
 
     A point finds actions whose middle is less than ``radius`` strides away, within which it lies and whose ends are
     within its level's reach; of several the shortest (Tian et al. 2019, FCOS; Zhang et al. 2022).
@@ -270,8 +273,10 @@ def assign(points: Points, segments: Tensor, classes: Tensor, *, num_classes: in
     after = time - torch.maximum(middle - radius * stride, first)
     before = torch.minimum(middle + radius * stride, last) - time
     furthest = distances.amax(dim=-1)
-    least, most = (bound[:, None] for bound in points.reach.unbind(-1))
-    found = (torch.minimum(after, before) > 0) & (furthest >= least) & (furthest <= most) & (classes >= 0)[:, None]
+    minimum, maximum = (bound[:, None] for bound in points.reach.unbind(-1))
+    found = (
+        (torch.minimum(after, before) > 0) & (furthest >= minimum) & (furthest <= maximum) & (classes >= 0)[:, None]
+    )
     lengths = (last - first).masked_fill(~found, float("inf"))
     shortest, which = lengths.min(dim=-1, keepdim=True)
     # Actions of several classes may have the same times.
@@ -377,14 +382,13 @@ class ActionFormer(Objective):
         metrics = {"focal": classes.detach(), "diou": ends.detach(), "positive": count.float()}
         return Loss(classes + c.distance_weight * ends, metrics)
 
+    @torch.no_grad()
     def localise(self, batch: Batch) -> list[Detections]:
         """The actions of each video."""
-        device = device_of(self)
-        with inference(self):
-            logits, distances, valid, points = self.look(batch["sequence"].to(device), batch["length"].to(device))
-            scores = (logits.sigmoid() * valid[..., None]).cpu()
-            steps = distances * points.stride[:, None]
-            segments = torch.stack([points.time - steps[..., 0], points.time + steps[..., 1]], dim=-1).cpu()
+        logits, distances, valid, points = self.look(batch["sequence"], batch["length"])
+        scores = (logits.sigmoid() * valid[..., None]).cpu()
+        steps = distances * points.stride[:, None]
+        segments = torch.stack([points.time - steps[..., 0], points.time + steps[..., 1]], dim=-1).cpu()
         sizes = torch.unique_consecutive(points.stride, return_counts=True)[1].tolist()
         timing, seconds = batch["timing"].cpu(), batch["seconds"].cpu()
         return [
@@ -399,13 +403,15 @@ class ActionFormer(Objective):
         keep = self.config.suppression
         candidates = []
         for score, segment in zip(scores, segments):
-            best, place = score.flatten().topk(min(keep.candidates, score.numel()))
-            row, kind = place // score.shape[1], place % score.shape[1]
+            best, index = score.flatten().topk(min(keep.candidates, score.numel()))
+            row, kind = index // score.shape[1], index % score.shape[1]
             long = segment[row, 1] - segment[row, 0] > keep.min_rows
             used = long & (best > keep.min_score)
             candidates.append((segment[row[used]], best[used], kind[used]))
         rows, best, kind = (torch.cat(parts) for parts in zip(*candidates))
-        which, best = soft_nms(rows, best, kind, sigma=keep.sigma, min_score=keep.min_score, max_segments=keep.most)
+        which, best = soft_nms(
+            rows, best, kind, sigma=keep.sigma, min_score=keep.min_score, max_segments=keep.max_segments
+        )
         times = (timing[0] + rows[which].double() * timing[1]).clamp(0.0, seconds)
         return Detections(times, best, kind[which])
 
@@ -416,36 +422,44 @@ def _points(valid: Tensor, num_levels: int) -> Points:
     times, strides, reaches = [], [], []
     for level in range(num_levels):
         stride, rows = 2**level, finest // 2**level
-        least = FINEST_REACH * stride / 2 if level else 0.0
-        most = FINEST_REACH * stride if level < num_levels - 1 else float("inf")
+        minimum = FINEST_REACH * stride / 2 if level else 0.0
+        maximum = FINEST_REACH * stride if level < num_levels - 1 else float("inf")
         times.append(stride * torch.arange(rows, device=valid.device, dtype=torch.float32))
         strides.append(torch.full((rows,), float(stride), device=valid.device))
-        reaches.append(torch.tensor([least, most], device=valid.device).expand(rows, 2))
+        reaches.append(torch.tensor([minimum, maximum], device=valid.device).expand(rows, 2))
     return Points(torch.cat(times), torch.cat(strides), torch.cat(reaches))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionFormerConfig(ObjectiveConfig):
-    """The network's size and its loss; classes and the features' width come from the data."""
+    """The pyramid, its loss and its suppression."""
 
     num_classes: CountOrZero = 0
+    """Number of classes; by default from the data."""
     feature_width: CountOrZero = 0
-    width: Count = 512
-    num_heads: Count = 4
-    windows: Annotated[tuple[Count | None, ...], NotEmpty] = (19,) * 6
-    """Of each level of the pyramid, rows that a row attends to; none: all."""
+    """Channels of the features; by default from the data."""
+    width: Count
+    """Channels of a row in the pyramid."""
+    num_heads: Count
+    """Attention heads of a block."""
+    windows: Annotated[tuple[Count | None, ...], NotEmpty]
+    """Rows that a row attends to in each level of the pyramid; none: all."""
     positions: bool = False
-    """Add sines and cosines of the place."""
+    """Whether sines and cosines of the position are added."""
     dropout: ShareBelowOne = 0.0
-    drop_path: ShareBelowOne = 0.1
-    radius: Rate = 1.5
+    """Dropout rate within the blocks."""
+    drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate."""
+    radius: Rate
     """Strides around an action's middle within which points are to find it."""
-    first_normaliser: Rate = 100.0
-    """The number of positive points that losses are divided by before any was seen."""
+    first_normaliser: Rate
+    """Initial value of the running number of positive points, by which losses are divided."""
     label_smoothing: Share = 0.0
+    """Probability that the loss spreads evenly over all classes."""
     distance_weight: Weight = 1.0
-    """Of the loss of both ends."""
-    suppression: Suppression = Suppression()
+    """Weight of the loss of both ends."""
+    suppression: Suppression
+    """Non-maximum suppression of the candidates."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the classes and the width from the data."""
@@ -478,20 +492,21 @@ def tiny() -> Run:
         ),
         objective=ActionFormerConfig(
             width=48,
+            num_heads=4,
             windows=(9, 9, 9, 9),
+            radius=1.5,
             first_normaliser=50.0,
             dropout=0.1,
-            drop_path=0.0,
-            suppression=Suppression(most=50),
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, max_segments=50),
         ),
-        optim=Optim(lr=2e-3),
-        train=Loop(steps=150),
+        optim=AdamW(lr=2e-3),
+        train=Loop(length=Steps(150)),
         evals=(LocalisationMAP(),),
     )
 
 
 def thumos14() -> Run:
-    """THUMOS14, on features of I3D (colours and flow, 16 frames, every 4): 35 epochs of two videos a step."""
+    """THUMOS14, on features of I3D (RGB and flow, 16 frames, every 4): 35 epochs of two videos a step."""
     return Run(
         data=Data(
             reads=UntrimmedVideos(dataset="thumos14", max_length=2304, crop=0.9),
@@ -506,10 +521,10 @@ def thumos14() -> Run:
             drop_path=0.1,
             radius=1.5,
             first_normaliser=100.0,
-            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, most=200),
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.05, sigma=0.5, max_segments=200),
         ),
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=5 / 35),
-        train=Loop(epochs=35, ema=0.999),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=5 / 35)),
+        train=Loop(length=Epochs(35), ema=0.999),
         evals=(LocalisationMAP(),),
     )
 
@@ -525,14 +540,17 @@ def activitynet() -> Run:
             num_classes=200,
             feature_width=512,
             width=256,
+            num_heads=4,
             windows=(7, 7, 7, 7, 7, None),
             positions=True,
+            drop_path=0.1,
+            radius=1.5,
             first_normaliser=200.0,
             label_smoothing=0.1,
             distance_weight=2.0,
-            suppression=Suppression(sigma=0.75, most=100, min_rows=0.001),
+            suppression=Suppression(min_score=0.001, candidates=2000, min_rows=0.001, sigma=0.75, max_segments=100),
         ),
-        optim=Optim(lr=1e-3, weight_decay=0.05, warmup=5 / 15),
-        train=Loop(epochs=15, ema=0.999),
+        optim=AdamW(lr=1e-3, weight_decay=0.05, schedule=Cosine(warmup=5 / 15)),
+        train=Loop(length=Epochs(15), ema=0.999),
         evals=(LocalisationMAP(thresholds=tuple(round(0.5 + 0.05 * i, 2) for i in range(10))),),
     )

@@ -33,16 +33,19 @@ from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 
 class DDN(Planner):
     """The two models over states ``B H``; the step before the first has an embedding of its own."""
 
-    def __init__(self, *, feature_width: int, num_steps: int, width: int, beams: int, state_weight: float) -> None:
+    def __init__(self, config: DDNConfig) -> None:
         super().__init__()
-        self.num_steps, self.beams, self.state_weight = num_steps, beams, state_weight
-        self.state = _mlp(feature_width, width, width)
+        self.num_steps, self.beams, self.state_weight = config.num_steps, config.beams, config.state_weight
+        num_steps, width = config.num_steps, config.width
+        self.state = _mlp(config.feature_width, width, width)
         self.step = nn.Embedding(num_steps + 1, width)
         self.transition = _mlp(2 * width, width, width)
         self.conjugate = _mlp(3 * width, width, num_steps)
@@ -113,14 +116,14 @@ def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 @dataclass(frozen=True, kw_only=True)
 class DDNConfig(StepPredictionConfig):
-    """Sizes, and the width of the search."""
+    """The two models and the search."""
 
     width: Count = 128
-    """Of a state."""
+    """Width of a state."""
     beams: Count = 10
-    """Plans that are kept while searching; one for greedy planning."""
+    """Number of plans kept by the beam search; one for greedy planning."""
     state_weight: Weight = 1.0
-    """What a state's distance from the goal (mean squared) counts beside a step's nats."""
+    """Weight of a state's mean squared distance from the goal, relative to a step's nats."""
 
     def build(self) -> DDN:
         """Build with fresh weights.
@@ -129,13 +132,7 @@ class DDNConfig(StepPredictionConfig):
             UserError: the data has no steps.
         """
         self.check()
-        return DDN(
-            feature_width=self.feature_width,
-            num_steps=self.num_steps,
-            width=self.width,
-            beams=self.beams,
-            state_weight=self.state_weight,
-        )
+        return DDN(self)
 
 
 def tiny() -> Run:
@@ -147,8 +144,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=DDNConfig(width=32, beams=3),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=200),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(200)),
         evals=(Planning(),),
     )
 
@@ -158,8 +155,8 @@ def _paper(dataset: str) -> Run:
     return Run(
         data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=DDNConfig(),
-        optim=Optim(lr=1e-3),
-        train=Loop(epochs=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Epochs(100)),
         evals=(Planning(),),
     )
 

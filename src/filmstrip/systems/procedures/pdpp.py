@@ -42,7 +42,10 @@ from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, 
 from filmstrip.protocols import Batch, Loss
 from filmstrip.randomness import normal, uniform
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed, without_prefix
 
 _UNET: Rules = (
@@ -69,7 +72,7 @@ _CLASSIFIER: Rules = (
     (r"^classifier\.head\.", "fc4."),
 )
 _CONSTANT = (r"betas", r"(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)?alphas_cumprod(?:_prev)?", r"posterior_\w+")
-"""What the authors' files hold of the schedule of noise."""
+"""Names of the noise schedule's constants in the authors' files."""
 _GROUPS = 32
 
 
@@ -284,12 +287,12 @@ class PDPPConfig(StepPredictionConfig):
     """The network and the diffusion."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512, 1024)
-    """Channels of the U-Net's levels, each a step shorter than the one before."""
+    """Numbers of channels of the U-Net's levels, each one step shorter than the previous one."""
     diffusion_steps: Count = 200
     sampling_steps: Count | None = None
-    """Denoising steps without fresh noise (DDIM); none for all of them with."""
+    """Number of deterministic denoising steps (DDIM); None for all steps with fresh noise."""
     ends_weight: Weight = 10.0
-    """How much more the first and the last step count."""
+    """Weight of the first and the last step in the loss, relative to the others."""
 
     def build(self) -> PDPP:
         """Build with fresh weights.
@@ -314,8 +317,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
-        optim=Optim(lr=1e-3, weight_decay=0.0),
-        train=Loop(steps=200, clip_grad=None),
+        optim=AdamW(lr=1e-3, weight_decay=0.0),
+        train=Loop(length=Steps(200), clip_grad=None),
         evals=(Planning(),),
     )
 
@@ -324,8 +327,8 @@ def _paper(procedures: Procedures, *, lr: float, steps: int, diffusion_steps: in
     return Run(
         data=Data(reads=procedures, batch_size=256),
         objective=PDPPConfig(widths=(256, 512, 1024), diffusion_steps=diffusion_steps, ends_weight=10.0),
-        optim=Optim(lr=lr, weight_decay=0.0, warmup=1 / 6),
-        train=Loop(steps=steps, clip_grad=None, ema=0.9995),
+        optim=AdamW(lr=lr, weight_decay=0.0, schedule=Cosine(warmup=1 / 6)),
+        train=Loop(length=Steps(steps), clip_grad=None, ema=0.9995),
         evals=(Planning(),),
     )
 

@@ -32,7 +32,9 @@ from filmstrip.objectives.planning import Planner, plan_steps, start_and_goal
 from filmstrip.objectives.step_prediction import StepPredictionConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
 
 _EPS, _NEVER = 1e-4, -1e4
 
@@ -42,12 +44,12 @@ class Retrieval(Planner):
 
     requires = ("features", "step", "seen", "target", "index")
 
-    def __init__(self, *, num_windows: int, horizon: int, width: int, num_steps: int) -> None:
+    def __init__(self, config: RetrievalConfig) -> None:
         super().__init__()
-        self.num_steps = num_steps
+        self.num_steps = config.num_steps
         self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
-        self.register_buffer("keys", torch.zeros(num_windows, width))
-        self.register_buffer("plans", torch.full((num_windows, horizon), -1))
+        self.register_buffer("keys", torch.zeros(config.num_windows, 2 * config.feature_width))
+        self.register_buffer("plans", torch.full((config.num_windows, config.horizon), -1))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Remember the batch; nats per step, and the share of steps that are right, with itself in memory.
@@ -97,10 +99,12 @@ class RetrievalConfig(StepPredictionConfig):
     """The memory's size; all of it comes from the data."""
 
     num_windows: CountOrZero = 0
+    """Number of training windows, all of which are remembered."""
     horizon: Count = 3
+    """Steps of a plan."""
 
     def bind(self, info: DataInfo) -> Self:
-        """As many places as there are training windows."""
+        """Take the number of training windows and the length of their plans from the data."""
         bound = super().bind(info)
         if not isinstance(info, ProcedureInfo) or info.window <= 2:
             return bound
@@ -113,12 +117,7 @@ class RetrievalConfig(StepPredictionConfig):
             UserError: the data has no steps.
         """
         self.check()
-        return Retrieval(
-            num_windows=self.num_windows,
-            horizon=self.horizon,
-            width=2 * self.feature_width,
-            num_steps=self.num_steps,
-        )
+        return Retrieval(self)
 
 
 def tiny() -> Run:
@@ -130,8 +129,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=RetrievalConfig(),
-        optim=Optim(lr=3e-2, weight_decay=0.0),
-        train=Loop(steps=20),
+        optim=AdamW(lr=3e-2, weight_decay=0.0),
+        train=Loop(length=Steps(20)),
         evals=(Planning(),),
     )
 
@@ -140,8 +139,8 @@ def _paper(dataset: str) -> Run:
     return Run(
         data=Data(reads=Procedures(dataset=dataset, task="planning", horizon=3), batch_size=256),
         objective=RetrievalConfig(),
-        optim=Optim(lr=1e-2, weight_decay=0.0),
-        train=Loop(epochs=2),
+        optim=AdamW(lr=1e-2, weight_decay=0.0),
+        train=Loop(length=Epochs(2)),
         evals=(Planning(),),
     )
 

@@ -55,7 +55,10 @@ from filmstrip.objectives.planning import Planner, best_paths, plan_steps, start
 from filmstrip.objectives.step_prediction import NO_STEP, StepPredictionConfig, step_loss, top1
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Rules, Weights, check_names, renamed
 
 _PUBLISHED: Rules = (
@@ -81,11 +84,11 @@ _PUBLISHED: Rules = (
     (r"\.norms\.2\.", ".norm3."),
 )
 _UNREAD = (r"(?:state|action)_decoder\.(?:pos_encoder\.pe|logit_scale)", r"action_decoder\.proj\.\w+")
-"""What the authors' files hold and their network does not use, and the table of places."""
+"""Names in the authors' files that their network does not use, and the table of positions."""
 _STATE_WEIGHT = 0.1
 _RARE = 1e-6  # the share of a step that never followed another
 _FULL_NOISE = 1000.0
-"""The time of targets of which nothing is known."""
+"""Diffusion time of targets that are pure noise."""
 
 
 class TextDecoderBlock(nn.Module):
@@ -288,22 +291,22 @@ class SCHEMAConfig(StepPredictionConfig):
     """Sizes."""
 
     texts: Path | None = None
-    """A ``.npy`` with the features of each step's texts, ``steps K D``."""
+    """File ``.npy`` with the features of each step's texts, ``steps K D``."""
     text_width: Count = 768
     num_texts: Count = 6
-    """Of each step, half of them before it: where ``texts`` is not given."""
+    """Number of texts of each step if ``texts`` is None, half of them about the state before it."""
     width: Count = 128
     depth: Count = 2
-    """Blocks of each decoder."""
+    """Number of blocks of each decoder."""
     num_heads: Count = 32
     mlp_ratio: Rate = 2.0
     dropout: ShareBelowOne = 0.2
     input_dropout: ShareBelowOne = 0.4
-    """Of features and texts."""
+    """Dropout of features and texts."""
     blocks: Literal["vanilla", "vedit"] = "vanilla"
-    """Of both decoders: SCHEMA's own, or VEDIT's."""
+    """Blocks of both decoders: SCHEMA's own, or VEDIT's."""
     state_task: bool = True
-    """Whether the decoder of states is told the task that was recognised."""
+    """Whether the state decoder receives the recognised task."""
 
     def build(self) -> SCHEMA:
         """Build with fresh weights.
@@ -345,8 +348,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=SCHEMAConfig(text_width=16, width=32, num_heads=4, dropout=0.0, input_dropout=0.0),
-        optim=Optim(lr=3e-3, weight_decay=1e-4),
-        train=Loop(steps=200),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(200)),
         evals=(Planning(),),
     )
 
@@ -365,8 +368,8 @@ def _paper(dataset: str, *, lr: float, state_task: bool = True) -> Run:
             input_dropout=0.4,
             state_task=state_task,
         ),
-        optim=Optim(lr=lr, weight_decay=1e-4, warmup=0.0),
-        train=Loop(epochs=500, clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=1e-4, schedule=Cosine(warmup=0.0)),
+        train=Loop(length=Epochs(500), clip_grad=None),
         evals=(Planning(),),
     )
 

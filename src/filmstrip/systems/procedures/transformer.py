@@ -32,7 +32,9 @@ from filmstrip.objectives.step_prediction import StepPrediction, StepPredictionC
 from filmstrip.protocols import Batch
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
 
 
 class ProcedureTransformer(nn.Module):
@@ -120,8 +122,8 @@ def tiny() -> Run:
             batch_size=32,
         ),
         objective=StepTransformerConfig(width=64, depth=2, num_heads=4),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=200),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(200)),
         evals=(StepAccuracy(),),
     )
 

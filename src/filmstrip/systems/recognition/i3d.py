@@ -1,4 +1,4 @@
-"""I3D: Inception-v1 with every filter and pooling inflated to three dimensions, on colours, on flow, or on both.
+"""I3D: Inception-v1 with every filter and pooling inflated to three dimensions, on RGB, on flow, or on both.
 
 A 3D filter that starts as a 2D one, repeated along time and divided by its length, sees in a still video what the 2D
 network saw in the picture: video networks start from pictures. Carreira & Zisserman, "Quo Vadis, Action Recognition?
@@ -17,7 +17,7 @@ train together; a cosine instead of steps.
 The paper reports, on Kinetics-400 (top-1): 68.4 from scratch, 71.1 inflated from ImageNet, 74.2 for both
 streams, as the lecture quotes it; its table has 63.4 for flow alone.
 
-Measured here (``python claims/inflation.py --network i3d --picture-steps 150 --steps 100 --seeds 2``; moving
+Measured here (``filmstrip claims inflation``, 150 steps on pictures and 100 on videos, two seeds; moving
 textures, chance 12.5): 38.4 and 56.6 from scratch, 55.3 and 62.5 inflated.
 """
 
@@ -28,21 +28,22 @@ from typing import Literal
 
 from torch import Tensor
 
-from filmstrip.bounds import PositiveShare, ShareBelowOne
+from filmstrip.bounds import PositiveShare
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.i3d import I3D
-from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.objectives.two_stream import TwoStream
+from filmstrip.models.i3d import I3D, I3DArchitecture
+from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.two_stream import StreamsConfig, TwoStream
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
-from filmstrip.video.flow import Method
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 class I3DClassification(Classification):
-    """The linear head sees what the published one pools: windows of two frames and 7 x 7 places."""
+    """The linear head pools as published: windows of two frames and 7 x 7 positions."""
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video or flow."""
@@ -50,33 +51,21 @@ class I3DClassification(Classification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class I3DConfig(ClassificationConfig):
-    """An Inflated Inception, or two."""
+class I3DConfig(StreamsConfig):
+    """An Inflated Inception on RGB, or one of RGB and one of optical flow."""
 
     streams: Literal["rgb", "both"] = "rgb"
-    """Colours alone, or another network beside it that sees optical flow, their probabilities averaged."""
+    """Inputs: RGB alone, or optical flow too, each with a network of its own."""
     share: PositiveShare = 1.0
-    """Factor on all channels."""
-    method: Method = "dis"
-    """How flow is estimated."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Factor on all channels of a network."""
 
     def build(self) -> Objective:
         """Build the network or networks with fresh weights."""
         streams = [
-            I3DClassification(
-                I3D(num_classes=None, share=self.share, channels=channels),
-                self.num_classes,
-                dropout=self.dropout,
-                label_smoothing=self.label_smoothing,
-            )
+            I3DClassification(I3D(I3DArchitecture(share=self.share, channels=channels)), self)
             for channels in ((3,) if self.streams == "rgb" else (3, 2))
         ]
-        if len(streams) == 1:
-            return streams[0]
-        options = {"method": self.method, "label_smoothing": self.label_smoothing}
-        return TwoStream(*streams, self.num_classes, single_frames=None, **options)
+        return streams[0] if len(streams) == 1 else TwoStream(*streams, self)
 
 
 def tiny() -> Run:
@@ -87,9 +76,9 @@ def tiny() -> Run:
             clip=Clip(num_frames=16, stride=1, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=I3DConfig(share=1 / 8, dropout=0.0, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        objective=I3DConfig(share=1 / 8, num_classes=8),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -102,9 +91,9 @@ def _k400(streams: Literal["rgb", "both"]) -> Run:
             batch_size=192,
             num_workers=10,
         ),
-        objective=I3DConfig(streams=streams),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-7),
-        train=Loop(steps=110_000, precision="bfloat16", clip_grad=None),
+        objective=I3DConfig(streams=streams, dropout=0.5, num_classes=400),
+        optim=SGD(lr=0.1, weight_decay=1e-7),
+        train=Loop(length=Steps(110_000), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),
     )
 
@@ -115,5 +104,5 @@ def rgb_k400() -> Run:
 
 
 def two_stream_k400() -> Run:
-    """Colours and flow: twice that."""
+    """RGB and flow: twice that."""
     return _k400("both")

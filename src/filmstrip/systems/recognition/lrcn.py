@@ -10,29 +10,32 @@ Description", CVPR 2015, after Baccouche et al., "Sequential Deep Learning for H
 
 Where we deviate: the network within frames is a ResNet-18 instead of a CaffeNet trained on ImageNet.
 
-Measured here (``python claims/recurrent_order.py --steps 200``): it names 100.0 of unseen directions, and the
+Measured here (``filmstrip claims recurrent_order``, 200 steps): it names 100.0 of unseen directions, and the
 opposite of 99.7 played backwards; the mean over frames is at chance, 50.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from typing import Self
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import C3D_RELEASED, ConvLayer, PlainCNN
-from filmstrip.models.resnet import ResNet
-from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.objectives.over_time import Readout, StepwiseClassification
+from filmstrip.models.resnet import ResNet, ResNetArchitecture
+from filmstrip.objectives.config import FrozenPart
+from filmstrip.objectives.stepwise import StepwiseClassification, StepwiseConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 class LRCN(StepwiseClassification):
@@ -42,14 +45,8 @@ class LRCN(StepwiseClassification):
         if config.layers:
             encoder = PlainCNN(config.layers)
         else:
-            encoder = ResNet(kind="2d", widths=config.widths, depths=config.depths, early_stride=2)
-        super().__init__(
-            encoder,
-            config.num_classes,
-            readout=config.readout,
-            dropout=config.dropout,
-            label_smoothing=config.label_smoothing,
-        )
+            encoder = ResNet(ResNetArchitecture(widths=config.widths, depths=config.depths, early_stride=2))
+        super().__init__(encoder, config)
         self.frames_per_step = config.frames_per_step
         self.frozen = config.frozen
         self.lstm = nn.LSTM(encoder.width, config.width, batch_first=True)
@@ -66,7 +63,7 @@ class LRCN(StepwiseClassification):
         return self
 
     def states(self, video: Tensor) -> Tensor:
-        """What the LSTM knows after each step, ``B T D``.
+        """The LSTM's state after each step, ``B T D``.
 
         Raises:
             ValueError: the frames do not make whole steps.
@@ -80,25 +77,36 @@ class LRCN(StepwiseClassification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LRCNConfig(ClassificationConfig):
+class LRCNConfig(StepwiseConfig):
     """A 2D residual network, or a chain of 3D convolutions where ``layers`` says so, and an LSTM."""
 
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
-    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
+    widths: tuple[Count, ...] = ()
+    """Channels of each stage of the residual network; empty with ``layers``."""
+    depths: tuple[Count, ...] = ()
+    """Basic blocks of each stage of the residual network; empty with ``layers``."""
     layers: tuple[ConvLayer, ...] = ()
-    """Of the chain; none for a residual network."""
+    """3D convolutions in place of the residual network."""
     frames_per_step: Count = 1
+    """Frames of a step."""
     frozen: bool = False
-    """Train the LSTM and the head only; give the run ``init``, or what is frozen is random."""
-    width: Count = 256
-    """Of the LSTM."""
-    readout: Readout = "every"
-    """Which steps name the clip."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Whether the LSTM and the head alone are trained; without the run's ``init``, the frozen weights are random."""
+    width: Count
+    """Width of the LSTM."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network under the LSTM, if it is frozen."""
+        return {"encoder": FrozenPart("init")} if self.frozen else {}
 
     def build(self) -> LRCN:
-        """Build the network with fresh weights."""
+        """Build the network with fresh weights.
+
+        Raises:
+            UserError: both networks are configured, or neither.
+        """
+        if bool(self.layers) == bool(self.widths and self.depths):
+            raise UserError(
+                "configure objective.widths and objective.depths, or objective.layers: one network of steps"
+            )
         return LRCN(self)
 
 
@@ -110,11 +118,9 @@ def tiny() -> Run:
             clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=LRCNConfig(
-            widths=(16, 32, 64), depths=(1, 1, 1), width=64, readout="last", dropout=0.0, num_classes=8
-        ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        objective=LRCNConfig(widths=(16, 32, 64), depths=(1, 1, 1), width=64, num_classes=8),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -128,9 +134,11 @@ def resnet18_ucf101() -> Run:
             batch_size=24,
             num_workers=10,
         ),
-        objective=LRCNConfig(num_classes=101),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=5e-3),
-        train=Loop(steps=30_000, clip_grad=15.0),
+        objective=LRCNConfig(
+            widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), width=256, readout="every", dropout=0.5, num_classes=101
+        ),
+        optim=SGD(lr=1e-3, weight_decay=5e-3),
+        train=Loop(length=Steps(30_000), clip_grad=15.0),
         evals=(MultiView(num_clips=3, num_crops=3),),
     )
 
@@ -140,6 +148,6 @@ def frozen_c3d_ucf101() -> Run:
     run = resnet18_ucf101()
     clip = Clip(num_frames=160, stride=1, size=112, short_side=(128, 128))
     network = LRCNConfig(
-        layers=C3D_RELEASED, frames_per_step=16, frozen=True, width=512, readout="last", num_classes=101
+        layers=C3D_RELEASED, frames_per_step=16, frozen=True, width=512, dropout=0.5, num_classes=101
     )
     return replace(run, data=replace(run.data, clip=clip), objective=network)

@@ -14,7 +14,7 @@ here: the rest is compression in the layers that do not use it, and the head for
 
 The paper reports, AVA v2.2 (mAP, pretrained on Kinetics-400, Table 3): 27.0 without and 29.3 with memory, for 57.4
 and 58.7 G multiply-adds a clip; MViT-24 32 x 3 pretrained on Kinetics-700 32.5 and 34.4, for 204.4 and 211.7 G.
-Counted here: 57.2 and 58.5 G, 205.1 and 212.4 G. ``claims/memvit_memory.py`` re-runs what memory is for, small.
+Counted here: 57.2 and 58.5 G, 205.1 and 212.4 G. ``filmstrip claims memvit_memory`` re-runs it small.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.mvit import MViT, MViTSizes, Plan
+from filmstrip.models.mvit import MViT, MViTArchitecture, Plan
 from filmstrip.nn.attention import attend
 from filmstrip.nn.pooling_attention import Pool, PoolingAttention
 from filmstrip.nn.relative_positions import decomposed_scores, table_between
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Features, Grid, Layout, Loss, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class LayerMemory:
-    """What one layer keeps of the last ``length`` clips: pooled keys and values before projection, ``B 1+M D`` each.
+    """One layer's memory of the last ``length`` clips: pooled keys and values before projection, ``B 1+M D`` each.
 
     All but the newest are compressed; nothing here carries a gradient.
     """
@@ -63,7 +66,7 @@ class LayerMemory:
 class MemoryAttention(PoolingAttention):
     """Pooling attention before projection, with the keys and values of up to ``length`` earlier clips beside its own.
 
-    Each clip is compressed once, when the next one comes, by learnt convolutions of ``compress`` places (t, h, w);
+    Each clip is compressed once, when the next one comes, by learnt convolutions of ``compress`` positions (t, h, w);
     older ones are kept as they were then (pipelined), so that a clip costs the same however long the video. Memory
     has relative positions of its own, in time from the newest of its frames.
     """
@@ -122,8 +125,8 @@ class MemoryAttention(PoolingAttention):
             keys, values = [*memory.keys, k], [*memory.values, v]
             past = self._memory_bias(q, q_grid, memory_grid, seen)
             if same_video is not None:
-                places = past.shape[3] // seen
-                past = past.masked_fill(~same_video.repeat_interleave(places, dim=1)[:, None, None], float("-inf"))
+                count = past.shape[3] // seen
+                past = past.masked_fill(~same_video.repeat_interleave(count, dim=1)[:, None, None], float("-inf"))
             bias = torch.cat([past, bias], dim=3)
             memory.keys[-1], memory.values[-1] = memory.keys[-1].detach(), memory.values[-1].detach()
         memory.push(k, v)
@@ -141,7 +144,7 @@ class MemoryAttention(PoolingAttention):
         return small
 
     def _memory_bias(self, q: Tensor, q_grid: Grid, grid: Grid, seen: int) -> Tensor:
-        """Of ``seen`` clips on ``grid``, oldest first, ``B H 1+Q seen(1+M)``; each begins with a class token."""
+        """The bias for ``seen`` clips on ``grid``, oldest first, ``B H 1+Q seen(1+M)``; class tokens come first."""
         i = torch.arange(q_grid.t, device=q.device)
         age = torch.arange(seen * grid.t - 1, -1, -1, device=q.device)
         time = self.memory_time[i[:, None] + self.compress[0] * age]
@@ -153,13 +156,13 @@ class MemoryAttention(PoolingAttention):
 
 
 class Memory:
-    """What a :class:`MeMViT` remembers of the videos that it is reading, ``B`` of them at a time."""
+    """A :class:`MeMViT`'s memory of the videos that it is reading, ``B`` of them at a time."""
 
     def __init__(self, layers: int, length: int) -> None:
         self.layers = [LayerMemory(length) for _ in range(layers)]
         self.length = length
         self.same_video: Tensor | None = None
-        """Which of the remembered clips are of the sample's present video, ``B clips``, oldest first."""
+        """Whether each remembered clip is of the sample's present video, ``B clips``, oldest first."""
 
     def start(self, batch: int, new_video: Tensor | None, device: torch.device) -> None:
         """Make ready for the next clips; where ``new_video`` (``B``) is true, what is remembered is of another."""
@@ -261,10 +264,10 @@ class MeMViT(MViT):
 
 
 class ClipByClip(Classification):
-    """Names what each clip of a video shows, having read the ones before; a video's answer is its last clip's."""
+    """Classifies each clip of a video after reading the ones before; the last clip's prediction is the video's."""
 
     def logits(self, video: Tensor) -> Tensor:
-        """Of each clip of ``B T C H W`` video, ``B clips K``."""
+        """Logits of each clip of ``B T C H W`` video, ``B clips K``."""
         pooled = torch.stack([clip.pooled() for clip in self.encoder.clips(video)], dim=1)
         return self.head(self.dropout(self.norm(pooled)))
 
@@ -277,18 +280,16 @@ class ClipByClip(Classification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeMViTConfig(MViTSizes, ClassificationConfig):
+class MeMViTConfig(MViTArchitecture, ClassificationConfig):
     """A multiscale transformer with memory, and a linear classifier on each clip's class token.
 
     A sample is as many clips in a row as it has frames for.
     """
 
     memory: CountOrZero = 2
-    """Clips that a layer remembers."""
-    memory_every: Count = 2
-    """One in so many layers has memory, the first among them."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+    """Earlier clips in the memory of a layer."""
+    memory_every: Count = 1
+    """Layers from one that has memory to the next, beginning with the first."""
 
     def for_clip(self, clip: Clip) -> Self:
         """A sample of several of its own clips stays one; of any other length it is one clip, with nothing before."""
@@ -297,7 +298,7 @@ class MeMViTConfig(MViTSizes, ClassificationConfig):
 
     def build(self) -> ClipByClip:
         """Build the network with fresh weights."""
-        return ClipByClip(MeMViT(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return ClipByClip(MeMViT(self), self)
 
 
 def tiny() -> Run:
@@ -316,12 +317,14 @@ def tiny() -> Run:
             num_frames=8,
             size=32,
             summary="mean",
-            linear_start="glorot",
+            linear_init="glorot",
+            memory=2,
+            memory_every=2,
             label_smoothing=0.1,
             num_classes=8,
         ),
-        optim=Optim(lr=5e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=5e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -343,8 +346,8 @@ def _k400(network: MeMViTConfig, *, stride: int) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=30 / 200, final=0.01),
-        train=Loop(epochs=200, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=30 / 200, final=0.01)),
+        train=Loop(length=Epochs(200), precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -358,7 +361,10 @@ BASE = MeMViTConfig(
     size=224,
     drop_path=0.2,
     dropout=0.5,
+    memory=2,
+    memory_every=2,
     label_smoothing=0.1,
+    num_classes=400,
 )
 
 

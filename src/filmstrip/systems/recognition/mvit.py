@@ -1,6 +1,6 @@
 """Multiscale vision transformers, first and improved: attention on pooled queries, keys and values, by stages.
 
-Where places are many, channels are few, and stage by stage they change roles; queries are pooled where a stage
+Where positions are many, channels are few, and stage by stage they change roles; queries are pooled where a stage
 begins, keys and values everywhere, to the same small grid. Fan et al., "Multiscale Vision Transformers", ICCV 2021
 (MViT, the presets with ``v1``); Li et al., "MViTv2: Improved Multiscale Vision Transformers for Classification and
 Detection", CVPR 2022: decomposed relative positions, pooled queries added to what they attend to, channels doubled in
@@ -21,28 +21,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from filmstrip.bounds import ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.mvit import MViT, MViTSizes
+from filmstrip.models.mvit import MViT, MViTArchitecture
 from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
-class MViTConfig(MViTSizes, ClassificationConfig):
+class MViTConfig(MViTArchitecture, ClassificationConfig):
     """A multiscale transformer with a linear classifier on its class token."""
 
     improved: bool = True
-    """MViTv2."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+    """Whether the network is MViTv2."""
     imagenet_pixels: bool = False
-    """Normalise pixels by ImageNet's mean and deviation; else by 0.45 and 0.225."""
+    """Whether pixels are normalised by ImageNet's mean and standard deviation; otherwise by 0.45 and 0.225."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
@@ -52,7 +52,7 @@ class MViTConfig(MViTSizes, ClassificationConfig):
             mean=IMAGENET_MEAN if self.imagenet_pixels else PIXEL_MEAN,
             std=IMAGENET_STD if self.imagenet_pixels else PIXEL_STD,
         )
-        return Classification(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return Classification(encoder, self)
 
 
 def tiny() -> Run:
@@ -71,12 +71,12 @@ def tiny() -> Run:
             num_frames=8,
             size=48,
             summary="mean",
-            linear_start="glorot",
+            linear_init="glorot",
             label_smoothing=0.1,
             num_classes=8,
         ),
-        optim=Optim(lr=5e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=5e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -104,8 +104,8 @@ def _k400(network: MViTConfig, *, stride: int, clips: int = 5, crops: int = 1) -
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=1e-4, weight_decay=0.05, warmup=30 / 200, final=0.01),
-        train=Loop(epochs=200, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=0.05, schedule=Cosine(warmup=30 / 200, final=0.01)),
+        train=Loop(length=Epochs(200), precision="bfloat16"),
         evals=(MultiView(num_clips=clips, num_crops=crops),),
     )
 
@@ -120,6 +120,7 @@ V2_SMALL = MViTConfig(
     drop_path=0.2,
     dropout=0.5,
     label_smoothing=0.1,
+    num_classes=400,
 )
 V1_BASE = replace(V2_SMALL, improved=False)
 V2_BASE = replace(V2_SMALL, depth=24, stages=(2, 5, 21), num_frames=32, drop_path=0.3)

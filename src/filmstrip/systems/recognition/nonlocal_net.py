@@ -1,7 +1,7 @@
 """Nonlocal network: a 3D residual network in which some blocks are followed by attention over all of space and time.
 
-A convolution sees its neighbourhood; a nonlocal block lets every place gather from every other in one step. Wang et
-al., "Non-local Neural Networks", CVPR 2018; ``insert_nonlocal`` puts a block into any other 3D network.
+A convolution sees its neighbourhood; a nonlocal block lets every position gather from every other in one step. Wang
+et al., "Non-local Neural Networks", CVPR 2018; ``insert_nonlocal`` puts a block into any other 3D network.
 
     filmstrip train recognition.nonlocal_net --data.path PATH
 
@@ -11,7 +11,7 @@ kernels in every or every other block, frames halved after the first stage), wit
 their length as in that release; the paper's formula does not. It trains from scratch here, not from inflated ImageNet
 weights (``filmstrip.weights.inflate`` makes those).
 
-Measured here (``python claims/nonlocal_identity.py``): putting two blocks into a trained network changes no logit;
+Measured here (``filmstrip claims nonlocal_identity``): putting two blocks into a trained network changes no logit;
 after as many steps again it names 50.6 of unseen motions and 49.7 without them, which is no difference on 320 videos
 (chance 12.5).
 """
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, NotEmpty
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -36,21 +36,25 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 Pairwise = Literal["embedded_gaussian", "dot_product", "concatenation"]
 
 
 class NonLocal(nn.Module):
-    """``z = W y + x``, where each place of ``y`` is a weighted sum over all places (Wang et al. 2018, eq. 1 to 6).
+    """``z = W y + x``, where each position of ``y`` is a weighted sum over all positions (Wang et al. 2018, eq. 1 to
+    6).
 
-    ``pairwise`` says how two places are compared: by the softmax of their embeddings' product, by that product over
-    the number of places, or by a layer that sees both embeddings side by side. The last normalisation's scale starts
-    at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False starts
-    it at one. ``pool`` (t, h, w) takes maxima of the places that are looked at, which makes them fewer. ``scaled``
-    divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the networks
-    that its authors published do.
+    ``pairwise`` says how two positions are compared: by the softmax of their embeddings' product, by that product
+    over the number of positions, or by a layer that sees both embeddings side by side. The last normalisation's scale
+    starts at zero, so that the block starts as the identity and fits into a trained network; ``identity_start`` False
+    starts it at one. ``pool`` (t, h, w) pools the keys and values by their maxima.
+    ``scaled`` divides products by the square root of ``inner`` before the softmax: the paper's formula does not, the
+    networks that its authors published do.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class NonLocal(nn.Module):
         return x + self.norm(self.out(y))
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        """Every position sees all of an activation of ``size`` (t, h, w)."""
         return tuple(2 * n - 1 for n in size), (1, 1, 1)
 
     def _weighted_sum(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -188,28 +192,26 @@ def _names(layout: str, depth: int, *, pooled: bool) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class NonLocalNetConfig(ClassificationConfig):
-    """An I3D-like residual network of bottlenecks with nonlocal blocks; the defaults are ResNet-50 with five."""
+    """An I3D-like residual network of bottlenecks with nonlocal blocks."""
 
-    stem_width: Count = 64
-    depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
-    stem_frames: Count = 5
+    stem_width: Count
+    """Channels of the first convolution."""
+    depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Bottlenecks of each stage."""
+    stem_frames: Count = 1
     """Kernel in time of the first convolution."""
-    frames: tuple[tuple[Count, ...], ...] = ((3,), (3, 1), (3, 1), (1, 3))
+    frames: tuple[tuple[Count, ...], ...]
     """Kernels in time of each stage's blocks, in turn."""
-    nonlocal_after: tuple[tuple[CountOrZero, ...], ...] = ((), (1, 3), (1, 3, 5), ())
+    nonlocal_after: tuple[tuple[CountOrZero, ...], ...]
     """The blocks of each stage, from 0, that a nonlocal block follows."""
     pairwise: Pairwise = "embedded_gaussian"
-    """How two places are compared."""
-    pool_frames: bool = True
-    """Take the maximum of every two frames after the first stage."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Comparison of two positions."""
+    pool_frames: bool = False
+    """Whether to take the maximum of every two frames after the first stage."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            ResNet3D(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(ResNet3D(self), self)
 
 
 def tiny() -> Run:
@@ -223,13 +225,14 @@ def tiny() -> Run:
         objective=NonLocalNetConfig(
             stem_width=8,
             depths=(1, 2, 1),
+            stem_frames=5,
             frames=((3,), (3, 1), (1,)),
             nonlocal_after=((), (0,), (0,)),
-            dropout=0.0,
+            pool_frames=True,
             num_classes=8,
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -243,9 +246,18 @@ def r50_k400() -> Run:
             batch_size=64,
             num_workers=10,
         ),
-        objective=NonLocalNetConfig(),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-4, warmup=34 / 196),
-        train=Loop(epochs=196, precision="bfloat16", clip_grad=None),
+        objective=NonLocalNetConfig(
+            stem_width=64,
+            depths=DEPTHS[50],
+            stem_frames=5,
+            frames=((3,), (3, 1), (3, 1), (1, 3)),
+            nonlocal_after=((), (1, 3), (1, 3, 5), ()),
+            pool_frames=True,
+            dropout=0.5,
+            num_classes=400,
+        ),
+        optim=SGD(lr=0.1, weight_decay=1e-4, schedule=Cosine(warmup=34 / 196)),
+        train=Loop(length=Epochs(196), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

@@ -1,6 +1,6 @@
 """R(2+1)D: a residual network whose 3D convolutions are split into space and time.
 
-Each 3 x 3 x 3 convolution becomes a 3 x 3 one within frames and one over 3 frames at each place, with a
+Each 3 x 3 x 3 convolution becomes a 3 x 3 one within frames and one over 3 frames at each position, with a
 nonlinearity between them and as many parameters: easier to optimise, and better at the same size.
 Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018.
 
@@ -17,44 +17,26 @@ Here: 29 of 30 test videos of Weizmann, three actors it never saw (``small``, fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.resnet import ResNet
+from filmstrip.models.resnet import ResNet, ResNet2Plus1DArchitecture
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
-class R2Plus1DConfig(ClassificationConfig):
-    """A (2+1)D residual network of basic blocks; the defaults are R(2+1)D-18."""
-
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
-    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
-    stem_width: Count = 45
-    """Channels between the two halves of the first convolution."""
-    early_stride: Count = 1
-    """Stride of the first stage; 2 makes a small network four times cheaper."""
-    subtract_mean_frame: bool = False
-    """Show the network only what differs from the clip's mean: helps where few videos share a still background."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+class R2Plus1DConfig(ResNet2Plus1DArchitecture, ClassificationConfig):
+    """A (2+1)D residual network of basic blocks with a linear classifier on its mean token."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = ResNet(
-            kind="2plus1d",
-            widths=self.widths,
-            depths=self.depths,
-            stem_width=self.stem_width,
-            early_stride=self.early_stride,
-            subtract_mean_frame=self.subtract_mean_frame,
-        )
-        return Classification(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return Classification(ResNet(self), self)
 
 
 def tiny() -> Run:
@@ -66,8 +48,8 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=R2Plus1DConfig(widths=(16, 32, 64), depths=(1, 1, 1), stem_width=12, early_stride=2, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -88,8 +70,8 @@ def small() -> Run:
             label_smoothing=0.1,
             num_classes=10,
         ),
-        optim=Optim(lr=4e-3, warmup=0.1),
-        train=Loop(steps=600),
+        optim=AdamW(lr=4e-3, schedule=Cosine(warmup=0.1)),
+        train=Loop(length=Steps(600)),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -103,8 +85,8 @@ def r2plus1d_18_k400() -> Run:
             batch_size=256,
             num_workers=10,
         ),
-        objective=R2Plus1DConfig(),
-        optim=Optim(name="sgd", lr=0.08, weight_decay=1e-4, warmup=10 / 45),
-        train=Loop(epochs=45, precision="bfloat16", clip_grad=None),
+        objective=R2Plus1DConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), stem_width=45, num_classes=400),
+        optim=SGD(lr=0.08, weight_decay=1e-4, schedule=Cosine(warmup=10 / 45)),
+        train=Loop(length=Epochs(45), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=1),),
     )

@@ -10,28 +10,29 @@ Where we deviate: the network is a ResNet-18 (without the max pooling of its ste
 spread over the whole video by segments.
 
 The paper reports, on Sports-1M (487 classes, top-5 by video), 77.7 for a single frame, 76.8 for early, 78.7 for late
-and 80.2 for slow fusion of frames. ``claims/single_frame_directions.py`` shows a set where it is at chance.
+and 80.2 for slow fusion of frames. ``filmstrip claims single_frame_directions`` shows a set where it is at chance.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from filmstrip.bounds import Count, NotEmpty, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.resnet import ResNet
+from filmstrip.models.resnet import ResNet, ResNetArchitecture
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class SingleFrame(Classification):
@@ -63,20 +64,12 @@ class SingleFrame(Classification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleFrameConfig(ClassificationConfig):
-    """A 2D residual network of basic blocks; the defaults are ResNet-18."""
-
-    widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 512)
-    depths: Annotated[tuple[Count, ...], NotEmpty] = (2, 2, 2, 2)
-    early_stride: Count = 2
-    """Stride of the first stage: stands for the max pooling of the published stem."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
+class SingleFrameConfig(ResNetArchitecture, ClassificationConfig):
+    """A residual network of basic blocks within frames."""
 
     def build(self) -> SingleFrame:
         """Build the network with fresh weights."""
-        encoder = ResNet(kind="2d", widths=self.widths, depths=self.depths, early_stride=self.early_stride)
-        return SingleFrame(encoder, self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing)
+        return SingleFrame(ResNet(self), self)
 
 
 def tiny() -> Run:
@@ -87,9 +80,9 @@ def tiny() -> Run:
             clip=Clip(num_frames=4, sampling="segments", size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=SingleFrameConfig(widths=(16, 32, 64), depths=(1, 1, 1), num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        objective=SingleFrameConfig(widths=(16, 32, 64), depths=(1, 1, 1), early_stride=2, num_classes=8),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -105,12 +98,11 @@ def small() -> Run:
         objective=SingleFrameConfig(
             widths=(16, 32, 64, 128),
             depths=(1, 1, 1, 1),
-            early_stride=1,
             label_smoothing=0.1,
             num_classes=10,
         ),
-        optim=Optim(lr=4e-3, warmup=0.1),
-        train=Loop(steps=300),
+        optim=AdamW(lr=4e-3, schedule=Cosine(warmup=0.1)),
+        train=Loop(length=Steps(300)),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -124,8 +116,8 @@ def resnet18_k400() -> Run:
             batch_size=256,
             num_workers=10,
         ),
-        objective=SingleFrameConfig(),
-        optim=Optim(name="sgd", lr=0.1, weight_decay=1e-4, warmup=5 / 100),
-        train=Loop(epochs=100, precision="bfloat16", clip_grad=None),
+        objective=SingleFrameConfig(widths=(64, 128, 256, 512), depths=(2, 2, 2, 2), early_stride=2, num_classes=400),
+        optim=SGD(lr=0.1, weight_decay=1e-4, schedule=Cosine(warmup=5 / 100)),
+        train=Loop(length=Epochs(100), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

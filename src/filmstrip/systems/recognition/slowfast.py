@@ -13,7 +13,7 @@ The ResNet-101 convolves over time in the first 6 of the third stage's 23 blocks
 The released weights have, on Kinetics-400 (top-1): 75.6 (``r50_4x16``), 77.0 (``r50_8x8``); the slow pathway alone
 72.7 with 4 frames.
 
-Measured here (``python claims/slowfast_pathways.py``; motions that slow frames miss, chance 12.5): slow 16.0, with
+Measured here (``filmstrip claims slowfast_pathways``; motions that slow frames miss, chance 12.5): slow 16.0, with
 twice the frames 75.5, slow and fast 73.5.
 """
 
@@ -26,7 +26,7 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero, NotEmpty, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, NotEmpty
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
@@ -36,7 +36,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 _SLOW_FRAMES = (1, 1, 3, 3)
@@ -145,30 +148,27 @@ def _names(layout: str, depth: int) -> Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class SlowFastConfig(ClassificationConfig):
-    """Two residual networks of bottlenecks; the defaults are SlowFast R50 4 x 16."""
+    """Two residual networks of bottlenecks."""
 
-    stem_width: Count = 64
-    """Of the slow network."""
-    depths: Annotated[tuple[Count, ...], NotEmpty] = DEPTHS[50]
-    speed_ratio: Count = 8
-    """How many frames the fast network sees for each one of the slow network (alpha)."""
-    narrower: Count = 8
-    """How many times more channels the slow network has (1 / beta)."""
-    fusion_frames: Count = 5
+    stem_width: Count
+    """Channels of the slow network's first stage."""
+    depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Bottlenecks of each stage."""
+    speed_ratio: Count
+    """Frames of the fast network for each one of the slow network (alpha)."""
+    narrower: Count
+    """Factor from the fast network's channels to the slow network's (1 / beta)."""
+    fusion_frames: Count
     """Kernel in time of the convolutions from the fast network to the slow one."""
     with_time: tuple[CountOrZero, ...] | None = None
-    """How many blocks of each stage convolve over time; by default all that do anywhere."""
+    """Number of blocks of each stage that convolve over time; by default all of those stages that do."""
     dilated: bool = False
-    """Keep height and width in the last stage, whose 3 x 3 convolutions then see as far by leaving out every other
-    place: where things are is told twice as finely, as detection wants it."""
-    dropout: ShareBelowOne = 0.5
-    """Before the head."""
+    """Whether the last stage keeps height and width and dilates its 3 x 3 convolutions, which makes the map twice as
+    fine, for detection."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            SlowFast(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(SlowFast(self), self)
 
 
 def tiny() -> Run:
@@ -180,10 +180,10 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=SlowFastConfig(
-            stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4, dropout=0.0, num_classes=8
+            stem_width=16, depths=(1, 1, 1), speed_ratio=4, narrower=4, fusion_frames=5, num_classes=8
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -197,9 +197,11 @@ def r50_4x16_k400() -> Run:
             batch_size=1024,
             num_workers=10,
         ),
-        objective=SlowFastConfig(),
-        optim=Optim(name="sgd", lr=1.6, weight_decay=1e-4, warmup=34 / 256),
-        train=Loop(epochs=256, precision="bfloat16", clip_grad=None),
+        objective=SlowFastConfig(
+            stem_width=64, depths=DEPTHS[50], speed_ratio=8, narrower=8, fusion_frames=5, dropout=0.5, num_classes=400
+        ),
+        optim=SGD(lr=1.6, weight_decay=1e-4, schedule=Cosine(warmup=34 / 256)),
+        train=Loop(length=Epochs(256), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

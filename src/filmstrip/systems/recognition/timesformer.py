@@ -1,4 +1,4 @@
-"""TimeSformer: an image transformer whose blocks first attend over time at each place, then over each frame.
+"""TimeSformer: an image transformer whose blocks first attend over time at each position, then over each frame.
 
 On large clips divided attention costs less than attending from all of a clip to all of it, and it starts near an
 image's network: after the first block, what time adds is zero at first. ``joint`` attention and frames alone
@@ -15,7 +15,7 @@ The paper reports for Kinetics-400 (3 crops, top-1, ImageNet-21K) 80.7 for L (96
 59.5 on Something-Something V2 and 62.4 for L there, and for all three 121M parameters at 196, 1703 and 2380 G
 multiply-adds for a view (one of them counts 430M and 5549 or 8353 G, of a larger network than was released).
 Counted here: joint attention takes 180, 3974 and 8136 G on the same clips, so that dividing it pays from the second
-on. Measured here (``python claims/timesformer_attention.py``, 600 steps, one seed): divided attention names 38.7 of
+on. Measured here (``filmstrip claims timesformer_attention``, 600 steps, one seed): divided attention names 38.7 of
 unseen motions and joint attention 19.4, where chance is 12.5: it learns faster, and neither is done.
 """
 
@@ -24,62 +24,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from filmstrip.bounds import AnyNumber, Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.video_transformer import DIVIDED, JOINT, FrameTransformer, SpaceTimeTransformer
-from filmstrip.nn.initialisation import LinearStart
-from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.models.video_transformer import (
+    DIVIDED,
+    JOINT,
+    FrameTransformer,
+    SpaceTimeTransformer,
+    TransformerArchitecture,
+)
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSformerConfig(ClassificationConfig):
-    """The network's size and how it attends; a linear classifier on its class token."""
+class TimeSformerConfig(TransformerArchitecture, ClassificationConfig):
+    """A transformer of frames' patches with a linear classifier on its class token."""
 
     attention: Literal["divided", "joint", "space"] = "divided"
-    """Over time, then space; over everything at once; or over each frame alone, averaged at the end."""
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    num_frames: Count = 8
-    size: Count = 224
-    patch_size: Count = 16
-    drop_path: ShareBelowOne = 0.0
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
-    mean: tuple[AnyNumber, AnyNumber, AnyNumber] = IMAGENET_MEAN
-    """Of colours, subtracted."""
-    std: tuple[Rate, Rate, Rate] = IMAGENET_STD
+    """Attention over time, then space; over everything at once; or within each frame, averaged at the end."""
+    patch_size: Count
+    """Height and width of a patch, pixels."""
 
     def encoder(self) -> FrameTransformer | SpaceTimeTransformer:
         """The network without its classifier."""
-        sizes = {
-            "width": self.width,
-            "depth": self.depth,
-            "num_heads": self.num_heads,
-            "num_frames": self.num_frames,
-            "size": self.size,
-            "patch_size": (1, self.patch_size, self.patch_size),
-            "drop_path": self.drop_path,
-            "linear_start": self.linear_start,
-            "mean": self.mean,
-            "std": self.std,
-        }
         if self.attention == "space":
-            return FrameTransformer(**sizes)
-        return SpaceTimeTransformer(DIVIDED if self.attention == "divided" else JOINT, time_positions=True, **sizes)
+            return FrameTransformer(self)
+        return SpaceTimeTransformer(DIVIDED if self.attention == "divided" else JOINT, self, time_positions=True)
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            self.encoder(), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(self.encoder(), self)
 
 
 def tiny() -> Run:
@@ -97,11 +77,11 @@ def tiny() -> Run:
             num_frames=8,
             size=64,
             patch_size=8,
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -115,10 +95,19 @@ def _k400(num_frames: int, stride: int, size: int, jitter: tuple[int, int]) -> R
             num_workers=8,
         ),
         objective=TimeSformerConfig(
-            num_frames=num_frames, size=size, dropout=0.5, mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)
+            width=768,
+            depth=12,
+            num_heads=12,
+            num_frames=num_frames,
+            size=size,
+            patch_size=16,
+            dropout=0.5,
+            mean=(0.45, 0.45, 0.45),
+            std=(0.225, 0.225, 0.225),
+            num_classes=400,
         ),
-        optim=Optim(name="sgd", lr=0.005, weight_decay=1e-4),
-        train=Loop(epochs=15, precision="bfloat16", clip_grad=None),
+        optim=SGD(lr=0.005, weight_decay=1e-4),
+        train=Loop(length=Epochs(15), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )
 

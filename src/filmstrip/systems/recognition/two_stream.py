@@ -1,7 +1,7 @@
 """Two-stream network: what things are from a single frame, how they move from a stack of optical flow.
 
-Two convolutional networks alike but for their input, three colours or the 2 (T - 1) directions of the flow between T
-frames, whose opinions are averaged or weighed by a linear SVM. Simonyan & Zisserman, "Two-Stream Convolutional
+Two convolutional networks alike but for their input, RGB or the 2 (T - 1) directions of the flow between T
+frames, whose probabilities are averaged or weighted by a linear SVM. Simonyan & Zisserman, "Two-Stream Convolutional
 Networks for Action Recognition in Videos", NeurIPS 2014.
 
     filmstrip train recognition.two_stream:ucf101 --data.path PATH
@@ -12,7 +12,7 @@ pretrains the spatial one on ImageNet, and fits the SVM afterwards); a cosine in
 
 The paper reports, on UCF-101: spatial 73.0, temporal 83.7, averaged 86.9, by SVM 88.0.
 
-Measured here (``python claims/two_stream_fusion.py``; four motions in two looks, chance 12.5): spatial 25.6, temporal
+Measured here (``filmstrip claims two_stream_fusion``; four motions in two looks, chance 12.5): spatial 25.6, temporal
 49.7, averaged 85.3, by SVM 100.0.
 """
 
@@ -20,17 +20,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.plain_cnn import ConvLayer, PlainCNN
-from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.objectives.hidden_head import HiddenClassification
-from filmstrip.objectives.two_stream import Fusion, TwoStream
+from filmstrip.objectives.mlp_head import MLPClassification
+from filmstrip.objectives.two_stream import StreamsConfig, TwoStream
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
-from filmstrip.video.flow import Method
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import SGD, AdamW
 
 CNN_M = (
     ConvLayer(width=96, kernel=(1, 7, 7), stride=(1, 2, 2), norm="response", pool=(1, 3, 3), pool_stride=(1, 2, 2)),
@@ -43,22 +43,19 @@ CNN_M = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStreamConfig(ClassificationConfig):
+class TwoStreamConfig(StreamsConfig):
     """Two networks of the same layers; the temporal one's first convolution spans all of the flow."""
 
-    layers: tuple[ConvLayer, ...] = CNN_M
-    hidden: tuple[Count, ...] = (4096, 2048)
-    num_frames: Count = 11
+    layers: tuple[ConvLayer, ...]
+    """Convolutions of each network."""
+    hidden: tuple[Count, ...]
+    """Widths of the fully connected layers before the classes."""
+    num_frames: Count
     """Frames of a clip; there is one flow less."""
-    size: Count = 224
+    size: Count
+    """Height and width of a clip, pixels."""
     single_frames: Count = 1
     """Frames of a clip that the spatial stream sees."""
-    method: Method = "dis"
-    """How flow is estimated."""
-    largest: Rate = 20.0
-    """Flow is cut off at so many pixels, and scaled by them."""
-    fusion: Fusion = "average"
-    dropout: ShareBelowOne = 0.9
 
     def build(self) -> TwoStream:
         """Build both networks with fresh weights."""
@@ -66,25 +63,10 @@ class TwoStreamConfig(ClassificationConfig):
         spatial = PlainCNN(self.layers)
         temporal = PlainCNN((first, *self.layers[1:]), mean=(0.0, 0.0), std=(1.0, 1.0))
         streams = (
-            HiddenClassification(
-                encoder,
-                self.num_classes,
-                hidden=self.hidden,
-                grid=encoder.grid_of(frames, self.size),
-                dropout=self.dropout,
-            )
+            MLPClassification(encoder, self, hidden=self.hidden, grid=encoder.grid_of(frames, self.size))
             for encoder, frames in ((spatial, 1), (temporal, self.num_frames - 1))
         )
-        return TwoStream(
-            *streams,
-            self.num_classes,
-            single_frames=self.single_frames,
-            method=self.method,
-            largest=self.largest,
-            subtract_mean=True,
-            fusion=self.fusion,
-            label_smoothing=self.label_smoothing,
-        )
+        return TwoStream(*streams, self, single_frames=self.single_frames, subtract_mean=True)
 
 
 def tiny() -> Run:
@@ -103,13 +85,12 @@ def tiny() -> Run:
             hidden=(32,),
             num_frames=6,
             size=64,
-            largest=6.0,
+            max_flow=6.0,
             fusion="svm",
-            dropout=0.0,
             num_classes=8,
         ),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -123,9 +104,11 @@ def ucf101() -> Run:
             batch_size=256,
             num_workers=10,
         ),
-        objective=TwoStreamConfig(num_classes=101),
-        optim=Optim(name="sgd", lr=1e-2, weight_decay=5e-4),
-        train=Loop(steps=80_000, clip_grad=None),
+        objective=TwoStreamConfig(
+            layers=CNN_M, hidden=(4096, 2048), num_frames=11, size=224, dropout=0.9, num_classes=101
+        ),
+        optim=SGD(lr=1e-2, weight_decay=5e-4),
+        train=Loop(length=Steps(80_000), clip_grad=None),
         evals=(MultiView(num_clips=25, num_crops=3),),
     )
 

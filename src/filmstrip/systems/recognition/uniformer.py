@@ -1,7 +1,7 @@
-"""UniFormer: convolution and attention as relations between places, local ones at first, global ones at last.
+"""UniFormer: convolution and attention as relations between positions, local ones at first, global ones at last.
 
-While places are many, each mixes with its 5 x 5 x 5 neighbours (a depthwise convolution between linear maps); in the
-last two stages it attends to all. Positions come from depthwise convolutions. Li et al., "UniFormer: Unified
+While positions are many, each mixes with its 5 x 5 x 5 neighbours (a depthwise convolution between linear maps); in
+the last two stages it attends to all. Positions come from depthwise convolutions. Li et al., "UniFormer: Unified
 Transformer for Efficient Spatiotemporal Representation Learning", ICLR 2022.
 
     filmstrip train recognition.uniformer:small_16x4_k400 --data.path PATH
@@ -13,7 +13,7 @@ for the published batch.
 The paper reports, Kinetics-400 (top-1, 4 clips): S 16 x 4 80.8, B 16 x 4 82.0, B 32 x 4 82.9; Something-Something V2
 (1 clip x 3 crops) B 32 71.2.
 
-Measured here (``python claims/uniformer_stages.py``; moving textures, chance 12.5): ``tiny`` 93.3, with one local
+Measured here (``filmstrip claims uniformer_stages``; moving textures, chance 12.5): ``tiny`` 93.3, with one local
 stage 74.5, with none 73.0, with four 97.8.
 """
 
@@ -39,7 +39,10 @@ from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def _depthwise(width: int, kernel: int) -> nn.Conv3d:
@@ -47,10 +50,10 @@ def _depthwise(width: int, kernel: int) -> nn.Conv3d:
 
 
 class LocalBlock(nn.Module):
-    """Positions, relations to the 5 x 5 x 5 places around, a feed-forward network; each is added. ``B C T H W``.
+    """Positions, relations to the 5 x 5 x 5 positions around, a feed-forward network; each is added. ``B C T H W``.
 
-    Li et al. 2022 (UniFormer), equation 6: the affinity of two places is a number learnt for their offset, for each
-    channel: a depthwise convolution between two linear layers. Positions are depthwise convolutions too (dynamic
+    Li et al. 2022 (UniFormer), equation 6: the affinity of two positions is a number learnt for their offset, for
+    each channel: a depthwise convolution between two linear layers. Positions are depthwise convolutions too (dynamic
     position embedding, equation 4).
     """
 
@@ -74,7 +77,7 @@ class LocalBlock(nn.Module):
 
 
 class GlobalBlock(Block):
-    """Positions as in :class:`LocalBlock`, then a transformer's block over all places. ``B C T H W``."""
+    """Positions as in :class:`LocalBlock`, then a transformer's block over all positions. ``B C T H W``."""
 
     def __init__(self, width: int, num_heads: int, *, drop_path: float = 0.0) -> None:
         super().__init__(width, num_heads, drop_path=drop_path)
@@ -187,16 +190,19 @@ class UniFormerConfig(ClassificationConfig):
     """A UniFormer with a linear classifier on its mean token."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty]
-    """Of the stages."""
+    """Channels of each stage."""
     depths: Annotated[tuple[Count, ...], NotEmpty]
-    head_dim: Count = 64
-    local_stages: Count = 2
-    """How many stages, from the first on, mix neighbours; the others attend to all places."""
+    """Blocks of each stage."""
+    head_dim: Count
+    """Channels of an attention head."""
+    local_stages: Count
+    """Number of stages, from the first on, of local blocks; the others attend to all positions."""
     drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(UniFormer(self), self.num_classes, label_smoothing=self.label_smoothing)
+        return Classification(UniFormer(self), self)
 
 
 def tiny() -> Run:
@@ -208,10 +214,15 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=UniFormerConfig(
-            widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), head_dim=16, label_smoothing=0.1, num_classes=8
+            widths=(16, 32, 48, 64),
+            depths=(1, 1, 1, 1),
+            head_dim=16,
+            local_stages=2,
+            label_smoothing=0.1,
+            num_classes=8,
         ),
-        optim=Optim(lr=2e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -227,13 +238,21 @@ def _k400(network: UniFormerConfig, *, frames: int, lr: float, batch: int) -> Ru
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=10 / 110, final=1e-6 / lr),
-        train=Loop(epochs=110, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=10 / 110, final=1e-6 / lr)),
+        train=Loop(length=Epochs(110), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=1),),
     )
 
 
-SMALL = UniFormerConfig(widths=(64, 128, 320, 512), depths=(3, 4, 8, 3), drop_path=0.1, label_smoothing=0.1)
+SMALL = UniFormerConfig(
+    widths=(64, 128, 320, 512),
+    depths=(3, 4, 8, 3),
+    head_dim=64,
+    local_stages=2,
+    drop_path=0.1,
+    label_smoothing=0.1,
+    num_classes=400,
+)
 BASE = replace(SMALL, depths=(5, 8, 20, 7), drop_path=0.3)
 
 
@@ -259,7 +278,7 @@ def base_32_ssv2() -> Run:
     return replace(
         run,
         data=replace(run.data, clip=clip, augment=replace(run.data.augment, mirror=0.0)),
-        optim=replace(run.optim, warmup=5 / 50),
-        train=replace(run.train, epochs=50),
+        optim=replace(run.optim, schedule=replace(run.optim.schedule, warmup=5 / 50)),
+        train=replace(run.train, length=Epochs(50)),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

@@ -1,7 +1,7 @@
 """UniFormerV2: an image ViT (CLIP's) that is armed for video, its own weights and its view of a frame kept.
 
-Before and after a block's attention within frames, a place mixes with itself in the frames beside (local temporal
-relations, zero at first); beside the last blocks a video token looks at all places of all frames. Li et al.,
+Before and after a block's attention within frames, a position mixes with itself in the frames beside (local temporal
+relations, zero at first); beside the last blocks a video token looks at all positions of all frames. Li et al.,
 "UniFormerV2: Spatiotemporal Learning by Arming Image ViTs with Video UniFormer", ICCV 2023.
 
     filmstrip train recognition.uniformer_v2:b16_16_ssv2 --data.path PATH
@@ -13,7 +13,7 @@ one learning rate schedule from CLIP's weights (published L/14 passes through Ki
 The public results are, Kinetics-400 (top-1, 8 frames, 4 clips x 3 crops): B/16 84.4, with Kinetics-710 B/16 85.6 and
 L/14 88.8; Something-Something V2 (16 frames, 3 crops): B/16 69.5, L/14 72.1.
 
-Measured here (``python claims/uniformer_v2_arming.py``, on one thread and on two): arming changes no frame's class
+Measured here (``filmstrip claims uniformer_v2_arming``, on one thread and on two): arming changes no frame's class
 token at first; after as many steps, an image network's average over frames names 25.6 and 27.8% of four motions, with
 local blocks 99.8 and 100.0, with global ones 25.9 and 74.5, with both 100.0 and 49.4 (chance is 25).
 """
@@ -34,20 +34,23 @@ from filmstrip.evals.multi_view import MultiView
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initialisation import LinearStart, init_linear
+from filmstrip.nn.initialisation import LinearInit, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class LocalTemporal(nn.Sequential):
-    """Relations of each place to itself in the frames beside: a depthwise convolution over time between linear maps.
+    """Relations of each position to itself in neighbouring frames: a depthwise convolution between linear maps.
 
     Li et al. 2022 (UniFormerV2), equation 4.
     """
@@ -87,15 +90,15 @@ class LocalUniBlock(nn.Module):
     def _over_time(self, x: Tensor, relations: LocalTemporal | None, grid: Grid) -> Tensor:
         if relations is None:
             return x
-        first, places = x[:, :1], rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
-        places = places + self.drop_path(relations(places))
-        return torch.cat([first, rearrange(places, "b d t h w -> (b t) (h w) d")], dim=1)
+        first, rest = x[:, :1], rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
+        rest = rest + self.drop_path(relations(rest))
+        return torch.cat([first, rearrange(rest, "b d t h w -> (b t) (h w) d")], dim=1)
 
 
 class GlobalUniBlock(nn.Module):
-    """A video token looks at all places of all frames, and thinks: ``B 1 D`` from ``B T 1+N D``.
+    """Attention of a video token to all positions of all frames, then a feed-forward network: ``B 1 D``.
 
-    Equations 6 to 9: positions of places by a depthwise convolution, attention of one query, a feed-forward network.
+    Equations 6 to 9. Positional embeddings come from a depthwise convolution.
     """
 
     def __init__(self, width: int, num_heads: int, *, dropout: float, drop_path: float = 0.0) -> None:
@@ -110,9 +113,9 @@ class GlobalUniBlock(nn.Module):
 
     def forward(self, token: Tensor, x: Tensor, grid: Grid) -> Tensor:
         """``B 1 D`` and the frames' tokens ``(B T) 1+N D`` to ``B 1 D``."""
-        places = rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
-        places = rearrange(places + self.positions(places), "b d t h w -> (b t) (h w) d")
-        context = rearrange(torch.cat([x[:, :1], places], dim=1), "(b t) n d -> b (t n) d", t=grid.t)
+        patches = rearrange(x[:, 1:], "(b t) (h w) d -> b d t h w", t=grid.t, h=grid.h)
+        patches = rearrange(patches + self.positions(patches), "b d t h w -> (b t) (h w) d")
+        context = rearrange(torch.cat([x[:, :1], patches], dim=1), "(b t) n d -> b (t n) d", t=grid.t)
         token = token + self.drop_path(self.attention(self.norm1(token), context=self.norm_context(context)))
         return token + self.drop_path(self.mlp(self.norm2(token)))
 
@@ -135,9 +138,9 @@ class UniFormerV2(nn.Module):
         frames, stride = (3, 2) if config.halve_time else (1, 1)
         self.patch = (stride, *patch)
         self.embed = nn.Conv3d(3, width, (frames, *patch), self.patch, (frames // 2, 0, 0), bias=False)
-        places = (config.size // config.patch_size) ** 2
+        count = (config.size // config.patch_size) ** 2
         self.frame_token = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(1 + places, width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(1 + count, width) * width**-0.5)
         self.norm_before = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(
             LocalUniBlock(
@@ -160,7 +163,7 @@ class UniFormerV2(nn.Module):
             for i in range(count)
         )
         self.balance = nn.Parameter(torch.zeros(width))
-        init_linear(self, config.linear_start)
+        init_linear(self, config.linear_init)
         if config.start_as_image:
             added = [layer for block in self.global_blocks for layer in (block.attention.out, block.mlp.fc2)]
             local = [block for block in self.modules() if isinstance(block, LocalTemporal)]
@@ -169,7 +172,7 @@ class UniFormerV2(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
-        """Encode ``B T C H W`` video; the tokens are the places', the frames' class tokens left out.
+        """Encode ``B T C H W`` video; the tokens are the patches', without the frames' class tokens.
 
         Raises:
             ValueError: the frames are not of the size that the network was built for, or not a multiple of two.
@@ -254,36 +257,35 @@ class UniFormerV2Config(ClassificationConfig):
     """A UniFormerV2 with a normalised linear classifier."""
 
     width: Count
+    """Channels of a token."""
     depth: Count
+    """Number of blocks."""
     num_heads: Count
-    patch_size: Count = 16
-    """Pixels, height and width."""
-    size: Count = 224
+    """Attention heads of a block."""
+    patch_size: Count
+    """Height and width of a patch, pixels."""
+    size: Count
+    """Height and width of a clip, pixels."""
     global_layers: tuple[CountOrZero, ...]
-    """After which blocks the video token looks."""
-    reduction: Rate | None = 1.5
-    """How much narrower local temporal relations are inside; none: there are none."""
-    halve_time: bool = True
-    """Embed every second frame, together with its neighbours."""
+    """Blocks after which the video token attends to all tokens, counted from 0."""
+    reduction: Rate | None = None
+    """Width of the network relative to that of its local temporal relations; none without such relations."""
+    halve_time: bool = False
+    """Whether every second frame is embedded, together with its neighbours."""
     start_as_image: bool = True
-    """What is added to the image network starts at zero: right where that was pretrained, slow where it was not."""
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Whether the layers added to the image network start at zero; slow where that network is not pretrained."""
+    linear_init: LinearInit = "normal"
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
     drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last block."""
     global_drop_path: ShareBelowOne = 0.0
+    """Stochastic depth's rate at the last global block."""
     dropout: ShareBelowOne = 0.0
-    """Before the head, and in the global blocks."""
+    """Dropout rate before the head and in the global blocks."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            UniFormerV2(self),
-            self.num_classes,
-            norm=True,
-            norm_eps=1e-5,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return Classification(UniFormerV2(self), self, norm=True, norm_eps=1e-5)
 
 
 def tiny() -> Run:
@@ -301,12 +303,14 @@ def tiny() -> Run:
             patch_size=8,
             size=64,
             global_layers=(1, 2),
+            reduction=1.5,
+            halve_time=True,
             start_as_image=False,
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -315,10 +319,15 @@ B16 = UniFormerV2Config(
     width=768,
     depth=12,
     num_heads=12,
+    patch_size=16,
+    size=224,
     global_layers=tuple(range(4, 12)),
+    reduction=1.5,
+    halve_time=True,
     drop_path=0.2,
     global_drop_path=0.4,
     dropout=0.5,
+    num_classes=400,
 )
 L14 = replace(B16, width=1024, depth=24, num_heads=16, patch_size=14, global_layers=tuple(range(8, 24)))
 
@@ -335,8 +344,8 @@ def _k400(network: UniFormerV2Config, *, lr: float) -> Run:
             num_workers=10,
         ),
         objective=replace(plain, global_layers=last),
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=5 / 55, final=1e-6 / lr),
-        train=Loop(epochs=55, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=5 / 55, final=1e-6 / lr)),
+        train=Loop(length=Epochs(55), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
@@ -352,8 +361,8 @@ def _ssv2(network: UniFormerV2Config, *, lr: float) -> Run:
             num_workers=10,
         ),
         objective=replace(network, num_classes=174),
-        optim=Optim(lr=lr, weight_decay=0.05, warmup=5 / 22, final=1e-6 / lr),
-        train=Loop(epochs=22, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=0.05, schedule=Cosine(warmup=5 / 22, final=1e-6 / lr)),
+        train=Loop(length=Epochs(22), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )
 

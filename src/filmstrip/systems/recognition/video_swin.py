@@ -1,7 +1,7 @@
 """Video Swin: a transformer that attends within 3D windows, which shift by half their size from layer to layer.
 
-Cost grows with the number of places, not with its square; four stages halve height and width and double the channels.
-Liu et al., "Video Swin Transformer", CVPR 2022.
+Cost grows with the number of positions, not with its square; four stages halve height and width and double the
+channels. Liu et al., "Video Swin Transformer", CVPR 2022.
 
     filmstrip train recognition.video_swin:tiny_k400 --data.path PATH
 
@@ -11,7 +11,7 @@ windows of a grid that windows do not tile is not attended to.
 
 The paper reports (32 frames, 4 clips x 3 crops, pretrained on ImageNet): Kinetics-400 T 78.8, S 80.6, B 80.6, B from
 ImageNet-21K 82.7, L 83.1; Something-Something V2 B 69.6 (1 clip x 3 crops, pretrained on Kinetics-400).
-Counted here (``python claims/swin_shift.py``): attention is 17.9 of Swin-T's 87.8 G multiply-adds, and would be 1135
+Counted here (``filmstrip claims swin_shift``): attention is 17.9 of Swin-T's 87.8 G multiply-adds, and would be 1135
 with one window for all.
 """
 
@@ -34,7 +34,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.initialisation import LinearStart, init_linear
+from filmstrip.nn.initialisation import LinearInit, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed, conv_to_linear, linear_to_conv
@@ -42,12 +42,15 @@ from filmstrip.nn.relative_positions import Extent, RelativeBias
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 
 def partition(x: Tensor, window: Sequence[int]) -> Tensor:
-    """Cut ``B T H W D`` into windows of ``window`` (t, h, w) places: ``B windows N D``, both in row-major order."""
+    """Cut ``B T H W D`` into windows of ``window`` positions (t, h, w): ``B windows N D``, in row-major order."""
     p, q, r = window
     return rearrange(x, "b (t p) (h q) (w r) d -> b (t h w) (p q r) d", p=p, q=q, r=r)
 
@@ -66,10 +69,10 @@ def fitted(sizes: Sequence[int], window: Sequence[int], shift: Sequence[int]) ->
 
 
 def neighbours(sizes: Sequence[int], window: Extent, shift: Extent, device: torch.device) -> Tensor | None:
-    """Which places of a window see each other, ``windows N N``; none where all do.
+    """Whether positions of a window see each other, ``windows N N``; none where all do.
 
-    A grid is padded to whole windows and shifted around its ends: places that only meet there, and padding, are kept
-    apart. All that a place is told by is the part of each axis that it comes from.
+    A grid is padded to whole windows and shifted around its ends: positions that only meet there, and padding, are
+    kept apart. They are told apart by the part of each axis that they come from.
     """
     padded = [-(-size // n) * n for size, n in zip(sizes, window)]
     if not any(shift) and padded == list(sizes):
@@ -86,7 +89,7 @@ def neighbours(sizes: Sequence[int], window: Extent, shift: Extent, device: torc
 
 
 class WindowAttention(Attention):
-    """Multi-head attention of each place to those of its window, with a learnt bias for each offset."""
+    """Multi-head attention of each position to those of its window, with a learnt bias for each offset."""
 
     def __init__(self, width: int, num_heads: int, window: Extent, shift: Extent) -> None:
         super().__init__(width, num_heads)
@@ -121,7 +124,7 @@ class WindowAttention(Attention):
 
 
 class SwinBlock(nn.Module):
-    """Window attention, then a feed-forward network, each on normalised places and added back."""
+    """Window attention, then a feed-forward network, each on normalised positions and added back."""
 
     def __init__(self, width: int, num_heads: int, window: Extent, shift: Extent, *, drop_path: float) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ class SwinBlock(nn.Module):
 
 
 class Merge(nn.Module):
-    """Two by two places of a frame become one with twice the channels: ``B T H W D -> B T H/2 W/2 2D``."""
+    """Two by two positions of a frame become one with twice the channels: ``B T H W D -> B T H/2 W/2 2D``."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -191,7 +194,7 @@ class VideoSwin(nn.Module):
                 width *= 2
         self.width = width
         self.norm = nn.LayerNorm(width)
-        init_linear(self, config.linear_start)
+        init_linear(self, config.linear_init)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video; ``layers`` also returns each block's tokens, on grids and widths of its own."""
@@ -277,7 +280,7 @@ def inflate_swin(flat: Mapping[str, Tensor], network: VideoSwin) -> Weights:
 
     Liu et al. 2022, section 3.3: the projection of patches is repeated over the frames of a patch and divided by
     their number, the biases of offsets are repeated over time, and resized where windows differ. Of a still video
-    each place then sees what it sees in a frame.
+    each position then sees what it sees in a frame.
 
     Raises:
         UserError: names that the network needs are missing, there are others, or a tensor has a shape that does not
@@ -313,21 +316,21 @@ class VideoSwinConfig(ClassificationConfig):
     width: Count
     """Channels of the first stage."""
     depths: Annotated[tuple[Count, ...], NotEmpty]
+    """Blocks of each stage."""
     num_heads: Annotated[tuple[Count, ...], NotEmpty]
+    """Attention heads of a block in each stage."""
     window: tuple[Count, Count, Count]
-    """Places (t, h, w)."""
-    patch_size: tuple[Count, Count, Count] = (2, 4, 4)
+    """Positions of a window (t, h, w)."""
+    patch_size: tuple[Count, Count, Count]
+    """Frames, height and width of a tubelet, pixels."""
     drop_path: ShareBelowOne = 0.0
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Stochastic depth's rate at the last block."""
+    linear_init: LinearInit = "normal"
+    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(
-            VideoSwin(self), self.num_classes, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(VideoSwin(self), self)
 
 
 def tiny() -> Run:
@@ -344,11 +347,11 @@ def tiny() -> Run:
             num_heads=(2, 4),
             window=(2, 4, 4),
             patch_size=(2, 4, 4),
-            linear_start="glorot",
+            linear_init="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -363,14 +366,21 @@ def _k400(network: VideoSwinConfig, *, lr: float = 1e-3, weight_decay: float = 0
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=lr, weight_decay=weight_decay, warmup=2.5 / 30),
-        train=Loop(epochs=30, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=lr, weight_decay=weight_decay, schedule=Cosine(warmup=2.5 / 30)),
+        train=Loop(length=Epochs(30), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
 
 TINY = VideoSwinConfig(
-    width=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window=(8, 7, 7), drop_path=0.1, dropout=0.5
+    width=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    window=(8, 7, 7),
+    patch_size=(2, 4, 4),
+    drop_path=0.1,
+    dropout=0.5,
+    num_classes=400,
 )
 SMALL = replace(TINY, depths=(2, 2, 18, 2))
 BASE = replace(SMALL, width=128, num_heads=(4, 8, 16, 32), drop_path=0.2)
@@ -406,7 +416,7 @@ def base_ssv2() -> Run:
     return replace(
         run,
         data=replace(run.data, clip=clip, augment=augment),
-        optim=replace(run.optim, warmup=2.5 / 60),
-        train=replace(run.train, epochs=60),
+        optim=replace(run.optim, schedule=replace(run.optim.schedule, warmup=2.5 / 60)),
+        train=replace(run.train, length=Epochs(60)),
         evals=(MultiView(num_clips=1, num_crops=3),),
     )

@@ -1,15 +1,15 @@
-"""Joint space-time vision transformer: every cube of a clip attends to every other, in every layer.
+"""Joint space-time vision transformer: every tubelet of a clip attends to every other, in every layer.
 
 The network that VideoMAE pretrains (:mod:`filmstrip.systems.pretraining.videomae`) and that is fine-tuned here:
-cubes of 2 x 16 x 16 pixels, fixed sine-cosine positions, tokens pooled by their mean, one linear layer.
+tubelets of 2 x 16 x 16 pixels, fixed sine-cosine positions, tokens pooled by their mean, one linear layer.
 Tong et al., "VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training",
 NeurIPS 2022; network after Dosovitskiy et al. 2021 and Arnab et al. 2021.
 
     filmstrip train recognition.vit:base_k400 --init hf:MCG-NJU/videomae-base --data.path PATH
 
 Where we deviate: linear layers start Glorot-uniform, as in pretraining (published: truncated normal, 0.02), the head
-with a deviation of 0.01; Adam's learning rates are the published ones for batch 256 times two, because nothing here
-rescales them; the RandAugment operations are applied to a whole clip, after cropping.
+with a standard deviation of 0.01; Adam's learning rates are the published ones for batch 256 times two, because
+nothing here rescales them; the RandAugment operations are applied to a whole clip, after cropping.
 
 The paper reports (16 frames, top-1): Kinetics-400 S 79.0, B 81.5, L 85.2, H 86.6 after 1600 epochs of pretraining,
 68.8 for B from scratch; Something-Something V2 S 66.8, B 70.8, L 74.3 after 2400, 32.6 for B from scratch.
@@ -19,48 +19,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from filmstrip.bounds import Count, Rate, Share, ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig(ClassificationConfig):
+class ViTConfig(ViTArchitecture, ClassificationConfig):
     """A video ViT with a linear classifier on its mean token."""
-
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    num_frames: Count = 16
-    size: Count = 224
-    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
-    mlp_ratio: Rate = 4.0
-    drop_path: ShareBelowOne = 0.1
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
-    label_smoothing: Share = 0.1
 
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        encoder = ViT(
-            width=self.width,
-            depth=self.depth,
-            num_heads=self.num_heads,
-            num_frames=self.num_frames,
-            size=self.size,
-            patch_size=self.patch_size,
-            mlp_ratio=self.mlp_ratio,
-            drop_path=self.drop_path,
-            final_norm=False,
-        )
-        return Classification(
-            encoder, self.num_classes, norm=True, dropout=self.dropout, label_smoothing=self.label_smoothing
-        )
+        return Classification(ViT(self, final_norm=False), self, norm=True)
 
 
 def tiny() -> Run:
@@ -72,10 +49,17 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=ViTConfig(
-            width=96, depth=4, num_heads=3, num_frames=8, size=64, patch_size=(2, 8, 8), drop_path=0.0, num_classes=8
+            width=96,
+            depth=4,
+            num_heads=3,
+            num_frames=8,
+            size=64,
+            patch_size=(2, 8, 8),
+            label_smoothing=0.1,
+            num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -97,8 +81,10 @@ def _k400(network: ViTConfig, *, epochs: int, base_lr: float) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(lr=base_lr * _BATCH / 256, layer_decay=0.75, warmup=5 / epochs, final=1e-6 / base_lr),
-        train=Loop(epochs=epochs, precision="bfloat16", clip_grad=None),
+        optim=AdamW(
+            lr=base_lr * _BATCH / 256, layer_decay=0.75, schedule=Cosine(warmup=5 / epochs, final=1e-6 / base_lr)
+        ),
+        train=Loop(length=Epochs(epochs), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=5, num_crops=3),),
     )
 
@@ -111,10 +97,20 @@ def _ssv2(network: ViTConfig, *, epochs: int, base_lr: float) -> Run:
     return replace(run, data=data, evals=(MultiView(num_clips=2, num_crops=3),))
 
 
-SMALL = ViTConfig(width=384, depth=12, num_heads=6)
-BASE = ViTConfig(width=768, depth=12, num_heads=12)
-LARGE = ViTConfig(width=1024, depth=24, num_heads=16, drop_path=0.2)
-HUGE = ViTConfig(width=1280, depth=32, num_heads=16, drop_path=0.2, dropout=0.5)
+SMALL = ViTConfig(
+    width=384,
+    depth=12,
+    num_heads=6,
+    num_frames=16,
+    size=224,
+    patch_size=(2, 16, 16),
+    drop_path=0.1,
+    label_smoothing=0.1,
+    num_classes=400,
+)
+BASE = replace(SMALL, width=768, num_heads=12)
+LARGE = replace(SMALL, width=1024, depth=24, num_heads=16, drop_path=0.2)
+HUGE = replace(SMALL, width=1280, depth=32, num_heads=16, drop_path=0.2, dropout=0.5)
 
 
 def small_k400() -> Run:

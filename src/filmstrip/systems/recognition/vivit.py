@@ -9,14 +9,14 @@ not trained, time starts from the image's last layers, and a compact adapter lie
     filmstrip train recognition.vivit:base_k400 --init hf:google/vit-base-patch16-224-in21k --data.path PATH
     filmstrip train recognition.vivit:base_k400_frozen --init hf:google/vit-base-patch16-224-in21k --data.path PATH
 
-Where we deviate: colours are jittered one after another, without dropping colour; short sides of 256 to 340 pixels
+Where we deviate: colour is jittered one property after another, and never dropped; short sides of 256 to 340 pixels
 stand for scales of 0.9 to 1.33. Of the frozen recipe only its abstract is at hand: the adapter here is one narrow
 attention from a frame's class token to its tokens, and time's layers start as the image's last ones.
 
 The lecture prints two costs for the factorised encoder; ours comes from counting. The paper reports for Kinetics-400
 (top-1): L, factorised encoder, 128 frames, 81.7 from ImageNet-21K and 83.5 from JFT, H, 84.9; the recipe's abstract,
 about half of the training cost for accuracies up to 1.79 higher. Measured here (width 384, 32 frames, two CPU cores,
-``python claims/vivit_frozen_spatial.py``): freezing saves 60% of a step and 70% of its memory.
+``filmstrip claims vivit_frozen_spatial``): freezing saves 60% of a step and 70% of its memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
@@ -42,24 +42,27 @@ from filmstrip.models.video_transformer import (
     FactorisedEncoder,
     FrameTransformer,
     SpaceTimeTransformer,
-    TubeletInit,
+    TransformerArchitecture,
     blocks_of,
     layer_of,
     start,
 )
 from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initialisation import LinearStart
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import GELU
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.protocols import Grid
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 
 
 class FactorisedBlock(Block):
-    """Attention within each frame, then over time at each place, then the feed-forward network: ``B N D -> B N D``.
+    """Attention within each frame, then over time at each position, then the feed-forward network: ``B N D``.
 
     Arnab et al. 2021 (ViViT, model 3). Time's attention starts at zero, so that the block starts as an image's.
     """
@@ -79,7 +82,7 @@ class FactorisedBlock(Block):
         self.time_attention = Attention(width, num_heads)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Tokens on a grid of ``N = t * h * w`` places."""
+        """Tokens on a grid of ``N = t * h * w`` positions."""
         frames = rearrange(x, "b (t p) d -> (b t) p d", t=grid.t)
         frames = frames + self.drop_path(self.attention(self.norm1(frames)))
         along = rearrange(frames, "(b t) p d -> (b p) t d", t=grid.t)
@@ -89,7 +92,7 @@ class FactorisedBlock(Block):
 
 
 class FactorisedHeads(Attention):
-    """Attention of which half the heads see a token's place at all times, and half its frame.
+    """Attention of which half the heads see a token's position at all times, and half its frame.
 
     Arnab et al. 2021 (ViViT, model 4, factorised dot-product attention): no more weights than joint attention.
 
@@ -105,7 +108,7 @@ class FactorisedHeads(Attention):
         """Length of the grid's first axis."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
-        """What each head reads, ``B H N D``: the first half over time, the second over space."""
+        """The output of each head, ``B H N D``: of the first half over time, of the second over space."""
         (b, _, _, _), t = q.shape, self.time
         along, across = zip(*(x.chunk(2, dim=1) for x in (q, k, v)))
         along = attend(*(rearrange(x, "b h (t p) d -> (b p) h t d", t=t) for x in along))
@@ -123,7 +126,7 @@ class HeadsBlock(Block):
 
 
 class RegionAdapter(nn.Module):
-    """What a frame's class token is told before time: it reads from the frame's tokens, by a narrow attention.
+    """A narrow attention from a frame's class token to the frame's tokens, before those over time.
 
     Starts as the identity.
     """
@@ -141,9 +144,6 @@ class RegionAdapter(nn.Module):
         return frames[:, 0] + self.attention(normalised[:, :1], context=normalised[:, 1:])[:, 0]
 
 
-_EPS, _GELU = 1e-6, "tanh"  # as published
-
-
 class TemporalTransformer(nn.Module):
     """A class token, learned positions and pre-norm blocks over a clip's steps: ``B t D -> B 1+t D``."""
 
@@ -152,9 +152,9 @@ class TemporalTransformer(nn.Module):
         self.depth = config.temporal_depth
         self.cls_token = nn.Parameter(torch.zeros(config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1 + config.num_frames // config.patch_size[0], config.width))
-        self.blocks = blocks_of(Block, config.width, self.depth, config.num_heads, 4.0, config.drop_path, _EPS, _GELU)
-        self.norm = nn.LayerNorm(config.width, eps=_EPS)
-        start(self, config.linear_start)
+        self.blocks = blocks_of(Block, config, self.depth)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        start(self, config.linear_init)
 
     def forward(self, steps: Tensor, layers: bool = False) -> tuple[Tensor, list[Tensor]]:
         """The normalised tokens, the class token first; with ``layers`` also every block's output.
@@ -185,70 +185,53 @@ class TemporalTransformer(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViViTConfig(ClassificationConfig):
-    """The network's size and variant; a linear classifier on its class token, or mean token where it has none."""
+class ViViTConfig(TransformerArchitecture, ClassificationConfig):
+    """A transformer of tubelets with a linear classifier on its class token, or mean token where it has none."""
 
     variant: Literal["joint", "factorised_encoder", "factorised", "factorised_heads"] = "joint"
     """The paper's models 1 to 4."""
-    width: Count = 768
-    depth: Count = 12
-    num_heads: Count = 12
-    temporal_depth: Count = 4
-    """Layers over time, of the factorised encoder."""
-    num_frames: Count = 32
-    size: Count = 224
-    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
-    """Of a tubelet."""
-    tubelet_init: TubeletInit = "central_frame"
-    """How an image's patch filter starts the tubelets': it sees the middle frame, or the mean of all."""
+    patch_size: tuple[Count, Count, Count]
+    """Frames, height and width of a tubelet."""
+    temporal_depth: Count = 1
+    """Blocks over time of the factorised encoder."""
     frozen_frames: bool = False
-    """Leave the factorised encoder's network of frames as it starts, and put the adapter between it and time."""
-    adapter_heads: Count = 3
-    """Of 64 channels each."""
-    drop_path: ShareBelowOne = 0.0
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
+    """Whether the factorised encoder's network of frames is frozen, with an adapter between it and time."""
+    adapter_heads: Count = 1
+    """Attention heads of the adapter, of 64 channels each."""
 
     def encoder(self) -> SpaceTimeTransformer | FactorisedEncoder:
         """The network without its classifier.
 
         Raises:
-            UserError: frames are to be frozen that are not apart.
+            UserError: frames are to be frozen in a variant without a network of frames.
         """
         if self.frozen_frames and self.variant != "factorised_encoder":
-            raise UserError(f"only the factorised_encoder has frames of their own to freeze, not {self.variant}")
-        sizes = {
-            "width": self.width,
-            "depth": self.depth,
-            "num_heads": self.num_heads,
-            "num_frames": self.num_frames,
-            "size": self.size,
-            "patch_size": self.patch_size,
-            "drop_path": self.drop_path,
-            "tubelet_init": self.tubelet_init,
-            "gelu": _GELU,
-            "linear_start": self.linear_start,
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-        }
+            raise UserError(f"only the factorised_encoder has a network of frames to freeze, not {self.variant}")
         if self.variant == "joint":
-            return SpaceTimeTransformer(JOINT, **sizes)
+            return SpaceTimeTransformer(JOINT, self)
         if self.variant == "factorised":
-            encoder = SpaceTimeTransformer(BlockKind(FactorisedBlock, on_grid=True, class_token=False), **sizes)
-            for block in encoder.blocks:  # what time adds starts at zero
+            encoder = SpaceTimeTransformer(BlockKind(FactorisedBlock, on_grid=True, class_token=False), self)
+            for block in encoder.blocks:  # attention over time starts at zero
                 nn.init.zeros_(block.time_attention.out.weight)
                 nn.init.zeros_(block.time_attention.out.bias)
             return encoder
         if self.variant == "factorised_heads":
             make = partial(HeadsBlock, time=self.num_frames // self.patch_size[0])
-            return SpaceTimeTransformer(BlockKind(make, class_token=False), **sizes)
-        frames, temporal = FrameTransformer(**sizes), TemporalTransformer(self)
+            return SpaceTimeTransformer(BlockKind(make, class_token=False), self)
+        frames, temporal = FrameTransformer(self), TemporalTransformer(self)
         adapter = RegionAdapter(self.width, self.adapter_heads, 64) if self.frozen_frames else None
         return FactorisedEncoder(frames, temporal, frozen=self.frozen_frames, adapter=adapter)
 
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of frames, if it is frozen."""
+        return {"encoder.frames": FrozenPart("init")} if self.frozen_frames else {}
+
     def build(self) -> Classification:
         """Build the network with fresh weights."""
-        return Classification(self.encoder(), self.num_classes, label_smoothing=self.label_smoothing)
+        return Classification(self.encoder(), self)
+
+
+_GREY = (0.5, 0.5, 0.5)
 
 
 def tiny() -> Run:
@@ -267,11 +250,15 @@ def tiny() -> Run:
             num_frames=8,
             size=64,
             patch_size=(2, 8, 8),
-            linear_start="glorot",
+            adapter_heads=3,
+            gelu="tanh",
+            mean=_GREY,
+            std=_GREY,
+            linear_init="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=1e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=1e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -286,40 +273,58 @@ def _k400(network: ViViTConfig) -> Run:
             num_workers=10,
         ),
         objective=network,
-        optim=Optim(name="sgd", lr=0.05, weight_decay=0.0, warmup=2.5 / 30),
-        train=Loop(epochs=30, precision="bfloat16"),
+        optim=SGD(lr=0.05, weight_decay=0.0, schedule=Cosine(warmup=2.5 / 30)),
+        train=Loop(length=Epochs(30), precision="bfloat16"),
         evals=(MultiView(num_clips=4, num_crops=3),),
     )
 
 
+BASE = ViViTConfig(
+    width=768,
+    depth=12,
+    num_heads=12,
+    temporal_depth=4,
+    num_frames=32,
+    size=224,
+    patch_size=(2, 16, 16),
+    adapter_heads=3,
+    gelu="tanh",
+    mean=_GREY,
+    std=_GREY,
+    num_classes=400,
+)
+ENCODER = replace(BASE, variant="factorised_encoder")
+LARGE = replace(ENCODER, width=1024, depth=24, num_heads=16, num_frames=128)
+
+
 def base_k400() -> Run:
     """ViViT-B/16x2, joint attention: 89M parameters, 455 G multiply-adds."""
-    return _k400(ViViTConfig())
+    return _k400(BASE)
 
 
 def base_k400_encoder() -> Run:
     """ViViT-B/16x2, factorised encoder: 115M parameters, 284 G multiply-adds."""
-    return _k400(ViViTConfig(variant="factorised_encoder"))
+    return _k400(ENCODER)
 
 
 def base_k400_attention() -> Run:
     """ViViT-B/16x2, factorised self-attention: 117M parameters, 372 G multiply-adds."""
-    return _k400(ViViTConfig(variant="factorised"))
+    return _k400(replace(BASE, variant="factorised"))
 
 
 def base_k400_heads() -> Run:
     """ViViT-B/16x2, factorised dot-product attention: 89M parameters, 277 G multiply-adds."""
-    return _k400(ViViTConfig(variant="factorised_heads"))
+    return _k400(replace(BASE, variant="factorised_heads"))
 
 
 def base_k400_frozen() -> Run:
     """ViViT-B/16x2, factorised encoder whose frames are not trained: 116M parameters, of which 30M learn."""
-    return _k400(ViViTConfig(variant="factorised_encoder", frozen_frames=True))
+    return _k400(replace(ENCODER, frozen_frames=True))
 
 
 def large_k400() -> Run:
     """ViViT-L/16x2, factorised encoder, 128 frames in one view: 355M parameters, 3980 G multiply-adds."""
-    run = _k400(ViViTConfig(variant="factorised_encoder", width=1024, depth=24, num_heads=16, num_frames=128))
+    run = _k400(LARGE)
     return replace(run, optim=replace(run.optim, lr=0.1), evals=(MultiView(num_clips=1, num_crops=3),))
 
 

@@ -13,7 +13,7 @@ that nothing reads (0.6M); the published 4218 G multiply-adds of 250 frames leav
 
 The paper reports for Kinetics-400 (250 frames at once, top-1, ImageNet-21K) 78.6, as MViT's tables have it.
 
-Measured here (``python claims/vtn_order.py``): it tells which of two flashes came first in 99.8% of clips, in 85.6
+Measured here (``filmstrip claims vtn_order``): it tells which of two flashes came first in 99.8% of clips, in 85.6
 with attention to all frames after as many steps, and the frames' average cannot (54.7; chance is 50). Counted there:
 281, 1126 and 4398 G multiply-adds for 16, 64 and 250 frames, where joint attention takes 450, 3974 and 48448 G.
 """
@@ -28,24 +28,26 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, ShareBelowOne
+from filmstrip.bounds import Count
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
-from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, layer_of
+from filmstrip.models.video_transformer import FactorisedEncoder, FrameTransformer, TransformerArchitecture, layer_of
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import run_blocks
-from filmstrip.nn.initialisation import STD, LinearStart, init_linear
+from filmstrip.nn.initialisation import STD, init_linear
 from filmstrip.nn.masks import sliding_window
 from filmstrip.nn.mlp import MLP
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
 
 
 class SlidingWindowAttention(Attention):
-    """Each token sees those up to ``window // 2`` places away, and the first one (Beltagy et al. 2020, Longformer).
+    """Longformer's attention (Beltagy et al. 2020): tokens see those up to ``window // 2`` away, and the first.
 
     The first token sees all, by queries, keys and values of its own (``of_first``).
     """
@@ -89,12 +91,12 @@ class Longformer(nn.Module):
         super().__init__()
         self.depth = config.temporal_depth
         self.cls_token = nn.Parameter(torch.zeros(config.width))
-        self.pos_embed = nn.Parameter(torch.zeros(config.places, config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(config.num_positions, config.width))
         self.norm = nn.LayerNorm(config.width, eps=_EPS)
         self.blocks = nn.ModuleList(LongformerBlock(config) for _ in range(self.depth))
         # Of the last block only the class token is read, by weights of its own: as published, these never learn.
         self.blocks[-1].attention.qkv.requires_grad_(False)
-        init_linear(self, config.linear_start)
+        init_linear(self, config.linear_init)
         nn.init.normal_(self.cls_token, std=STD)
         nn.init.normal_(self.pos_embed, std=STD)
 
@@ -115,27 +117,11 @@ class Longformer(nn.Module):
 
 
 class VTN(Classification):
-    """Classification by a hidden layer on the normalised class token."""
+    """Classification by a fully connected layer on the normalised class token."""
 
     def __init__(self, config: VTNConfig) -> None:
-        frames = FrameTransformer(
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            num_frames=config.num_frames,
-            size=config.size,
-            patch_size=(1, config.patch_size, config.patch_size),
-            linear_start=config.linear_start,
-        )
-        encoder = FactorisedEncoder(frames, Longformer(config))
-        super().__init__(
-            encoder,
-            config.num_classes,
-            norm=True,
-            norm_eps=1e-5,
-            dropout=config.dropout,
-            label_smoothing=config.label_smoothing,
-        )
+        encoder = FactorisedEncoder(FrameTransformer(config), Longformer(config))
+        super().__init__(encoder, config, norm=True, norm_eps=1e-5)
         self.hidden = nn.Linear(encoder.width, encoder.width)
         nn.init.normal_(self.hidden.weight, std=STD)
         nn.init.zeros_(self.hidden.bias)
@@ -146,30 +132,23 @@ class VTN(Classification):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VTNConfig(ClassificationConfig):
-    """The networks of frames and of time."""
+class VTNConfig(TransformerArchitecture, ClassificationConfig):
+    """The transformer of frames' patches, and the Longformer over time."""
 
-    width: Count
-    depth: Count
-    num_heads: Count
+    patch_size: Count
+    """Height and width of a patch, pixels."""
     temporal_depth: Count
+    """Blocks of the Longformer."""
     hidden: Count
-    """Of the feed-forward networks over time."""
+    """Width of the Longformer's feed-forward networks."""
     window: Count
-    """Frames that a frame sees, half of them before it."""
-    places: Count
+    """Frames that a frame attends to, half of them before it."""
+    num_positions: Count
     """Positions over time, the class token's included."""
-    num_frames: Count
-    size: Count
-    patch_size: Count = 16
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
-    linear_start: LinearStart = "normal"
-    """How linear layers start; ``glorot`` suits a narrow network that starts from nothing."""
 
     def for_clip(self, clip: Clip) -> Self:
-        """As others do it, with positions enough for the frames."""
-        return replace(super().for_clip(clip), places=max(self.places, clip.num_frames + 1))
+        """The default, with positions enough for the frames."""
+        return replace(super().for_clip(clip), num_positions=max(self.num_positions, clip.num_frames + 1))
 
     def build(self) -> VTN:
         """Build the network with fresh weights."""
@@ -191,14 +170,15 @@ def tiny() -> Run:
             temporal_depth=1,
             hidden=128,
             window=4,
-            places=9,
+            num_positions=9,
             num_frames=8,
             size=64,
-            linear_start="glorot",
+            patch_size=16,
+            linear_init="glorot",
             num_classes=8,
         ),
-        optim=Optim(lr=3e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-4),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -214,13 +194,15 @@ def base_k400() -> Run:
             temporal_depth=3,
             hidden=3072,
             window=18,
-            places=288,
+            num_positions=288,
             num_frames=16,
             size=224,
+            patch_size=16,
             dropout=0.5,
+            num_classes=400,
         ),
-        optim=Optim(name="sgd", lr=1e-3, weight_decay=1e-4),
-        train=Loop(epochs=25, precision="bfloat16"),
+        optim=SGD(lr=1e-3, weight_decay=1e-4),
+        train=Loop(length=Epochs(25), precision="bfloat16"),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 

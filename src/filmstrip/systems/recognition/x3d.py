@@ -15,7 +15,7 @@ normalises the first stage's shortcut, PyTorchVideo's does not. Each reads its o
 
 The released weights have, on Kinetics-400 (top-1, 30 views): XS 69.5, S 73.5, M 76.2, L 77.5.
 
-Measured here (``python claims/x3d_cost.py``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
+Measured here (``filmstrip claims x3d_cost``; moving textures, chance 12.5): a small X3D 50.5 in 500 steps, a SlowFast
 of four times the operations 99.0 in 250.
 """
 
@@ -29,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count, Rate
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
@@ -38,10 +38,13 @@ from filmstrip.models.resnet3d import PIXEL_MEAN, PIXEL_STD, init_conv
 from filmstrip.nn.conv import SpatialConv, Window, channels_first, tokens_of
 from filmstrip.nn.normalise import Normalise
 from filmstrip.objectives.classification import ClassificationConfig
-from filmstrip.objectives.hidden_head import HiddenClassification
+from filmstrip.objectives.mlp_head import MLPClassification
 from filmstrip.protocols import Features, Grid, Layout, Rules, check_video
 from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import SGD, AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights import pytorchvideo
 
 _DEPTHS = (1, 2, 5, 3)
@@ -146,7 +149,7 @@ class Excite(nn.Module):
         return x * rearrange(self.weigh(x.mean(dim=(2, 3, 4))), "b c -> b c 1 1 1")
 
     def window(self, size: tuple[int, int, int]) -> Window:
-        """Every place sees all of an activation of ``size`` (t, h, w)."""
+        """Every position sees all of an activation of ``size`` (t, h, w)."""
         return tuple(2 * n - 1 for n in size), (1, 1, 1)
 
 
@@ -197,7 +200,7 @@ def _names(layout: str) -> Rules:
         (r"^last\.0\.", "blocks.5.pool.pre_conv." if hub else "head.conv_5."),
         (r"^last\.1\.", "blocks.5.pool.pre_norm." if hub else "head.conv_5_bn."),
         *((rf"^stem\.{i}\.", f"{stem}.{part}.") for i, part in enumerate((space, time, norm))),
-        # A place more than in a bottleneck, for the weights of channels between its second and third parts
+        # One module more than in a bottleneck: the weights of channels between its second and third parts
         *pytorchvideo.bottleneck_rules(layout, third=7),
     ]
     for i in range(len(_DEPTHS)):
@@ -219,25 +222,16 @@ class X3DConfig(ClassificationConfig):
     """Channels of the first stage."""
     deeper: Rate
     """Factor on the stages' 1, 2, 5 and 3 blocks, rounded up."""
-    bottleneck: Rate = 2.25
-    """How much wider than a block its inside is."""
+    bottleneck: Rate
+    """Factor from the width of a block to that of its inside."""
     shortcut_norm: bool = False
-    """Normalise every convolved shortcut, also where only the stride differs, as the SlowFast code base does."""
+    """Whether convolved shortcuts are normalised even if only the stride differs, as in the SlowFast code base."""
     hidden: Count
     """Width of the layer between the pooled features and the classes."""
-    dropout: ShareBelowOne = 0.0
-    """Before the head."""
 
-    def build(self) -> HiddenClassification:
+    def build(self) -> MLPClassification:
         """Build the network with fresh weights."""
-        return HiddenClassification(
-            X3D(self),
-            self.num_classes,
-            hidden=(self.hidden,),
-            bias=False,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-        )
+        return MLPClassification(X3D(self), self, hidden=(self.hidden,), bias=False)
 
 
 def tiny() -> Run:
@@ -248,9 +242,9 @@ def tiny() -> Run:
             clip=Clip(num_frames=8, stride=2, size=64, short_side=(64, 64)),
             batch_size=16,
         ),
-        objective=X3DConfig(width=8, deeper=1.0, hidden=64, num_classes=8),
-        optim=Optim(lr=3e-3),
-        train=Loop(steps=100),
+        objective=X3DConfig(width=8, deeper=1.0, bottleneck=2.25, hidden=64, num_classes=8),
+        optim=AdamW(lr=3e-3),
+        train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
     )
 
@@ -263,9 +257,9 @@ def _k400(*, num_frames: int, stride: int, size: int, short_side: tuple[int, int
             batch_size=1024,
             num_workers=10,
         ),
-        objective=X3DConfig(width=24, deeper=deeper, hidden=2048, dropout=0.5),
-        optim=Optim(name="sgd", lr=1.6, weight_decay=5e-5, warmup=35 / 256),
-        train=Loop(epochs=256, precision="bfloat16", clip_grad=None),
+        objective=X3DConfig(width=24, deeper=deeper, bottleneck=2.25, hidden=2048, dropout=0.5, num_classes=400),
+        optim=SGD(lr=1.6, weight_decay=5e-5, schedule=Cosine(warmup=35 / 256)),
+        train=Loop(length=Epochs(256), precision="bfloat16", clip_grad=None),
         evals=(MultiView(num_clips=10, num_crops=3),),
     )
 

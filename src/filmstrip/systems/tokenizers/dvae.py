@@ -11,10 +11,10 @@ loss is a mean over pixel values, so that the divergence is weighed by the publi
 code's patch. The published encoder and decoder load through :func:`from_dalle`.
 
 The paper found a final temperature of 1/16 enough to close the gap between relaxed and single codes. We measured,
-with ``python claims/dvae_temperature.py`` (motions at 32 x 32, 256 codes, 300 steps, one seed): single codes have
-1.01 times the error of relaxed ones after annealing, and 1.40 times at a constant temperature of 1, where relaxed
-codes do better (0.73 of the variance against 0.84) and single ones worse (1.03 against 0.85). So short a training
-leaves 2 to 4% of the codes in use either way, as it does with straight-through codes (2%, error 0.81).
+with an earlier form of ``filmstrip claims dvae_temperature`` (motions at 32 x 32, 256 codes, 300 steps, one seed):
+single codes have 1.01 times the error of relaxed ones after annealing, and 1.40 times at a constant temperature of 1,
+where relaxed codes do better (0.73 of the variance against 0.84) and single ones worse (1.03 against 0.85). So short
+a training leaves 2 to 4% of the codes in use either way, as it does with straight-through codes (2%, error 0.81).
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights, check_names
 
 _MARGIN = 0.1  # pixels are modelled in 0.1..0.9, where their logits are finite
@@ -94,7 +98,7 @@ class DVAEAutoencoder(nn.Module):
     """
 
     frames_apart = True
-    """Frames are coded and rebuilt one by one."""
+    """Whether frames are encoded and decoded independently."""
 
     def __init__(self, config: DVAEConfig, input_dim: int, latent_dim: int) -> None:
         super().__init__()
@@ -155,6 +159,18 @@ class DVAE(TokenizerObjective):
             error = (self.pixels(decoded) - video).square().mean()
         return Loss(nats + passage.loss, {"nats": nats.detach(), "mse": error, **passage.metrics})
 
+    def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """All weights from the states of DALL-E's two networks in one file, ``encoder.*`` and ``decoder.*``.
+
+        Raises:
+            UserError: a weight is missing or has no place here.
+        """
+        encoder, decoder = (
+            {name.removeprefix(side): value for name, value in theirs.items() if name.startswith(side)}
+            for side in ("encoder.", "decoder.")
+        )
+        return from_dalle(encoder, decoder)
+
     def pixels(self, decoded: Tensor) -> Tensor:
         """The median of each pixel's distribution."""
         return stretch_pixels(decoded[:, :, :3].sigmoid())
@@ -165,11 +181,11 @@ class DVAEConfig(ObjectiveConfig):
     """The network and its codebook."""
 
     width: Count = 256
-    """Channels at full resolution; they double whenever the frame is halved."""
+    """Number of channels at full resolution; it doubles whenever the resolution is halved."""
     num_groups: Count = 4
-    """Groups of residual blocks, between which the frame is halved."""
+    """Number of groups of residual blocks, between which the resolution is halved."""
     depth: Count = 2
-    """Residual blocks in a group."""
+    """Number of residual blocks in a group."""
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="gumbel", size=8192, dim=128))
 
     def build(self) -> DVAE:
@@ -198,17 +214,6 @@ def from_dalle(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> 
         ours |= {name: theirs[key] for name, key in names.items() if key in theirs}
     weight = decoder["blocks.input.w"].flatten(1)
     return ours | {"bottleneck.codes": (weight + decoder["blocks.input.b"][:, None]).T.contiguous()}
-
-
-def to_dalle(ours: Mapping[str, Tensor]) -> tuple[Weights, Weights]:
-    """The published layout of the encoder and of the decoder, whose first convolution then has a bias of zero."""
-    encoder, decoder = (
-        {key: ours[name] for name, key in _names(side).items() if name in ours} for side in ("down", "up")
-    )
-    codes = ours["bottleneck.codes"]
-    decoder["blocks.input.w"] = codes.T.contiguous()[:, :, None, None]
-    decoder["blocks.input.b"] = torch.zeros(codes.shape[1])
-    return encoder, decoder
 
 
 def _same_width(theirs: Mapping[str, Tensor]) -> list[str]:
@@ -252,8 +257,8 @@ def tiny() -> Run:
             depth=1,
             codebook=Codebook(kind="gumbel", size=64, dim=16, kl_weight=0.01, warmup_steps=10, anneal_steps=80),
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -267,6 +272,6 @@ def dalle() -> Run:
             num_workers=10,
         ),
         objective=DVAEConfig(width=256, num_groups=4, depth=2, codebook=Codebook(kind="gumbel", size=8192, dim=128)),
-        optim=Optim(lr=1e-4, weight_decay=1e-4, warmup=0.0, final=1.25e-6 / 1e-4),
-        train=Loop(steps=3_000_000, precision="float16", clip_grad=None, ema=0.999),
+        optim=AdamW(lr=1e-4, weight_decay=1e-4, schedule=Cosine(warmup=0.0, final=1.25e-6 / 1e-4)),
+        train=Loop(length=Steps(3_000_000), precision="float16", clip_grad=None, ema=0.999),
     )

@@ -20,11 +20,11 @@ patches of 2 x 2 x 2). Weights start as PyTorch's (published: attention's by its
 and its table has the former.
 
 The paper reports, on BAIR with and without attention: normalised MSE 0.0033 and 0.0041, reconstruction FVD 14.9 and
-15.3. We measured, with ``python claims/vqvae_attention.py`` (motions at 32 x 32, 600 steps, one seed), error over
-variance 0.473 with attention (528,435 parameters) and 0.497 without (546,163): the same direction, a smaller gap.
-With ``claims/vqvae_codebook.py`` (512 codes, 300 steps), moving averages with restarts keep 99% of the codes in use,
-perplexity 407, error over variance 0.515; without restarts 1.4%, 6.8 and 0.670; codes learnt by gradient 13.5%, 18.4
-and 0.675.
+15.3. We measured, with an earlier form of ``filmstrip claims vqvae_attention`` (motions at 32 x 32, 600 steps, one
+seed), error over variance 0.473 with attention (528,435 parameters) and 0.497 without (546,163): the same direction,
+a smaller gap. With ``filmstrip claims vqvae_codebook`` (512 codes, 300 steps), moving averages with restarts keep 99%
+of the codes in use, perplexity 407, error over variance 0.515; without restarts 1.4%, 6.8 and 0.670; codes learnt by
+gradient 13.5%, 18.4 and 0.675.
 """
 
 from __future__ import annotations
@@ -44,15 +44,19 @@ from filmstrip.errors import UserError
 from filmstrip.nn.axial import AxialAttention, AxialPositions
 from filmstrip.nn.channel_norm import ChannelNorm
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Loss, as_float
-from filmstrip.runs.config import ObjectiveConfig, Run
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
 from filmstrip.weights.keymap import COUNTERS, Rules, Weights, check_names, renamed
 from filmstrip.weights.layers import fuse
 
 Form = Literal["paper", "released"]
-"""What stands in a :class:`VideoAutoencoder`: what the paper says, or what its code and its weights have."""
+"""Form of a :class:`VideoAutoencoder`: as in the paper's text, or as in its code and released weights."""
 _PUBLISHED: Rules = (
     (r"^encoder\.convs\.(\d+)\.conv\.", r"autoencoder.down.\1."),
     (r"^encoder\.conv_last\.conv\.", "autoencoder.last."),
@@ -71,7 +75,7 @@ _PUBLISHED: Rules = (
 )
 """Names of the published code to ours."""
 _AVERAGES = {"codes": "embeddings", "size": "N", "total": "z_avg"}
-"""Of the codebook, ours to theirs."""
+"""Names of the codebook's buffers, ours to theirs."""
 
 
 class ResidualBlock(nn.Module):
@@ -244,17 +248,17 @@ class VQVAE3DConfig(ObjectiveConfig):
     """The network and its codebook."""
 
     width: Count = 240
-    """Channels, a multiple of 3 (the position embeddings' axes share them) and of ``num_heads``."""
+    """Number of channels, a multiple of 3 (shared by the position embeddings' axes) and of ``num_heads``."""
     residual_width: Count = 128
-    """Channels between the two convolutions of a residual block."""
+    """Number of channels between the two convolutions of a residual block."""
     depth: Count = 4
-    """Residual blocks in the encoder, and in the decoder."""
+    """Number of residual blocks in the encoder, and in the decoder."""
     num_heads: CountOrZero = 2
-    """Of the axial attention; zero leaves it out."""
+    """Number of heads of the axial attention; zero for no attention."""
     patch_size: tuple[Count, Count, Count] = (2, 2, 2)
-    """Frames, rows and columns that one code stands for: powers of two."""
+    """Frames, rows and columns that one code represents, powers of two."""
     form: Form = "paper"
-    """Blocks as the paper draws them, or as its code and its released weights have them."""
+    """Form of the blocks: as in the paper's figures, or as in its code and released weights."""
     num_frames: Count = 16
     size: Count = 64
     codebook: Codebook = field(default_factory=Codebook)
@@ -284,8 +288,8 @@ def tiny() -> Run:
             size=32,
             codebook=Codebook(size=64, dim=16),
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -312,8 +316,8 @@ def _paper(network: VQVAE3DConfig, *, steps: int) -> Run:
             batch_size=32,
         ),
         objective=network,
-        optim=Optim(lr=7e-4, weight_decay=0.0, schedule="constant", warmup=0.0),
-        train=Loop(steps=steps, clip_grad=None),
+        optim=AdamW(lr=7e-4, weight_decay=0.0, schedule=Constant()),
+        train=Loop(length=Steps(steps), clip_grad=None),
     )
 
 

@@ -74,6 +74,7 @@ class PixelFrames(nn.Module):
     """Frames as pixels in 0..1, of a Gaussian around what the network says. Targets are ``B T 3 H W``."""
 
     channels = output_dim = 3
+    tokenizer = None
 
     def __init__(self, *, num_frames: int, size: int, sigma: float) -> None:
         super().__init__()

@@ -16,16 +16,16 @@ from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
-from filmstrip.models.frame_history import FrameHistory
-from filmstrip.models.masked_transformer import MaskedTransformer
+from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
+from filmstrip.models.masked_transformer import MaskedTransformer, MaskedTransformerArchitecture
 from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, fill
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Batch, Condition, Loss, Objective, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.settings import FREE
 from filmstrip.systems.generation.teco.frames import CodeFrames, PixelFrames, ResidualDecoder, ResidualEncoder
 from filmstrip.systems.generation.teco.weights import from_teco
@@ -48,25 +48,29 @@ class TECO(Objective):
         encoder = ResidualEncoder(2 * space.channels, d, widths=config.encoder_widths, blocks=config.encoder_blocks)
         quantiser = VectorQuantiser(config.codebook_size, config.code_dim, unit=True)
         history = FrameHistory(
-            input_dim=d,
-            given_dim=conditions.width,
-            output_dim=d,
-            size=size,
-            stride=config.stride,
-            num_frames=config.num_frames - 1,
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
+            FrameHistoryArchitecture(
+                input_dim=d,
+                given_dim=conditions.width,
+                output_dim=d,
+                size=size,
+                stride=config.stride,
+                num_frames=config.num_frames - 1,
+                width=config.width,
+                depth=config.depth,
+                num_heads=config.num_heads,
+            )
         )
         prior = MaskedTransformer(
-            codebook_size=config.codebook_size,
-            grid=(1, *size),
-            width=config.prior_width,
-            depth=config.prior_depth,
-            num_heads=config.prior_num_heads,
-            code_width=config.prior_code_width,
-            condition_width=d,
-            form="teco",
+            MaskedTransformerArchitecture(
+                codebook_size=config.codebook_size,
+                grid=(1, *size),
+                width=config.prior_width,
+                depth=config.prior_depth,
+                num_heads=config.prior_num_heads,
+                code_width=config.prior_code_width,
+                condition_width=d,
+                form="teco",
+            )
         )
         decoder = ResidualDecoder(2 * d, space.output_dim, widths=config.decoder_widths, blocks=config.decoder_blocks)
         self.space = space
@@ -94,7 +98,7 @@ class TECO(Objective):
     @property
     def tokenizer(self) -> Objective | None:
         """The frozen tokenizer of the frames; none on pixels."""
-        return getattr(self.space, "tokenizer", None)
+        return self.space.tokenizer
 
     def code(self, targets: Tensor) -> tuple[Tensor, Quantised]:
         """Latents ``B T D h w`` of frames, the first not quantised, and how all of them passed the codebook."""
@@ -131,7 +135,7 @@ class TECO(Objective):
         return uniform(seed, frames, "teco.frames").argsort(dim=1)[:, :count].sort(dim=1).values
 
     def _prior_nats(self, ids: Tensor, masks: Tensor, h: Tensor) -> Tensor:
-        """Mean nats of a hidden code, times the codes of a frame."""
+        """Mean nats of a masked code, times the codes of a frame."""
         logits = self.prior(ids.masked_fill(masks, self.prior.mask_id), rearrange(h, "n d h w -> n (h w) d"))
         each = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view_as(masks)
         return (each * masks).sum() / masks.sum() * ids.shape[1]
@@ -208,11 +212,11 @@ class TECOConfig(LatentConfig):
     tokenizer: ObjectiveConfig | None = None
     num_frames: Count = 300
     label_smoothing: ShareBelowOne = 0.01
-    """Share of the probability that a frame's code spreads over all codes in the loss, where frames are codes."""
+    """Label smoothing of a frame's codes in the loss, if frames are codes."""
     pixel_sigma: Rate = 0.1
-    """Standard deviation of a pixel, where frames are pixels: weighs their error against the codes'."""
+    """Standard deviation of a pixel, if frames are pixels: weights their error against that of the codes."""
     encoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
-    """Channels at each size of a frame, from the full one; each halves it."""
+    """Numbers of channels at each resolution of a frame, from the full one; each level halves it."""
     encoder_blocks: Count = 2
     decoder_widths: Annotated[tuple[Count, ...], NotEmpty] = (256, 512)
     decoder_blocks: Count = 4
@@ -222,7 +226,7 @@ class TECOConfig(LatentConfig):
     latent_dim: Count = 64
     """Channels that codes are projected to."""
     stride: Count = 8
-    """Places along each axis of a frame's codes that share a token of the temporal transformer."""
+    """Number of positions along each axis of a frame's codes that share a token of the temporal transformer."""
     width: Count = 1024
     depth: Count = 8
     num_heads: Count = 16
@@ -231,11 +235,11 @@ class TECOConfig(LatentConfig):
     prior_num_heads: Count = 8
     prior_code_width: Count = 256
     drop_loss: ShareBelowOne = 0.9
-    """Share of the frames that prior and decoder leave out in each step."""
+    """Fraction of the frames that prior and decoder omit in each training step."""
     conditions: tuple[Literal["action"], ...] = ()
-    """Whether actions lead from frame to frame."""
+    """Conditions of samples: actions that lead from frame to frame."""
     condition_drop: Share = 0.0
-    """Share of the clips whose actions are hidden in training, so that the model also does without."""
+    """Fraction of the training clips whose actions are dropped, so that the model also samples without actions."""
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0
     """Discrete actions, or values of a continuous one: told by the data."""
@@ -254,6 +258,10 @@ class TECOConfig(LatentConfig):
         if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
             raise UserError("actions as condition need data with actions: leave them out of objective.conditions")
         return replace(self, num_actions=info.num_actions, action_dim=info.action_dim)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer of the frames, where it is a trained one."""
+        return {} if self.tokenizer is None else {"space.tokenizer": FrozenPart("objective.tokenizer_run")}
 
     def build(self) -> TECO:
         """Build the networks with fresh weights.

@@ -9,7 +9,10 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.systems.generation.teco.model import TECOConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def tiny() -> Run:
@@ -41,8 +44,8 @@ def tiny() -> Run:
             prior_code_width=32,
             drop_loss=0.5,
         ),
-        optim=Optim(lr=2e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -66,7 +69,7 @@ _DMLAB = {
     "label_smoothing": 0.01,
     "action_width": 16,
 }
-"""What the other networks are told by their differences from."""
+"""Settings of the DMLab network, from which the other networks differ."""
 
 
 def _paper(tokenizer: str, *, num_frames: int, size: int, actions: float | None, **network: object) -> Run:
@@ -87,8 +90,8 @@ def _paper(tokenizer: str, *, num_frames: int, size: int, actions: float | None,
             batch_size=32,
         ),
         objective=config,
-        optim=Optim(lr=1e-4, weight_decay=1e-5, betas=(0.9, 0.95), warmup=0.01),
-        train=Loop(steps=1_000_000, precision="bfloat16", clip_grad=None),
+        optim=AdamW(lr=1e-4, weight_decay=1e-5, betas=(0.9, 0.95), schedule=Cosine(warmup=0.01)),
+        train=Loop(length=Steps(1_000_000), precision="bfloat16", clip_grad=None),
     )
 
 

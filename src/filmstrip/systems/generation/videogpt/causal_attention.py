@@ -13,7 +13,9 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.nn.attention import Attention, attend
-from filmstrip.nn.masks import Mask
+from filmstrip.nn.masks import Mask, causal
+
+_CAUSAL = causal()
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,23 @@ class Attended(NamedTuple):
     position: Tensor
     """The attending position, ``1`` int64."""
     index: Tensor | None
-    """Cache positions to gather, ``M``; none for the whole cache."""
+    """Cache positions to gather, ``M``; None for the whole cache."""
     mask: Tensor
-    """Which of them are attended to, ``M`` bool."""
+    """Positions that are attended to, ``M`` bool."""
 
 
 def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
     """Causal attention along ``B H N D``, to the nearest ``reach`` positions if that is set."""
     positions = q.shape[2]
     if reach is None or reach >= positions:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return attend(q, k, v, _CAUSAL)
     # In chunks of ``reach`` positions: each attends to its own chunk and the one before.
     q, k, v = (F.pad(x, (0, 0, 0, -positions % reach)) for x in (q, k, v))
-    head = F.scaled_dot_product_attention(*(x[:, :, :reach] for x in (q, k, v)), is_causal=True)
+    head = attend(*(x[:, :, :reach] for x in (q, k, v)), _CAUSAL)
     rest = rearrange(q[:, :, reach:], "b h (c n) d -> (b c) h n d", n=reach)
     pairs = (rearrange(x.unfold(2, 2 * reach, reach), "b h c d n -> (b c) h n d") for x in (k, v))
     i, j = torch.arange(reach, device=q.device)[:, None], torch.arange(2 * reach, device=q.device)
-    y = F.scaled_dot_product_attention(rest, *pairs, attn_mask=(j > i) & (j <= i + reach))
+    y = attend(rest, *pairs, allowed=(j > i) & (j <= i + reach))
     y = rearrange(y, "(b c) h n d -> b h (c n) d", b=len(q))
     return torch.cat([head, y], dim=2)[:, :, :positions]
 
@@ -168,9 +170,9 @@ class CausalAttention(Attention):
         if isinstance(at, int):
             cache[:, :, :, at : at + 1] = new
             keys, values = cache[:, :, :, self.pattern.seen(at)]
-            y = F.scaled_dot_product_attention(q[:, 0], keys, values)
+            y = attend(q[:, 0], keys, values)
         else:
             cache.index_copy_(3, at.position, new)
             keys, values = cache if at.index is None else cache.index_select(3, at.index)
-            y = F.scaled_dot_product_attention(q[:, 0], keys, values, attn_mask=at.mask[None])
+            y = attend(q[:, 0], keys, values, allowed=at.mask[None])
         return self.out(y.flatten(1))

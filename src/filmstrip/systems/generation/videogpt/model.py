@@ -17,7 +17,7 @@ from filmstrip.bounds import Count, CountOrZero, NotEmpty, Rate, Share, ShareBel
 from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.inference import device_of
 from filmstrip.models.conditions import ClipVector, Known
 from filmstrip.nn.axial import AxialPositions
 from filmstrip.nn.channel_norm import ChannelNorm
@@ -124,15 +124,14 @@ class VideoGPT(LatentObjective):
         nats = -self._log_probs(batch, drop=self.training).mean()
         return Loss(nats, {"bits_per_dim": nats.detach() / math.log(2)})
 
+    @torch.no_grad()
     def log_prob(self, batch: Batch) -> Tensor:
         """The log-probability of all codes of each clip given its conditions: ``B`` nats, exact, and of codes alone.
 
         It says nothing of pixels: a tokenizer has the same codes for many videos. Divided by ``dims_of(batch)`` and
         by ``-log(2)`` it is the paper's bits/dim.
         """
-        with inference(self):
-            nats = self._log_probs(batch, drop=False).sum(dim=1)
-        return nats.clone()
+        return self._log_probs(batch, drop=False).sum(dim=1)
 
     def from_published(self, theirs: Mapping[str, Tensor]) -> Weights:
         """All weights, those of its VQ-VAE included, from a released state or what its file holds.
@@ -181,9 +180,10 @@ class VideoGPT(LatentObjective):
             UserError: the condition is not what the model was trained for.
         """
         made = list(self.stream(condition, seed=seed, sampling=sampling, compile=compile))
-        given = [] if condition.video is None else [as_float(condition.video.to(device_of(self)))]
+        given = [] if condition.video is None else [as_float(condition.video)]
         return torch.cat([*given, *made], dim=1)
 
+    @torch.no_grad()
     def stream(
         self, condition: Condition, *, seed: int, sampling: Sampling | None = None, compile: bool = False
     ) -> Iterator[Tensor]:
@@ -195,21 +195,10 @@ class VideoGPT(LatentObjective):
         Raises:
             UserError: the condition is not what the model was trained for.
         """
-        pieces = self._pieces(condition, seed, sampling or Sampling(), compile)
-        while True:
-            with inference(self):
-                piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece.clone()  # outside of inference mode, so that it is an ordinary tensor
-
-    def _pieces(self, condition: Condition, seed: int, sampling: Sampling, compile: bool) -> Iterator[Tensor]:
+        sampling = sampling or Sampling()
         self._check(condition, sampling)
         device = device_of(self)
-        video, label, action = (
-            None if given is None else given.to(device)
-            for given in (condition.video, condition.label, condition.action)
-        )
+        video, label, action = condition.video, condition.label, condition.action
         given = 0 if video is None else video.shape[1]
         if given == condition.num_frames:
             return
@@ -272,18 +261,18 @@ class VideoGPTConfig(LatentConfig):
     attention: AttentionKind = "sparse"
     dropout: ShareBelowOne = 0.2
     conditions: tuple[ConditionKind, ...] = ()
-    """What samples can be asked for: a class, actions, first frames."""
+    """Conditions of samples: a class, actions, first frames."""
     num_classes: CountOrZero = 0
     num_actions: CountOrZero = 0
     action_dim: CountOrZero = 0
-    """Taken from the data."""
+    """Dimension of continuous actions, set from the data."""
     context_frames: Count = 1
-    """First frames that are given."""
+    """Number of first frames in the condition."""
     frames_depths: Annotated[tuple[Count, ...], NotEmpty] = (3, 4, 6, 3)
     frames_widths: Annotated[tuple[Count, ...], NotEmpty] = (64, 128, 256, 240)
-    """Blocks and channels of each stage of the network that sees them, a ResNet-34's unless set."""
+    """Numbers of blocks and channels of each stage of the network for first frames; by default a ResNet-34's."""
     condition_drop: Share = 0.0
-    """Share of clips whose conditions are hidden in training."""
+    """Fraction of training clips whose conditions are dropped."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take classes and actions from the data, if it has any."""

@@ -7,7 +7,10 @@ from dataclasses import replace
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.systems.generation.videogpt.model import VideoGPTConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 
 def tiny() -> Run:
@@ -28,8 +31,8 @@ def tiny() -> Run:
             num_classes=8,
             condition_drop=0.1,
         ),
-        optim=Optim(lr=3e-3, weight_decay=0.0),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3, weight_decay=0.0),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -56,8 +59,8 @@ def _paper(tokenizer: str, *, steps: int, **network: object) -> Run:
             attention="blocks",
             **(_BAIR | network),
         ),
-        optim=Optim(lr=3e-4, weight_decay=0.0, warmup=0.0),
-        train=Loop(steps=steps),
+        optim=AdamW(lr=3e-4, weight_decay=0.0, schedule=Cosine(warmup=0.0)),
+        train=Loop(length=Steps(steps)),
     )
 
 
@@ -132,8 +135,8 @@ def _viper(tokenizer: str, *, width: int, frames: int = 16, stride: int = 1, cla
             conditions=("label",) if classes else (),
             num_classes=classes,
         ),
-        optim=Optim(lr=1e-4, weight_decay=0.0, schedule="constant", warmup=0.0),
-        train=Loop(steps=500_000),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant()),
+        train=Loop(length=Steps(500_000)),
     )
 
 

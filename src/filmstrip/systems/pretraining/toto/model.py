@@ -15,6 +15,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.models.decoder import Decoder, DecoderConfig, LanguageModel
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.latent import CodedVideo, LatentConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Condition, Features, Loss, Objective, Tokens, as_float
@@ -61,6 +62,11 @@ class Toto(Objective):
         super().__init__()
         self.encoder = TotoEncoder(config, tokenizer)
         self.num_frames = config.num_frames
+
+    @property
+    def tokenizer(self) -> TokenizerObjective:
+        """The frozen tokenizer, which the encoder owns."""
+        return self.encoder.tokenizer
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per token."""
@@ -175,6 +181,10 @@ class TotoConfig(LatentConfig):
     """Whether the output layer shares its weights with the embedding."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings; the paper raises it to 50,000 for 32 x 32 codes a frame."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer, where it is a trained one."""
+        return {f"encoder.{name}": part for name, part in super().frozen_parts().items()}
 
     def build_decoder(self, vocab_size: int) -> LanguageModel:
         """The network for so many tokens, with fresh weights."""

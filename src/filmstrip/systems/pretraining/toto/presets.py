@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from filmstrip import systems
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.runs.config import Run
+from filmstrip.systems import find
 from filmstrip.systems.pretraining.toto.model import TotoConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
 
 
 def tiny() -> Run:
@@ -21,7 +24,7 @@ def tiny() -> Run:
             batch_size=16,
         ),
         objective=TotoConfig(
-            tokenizer=systems.find("tokenizers.dvae:tiny").objective,
+            tokenizer=find("tokenizers.dvae:tiny").objective,
             untrained_tokenizer=True,
             num_frames=4,
             size=32,
@@ -30,8 +33,8 @@ def tiny() -> Run:
             num_heads=4,
             mlp_dim=192,
         ),
-        optim=Optim(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),
-        train=Loop(steps=100),
+        optim=AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),
+        train=Loop(length=Steps(100)),
     )
 
 
@@ -45,13 +48,13 @@ def _paper(*, lr: float = 3e-4, **network: object) -> Run:
             num_workers=10,
         ),
         objective=TotoConfig(
-            tokenizer=systems.find("tokenizers.dvae:dalle").objective,
+            tokenizer=find("tokenizers.dvae:dalle").objective,
             num_frames=16,
             size=128,
             **network,
         ),
-        optim=Optim(lr=lr, betas=(0.9, 0.95), weight_decay=0.1, warmup=2_000 / 950_000, final=0.1),
-        train=Loop(steps=950_000, precision="bfloat16", clip_grad=1.0),
+        optim=AdamW(lr=lr, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup=Steps(2_000), final=0.1)),
+        train=Loop(length=Steps(950_000), precision="bfloat16", clip_grad=1.0),
     )
 
 

@@ -19,7 +19,7 @@ The paper reports: COIN, SigLIP, step forecasting 51.8, task classification 94.6
 and 6), 52.1 and 94.6 after pretraining (table 5); Ego4D edit distance at 20, verbs 0.697, nouns 0.711 (table 3);
 within SCHEMA, success rates at horizon 3 of 28.94 on NIV, 32.27 on COIN and 31.08 on CrossTask (table 2).
 
-Measured here, ``python claims/vedit_depth.py --part depth --sets niv --tasks planning --denoising 8 --steps 300``
+Measured here with an earlier form of ``filmstrip claims vedit_depth`` (8 denoising steps, 300 training steps)
 (NIV, three steps, width 64, five seeds, success rate): one block 22.44±5.38, the vanilla transformer 24.44±1.72, with
 as many parameters 32.37±2.12; two blocks 37.26±5.89 against 28.96±2.12 and 32.30±4.67; four blocks 44.15±4.81 against
 32.74±3.04 and 29.41±4.29. Better with depth, and not steadier. CrossTask, COIN and forecasting: docs/performance.md.

@@ -38,7 +38,7 @@ class AtTime(NamedTuple):
 
     blocks: list[Modulation]
     last: Tensor
-    """Of the norm after the blocks, ``B 2D``."""
+    """Modulation of the norm after the blocks, ``B 2D``."""
 
 
 class VEDiT(nn.Module):
@@ -110,14 +110,14 @@ class VEDiT(nn.Module):
 
 
 class Predicted(NamedTuple):
-    """Clips that were made for a batch of windows."""
+    """Clips predicted for a batch of windows."""
 
     clips: Tensor
-    """``B T N D``."""
+    """Predicted clips, ``B T N D``."""
     places: Tensor
-    """Where they belong, ``B T`` int64."""
+    """Positions of the clips in their windows, ``B T`` int64."""
     used: Tensor
-    """Which of them were asked for, ``B T``; the others mean nothing."""
+    """Whether each clip is a target, ``B T``; the others are meaningless."""
 
 
 def flow_schedule(steps: int, shift: float = 1.0) -> tuple[float, ...]:
@@ -197,7 +197,7 @@ class ClipDenoiser(nn.Module):
 
 
 def _choose(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The first places that a mask ``B S`` marks, ``B most`` in order of time, then others; and which are marked."""
+    """The first places that a mask ``B S`` marks, ``B most`` in temporal order, then others; and which are marked."""
     torch._assert_async((mask.sum(dim=1) <= most).all(), f"a window has more than {most} such places")
     places = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     return places, mask.gather(1, places)
@@ -277,17 +277,17 @@ class VEDITConfig(StepPredictionConfig):
     depth: Count = 12
     num_heads: Count = 32
     attention: AttentionKind = "joint"
-    """Tokens attend to both branches, each with projections of its own (``joint``) or the same (``self``), or to the
-    other branch alone (``cross``)."""
+    """Attention of tokens to both branches, each with its own projections (``joint``) or the same (``self``), or to
+    the other branch alone (``cross``)."""
     denoising_steps: Count = 24
     guidance: AnyNumber = 7.0
-    """Classifier-free guidance, in training too; 1 for none."""
+    """Scale of classifier-free guidance, also in training; 1 for none."""
     shift: Rate = 1.0
-    """Above 1, more of the steps are spent on noisy clips (Esser et al. 2024)."""
+    """Shift of the noise schedule: above 1, more steps have high noise (Esser et al. 2024)."""
     recompute: bool = True
-    """Run each denoising step again in the backward pass, and keep only the clips between them."""
+    """Whether to recompute each denoising step in the backward pass, which saves memory."""
     num_targets: Count | None = 1
-    """Places of a window that are asked for, at most; the others are seen, at most. None: any number, more slowly."""
+    """Maximum number of targets in a window, the other positions being seen; None for any number, which is slower."""
 
     def build(self) -> VEDIT:
         """Build with fresh weights.
@@ -319,7 +319,7 @@ class StepClassifierConfig(StepPredictionConfig):
     """The pooler's depth."""
 
     depth: CountOrZero = 3
-    """Blocks of self-attention before the query."""
+    """Number of self-attention blocks before the query."""
 
     def build(self) -> StepClassifier:
         """Build with fresh weights.

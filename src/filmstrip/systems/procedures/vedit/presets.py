@@ -14,12 +14,15 @@ from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.objectives.step_prediction import StepPredictionConfig
 from filmstrip.runs.config import Run
 from filmstrip.systems.procedures.vedit.model import PretrainingConfig, StepClassifierConfig, VEDITConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant, Cosine
 
 SIGLIP = {"feature_width": 1152, "num_tokens": 16}
-"""A vector of each of 16 frames, ViT-SO400M; what the data says comes first."""
+"""Size of SigLIP's features: a vector for each of 16 frames, ViT-SO400M; the data's own size has priority."""
 DENOISING = {"attention": "joint", "denoising_steps": 24, "guidance": 7.0, "shift": 1.0}
-"""The paper's, everywhere."""
+"""Settings of denoising in all of the paper's experiments."""
 COIN = {"num_steps": 778, "num_tasks": 180, **SIGLIP}
 
 
@@ -37,8 +40,8 @@ def tiny() -> Run:
             num_tokens=2,
             num_steps=8,
         ),
-        optim=Optim(lr=2e-3),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3),
+        train=Loop(length=Steps(100)),
         evals=(StepAccuracy(),),
     )
 
@@ -69,8 +72,8 @@ def _coin(objective: StepPredictionConfig, procedures: Procedures) -> Run:
     return Run(
         data=Data(reads=procedures, batch_size=64),
         objective=objective,
-        optim=Optim(lr=5e-5, warmup=3 / 30, start=0.1, final=0.01),
-        train=Loop(epochs=30, precision="bfloat16"),
+        optim=AdamW(lr=5e-5, schedule=Cosine(warmup=3 / 30, start=0.1, final=0.01)),
+        train=Loop(length=Epochs(30), precision="bfloat16"),
         evals=(StepAccuracy(),),
     )
 
@@ -147,8 +150,8 @@ def _pretrain(width: int, depth: int) -> Run:
     return Run(
         data=Data(reads=Procedures(task="anticipation", observed=9), batch_size=1024, num_workers=10),
         objective=PretrainingConfig(width=width, depth=depth, num_heads=width // 64, **DENOISING, **SIGLIP),
-        optim=Optim(lr=1e-4, warmup=0.5 / 30, start=0.1, schedule="constant"),
-        train=Loop(epochs=30, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, schedule=Constant(warmup=0.5 / 30, start=0.1)),
+        train=Loop(length=Epochs(30), precision="bfloat16"),
     )
 
 
@@ -170,8 +173,8 @@ def _plan(dataset: str, horizon: int) -> Run:
     return Run(
         data=Data(reads=asked, batch_size=256),
         objective=VEDITConfig(width=128, depth=2, num_heads=32, num_targets=horizon, **DENOISING, **sizes),
-        optim=Optim(lr=lr),
-        train=Loop(epochs=500),
+        optim=AdamW(lr=lr),
+        train=Loop(length=Epochs(500)),
         evals=(Planning(),),
     )
 
@@ -217,8 +220,8 @@ def _ego4d(vocabulary: Literal["verb", "noun"], num_steps: int) -> Run:
         objective=VEDITConfig(
             width=1280, depth=3, num_heads=20, num_targets=20, num_steps=num_steps, **DENOISING, **SIGLIP
         ),
-        optim=Optim(lr=1e-4, weight_decay=1e-4),
-        train=Loop(epochs=100, precision="bfloat16"),
+        optim=AdamW(lr=1e-4, weight_decay=1e-4),
+        train=Loop(length=Epochs(100), precision="bfloat16"),
         evals=(Anticipation(samples=5),),
     )
 

@@ -22,14 +22,14 @@ from filmstrip.nn.patches import PatchEmbed, take, unpatchify
 from filmstrip.nn.quantise import Bottleneck, Quantised, usage
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.codebook import Codebook
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.elastic import Distance, Fitted, mean_squared_error
+from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Batch, Grid, Loss, Tokens, as_float, check_video
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import ObjectiveConfig
 from filmstrip.systems.tokenizers.elastictok.weights import from_elastictok
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.lpips import load_perceptual
 
 _NORM_EPS = 1e-5
 _DEVIATION = 0.02  # of initial weights
@@ -347,7 +347,7 @@ class ElasticTokConfig(ObjectiveConfig):
 
     width: Count = 1024
     depth: Count = 10
-    """Layers of the encoder, and of the decoder."""
+    """Number of layers of the encoder, and of the decoder."""
     num_heads: Count = 8
     mlp_ratio: Rate = 2.0
     """Hidden width of the gated feed-forward networks, as a multiple of ``width``."""
@@ -355,23 +355,23 @@ class ElasticTokConfig(ObjectiveConfig):
     size: Count = 256
     """Height and width of the frames, pixels."""
     patch_size: tuple[Count, Count, Count] = (2, 8, 8)
-    """Frames, rows and columns that one token stands for, if all are kept."""
+    """Frames, rows and columns that one token represents, if all tokens are kept."""
     min_tokens: Count = 128
-    """The fewest tokens of a block that training keeps."""
+    """Minimum number of tokens of a block that training keeps."""
     max_tokens: Count | None = None
-    """The most; by default all. With as many as ``min_tokens`` this is a tokenizer of fixed length."""
+    """Maximum number of tokens of a block; by default all. If equal to ``min_tokens``, the length is fixed."""
     rope_base: Rate = 5e6
     codebook: Codebook | None = None
-    """Codes that tokens are replaced by; without, tokens are continuous."""
+    """Codebook of discrete tokens; None for continuous tokens."""
     latent_dim: Count = 8
-    """Channels of a continuous token."""
+    """Number of channels of a continuous token."""
     kl_weight: Weight = 1e-8
-    """Weight of a block's divergence from a standard normal, nats summed over kept tokens (continuous)."""
+    """Weight of a block's KL divergence from a standard normal, in nats summed over kept tokens (continuous)."""
     perceptual: tuple[Path, ...] = ()
-    """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
+    """Files with LPIPS's weights (VGG-16 and linear layers); without them, random features are used and named so."""
     perceptual_weight: Weight = 0.1
     still_share: Share = 0.0
-    """Share of the clips in which each block stands still, as a picture would."""
+    """Fraction of the training clips in which each block is a still image."""
 
     @property
     def block_grid(self) -> Grid:
@@ -389,6 +389,12 @@ class ElasticTokConfig(ObjectiveConfig):
             return self.codebook.build()
         # The bottleneck takes a mean over values, and the weight is that of a sum over a block.
         return Gaussian(self.latent_dim, kl_weight=self.kl_weight * self.tokens_per_block * self.latent_dim)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The network of the perceptual distance, where files hold it."""
+        return (
+            {"perceptual": FrozenPart("objective.perceptual", only_training=True)} if self.perceptual_weight else {}
+        )
 
     def build(self) -> ElasticTok:
         """Build the network with fresh weights.

@@ -10,7 +10,10 @@ from filmstrip.evals.elastic import TokensAgainstError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers.elastictok.model import ElasticTokConfig
-from filmstrip.train.config import Loop, Optim
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
 
 
 def tiny() -> Run:
@@ -33,8 +36,8 @@ def tiny() -> Run:
             codebook=Codebook(kind="fsq"),
             perceptual_weight=0.0,
         ),
-        optim=Optim(lr=2e-3, weight_decay=1e-4),
-        train=Loop(steps=100),
+        optim=AdamW(lr=2e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(100)),
         evals=(TokensAgainstError(targets=(0.02,)),),
     )
 
@@ -50,8 +53,8 @@ def _stage(
             batch_size=batch_size,
         ),
         objective=replace(network, still_share=stills),
-        optim=Optim(lr=2e-4, weight_decay=1e-4, schedule="constant", warmup=warmup / steps),
-        train=Loop(steps=steps, checkpoint=blocks > 1),
+        optim=AdamW(lr=2e-4, weight_decay=1e-4, schedule=Constant(warmup=Steps(warmup))),
+        train=Loop(length=Steps(steps), checkpoint=blocks > 1),
         evals=(TokensAgainstError(),),
     )
 

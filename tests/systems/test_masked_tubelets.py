@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from filmstrip.nn.patches import patchify, take
 from filmstrip.protocols import Grid
-from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_cubes, normalise_cubes
+from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_tubelets, normalise_tubelets
 
 SMALL = VideoMAEConfig(
     width=24,
@@ -17,6 +17,7 @@ SMALL = VideoMAEConfig(
     num_frames=4,
     size=32,
     patch_size=(2, 8, 8),
+    mask_ratio=0.9,
 )
 
 
@@ -28,7 +29,7 @@ SMALL = VideoMAEConfig(
     seeds=st.lists(st.integers(0, 2**62), min_size=1, max_size=4),
 )
 def test_every_cube_is_seen_or_hidden_once_with_exact_counts(grid, masking, ratio, seeds):
-    visible, hidden = choose_cubes(torch.tensor(seeds), grid, masking, ratio)
+    visible, hidden = choose_tubelets(torch.tensor(seeds), grid, masking, ratio)
     n = grid.t * grid.h * grid.w
     units = {"tube": grid.h * grid.w, "random": n, "frame": grid.t}[masking]
     assert hidden.shape == (len(seeds), int(ratio * units) * (n // units))
@@ -39,7 +40,7 @@ def test_every_cube_is_seen_or_hidden_once_with_exact_counts(grid, masking, rati
 
 def cover(masking, grid, seeds=(0, 1, 2), ratio=0.75):
     """True where hidden, ``B t h w``."""
-    _, hidden = choose_cubes(torch.tensor(seeds), grid, masking, ratio)
+    _, hidden = choose_tubelets(torch.tensor(seeds), grid, masking, ratio)
     flat = torch.zeros(len(seeds), grid.t * grid.h * grid.w, dtype=torch.bool)
     return flat.scatter_(1, hidden, True).view(len(seeds), *grid)
 
@@ -66,25 +67,25 @@ def test_every_place_is_hidden_as_often_as_every_other():
 
 
 def test_published_counts():
-    visible, hidden = choose_cubes(torch.tensor([0]), Grid(8, 14, 14), "tube", 0.9)
+    visible, hidden = choose_tubelets(torch.tensor([0]), Grid(8, 14, 14), "tube", 0.9)
     assert visible.shape[1] == 160 and hidden.shape[1] == 1408
 
 
 def test_targets_are_normalised_by_cube_and_channel():
     cubes = torch.rand(2, 3, 20, 3) * torch.tensor([1.0, 2.0, 3.0]) + 5
-    normal = normalise_cubes(cubes)
+    normal = normalise_tubelets(cubes)
     torch.testing.assert_close(normal.mean(2), torch.zeros(2, 3, 3), atol=1e-4, rtol=0)
     torch.testing.assert_close(normal.std(2), torch.ones(2, 3, 3), atol=1e-3, rtol=0)
-    assert normalise_cubes(torch.ones(1, 1, 20, 3)).abs().max() < 1e-3  # flat cubes stay finite
+    assert normalise_tubelets(torch.ones(1, 1, 20, 3)).abs().max() < 1e-3  # flat cubes stay finite
 
 
 def test_loss_ignores_visible_pixels_as_targets():
     torch.manual_seed(0)
     objective = SMALL.build().eval()
     video = torch.rand(1, 4, 3, 32, 32)
-    visible, hidden = choose_cubes(torch.tensor([3]), objective.encoder.grid, "tube", 0.75)
-    predicted = objective.predict(video, visible, hidden)
-    target = normalise_cubes(take(patchify(video, (2, 8, 8)), hidden)).flatten(2)
+    visible, hidden = choose_tubelets(torch.tensor([3]), objective.encoder.grid, "tube", 0.75)
+    predicted = objective.predict_masked(video, visible, hidden)
+    target = normalise_tubelets(take(patchify(video, (2, 8, 8)), hidden)).flatten(2)
     torch.testing.assert_close(objective.loss(video, visible, hidden), (predicted - target).square().mean())
 
 
@@ -98,7 +99,7 @@ def test_reconstruction_keeps_what_was_seen(masking):
     masked, rebuilt = objective.reconstruct(video, seeds)
     assert masked.shape == rebuilt.shape == video.shape
     assert rebuilt.min() >= 0 and rebuilt.max() <= 1
-    visible, hidden = choose_cubes(seeds, objective.encoder.grid, masking, 0.5)
+    visible, hidden = choose_tubelets(seeds, objective.encoder.grid, masking, 0.5)
     true, shown, made = (patchify(v, (2, 8, 8)) for v in (video.float() / 255, masked, rebuilt))
     torch.testing.assert_close(take(shown, visible), take(true, visible))
     torch.testing.assert_close(take(made, visible), take(true, visible))

@@ -1,4 +1,4 @@
-"""Classification through hidden layers: fully connected ones between the encoder's map and the classes."""
+"""Classification by an MLP: fully connected layers between the encoder's map and the classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Encoder, Grid
 
 
-class HiddenClassification(Classification):
+class MLPClassification(Classification):
     """A clip's tokens, all in one vector, through layers of ``hidden`` units with ReLU and dropout, then to classes.
 
     ``grid`` is that of the clips it is made for: no others fit. Without one, the tokens' mean goes in, and clips of
@@ -21,24 +21,22 @@ class HiddenClassification(Classification):
     def __init__(
         self,
         encoder: Encoder,
-        num_classes: int,
+        config: ClassificationConfig,
         *,
         hidden: Sequence[int],
         grid: Grid | None = None,
         bias: bool = True,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(encoder, num_classes, dropout=dropout, label_smoothing=label_smoothing)
+        super().__init__(encoder, config)
         self.grid = grid
         inputs = encoder.width if grid is None else encoder.width * grid.t * grid.h * grid.w
         self.hidden = nn.Sequential()
         for width in hidden:
             if len(self.hidden):
-                self.hidden.append(nn.Dropout(dropout))
+                self.hidden.append(nn.Dropout(config.dropout))
             self.hidden += nn.Sequential(nn.Linear(inputs, width, bias=bias), nn.ReLU(inplace=True))
             inputs = width
-        self.head = nn.Linear(inputs, num_classes)
+        self.head = nn.Linear(inputs, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 

@@ -1,6 +1,5 @@
 import csv
 import errno
-import io
 import json
 import os
 import re
@@ -11,18 +10,16 @@ import sys
 
 import pytest
 import torch
-from rich.console import Console
 from toys import Regression, Stream, differing, train
 
 from filmstrip.data.reading.dataset import Unreadable
 from filmstrip.errors import UserError
-from filmstrip.train import run_folder
-from filmstrip.train.config import Loop, Optim
+from filmstrip.runs import run_folder
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
-from filmstrip.train.progress import ProgressBar
-from filmstrip.train.run_folder import RunFolder
-
-VALUES = {"loss": 0.25, "clips_per_second": 80.0}
+from filmstrip.train.optim import AdamW
 
 
 def test_the_environment_is_described(tmp_path):
@@ -47,7 +44,7 @@ def test_a_repository_that_only_surrounds_the_package_is_not_its_commit(tmp_path
 def test_bad_files_are_listed(tmp_path):
     stream = Stream()
     stream.unreadable = [Unreadable("a.mp4", "cut off", used=True), Unreadable("b.mp4", "empty", used=False)]
-    fit(Regression(), stream, optim=Optim(), loop=Loop(steps=1), folder=RunFolder(tmp_path))
+    fit(Regression(), stream, optim=AdamW(), loop=Loop(length=Steps(1)), folder=RunFolder(tmp_path))
     with (tmp_path / "unreadable.csv").open(newline="") as file:
         assert [(row["name"], row["reason"]) for row in csv.DictReader(file)] == [
             ("a.mp4", "cut off"),
@@ -69,7 +66,7 @@ def test_a_killed_process_holds_no_folder_and_its_unfinished_files_go(tmp_path):
     code = (
         "import os, sys, time\n"
         "from filmstrip.files import replacing\n"
-        "from filmstrip.train.run_folder import RunFolder\n"
+        "from filmstrip.runs.run_folder import RunFolder\n"
         "folder = RunFolder(sys.argv[1])\n"
         "with folder.alone(), replacing(folder.weights) as part:\n"
         "    if os.fork() == 0: time.sleep(60)\n"  # a loader's worker, which outlives it for a moment
@@ -137,31 +134,3 @@ def test_weights_are_replaced_at_once(tmp_path, monkeypatch):
     fresh = Regression()
     folder.load_weights(fresh)
     assert differing(fresh.state_dict(), first.state_dict()) == []
-
-
-def shown(terminal, start=0):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    with ProgressBar(start, 100, console) as bar:
-        for step in range(start + 10, 101, 10):
-            bar.advance(step)
-            bar.report(step, VALUES, seconds=(step - start) * 1.0)
-        bar.say("[step] 100  eval/top1 0.5")
-    return console.file.getvalue()
-
-
-def test_elsewhere_than_on_a_terminal_there_are_plain_lines():
-    lines = shown(terminal=False).splitlines()
-    assert lines == [
-        "step 10/100  loss 0.25  80 clips/s  1:30 left",
-        "step 100/100  loss 0.25  80 clips/s  0:00 left",
-        "[step] 100  eval/top1 0.5",
-    ]
-
-
-def test_time_left_counts_only_this_sessions_steps():
-    assert shown(terminal=False, start=40).splitlines()[0].endswith("0:50 left")
-
-
-def test_on_a_terminal_there_is_a_bar():
-    text = shown(terminal=True)
-    assert "100/100" in text and "loss 0.25  80 clips/s  0:00 left" in text and "\x1b[" in text

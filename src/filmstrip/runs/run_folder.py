@@ -14,25 +14,27 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor
 
 import filmstrip
 from filmstrip.distributed import process
 from filmstrip.distributed.tensors import gathered
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
-from filmstrip.train.saved_states import saved_states
+from filmstrip.protocols import Objective
+from filmstrip.runs.contents import ENVIRONMENT, LOCK, METRICS, STATE, UNREADABLE, WEIGHTS
+from filmstrip.runs.saved_states import newest_state, saved_states, write_state
+from filmstrip.train.store import SavedState
 
 if TYPE_CHECKING:
     from filmstrip.data.reading.dataset import Unreadable
-
-LOCK = ".lock"
 
 
 class RunFolder:
     """``config.json``, ``weights.safetensors``, ``state/``, ``metrics.jsonl``, TensorBoard events and the rest.
 
-    Created if it does not exist. Every process calls its methods; only the first one writes.
+    It is what the training loop saves to (:class:`~filmstrip.train.store.Store`). Created if it does not exist. Every
+    process calls its methods; only the first one writes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,12 +45,12 @@ class RunFolder:
     @staticmethod
     def is_begun(path: Path) -> bool:
         """Whether a folder holds a state to resume from, and so weights too, which are written first."""
-        return any((path / "state").glob("[0-9]*"))
+        return any((path / STATE).glob("[0-9]*"))
 
     @staticmethod
     def is_saved(path: Path) -> bool:
         """Whether a folder holds weights or states."""
-        return RunFolder.is_begun(path) or (path / "weights.safetensors").exists()
+        return RunFolder.is_begun(path) or (path / WEIGHTS).exists()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -81,30 +83,45 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The trained weights, including frozen ones and buffers; EMA weights if the run has them."""
-        return self.path / "weights.safetensors"
+        """The trained weights and buffers; EMA weights if the run has them."""
+        return self.path / WEIGHTS
 
     @property
     def state(self) -> Path:
         """The saved states, for resuming."""
-        return self.path / "state"
+        return self.path / STATE
 
     @property
     def metrics(self) -> Path:
         """The metrics, one JSON object per line."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
-    def save_weights(self, module: nn.Module) -> None:
-        """Write the current weights."""
-        tensors = gathered(module.state_dict())
+    def newest_state(self) -> SavedState | None:
+        """The newest intact state, or none if there are no states; logs a warning for damaged later ones.
+
+        Raises:
+            UserError: the folder holds other things, or every state is damaged.
+        """
+        # One process verifies for all, so that they agree, and files are read only once.
+        return process.from_all(newest_state(self.state) if process.rank() == 0 else None)[0]
+
+    def write_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Add a state, whose ``values`` include its ``step``; all but the last two are removed."""
+        if process.rank() == 0:
+            write_state(self.state, tensors, values)
+        process.wait_for_all()
+
+    def save_weights(self, objective: Objective) -> None:
+        """Write the current weights, without frozen parts that are kept elsewhere."""
+        tensors = gathered(objective.own_state())
         if process.rank() == 0:
             write_tensors(tensors, self.weights)
 
-    def load_weights(self, module: nn.Module) -> None:
-        """Load the trained weights into a module.
+    def load_weights(self, objective: Objective) -> None:
+        """Load the trained weights into an objective; frozen parts that are kept elsewhere stay as they are.
 
         Raises:
-            UserError: there are none yet, or they are damaged or do not fit the module.
+            UserError: there are none yet, or they are damaged or do not fit the objective.
         """
         if not self.weights.exists():
             raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
@@ -116,7 +133,7 @@ class RunFolder:
                 "has its state/, resume training for some steps, which writes it again"
             ) from None
         try:
-            module.load_state_dict(weights)
+            objective.load_own_state(weights)
         except RuntimeError as error:
             raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
 
@@ -146,7 +163,7 @@ class RunFolder:
         from filmstrip.data.reading.loader import write_unreadable
 
         entries = list(entries)
-        process.in_turn(lambda: write_unreadable(self.path / "unreadable.csv", entries) if entries else None)
+        process.in_turn(lambda: write_unreadable(self.path / UNREADABLE, entries) if entries else None)
 
     def write_environment(self, device: torch.device) -> None:
         """Write the run's environment: versions, git hash, device, number of processes."""
@@ -160,12 +177,12 @@ class RunFolder:
             "processes": process.world_size(),
         }
         if process.rank() == 0:
-            write_json(environment, self.path / "environment.json")
+            write_json(environment, self.path / ENVIRONMENT)
 
 
 def what_is_saved(folder: Path) -> str:
     """A sentence on what a stopped training can resume from."""
-    states = saved_states(folder / "state")
+    states = saved_states(folder / STATE)
     if not states:
         return f"nothing was saved in {folder}"
     return f"{folder} keeps the state after step {int(states[-1].name)}: the same command with --out {folder} goes on"

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from filmstrip.errors import UserError
 from filmstrip.models.perceptual import Network, Perceptual
 from filmstrip.weights.files import read_weights
@@ -51,6 +53,10 @@ def from_lpips(theirs: Weights, network: Network = "vgg") -> Weights:
     return ours
 
 
+def _network_by_name(files: Sequence[Path]) -> Network:
+    return "alex" if any("alex" in path.name.lower() for path in files) else "vgg"
+
+
 def load_perceptual(files: Sequence[Path]) -> Perceptual:
     """The stand-in without files, else LPIPS from ``.safetensors`` or ``.pth`` files that hold its weights.
 
@@ -62,9 +68,10 @@ def load_perceptual(files: Sequence[Path]) -> Perceptual:
     """
     if not files:
         return Perceptual.stand_in()
-    absent = [str(path) for path in files if not path.is_file()]
-    if absent:
-        network = Perceptual("alex" if any("alex" in path.name.lower() for path in files) else "vgg")
+    if torch.get_default_device().type == "meta":  # sizes alone are asked for
+        return Perceptual(_network_by_name(files))
+    if absent := [str(path) for path in files if not path.is_file()]:
+        network = Perceptual(_network_by_name(files))
         network.lacking = f"the perceptual loss needs {', '.join(absent)}, which is not there: give LPIPS's weights"
         return network
     theirs = {name: tensor for path in files for name, tensor in read_weights(path).items()}

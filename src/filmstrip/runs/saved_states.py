@@ -8,32 +8,27 @@ the steps between two states.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.files import sync_folder, write_json, write_tensors
+from filmstrip.protocols import Objective
+from filmstrip.train.state import WEIGHTS
+from filmstrip.train.store import SavedState
+from filmstrip.weights.fingerprint import file_fingerprint
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
 PARTIAL, TENSORS, VALUES = "partial", "tensors.safetensors", "state.json"
-
-
-class SavedState(NamedTuple):
-    """An intact state."""
-
-    tensors: Path
-    """A safetensors file."""
-    values: dict[str, Any]
-    """``step`` and the other values saved with the tensors."""
 
 
 class Damaged(Exception):
@@ -108,6 +103,24 @@ def saved_states(folder: Path) -> list[Path]:
     return paths
 
 
+def load_saved_weights(objective: Objective, folder: Path) -> None:
+    """Load the weights of the newest intact state in ``folder``, without EMA, into an objective.
+
+    Raises:
+        UserError: there is none, or it belongs to another network.
+    """
+    found = newest_state(folder)
+    if found is None:
+        raise UserError(f"{folder} holds no state yet")
+    with safe_open(found.tensors, "pt") as saved:
+        names = [name for name in saved.keys() if name.startswith(WEIGHTS)]  # noqa: SIM118 (not a dictionary)
+        weights = {name.removeprefix(WEIGHTS): saved.get_tensor(name) for name in names}
+    try:
+        objective.load_own_state(weights)
+    except RuntimeError as error:
+        raise UserError(f"{found.tensors} does not fit the run's configuration: {error}") from None
+
+
 def _checked(path: Path) -> SavedState:
     """A state after verification of every byte.
 
@@ -135,5 +148,4 @@ def _checked(path: Path) -> SavedState:
 
 
 def _stamp(path: Path) -> dict[str, int | str]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)}

@@ -1,4 +1,4 @@
-"""What a run of procedures needs of new videos: the frozen encoder of its features, and windows of their clips."""
+"""A trained forecaster or planner with the frozen encoder of its features, applied to new videos."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from filmstrip.commands.work.encode import reader_of
 from filmstrip.data.kinds.procedures import FeatureRecord, ProcedureInfo, Procedures, recorded_features
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.inference import device_of, inference, on_device
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.loading import VideoEncoder, load, load_data_info, load_objective
+from filmstrip.runs.encoders import VideoEncoder, load
+from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.weights.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
-class Planner:
-    """A trained forecaster with its encoder: everything that new videos need."""
+class StepPredictor:
+    """A trained forecaster or planner of procedures, with the encoder of its features."""
 
     objective: Objective
     run: Run
@@ -33,14 +34,14 @@ class Planner:
 
     @property
     def config(self) -> Procedures:
-        """What it was trained to predict, from what."""
+        """The configuration of the task that it was trained on."""
         return self.run.data.reads
 
     def read(self, path: Path) -> tuple[Views, Tensor]:
         """One clip of a video, and its features ``N D``.
 
         Raises:
-            UserError: it cannot be read, or the encoder is another one than that of the features.
+            UserError: the video cannot be read, or the encoder differs from the one in training.
         """
         views = read_views(path, self.encoder.clip, backend=self.encoder.backend)
         return views, self.features(views)
@@ -49,72 +50,72 @@ class Planner:
         """The features of a clip, ``N D``.
 
         Raises:
-            UserError: they are not like those that the run was trained on.
+            UserError: their shape differs from that of the features in training.
         """
         with inference(self.encoder):
             features = reader_of(self.encoder, self.record.level)(views.video).tokens[0].float().cpu()
         tokens = self.info.grid[0] * self.info.grid[1] * self.info.grid[2]
         if tuple(features.shape) != (tokens, self.info.width):
             raise UserError(
-                f"the encoder makes {features.shape[0]} tokens of width {features.shape[1]} of a clip, and this run "
-                f"was trained on {tokens} of width {self.info.width}: name the encoder of its features (--encoder)"
+                f"the encoder returns {features.shape[0]} tokens of width {features.shape[1]} per clip, and this run "
+                f"was trained on {tokens} of width {self.info.width}: provide the encoder of its features (--encoder)"
             )
         return features
 
     def probabilities(
         self, windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], *, samples: int = 1, seed: int = 0
     ) -> Tensor:
-        """Of each window (features of its places, or none), the steps at the places ``targets``: ``B T steps``.
+        """Probabilities of the steps at the positions ``targets``, ``B T steps``, averaged over ``samples`` draws.
 
-        Their mean over ``samples`` draws.
+        Each window holds the features at its positions, None where they are unknown.
         """
         batch = _batch(windows, targets, self.info)
-        device = device_of(self.objective)
-        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = on_device(batch, device_of(self.objective))
         with inference(self.objective):
-            logits = self.objective.predict(batch, samples=samples, seed=seed)
+            logits = self.objective.forecast(batch, samples=samples, seed=seed)
         return logits.float().softmax(dim=-1).mean(dim=1)[:, list(targets)].cpu()
 
 
 def _batch(windows: Sequence[Sequence[Tensor | None]], targets: Sequence[int], info: ProcedureInfo) -> Batch:
-    """Windows as the loader would give them; what is neither given nor asked for is padding."""
+    """Windows as a batch of the loader; positions that are neither provided nor targets are padding."""
     tokens = info.grid[0] * info.grid[1] * info.grid[2]
     sizes = {"B": len(windows), "S": len(windows[0]), "N": tokens, "D": info.width}
     batch = Procedures.specification.blank(sizes)
     for b, window in enumerate(windows):
-        for s, given in enumerate(window):
-            if given is not None:
-                batch["features"][b, s], batch["seen"][b, s] = given, True
+        for s, features in enumerate(window):
+            if features is not None:
+                batch["features"][b, s], batch["seen"][b, s] = features, True
     batch["target"][:, list(targets)] = True
     return batch | {key: torch.arange(len(windows)) for key in ("seed", "index")}
 
 
-def load_planner(folder: Path, tasks: Sequence[str], encoder: str | None = None) -> Planner:
-    """A run that was trained on one of ``tasks``, with its encoder, or with another one that is named.
+def load_step_predictor(folder: Path, tasks: Sequence[str], encoder: str | None = None) -> StepPredictor:
+    """A run trained on one of ``tasks``, with the encoder of its features or the one provided.
 
     Raises:
-        UserError: it is no such run, nobody knows its encoder, or the encoder has other weights than it had.
+        UserError: the run has another task, its encoder is unknown, or the encoder's weights differ from those in
+            training.
     """
     objective, run = load_objective(folder)
     record, info = recorded_features(folder), load_data_info(folder)
     task = run.data.reads.task
     if task not in tasks:
-        raise UserError(f"{folder} was trained for {task}, and this needs a run for {' or '.join(tasks)}")
+        raise UserError(f"{folder} was trained for {task}, but this command needs a run for {' or '.join(tasks)}")
     if not isinstance(objective, Forecaster):
         raise UserError(
-            f"{folder} holds a {type(objective).__name__}, which forecasts no steps: give one of procedures.*"
+            f"{folder} holds a {type(objective).__name__}, which does not forecast steps: use a run of procedures.*"
         )
     source = encoder or record.encoder
     if source is None:
         raise UserError(
-            f"{folder} does not say what encoded its features (they were embeddings or arrays): name a run folder or "
-            "hf:OWNER/NAME that makes such features (--encoder)"
+            f"{folder} does not record the encoder of its features (they were embeddings or arrays): provide a run "
+            "folder or hf:OWNER/NAME that computes such features (--encoder)"
         )
     model = load(source)
     if record.weights is not None and fingerprint(model) != record.weights:
         raise UserError(
-            f"{source} has other weights than the encoder that made the features of {folder}: name that one "
+            f"{source} has other weights than the encoder of the features of {folder}: provide that encoder "
             "(--encoder)"
         )
     model.clip = replace(model.clip, **json.loads(record.clip_changes))
-    return Planner(objective, run, info, record, model)
+    return StepPredictor(objective, run, info, record, model)

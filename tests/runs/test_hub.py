@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from filmstrip.errors import UserError
-from filmstrip.weights.hub import load_hub
+from filmstrip.runs.hub import load_hub
 
 transformers = pytest.importorskip("transformers")
 

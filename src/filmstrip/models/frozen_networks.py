@@ -13,14 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.keymap import check_names, some
 
-NUM_FRAMES = 16
-"""Frames of a clip for networks that take any number."""
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _TOWER = (r"text_model\..*", r"logit_(?:scale|bias)", r"(?:text|visual)_projection\..*", r".*\.position_ids")
@@ -32,19 +29,19 @@ class _Kind:
     """How one family is built and fed."""
 
     network: str
-    """The class in ``transformers``."""
+    """Name of the class in ``transformers``."""
     pixels: Pixels = "images"
     statistics: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
-    """Mean and deviation of pixels where the folder does not say."""
+    """Mean and standard deviation of pixels, if the folder does not state them."""
     size: Callable[[Any], int] = lambda config: config.image_size
     prefix: Callable[[Any], int] = lambda config: 0
     pooled: str | None = None
-    """The part that makes the pooled output, which a checkpoint can lack; ``""`` where it needs no weights."""
+    """Module of the pooled output, which a checkpoint can lack; ``""`` if it needs no weights."""
     tubelet: Callable[[Any], int] = lambda config: 1
     options: tuple[str, ...] = ()
-    """Switches that are on in every call."""
+    """Names of flags that are true in every call."""
     spare: tuple[str, ...] = (r"classifier\..*",)
-    """Patterns of what a checkpoint may hold beside the network: a classifier, the other tower, constants."""
+    """Patterns of names that a checkpoint may hold beside the network: a classifier, the other tower, constants."""
 
 
 KINDS: dict[str, _Kind] = {
@@ -79,7 +76,7 @@ KINDS: dict[str, _Kind] = {
         spare=(r"classifier\..*", r"pooler\..*"),
     ),
 }
-"""Families by ``model_type``; the vision half of a two-tower model has ``_vision_model`` at its end."""
+"""Families by ``model_type``; the vision tower of a two-tower model has the suffix ``_vision_model``."""
 
 
 def kind_of(model_type: str) -> _Kind | None:
@@ -89,8 +86,8 @@ def kind_of(model_type: str) -> _Kind | None:
 
 def load_frozen(
     folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]
-) -> tuple[FrozenEncoder, Clip]:
-    """The network in a folder of the Hub's layout, and how its clips are cut: uniform over the video.
+) -> tuple[FrozenEncoder, int]:
+    """The network in a folder of the Hub's layout, and the height and width of its frames, pixels.
 
     Only safetensors are read, and no code of the folder is run.
 
@@ -113,7 +110,7 @@ def load_frozen(
         pooled=kind.pooled is not None and getattr(config, "vision_use_head", True),
         options=dict.fromkeys(kind.options, True),
     )
-    return encoder, Clip(num_frames=NUM_FRAMES, sampling="uniform", size=size)
+    return encoder, size
 
 
 def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:

@@ -1,43 +1,42 @@
-"""Classification of sequences: what a recurrent model says at its last step, or at every one."""
+"""Classification of sequences by a recurrent model's states, at the last step or at every one."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip.objectives.classification import Classification
+from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Batch, Encoder, Loss
 
-Readout = Literal["last", "every"]
+
+@dataclass(frozen=True, kw_only=True)
+class StepwiseConfig(ClassificationConfig):
+    """The part of the configuration that classifiers of sequences share."""
+
+    readout: Literal["last", "every"] = "last"
+    """Steps whose states are classified: the last one, or every one."""
 
 
 class StepwiseClassification(Classification):
-    """A label for each step of a clip. Subclasses say what the head sees at each step (:meth:`states`).
+    """A label for each step of a clip. Subclasses provide the head's input at each step (:meth:`states`).
 
-    ``last``: many to one, the last step speaks for the clip. ``every``: many to many, each step learns the clip's
+    ``last``: many to one, the last step classifies the clip. ``every``: many to many, each step learns the clip's
     label, and the clip's probabilities are the mean of theirs.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        num_classes: int,
-        *,
-        readout: Readout,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(encoder, num_classes, dropout=dropout, label_smoothing=label_smoothing)
-        self.readout = readout
+    def __init__(self, encoder: Encoder, config: StepwiseConfig) -> None:
+        super().__init__(encoder, config)
+        self.readout = config.readout
 
     @abstractmethod
     def states(self, video: Tensor) -> Tensor:
-        """What is known after each step, ``B T D``."""
+        """The state after each step, ``B T D``."""
 
     def step_logits(self, video: Tensor) -> Tensor:
         """Logits ``B T K`` after each step that is read out: one or all of them."""

@@ -8,8 +8,8 @@ import torch
 
 from filmstrip.errors import UserError
 from filmstrip.protocols import Encoder
-from filmstrip.runs.loading import load
-from filmstrip.weights.hub import KNOWN, load_hub
+from filmstrip.runs.encoders import load
+from filmstrip.runs.hub import KNOWN, load_hub
 
 transformers = pytest.importorskip("transformers")
 

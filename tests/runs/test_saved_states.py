@@ -4,9 +4,8 @@ import pytest
 from toys import Regression, differing, rows, train, weights
 
 from filmstrip.errors import UserError
-from filmstrip.train.run_folder import what_is_saved
-from filmstrip.train.saved_states import newest_state
-from filmstrip.train.state import load_saved_weights
+from filmstrip.runs.run_folder import what_is_saved
+from filmstrip.runs.saved_states import load_saved_weights, newest_state
 
 
 def cut(path):
@@ -88,7 +87,7 @@ def test_a_save_that_fails_leaves_the_states_before(begun, monkeypatch):
         path.write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("filmstrip.train.saved_states.write_tensors", full)
+    monkeypatch.setattr("filmstrip.runs.saved_states.write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         train(begun, steps=8, save_every=2)
     assert sorted(path.name for path in (begun / "state").iterdir()) == ["000000004", "000000006"]

@@ -1,0 +1,140 @@
+"""Command-line arguments that are read before tyro sees them: the first one, and options that are not fields."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from filmstrip.commands.command import Command, read
+from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.runs.config import Run
+
+T = TypeVar("T")
+
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetCommand(Command):
+    """A command whose first argument is a system, and whose options are those of its preset's run."""
+
+    run: Run
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        run, _ = run_from(cls, arguments, prog)
+        return cls(run=run)
+
+
+def leading(command: type[Command], arguments: Sequence[str], prog: str, expected: str) -> tuple[str, list[str]]:
+    """The first argument and the remaining ones; prints the help if that is requested instead.
+
+    Raises:
+        UserError: there are no arguments; ``expected`` names the missing one.
+        SystemExit: help was requested.
+    """
+    if arguments and arguments[0] in HELP:
+        print(f"usage: {prog} {command.usage}\n\n{inspect.getdoc(command)}")
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"{prog} needs {expected} first: {prog} {command.usage}; see `{prog} --help`")
+    return arguments[0], list(arguments[1:])
+
+
+def option(arguments: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of one option, and the arguments without it.
+
+    Raises:
+        UserError: the option is the last argument.
+    """
+    for i, word in enumerate(arguments):
+        if word == flag and i + 1 < len(arguments):
+            return arguments[i + 1], [*arguments[:i], *arguments[i + 2 :]]
+        if word.startswith(flag + "="):
+            return word.partition("=")[2], [*arguments[:i], *arguments[i + 1 :]]
+        if word == flag:
+            raise UserError(f"{flag} needs a value")
+    return None, list(arguments)
+
+
+def options_given(arguments: Sequence[str]) -> set[str]:
+    """The names of the options among the arguments, spelled like fields."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+
+
+def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tuple[Run, Path]:
+    """The run described by the arguments after a command's name, which begin with a system, and its folder.
+
+    Raises:
+        UserError: the system or preset does not exist, or a setting is invalid.
+        SystemExit: see :meth:`~filmstrip.commands.command.Command.parse`.
+    """
+    address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
+    from filmstrip.data import kinds
+    from filmstrip.runs.config import Run
+    from filmstrip.systems import find
+
+    preset = find(address)
+    out, arguments = option(arguments, "--out")
+    given = options_given(arguments)
+    preset, arguments = _with_unions(preset, arguments, given)
+    kind, arguments = option(arguments, "--data.reads")
+    if kind:
+        preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
+    arguments = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in arguments]
+    run = read(
+        Run,
+        arguments,
+        f"{prog} {address}",
+        command.usage.partition(" ")[2],
+        default=preset,
+        description=f"{inspect.getdoc(command)}\n\nOptions of the run, with the defaults of {address}:",
+    )
+    if run.init:
+        from filmstrip.runs.initial_weights import with_sizes_of_init
+
+        run = with_sizes_of_init(run, given | options_given(arguments))
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _with_unions(preset: Run, arguments: list[str], given: Collection[str]) -> tuple[Run, list[str]]:
+    """The preset with the optimiser, the schedule and the unit of length that are asked for, and the other arguments.
+
+    Raises:
+        UserError: there is no such optimiser or schedule, or the length is given twice.
+    """
+    from filmstrip.train.lengths import Epochs, Steps
+    from filmstrip.train.optim import OPTIMISERS
+    from filmstrip.train.schedules import SCHEDULES
+
+    name, arguments = option(arguments, "--optim")
+    if name:
+        preset = replace(preset, optim=preset.optim.changed_to(_named(name, OPTIMISERS, "--optim")))
+    name, arguments = option(arguments, "--optim.schedule")
+    if name:
+        schedule = preset.optim.schedule.changed_to(_named(name, SCHEDULES, "--optim.schedule"))
+        preset = replace(preset, optim=replace(preset.optim, schedule=schedule))
+    if {"train.steps", "train.epochs"} <= set(given):
+        raise UserError("--train.steps and --train.epochs both give the length of training: give one of them")
+    for option_name, unit in (("train.steps", Steps), ("train.epochs", Epochs)):
+        if option_name in given and not isinstance(preset.train.length, unit):
+            preset = replace(preset, train=replace(preset.train, length=unit(1)))  # which the option replaces
+    return preset, arguments
+
+
+def _named(name: str, known: Mapping[str, T], flag: str) -> T:
+    """What a name stands for.
+
+    Raises:
+        UserError: nothing; says what there is.
+    """
+    if name not in known:
+        raise UserError(f"{flag} {name}: expected one of {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,165 @@
+"""A trained network as a folder of ``transformers`` or ``diffusers``, as released weights, or as a whole run folder.
+
+What another library reads is checked against the network itself before it takes its name, where that library is
+installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmstrip.commands.work.export import TOLERANCE
+from filmstrip.data.config import Clip
+from filmstrip.errors import UserError
+from filmstrip.files import write_json, write_tensors
+from filmstrip.inference import inference
+from filmstrip.protocols import Classifier, InDiffusers, InTransformers, MaskedPredictor, Objective
+from filmstrip.runs.frozen import copy_whole
+from filmstrip.runs.loading import load_classes, load_objective
+from filmstrip.weights.keymap import some
+from filmstrip.weights.released import from_published, to_published
+
+_FILES = {"transformers": "model.safetensors", "diffusers": "diffusion_pytorch_model.safetensors"}
+
+
+def export_folder(source: str, out: Path, format: str) -> None:
+    """Write a run as ``save_pretrained`` of ``transformers`` or ``diffusers`` would, or (``run``) as a run folder.
+
+    Raises:
+        UserError: ``out`` exists, the library has no such network, or what it reads says something else.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists: give another --out, or remove it")
+    if format == "run":
+        load_objective(source, "cpu")
+        copy_whole(Path(source), out)
+        print(f"{out}: the run in {source}, which needs no other folder; without its states")
+        return
+    objective, run = load_objective(source, "cpu")
+    if format == "transformers":
+        if not isinstance(objective, InTransformers):
+            raise UserError(
+                f"transformers has no network like {type(objective).__name__}: export runs of "
+                "recognition.vit, timesformer or vivit, or of pretraining.videomae"
+            )
+        config, weights = objective.to_transformers()
+        if isinstance(objective, Classifier):
+            names = load_classes(source)
+            config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    else:
+        if not isinstance(objective, InDiffusers):
+            raise UserError(
+                f"diffusers has no network like {type(objective).__name__}: export runs of "
+                "tokenizers.vqgan or tokenizers.vae_kl"
+            )
+        config, weights = objective.to_diffusers()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        written = Path(folder) / out.name
+        written.mkdir()
+        write_json(config, written / "config.json")
+        write_tensors(weights, written / _FILES[format])
+        if format == "transformers":
+            write_json(_preprocessor(objective, run.data.clip), written / "preprocessor_config.json")
+        found = _difference(objective, run.data.clip, config, written, format)
+        shutil.move(written, out)
+    kind = config.get("_class_name") or config["architectures"][0]
+    print(f"{out}: {kind} of {format}, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
+    if found is None:
+        print(f"not compared with the network itself: {format} is not installed")
+    else:
+        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+
+
+def export_released(source: str, out: Path, layout: str | None = None) -> None:
+    """Write a run's weights by the names of its method's authors, checked by reading them again.
+
+    Raises:
+        UserError: no such layout is known of the network.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"cannot write {out}: --format released writes files that end with .safetensors")
+    objective, _ = load_objective(source, "cpu")
+    weights = to_published(objective, layout)
+    state, again = objective.state_dict(), from_published(weights, objective)
+    if changed := [name for name, value in again.items() if not torch.equal(value, state[name])]:
+        raise UserError(f"this layout does not hold {some(changed)} of {source} as they are; nothing was written")
+    write_tensors({name: value.contiguous() for name, value in weights.items()}, out)
+    print(f"{out}: {len(weights)} tensors, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
+
+
+def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
+    """How ``transformers`` is to make pixels of frames: as evaluation does here."""
+    normalise = objective.encoder.embed.normalise
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": clip.size},
+        "do_center_crop": True,
+        "crop_size": {"height": clip.size, "width": clip.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": normalise.mean.flatten().tolist(),
+        "image_std": normalise.std.flatten().tolist(),
+    }
+
+
+def _difference(
+    objective: Objective, clip: Clip, config: dict[str, Any], folder: Path, format: str
+) -> tuple[float, float] | None:
+    """The largest difference of the written network's outputs from ours, and the largest output; none if the library
+    is not installed.
+
+    Raises:
+        UserError: it cannot be read there, or they differ by more than rounding.
+    """
+    if importlib.util.find_spec(format) is None:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, clip.num_frames, 3, clip.size, clip.size)
+    video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    with inference(objective):
+        try:
+            theirs, ours = _both(objective, video, config, folder, format)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{format} cannot read what was written: {str(error).splitlines()[0]}") from None
+    apart, scale = (theirs - ours).abs().max().item(), ours.abs().max().item()
+    if not apart <= TOLERANCE * scale:
+        raise UserError(
+            f"the network that {format} reads differs from the original by {apart:.1e}, of values up to {scale:.3g}; "
+            "nothing was written"
+        )
+    return apart, scale
+
+
+def _both(
+    objective: Objective, video: Tensor, config: dict[str, Any], folder: Path, format: str
+) -> tuple[Tensor, Tensor]:
+    """What the library's network says of a video, and what ours does."""
+    library = importlib.import_module(format)
+    if format == "diffusers":
+        network = getattr(library, config["_class_name"]).from_pretrained(folder).eval()
+        frames = video.flatten(0, 1) / 127.5 - 1
+        latents = network.encode(frames)
+        theirs = latents.latent_dist.mode() if "latent_dist" in latents else latents.latents
+        ours = objective.autoencoder.encode(video / 255)
+        ours = ours[..., : theirs.shape[1]].flatten(0, 1).movedim(-1, 1)
+        return theirs, ours
+    network, report = getattr(library, config["architectures"][0]).from_pretrained(folder, output_loading_info=True)
+    if report["missing_keys"] or report["unexpected_keys"]:
+        raise ValueError(f"it lacks {report['missing_keys']} and has no place for {report['unexpected_keys']}")
+    pixels = objective.encoder.embed.normalise(video)
+    if isinstance(objective, MaskedPredictor):
+        visible, masked = objective.masks(torch.arange(len(video)))
+        places = torch.zeros(len(video), visible.shape[1] + masked.shape[1], dtype=torch.bool)
+        theirs = network.eval()(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
+        return theirs, objective.predict_masked(video, visible, masked)
+    return network.eval()(pixels).logits, objective.classify(video)

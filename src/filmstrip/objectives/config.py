@@ -1,0 +1,45 @@
+"""The base of every method's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from filmstrip.data.config import Clip, DataInfo
+from filmstrip.protocols import Objective
+
+
+class FrozenPart(NamedTuple):
+    """A part of an objective that is never trained, and whose weights come from elsewhere."""
+
+    setting: str
+    """The setting that says where from: ``init``, or one of the objective, such as ``objective.tokenizer_run``."""
+    only_training: bool = False
+    """Whether using the trained objective does without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What a system trains. Subclasses hold the hyper-parameters and build the module."""
+
+    def bind(self, info: DataInfo) -> ObjectiveConfig:
+        """Fill in what only the data can tell, such as the number of classes; by default nothing."""
+        return self
+
+    def for_clip(self, clip: Clip) -> ObjectiveConfig:
+        """This method for clips of another length and size; by default its ``num_frames`` and ``size``, if any."""
+        sizes = {"num_frames": clip.num_frames, "size": clip.size}
+        told = {field.name: sizes[field.name] for field in dataclasses.fields(self) if field.name in sizes}
+        return dataclasses.replace(self, **told)
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """Frozen parts whose weights a setting names, by their names in the objective; by default none.
+
+        Where the setting names something, they are kept by reference and fingerprint, never copied into the run.
+        """
+        return {}
+
+    def build(self) -> Objective:
+        """Build the module, with fresh weights."""
+        raise TypeError(f"{type(self).__name__} does not define build()")

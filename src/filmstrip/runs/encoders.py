@@ -1,0 +1,69 @@
+"""Trained encoders, from a run folder or from the Hub, with their own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from filmstrip.data.config import Clip
+from filmstrip.data.reading.views import read_views
+from filmstrip.inference import device_of, encoder_of, inference
+from filmstrip.protocols import Encoder, Features
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.hub import load_hub
+from filmstrip.runs.loading import default_device, load_objective
+from filmstrip.video.decode import Backend
+
+
+class VideoEncoder(nn.Module):
+    """A trained encoder that reads files by itself: cut as in evaluation, ``clip`` says how."""
+
+    def __init__(self, encoder: Encoder, clip: Clip, backend: Backend = "auto") -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clip = clip
+        self.backend = backend
+        self.eval()
+
+    @property
+    def width(self) -> int:
+        """D, the size of a token."""
+        return self.encoder.width
+
+    def read(self, path: Path | str, num_clips: int = 1) -> Tensor:
+        """``num_clips`` clips, evenly spaced along the file, centre crop: ``num_clips T C H W`` uint8.
+
+        Of a file with fewer frames there are as many clips as that.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        return read_views(path, self.clip, num_clips=num_clips, backend=self.backend).video
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video, ``uint8`` or 0..1; with ``layers`` also return every layer's tokens."""
+        return self.encoder(video.to(device_of(self)), layers=layers)
+
+    def encode(self, paths: Path | str | Sequence[Path | str]) -> Features:
+        """The features of one clip of each file (``B`` files), without gradients."""
+        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        with inference(self):
+            return self(torch.cat([self.read(path) for path in paths]))
+
+
+def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:
+    """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout.
+
+    By default it goes to a CUDA device where there is one.
+
+    Raises:
+        UserError: there is no such source, or what it holds has no encoder.
+    """
+    if is_run(source):
+        objective, run = load_objective(source, device)
+        return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
+    encoder, clip = load_hub(str(source))
+    return VideoEncoder(encoder, clip).to(default_device(device))

@@ -1,0 +1,77 @@
+"""What every protocol of evaluation is: a run lists them by this class, and the protocols themselves are above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from filmstrip.bounds import check_numbers
+from filmstrip.distributed.mesh import Mesh
+
+if TYPE_CHECKING:
+    import torch
+
+    from filmstrip.data.config import Data
+    from filmstrip.data.sources import Source
+    from filmstrip.protocols import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The subject of an evaluation: a trained objective, and the data it was trained on."""
+
+    objective: Objective
+    source: Source
+    data: Data
+    device: torch.device
+    mesh: Mesh = field(default_factory=Mesh.of_processes)
+    """How the processes share the batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A protocol and its settings."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"video"})
+    """Batch keys that the protocol needs; encoded videos come without ``video``."""
+    compares_classes: ClassVar[bool] = False
+    """Whether the protocol compares classes, and so needs labelled videos of at least two classes."""
+    uses_training_split: ClassVar[bool] = False
+    """Whether the protocol reads the training split too, to fit or count."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``(name, value)`` pairs as they become known."""
+        raise TypeError(f"{type(self).__name__} does not define __call__(subject)")
+
+    def splits_of(self, data: Data) -> tuple[str, ...]:
+        """The splits that the protocol reads."""
+        own = getattr(self, "split", None) or data.eval_split
+        return (data.train_split, own) if self.uses_training_split else (own,)
+
+    def lacking(self, source: Source, data: Data) -> str | None:
+        """A sentence on what the protocol needs and the data lack; none if nothing is missing.
+
+        Raises:
+            UserError: a split does not exist.
+        """
+        name = type(self).__name__
+        if missing := self.requires - source.gives:
+            return f"{name} needs {', '.join(sorted(missing))}, which {source.root} does not hold"
+        for split in self.splits_of(data):
+            labels = [sample.label for sample in source.split(split)]
+            if self.compares_classes and all(label is None for label in labels):
+                return f"{name} needs labels, and no video of the split {split!r} of {source.root} has one"
+        if self.compares_classes and len(source.classes) < 2:
+            return f"{name} compares classes, and {source.root} has one: {', '.join(source.classes)}"
+        return None
+
+    def check(self, subject: Subject) -> None:
+        """Check, before anything expensive, that the protocol can evaluate the objective with these settings.
+
+        Raises:
+            UserError: it cannot; the message says what is needed.
+        """

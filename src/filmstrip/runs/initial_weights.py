@@ -1,0 +1,220 @@
+"""What a run begins with: the weights of another run, of the Hub, or that a method's authors released (``init``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from filmstrip.data.config import Clip
+from filmstrip.errors import UserError
+from filmstrip.inference import encoder_of
+from filmstrip.models.video_transformer import FrameTransformer
+from filmstrip.models.vit import ViT
+from filmstrip.protocols import FromTransformers, MaskedPredictor, Objective, Published, find_encoder
+from filmstrip.runs.config import Run
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.encoders import load
+from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
+from filmstrip.runs.hub import hub_sizes, hub_weights
+from filmstrip.runs.loading import load_objective
+from filmstrip.runs.tokenizers import start_tokenizer
+from filmstrip.weights.files import read_weights
+from filmstrip.weights.keymap import check_names, some
+from filmstrip.weights.released import from_published, has_head, load_published
+
+log = logging.getLogger(__name__)
+
+
+_LAST_NORM = r"norm\.(?:weight|bias)"
+"""An encoder's own last norm, which a classifier has after pooling instead."""
+
+
+_OF_VIDEO = (r"time_pos_embed", r"blocks\.\d+\.time_\w+\..*")
+"""What only a video's transformer has: it starts as it is, or as ``load_image`` says."""
+
+
+def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
+    """The objective of a run that has begun in ``folder``, with its frozen parts from where they are kept.
+
+    All else has fresh weights. Without ``training``, what only that needs may be missing.
+
+    Raises:
+        UserError: the weights of a frozen part are not there, or have changed.
+    """
+    references = read_references(folder)
+    placed = found_again(run, folder, references, training=training)
+    objective = placed.objective.build()  # reads what a perceptual distance needs
+    if "init" in references:
+        start(objective, placed.init)
+    if "objective.tokenizer_run" in references:
+        start_tokenizer(objective, placed)
+    objective.kept_elsewhere = kept_elsewhere(run, references)
+    return objective
+
+
+def start(objective: Objective, source: str | Path) -> None:
+    """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights.
+
+    A file is read as weights that the method's authors released.
+
+    Raises:
+        UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
+    """
+    # A part may be called an encoder and offer no features to start with, as TECO's.
+    if find_encoder(objective) is not None:
+        start_encoder(objective, source)
+        if isinstance(objective, MaskedPredictor):
+            _start_decoder(objective, source)
+        return
+    if Path(source).is_file():
+        _start_from_file(objective, Path(source))
+        return
+    given, _ = load_objective(source, "cpu")
+    if (part := getattr(objective, "predictor", None)) is not None:
+        learnt = getattr(given, "predictor", None)
+        if learnt is None:
+            raise UserError(f"{source} holds a {type(given).__name__}, which has no predictor to start this one with")
+        _copy(learnt.state_dict(), part, source)
+        return
+    if type(given) is not type(objective):
+        kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
+        raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
+    _copy(given.state_dict(), objective, source)
+
+
+def _start_decoder(objective: Objective, source: str | Path) -> None:
+    """Start what a pretrained network has beside its encoder, if the source holds that too."""
+    wanted = {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.")}
+    given: Mapping[str, Tensor] = {}
+    if Path(source).is_file():
+        theirs = read_weights(Path(source))
+        given = from_published(theirs, objective) if has_head(theirs, objective) else {}
+    elif is_run(source):
+        other, _ = load_objective(source, "cpu")
+        given = other.state_dict() if type(other) is type(objective) else {}
+    elif isinstance(objective, FromTransformers):
+        given = objective.from_transformers(hub_weights(str(source)))
+    given = {name: value for name, value in given.items() if name in wanted}
+    if given:
+        check_names(f"{source} cannot start this network: it", given, wanted)
+        _check_shapes(given, wanted, source)
+        objective.load_state_dict(given, strict=False)
+
+
+def _start_from_file(objective: Objective, path: Path) -> None:
+    if not isinstance(objective, Published):
+        raise UserError(f"no released layout of {type(objective).__name__} is known: start it from a run folder")
+    try:
+        weights = objective.from_published(read_weights(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    state = objective.state_dict()
+    _check_shapes(weights, {name: state[name] for name in weights}, path)
+    objective.load_state_dict(weights, strict=False)
+
+
+def start_encoder(objective: Objective, source: str | Path) -> None:
+    """Copy the encoder of a run or of the Hub into ``objective``, in place.
+
+    A norm after the last layer that only the source has is left out. An image's transformer starts a video's as that
+    says (``load_image``). A file is read as released weights (:mod:`filmstrip.weights.released`).
+
+    Raises:
+        UserError: either has no encoder, or the source lacks a weight, has it in another shape, or has one more.
+            Nothing is copied then.
+    """
+    target = encoder_of(objective)
+    if Path(source).is_file():
+        load_published(Path(source), objective, head=False)
+        return
+    given = load(source, "cpu").encoder
+    if isinstance(given, FrameTransformer) and hasattr(target, "load_image"):
+        _start_from_image(given, target, source)
+    else:
+        _copy(given.state_dict(), target, source, spare=(_LAST_NORM,))
+
+
+def _start_from_image(given: FrameTransformer, target: nn.Module, source: str | Path) -> None:
+    image = given.state_dict()
+    if given.patch_size[0] > 1:
+        _copy(image, target, source, spare=(_LAST_NORM,))
+        return
+    frames = getattr(target, "frames", target).state_dict()
+    check_names(f"{source} cannot start this network: it", image, frames, spare=("cls_token",), optional=_OF_VIDEO)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    try:
+        target.load_image(image)
+    except RuntimeError as error:
+        target.load_state_dict(before)
+        raise UserError(f"{source} cannot start this network, which has other shapes: {error}") from None
+
+
+def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path, spare: Sequence[str] = ()) -> None:
+    """Give ``target`` its weights; those of ``given`` that match a pattern of ``spare`` may be left out."""
+    wanted = target.state_dict()
+    check_names(f"{source} cannot start this network: it", given, wanted, spare=spare)
+    _check_shapes(given, wanted, source)
+    target.load_state_dict({name: given[name] for name in wanted})
+
+
+def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
+    unlike = [
+        f"{name} ({tuple(given[name].shape)} there, {tuple(value.shape)} here)"
+        for name, value in wanted.items()
+        if given[name].shape != value.shape
+    ]
+    if unlike:
+        raise UserError(f"{source} cannot start this network, which has other shapes: {some(unlike)}")
+
+
+def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
+    """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
+
+    Runs and files of released weights say nothing here: their sizes have to be those of ``run``. ``typed`` are the
+    dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+
+    Raises:
+        UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
+    """
+    if not run.init or Path(run.init).is_file() or is_run(run.init):
+        return run
+    with torch.device("meta"):
+        encoder = getattr(run.objective.build(), "encoder", None)
+    if not isinstance(encoder, ViT) and not hasattr(encoder, "load_image"):
+        return run
+    sizes, own = hub_sizes(run.init), run.objective
+    if "patch_size" in sizes:
+        patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
+        if isinstance(own.patch_size, tuple):
+            sizes["patch_size"] = (own.patch_size[0] if tubelet is None else tubelet, patch, patch)
+    clip = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
+    if isinstance(encoder, ViT):
+        clip = {k: v for k, v in clip.items() if not {f"objective.{k}", f"data.clip.{k}"}.intersection(typed)}
+    wanted = {f"objective.{key}": value for key, value in sizes.items() if hasattr(own, key)}
+    wanted |= {f"{part}.{key}": value for key, value in clip.items() for part in ("objective", "data.clip")}
+    changed = []
+    for name, value in wanted.items():
+        part, _, key = name.rpartition(".")
+        here = getattr(own if part == "objective" else run.data.clip, key)
+        if here != value and name in typed:
+            raise UserError(f"{name} is {here} and the encoder of {run.init} has {value}: leave it out")
+        if here != value:
+            changed.append(f"{key} {value}")
+    if not changed:
+        return run
+    log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
+    run = run.on_clip(_clip_of(run.data.clip, clip, typed))
+    return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
+
+
+def _clip_of(clip: Clip, sizes: Mapping[str, int], typed: Collection[str]) -> Clip:
+    """A clip of another length and size, whose training frames are as much larger than it as they were."""
+    if "size" in sizes and "data.clip.short_side" not in typed:
+        low, high = (round(side * sizes["size"] / clip.size) for side in clip.short_side)
+        clip = replace(clip, short_side=(low, high))
+    return replace(clip, **sizes)

@@ -1,0 +1,171 @@
+"""Trained tokenizers: from a run folder, as a prior's frozen part, and by the name of their weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from filmstrip.data.config import Clip
+from filmstrip.data.sample import Source
+from filmstrip.errors import UserError
+from filmstrip.inference import device_of
+from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
+from filmstrip.objectives.latent import LatentConfig
+from filmstrip.protocols import Objective, Tokenizer, Tokens, find_tokenizer
+from filmstrip.runs.config import Run, read_config
+from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.loading import load_objective
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.weights.fingerprint import fingerprint
+
+log = logging.getLogger(__name__)
+
+
+class VideoTokenizer(nn.Module):
+    """A trained tokenizer, and how the clips that it codes are cut from files."""
+
+    def __init__(self, tokenizer: Tokenizer, clip: Clip, backend: str = "auto") -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.clip = clip
+        self.backend = backend
+        self.eval()
+
+    @property
+    def codebook_size(self) -> int | None:
+        """How many ids there are; none for continuous tokens."""
+        return getattr(self.tokenizer, "codebook_size", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for the weights that code and decode; a prior's copy of this tokenizer has the same."""
+        return tokenizer_fingerprint(self.tokenizer)
+
+    def encode(self, video: Tensor, error: float | None = None) -> Tokens:
+        """Code ``B T C H W`` video, ``uint8`` or 0..1; with an ``error``, in the fewest tokens that meet it.
+
+        The error is squared, a block's mean over pixels in 0..1.
+
+        Raises:
+            UserError: there is an error to meet, and this tokenizer cannot be told one.
+        """
+        video = video.to(device_of(self))
+        if error is None:
+            return self.tokenizer.encode(video)
+        if not isinstance(self.tokenizer, ElasticTokenizer):
+            raise UserError(
+                f"{type(self.tokenizer).__name__} cannot be told an --error to meet: only a tokenizer that looks for "
+                "the shortest lengths can, such as tokenizers.elastictok"
+            )
+        fitted = self.tokenizer.encode_to(video, error, method="binary", bins=100, distance=mean_squared_error)
+        return fitted.tokens
+
+    def rows(self, tokens: Tokens) -> Tensor:
+        """Tokens as they are written, ``B N D``: latents, or ids with codebooks last, int16 if that holds them."""
+        if tokens.ids is None:
+            return tokens.latents
+        places = tokens.grid.t * tokens.grid.h * tokens.grid.w
+        dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
+        return rearrange(tokens.ids, "b (n g) -> b n g", n=places).to(dtype)
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Rebuild ``B T C H W`` video in 0..1.
+
+        Raises:
+            ValueError: the tokens are of another kind or number than this tokenizer's, or outside its codebook.
+        """
+        return self.tokenizer.decode(tokens)
+
+
+def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
+    """A short name for the weights of a tokenizer that code and decode; what chooses lengths is not among them."""
+    coder = getattr(tokenizer, "tokenizer", tokenizer)
+    return fingerprint(coder, without=getattr(coder, "training_only", ()))
+
+
+def load_tokenizer(folder: str | Path, device: torch.device | str | None = None) -> VideoTokenizer:
+    """A trained tokenizer from its run folder, or from that of a prior, which owns its own.
+
+    Raises:
+        UserError: this is no run folder, or what it holds is no tokenizer.
+    """
+    objective, run = load_objective(folder, device)
+    # A regressor of lengths owns a tokenizer too, but is one itself: it codes in the lengths that it predicts.
+    tokenizer = find_tokenizer(objective)
+    if tokenizer is None:
+        raise UserError(
+            f"{folder} holds a {type(objective).__name__}, which is no tokenizer: give a run of tokenizers.*"
+        )
+    return VideoTokenizer(tokenizer, run.data.clip, run.data.backend)
+
+
+def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
+    """This run with the tokenizer of ``objective.tokenizer_run``, if it names one: what its config.json should say.
+
+    Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
+
+    It may also be the run of a prior, which owns one.
+
+    Raises:
+        UserError: that is no run folder, or it has no tokenizer.
+    """
+    objective = run.objective
+    if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
+        return run
+    if folder is not None and RunFolder.is_begun(folder):
+        begun = read_config(folder / CONFIG).objective
+        if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
+            return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
+    tokenizer = read_config(Path(objective.tokenizer_run) / CONFIG).objective
+    if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
+        tokenizer = tokenizer.tokenizer
+    if tokenizer is None:
+        raise UserError(f"{objective.tokenizer_run} has no tokenizer: give a run of tokenizers.*")
+    return replace(run, objective=replace(objective, tokenizer=tokenizer))
+
+
+def start_tokenizer(objective: Objective, run: Run) -> None:
+    """Load the frozen tokenizer's weights from ``run.objective.tokenizer_run``.
+
+    Raises:
+        UserError: that run has no weights yet, or they do not fit; or no run is named, and it was not said that the
+            tokenizer may be untrained.
+    """
+    if not isinstance(run.objective, LatentConfig) or run.objective.tokenizer is None:
+        return
+    folder = run.objective.tokenizer_run
+    if folder is None:
+        whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
+        if whole:  # the run that all weights come from had one
+            return
+        if not run.objective.untrained_tokenizer:
+            raise UserError(
+                "the tokenizer is untrained, and codes of noise are nothing to model: name the run of a trained one "
+                "(--objective.tokenizer-run FOLDER), or ask for this (--objective.untrained-tokenizer)"
+            )
+        log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
+        return
+    run_there, _ = load_objective(folder, "cpu")
+    given = getattr(run_there, "tokenizer", run_there).state_dict()
+    objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
+
+
+def check_tokenizer(objective: Objective, source: Source) -> None:
+    """See that cached tokens are those of the tokenizer that a prior holds.
+
+    Raises:
+        UserError: another tokenizer, or one with other weights, made them.
+    """
+    tokenizer = find_tokenizer(objective)
+    if source.tokenizer is None or tokenizer is None:
+        return
+    if tokenizer_fingerprint(tokenizer) != source.tokenizer:
+        raise UserError(
+            f"the tokens in {source.root} were made by another tokenizer than the one that this run decodes with: "
+            "name theirs (--objective.tokenizer-run FOLDER)"
+        )

@@ -1,0 +1,63 @@
+"""What the training loop saves to: all that it knows of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from filmstrip.protocols import Objective
+
+if TYPE_CHECKING:
+    from filmstrip.data.reading.dataset import Unreadable
+
+
+class SavedState(NamedTuple):
+    """An intact state."""
+
+    tensors: Path
+    """A safetensors file."""
+    values: dict[str, Any]
+    """``step`` and the other values saved with the tensors."""
+
+
+class Store(Protocol):
+    """Where a run is saved. Every process calls its methods; only the first one writes."""
+
+    path: Path
+    """The folder of TensorBoard events."""
+
+    def newest_state(self) -> SavedState | None:
+        """The newest intact state, the same in all processes, or none if there are no states.
+
+        Raises:
+            UserError: every state is damaged.
+        """
+        ...
+
+    def write_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Add a state, whose ``values`` include its ``step``; only the first process holds ``tensors``."""
+        ...
+
+    def save_weights(self, objective: Objective) -> None:
+        """Write the current weights, those that others load."""
+        ...
+
+    def write_environment(self, device: torch.device) -> None:
+        """Write versions, device and number of processes."""
+        ...
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add values of a step."""
+        ...
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Remove the values of later steps, which will be repeated."""
+        ...
+
+    def write_unreadable(self, entries: Iterable[Unreadable]) -> None:
+        """Add this process's unreadable files."""
+        ...

@@ -1,0 +1,111 @@
+"""Processes arranged along data and context: who reads what, and what the loop makes of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from processes import run_processes
+from safetensors.torch import load_file
+from test_parallel import trace
+from torch import nn
+
+from filmstrip.__main__ import main
+from filmstrip.data.reading.order import Share
+from filmstrip.distributed.mesh import Axis, Mesh, share_context
+from filmstrip.errors import UserError
+
+WORKER = Path(__file__).parents[1] / "train" / "worker.py"
+
+
+def as_process(monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+
+
+def draws(mesh):
+    share = Share(seed=3, num_samples=50, batch_size=8, rank=mesh.data.rank, world=mesh.data.size)
+    batches = share.micro_batches(0)
+    return [next(batches) for _ in range(3)]
+
+
+def test_one_process_is_a_mesh_of_one():
+    assert Mesh.of_processes() == Mesh() == Mesh(Axis(0, 1), Axis(0, 1))
+    assert Mesh().connect(torch.device("cpu")) is None
+
+
+def test_neighbours_share_the_context(monkeypatch):
+    found = []
+    for rank in range(4):
+        as_process(monkeypatch, rank, 4)
+        found.append(Mesh.of_processes(2))
+    assert [mesh.data for mesh in found] == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    assert [mesh.context for mesh in found] == [(0, 2), (1, 2), (0, 2), (1, 2)]
+    first, same, other, _ = map(draws, found)
+    assert first == same
+    positions = [[draw.position for draw in batch] for batch in (first[0], other[0])]
+    assert positions == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_without_context_a_process_has_the_share_of_its_rank(monkeypatch):
+    as_process(monkeypatch, 2, 3)
+    assert Mesh.of_processes() == Mesh(data=Axis(2, 3), context=Axis(0, 1))
+
+
+def test_processes_that_do_not_divide_are_refused(monkeypatch):
+    as_process(monkeypatch, 0, 4)
+    with pytest.raises(UserError, match=r"train\.context 3 .* this run has 4"):
+        Mesh.of_processes(3)
+
+
+def test_the_command_line_refuses_a_context_without_processes(tmp_path, capsys):
+    words = ["recognition.vit:tiny", "--train.steps", "1", "--train.context", "2", "--out", str(tmp_path / "run")]
+    assert main(["train", *words]) == 2
+    assert "train.context 2" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_attends_within_one_process_is_refused():
+    mesh = Mesh(context=Axis(0, 2))
+    with pytest.raises(UserError, match=r"attention of Linear stays within one.*leave train\.context at 1"):
+        share_context(nn.Linear(2, 2), mesh, object())
+    share_context(nn.Linear(2, 2), Mesh(), None)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a training by one process, by two of one context, by two of two, and by four of two contexts."""
+
+    def train(world, context):
+        folder = tmp_path_factory.mktemp(f"{world}-{context}")
+        spec = {"folder": str(folder / "run"), "objective": "Shared", "context": context}
+        run_processes([str(WORKER), json.dumps([{**spec, "note_names": str(folder / "names")}])], world)
+        return folder
+
+    return {(world, context): train(world, context) for world, context in ((1, 1), (2, 1), (2, 2), (4, 2))}
+
+
+def names(folder, world):
+    return [json.loads((folder / f"names.{rank}").read_text()) for rank in range(world)]
+
+
+@pytest.mark.multiprocess
+def test_processes_of_one_context_read_the_same_batches(trained):
+    (alone,) = names(trained[1, 1], 1)
+    assert names(trained[2, 2], 2) == [alone, alone]
+    first, same, other, same_as_other = names(trained[4, 2], 4)
+    assert first == same and other == same_as_other
+    assert [a + b for a, b in zip(first, other)] == alone
+    assert names(trained[2, 1], 2) == [first, other]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("arrangement", [(2, 1), (2, 2), (4, 2)])
+def test_the_training_is_that_of_one_process(trained, arrangement):
+    expected, got = trace(trained[1, 1] / "run"), trace(trained[arrangement] / "run")
+    assert len(expected["loss"]) == 6 and expected.keys() == got.keys()
+    for term, values in expected.items():
+        assert got[term] == pytest.approx(values, rel=1e-4, abs=1e-6), term
+    weights = (load_file(trained[which] / "run" / "weights.safetensors") for which in ((1, 1), arrangement))
+    alone, together = (found["layer.weight"].flatten().tolist() for found in weights)
+    assert together == pytest.approx(alone, rel=1e-2, abs=1e-4)

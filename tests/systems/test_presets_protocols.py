@@ -1,0 +1,81 @@
+"""A protocol's verbs are its own, so that no objective is taken for what it is not."""
+
+import inspect
+
+from drawn import objective_of
+
+from filmstrip import protocols, systems
+from filmstrip.protocols import (
+    Classifier,
+    Detector,
+    FlowClassifier,
+    Forecaster,
+    FromTransformers,
+    Generator,
+    InDiffusers,
+    InTransformers,
+    LikelihoodModel,
+    Localiser,
+    MaskedPredictor,
+    Published,
+    StreamingGenerator,
+    Tokenizer,
+    find_encoder,
+    find_tokenizer,
+)
+
+PROTOCOLS = [
+    cls
+    for _, cls in inspect.getmembers(protocols, inspect.isclass)
+    if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
+]
+FILES = {FromTransformers, InDiffusers, InTransformers, Published}
+"""Protocols of other people's files, which methods of any group may offer."""
+MEANT = {
+    "detection": {Detector},
+    "generation": {Generator, StreamingGenerator, LikelihoodModel},
+    "localisation": {Localiser},
+    "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel},
+    "procedures": {Forecaster},
+    "recognition": {Classifier, FlowClassifier},
+    "tokenizers": {Tokenizer},
+}
+"""What methods of a group can be asked, and nothing else."""
+
+
+def verbs(protocol):
+    """What it asks for beyond the protocols that it extends."""
+    inherited = {name for base in protocol.__mro__[1:] for name in vars(base)}
+    names = {name for name, member in vars(protocol).items() if callable(member) and name[0] != "_"}
+    return names - inherited
+
+
+def test_no_two_protocols_share_a_verb():
+    assert {Classifier, Generator, Forecaster} <= set(PROTOCOLS)
+    found = [verb for protocol in PROTOCOLS for verb in verbs(protocol)]
+    assert sorted(found) == sorted(set(found))
+    without = {protocol.__name__ for protocol in PROTOCOLS if not verbs(protocol)}
+    assert without == {"Encoder"}, "an encoder is called; it is asked for by its name too"
+
+
+def test_objectives_are_what_their_group_means(name):
+    group = name.partition(".")[0]
+    for preset in systems.presets(name):
+        objective, _ = objective_of(f"{name}:{preset}")
+        found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - FILES
+        assert found <= MEANT[group], f"{name}:{preset}"
+        assert found or "pretrain" in f"{name}:{preset}"
+
+
+def test_parts_are_found_by_what_they_are(name):
+    objective, _ = objective_of(f"{name}:tiny")
+    group = name.partition(".")[0]
+    encoder, tokenizer = find_encoder(objective), find_tokenizer(objective)
+    if group in ("recognition", "detection") and name != "recognition.two_stream":
+        assert encoder is objective.encoder
+    elif group != "pretraining":
+        assert encoder is None
+    if group == "tokenizers":
+        assert tokenizer is objective
+    else:
+        assert tokenizer is (objective.tokenizer if group == "generation" else None)  # TECO on pixels has none
