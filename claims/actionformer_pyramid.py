@@ -65,7 +65,7 @@ CLAIM = Claim(
     ),
     analysis="One level does as badly with attention to everything as within a window: what it lacks is not sight, "
     "but a scale to measure distances with.",
-    minutes=10,
+    minutes=5,
 )
 
 

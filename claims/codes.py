@@ -16,15 +16,21 @@ from filmstrip.runs.config import Run
 from filmstrip.systems.tokenizers import vqvae3d
 from filmstrip.train.lengths import Steps
 
-VIDEOS, TESTS = 100, 25
+VIDEOS, TESTS = 50, 15
 """Of each of the eight motions."""
 
 
 def shared(steps: int, seed: int) -> Run:
-    """The tiny preset on more videos, for a number of steps."""
+    """The tiny preset, narrower, on more videos, for a number of steps."""
     run = vqvae3d.tiny()
-    data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS))
-    return replace(run, data=data, seed=seed, train=replace(run.train, length=Steps(steps), log_every=50))
+    videos = Motions(train_per_class=VIDEOS, test_per_class=TESTS, num_frames=16, size=32)
+    return replace(
+        run,
+        data=replace(run.data, synthetic=videos, batch_size=8),
+        objective=replace(run.objective, width=36, residual_width=18),
+        seed=seed,
+        train=replace(run.train, length=Steps(steps), log_every=50),
+    )
 
 
 def score(result: experiment.Result) -> dict[str, float]:

@@ -15,23 +15,32 @@ from filmstrip.objectives.plain_cnn import PlainCNNConfig
 from filmstrip.systems.recognition import c3d, early_fusion, late_fusion, slow_fusion_3d
 
 FRAMES, SIZE, PATCH = 20, 32, 12
-STEPS, TESTS = 100, 320
+STEPS, FILTER_STEPS, TESTS = 100, 300, 320
 EVENT = 4
 """Frames of an event."""
 EARLY, LATE = range(7), range(10, FRAMES - EVENT + 1)
 """First frames of an event."""
 ORANGE, BLUE = torch.tensor([1.0, 0.55, 0.1]), torch.tensor([0.1, 0.45, 1.0])
+TIED = c3d.tiny().objective
+POOLED = replace(TIED, layers=(*TIED.layers[:-1], replace(TIED.layers[-1], pool=(10, 2, 2))))
+"""Its last pooling takes all the time that is left, as that of the paper's network does."""
 NETWORKS = {
-    "early_fusion": (early_fusion.tiny(), 3e-3),
-    "late_fusion": (late_fusion.tiny(), 1e-3),
-    "pooling": (late_fusion.tiny_pooling(), 1e-2),
-    "slow_fusion_3d": (slow_fusion_3d.tiny(), 1e-2),
-    "c3d": (c3d.tiny(), 1e-3),
+    "early_fusion": (early_fusion.tiny().objective, 3e-3),
+    "late_fusion": (late_fusion.tiny().objective, 1e-3),
+    "pooling": (late_fusion.tiny_pooling().objective, 1e-2),
+    "slow_fusion_3d": (slow_fusion_3d.tiny().objective, 1e-2),
+    "c3d": (POOLED, 1e-3),
+    "c3d, tied": (TIED, 1e-3),
 }
-FILTERS = (2, 4, 12)
+SAYS = {name: name for name in NETWORKS} | {
+    "c3d": "c3d, pooled over time",
+    "c3d, tied": "c3d, fully connected over five moments",
+}
+FILTERS = (2, 12)
 """Of the first layer."""
 COUNTED = ("early_fusion", "slow_fusion_3d")
 """Of which filters are counted."""
+FILTER_LR = 1e-2
 
 CLAIM = Claim(
     systems=("recognition.early_fusion", "recognition.late_fusion", "recognition.slow_fusion_3d", "recognition.c3d"),
@@ -40,18 +49,18 @@ CLAIM = Claim(
     "filter slides along time; its demonstration is a patch that turns from orange to blue. It gives no figures.",
     here="Somewhere in a grey clip a patch is orange and then blue, or blue and then orange, for two frames each, "
     "then grey again: no single frame and no set of frames tells which. Networks are trained for 100 steps on "
-    "events in the first half of the clip, and asked of events in either half; then for 100 steps on all timings, "
-    "with a lone orange and a lone blue blink in each clip, with 2 to 12 filters in the first layer. 320 unseen "
-    "clips, chance 50.",
+    "events in the first half of the clip, and asked of events in either half; then for 300 steps on nine timings "
+    "all over the clip, with a lone orange and a lone blue blink in each clip, with 2 and with 12 filters in the "
+    "first layer. 320 unseen clips, chance 50.",
     baseline="Chance, for events at other times; early fusion with as few filters.",
     figures={
         **{
-            f"{name}, {when}": Figure(says=f"{name}: top-1 of {says}, %")
+            f"{name}, {when}": Figure(says=f"{SAYS[name]}: top-1 of {says}, %")
             for name in NETWORKS
             for when, says in (("early", "timings it was trained on"), ("late", "later ones"))
         },
         **{
-            f"{name}, {count} filters": Figure(says=f"{name}, {count} filters, all timings and blinks: top-1, %")
+            f"{name}, {count} filters": Figure(says=f"{name}, {count} filters, nine timings and blinks: top-1, %")
             for name in COUNTED
             for count in FILTERS
         },
@@ -68,28 +77,35 @@ CLAIM = Claim(
         ),
         above("early_fusion, 12 filters", "early_fusion, 2 filters", "early fusion gains with filters"),
     ),
+    analysis="A C3D whose fully connected layers see several moments is as tied to a timing as early fusion, "
+    "and in two seeds of three answers later events the wrong way around; the paper's network pools time down to "
+    "one moment before them, and so does ours. Timings are nine and not all seventeen, of which early fusion "
+    "with 12 filters had learnt little after 600 steps (65.3, one seed).",
     minutes=9,
+    seeds=4,
 )
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
     found = {}
-    for name, (run, lr) in NETWORKS.items():
-        network = trained(run.objective, lr, EARLY, seed)
+    for name, (config, lr) in NETWORKS.items():
+        network = trained(config, lr, EARLY, seed)
         found[f"{name}, early"] = accuracy(network, EARLY, seed)
         found[f"{name}, late"] = accuracy(network, LATE, seed)
-    timings = range(FRAMES - EVENT + 1)
+    timings = range(0, FRAMES - EVENT + 1, 2)
     for name in COUNTED:
-        run, lr = NETWORKS[name]
+        config, _ = NETWORKS[name]
         for filters in FILTERS:
-            first, *rest = run.objective.layers
-            config = replace(run.objective, layers=(replace(first, width=filters), *rest))
-            network = trained(config, lr, timings, seed, blinks=True)
+            first, *rest = config.layers
+            narrow = replace(config, layers=(replace(first, width=filters), *rest))
+            network = trained(narrow, FILTER_LR, timings, seed, blinks=True, steps=FILTER_STEPS)
             found[f"{name}, {filters} filters"] = accuracy(network, timings, seed, blinks=True)
     return found
 
 
-def trained(config: PlainCNNConfig, lr: float, timings: range, seed: int, *, blinks: bool = False) -> Classification:
+def trained(
+    config: PlainCNNConfig, lr: float, timings: range, seed: int, *, blinks: bool = False, steps: int = STEPS
+) -> Classification:
     """A network after training on clips that are never the same."""
     torch.manual_seed(seed)
     network = replace(config, num_frames=FRAMES, size=SIZE, num_classes=2).build()
@@ -98,7 +114,7 @@ def trained(config: PlainCNNConfig, lr: float, timings: range, seed: int, *, bli
     def draw() -> Batch:
         return dict(zip(("video", "label"), make(16, timings, generator, blinks=blinks)))
 
-    return learn(network, draw, steps=STEPS, lr=lr, weight_decay=0.01)
+    return learn(network, draw, steps=steps, lr=lr, weight_decay=0.01)
 
 
 def accuracy(network: Classification, timings: range, seed: int, *, blinks: bool = False) -> float:

@@ -49,7 +49,7 @@ CLAIM = Claim(
         ),
     ),
     seeds=5,
-    minutes=0.4,
+    minutes=0.2,
 )
 
 

@@ -105,7 +105,7 @@ class Claim:
     figures: Mapping[str, Figure]
     expected: tuple[Expectation, ...]
     minutes: float
-    """Of all default seeds, on two quiet cores; estimated until a record says what a seed takes."""
+    """What all default seeds take: as measured, where there is a record; else an estimate for two quiet cores."""
     seeds: int = 3
     needs: tuple[Path, ...] = ()
     """Files that are not part of the repository."""

@@ -41,7 +41,7 @@ CLAIM = Claim(
     ),
     analysis="Inserting is the identity, exactly. After as many steps again networks with and without blocks differ "
     "by less than seeds do.",
-    minutes=3,
+    minutes=3.5,
     seeds=5,
 )
 

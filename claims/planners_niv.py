@@ -69,7 +69,7 @@ CLAIM = Claim(
     analysis="The largest networks are far from trained by then: the papers train SCHEMA for 500 epochs and PDPP "
     "for 6,500 batches of 256. What is compared is speed of learning more than methods.",
     needs=(PLANNING / DATASET, PLANNING / f"text_features/{DATASET}_action_prompt_features.npy"),
-    minutes=10,
+    minutes=4,
 )
 
 

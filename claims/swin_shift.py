@@ -58,7 +58,7 @@ CLAIM = Claim(
         below("windows", "one window", "windows cost less than attention to everything"),
     ),
     seeds=5,
-    minutes=0.2,
+    minutes=0.4,
 )
 
 

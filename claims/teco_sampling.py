@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from claims.ledger import Claim, Figure, above
 from filmstrip.evals.throughput import wait_for
 from filmstrip.nn.sampling import Sampling, draw
+from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Condition
 from filmstrip.randomness import uniform
 from filmstrip.systems.generation import teco
 from filmstrip.systems.generation.videogpt import transformer
 from filmstrip.systems.generation.videogpt.transformer import CodeTransformer
+from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 
 PLACES, DRAWN = 256, 32
-FRAMES, WIDTH, DEPTH = (2, 75, 150, 225, 300), 256, 8
+FRAMES, WIDTH, DEPTH = (2, 150, 300), 256, 8
+TOKENIZER = VQGANConfig.small(codebook=Codebook(size=1024, dim=16))
+"""Of 64 x 64 pixels it makes 16 x 16 codes, as the paper's does; encoding and rendering are not timed."""
 
 CLAIM = Claim(
     systems=("generation.teco",),
@@ -29,7 +33,8 @@ CLAIM = Claim(
     here="Both make one frame of 16 x 16 codes at several places of a 300-frame clip, with transformers of the same "
     "width (256) and depth (8) and fresh weights: TECO from 12 passes of its prior over 64 codes and one step of "
     "its temporal transformer; the other code by code, each reading the cached keys and values of all before (timed "
-    "over 32 of the 256 codes). Rendering is left out on both sides.",
+    "over 32 of the 256 codes). Rendering is left out on both sides. Times are of processor time, which other work "
+    "on the machine hardly changes.",
     baseline="The autoregressive transformer.",
     figures={
         **{
@@ -47,7 +52,7 @@ CLAIM = Claim(
         above("times", 20.0, "TECO is at least 20 times faster"),
         above("autoregressive, frame 300", "autoregressive, frame 2", "the other's cost grows with the clip"),
     ),
-    minutes=3,
+    minutes=1.5,
 )
 
 
@@ -55,7 +60,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     ours, plain = (model.to(device) for model in build())
-    numbers = uniform(torch.zeros(1, dtype=torch.int64, device=device), plain.places, "claims.teco_sampling", seed)
+    numbers = uniform(torch.tensor([seed], device=device), plain.places, "claims.teco_sampling")
     found = {}
     with torch.inference_mode():
         by_teco(ours, 2, device)
@@ -75,6 +80,7 @@ def build() -> tuple[teco.TECO, CodeTransformer]:
     frames = max(FRAMES)
     config = replace(
         teco.dmlab().objective,
+        tokenizer=TOKENIZER,
         num_frames=frames + 2,
         prior_width=WIDTH,
         prior_depth=DEPTH,
@@ -88,12 +94,13 @@ def build() -> tuple[teco.TECO, CodeTransformer]:
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """How long a call takes."""
+    """How long a call takes: of processor time on a CPU, which other work hardly changes."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     wait_for(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     wait_for(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def by_teco(model: teco.TECO, frames: int, device: torch.device) -> float:

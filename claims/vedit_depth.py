@@ -50,7 +50,7 @@ CLAIM = Claim(
     analysis="An earlier form of this claim, with CrossTask, COIN, forecasting, kinds of attention and numbers of "
     "denoising steps, took hours: [performance](performance.md#procedures) has its figures.",
     needs=(PLANNING / DATASET, PLANNING / f"text_features/{DATASET}_action_prompt_features.npy"),
-    minutes=10,
+    minutes=2.5,
 )
 
 

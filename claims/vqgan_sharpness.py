@@ -66,7 +66,7 @@ CLAIM = Claim(
         below("VQ-GAN, Frechet", "plain, Frechet", "nearer to the originals in features that none was trained with"),
         above("vae_kl, PSNR", "VQ-GAN, PSNR", "continuous latents lose less than codes on the same grid"),
     ),
-    minutes=9,
+    minutes=6,
 )
 
 
@@ -91,7 +91,7 @@ def run_of(objective: ObjectiveConfig, seed: int) -> Run:
     """A tokenizer on single frames of mazes."""
     return Run(
         data=Data(
-            synthetic=Mazes(num_train=VIDEOS, num_test=40, num_frames=64, rooms=3, size=SIZE),
+            synthetic=Mazes(num_train=VIDEOS, num_test=40, num_frames=16, rooms=3, size=SIZE),
             clip=Clip(num_frames=2, stride=8, size=SIZE, short_side=(SIZE, SIZE)),
             clips_per_video=4,
             reads=Clips(actions=False),

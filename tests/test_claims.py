@@ -230,7 +230,7 @@ def test_an_installed_package_says_where_the_claims_are(monkeypatch, tmp_path):
 
 def test_every_file_is_a_claim_or_shared_by_two():
     shared = {path.stem for path in ledger.FOLDER.glob("*.py")} - set(ledger.names())
-    assert shared == {"__init__", "__main__", "ledger", "page", "training", "textures", "codes"}
+    assert shared == {"__init__", "__main__", "ledger", "page", "training", "textures", "codes", "moving"}
 
 
 @pytest.mark.parametrize("name", ledger.names())
@@ -257,6 +257,7 @@ def test_every_record_is_of_a_claim_and_explained_where_it_is_not_reproduced(nam
 
 SMALLER = {
     "BATCH": 4,
+    "FILTER_STEPS": 10,
     "FINETUNE_STEPS": 10,
     "PICTURES": 16,
     "PRETRAIN_STEPS": 10,
