@@ -23,8 +23,8 @@ mask, so that the first of ten is the trained one.
 Where we deviate: every clip of every batch has the same number of visible and of masked positions, which only the
 grid and the blocks decide, so that shapes never change and processes do not matter (published: what the clip with the
 fewest in a process's batch has; ours: what all but one clip in 24 have, 24 being the published number for a process).
-What is too much is left out at random, position by position through all frames (published: from the end of the clip). A
-block's shape is drawn for each clip (published: for a batch). The published schedules are cut off at 80% of their
+What is too much is left out at random, position by position through all frames (published: from the end of the clip).
+A block's shape is drawn for each clip (published: for a batch). The published schedules are cut off at 80% of their
 length: ours end where those do, on curves of the same kind. Gradients are clipped in V-JEPA's warm-up too. Presets of
 V-JEPA 2 have the length of its largest training, which the published configurations of the smaller ones do not show;
 four frames a second are every seventh of a video of 30.
