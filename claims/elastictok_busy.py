@@ -74,7 +74,7 @@ CLAIM = Claim(
     ),
     analysis="Strict errors save nothing: a block that no length is enough for takes all tokens for nothing, and "
     "training for every length costs accuracy at the longest.",
-    minutes=10,
+    minutes=3.5,
 )
 
 

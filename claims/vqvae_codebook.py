@@ -40,7 +40,7 @@ CLAIM = Claim(
         above("restarts, perplexity", "by gradient, perplexity", "and more than learning codes by gradient"),
         above("restarts, used", 90.0, "with restarts nearly all codes are in use"),
     ),
-    minutes=6,
+    minutes=3,
 )
 
 

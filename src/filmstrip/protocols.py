@@ -203,6 +203,9 @@ class Objective(nn.Module):
     kept_elsewhere: tuple[str, ...] = ()
     """Names of frozen parts whose weights are kept elsewhere: they are neither saved nor synchronised over processes.
     Set by whoever loads these weights."""
+    starts_whole: bool = False
+    """Whether a run that is to start from another one, or from released weights, takes all of them: those of its own
+    method alone. Otherwise it takes the encoder, or the predictor, from any method that has one."""
 
     def own_state(self) -> dict[str, Tensor]:
         """The state without the parts that are kept elsewhere."""
@@ -320,6 +323,11 @@ class Layout:
     """Our tensor from theirs, by our name, where the numbers lie otherwise."""
     to_theirs: Callable[[str, Tensor], Tensor] | None = None
     """The inverse. Several of ours with one name there are parts of one, in order."""
+    unpack: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """One state from what a file holds, where that is several states, or one with other tensors than ours. A file of
+    another layout is returned as it is."""
+    pack: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] | None = None
+    """The inverse."""
     check: Callable[[Mapping[str, Tensor]], None] | None = None
     """Raises a UserError of its own for a file of a network that is easily taken for this one."""
 

@@ -64,7 +64,7 @@ def test_clips_can_be_cut_otherwise_than_the_encoder_says(files, tmp_path):
     encode(files[:1], tmp_path / "out", level="frame", num_frames=6, sampling="uniform")
     row = FeatureSource(tmp_path / "out").rows[0]
     assert row.t == 6 and row.end - row.start > 1.5
-    with pytest.raises(UserError, match="give another folder"):
+    with pytest.raises(UserError, match="use another folder"):
         encode(files[:1], tmp_path / "out", level="frame")
 
 
@@ -145,9 +145,9 @@ def test_features_reach_the_disk_while_the_work_goes_on(files, tmp_path, monkeyp
 
 def test_other_weights_or_clips_do_not_go_into_the_same_folder(files, tmp_path):
     encode(files[:1], tmp_path / "out")
-    with pytest.raises(UserError, match="give another folder"):
+    with pytest.raises(UserError, match="use another folder"):
         encode(files, tmp_path / "out", MeanColour(2.0))
-    with pytest.raises(UserError, match="give another folder"):
+    with pytest.raises(UserError, match="use another folder"):
         encode(files, tmp_path / "out", num_clips=2)
 
 

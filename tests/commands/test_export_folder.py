@@ -82,7 +82,7 @@ def test_what_a_library_does_not_have_is_refused(tmp_path, capsys):
     assert export(tmp_path / "run", tmp_path / "out", "transformers") == 2
     assert "transformers has no network like this" in capsys.readouterr().err
     assert export(tmp_path / "run", tmp_path / "out", "diffusers") == 2
-    assert "diffusers has no network like HiddenClassification" in capsys.readouterr().err
+    assert "diffusers has no network like MLPClassification" in capsys.readouterr().err
     assert export(tmp_path / "run", tmp_path / "out", "run", "--part", "encoder") == 2
     assert "--part encoder goes with --format torch or onnx" in capsys.readouterr().err
     assert export(tmp_path / "run", tmp_path / "run", "run") == 2

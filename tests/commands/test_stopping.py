@@ -82,7 +82,7 @@ def test_a_training_that_all_its_processes_are_told_to_end_is_saved_and_goes_on(
     assert f"filmstrip: interrupted; {out} keeps the state after step {step}" in err and "Traceback" not in err
     assert not (out / "unreadable.csv").exists(), "a worker that was told to end is no bad file"
     config = json.loads((out / "config.json").read_text())
-    assert config["train"]["steps"] == 100_000
+    assert config["train"]["length"]["steps"] == 100_000
 
 
 def test_a_training_that_is_stopped_before_it_saved_says_so(videos, tmp_path, capsys, monkeypatch):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from in_memory import MemorySource, Video
 from torch import nn
@@ -19,10 +20,11 @@ def needles(num, seed, num_tokens=24, width=32):
     return tokens, labels
 
 
-def test_attends_to_the_one_token_that_tells():
+@pytest.mark.parametrize("pooling", ["block", "plain"])
+def test_attends_to_the_one_token_that_tells(pooling):
     train, train_labels = needles(320, seed=0)
     test, test_labels = needles(80, seed=1)
-    probe = AttentiveProbe(epochs=12)
+    probe = AttentiveProbe(epochs=12, pooling=pooling)
     cpu = torch.device("cpu")
     before = torch.random.get_rng_state()
     top1 = probe.top1(train, train_labels, test, test_labels, 2, cpu)
@@ -55,3 +57,15 @@ def test_every_layer_through_the_protocol(subject_of):
     assert found["attentive/layer_0/top1"] == 0.5
     assert found["attentive/layer_1/top1"] == 1.0
     assert (found["attentive/best_top1"], found["attentive/best_layer"]) == (1.0, 1.0)
+
+
+def test_a_layer_is_chosen_without_the_evaluated_videos(subject_of):
+    objective = Objective()
+    objective.encoder = Parity()
+    train = [Video(str(i), i % 2, (i,)) for i in range(40)]
+    # Half of the evaluated videos are labelled wrongly: of these, no layer is better than another.
+    test = [Video(str(i), (i + i // 2) % 2, (i,)) for i in range(40, 60)]
+    source = MemorySource("ab", train=train, test=test)
+    found = dict(AttentiveProbe(epochs=30, lr=1e-2, choose_layer=True)(subject_of(objective, source)))
+    assert (found["attentive/chosen_layer"], found["attentive/chosen_top1"]) == (1.0, 0.5)
+    assert found["attentive/best_layer"] == 0.0

@@ -10,11 +10,11 @@ from torch import nn
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.evals import video_features
 from filmstrip.evals.frechet import Moments, frechet_distance
 from filmstrip.evals.video_features import FeatureNetwork, VideoDistance, VideoFeatures, inception_score
 from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.protocols import Features, Grid, Objective, as_float
-from filmstrip.runs import encoders, loading
 from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.weights.released import to_published
 
@@ -122,8 +122,8 @@ def test_sources_are_needed_and_checked(tmp_path):
 def test_encoders_and_classifiers_are_shown_clips_of_their_own(monkeypatch):
     clip = Clip(num_frames=4, size=32)
     run = SimpleNamespace(data=SimpleNamespace(clip=clip))
-    monkeypatch.setattr(encoders, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
-    monkeypatch.setattr(loading, "load_objective", lambda source, device: (MeanColour(), run))
+    monkeypatch.setattr(video_features, "load", lambda source, device: VideoEncoder(MeanColour(), clip))
+    monkeypatch.setattr(video_features, "load_objective", lambda source, device: (MeanColour(), run))
     video = torch.zeros(2, 9, 3, 8, 8, dtype=torch.uint8)
     video[1, :, 1] = 255
     encoder = FeatureNetwork(kind="encoder", source="hf:MCG-NJU/video mae").build(CPU)
@@ -132,7 +132,7 @@ def test_encoders_and_classifiers_are_shown_clips_of_their_own(monkeypatch):
     classifier = FeatureNetwork(kind="classifier", source="runs/colours/").build(CPU)
     assert classifier.label(9) == "colours_logits/32px_bilinear/4f" and classifier.classifies
     assert classifier(video).tolist() == [[0, 0, 0]] * 2 + [[0, 10, 0]] * 2
-    monkeypatch.setattr(loading, "load_objective", lambda source, device: (nn.Identity(), run))
+    monkeypatch.setattr(video_features, "load_objective", lambda source, device: (nn.Identity(), run))
     with pytest.raises(UserError, match="Identity, which is not a classifier"):
         FeatureNetwork(kind="classifier", source="runs/colours").build(CPU)
 

@@ -135,5 +135,5 @@ def test_other_states_are_refused():
     prior = VideoGPTConfig(tokenizer=TOKENIZER, num_frames=4, size=16, **WIDTHS)
     with pytest.raises(UserError, match=r"published VideoGPT: it lacks attn_stack\.right_shift\.sos"):
         prior.build().from_published({f"vqvae.{n}": w for n, w in given("vqvae.").items()})
-    with pytest.raises(UserError, match="holds its VQ-VAE, and this one has a"):
+    with pytest.raises(UserError, match="not the state of DALL-E's dVAE"):
         replace(prior, tokenizer=find("tokenizers.dvae:tiny").objective).build().from_published({})

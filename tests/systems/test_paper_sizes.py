@@ -90,6 +90,18 @@ ENCODERS = {
     "pretraining.videomae:small_ssv2": (22, 57),
     "pretraining.videomae:base_ssv2": (87, 180),
     "pretraining.videomae:large_ssv2": (305, 597),
+    # The papers say 300M, 600M and 1B; counted by hand, as are the multiply-adds.
+    "pretraining.vjepa:large_videomix": (303.9, 597),
+    "pretraining.vjepa:huge_videomix": (631.6, 1191),
+    "pretraining.vjepa:huge_384_videomix": (631.6, 4648),
+    "pretraining.vjepa:large": (303.9, 828),
+    "pretraining.vjepa:continue_large": (303.9, 828),
+    "pretraining.vjepa:huge": (631.6, 1636),
+    "pretraining.vjepa:giant": (1012.2, 2544),
+    "pretraining.vjepa:large_cooldown": (303.9, 5785),
+    "pretraining.vjepa:huge_cooldown": (631.6, 10668),
+    "pretraining.vjepa:giant_cooldown": (1012.2, 15845),
+    "pretraining.vjepa:giant_384_cooldown": (1012.2, 56911),
 }
 # Two networks, colours and flow, millions of parameters: by hand, and the I3D paper's 25 with both classifiers.
 TWO_STREAMS = {

@@ -29,7 +29,7 @@ _ALONE = Axis(0, 1)
 class Mesh:
     """The arrangement of all processes, neighbouring ranks along ``context``; by default a single one.
 
-    Whoever reads batches takes the share of ``data``: processes that differ in ``context`` alone read the same ones,
+    The loader takes the share of ``data``: processes that differ in ``context`` alone read the same batches,
     with the same random numbers, and their objectives return the loss of the whole batch.
     """
 

@@ -33,7 +33,7 @@ def parallelise(
     With ``fsdp`` each of ``blocks`` is sharded separately and the rest together, in place; parameters become
     DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN. Parts that collect
     statistics of a step share them from then on. Parameters and buffers named ``unsynchronised``, which are frozen
-    and equal everywhere, are left alone.
+    and equal everywhere, are skipped.
     """
     if not process.is_several():
         return module

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.evals.features import by_layer, hold_out, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.runs.evaluation import Evaluation, Subject
 
@@ -32,6 +32,8 @@ class LinearProbe(Evaluation):
     num_clips: Count = 1
     """Number of clips per video whose features are averaged."""
     batch_size: Count = 16
+    choose_layer: bool = False
+    """Whether a layer is also chosen on a held-out fifth of the training videos, which fits every layer twice."""
     cache: Path | None = None
     """Folder in which features are cached, so that several probes of the same weights encode the videos once."""
 
@@ -42,17 +44,12 @@ class LinearProbe(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``linear/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
-        num_classes = len(subject.source.classes)
-        where = subject.device
-        train_labels, test_labels = train.labels.to(where), test.labels.to(where)
-        yield from by_layer(
-            "linear",
-            (
-                self.top1(x.to(where), train_labels, y.to(where), test_labels, num_classes)
-                for x, y in zip(train.layers, test.layers)
-            ),
-            len(train.layers),
-        )
+        num_classes, where = len(subject.source.classes), subject.device
+
+        def top1(*tensors: Tensor) -> float:
+            return self.top1(*(tensor.to(where) for tensor in tensors), num_classes)
+
+        yield from by_layer("linear", train, test, top1, choose=self.choose_layer)
 
     def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
         """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""
@@ -104,14 +101,6 @@ def fit_logistic(
 
         optimiser.step(closure)
     return weight.detach(), bias.detach()
-
-
-def hold_out(labels: Tensor, every: int = 5) -> Tensor:
-    """Mask of every fifth video of each class, ``N`` bool; none of a class with fewer than five."""
-    marked = torch.zeros_like(labels, dtype=torch.bool)
-    for label in labels.unique():
-        marked[(labels == label).nonzero()[every - 1 :: every, 0]] = True
-    return marked
 
 
 def _accuracy(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
+from filmstrip.nn.linear import Linear
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.rotary import rotate
 
@@ -60,8 +61,12 @@ class Attention(nn.Module):
     ``qkv_bias``: bias on queries, keys and values, on none, or on all but the keys (a constant added to every key
     changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
     ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
-    ``context_width`` keys and values are always computed from ``context``, and the values' dimension per head may
-    differ (``value_dim``).
+    ``num_kv_heads`` fewer heads of keys and values than of queries, each serves several heads of queries (grouped
+    queries, Ainslie et al. 2023); self-attention only. With ``context_width`` keys and values are always computed
+    from ``context``, and the values' dimension per head may differ (``value_dim``).
+
+    Raises:
+        ValueError: the heads do not divide the width, or the queries' heads.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Attention(nn.Module):
         num_heads: int,
         *,
         head_dim: int | None = None,
+        num_kv_heads: int | None = None,
         qkv_bias: Literal["all", "no_key", "none"] = "all",
         qk_norm: bool = False,
         out_bias: bool = True,
@@ -79,23 +85,28 @@ class Attention(nn.Module):
         super().__init__()
         if head_dim is None and width % num_heads:
             raise ValueError(f"width {width} is not a multiple of {num_heads} heads: set head_dim")
+        if num_heads % (num_kv_heads or num_heads):
+            raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} heads of keys and values")
+        if num_kv_heads not in (None, num_heads) and (context_width is not None or qkv_bias == "no_key"):
+            raise ValueError("grouped queries are for self-attention with qkv_bias 'all' or 'none'")
         self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or width // num_heads
         inner = num_heads * self.head_dim
         values = num_heads * (value_dim or self.head_dim)
         every = qkv_bias == "all"
         self.cross = context_width is not None
         if self.cross:
-            self.q = nn.Linear(width, inner, bias=qkv_bias != "none")
-            self.kv = nn.Linear(context_width, inner + values, bias=every)
+            self.q = Linear(width, inner, bias=qkv_bias != "none")
+            self.kv = Linear(context_width, inner + values, bias=every)
         else:
-            self.qkv = nn.Linear(width, 3 * inner, bias=every)
+            self.qkv = Linear(width, (num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=every)
         partial = qkv_bias == "no_key"
         self.q_bias = nn.Parameter(torch.zeros(inner)) if partial and not self.cross else None
         self.v_bias = nn.Parameter(torch.zeros(values)) if partial else None
         self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.out = nn.Linear(values, width, bias=out_bias)
+        self.out = Linear(values, width, bias=out_bias)
 
     def forward(
         self,
@@ -141,7 +152,9 @@ class Attention(nn.Module):
         else:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
             qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        q, k, v = rearrange(qkv, "b n (h d) -> b h n d", d=self.head_dim).split(
+            (self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1
+        )
         return q, k, v
 
     def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,33 +182,37 @@ def attend(
 
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
     not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
-    determine; nothing else can be combined with it.
+    determine; nothing else can be combined with it. Keys and values may have fewer heads than queries, each serving
+    as many heads of queries.
     """
     queries, keys = q.shape[2], k.shape[2]
+    grouped = q.shape[1] != k.shape[1]
     if allowed is not None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=grouped)
     if bias is not None:
         if mask is not None:
             bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), enable_gqa=grouped)
     if mask is not None and mask.plain_causal and (queries == 1 and offset == keys - 1):
         mask = None  # the newest token attends to everything
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     if mask.plain_causal and offset == 0 and queries == keys:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     if mask.block is not None and mask.block >= _LARGE_BLOCK and not (queries % mask.block or offset % mask.block):
         return _attend_by_blocks(q, k, v, mask.block, offset)
     if q.is_cuda:
-        return _flex_attention()(q, k, v, block_mask=mask.blocks(queries, keys, q.device, offset))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense(queries, keys, q.device, offset))
+        blocks = mask.blocks(queries, keys, q.device, offset)
+        return _flex_attention()(q, k, v, block_mask=blocks, enable_gqa=grouped)
+    dense = mask.dense(queries, keys, q.device, offset)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=dense, enable_gqa=grouped)
 
 
 def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, block: int, offset: int) -> Tensor:
     """Block-causal attention without a mask: each block of queries to the keys up to its end, and to no others."""
     ends = range(offset + block, offset + q.shape[2] + 1, block)
     parts = [
-        F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end])
+        F.scaled_dot_product_attention(queries, k[:, :, :end], v[:, :, :end], enable_gqa=q.shape[1] != k.shape[1])
         for queries, end in zip(q.split(block, dim=2), ends)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

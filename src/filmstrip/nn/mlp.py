@@ -5,6 +5,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.nn.linear import Linear
+
 GELU = Literal["exact", "tanh", "quick"]
 """Form of the Gaussian error linear unit: exact, tanh approximation, or sigmoid approximation (CLIP)."""
 
@@ -33,10 +35,10 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.fc1 = Linear(width, hidden)
         self.act = QuickGELU() if gelu == "quick" else nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(hidden, outputs or width)
+        self.fc2 = Linear(hidden, outputs or width)
 
     def forward(self, x: Tensor) -> Tensor:
         """``... D -> ... outputs``."""
@@ -48,8 +50,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_and_value = nn.Linear(width, 2 * hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
+        self.gate_and_value = Linear(width, 2 * hidden, bias=False)
+        self.out = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``... D -> ... D``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from filmstrip.bounds import Count
 from filmstrip.errors import UserError
@@ -54,15 +54,16 @@ class LatentConfig(ObjectiveConfig):
         return tokenizer
 
 
-class LatentObjective(Objective):
+class CodedVideo(nn.Module):
     """Owns a frozen tokenizer: always in evaluation mode, without gradients, in no optimiser.
 
     Batches hold ``video``, or ``tokens`` that the same tokenizer made beforehand (``B N`` int64), which then are
-    used instead. ``grid`` says how many positions there are for codes along time, height and width, of which each has
-    ``num_codebooks`` codes, side by side.
+    used instead. ``grid`` is the number of positions along time, height and width, each with ``num_codebooks`` codes
+    side by side.
     """
 
-    requires = ()  # video or tokens: codes() says so
+    any_grid = False
+    """Whether videos may have another length and size than the model was configured for."""
 
     def __init__(self, tokenizer: TokenizerObjective, *, num_frames: int, size: int) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class LatentObjective(Objective):
         video = batch["video"]
         check_video(video, multiple=self.tokenizer.patch_size)
         grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.tokenizer.patch_size)))
-        if grid.t > self.grid.t or grid[1:] != self.grid[1:]:
+        if not self.any_grid and (grid.t > self.grid.t or grid[1:] != self.grid[1:]):
             raise UserError(
                 f"clips have {tuple(grid)} codes (t, h, w) and the model has positions for {tuple(self.grid)}: set "
                 "objective.num_frames and objective.size to the clips'"
@@ -132,3 +133,9 @@ class LatentObjective(Objective):
         """Video decoded from codes: ``B T C H W`` in 0..1, float32."""
         with torch.autocast(tokens.ids.device.type, enabled=False):
             return self.tokenizer.decode(tokens)
+
+
+class LatentObjective(CodedVideo, Objective):
+    """An objective over the codes of a frozen tokenizer."""
+
+    requires = ()  # video or tokens: codes() says so

@@ -25,7 +25,7 @@ from filmstrip.runs.loading import load_objective
 from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
-from filmstrip.weights.released import from_published, has_head, load_published
+from filmstrip.weights.released import copy_published, from_published, has_head, load_published
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +58,17 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
 
 
 def start(objective: Objective, source: str | Path) -> None:
-    """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights.
+    """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights;
+    and with all of them where the method says so (``starts_whole``).
 
     A file is read as weights that the method's authors released.
 
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
+    if objective.starts_whole:
+        _start_whole(objective, source)
+        return
     # A part may be called an encoder and offer no features to start with, as TECO's.
     if find_encoder(objective) is not None:
         start_encoder(objective, source)
@@ -81,9 +85,23 @@ def start(objective: Objective, source: str | Path) -> None:
             raise UserError(f"{source} holds a {type(given).__name__}, which has no predictor to start this one with")
         _copy(learnt.state_dict(), part, source)
         return
+    _copy_whole(given, objective, source)
+
+
+def _start_whole(objective: Objective, source: str | Path) -> None:
+    """From a run, or from released weights: a file, or a model on the Hub or in its layout."""
+    if is_run(source):
+        _copy_whole(load_objective(source, "cpu")[0], objective, source)
+    elif Path(source).is_file():
+        load_published(Path(source), objective)
+    else:
+        copy_published(hub_weights(str(source)), objective, source)
+
+
+def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> None:
     if type(given) is not type(objective):
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
-        raise UserError(f"{source} holds a {kinds}, which has no encoder: start it from a run of its own kind")
+        raise UserError(f"{source} holds a {kinds}: start it from a run of its own kind")
     _copy(given.state_dict(), objective, source)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from filmstrip.distributed import process
 from filmstrip.distributed.mesh import Mesh, share_context
-from filmstrip.distributed.parallel import parallelise, unsharded
+from filmstrip.distributed.parallel import is_sharded, parallelise, unsharded
 from filmstrip.errors import UserError
 from filmstrip.inference import modes_kept
 from filmstrip.measure.memory import peak_memory
@@ -141,7 +141,7 @@ class _Training:
             unsynchronised=[name for name in objective.state_dict() if objective.is_kept_elsewhere(name)],
         )
         # Sharding replaces the parameters, so optimisers are built after it.
-        self.optimisers = {phase: optim.build(objective, phase) for phase in phases}
+        self.optimisers = {phase: optim.build(objective, phase, sharded=is_sharded(objective)) for phase in phases}
         self.average = Average(objective, loop.ema)
         self.state = TrainingState(
             objective=objective,

@@ -11,7 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from filmstrip.bounds import PositiveShare, Rate, ShareBelowOne, Weight
-from filmstrip.distributed.parallel import is_sharded
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
@@ -50,8 +49,8 @@ class Optim:
             return self
         return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
 
-    def build(self, objective: Objective, phase: Phase) -> Optimizer:
-        """The optimiser of one phase, without frozen parameters.
+    def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
+        """The optimiser of one phase, without frozen parameters, which may be ``sharded`` over processes.
 
         Its groups have, beside what torch's optimisers know, ``peak_lr`` and ``decays``, for :func:`set_rates`.
 
@@ -78,7 +77,7 @@ class AdamW(Optim):
     """Number added to the denominator."""
     moments = 2
 
-    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+    def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
         return _adamw(_options(_groups(objective, phase, self), self.lr, self.weight_decay), self)
 
@@ -98,12 +97,12 @@ class SGD(Optim):
     """Whether the momentum is Nesterov's."""
     moments = 1
 
-    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+    def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
         options = _options(_groups(objective, phase, self), self.lr, self.weight_decay)
         nesterov = self.nesterov and self.momentum > 0
-        fused = not is_sharded(objective)  # torch has no fused SGD of sharded tensors
-        return torch.optim.SGD(options, momentum=self.momentum, nesterov=nesterov, fused=fused)
+        # torch has no fused SGD of sharded tensors.
+        return torch.optim.SGD(options, momentum=self.momentum, nesterov=nesterov, fused=not sharded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,7 @@ class Muon(Optim):
     """Number added to the denominator of AdamW."""
     moments = 2
 
-    def build(self, objective: Objective, phase: Phase) -> Optimizer:
+    def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +25,30 @@ def load_published(path: Path, objective: nn.Module, *, head: bool = True) -> No
         UserError: the file holds none of the layouts that are known of such a network, or does not fit it: weights
             are missing, have other shapes, or have no place in it. Nothing is loaded then.
     """
-    theirs = read_weights(path)
+    copy_published(read_weights(path), objective, path, head=head)
+
+
+def copy_published(theirs: Mapping[str, Any], objective: nn.Module, source: str | Path, *, head: bool = True) -> None:
+    """The same for what a file held that was read before; ``source`` names it.
+
+    Raises:
+        UserError: as :func:`load_published`.
+    """
     try:
         weights = from_published(theirs, objective, head=head)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     wanted = objective.state_dict()
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
             raise UserError(
-                f"{path} does not fit this network: {name} is {tuple(tensor.shape)} there and "
+                f"{source} does not fit this network: {name} is {tuple(tensor.shape)} there and "
                 f"{tuple(wanted[name].shape)} here"
             )
     objective.load_state_dict(weights, strict=False)
 
 
-def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: bool = True) -> Weights:
+def from_published(theirs: Mapping[str, Any], objective: nn.Module, *, head: bool = True) -> Weights:
     """Weights of ``objective`` from a released state, or from what its file holds; without ``head``, its encoder's.
 
     Raises:
@@ -47,13 +56,14 @@ def from_published(theirs: Mapping[str, Tensor], objective: nn.Module, *, head: 
     """
     theirs, fits = _state_in(theirs), []
     for layout in layouts_of(objective):
+        given = theirs if layout.unpack is None else layout.unpack(theirs)
         if layout.check is not None:
-            layout.check(theirs)
+            layout.check(given)
         names = published_names(objective, layout.name)
         if not head:
             names = {name: key for name, key in names.items() if name.startswith("encoder.")}
-        fits.append((layout, names))
-    layout, names = min(fits, key=lambda fit: len(without(fit[1].values(), theirs)))  # the one that fits best
+        fits.append((layout, names, given))
+    layout, names, theirs = min(fits, key=lambda fit: len(without(fit[1].values(), fit[2])))  # the one that fits best
     what = f"this is not a released {type(_network(objective)).__name__} of this size: the file"
     spare = layout.spare if head else (*layout.spare, *layout.after)
     check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS,))
@@ -72,14 +82,14 @@ def has_head(theirs: Mapping[str, Tensor], objective: nn.Module) -> bool:
     return any(key in theirs for row in names for name, key in row.items() if not name.startswith("encoder."))
 
 
-def to_published(objective: nn.Module, layout: str | None = None) -> Weights:
-    """The inverse of :func:`from_published`, for a layout by its name (by default the first)."""
+def to_published(objective: nn.Module, layout: str | None = None) -> dict[str, Any]:
+    """The inverse of :func:`from_published`, for a layout by its name (by default the first): what its file holds."""
     state, chosen = objective.state_dict(), _layout(objective, layout)
     theirs: Weights = {}
     for name, key in published_names(objective, layout).items():
         tensor = state[name] if chosen.to_theirs is None else chosen.to_theirs(name, state[name])
         theirs[key] = torch.cat([theirs[key], tensor]) if key in theirs else tensor
-    return theirs
+    return theirs if chosen.pack is None else dict(chosen.pack(theirs))
 
 
 def published_names(objective: nn.Module, layout: str | None = None) -> dict[str, str]:
@@ -100,7 +110,7 @@ def layouts_of(objective: nn.Module) -> tuple[Layout, ...]:
     return network.layouts()
 
 
-def _state_in(theirs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _state_in(theirs: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in _UNDER:
         theirs = theirs.get(key, theirs)
     return without_prefix(theirs)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.masks import Mask, causal
@@ -138,19 +138,6 @@ def _attend_line(q: Tensor, k: Tensor, v: Tensor, reach: int | None) -> Tensor:
     return torch.cat([head, y], dim=2)[:, :, :positions]
 
 
-def few_rows(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)`` for ``B D`` with few rows: reading the weights is what it costs.
-
-    On a CPU the weights stand on the left: MKL then reads them up to 3.5 times as fast (1.2 times for 64 rows; two
-    cores of an AMD Zen 4, float32). A single row is doubled, since a product with a vector takes a slower path.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
-        return layer(x)
-    rows = x if len(x) > 1 else torch.cat([x, x])
-    y = torch.mm(layer.weight, rows.t()).t()[: len(x)]
-    return (y if layer.bias is None else y + layer.bias).contiguous()
-
-
 class CausalAttention(Attention):
     """Multi-head attention of each position to the earlier ones that a pattern allows.
 
@@ -178,12 +165,7 @@ class CausalAttention(Attention):
 
         An integer position gathers only what it attends to; as :class:`Attended`, shapes are static.
         """
-        q, new = (
-            few_rows(self.qkv, x)
-            .view(len(x), 3, 1, self.num_heads, self.head_dim)
-            .transpose(2, 3)
-            .split((1, 2), dim=1)
-        )
+        q, new = self.qkv(x).view(len(x), 3, 1, self.num_heads, self.head_dim).transpose(2, 3).split((1, 2), dim=1)
         new = new.transpose(0, 1)
         if isinstance(at, int):
             cache[:, :, :, at : at + 1] = new
@@ -193,4 +175,4 @@ class CausalAttention(Attention):
             cache.index_copy_(3, at.position, new)
             keys, values = cache if at.index is None else cache.index_select(3, at.index)
             y = attend(q[:, 0], keys, values, allowed=at.mask[None])
-        return few_rows(self.out, y.flatten(1))
+        return self.out(y.flatten(1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention, attend
+from filmstrip.nn.linear import Linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.protocols import Grid
@@ -22,7 +23,6 @@ from filmstrip.systems.generation.videogpt.causal_attention import (
     Blocks,
     CausalAttention,
     Pattern,
-    few_rows,
 )
 
 AttentionKind = Literal["full", "axial", "sparse", "blocks"]
@@ -146,13 +146,13 @@ class CodeBlock(nn.Module):
         return x + self.dropout(self.mlp(_apply(self.norm2, x, given.norms[2])))
 
     def step(self, x: Tensor, given: Given, cache: Tensor, at: int | Attended) -> Tensor:
-        """``B D -> B D`` for one more place: :meth:`forward` without dropout, on few rows."""
+        """``B D -> B D`` for one more place: :meth:`forward` without dropout."""
         x = x + self.attention.step(_apply(self.norm1, x, given.norms[0]), cache, at)
         if self.cross is not None:
-            q = few_rows(self.cross.q, _apply(self.norm_context, x, given.norms[1]))
-            x = x + few_rows(self.cross.out, self._read(q[:, None], given)[:, 0])
-        hidden = self.mlp.act(few_rows(self.mlp.fc1, _apply(self.norm2, x, given.norms[2])))
-        return x + few_rows(self.mlp.fc2, hidden)
+            q = self.cross.q(_apply(self.norm_context, x, given.norms[1]))
+            x = x + self.cross.out(self._read(q[:, None], given)[:, 0])
+        hidden = self.mlp.act(self.mlp.fc1(_apply(self.norm2, x, given.norms[2])))
+        return x + self.mlp.fc2(hidden)
 
     def _read(self, q: Tensor, given: Given) -> Tensor:
         """What queries ``B N D`` find in the context."""
@@ -211,7 +211,7 @@ class CodeTransformer(nn.Module):
             for pattern in islice(cycle(kinds), depth)
         )
         self.norm = _norm(width, condition_dim)
-        self.head = nn.Linear(width, codebook_size, bias=False)
+        self.head = Linear(width, codebook_size, bias=False)
         self.apply(_init)
         for block in self.blocks:  # as GPT-2: the sum of all layers starts out as large as one
             for linear in (block.attention.out, block.mlp.fc2):
@@ -311,7 +311,7 @@ class CodeTransformer(nn.Module):
             seen = {p: p.seen_by(place, room) for p in {block.attention.pattern: None for block in self.blocks}}
         for block, cache, what in zip(self.blocks, caches, given):
             x = block.step(x, what, cache, seen[block.attention.pattern])
-        return few_rows(self.head, _apply(self.norm, x, last))
+        return self.head(_apply(self.norm, x, last))
 
     def _compiled_step(self) -> Callable[..., Tensor]:
         mode = "reduce-overhead" if self.head.weight.is_cuda else None

@@ -1,0 +1,209 @@
+"""The decoder-only transformer of language models: each token is predicted from those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from filmstrip.bounds import Count, Rate
+from filmstrip.nn.attention import Attention, KVCache
+from filmstrip.nn.initialisation import STD
+from filmstrip.nn.linear import Linear, linear
+from filmstrip.nn.masks import Mask, causal
+from filmstrip.nn.mlp import MLP, GatedMLP
+from filmstrip.nn.positions import sincos
+from filmstrip.nn.rotary import Rotary
+from filmstrip.nn.sampling import Sampling, draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes of a decoder-only transformer, by default with the parts of LLaMA (Touvron et al. 2023)."""
+
+    vocab_size: Count
+    """Number of different tokens."""
+    width: Count
+    """Dimension of a token."""
+    depth: Count
+    """Number of blocks."""
+    num_heads: Count
+    """Number of attention heads."""
+    mlp_dim: Count
+    """Inner width of the feed-forward networks."""
+    num_kv_heads: Count | None = None
+    """Number of heads of keys and values, each shared by several heads of queries; none for one each."""
+    head_dim: Count | None = None
+    """Dimension of a head; none divides the width."""
+    tied: bool = False
+    """Whether the output layer shares its weights with the embedding."""
+    block: Literal["llama", "gpt2"] = "llama"
+    """Parts of a block: RMS normalisation and SwiGLU without biases (``llama``), or layer normalisation and a GELU
+    network with biases (``gpt2``)."""
+    positions: Literal["rotary", "sincos"] = "rotary"
+    """Position embeddings: rotated queries and keys, or sines and cosines added to the tokens."""
+    rope_base: Rate = 10_000.0
+    """Base of the wavelengths of rotary embeddings."""
+    norm_eps: Rate = 1e-6
+    """Constant added to the variance in normalisations."""
+    qkv_bias: bool = False
+    """Whether queries, keys and values have biases in a ``llama`` block (Qwen2)."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised in each head (Qwen3)."""
+
+
+class DecoderOutput(NamedTuple):
+    """What a decoder computes of ``N`` tokens."""
+
+    hidden: Tensor
+    """Normalised output of the last block, ``B N D``."""
+    layers: tuple[Tensor, ...]
+    """Output of every block before the last normalisation, each ``B N D``, if requested."""
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention, then a feed-forward network, each on normalised tokens and added to them."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        llama = config.block == "llama"
+        self.norm1 = _norm(config)
+        self.attention = Attention(
+            config.width,
+            config.num_heads,
+            head_dim=config.head_dim,
+            num_kv_heads=config.num_kv_heads,
+            qkv_bias="all" if config.qkv_bias or not llama else "none",
+            qk_norm=config.qk_norm,
+            out_bias=not llama,
+        )
+        self.norm2 = _norm(config)
+        if llama:
+            self.mlp = GatedMLP(config.width, config.mlp_dim)
+        else:
+            self.mlp = MLP(config.width, config.mlp_dim, gelu="tanh")
+
+    def forward(self, x: Tensor, mask: Mask, angles: Tensor | None, cache: KVCache | None) -> Tensor:
+        """``B N D -> B N D``."""
+        x = x + self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache)
+        return x + self.mlp(self.norm2(x))
+
+
+class LanguageModel(nn.Module):
+    """What models of the next token share: embedding, output layer, decoding token by token.
+
+    Subclasses define :meth:`forward` and :meth:`new_caches`.
+    """
+
+    def __init__(self, vocab_size: int, width: int, *, tied: bool) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.width = width
+        self.embed = nn.Embedding(vocab_size, width)
+        self.head = None if tied else Linear(width, vocab_size, bias=False)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """Weight of the output layer, ``vocab_size D``."""
+        return self.embed.weight if self.head is None else self.head.weight
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Embeddings ``B N D`` of token ids (``B N`` int64); embeddings are returned as they are."""
+        return tokens if tokens.is_floating_point() else self.embed(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
+        return linear(hidden, self.output_weight)
+
+    def new_caches(self, batch: int, length: int) -> list[Any]:
+        """What each block remembers of earlier tokens, still empty, for ``batch`` sequences of up to ``length``."""
+        raise TypeError(f"{type(self).__name__} does not define new_caches(batch, length)")
+
+    @torch.no_grad()
+    def decode(
+        self, prompt: Tensor, uniform: Tensor, sampling: Sampling, *, allowed: slice = slice(None)
+    ) -> Iterator[Tensor]:
+        """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
+
+        As many are drawn as there are columns of ``uniform`` (``B N``, in [0, 1)), only from the ``allowed`` ids.
+        Each costs one step on what the blocks remember of earlier tokens.
+        """
+        count = uniform.shape[1]
+        caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
+        first = range(self.vocab_size)[allowed].start
+        hidden = self(prompt, caches=caches).hidden[:, -1]
+        for n in range(count):
+            token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
+            yield token
+            if n + 1 < count:
+                hidden = self(token[:, None], caches=caches).hidden[:, 0]
+
+
+class Decoder(LanguageModel):
+    """Blocks of causal self-attention over embedded tokens, and an output layer that predicts the next token."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(config.vocab_size, config.width, tied=config.tied)
+        self.config = config
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.depth))
+        self.norm = _norm(config)
+        head_dim = self.blocks[0].attention.head_dim
+        self.rotary = Rotary(head_dim, base=config.rope_base) if config.positions == "rotary" else None
+        self.apply(_init)
+        for block in self.blocks:  # the sum of all layers starts out as large as one (Radford et al. 2019)
+            for out in (block.attention.out, block.mlp.out if config.block == "llama" else block.mlp.fc2):
+                nn.init.normal_(out.weight, std=STD / (2 * config.depth) ** 0.5)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        mask: Mask | None = None,
+        positions: Tensor | None = None,
+        caches: Sequence[KVCache] | None = None,
+        layers: bool = False,
+    ) -> DecoderOutput:
+        """Run all blocks on token ids (``B N`` int64) or embeddings (``B N D``).
+
+        ``mask`` replaces plain causality. ``positions`` (``N`` or ``B N``) by default count on from what the
+        ``caches`` hold, which are extended by the ``N`` tokens.
+        """
+        x = self.embedded(tokens)
+        if positions is None:
+            start = caches[0].length if caches else 0
+            positions = torch.arange(start, start + x.shape[1], device=x.device)
+        angles = None
+        if self.rotary is None:
+            x = x + sincos(positions, x.shape[2]).to(x.dtype)
+        else:
+            angles = self.rotary(positions[..., None])
+        mask = mask or causal()
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask, angles, caches[i] if caches else None)
+            if layers:
+                outputs.append(x)
+        return DecoderOutput(self.norm(x), tuple(outputs))
+
+    def new_caches(self, batch: int, length: int) -> list[KVCache]:
+        """Empty caches, one a block, for ``batch`` sequences of up to ``length`` tokens."""
+        like = self.embed.weight
+        return [
+            KVCache(batch, a.num_kv_heads, length, a.head_dim, dtype=like.dtype, device=like.device)
+            for a in (block.attention for block in self.blocks)
+        ]
+
+
+def _norm(config: DecoderConfig) -> nn.Module:
+    kind = nn.RMSNorm if config.block == "llama" else nn.LayerNorm
+    return kind(config.width, eps=config.norm_eps)
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,66 @@
+"""Decoder-only language models in LLaMA's layout, in which Mistral's, Qwen's and SmolLM's files are written too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from filmstrip.models.decoder import DecoderConfig
+from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.layers import fuse, layers
+
+_QKV = ("q_proj", "k_proj", "v_proj")
+_GATE = ("gate_proj", "up_proj")
+_MAP = KeyMap(
+    (
+        ("model.embed_tokens.weight", "embed.weight"),
+        *layers(
+            "model.layers",
+            "blocks",
+            (
+                ("input_layernorm.weight", "norm1.weight"),
+                ("self_attn.qkv.weight", "attention.qkv.weight"),
+                ("self_attn.qkv.bias", "attention.qkv.bias"),
+                ("self_attn.q_norm.weight", "attention.q_norm.weight"),
+                ("self_attn.k_norm.weight", "attention.k_norm.weight"),
+                ("self_attn.o_proj.weight", "attention.out.weight"),
+                ("post_attention_layernorm.weight", "norm2.weight"),
+                ("mlp.qkv.weight", "mlp.gate_and_value.weight"),
+                ("mlp.down_proj.weight", "mlp.out.weight"),
+            ),
+        ),
+        ("model.norm.weight", "norm.weight"),
+        ("lm_head.weight", "head.weight"),
+    ),
+    spare=(r".*\.rotary_emb\.inv_freq",),
+)
+
+
+def from_llama(theirs: Mapping[str, Tensor], config: DecoderConfig) -> Weights:
+    """The weights of a :class:`~filmstrip.models.decoder.Decoder` from the state of a ``LlamaForCausalLM``.
+
+    A file of a tied model may hold the output layer, equal to the embedding, or leave it out.
+
+    Raises:
+        UserError: it has a name that no such model has, or a part of a layer is missing.
+    """
+    if config.tied:
+        theirs = {name: tensor for name, tensor in theirs.items() if name != "lm_head.weight"}
+    return _MAP.ours(fuse(fuse(theirs, _QKV), _GATE))
+
+
+def to_llama(ours: Mapping[str, Tensor], config: DecoderConfig) -> Weights:
+    """The inverse of :func:`from_llama`."""
+    theirs: Weights = {}
+    for name, tensor in _MAP.theirs(ours).items():
+        prefix, _, rest = name.partition(".qkv.")
+        if not rest:
+            theirs[name] = tensor
+        elif prefix.endswith("mlp"):
+            theirs |= {f"{prefix}.{part}.{rest}": half for part, half in zip(_GATE, tensor.chunk(2))}
+        else:
+            head_dim = config.head_dim or config.width // config.num_heads
+            sizes = [head_dim * heads for heads in (config.num_heads, *[config.num_kv_heads or config.num_heads] * 2)]
+            theirs |= {f"{prefix}.{part}.{rest}": piece for part, piece in zip(_QKV, tensor.split(sizes))}
+    return theirs

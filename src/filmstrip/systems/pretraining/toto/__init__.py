@@ -1,0 +1,23 @@
+"""Toto: a LLaMA-like transformer that predicts the next code of videos and images, trained without labels.
+
+Each frame becomes a grid of dVAE codes; 16 frames of a video, or 16 images, make one sequence between a start and an
+end token. What the middle layers hold is used for recognition, tracking and control: the last ones serve prediction.
+Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from Videos", 2025.
+
+    filmstrip train pretraining.toto:base --data PATH --objective.tokenizer-run RUN
+
+Where we deviate: the paper's start and end tokens (1, 2, 3) have the numbers of codes, so that codes are shifted by
+four here; its printed block adds to the normalised tokens, which we take for a misprint of LLaMA's; 4096 codes with
+start and end are 4098 tokens, not "4K". The optimiser, its rates and the batch are not in the paper: AdamW (0.9,
+0.95), weight decay 0.1, 3e-4 (2e-4 for 1b), cosine to a tenth, 256 sequences, a trillion tokens are ours.
+Embeddings and output layer are tied, with which all three sizes round to those printed (120 M, 280 M, 1.1 B).
+
+Comparators of equal size: ``gpt2_280m`` (layer normalisation, GELU, added sines and cosines; 21 layers) and
+``mamba_290m`` (42 layers), whose widths the paper does not give.
+
+The paper reports (top-1, attention probe of the best layer, the backbone trained on): ImageNet 64.7, 71.1, 75.3 and
+Kinetics-400 59.3, 65.3, 74.4 for base, large, 1b; DAVIS J&F 62.4 (large, 512 pixels).
+"""
+
+from filmstrip.systems.pretraining.toto.model import Toto, TotoConfig
+from filmstrip.systems.pretraining.toto.presets import base, gpt2_280m, large, large_32, mamba_290m, one_b, tiny

@@ -1,0 +1,220 @@
+"""Toto: tokens of videos and images, the loss of the next one, features, likelihood and continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from filmstrip.bounds import Count, Rate
+from filmstrip.errors import UserError
+from filmstrip.inference import device_of, inference
+from filmstrip.models.decoder import Decoder, DecoderConfig, LanguageModel
+from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.config import FrozenPart
+from filmstrip.objectives.latent import CodedVideo, LatentConfig
+from filmstrip.objectives.tokenizing import TokenizerObjective
+from filmstrip.protocols import Batch, Condition, Features, Loss, Objective, Tokens, as_float
+from filmstrip.randomness import uniform
+from filmstrip.systems.pretraining.toto.mamba import Mamba, MambaConfig
+
+VIDEO, END, IMAGES = 1, 2, 3
+"""Tokens that begin the codes of a video, end any sequence, and begin the codes of images. Token 0 is never used."""
+SPECIALS = 4
+"""Number of tokens before the first code."""
+
+
+class TotoEncoder(CodedVideo):
+    """The tokenizer and the transformer: features of every position, each of the codes up to its own."""
+
+    any_grid = True
+
+    def __init__(self, config: TotoConfig, tokenizer: TokenizerObjective) -> None:
+        super().__init__(tokenizer, num_frames=config.num_frames, size=config.size)
+        self.decoder = config.build_decoder(SPECIALS + self.codebook_size)
+        self.width = config.width
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Features of ``B T C H W`` video of any length and of any size that the tokenizer's patches tile.
+
+        A clip of one frame is read as an image.
+        """
+        tokens = self.codes({"video": video})
+        images = torch.full((len(video),), tokens.grid.t == 1, device=video.device)
+        made = self.decoder(self.sequence(tokens.ids, images), layers=layers)
+        return Features(made.hidden[:, 1:], tokens.grid, tuple(layer[:, 1:] for layer in made.layers))
+
+    def sequence(self, ids: Tensor, images: Tensor) -> Tensor:
+        """Tokens ``B N+1``: the start of a video, or of images where ``images`` (``B`` bool), and ``B N`` codes."""
+        return torch.cat([torch.where(images, IMAGES, VIDEO)[:, None], ids + SPECIALS], dim=1)
+
+
+class Toto(Objective):
+    """Cross-entropy of every code, and of the end, given what comes before; likelihood; continuations of video."""
+
+    requires = ()  # video or tokens: TotoEncoder.codes says so
+
+    def __init__(self, config: TotoConfig, tokenizer: TokenizerObjective) -> None:
+        super().__init__()
+        self.encoder = TotoEncoder(config, tokenizer)
+        self.num_frames = config.num_frames
+
+    @property
+    def tokenizer(self) -> TokenizerObjective:
+        """The frozen tokenizer, which the encoder owns."""
+        return self.encoder.tokenizer
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Nats per token."""
+        nats = self._nats(batch).mean()
+        return Loss(nats, {"perplexity": nats.detach().exp()})
+
+    def _nats(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of each code and of the end, ``B N+1`` float32."""
+        ids = self.encoder.codes(batch).ids
+        images = batch.get("images")
+        if images is None:
+            images = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        hidden = self.encoder.decoder(self.encoder.sequence(ids, images)).hidden
+        targets = F.pad(ids + SPECIALS, (0, 1), value=END)
+        logits = self.encoder.decoder.logits(hidden).float()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def log_prob(self, batch: Batch) -> Tensor:
+        """The log-probability of all codes of each clip: ``B`` nats, exact, of codes and not of pixels."""
+        with inference(self):
+            nats = self._nats(batch)[:, :-1].sum(dim=1)
+        return -nats.clone()
+
+    def dims_of(self, batch: Batch) -> int:
+        """Number of codes of a clip."""
+        return self.encoder.codes(batch).ids.shape[1]
+
+    def sample(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Tensor:
+        """``B T C H W`` in 0..1, as :class:`~filmstrip.protocols.Generator` says: the frames of :meth:`stream`.
+
+        Raises:
+            UserError: the condition has a class or actions, or frames of another size.
+        """
+        made = list(self.stream(condition, seed=seed, sampling=sampling))
+        context = [] if condition.video is None else [as_float(condition.video.to(device_of(self)))]
+        return torch.cat([*context, *made], dim=1)
+
+    def stream(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Iterator[Tensor]:
+        """The frames after the context, ``B 1 C H W`` in 0..1, one by one.
+
+        Raises:
+            UserError: see :meth:`sample`.
+        """
+        frames = self._frames(condition, seed, sampling or Sampling())
+        while True:
+            with inference(self):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame.clone()  # outside of inference mode, so that it is an ordinary tensor
+
+    def _frames(self, condition: Condition, seed: int, sampling: Sampling) -> Iterator[Tensor]:
+        self._check(condition)
+        encoder, device = self.encoder, device_of(self)
+        grid = encoder.grid._replace(t=1)
+        prefix = torch.empty(condition.batch_size, 0, dtype=torch.int64, device=device)
+        if condition.video is not None:
+            prefix = encoder.codes({"video": condition.video.to(device)}).ids
+        count = condition.num_frames * grid.h * grid.w - prefix.shape[1]
+        seeds = torch.arange(condition.batch_size, device=device) + seed
+        prompt = encoder.sequence(prefix, torch.zeros(len(prefix), dtype=torch.bool, device=device))
+        drawn = uniform(seeds, count, "toto.codes") if count else prompt[:, :0]
+        codes: list[Tensor] = []
+        for token in encoder.decoder.decode(prompt, drawn, sampling, allowed=slice(SPECIALS, None)):
+            codes.append(token - SPECIALS)
+            if len(codes) == grid.h * grid.w:
+                yield encoder.video_of(Tokens(grid, ids=torch.stack(codes, dim=1)))
+                codes.clear()
+
+    def _check(self, condition: Condition) -> None:
+        """Refuse what the model was not made for."""
+        if condition.label is not None or condition.action is not None:
+            raise UserError("Toto continues videos: it knows no classes and no actions")
+        video, (_, p, q) = condition.video, self.encoder.tokenizer.patch_size
+        size = (self.encoder.grid.h * p, self.encoder.grid.w * q)
+        if video is not None and tuple(video.shape[3:]) != size:
+            raise UserError(
+                f"the model continues frames of {size[0]} x {size[1]} pixels, not {tuple(video.shape[3:])}"
+            )
+        if video is not None and video.shape[1] > condition.num_frames:
+            raise UserError(f"{video.shape[1]} context frames are more than the {condition.num_frames} asked for")
+
+    def no_decay(self, name: str, param: nn.Parameter) -> bool:
+        """As everywhere, and the rates of Mamba's states."""
+        return super().no_decay(name, param) or name.endswith(".log_rate")
+
+    def depth_of(self, name: str) -> int:
+        """The embedding, the blocks in order, then the last norm and the output layer."""
+        blocks = len(self.encoder.decoder.blocks)
+        if name.startswith("encoder.decoder.blocks."):
+            return 1 + int(name.split(".")[3])
+        return 0 if ".embed." in name else blocks + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotoConfig(LatentConfig):
+    """Sizes of the transformer, and the tokenizer."""
+
+    width: Count
+    """Dimension of a token."""
+    depth: Count
+    """Number of blocks."""
+    network: Literal["llama", "gpt2", "mamba"] = "llama"
+    """Network: LLaMA's blocks, GPT-2's, or selective state spaces without attention."""
+    positions: Literal["rotary", "sincos"] = "rotary"
+    """Position embeddings: rotated queries and keys, or sines and cosines added to the tokens; Mamba has none."""
+    num_heads: Count = 1
+    """Number of attention heads; Mamba has none."""
+    mlp_dim: Count = 1
+    """Inner width of the feed-forward networks; Mamba has none."""
+    tied: bool = True
+    """Whether the output layer shares its weights with the embedding."""
+    rope_base: Rate = 10_000.0
+    """Base of the wavelengths of rotary embeddings; the paper raises it to 50,000 for 32 x 32 codes a frame."""
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The tokenizer, where it is a trained one."""
+        return {f"encoder.{name}": part for name, part in super().frozen_parts().items()}
+
+    def build_decoder(self, vocab_size: int) -> LanguageModel:
+        """The network for so many tokens, with fresh weights."""
+        if self.network == "mamba":
+            sizes = MambaConfig(vocab_size=vocab_size, width=self.width, depth=self.depth, tied=self.tied)
+            return Mamba(sizes)
+        return Decoder(
+            DecoderConfig(
+                vocab_size=vocab_size,
+                width=self.width,
+                depth=self.depth,
+                num_heads=self.num_heads,
+                mlp_dim=self.mlp_dim,
+                tied=self.tied,
+                block=self.network,
+                positions=self.positions,
+                rope_base=self.rope_base,
+            )
+        )
+
+    def build(self) -> Toto:
+        """Build everything with fresh weights.
+
+        Raises:
+            UserError: the tokenizer has no codes, several a position, or does not code frames one by one.
+        """
+        tokenizer = self.build_tokenizer()
+        if not tokenizer.frames_apart or getattr(tokenizer.bottleneck, "num_codebooks", 1) != 1:
+            raise UserError(
+                f"Toto needs a tokenizer that codes frames one by one, with one codebook, and "
+                f"{type(self.tokenizer).__name__} does not: give tokenizers.dvae or tokenizers.vqgan"
+            )
+        return Toto(self, tokenizer)

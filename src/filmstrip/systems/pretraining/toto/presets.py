@@ -1,0 +1,94 @@
+"""Toto's presets: the paper's three sizes, its fine-tuning on more codes a frame, and its comparators."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.runs.config import Run
+from filmstrip.systems import find
+from filmstrip.systems.pretraining.toto.model import TotoConfig
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
+
+
+def tiny() -> Run:
+    """Motions at 32 x 32 pixels; trains in seconds on two CPU cores."""
+    return Run(
+        data=Data(
+            synthetic=Motions(train_per_class=12, test_per_class=4),
+            clip=Clip(num_frames=4, stride=4, size=32, short_side=(32, 32)),
+            batch_size=16,
+        ),
+        objective=TotoConfig(
+            tokenizer=find("tokenizers.dvae:tiny").objective,
+            untrained_tokenizer=True,
+            num_frames=4,
+            size=32,
+            width=64,
+            depth=4,
+            num_heads=4,
+            mlp_dim=192,
+        ),
+        optim=AdamW(lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),
+        train=Loop(length=Steps(100)),
+    )
+
+
+def _paper(*, lr: float = 3e-4, **network: object) -> Run:
+    """16 frames, every fourth, of 128 x 128 pixels; a trillion tokens in batches of 256 sequences."""
+    return Run(
+        data=Data(
+            clip=Clip(num_frames=16, stride=4, size=128, short_side=(128, 128)),
+            augment=Augment(mirror=0.0),
+            batch_size=256,
+            num_workers=10,
+        ),
+        objective=TotoConfig(
+            tokenizer=find("tokenizers.dvae:dalle").objective,
+            num_frames=16,
+            size=128,
+            **network,
+        ),
+        optim=AdamW(lr=lr, betas=(0.9, 0.95), weight_decay=0.1, schedule=Cosine(warmup=Steps(2_000), final=0.1)),
+        train=Loop(length=Steps(950_000), precision="bfloat16", clip_grad=1.0),
+    )
+
+
+def base() -> Run:
+    """120 million parameters."""
+    return _paper(width=768, depth=12, num_heads=12, mlp_dim=3072)
+
+
+def large() -> Run:
+    """280 million parameters."""
+    return _paper(width=1024, depth=16, num_heads=16, mlp_dim=4096)
+
+
+def one_b() -> Run:
+    """1.1 billion parameters."""
+    return _paper(width=2048, depth=22, num_heads=16, mlp_dim=5504, lr=2e-4)
+
+
+def large_32() -> Run:
+    """The large model on 32 x 32 codes a frame, with another rotary base: to start from one of 16 x 16."""
+    run = large()
+    clip = replace(run.data.clip, size=256, short_side=(256, 256))
+    return replace(
+        run,
+        data=replace(run.data, clip=clip, batch_size=64),
+        objective=replace(run.objective, size=256, rope_base=50_000.0),
+    )
+
+
+def gpt2_280m() -> Run:
+    """GPT-2 of about the large model's size (273 M; another layer would be 286 M), with sines and cosines."""
+    return _paper(width=1024, depth=21, num_heads=16, mlp_dim=4096, network="gpt2", positions="sincos")
+
+
+def mamba_290m() -> Run:
+    """Mamba of about the large model's size (288 M)."""
+    return _paper(width=1024, depth=42, network="mamba")

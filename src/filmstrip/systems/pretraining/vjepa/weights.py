@@ -1,0 +1,107 @@
+"""Layouts of released weights: the state of a published training, and ``VJEPA2Model`` of ``transformers``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmstrip.nn.patches import conv_to_linear, linear_to_conv
+from filmstrip.protocols import Layout
+from filmstrip.weights.keymap import Weights
+from filmstrip.weights.layers import fuse, unfuse
+
+_PROJECTION = "embed.proj.weight"
+_PARTS = ("encoder", "predictor", "target_encoder")
+_ROLES = ((r"^student\.", "encoder."), (r"^teacher\.", "target_encoder."))
+_TRAINING = (
+    *_ROLES,
+    (r"\.embed\.", ".patch_embed."),
+    (r"^predictor\.project\.", "predictor.predictor_embed."),
+    (r"^predictor\.(blocks|norm)\.", r"predictor.predictor_\1."),
+    (r"^predictor\.head\.", "predictor.predictor_proj."),
+    (r"\.attention\.out\.", ".attn.proj."),
+    (r"\.attention\.", ".attn."),
+)
+_TRANSFORMERS = (
+    *_ROLES,
+    (r"\.embed\.", ".embeddings.patch_embeddings."),
+    (r"^predictor\.project\.", "predictor.embeddings.predictor_embeddings."),
+    (r"^predictor\.mask_tokens\.", "predictor.embeddings.mask_tokens."),
+    (r"^predictor\.head\.", "predictor.proj."),
+    (r"\.blocks\.", ".layer."),
+    (r"^(\w+)\.norm\.", r"\1.layernorm."),
+    (r"\.attention\.out\.", ".attention.proj."),
+)
+_TOKENS = "predictor.embeddings.mask_tokens"
+
+
+def layouts(patch_size: tuple[int, int, int]) -> tuple[Layout, ...]:
+    """Both layouts of a network with tubelets of that size."""
+    both = {"to_ours": _as_linear, "to_theirs": partial(_as_convolution, patch_size)}
+    return (
+        Layout(
+            name="training",
+            rules=_TRAINING,
+            # Fixed sine-cosine vectors; V-JEPA 2's files have them too and do not use them.
+            spare=(r"(?:target_)?encoder\.pos_embed", r"predictor\.predictor_pos_embed"),
+            unpack=_parts_together,
+            pack=_parts_apart,
+            **both,
+        ),
+        Layout(
+            name="transformers",
+            rules=_TRANSFORMERS,
+            spare=(r"pooler\..*", r"classifier\..*"),
+            unpack=_from_transformers,
+            pack=_to_transformers,
+            **both,
+        ),
+    )
+
+
+def _parts_together(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One state of the parts of a training's file. One without a teacher's has the encoder for it."""
+    if not isinstance(file.get("encoder"), Mapping) or not isinstance(file.get("predictor"), Mapping):
+        return file
+    states = {"target_encoder": file["encoder"], **{part: file[part] for part in _PARTS if part in file}}
+    return {
+        f"{part}.{re.sub(r'^(?:module[.])?(?:backbone[.])?', '', name)}": tensor
+        for part, state in states.items()
+        for name, tensor in state.items()
+    }
+
+
+def _parts_apart(state: Mapping[str, Tensor]) -> dict[str, Weights]:
+    file: dict[str, Weights] = {part: {} for part in _PARTS}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        file[part][f"module.backbone.{rest}"] = tensor
+    return file
+
+
+def _from_transformers(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    """One matrix of queries, keys and values, a name for each mask token, and the encoder as teacher."""
+    state = fuse({name.removeprefix("vjepa2."): tensor for name, tensor in file.items()})
+    if _TOKENS in state:
+        state |= {f"{_TOKENS}.{i}": token for i, token in enumerate(state.pop(_TOKENS))}
+    return state | {f"target_{name}": tensor for name, tensor in state.items() if name.startswith("encoder.")}
+
+
+def _to_transformers(state: Mapping[str, Tensor]) -> Weights:
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("target_encoder.")}
+    tokens = [kept.pop(name) for name in list(kept) if name.startswith(f"{_TOKENS}.")]
+    return unfuse(kept | {_TOKENS: torch.stack(tokens)})
+
+
+def _as_linear(name: str, tensor: Tensor) -> Tensor:
+    """Tubelets are projected by a convolution there."""
+    return conv_to_linear(tensor) if name.endswith(_PROJECTION) else tensor
+
+
+def _as_convolution(patch_size: tuple[int, int, int], name: str, tensor: Tensor) -> Tensor:
+    return linear_to_conv(tensor, patch_size) if name.endswith(_PROJECTION) else tensor
