@@ -40,6 +40,8 @@ CLAIM = Claim(
         above("restarts, perplexity", "by gradient, perplexity", "and more than learning codes by gradient"),
         above("restarts, used", 90.0, "with restarts nearly all codes are in use"),
     ),
+    analysis="With restarts 93, 99 and 99% of the codes are in use in three seeds, without them 1 to 3%, and "
+    "of codes learnt by gradient 4 to 8%; an interval from three seeds reaches just below 90.",
     minutes=3,
 )
 
