@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.protocols import Batch, Encoder, Tokenizer, find_encoder
+from filmstrip.protocols import Batch, EncoderModule, Tokenizer, find_encoder
 
 Item = TypeVar("Item")
 
@@ -58,7 +58,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
-def encoder_of(objective: nn.Module) -> Encoder:
+def encoder_of(objective: nn.Module) -> EncoderModule:
     """The encoder of an objective.
 
     Raises:

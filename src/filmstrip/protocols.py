@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -260,18 +260,24 @@ class Objective(nn.Module):
         ]
 
 
-def find_encoder(objective: nn.Module) -> Encoder | None:
+class EncoderModule(Encoder, nn.Module):
+    """A module that is an encoder, for annotations; nothing has to extend it."""
+
+
+class TokenizerModule(Tokenizer, nn.Module):
+    """A module that is a tokenizer, for annotations; nothing has to extend it."""
+
+
+def find_encoder(objective: nn.Module) -> EncoderModule | None:
     """The encoder of an objective, if it has one. Parts of that name that are no :class:`Encoder` do not count."""
     part = getattr(objective, "encoder", None)
-    return part if isinstance(part, Encoder) else None
+    return cast("EncoderModule", part) if isinstance(part, Encoder) else None
 
 
-def find_tokenizer(objective: nn.Module) -> Tokenizer | None:
+def find_tokenizer(objective: nn.Module) -> TokenizerModule | None:
     """The objective itself if it is a tokenizer, otherwise the one that it holds, if any."""
-    if isinstance(objective, Tokenizer):
-        return objective
-    part = getattr(objective, "tokenizer", None)
-    return part if isinstance(part, Tokenizer) else None
+    part = objective if isinstance(objective, Tokenizer) else getattr(objective, "tokenizer", None)
+    return cast("TokenizerModule", part) if isinstance(part, Tokenizer) else None
 
 
 Collective = Callable[[Tensor], Tensor]
@@ -376,6 +382,19 @@ class InDiffusers(Protocol):
 
         Raises:
             UserError: ``diffusers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class FromImage(Protocol):
+    """A video's encoder that an image's transformer can start."""
+
+    def load_image(self, image: Mapping[str, Tensor]) -> None:
+        """Copy the weights of an image's transformer, in place.
+
+        Raises:
+            RuntimeError: a weight has another shape.
         """
         ...
 

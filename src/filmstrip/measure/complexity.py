@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -129,7 +129,7 @@ def measure(objective: Objective, clip: Clip) -> Complexity:
 
 def _measure(objective: Objective, make: Callable[[], Batch]) -> Complexity:
     """Count what the one sample that ``make`` makes costs."""
-    encoder = cast(nn.Module | None, find_encoder(objective))
+    encoder = find_encoder(objective)
     with FakeTensorMode():
         batch = make()
         state = _stand_ins(objective)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -47,7 +47,7 @@ class Layer:
 def of_run(run: Measurable) -> list[Layer]:
     """The layers of a run's encoder, in order of execution; empty if a receptive field is unknown."""
     with torch.device("meta"):
-        encoder = cast(nn.Module | None, find_encoder(run.objective.build()))
+        encoder = find_encoder(run.objective.build())
     return [] if encoder is None else layers_of(encoder, run.data.clip)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from filmstrip.data.config import Clip
 from filmstrip.data.reading.views import read_views
 from filmstrip.inference import device_of, encoder_of, inference
-from filmstrip.protocols import Encoder, Features
+from filmstrip.protocols import EncoderModule, Features
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.hub import load_hub
 from filmstrip.runs.loading import default_device, load_objective
@@ -21,7 +22,7 @@ from filmstrip.video.decode import Backend
 class VideoEncoder(nn.Module):
     """A trained encoder that reads files by itself: cut as in evaluation, ``clip`` says how."""
 
-    def __init__(self, encoder: Encoder, clip: Clip, backend: Backend = "auto") -> None:
+    def __init__(self, encoder: EncoderModule, clip: Clip, backend: Backend = "auto") -> None:
         super().__init__()
         self.encoder = encoder
         self.clip = clip
@@ -66,4 +67,4 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
         objective, run = load_objective(source, device)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
     encoder, clip = load_hub(str(source))
-    return VideoEncoder(encoder, clip).to(default_device(device))
+    return VideoEncoder(cast(EncoderModule, encoder), clip).to(default_device(device))

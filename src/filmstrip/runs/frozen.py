@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
@@ -201,7 +202,6 @@ def _paths(run: Run, setting: str) -> tuple[str, ...]:
 
 def _with_paths(run: Run, setting: str, paths: list[str]) -> Run:
     owner, _, name = setting.rpartition(".")
-    part = run.objective if owner else run
-    before = getattr(part, name)
-    changed = replace(part, **{name: tuple(Path(path) for path in paths) if isinstance(before, tuple) else paths[0]})
-    return replace(run, objective=changed) if owner else changed
+    several = isinstance(getattr(run.objective if owner else run, name), tuple)
+    changed: dict[str, Any] = {name: tuple(Path(path) for path in paths) if several else paths[0]}
+    return replace(run, objective=replace(run.objective, **changed)) if owner else replace(run, **changed)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,15 @@ from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
-from filmstrip.protocols import FromTransformers, MaskedPredictor, Objective, Published, find_encoder
+from filmstrip.protocols import (
+    EncoderModule,
+    FromImage,
+    FromTransformers,
+    MaskedPredictor,
+    Objective,
+    Published,
+    find_encoder,
+)
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
@@ -49,7 +58,7 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
     references = read_references(folder)
     placed = found_again(run, folder, references, training=training)
     objective = placed.objective.build()  # reads what a perceptual distance needs
-    if "init" in references:
+    if "init" in references and placed.init is not None:
         start(objective, placed.init)
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
@@ -151,13 +160,13 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
         load_published(Path(source), objective, head=False)
         return
     given = load(source, "cpu").encoder
-    if isinstance(given, FrameTransformer) and hasattr(target, "load_image"):
-        _start_from_image(given, target, source)
+    if isinstance(given, FrameTransformer) and isinstance(target, FromImage):
+        _start_from_image(given, cast(EncoderModule, target), source)
     else:
         _copy(given.state_dict(), target, source, spare=(_LAST_NORM,))
 
 
-def _start_from_image(given: FrameTransformer, target: nn.Module, source: str | Path) -> None:
+def _start_from_image(given: FrameTransformer, target: EncoderModule, source: str | Path) -> None:
     image = given.state_dict()
     if given.patch_size[0] > 1:
         _copy(image, target, source, spare=(_LAST_NORM,))
@@ -166,7 +175,7 @@ def _start_from_image(given: FrameTransformer, target: nn.Module, source: str | 
     check_names(f"{source} cannot start this network: it", image, frames, spare=("cls_token",), optional=_OF_VIDEO)
     before = {name: value.clone() for name, value in target.state_dict().items()}
     try:
-        target.load_image(image)
+        cast(FromImage, target).load_image(image)
     except RuntimeError as error:
         target.load_state_dict(before)
         raise UserError(f"{source} cannot start this network, which has other shapes: {error}") from None
@@ -203,14 +212,14 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         return run
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
-    if not isinstance(encoder, ViT) and not hasattr(encoder, "load_image"):
+    if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
         return run
-    sizes, own = hub_sizes(run.init), run.objective
+    sizes, own = hub_sizes(run.init), cast(Any, run.objective)
     if "patch_size" in sizes:
         patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
         if isinstance(own.patch_size, tuple):
             sizes["patch_size"] = (own.patch_size[0] if tubelet is None else tubelet, patch, patch)
-    clip = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
+    clip: dict[str, Any] = {key: sizes.pop(key) for key in ("num_frames", "size") if key in sizes}
     if isinstance(encoder, ViT):
         clip = {k: v for k, v in clip.items() if not {f"objective.{k}", f"data.clip.{k}"}.intersection(typed)}
     wanted = {f"objective.{key}": value for key, value in sizes.items() if hasattr(own, key)}
@@ -230,7 +239,7 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
 
 
-def _clip_of(clip: Clip, sizes: Mapping[str, int], typed: Collection[str]) -> Clip:
+def _clip_of(clip: Clip, sizes: Mapping[str, Any], typed: Collection[str]) -> Clip:
     """A clip of another length and size, whose training frames are as much larger than it as they were."""
     if "size" in sizes and "data.clip.short_side" not in typed:
         low, high = (round(side * sizes["size"] / clip.size) for side in clip.short_side)

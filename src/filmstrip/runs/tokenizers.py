@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -16,11 +17,12 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Objective, Tokenizer, Tokens, find_tokenizer
+from filmstrip.protocols import Objective, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
+from filmstrip.video.decode import Backend
 from filmstrip.weights.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 class VideoTokenizer(nn.Module):
     """A trained tokenizer, and how the clips that it codes are cut from files."""
 
-    def __init__(self, tokenizer: Tokenizer, clip: Clip, backend: str = "auto") -> None:
+    def __init__(self, tokenizer: TokenizerModule, clip: Clip, backend: Backend = "auto") -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.clip = clip
@@ -68,9 +70,9 @@ class VideoTokenizer(nn.Module):
     def rows(self, tokens: Tokens) -> Tensor:
         """Tokens as they are written, ``B N D``: latents, or ids with codebooks last, int16 if that holds them."""
         if tokens.ids is None:
-            return tokens.latents
+            return cast(Tensor, tokens.latents)
         places = tokens.grid.t * tokens.grid.h * tokens.grid.w
-        dtype = torch.int16 if self.codebook_size <= 2**15 else torch.int32
+        dtype = torch.int16 if (self.codebook_size or 0) <= 2**15 else torch.int32
         return rearrange(tokens.ids, "b (n g) -> b n g", n=places).to(dtype)
 
     def decode(self, tokens: Tokens) -> Tensor:
@@ -152,7 +154,8 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         return
     run_there, _ = load_objective(folder, "cpu")
     given = getattr(run_there, "tokenizer", run_there).state_dict()
-    objective.tokenizer.load_state_dict({name: given[name] for name in objective.tokenizer.state_dict()})
+    own = cast(nn.Module, objective.tokenizer)
+    own.load_state_dict({name: given[name] for name in own.state_dict()})
 
 
 def check_tokenizer(objective: Objective, source: Source) -> None:
