@@ -127,6 +127,20 @@ def test_features_and_actions_come_along(tmp_path):
         open_source(Data(path=tmp_path / "no", reads=Encoded()))
 
 
+def test_clips_without_their_actions_are_named(tmp_path):
+    about = {"level": "tokens", "actions": '{"num_actions": 3, "action_dim": 0, "names": ["a", "b", "c"]}'}
+    with FeatureWriter(tmp_path, about=about) as writer:
+        writer.add("with", torch.zeros(1, 6, 5), grid=GRID, action=torch.zeros(1, 2, dtype=torch.int64))
+        writer.flush()
+        writer.add("without", torch.zeros(1, 6, 5), grid=GRID)
+    source = open_path(tmp_path)
+    known, unknown = source.samples
+    (row,) = known.cut(Data(), actions=source.actions)
+    assert row.content["action"].tolist() == [0, 0]
+    with pytest.raises(UserError, match="no actions of without: encode it again"):
+        unknown.cut(Data(), actions=source.actions)
+
+
 def test_nothing_is_augmented_and_nothing_decoded(tokens):
     batch = take(open_path(tokens), 1)[0]
     assert apply_augment(batch, Augment(mirror=0.5, mixup=1.0), num_classes=2) is batch

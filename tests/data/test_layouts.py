@@ -458,7 +458,8 @@ def test_tfrecord_knows_damage_and_all_kinds_of_values(tmp_path):
     path.write_bytes(b"\1" + whole[1:])
     with pytest.raises(ValueError, match="does not match its checksum"):
         list(records(path))
-    for broken in (b"\x0a\xff\xff", b"\xff" * 12, field(1, b"\x0b")):
+    numbered = field(1, field(1, field(1, 5, wire=0)))
+    for broken in (b"\x0a\xff\xff", b"\xff" * 12, field(1, b"\x0b"), numbered):
         with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
             features(broken)
 

@@ -245,6 +245,14 @@ def test_files_that_are_missing_short_or_of_another_width_lose_nothing(annotatio
         take(replace(data, train_split="test", max_unreadable=0.05), 1)
 
 
+def test_videos_without_an_array_are_named(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((7, 3), np.float32))
+    clips = open_clips(tmp_path, Procedures(), 5)
+    assert "b" not in clips
+    with pytest.raises(OSError, match="no array of b"):
+        clips.read("b", Part(0.0, 1.0, 0, 0, 1.0))
+
+
 def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"frames_features": np.ones((3, 2))}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="holds no features"):

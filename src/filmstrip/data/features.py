@@ -168,13 +168,12 @@ class FeatureWriter:
         if action is not None and len(action) != clips:
             raise ValueError(f"expected actions for {clips} clips, got {tuple(action.shape)}")
         # Copies, so that a view does not keep its whole batch alive (or change with it) until the shard is written.
-        features = features.detach().to("cpu", copy=True)
+        stored: Sequence[Tensor] = list(features.detach().to("cpu", copy=True))
         actions = [None] * clips if action is None else action.detach().to("cpu", copy=True)
         counts = [None] * clips if lengths is None else lengths.tolist()
         if lengths is not None:
-            kept = Tokens(grid, lengths=lengths.cpu()).kept()
-            features = [tokens[which] for tokens, which in zip(features, kept)]
-        for tokens, done, count, (start, end) in zip(features, actions, counts, spans):
+            stored = [tokens[used] for tokens, used in zip(stored, _used(grid, lengths.cpu()))]
+        for tokens, done, count, (start, end) in zip(stored, actions, counts, spans):
             place = {"shard": "", "offset": 0, "n": len(tokens), **grid._asdict()}
             spent = None if count is None else tuple(count)
             row = FeatureRow(name=name, label=label, split=split, start=start, end=end, lengths=spent, **place)
@@ -183,7 +182,7 @@ class FeatureWriter:
                 raise ValueError(f"expected features like the earlier {self._pending[0].kind}, got {clip.kind}")
             self._pending.append(clip)
         self._names.add(name)
-        self._pending_bytes += sum(tokens.nbytes for tokens in features)
+        self._pending_bytes += sum(tokens.nbytes for tokens in stored)
         if self._pending_bytes >= self._shard_bytes:
             self.flush()
 
@@ -215,8 +214,9 @@ class FeatureWriter:
             rows.append(dataclasses.replace(row, shard=shard, offset=offset))
             offset += row.n
         tensors = {"features": torch.cat([clip.features for clip in self._pending])}
-        if self._pending[0].action is not None:
-            tensors["action"] = torch.stack([clip.action for clip in self._pending])
+        actions = [clip.action for clip in self._pending if clip.action is not None]
+        if actions:  # of all clips or of none: they are of one kind
+            tensors["action"] = torch.stack(actions)
         write_tensors(tensors, self.folder / shard)
         _write_index(self.folder, self._rows + rows, self.about)
         self._rows += rows
@@ -260,7 +260,7 @@ class FeatureSource:
         if row.lengths is None:
             return stored
         features = stored.new_zeros(row.places, stored.shape[1])
-        features[Tokens(row.grid, lengths=torch.tensor([row.lengths])).kept()[0]] = stored
+        features[_used(row.grid, torch.tensor([row.lengths]))[0]] = stored
         return features
 
     def lengths(self, indices: Iterable[int]) -> Tensor | None:
@@ -308,6 +308,13 @@ class FeatureSource:
             known = ", ".join(map(repr, sorted({row.split for row in self.rows}))) or "none"
             raise UserError(f"{self.folder} has no features of a split {name!r}; it has {known}")
         return found
+
+
+def _used(grid: Grid, lengths: Tensor) -> Tensor:
+    """Mask of the used tokens of several clips, ``C N``, from the number in each block, ``C b``."""
+    used = Tokens(grid, lengths=lengths).kept()
+    assert used is not None, "there are lengths"
+    return used
 
 
 def _without_place(about: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Self, TypeGuard
+from typing import Any, BinaryIO, ClassVar, Self, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.errors import UserError
+
+AnySample = TypeVar("AnySample", bound="Sample")
 
 HELD_OUT = 0.2
 """Fraction of each class that becomes the test split of a collection without splits."""
@@ -280,7 +282,7 @@ def number_labels(
     return classes, numbers
 
 
-def hold_out(samples: Iterable[Sample]) -> list[Sample]:
+def hold_out(samples: Iterable[AnySample]) -> list[AnySample]:
     """Divide samples without splits into ``train`` and ``test``, depending on their names only.
 
     If all samples have a group, a fifth of the groups is held out, so that no group is in both splits. Otherwise a

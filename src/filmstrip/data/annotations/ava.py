@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filmstrip.data.annotations.files import find, maybe
-from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Moment
+from filmstrip.data.detection.types import Actor, ActorAnnotations, Box, Boxes, Moment
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
 
@@ -48,11 +48,10 @@ def read_ava(root: Path, version: str = "") -> ActorAnnotations:
     every = maybe(root, f"ava_action_list{version}.pbtxt")
     challenge = f"ava_action_list{version}_for_activitynet_{CHALLENGES[version]}.pbtxt"
     counted = maybe(root, challenge) if version else every
-    if every is None and counted is None:
-        find(root, f"ava_action_list{version}.pbtxt", challenge)
-    names = read_label_map(every or counted)
+    listed = every or counted or find(root, f"ava_action_list{version}.pbtxt", challenge)
+    names = read_label_map(listed)
     ids = {number: place for place, number in enumerate(sorted(names))}
-    evaluated = read_label_map(counted or every)
+    evaluated = read_label_map(counted or listed)
     if not evaluated.keys() <= names.keys():
         raise UserError(f"{counted} lists classes that {every} does not: they are of different versions")
     tables = {split: find(root, f"ava_{name}{version}.csv") for name, split in SPLITS.items()}
@@ -115,7 +114,7 @@ def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool
         UserError: a row is invalid; the message names the file and the line.
     """
     scored = any(len(row) > 7 and not re.fullmatch(r"-?\d*", row[7].strip()) for _, row in _rows(path))
-    found: dict[Moment, dict[tuple[object, ...], tuple[set[int], float]]] = defaultdict(dict)
+    found: dict[Moment, dict[tuple[Box, int | None], tuple[set[int], float]]] = defaultdict(dict)
     flat = 0
     for line, row in _rows(path):
         if not 6 <= len(row) <= 8 and not (len(row) >= 2 and not any(row[2:])):
@@ -193,7 +192,7 @@ def _number(path: Path, line: int, text: str, what: str) -> float:
     return number
 
 
-def _box(path: Path, line: int, cells: Sequence[str]) -> tuple[float, float, float, float]:
+def _box(path: Path, line: int, cells: Sequence[str]) -> Box:
     sides = ("left", "top", "right", "bottom")
     left, top, right, bottom = box = [_number(path, line, cell, side) for cell, side in zip(cells, sides)]
     if min(box) < -OUTSIDE or max(box) > 1 + OUTSIDE:

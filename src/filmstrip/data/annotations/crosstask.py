@@ -8,7 +8,7 @@ by it, so that its text features fit; otherwise by ``tasks_primary.txt``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from filmstrip.data.annotations.files import find, maybe, read_json, tables
@@ -80,9 +80,14 @@ def _numbering(
         indices = read_json(path)
         tasks = sorted(indices["task_idx"], key=indices["task_idx"].get)
         by_name = indices["rd_action_idx" if shared else "action_idx"]
-        ordered = sorted(by_name, key=by_name.get)
-        steps = ordered if shared else [_key(*name.split("_", 1), shared) for name in ordered]
-    return ({name: i for i, name in enumerate(dict.fromkeys(names))} for names in (tasks, steps))
+        steps = sorted(by_name, key=by_name.get)
+        if not shared:
+            steps = [_key(task, step, shared) for task, step in (name.split("_", 1) for name in steps)]
+    return _positions(tasks), _positions(steps)
+
+
+def _positions(names: Iterable[str]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 def _splits(root: Path, division: str) -> dict[Key, str]:
@@ -109,4 +114,5 @@ def _splits(root: Path, division: str) -> dict[Key, str]:
 
 
 def _video_table(path: Path) -> list[Key]:
-    return [tuple(line.split(",")[:2]) for line in path.read_text(encoding="utf-8").split() if line.strip()]
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").split()]
+    return [(row[0], row[1]) for row in rows if len(row) > 1]

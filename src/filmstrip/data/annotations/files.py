@@ -69,8 +69,9 @@ def tables(root: Path, folder: str) -> Iterator[tuple[str, list[list[str]]]]:
         with tarfile.open(find(root, f"{folder}.tar.gz")) as archive:
             members = [member for member in archive.getmembers() if member.isfile() and member.name.endswith(".csv")]
             for member in sorted(members, key=lambda member: member.name):
-                text = io.TextIOWrapper(archive.extractfile(member), encoding="utf-8").read()
-                yield Path(member.name).stem, _cells(text)
+                file = archive.extractfile(member)
+                assert file is not None, "members that are no files are left out"
+                yield Path(member.name).stem, _cells(io.TextIOWrapper(file, encoding="utf-8").read())
     except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
         raise UserError(f"the tables {folder} below {root} cannot be read: {error}") from None
 

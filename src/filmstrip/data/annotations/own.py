@@ -10,6 +10,7 @@ A video may also have its length, ``"seconds"``, and its rate, ``"fps"``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from filmstrip.data.annotations.files import read_json
 from filmstrip.data.procedures.types import Annotations, Procedure, Step, in_order, position
@@ -60,7 +61,7 @@ def write_own(annotations: Annotations, path: Path) -> None:
     videos = []
     for procedure in annotations.procedures:
         done = [{"step": annotations.steps[s.step], "start": s.start, "end": s.end} for s in procedure.steps]
-        entry = {"video": procedure.video, "split": procedure.split, "steps": done}
+        entry: dict[str, Any] = {"video": procedure.video, "split": procedure.split, "steps": done}
         if procedure.task >= 0:
             entry["task"] = annotations.tasks[procedure.task]
         known = {"seconds": procedure.seconds, "fps": procedure.fps}

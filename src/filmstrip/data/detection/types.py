@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 Moment = tuple[str, float]
 """A video and a time in it, in seconds as in the annotations."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in fractions of the frame's width and height."""
 
 
 class Actor(NamedTuple):
     """An actor in a key frame."""
 
-    box: tuple[float, float, float, float]
+    box: Box
     """Box as left, top, right, bottom, in fractions of the frame's width and height."""
     classes: tuple[int, ...] = ()
     """Indices of the actor's classes, ascending."""

@@ -152,7 +152,7 @@ class EncodedSample(FeatureSample):
         """Choose among the clips: at random with ``rng``, else evenly spaced; with their ``actions`` if requested.
 
         Raises:
-            UserError: there are fewer clips than a sample takes, or ids are outside the codebook.
+            UserError: there are too few clips for a sample, ids are outside the codebook, or actions are missing.
         """
         starts = len(self.rows) - max(self.length, 1) + 1
         if starts < 1:
@@ -179,11 +179,17 @@ class EncodedSample(FeatureSample):
         if lengths is not None:
             content["lengths"] = lengths
         if actions:
-            content["action"] = torch.stack([self.features.action(row) for row in rows])
+            content["action"] = torch.stack([self._action(row) for row in rows])
         if not self.length:
             content = {key: value[0] for key, value in content.items()}
         first, last = self.features.rows[rows[0]].start, self.features.rows[rows[-1]].end
-        return Row(content=content, times=tuple(np.nan if t is None else t for t in (first, last)))
+        return Row(content=content, times=(np.nan if first is None else first, np.nan if last is None else last))
+
+    def _action(self, row: int) -> torch.Tensor:
+        action = self.features.action(row)
+        if action is None:
+            raise UserError(f"{self.path} has an action space, but no actions of {self.name}: encode it again")
+        return action
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +218,10 @@ class EncodedSource(Source):
 
     def info(self, train_split: str) -> EncodedInfo:
         """Properties of the collection that an objective needs before it is built."""
-        about = {"grid": tuple(self.grid), "codebook_size": self.codebook_size, "width": self.width}
-        return EncodedInfo(**vars(super().info(train_split)), **about)
+        t, h, w = self.grid
+        return EncodedInfo(
+            **vars(super().info(train_split)), grid=(t, h, w), codebook_size=self.codebook_size, width=self.width
+        )
 
 
 def is_encoded(path: Path) -> bool:

@@ -191,6 +191,7 @@ class ProcedureSource(Source):
 
     kind: ClassVar[type[Kind]] = Procedures
 
+    samples: tuple[ProcedureSample, ...]
     annotations: Annotations = field(repr=False)
     config: Procedures
     features: ClipFeatures = field(repr=False)
@@ -208,12 +209,13 @@ class ProcedureSource(Source):
 
     def info(self, train_split: str) -> ProcedureInfo:
         """Properties of the collection that an objective needs before it is built."""
+        t, h, w = self.features.grid
         return ProcedureInfo(
             **self.told(train_split),
             steps=self.classes,
             tasks=self.annotations.tasks,
             window=windows.window_size(self.config),
-            grid=tuple(self.features.grid),
+            grid=(t, h, w),
             width=self.features.width,
         )
 
@@ -236,7 +238,8 @@ def _open(config: Procedures, data: Data) -> ProcedureSource:
         )
     if missing := len(annotations.procedures) - len(there):
         log.warning("%d of %d annotated videos have no features and are skipped", missing, missing + len(there))
-    samples, counts = [], Counter()
+    samples: list[ProcedureSample] = []
+    counts: Counter[str] = Counter()
     for procedure in there:
         for i, window in enumerate(windows.windows(procedure, config)):
             samples.append(

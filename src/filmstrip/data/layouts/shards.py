@@ -116,7 +116,9 @@ def _index(archive: Path) -> list[Member]:
                 elif f".{extension.lower()}" in SIDECARS:
                     member.actions = Sidecar(str(archive), info.offset_data, info.size, info.name)
                 elif suffix in (".cls", ".txt", ".json") and info.size <= _MAX_NOTE:
-                    _annotate(member, suffix, tar.extractfile(info).read())
+                    note = tar.extractfile(info)
+                    assert note is not None, "members that are no files are left out"
+                    _annotate(member, suffix, note.read())
     except FileNotFoundError:
         raise UserError(f"the shard {archive} does not exist") from None
     except (tarfile.TarError, OSError) as error:

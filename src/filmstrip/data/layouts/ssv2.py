@@ -36,12 +36,13 @@ def open_ssv2(root: Path) -> Source:
     Raises:
         UserError: labels or lists are missing or invalid, or none of the videos exists.
     """
-    if not detect(root):
+    names = _find(root, "labels.json")
+    if names is None or not detect(root):
         raise UserError(
             f"{root} is not laid out as Something-Something V2: expected labels/labels.json, labels/train.json and "
             "files such as 20bn-something-something-v2/78687.webm"
         )
-    numbers = _read(_find(root, "labels.json"), dict)
+    numbers = _read(names, dict)
     classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
     answers = _answers(_find(root, "test-answers.csv"))
     listed = []

@@ -45,7 +45,7 @@ def features(message: bytes) -> dict[str, Values]:
     """
     try:
         return dict(
-            _entry(entry)
+            _entry(_content(entry))
             for number, part in _fields(memoryview(message))
             if number == 1 and isinstance(part, memoryview)
             for _, entry in _fields(part)
@@ -57,16 +57,18 @@ def features(message: bytes) -> dict[str, Values]:
 def _entry(entry: memoryview) -> tuple[str, Values]:
     """A name and its feature, from an entry of the map."""
     parts = dict(_fields(entry))
-    return bytes(parts[1]).decode(), _feature(parts.get(2, memoryview(b"")))
+    return bytes(_content(parts[1])).decode(), _feature(_content(parts.get(2, memoryview(b""))))
 
 
 def _feature(feature: memoryview) -> Values:
     for kind, values in _fields(feature):
-        found = list(_fields(values))
+        found = list(_fields(_content(values)))
         if kind == _BYTES_LIST:
-            return [bytes(value) for _, value in found]
+            return [bytes(_content(value)) for _, value in found]
         if kind == _FLOAT_LIST:  # packed into one string of bytes, or one by one
-            return np.concatenate([np.zeros(0, "<f4"), *(np.frombuffer(value, "<f4") for _, value in found)])
+            return np.concatenate(
+                [np.zeros(0, "<f4"), *(np.frombuffer(_content(value), "<f4") for _, value in found)]
+            )
         if kind == _INT_LIST:
             unpacked = [n for _, v in found for n in (_varints(v) if isinstance(v, memoryview) else [v])]
             return np.array(unpacked, np.uint64).astype(np.int64)
@@ -93,6 +95,17 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
             raise IndexError("a field reaches beyond its message")
         yield key >> 3, message[place : place + length]
         place += length
+
+
+def _content(field: memoryview | int) -> memoryview:
+    """The content of a field that is a message, bytes or a number of fixed size.
+
+    Raises:
+        TypeError: it is a number of variable size.
+    """
+    if isinstance(field, int):
+        raise TypeError(f"the number {field} where bytes are expected")
+    return field
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:

@@ -55,16 +55,17 @@ def open_ucf101(root: Path, fold: int = 1) -> Source:
     notes = read_notes(root)
     index = lists / "classInd.txt"
     known = tuple(line.split()[-1] for line in _lines(index)) if index.is_file() else notes.classes
-    classes, labels = number_names([_class(path, known) for (_, path), _ in found], known, root)
+    names = [_class(path, known) for (_, path), _ in found]
+    classes, labels = number_names(names, known, root)
     samples = [
         Sample(
             path=str(file),
             name=path.as_posix(),
             label=label,
             split=split,
-            group=f"{classes[label]}/{number[1]}" if (number := _GROUP.search(path.stem)) else None,
+            group=f"{named}/{number[1]}" if (number := _GROUP.search(path.stem)) else None,
         )
-        for ((split, path), file), label in zip(found, labels)
+        for ((split, path), file), named, label in zip(found, names, labels)
     ]
     return collect(root, classes, samples, notes)
 

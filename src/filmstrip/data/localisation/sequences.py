@@ -41,7 +41,10 @@ class FeatureSequence(NamedTuple):
 class Sequences(Protocol):
     """Features along each of a set's videos."""
 
-    width: int
+    @property
+    def width(self) -> int:
+        """The dimension of a feature."""
+        ...
 
     def __contains__(self, video: str) -> bool:
         """Whether there are features of a video."""
@@ -111,7 +114,7 @@ class ArraySequences(ArrayFolder):
 
     def sequence(self, procedure: Procedure) -> FeatureSequence:
         """All rows of a video's array."""
-        rows = read_array(self._file(procedure.video))
+        rows = read_array(self._known_file(procedure.video))
         if rows.shape[1] != self.width or not len(rows):
             raise OSError(f"the features of {procedure.video} are {rows.shape}, and others are of width {self.width}")
         first, step = _spacing(procedure, self._config)

@@ -37,10 +37,20 @@ _PART = re.compile(r" \[[\d.]*-[\d.]*\]$")
 class ClipFeatures(Protocol):
     """Features of any part of a dataset's videos."""
 
-    grid: Grid
-    width: int
-    about: Mapping[str, str]
-    """Origin of the features, as recorded by ``filmstrip encode``; empty if unknown."""
+    @property
+    def grid(self) -> Grid:
+        """The grid of a clip's features."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The dimension of a feature."""
+        ...
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """Origin of the features, as recorded by ``filmstrip encode``; empty if unknown."""
+        ...
 
     def __contains__(self, video: str) -> bool:
         """Whether there are features of a video."""
@@ -138,8 +148,12 @@ class EncodedClips:
                 f"{self.folder} has no clip of {video} from {given.start:.1f} to {given.end:.1f} s: encode its steps "
                 "(filmstrip data steps) or more clips of it (--clips)"
             )
-        start, end = self._source.rows[best].start, self._source.rows[best].end
-        if start is None or end is None or end - start > LONGEST_CLIP * given.step_seconds + LONGEST_SECONDS:
+        row = self._source.rows[best]
+        if (
+            row.start is None
+            or row.end is None
+            or row.end - row.start > LONGEST_CLIP * given.step_seconds + LONGEST_SECONDS
+        ):
             raise OSError(
                 f"the clips of {video} in {self.folder} spread over far more than the step from {given.start:.1f} to "
                 f"{given.end:.1f} s: encode its steps (filmstrip data steps) or dense clips (--sampling dense)"
@@ -178,13 +192,24 @@ class ArrayFolder:
             name = next((stem for stem in self._files if re.fullmatch(rf"\d+_{re.escape(name)}", stem)), name)
         return self._files.get(name)
 
+    def _known_file(self, video: str) -> Path:
+        """The file of a video.
+
+        Raises:
+            OSError: there is none.
+        """
+        path = self._file(video)
+        if path is None:
+            raise OSError(f"there is no array of {video}")
+        return path
+
     def __contains__(self, video: str) -> bool:
         """Whether there is a file of a video."""
         return self._file(video) is not None
 
     def read(self, video: str, given: Part) -> Tensor:
         """The mean of the rows from ``start`` to ``end``, ``1 D``."""
-        path = self._file(video)
+        path = self._known_file(video)
         if self._latest[0] != path:  # the places of a window are parts of one video
             self._latest = path, read_array(path)
         rows = self._latest[1]

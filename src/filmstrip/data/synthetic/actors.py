@@ -23,7 +23,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Ascending, Bounds, Count, CountOrZero, EvenSize, Seed, Share, check_numbers
 from filmstrip.data.config import Synthetic
-from filmstrip.data.detection.types import Actor
+from filmstrip.data.detection.types import Actor, Box
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.data.synthetic.generated import generate_once, write_videos
 from filmstrip.data.synthetic.motions import MOTIONS, background, fade, noisy, paint
@@ -112,14 +112,14 @@ class Actors(Synthetic):
     def _write(self, folder: Path) -> None:
         """Every video has a generator of its own, so that it does not matter who draws it, or when."""
         for (split, name), count in zip(SPLITS.items(), (self.num_train, self.num_test)):
-            rows: dict[str, list[list[str | int]]] = {}
+            rows: dict[str, list[list[str | int | None]]] = {}
             write_videos(self._write_one, [(folder, f"actors_{split}_{k:05d}", rows) for k in range(count)])
             with (folder / f"ava_{name}.csv").open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(row for video in sorted(rows) for row in rows[video])
         items = (f'item {{\n  name: "{name}"\n  id: {i + 1}\n}}\n' for i, name in enumerate(CLASSES))
         (folder / "ava_action_list.pbtxt").write_text("".join(items))
 
-    def _write_one(self, folder: Path, name: str, rows: dict[str, list[list[str | int]]]) -> None:
+    def _write_one(self, folder: Path, name: str, rows: dict[str, list[list[str | int | None]]]) -> None:
         video, keys = self.render(np.random.default_rng(derive_seed(self.seed, "actors", name)))
         write_video(folder / f"{name}.mp4", video, self.fps, crf=14, gop=8, preset="veryfast")
         rows[name] = [
@@ -130,7 +130,7 @@ class Actors(Synthetic):
         ]
 
 
-def _box(opacity: Tensor) -> tuple[float, float, float, float]:
+def _box(opacity: Tensor) -> Box:
     """What encloses a shape that is drawn in a frame, ``H W``."""
     shape = opacity > 0.5
     height, width = shape.shape

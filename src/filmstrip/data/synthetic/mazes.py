@@ -197,8 +197,8 @@ def furnish(rng: np.random.Generator, solid: np.ndarray) -> World:
     """Hang up a maze: walls and floors by its quarters, pictures on a few faces that can be seen, and a sky."""
     themes = [(_wall(rng), _ground(rng)) for _ in range(4)]
     textures = [texture for theme in themes for texture in theme]
-    rows, cols = np.indices(solid.shape)
-    quarter = 2 * (rows > len(solid) // 2) + (cols > len(solid) // 2)
+    south, east = np.indices(solid.shape) > len(solid) // 2
+    quarter = 2 * south + east
     faces = np.repeat(2 * quarter[..., None], 4, axis=2)
     seen = [
         (y, x, side)

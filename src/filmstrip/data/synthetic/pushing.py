@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ class Pushing(Synthetic):
     def _write_one(self, path: Path, seed: tuple[int, ...]) -> None:
         video, motion = self.render(np.random.default_rng(seed))
         write_video(path, video, self.fps, crf=12, gop=8, preset="veryfast")
-        np.savez(path.with_suffix(".actions.npz"), **{key: value.astype(np.float32) for key, value in motion.items()})
+        arrays: dict[str, Any] = {key: value.astype(np.float32) for key, value in motion.items()}
+        np.savez(path.with_suffix(".actions.npz"), **arrays)
 
 
 def simulate(rng: np.random.Generator, radii: np.ndarray, num_frames: int) -> dict[str, np.ndarray]:

@@ -111,13 +111,13 @@ def _render(world: World, tiles: _Tiles, poses: np.ndarray, size: int, field_of_
     def columns(values: np.ndarray) -> Tensor:
         return rearrange(torch.from_numpy(values), "(t w) -> t 1 w", w=size)
 
-    x, y, dx, dy, distance = (columns(v.astype(np.float32)) for v in (x, y, dx, dy, distance))
+    eye_x, eye_y, ray_x, ray_y, far = (columns(v.astype(np.float32)) for v in (x, y, dx, dy, distance))
     down = (torch.arange(size) + 0.5 - size / 2)[:, None] / focal
-    wall = _walls(world, tiles, columns(face), columns((along % 1).astype(np.float32)), distance, down, 1 / focal)
-    ground = _floor(world, tiles, x, y, dx, dy, down[size // 2 :], 1 / focal)
+    wall = _walls(world, tiles, columns(face), columns((along % 1).astype(np.float32)), far, down, 1 / focal)
+    ground = _floor(world, tiles, eye_x, eye_y, ray_x, ray_y, down[size // 2 :], 1 / focal)
     above = (-down[: size // 2] / half_width).expand(-1, size)[..., None]
     sky = (world.sky[0] * above + world.sky[1] * (1 - above)).expand(len(poses), -1, -1, -1)
-    return torch.where((down.abs() * distance < 0.5)[..., None], wall, torch.cat([sky, ground], dim=1))
+    return torch.where((down.abs() * far < 0.5)[..., None], wall, torch.cat([sky, ground], dim=1))
 
 
 def _smaller(picture: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ class Untrimmed(Synthetic):
             parts.append(self._motions(start - frame).render(None, rng))
             parts.append(self._motions(end - start).render(ACTIONS[step.step], rng))
             frame = end
+        assert procedure.seconds is not None, "set by _video"
         parts.append(self._motions(round(procedure.seconds * self.fps) - frame).render(None, rng))
         write_video(folder / procedure.video, torch.cat(parts), self.fps, crf=14, gop=8, preset="veryfast")
 

@@ -6,7 +6,7 @@ import json
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -207,7 +207,7 @@ def _count_lines(counts: dict[str, dict[str, int]]) -> list[str]:
 def _statistics(files: Iterable[FileReport]) -> list[str]:
     """What the readable files are like."""
     files = list(files)
-    spans = {
+    spans: dict[str, Sequence[float]] = {
         "duration, s": [file.duration for file in files],
         "frames": [file.num_frames for file in files],
         "frames per second": [file.fps for file in files],

@@ -107,7 +107,7 @@ def convert_file(job: ConversionJob) -> ConversionOutcome:
             write_video(target, episode.video, layout.FPS, codec=codec, crf=crf, gop=8, preset="veryfast")
             written += 1
     except (UserError, ValueError, OSError) as error:
-        if getattr(error, "errno", None) in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(job.folder)) from None  # FFmpeg's own cannot be pickled
         return ConversionOutcome(str(job.path), written, there, error=str(error))
     return ConversionOutcome(str(job.path), written, there)

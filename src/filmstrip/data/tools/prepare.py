@@ -133,7 +133,7 @@ def prepare_file(job: CopyJob) -> CopyOutcome:
     try:
         result = reencode(job.file.open(), job.target, job.recipe)
     except (UserError, OSError, av.FFmpegError) as error:
-        if getattr(error, "errno", None) in NO_ROOM:
+        if isinstance(error, (OSError, av.FFmpegError)) and error.errno in NO_ROOM:
             raise OSError(error.errno, error.strerror, str(job.target)) from None  # FFmpeg's own cannot be pickled
         return CopyOutcome(job.file.name, error=getattr(error, "reason", None) or str(error))
     return CopyOutcome(

@@ -83,6 +83,7 @@ class _EncodedFrames:
     @property
     def compared(self) -> tuple[list[int], Tensor]:
         """Positions and content (``N C H W``) of the frames to compare."""
+        assert self.last is not None, "asked for before any frame was noted"
         chosen = [*self.kept, (len(self.times) - 1, self.last)]
         return [place for place, _ in chosen], torch.stack([frame for _, frame in chosen])
 
