@@ -50,8 +50,8 @@ class AttentiveProbe(Evaluation):
         train, test = train_and_test(subject, tokens=True, batch_size=self.batch_size, cache=self.cache)
         num_classes = len(subject.source.classes)
 
-        def top1(*tensors: Tensor) -> float:
-            return self.top1(*tensors, num_classes, subject.device)
+        def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+            return self.top1(train, train_labels, test, test_labels, num_classes, subject.device)
 
         yield from by_layer("attentive", train, test, top1, choose=self.choose_layer)
 

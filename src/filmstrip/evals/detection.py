@@ -17,7 +17,7 @@ from filmstrip.data.annotations.ava import write_scores
 from filmstrip.data.boxes import iou
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
-from filmstrip.data.kinds.actors import ActorSource
+from filmstrip.data.kinds.actors import ActorClips, ActorSample, ActorSource
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
@@ -91,8 +91,10 @@ class DetectionMAP(Evaluation):
         self.check(subject)
         detector, source, data = subject.objective, subject.source, subject.data
         if self.proposals is not None:
+            assert isinstance(data.reads, ActorClips), "checked above: the source is of actors"
             data = replace(data, reads=replace(data.reads, proposals=self.proposals))
             source = data.reads.open(data)
+        assert isinstance(detector, Detector) and isinstance(source, ActorSource), "checked above"
         split = self.split or data.eval_split
 
         def evaluate_batch(batch: Batch, before: int) -> list[tuple[int, Tensor]]:
@@ -106,7 +108,7 @@ class DetectionMAP(Evaluation):
         scores = dict(pair for part in map_batches(subject, batches, evaluate_batch) for pair in part)
         if not scores:
             raise UserError(f"no key frame of the split {split!r} is readable: nothing to evaluate")
-        samples = source.split(split)
+        samples = [sample for sample in source.split(split) if isinstance(sample, ActorSample)]
         found = {samples[i].key: Scored(_boxes(samples[i].actors), scores[i]) for i in sorted(scores)}
         if self.out is not None and process.rank() == 0:
             table = ((key, scored.boxes.tolist(), scored.scores.tolist()) for key, scored in found.items())

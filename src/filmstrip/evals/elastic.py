@@ -91,8 +91,9 @@ class TokensAgainstError(Evaluation):
             fitted = tokenizer.encode_to(
                 video, target, method=self.method, bins=self.bins, distance=mean_squared_error
             )
-            lengths, errors = fitted.tokens.lengths.flatten(), fitted.errors.flatten()
-            return BlockResults(lengths.float().cpu(), errors.float().cpu(), fitted.evaluations)
+            lengths, errors = fitted.tokens.lengths, fitted.errors.flatten()
+            assert lengths is not None, "a tokenizer of variable length says how many tokens it used"
+            return BlockResults(lengths.flatten().float().cpu(), errors.float().cpu(), fitted.evaluations)
 
         found = self._of_clips(subject, evaluate)
         tokens, errors = (torch.cat([getattr(part, name) for part in found]) for name in ("tokens", "errors"))

@@ -108,6 +108,6 @@ class Generation(Evaluation):
             logits = torch.cat(distance.generated_logits)
             splits = min(self.splits, len(logits))
             mean, std = inception_score(logits, splits)
-            label = f"{distance.label}/n{len(logits)}x{splits}"
-            yield f"inception_score/{label}", mean
-            yield f"inception_score_std/{label}", std
+            measured = f"{distance.label}/n{len(logits)}x{splits}"
+            yield f"inception_score/{measured}", mean
+            yield f"inception_score_std/{measured}", std

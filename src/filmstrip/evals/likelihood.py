@@ -42,6 +42,7 @@ class Likelihood(Evaluation):
         """
         self.check(subject)
         objective = subject.objective
+        assert isinstance(objective, LikelihoodModel), "checked above"
         nats: list[Tensor] = []
         bits: list[Tensor] = []
 

@@ -46,8 +46,10 @@ class LinearProbe(Evaluation):
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
         num_classes, where = len(subject.source.classes), subject.device
 
-        def top1(*tensors: Tensor) -> float:
-            return self.top1(*(tensor.to(where) for tensor in tensors), num_classes)
+        def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+            return self.top1(
+                train.to(where), train_labels.to(where), test.to(where), test_labels.to(where), num_classes
+            )
 
         yield from by_layer("linear", train, test, top1, choose=self.choose_layer)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import NotEmpty, Share
-from filmstrip.data.kinds.untrimmed import UntrimmedSource
+from filmstrip.data.kinds.untrimmed import UntrimmedSample, UntrimmedSource
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.evals.average_precision import area_under_precision
@@ -52,6 +52,7 @@ class LocalisationMAP(Evaluation):
         """
         self.check(subject)
         localiser, source = subject.objective, subject.source
+        assert isinstance(localiser, Localiser), "checked above"
         split = self.split or subject.data.eval_split
 
         def localise(batch: Batch, before: int) -> list[tuple[int, Detections]]:
@@ -64,7 +65,7 @@ class LocalisationMAP(Evaluation):
         found = dict(pair for part in map_batches(subject, batches, localise) for pair in part)
         if not found:
             raise UserError(f"no video of the split {split!r} is readable: nothing to evaluate")
-        videos = [sample.video for sample in source.split(split)]
+        videos = [sample.video for sample in source.split(split) if isinstance(sample, UntrimmedSample)]
         truth = [
             [(step.step, step.start, step.end) for step in video.steps] if i in found else []
             for i, video in enumerate(videos)

@@ -116,7 +116,7 @@ class MultiView(Evaluation):
         )
 
         def classify(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
-            with inference(classifier):
+            with inference(subject.objective):
                 logits = classifier.classify(batch["video"].to(subject.device, non_blocking=True))
                 if logits.shape[1] != len(classes):
                     raise UserError(f"the model has {logits.shape[1]} classes, but the data has {len(classes)}")

@@ -153,7 +153,7 @@ def forecasts(
     forecaster = forecaster_of(subject)
     probabilities, true, index, first = [], [], [], seed
     for batch in procedure_batches(subject, split, batch_size):
-        with inference(forecaster):
+        with inference(subject.objective):
             logits = forecaster.forecast(batch, samples=samples, seed=first)
         first += len(batch["name"])
         if logits.shape[-1] != len(subject.source.classes):

@@ -16,7 +16,7 @@ from filmstrip.evals.clips import map_clips
 from filmstrip.evals.frame_metrics import FrameMetrics, check_frames
 from filmstrip.evals.video_features import FeatureNetwork, FeaturePair, VideoDistance
 from filmstrip.inference import inference
-from filmstrip.protocols import Batch, Tokenizer, Tokens, find_tokenizer
+from filmstrip.protocols import Batch, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.evaluation import Evaluation, Subject
 
 
@@ -81,7 +81,7 @@ class Reconstruction(Evaluation):
         yield from use.values(tokenizer.codebook_size, count)
 
 
-def _tokenizer_of(subject: Subject) -> Tokenizer:
+def _tokenizer_of(subject: Subject) -> TokenizerModule:
     tokenizer = find_tokenizer(subject.objective)
     if tokenizer is None:
         raise UserError(f"{type(subject.objective).__name__} is not a tokenizer: it does not encode and decode")

@@ -93,25 +93,58 @@ class FeatureNetwork:
             name = f"i3d_{Path(name).stem}_{self.layer}"
             if self.layer == "pooled":
                 return self._with_settings(name, network, network.pooled, device, size=224, min_frames=_I3D_FRAMES)
-            more = {"size": 224, "min_frames": _I3D_FRAMES, "classifies": True}
-            return self._with_settings(name, network, network.classify, device, **more)
+            return self._with_settings(
+                name, network, network.classify, device, size=224, min_frames=_I3D_FRAMES, classifies=True
+            )
         if self.kind == "encoder":
             encoder = load(self.source, device)
-            own = {"size": encoder.clip.size, "num_frames": encoder.clip.num_frames}
-            return self._with_settings(name, encoder, lambda video: encoder(video).pooled(), device, **own)
+            clip = encoder.clip
+            return self._with_settings(
+                name,
+                encoder,
+                lambda video: encoder(video).pooled(),
+                device,
+                size=clip.size,
+                num_frames=clip.num_frames,
+            )
         objective, run = load_objective(self.source, device)
         if not isinstance(objective, Classifier):
             raise UserError(f"{self.source} holds a {type(objective).__name__}, which is not a classifier")
-        own = {"size": run.data.clip.size, "num_frames": run.data.clip.num_frames}
-        return self._with_settings(f"{name}_logits", objective, objective.classify, device, classifies=True, **own)
+        clip = run.data.clip
+        return self._with_settings(
+            f"{name}_logits",
+            objective,
+            objective.classify,
+            device,
+            size=clip.size,
+            num_frames=clip.num_frames,
+            classifies=True,
+        )
 
     def _with_settings(
-        self, name: str, network: nn.Module, function: Function, device: torch.device, **own: int | bool | None
+        self,
+        name: str,
+        network: nn.Module,
+        function: Function,
+        device: torch.device,
+        *,
+        size: int,
+        num_frames: int | None = None,
+        min_frames: int = 1,
+        classifies: bool = False,
     ) -> VideoFeatures:
-        """The network with its ``own`` preprocessing, unless these settings override it."""
-        configured = {"size": self.size, "num_frames": self.num_frames, "batch_size": self.batch_size}
-        own |= {key: value for key, value in configured.items() if value is not None}
-        return VideoFeatures(name, network.to(device), function, device, **own)
+        """The network with its own ``size`` and ``num_frames``, unless these settings override them."""
+        return VideoFeatures(
+            name,
+            network.to(device),
+            function,
+            device,
+            size=size if self.size is None else self.size,
+            num_frames=num_frames if self.num_frames is None else self.num_frames,
+            min_frames=min_frames,
+            batch_size=self.batch_size,
+            classifies=classifies,
+        )
 
 
 class VideoFeatures:
@@ -194,7 +227,11 @@ class VideoDistance:
     def features(self, real: Tensor | None = None, generated: Tensor | None = None) -> FeaturePair:
         """Features of ``B T C H W`` video of either side, all of one length."""
         length = next(video.shape[1] for video in (real, generated) if video is not None)
-        return FeaturePair(*(None if video is None else self._network(video) for video in (real, generated)), length)
+        return FeaturePair(
+            None if real is None else self._network(real),
+            None if generated is None else self._network(generated),
+            length,
+        )
 
     def add(self, features: FeaturePair) -> None:
         """Add features, of this process or another."""
@@ -252,6 +289,7 @@ def load_i3d(path: Path, *, norm_eps: float = 1e-3) -> I3D:
     with torch.device("meta"):
         any_i3d = I3D(I3DArchitecture(num_classes=400))
     heads = [published_names(any_i3d, layout.name)["head.weight"] for layout in any_i3d.layouts()]
+    assert any_i3d.head is not None, "it is built with classes"
     classes = next((len(theirs[key]) for key in heads if key in theirs), any_i3d.head.out_features)
     network = I3D(I3DArchitecture(num_classes=classes, norm_eps=norm_eps))
     try:

@@ -106,10 +106,10 @@ class VideoPrediction(Evaluation):
         label = f"{size}x{size}/{self.horizon}f_after_{self.context}/n{count}x{self.samples}"
         curves = {}
         for name, parts in frames.items():
-            found = torch.cat(parts)
-            curves[f"{name}/{label}"] = found.mean(dim=(0, 1))
+            values = torch.cat(parts)
+            curves[f"{name}/{label}"] = values.mean(dim=(0, 1))
             if self.samples > 1:
-                curves[f"{name}_best/{label}"] = best_samples(found, metrics.higher_is_better[name]).mean(dim=0)
+                curves[f"{name}_best/{label}"] = best_samples(values, metrics.higher_is_better[name]).mean(dim=0)
         for name, curve in curves.items():
             yield name, float(curve.mean())
         yield from distance.values(f"fvd_after_{self.context}")

@@ -17,6 +17,9 @@ class Normalise(nn.Module):
     Both are buffers saved with the weights: an encoder carries its own preprocessing.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))

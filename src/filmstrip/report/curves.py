@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from filmstrip.report.axes import Axis, fitted, tick_labels
 from filmstrip.report.markup import Markup, join, tag
@@ -95,7 +96,7 @@ class Curves:
     def _hover(self, name: str, points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Markup:
         """Invisible markers along a curve with its values as hover text."""
         spots = []
-        for x, y in _thinned([point for point in points if point[1] is not None], MAX_HOVER):
+        for x, y in _thinned([(x, y) for x, y in points if y is not None], MAX_HOVER):
             said = tag("title", f"{name}, {self.x_label} {x:,.6g}: {y:.4g}")
             spots.append(tag("circle", said, cx=x_axis(x), cy=y_axis(y), r=7, class_="hover"))
         return join(spots)
@@ -110,13 +111,14 @@ class Curves:
 
 
 Point = tuple[float, float | None]
+AnyPoint = TypeVar("AnyPoint", bound=Point)
 
 
 def _drawable(value: float, log: bool) -> float | None:
     return value if math.isfinite(value) and (value > 0 or not log) else None
 
 
-def _thinned(points: Sequence[Point], count: int) -> list[Point]:
+def _thinned(points: Sequence[AnyPoint], count: int) -> list[AnyPoint]:
     """At most ``count`` points, evenly spaced, including the first and the last."""
     if len(points) <= count:
         return list(points)
@@ -125,7 +127,8 @@ def _thinned(points: Sequence[Point], count: int) -> list[Point]:
 
 def _smoothed(points: Sequence[Point], weight: float) -> list[Point]:
     """Exponential moving average, with bias correction as in Adam."""
-    average, norm, smoothed = 0.0, 0.0, []
+    average, norm = 0.0, 0.0
+    smoothed: list[Point] = []
     for x, y in points:
         if y is None:
             smoothed.append((x, None))

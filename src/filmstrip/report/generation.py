@@ -31,7 +31,7 @@ def frame_curves(recorded: Mapping[str, Mapping[str, Series]], title: str = "Pre
 
     ``recorded``: the :func:`~filmstrip.runs.contents.history` of each run, by the name of its curve.
     """
-    charts: dict[str, dict[str, Series]] = {}
+    charts: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     for run, history in recorded.items():
         for name, (_, values) in history.items():
             point = point_of(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 
 VOID = frozenset({"img", "br", "meta", "link", "source"})
 
@@ -33,6 +34,6 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 
-def join(parts: object) -> Markup:
+def join(parts: Iterable[object]) -> Markup:
     """Concatenated markup or text; ``None`` is omitted."""
     return Markup("".join(escaped(part) for part in parts if part is not None))

@@ -21,7 +21,10 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 class Section(Protocol):
     """A part of a report."""
 
-    title: str
+    @property
+    def title(self) -> str:
+        """The part's heading."""
+        ...
 
     def html(self) -> Markup:
         """The part's content, without its heading."""

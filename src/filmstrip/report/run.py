@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _facts(recorded: dict[str, Series], seconds: float) -> Facts:
+def _facts(recorded: Mapping[str, Series], seconds: float) -> Facts:
     """The final steps, time, loss and evaluations."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
     steps = max(steps[-1] for steps, _ in recorded.values())
@@ -74,7 +75,7 @@ def _facts(recorded: dict[str, Series], seconds: float) -> Facts:
     return Facts("At a glance", facts[:8])
 
 
-def _training(recorded: dict[str, Series]) -> Group:
+def _training(recorded: Mapping[str, Series]) -> Group:
     """Charts of all values recorded during training."""
     charts = [
         Curves(name, {name: series}, smooth=0.6 if len(series[0]) > 10 else 0.0)
@@ -84,7 +85,7 @@ def _training(recorded: dict[str, Series]) -> Group:
     return Group("Training", charts)
 
 
-def _evaluations(evaluations: dict[str, Series]) -> Table:
+def _evaluations(evaluations: Mapping[str, Series]) -> Table:
     rows = [
         (name.removeprefix(EVALUATION), values[-1], int(steps[-1])) for name, (steps, values) in evaluations.items()
     ]

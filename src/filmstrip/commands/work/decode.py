@@ -81,7 +81,8 @@ def _batches(source: FeatureSource, places: list[int], batch_size: int) -> Itera
 
 def _paths(source: FeatureSource, out: Path) -> list[Path]:
     """Output path of each clip: its video's name below ``out``, numbered if the video has several clips."""
-    clips, numbers = Counter(row.name for row in source.rows), Counter()
+    clips = Counter(row.name for row in source.rows)
+    numbers: Counter[str] = Counter()
     paths = []
     for row in source.rows:
         name = PurePath(row.name)

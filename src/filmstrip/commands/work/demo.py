@@ -224,8 +224,10 @@ def _reconstructions(pretrained: experiment.Result, readable: Predictions) -> St
     names = [readable.names[i] for i in telling(readable)[:NUM_RECONSTRUCTIONS]]
     videos = videos_named(pretrained.source, data, set(names))
     video = torch.stack([videos[name] for name in names])
-    with inference(pretrained.objective):
-        shown = pretrained.objective.reconstruct(video.to(device), torch.arange(len(names), device=device))
+    objective = pretrained.objective
+    assert isinstance(objective, videomae.VideoMAE), "the run without labels is of VideoMAE"
+    with inference(objective):
+        shown = objective.reconstruct(video.to(device), torch.arange(len(names), device=device))
     masked, rebuilt = (part.mul(255).round().byte().cpu() for part in shown)
     strips = [Strip(clips, name) for *clips, name in zip(video, masked, rebuilt, names)]
     note = (

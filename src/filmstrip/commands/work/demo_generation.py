@@ -31,8 +31,8 @@ from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
-from filmstrip.systems.generation.videogpt import VideoGPTConfig
-from filmstrip.systems.tokenizers.vqvae3d import VQVAE3DConfig
+from filmstrip.systems.generation.videogpt import VideoGPT, VideoGPTConfig
+from filmstrip.systems.tokenizers.vqvae3d import VQVAE3D, VQVAE3DConfig
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
@@ -120,8 +120,9 @@ def train_and_sample(out: Path, data: Synthetic, console: Console, *, first: int
     label = torch.arange(classes, device=prior.subject.device).repeat_interleave(SAMPLES)
     start = time.monotonic()
     condition = Condition(batch_size=len(label), num_frames=CLIP.num_frames, label=label)
-    with inference(prior.objective):
-        samples = to_levels(prior.objective.sample(condition, seed=0, sampling=SAMPLING)).cpu()
+    generator = _prior(prior)
+    with inference(generator):
+        samples = to_levels(generator.sample(condition, seed=0, sampling=SAMPLING)).cpu()
     return Generated(tokenizer=tokenizer, prior=prior, samples=samples, seconds=time.monotonic() - start)
 
 
@@ -139,10 +140,21 @@ def sections(made: Generated) -> list[Section]:
     return [_facts(made), curves, _reconstructions(made), _samples(made)]
 
 
+def _tokenizer(result: experiment.Result) -> VQVAE3D:
+    assert isinstance(result.objective, VQVAE3D), "as plan_runs configures it"
+    return result.objective
+
+
+def _prior(result: experiment.Result) -> VideoGPT:
+    assert isinstance(result.objective, VideoGPT), "as plan_runs configures it"
+    return result.objective
+
+
 def _facts(made: Generated) -> Facts:
-    grid = made.prior.objective.grid
+    grid = _prior(made.prior).grid
     bits = next(value for name, value in made.prior.metrics.items() if name.startswith("bits_per_dim/"))
-    codebook = made.tokenizer.objective.codebook_size
+    codebook = _tokenizer(made.tokenizer).codebook_size
+    assert codebook is not None, "a VQ-VAE has a codebook"
     speed = made.samples.shape[0] * made.samples.shape[1] / made.seconds
     facts = [
         ("codes per clip", f"{grid.t} × {grid.h} × {grid.w}"),
@@ -166,22 +178,22 @@ def _psnr(tokenizer: experiment.Result) -> float:
 
 def _rebuilt(tokenizer: experiment.Result, video: Tensor) -> Tensor:
     """Video ``B T C H W`` reconstructed from its codes, uint8."""
-    subject = tokenizer.subject
-    with inference(subject.objective):
-        tokens = subject.objective.encode(video.to(subject.device))
-        return to_levels(subject.objective.decode(tokens)).cpu()
+    objective, device = _tokenizer(tokenizer), tokenizer.subject.device
+    with inference(objective):
+        tokens = objective.encode(video.to(device))
+        return to_levels(objective.decode(tokens)).cpu()
 
 
 def _reconstructions(made: Generated) -> Strips:
     """The first test video of each class beside its reconstruction."""
     subject = made.tokenizer.subject
     split = subject.source.split(subject.data.eval_split)
-    first = {sample.label: sample.name for sample in reversed(split)}
+    first = {sample.label: sample.name for sample in reversed(split) if sample.label is not None}
     videos = videos_named(subject.source, subject.data, set(first.values()))
     names = [first[label] for label in sorted(first)]
     video = torch.stack([videos[name] for name in names])
     strips = [Strip(pair, name) for *pair, name in zip(video, _rebuilt(made.tokenizer, video), names)]
-    grid = made.prior.objective.grid
+    grid = _prior(made.prior).grid
     note = (
         f"Test videos, not used in training, at {CLIP.size} × {CLIP.size} pixels: a clip of {CLIP.num_frames} "
         f"frames is encoded as {grid.t * grid.h * grid.w} codes, and reconstructed from them."

@@ -21,7 +21,7 @@ from filmstrip.commands.detect import Detect
 from filmstrip.data.annotations.ava import read_boxes, write_scores
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
-from filmstrip.data.kinds.actors import clip_times, sure, whole_size
+from filmstrip.data.kinds.actors import ActorInfo, clip_times, sure, whole_size
 from filmstrip.data.reading.views import opened
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
@@ -30,7 +30,7 @@ from filmstrip.protocols import Detector, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
 from filmstrip.video.batched_reading import read_batched
-from filmstrip.video.decode import open_video
+from filmstrip.video.decode import Backend, open_video
 from filmstrip.video.decoder import Request
 from filmstrip.video.write import Mp4File, write_video
 
@@ -97,6 +97,7 @@ def detect(command: Detect) -> None:
         with counted("drawing"):
             draw(file, tracks, classes, out, threshold=command.threshold, backend=run.data.backend)
     if csv is not None:
+        assert isinstance(info, ActorInfo), "a detector is trained on actors"
         write_scores(csv, key_frames(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
     if command.json:
         actors = _as_json(tracks, classes, command.top_k)
@@ -189,7 +190,7 @@ def draw(
     out: Path,
     *,
     threshold: float = 0.5,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Write the part of a file that has tracks, with boxes and class names drawn in.
 

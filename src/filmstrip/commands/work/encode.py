@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from rich.console import Console
@@ -57,7 +57,7 @@ class Written(NamedTuple):
 class EncodedVideo(NamedTuple):
     """The encoded clips of one video."""
 
-    index: int
+    video: int
     """Index of the video in the split."""
     clips: Written
     """Encoded clips, ``C N D``: clips, tokens, width."""
@@ -158,20 +158,22 @@ def encode_part(
     level: Level = "clip",
     error: float | None = None,
     num_clips: int = 1,
-    clip: Mapping[str, object] = MappingProxyType({}),
+    clip: Mapping[str, Any] = MappingProxyType({}),
     batch_size: int = 8,
     num_workers: int = 2,
 ) -> int:
     """Encode the share of one of several processes, on any machine: every ``parts``-th file, starting at ``part``."""
     console = Console(stderr=True, quiet=part > 0)
     source = find_source(files)
-    model = encoder
+    model: VideoEncoder | VideoTokenizer
     if isinstance(encoder, (str, Path)):
         device = None
         if parts > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // parts))
             device = f"cuda:{part % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
         model = load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
+    else:
+        model = encoder
     model.clip = replace(model.clip, **clip)
     reader = reader_of(model, level, error)
     source = _with_fitting_actions(source, model.clip, console)
@@ -212,9 +214,10 @@ def encode_part(
                     flushed = time.monotonic()
             done(len(left))
     # One of several processes cannot know when the others have finished writing.
-    alone = parts == 1 and isinstance(model, VideoTokenizer)
-    if alone and (page := write_token_use(out, model, source, data, num_clips)):
-        console.print(f"token use: {page}")
+    if parts == 1 and isinstance(model, VideoTokenizer):
+        page = write_token_use(out, model, source, data, num_clips)
+        if page is not None:
+            console.print(f"token use: {page}")
     bad = [entry for entry in loader.unreadable if not entry.used]
     if loader.unreadable:
         with writer.alone():
@@ -263,7 +266,7 @@ def _source_at(path: Path) -> Source:
 
 
 def reader_of(
-    model: VideoEncoder | VideoTokenizer, level: Level, error: float | None = None
+    model: VideoEncoder | VideoTokenizer, level: str, error: float | None = None
 ) -> Callable[[Tensor], Written]:
     """A function from ``B T C H W`` video to the features or tokens that are written, ``B N D``.
 
@@ -290,7 +293,7 @@ def reader_of(
     return code
 
 
-def _read_features(model: VideoEncoder, level: Level, video: Tensor) -> Written:
+def _read_features(model: VideoEncoder, level: str, video: Tensor) -> Written:
     features = model(video)
     if level == "clip":
         return Written(features.pooled()[:, None], POOLED)

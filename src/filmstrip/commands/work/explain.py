@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video.write import write_video
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
+Calls = dict[Attention, list[tuple[Any, ...]]]
+"""Queries, keys and masks of every call of each attention module, in order."""
 
 
 class Explanation(NamedTuple):
@@ -95,7 +97,7 @@ def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
         raise UserError(
             f"{type(encoder).__name__} is not a transformer over patches: attention rollout is not defined for it"
         )
-    noted: dict[nn.Module, list[tuple[Any, ...]]] = {m: [] for m in attentions}
+    noted: Calls = {m: [] for m in attentions}
     with _noting(noted), torch.no_grad():
         encoder(video)
     leaf: list[Tensor] = []
@@ -111,7 +113,9 @@ def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
             features.pooled()[:, 0].sum().backward(inputs=leaf)
     finally:
         hook.remove()
-    reached = leaf[0].grad[:, :, 0]
+    gradient = leaf[0].grad
+    assert gradient is not None, "backward was given this tensor"
+    reached = gradient[:, :, 0]
     t = video.shape[1] // embed.patch_size[0]
     h = video.shape[3] // embed.patch_size[1]
     heat = rearrange(reached, "b (t h w) -> b t h w", t=t, h=h)
@@ -127,6 +131,7 @@ def grad_cam(objective: Objective, video: Tensor, label: int) -> Tensor:
     Raises:
         UserError: the network has no spatial features, or no gradient reaches them.
     """
+    assert isinstance(objective, Classifier), "explain_file refuses other objectives"
     outputs: list[Features] = []
 
     def note(module: nn.Module, given: tuple[Any, ...], features: Features) -> None:
@@ -160,11 +165,16 @@ def overlay(video: Tensor, heat: Tensor, strength: float = 0.6) -> Tensor:
     return video * (1 - share) + rearrange(colours, "t h w c -> t c h w") * share
 
 
+def _replace_attend(module: Attention, attend: Callable[..., Tensor]) -> None:
+    """Replace one module's method, until the attribute is deleted."""
+    vars(module)["attend"] = attend
+
+
 @contextmanager
-def _noting(noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
+def _noting(noted: Calls) -> Iterator[None]:
     """Inside, every attention module records the queries, keys and masks of its calls."""
 
-    def noter(module: Attention, calls: list[tuple[Any, ...]]):
+    def noter(module: Attention, calls: list[tuple[Any, ...]]) -> Callable[..., Tensor]:
         attend = module.attend
 
         def note(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
@@ -174,7 +184,7 @@ def _noting(noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
         return note
 
     for module, calls in noted.items():
-        module.attend = noter(module, calls)
+        _replace_attend(module, noter(module, calls))
     try:
         yield
     finally:
@@ -183,7 +193,7 @@ def _noting(noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
 
 
 @contextmanager
-def _linear(encoder: nn.Module, noted: dict[nn.Module, list[tuple[Any, ...]]]) -> Iterator[None]:
+def _linear(encoder: nn.Module, noted: Calls) -> Iterator[None]:
     """Inside, attention mixes whole tokens by the recorded weights, and the rest of each layer is omitted."""
     hooks, outs = [], {module: module.out for module in noted}
     inside = {part for module in noted for part in module.modules()}
@@ -221,17 +231,18 @@ class _MeanOfHeads(nn.Module):
 
 def _replaying(module: Attention, calls: list[tuple[Any, ...]]) -> torch.utils.hooks.RemovableHandle:
     """Make an attention module replay its recorded weights call by call, with its input tokens as values."""
-    attend, turn, values = module.attend, iter(calls), []
+    attend, turn = module.attend, iter(calls)
+    values: list[Tensor] = []
 
     def begin(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         context = named.get("context")
         values[:] = [given[0] if context is None else context]
 
-    def replay(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    def replay(*given: Any) -> Tensor:
         q, k, *rest = next(turn)
         tokens = values[0][:, None].expand(-1, module.num_heads, -1, -1)
         return attend(q, k, tokens, *rest)
 
-    module.attend = replay
-    module.out = _MeanOfHeads(module.num_heads)
+    _replace_attend(module, replay)
+    module.register_module("out", _MeanOfHeads(module.num_heads))
     return module.register_forward_pre_hook(begin, with_kwargs=True)

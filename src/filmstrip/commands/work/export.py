@@ -136,8 +136,8 @@ def export(source: str, out: Path, *, format: FileFormat = "torch", part: Part =
             found = difference(path, graph) if format == "torch" or _has("onnxruntime") else None
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         for file in Path(folder).iterdir():  # ONNX keeps the weights of a network above 2 GB in a file beside it
-            with replacing(out.parent / file.name) as part:
-                os.replace(file, part)
+            with replacing(out.parent / file.name) as unfinished:
+                os.replace(file, unfinished)
     print(f"{out}: {', '.join(graph.inputs)} -> {', '.join(graph.outputs)}, {size / 1e6:.1f} MB")
     if wanted.fixed is not None:
         fixed = f"{graph.clip.size} x {graph.clip.size} pixels only: it cannot be traced for other sizes"
@@ -166,15 +166,15 @@ def graph_of(source: str, part: Part = "model") -> Graph:
             video = _video(clip, size)
             return video, objective.flow(video)
 
-        module = _ClassifyWithFlow(objective).eval()
-        return Graph(module, ("video", "flow"), ("logits",), draw_with_flow, clip, load_classes(source))
+        with_flow = _ClassifyWithFlow(objective).eval()
+        return Graph(with_flow, ("video", "flow"), ("logits",), draw_with_flow, clip, load_classes(source))
     if part == "model" and isinstance(objective, Classifier):
-        module = _Classify(objective).eval()
-        return Graph(module, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
+        classifier = _Classify(objective).eval()
+        return Graph(classifier, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
     if part == "model" and isinstance(objective, Detector):
-        module, names = _Detect(objective).eval(), ("video", "boxes")
+        names = ("video", "boxes")
         fixed = Graph(
-            module,
+            _Detect(objective).eval(),
             names,
             ("probabilities",),
             lambda n: (_video(clip, n), _boxes(n)),
@@ -188,8 +188,8 @@ def graph_of(source: str, part: Part = "model") -> Graph:
         def draw(size: int) -> tuple[Tensor, ...]:
             return _video(clip, size), *objective.masks(torch.arange(size))
 
-        module, places = _Predict(objective).eval(), ("visible", "hidden")
-        return Graph(module, ("video", *places), ("predicted",), draw, clip, any_length=places)
+        predictor, places = _Predict(objective).eval(), ("visible", "hidden")
+        return Graph(predictor, ("video", *places), ("predicted",), draw, clip, any_length=places)
     try:
         encoder = encoder_of(objective)
     except UserError:
@@ -271,6 +271,7 @@ def _write_onnx(program: ExportedProgram, graph: Graph, path: Path) -> None:
         written = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=list(graph.inputs), output_names=list(graph.outputs)
         )
+    assert written is not None, "the exporter through torch.export returns its program"
     written.model.metadata_props[NOTES] = _notes(graph)
     written.save(path)
 

@@ -20,6 +20,9 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import write_json, write_tensors
 from filmstrip.inference import inference
+from filmstrip.nn.normalise import Normalise
+from filmstrip.nn.patches import PatchEmbed
+from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import Classifier, InDiffusers, InTransformers, MaskedPredictor, Objective
 from filmstrip.runs.frozen import copy_whole
 from filmstrip.runs.loading import load_classes, load_objective
@@ -95,9 +98,16 @@ def export_released(source: str, out: Path, layout: str | None = None) -> None:
     print(f"{out}: {len(weights)} tensors, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
 
 
+def _normalise_of(objective: Objective) -> Normalise:
+    """The normalisation of pixels in an encoder of patches."""
+    embed = objective.get_submodule("encoder.embed")
+    assert isinstance(embed, PatchEmbed), "transformers has encoders of patches"
+    return embed.normalise
+
+
 def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
     """How ``transformers`` is to make pixels of frames: as evaluation does here."""
-    normalise = objective.encoder.embed.normalise
+    normalise = _normalise_of(objective)
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
@@ -150,16 +160,18 @@ def _both(
         frames = video.flatten(0, 1) / 127.5 - 1
         latents = network.encode(frames)
         theirs = latents.latent_dist.mode() if "latent_dist" in latents else latents.latents
+        assert isinstance(objective, TokenizerObjective), "diffusers has tokenizers"
         ours = objective.autoencoder.encode(video / 255)
         ours = ours[..., : theirs.shape[1]].flatten(0, 1).movedim(-1, 1)
         return theirs, ours
     network, report = getattr(library, config["architectures"][0]).from_pretrained(folder, output_loading_info=True)
     if report["missing_keys"] or report["unexpected_keys"]:
         raise ValueError(f"it lacks {report['missing_keys']} and has no place for {report['unexpected_keys']}")
-    pixels = objective.encoder.embed.normalise(video)
+    pixels = _normalise_of(objective)(video)
     if isinstance(objective, MaskedPredictor):
         visible, masked = objective.masks(torch.arange(len(video)))
         places = torch.zeros(len(video), visible.shape[1] + masked.shape[1], dtype=torch.bool)
         theirs = network.eval()(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
         return theirs, objective.predict_masked(video, visible, masked)
+    assert isinstance(objective, Classifier), "transformers has classifiers and masked predictors"
     return network.eval()(pixels).logits, objective.classify(video)

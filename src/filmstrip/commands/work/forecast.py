@@ -102,11 +102,10 @@ def forecast_video(
         for views in tracked(views_of_parts(decoder, predictor.encoder.clip, spans), "encoding", total=len(spans)):
             features.append(predictor.features(views))
             pictures.append(views.video[0, views.video.shape[1] // 2].clone())  # a view would keep the clip
-    nothing = [None] * config.horizon
-    windows = []
+    windows: list[list[Tensor | None]] = []
     for now in range(minimum, len(features) + 1):
         observed = features[max(0, now - config.observed) : now]
-        windows.append([None] * (config.observed - len(observed)) + observed + nothing)
+        windows.append([*[None] * (config.observed - len(observed)), *observed, *[None] * config.horizon])
     targets = range(config.observed, config.observed + config.horizon)
     probabilities = predictor.probabilities(windows, targets, samples=samples)
     timeline = [

@@ -20,7 +20,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, stepwise
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
-from filmstrip.protocols import Condition, Generator, StreamingGenerator, as_float
+from filmstrip.protocols import Condition, Generator, Objective, StreamingGenerator, as_float
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import read_config
 from filmstrip.runs.loading import load_data_info, load_objective
@@ -119,7 +119,7 @@ def generate(folder: Path, request: SamplingRequest) -> int:
     return 0
 
 
-def samples(generator: Generator, condition: Condition, request: SamplingRequest) -> Iterator[Tensor]:
+def samples(generator: Objective, condition: Condition, request: SamplingRequest) -> Iterator[Tensor]:
     """All samples in pieces along time (``B t C H W`` on the CPU), beginning with the provided frames.
 
     A generator that cannot stream returns a single piece. An interruption before all samples have their first piece
@@ -147,8 +147,9 @@ def samples(generator: Generator, condition: Condition, request: SamplingRequest
         begun = True
 
 
-def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
+def _stream(generator: Objective, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
     """The pieces of one batch of samples, on the CPU, beginning with the provided frames."""
+    assert isinstance(generator, Generator), "generate refuses other objectives"
     if not isinstance(generator, StreamingGenerator):
         with inference(generator):
             whole = generator.sample(condition, seed=seed, sampling=sampling).cpu()
@@ -162,11 +163,16 @@ def _stream(generator: Generator, condition: Condition, seed: int, sampling: Sam
 
 def _part(condition: Condition, first: int, size: int, device: torch.device) -> Condition:
     """``size`` samples of a condition, starting at ``first``, on a device."""
-    given = {key: getattr(condition, key) for key in ("video", "label", "action")}
+
+    def part(whole: Tensor | None) -> Tensor | None:
+        return None if whole is None else whole[first : first + size].to(device)
+
     return replace(
         condition,
         batch_size=min(size, condition.batch_size - first),
-        **{key: v if v is None else v[first : first + size].to(device) for key, v in given.items()},
+        video=part(condition.video),
+        label=part(condition.label),
+        action=part(condition.action),
     )
 
 

@@ -80,6 +80,7 @@ def predict_files(
     results: list[Prediction | Failure] = []
     # The output for each file shows the progress.
     for file in tracked(files, "looking") if as_json else files:
+        result: Prediction | Failure
         try:
             result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
         except UserError as error:
@@ -109,6 +110,7 @@ def predict_file(
         UserError: the objective is not a classifier, or the file cannot be read.
     """
     _check_classifier(objective)
+    assert isinstance(objective, Classifier), "checked above"
     views = read_views(path, run.data.clip, num_clips=num_clips, num_crops=num_crops, backend=run.data.backend)
     with inference(objective):
         logits = objective.classify(views.video.to(device_of(objective)))

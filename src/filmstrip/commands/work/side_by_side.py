@@ -12,6 +12,7 @@ from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.inference import inference
 from filmstrip.measure.complexity import of_run
 from filmstrip.progress import tracked
+from filmstrip.protocols import Classifier
 from filmstrip.report.comparison import Entry
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
@@ -30,8 +31,10 @@ def clips_per_second(subjects: Mapping[str, Subject], *, batch_size: int, rounds
     for _ in tracked(range(rounds), "measuring"):
         for name, subject in subjects.items():
             video = random_batch(subject, batch_size)["video"]
-            with inference(subject.objective):
-                classify = partial(subject.objective.classify, video)
+            objective = subject.objective
+            assert isinstance(objective, Classifier), "only classifiers are compared"
+            with inference(objective):
+                classify = partial(objective.classify, video)
                 seconds[name].append(median_seconds(classify, subject.device, rounds=1))
     return {name: batch_size / median(times) for name, times in seconds.items()}
 

@@ -35,7 +35,9 @@ class StepPredictor:
     @property
     def config(self) -> Procedures:
         """The configuration of the task that it was trained on."""
-        return self.run.data.reads
+        reads = self.run.data.reads
+        assert isinstance(reads, Procedures), "the run is of a task on procedures"
+        return reads
 
     def read(self, path: Path) -> tuple[Views, Tensor]:
         """One clip of a video, and its features ``N D``.
@@ -69,6 +71,7 @@ class StepPredictor:
 
         Each window holds the features at its positions, None where they are unknown.
         """
+        assert isinstance(self.objective, Forecaster), "refused by load_step_predictor"
         batch = _batch(windows, targets, self.info)
         batch = on_device(batch, device_of(self.objective))
         with inference(self.objective):
@@ -98,7 +101,9 @@ def load_step_predictor(folder: Path, tasks: Sequence[str], encoder: str | None 
     """
     objective, run = load_objective(folder)
     record, info = recorded_features(folder), load_data_info(folder)
-    task = run.data.reads.task
+    reads = run.data.reads
+    assert isinstance(reads, Procedures) and isinstance(info, ProcedureInfo), "the run has a record of features"
+    task = reads.task
     if task not in tasks:
         raise UserError(f"{folder} was trained for {task}, but this command needs a run for {' or '.join(tasks)}")
     if not isinstance(objective, Forecaster):

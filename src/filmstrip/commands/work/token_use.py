@@ -11,7 +11,7 @@ import torch
 from filmstrip.commands.work.decode import FPS, decode_clips, frames_per_second
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Data
-from filmstrip.data.features import FeatureSource
+from filmstrip.data.features import FeatureRow, FeatureSource
 from filmstrip.data.sources import Source
 from filmstrip.files import write_json
 from filmstrip.report.page import Report
@@ -34,11 +34,11 @@ def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: D
     if not tokens.rows or tokens.rows[0].lengths is None:
         return None
     first = tokens.rows[0]
-    per_block = first.places // len(first.lengths)
-    spent = torch.tensor([length for row in tokens.rows for length in row.lengths], dtype=torch.float64)
+    per_block = first.places // len(_lengths(first))
+    spent = torch.tensor([length for row in tokens.rows for length in _lengths(row)], dtype=torch.float64)
     videos: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in tokens.rows:
-        videos[row.name].append({"start": row.start, "end": row.end, "lengths": list(row.lengths)})
+        videos[row.name].append({"start": row.start, "end": row.end, "lengths": list(_lengths(row))})
     counts = {"tokens_per_block": per_block, "mean": float(spent.mean()), "videos": videos}
     write_json(counts, folder / COUNTS)
     lead = (
@@ -46,6 +46,11 @@ def write_token_use(folder: Path, model: VideoTokenizer, source: Source, data: D
         f"({spent.min():.0f} to {spent.max():.0f}); {COUNTS} has all counts. Below are the first clips of the index."
     )
     return Report("Token use", lead, _shown(tokens, model, source, data, num_clips)).write(folder / PAGE)
+
+
+def _lengths(row: FeatureRow) -> tuple[int, ...]:
+    assert row.lengths is not None, "one tokenizer encoded all rows, with lengths or without"
+    return row.lengths
 
 
 def _shown(
@@ -69,8 +74,8 @@ def _shown(
                     title=name if len(rows) == 1 else f"{name}, clip {number + 1}",
                     video=torch.as_tensor(clips[number].content["video"]),
                     rebuilt=to_levels(rebuilt),
-                    lengths=row.lengths,
-                    tokens_per_block=row.places // len(row.lengths),
+                    lengths=_lengths(row),
+                    tokens_per_block=row.places // len(_lengths(row)),
                     fps=frames_per_second(row, len(rebuilt)) or FPS,
                 )
             )

@@ -86,6 +86,7 @@ def climb(
     Both begin as the same grey noise and have the same shifts, and are otherwise independent. Their pixels' logits
     are sums over images of decreasing resolution, so that large shapes are optimised as easily as small ones.
     """
+    assert isinstance(objective, Classifier), "visualize refuses other objectives"
     device, generator = device_of(objective), torch.Generator().manual_seed(ascent.seed)
     noise = _NOISE * torch.randn(1, *shape, generator=generator)
     time = torch.tensor([ascent.slow, ascent.fast], device=device)
@@ -124,8 +125,12 @@ def roughness(video: Tensor) -> Tensor:
 
     Smoothed at small differences, so that the gradient is continuous at zero.
     """
-    differences = [video.diff(dim=dim).flatten(1) for dim in (3, 4)]
-    return sum((d.square() + _SMALL**2).sqrt().sub(_SMALL).sum(dim=1) for d in differences)
+    rows, columns = (video.diff(dim=dim).flatten(1) for dim in (3, 4))
+    return _smooth_sum(rows) + _smooth_sum(columns)
+
+
+def _smooth_sum(differences: Tensor) -> Tensor:
+    return (differences.square() + _SMALL**2).sqrt().sub(_SMALL).sum(dim=1)
 
 
 def unsteadiness(video: Tensor) -> Tensor:
@@ -136,6 +141,7 @@ def unsteadiness(video: Tensor) -> Tensor:
 @torch.no_grad()
 def judge(objective: Objective, target: int, video: Tensor) -> list[ClipScore]:
     """The class probability and amount of change of each clip of ``B T C H W``."""
+    assert isinstance(objective, Classifier), "visualize refuses other objectives"
     with modes_kept(objective):
         objective.eval()
         probabilities = objective.classify(video).float().softmax(dim=1)[:, target]
