@@ -21,8 +21,8 @@ and its baseline over seeds, paired by seed:
 - **not**: the interval excludes what was expected;
 - **too noisy to say**: neither.
 
-Seconds and minutes of recorded claims were measured with one thread on a machine that was busy with other work; two
-quiet cores take a fraction of them. Claims about time saved compare processor time, of both sides in turns.
+Seconds and minutes of recorded claims were measured with one thread on a machine that was busy with other work.
+Claims about time saved compare processor time, of both sides in turns.
 
 Figures that other pages and systems' files quote with `python claims/NAME.py` are of earlier forms of these claims,
 which had other numbers of steps and mostly one seed: they stand where they are quoted, and not here.
