@@ -36,8 +36,8 @@ def video():
     return torch.rand(2, FRAMES, 3, 32, 32, generator=torch.Generator().manual_seed(2))
 
 
-def logits_of(model, ids, images=False):
-    tokens = model.encoder.sequence(ids, torch.full((len(ids),), images))
+def logits_of(model, ids):
+    tokens = model.encoder.sequence(ids, VIDEO)
     return model.encoder.decoder.logits(model.encoder.decoder(tokens).hidden)
 
 
@@ -57,9 +57,9 @@ def test_comparators_have_about_the_size_of_the_large_one(preset, millions):
 
 
 def test_codes_and_special_tokens_have_different_numbers(model):
-    code, start = torch.tensor([[1]]), model.encoder.sequence(torch.tensor([[1]]), torch.tensor([False]))
-    assert start.tolist() == [[VIDEO, 1 + SPECIALS]]
-    assert model.encoder.sequence(code, torch.tensor([True])).tolist() == [[IMAGES, 1 + SPECIALS]]
+    code = torch.tensor([[1]])
+    assert model.encoder.sequence(code, VIDEO).tolist() == [[VIDEO, 1 + SPECIALS]]
+    assert model.encoder.sequence(code, IMAGES).tolist() == [[IMAGES, 1 + SPECIALS]]
     embed = model.encoder.decoder.embed
     assert embed.num_embeddings == 64 + SPECIALS
     assert not torch.equal(embed.weight[VIDEO], embed.weight[1 + SPECIALS])
@@ -93,13 +93,13 @@ def test_the_loss_counts_every_code_and_the_end(model, ids):
         torch.testing.assert_close(model({"tokens": ids}).total, F.cross_entropy(logits.mT, targets))
 
 
-def test_videos_and_images_begin_with_different_tokens(model, ids):
+def test_videos_and_images_begin_with_different_tokens(model, video):
     with torch.no_grad():
-        as_video, as_images = (
-            model({"tokens": ids, "images": torch.full((2,), images)}).total for images in (False, True)
-        )
-        assert torch.equal(as_video, model({"tokens": ids}).total)
-    assert as_video != as_images
+        features = model.encoder(video[:, :1], layers=True)
+        ids = model.encoder.codes({"video": video[:, :1]}).ids
+        expected = model.encoder.decoder(model.encoder.sequence(ids, IMAGES)).hidden[:, 1:]
+    assert torch.equal(features.tokens, expected)
+    assert not torch.allclose(features.tokens, model.encoder(video).tokens[:, :PER_FRAME], rtol=0.1)
 
 
 def test_a_code_changes_nothing_before_it(model, ids):
@@ -133,13 +133,15 @@ def test_log_prob_is_the_sum_of_the_codes_nats(model, video):
     ids = model.encoder.codes({"video": video}).ids
     with torch.no_grad():
         nats = F.cross_entropy(logits_of(model, ids)[:, :-1].mT, ids + SPECIALS, reduction="none").sum(dim=1)
-    torch.testing.assert_close(model.log_prob({"video": video}), -nats)
+        torch.testing.assert_close(model.log_prob({"video": video}), -nats)
     assert model.dims_of({"video": video}) == FRAMES * PER_FRAME
 
 
 def test_continuations_keep_their_context_and_are_those_of_each_code_in_turn(model, video):
     with torch.no_grad():  # special tokens are far more likely than codes, and yet never drawn
         model.encoder.decoder.embed.weight[:SPECIALS] *= 20
+    whole = Condition(batch_size=2, num_frames=2, video=video[:, :2])
+    assert torch.equal(model.sample(whole, seed=0), video[:, :2])
     condition = Condition(batch_size=2, num_frames=3, video=video[:, :1])
     made = model.sample(condition, seed=0, sampling=Sampling(temperature=0.0))
     assert made.shape == (2, 3, 3, 32, 32) and torch.equal(made[:, :1], video[:, :1])

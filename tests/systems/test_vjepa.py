@@ -33,7 +33,7 @@ SMALL = VJEPAConfig(
 
 
 def blocks(grid, number, scale, aspect=(0.75, 1.5), index=0):
-    return Blocks(grid=grid, number=number, scale=scale, aspect=aspect, use="vjepa.masks", index=index)
+    return Blocks(grid=grid, number=number, scale=scale, aspect=aspect, index=index)
 
 
 def batch(size=3, **changes):

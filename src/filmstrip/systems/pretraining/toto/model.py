@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.inference import device_of
 from filmstrip.models.decoder import Decoder, DecoderConfig, LanguageModel
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart
@@ -44,13 +44,17 @@ class TotoEncoder(CodedVideo):
         A clip of one frame is read as an image.
         """
         tokens = self.codes({"video": video})
-        images = torch.full((len(video),), tokens.grid.t == 1, device=video.device)
-        made = self.decoder(self.sequence(tokens.ids, images), layers=layers)
+        made = self.decoder(self.sequence(tokens.ids, start_of(tokens)), layers=layers)
         return Features(made.hidden[:, 1:], tokens.grid, tuple(layer[:, 1:] for layer in made.layers))
 
-    def sequence(self, ids: Tensor, images: Tensor) -> Tensor:
-        """Tokens ``B N+1``: the start of a video, or of images where ``images`` (``B`` bool), and ``B N`` codes."""
-        return torch.cat([torch.where(images, IMAGES, VIDEO)[:, None], ids + SPECIALS], dim=1)
+    def sequence(self, ids: Tensor, start: int) -> Tensor:
+        """Tokens ``B N+1``: a start token and ``B N`` codes."""
+        return F.pad(ids + SPECIALS, (1, 0), value=start)
+
+
+def start_of(tokens: Tokens) -> int:
+    """The start token of a clip; one frame is an image."""
+    return IMAGES if tokens.grid.t == 1 else VIDEO
 
 
 class Toto(Objective):
@@ -75,20 +79,15 @@ class Toto(Objective):
 
     def _nats(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each code and of the end, ``B N+1`` float32."""
-        ids = self.encoder.codes(batch).ids
-        images = batch.get("images")
-        if images is None:
-            images = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        hidden = self.encoder.decoder(self.encoder.sequence(ids, images)).hidden
-        targets = F.pad(ids + SPECIALS, (0, 1), value=END)
+        tokens = self.encoder.codes(batch)
+        hidden = self.encoder.decoder(self.encoder.sequence(tokens.ids, start_of(tokens))).hidden
+        targets = F.pad(tokens.ids + SPECIALS, (0, 1), value=END)
         logits = self.encoder.decoder.logits(hidden).float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
     def log_prob(self, batch: Batch) -> Tensor:
         """The log-probability of all codes of each clip: ``B`` nats, exact, of codes and not of pixels."""
-        with inference(self):
-            nats = self._nats(batch)[:, :-1].sum(dim=1)
-        return -nats.clone()
+        return -self._nats(batch)[:, :-1].sum(dim=1)
 
     def dims_of(self, batch: Batch) -> int:
         """Number of codes of a clip."""
@@ -101,36 +100,31 @@ class Toto(Objective):
             UserError: the condition has a class or actions, or frames of another size.
         """
         made = list(self.stream(condition, seed=seed, sampling=sampling))
-        context = [] if condition.video is None else [as_float(condition.video.to(device_of(self)))]
+        context = [] if condition.video is None else [as_float(condition.video)]
         return torch.cat([*context, *made], dim=1)
 
+    @torch.no_grad()
     def stream(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Iterator[Tensor]:
         """The frames after the context, ``B 1 C H W`` in 0..1, one by one.
 
         Raises:
             UserError: see :meth:`sample`.
         """
-        frames = self._frames(condition, seed, sampling or Sampling())
-        while True:
-            with inference(self):
-                frame = next(frames, None)
-            if frame is None:
-                return
-            yield frame.clone()  # outside of inference mode, so that it is an ordinary tensor
-
-    def _frames(self, condition: Condition, seed: int, sampling: Sampling) -> Iterator[Tensor]:
         self._check(condition)
         encoder, device = self.encoder, device_of(self)
         grid = encoder.grid._replace(t=1)
         prefix = torch.empty(condition.batch_size, 0, dtype=torch.int64, device=device)
         if condition.video is not None:
-            prefix = encoder.codes({"video": condition.video.to(device)}).ids
+            prefix = encoder.codes({"video": condition.video}).ids
         count = condition.num_frames * grid.h * grid.w - prefix.shape[1]
+        if not count:
+            return
         seeds = torch.arange(condition.batch_size, device=device) + seed
-        prompt = encoder.sequence(prefix, torch.zeros(len(prefix), dtype=torch.bool, device=device))
-        drawn = uniform(seeds, count, "toto.codes") if count else prompt[:, :0]
+        prompt = encoder.sequence(prefix, VIDEO)
+        drawn = uniform(seeds, count, "toto.codes")
         codes: list[Tensor] = []
-        for token in encoder.decoder.decode(prompt, drawn, sampling, allowed=slice(SPECIALS, None)):
+        tokens = encoder.decoder.decode(prompt, drawn, sampling or Sampling(), allowed=slice(SPECIALS, None))
+        for token in tokens:
             codes.append(token - SPECIALS)
             if len(codes) == grid.h * grid.w:
                 yield encoder.video_of(Tokens(grid, ids=torch.stack(codes, dim=1)))

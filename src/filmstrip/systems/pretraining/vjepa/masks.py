@@ -31,8 +31,6 @@ class Blocks:
     """Share of a frame that a block covers."""
     aspect: tuple[float, float]
     """Range of a block's height over its width."""
-    use: str
-    """Name under which random numbers are drawn."""
     index: int
     """Number of this type among those of a clip."""
 
@@ -55,7 +53,7 @@ class Blocks:
     def cover(self, seeds: Tensor) -> Tensor:
         """True where a block lies, ``B (h w)``."""
         _, height, width = self.grid
-        drawn = uniform(seeds, 1 + 2 * self.number, self.use, self.index)
+        drawn = uniform(seeds, 1 + 2 * self.number, "vjepa.masks", self.index)
         low, high = self.aspect
         aspect = low + drawn[:, :1] * (high - low)
         area = int(height * width * self.scale)
@@ -69,7 +67,7 @@ class Blocks:
     def choose(self, seeds: Tensor, counts: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Indices into the grid of the visible and of the masked positions, ascending, from each clip's seed."""
         places = self.grid.h * self.grid.w
-        shuffled = uniform(seeds, places, f"{self.use}.cut", self.index)
+        shuffled = uniform(seeds, places, "vjepa.masks.cut", self.index)
         order = (self.cover(seeds) + shuffled).argsort(dim=1)
         visible, masked = counts
         return self._through_time(order[:, :visible]), self._through_time(order[:, places - masked :])

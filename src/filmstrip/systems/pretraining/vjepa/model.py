@@ -271,7 +271,6 @@ class VJEPA(Objective):
                 number=number,
                 scale=scale,
                 aspect=config.block_aspect,
-                use="vjepa.masks",
                 index=index,
             )
             for index, (number, scale) in enumerate(types)
