@@ -1,7 +1,8 @@
 """Toto: a LLaMA-like transformer that predicts the next code of videos and images, trained without labels.
 
 Each frame becomes a grid of dVAE codes; the codes of 16 frames make one sequence between a start and an end token (in
-the paper those of 16 images, too: a clip of one frame is read as an image here, and mixtures are not there yet). What the middle layers hold is used for recognition, tracking and control: the last ones serve prediction.
+the paper those of 16 images, too: a clip of one frame is read as an image here, and mixtures are not there yet). What
+the middle layers hold is used for recognition, tracking and control: the last ones serve prediction.
 Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from Videos", 2025.
 
     filmstrip train pretraining.toto:base --data PATH --objective.tokenizer-run RUN
