@@ -473,6 +473,25 @@ def test_localisers(address):
     assert sum(p.numel() for p in objective.parameters()) / 1e6 == pytest.approx(LOCALISERS[address], rel=1e-6)
 
 
+NEXT_CODES = {
+    # Those of Toto round to the paper's 120 M, 280 M and 1.1 B; its comparators have 280 M and 290 M there.
+    "pretraining.toto:base": 119.56,
+    "pretraining.toto:large": 276.86,
+    "pretraining.toto:large_32": 276.86,
+    "pretraining.toto:one_b": 1129.94,
+    "pretraining.toto:gpt2_280m": 272.92,
+    "pretraining.toto:mamba_290m": 288.41,
+}
+"""Million parameters of models of next codes, without their tokenizer."""
+
+
+@pytest.mark.parametrize("address", NEXT_CODES)
+def test_models_of_next_codes(address):
+    with torch.device("meta"):
+        decoder = systems.find(address).objective.build().encoder.decoder
+    assert sum(p.numel() for p in decoder.parameters()) / 1e6 == pytest.approx(NEXT_CODES[address], abs=0.01)
+
+
 @pytest.mark.parametrize("address", DETECTORS)
 def test_detectors(address):
     with torch.device("meta"):
@@ -507,7 +526,9 @@ def test_every_preset_is_named_here_or_our_own():
     no_sizes = ("recognition.memvit:", "procedures.", "tokenizers.elastic_regressor:", "generation.maskgit:maskvit")
     unstated = {a for a in addresses if a.split(":")[1] in ours or a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
-    missing -= LOCALISERS.keys() | DETECTORS.keys() | TOKENIZERS.keys() | CODES.keys() | PRIORS.keys()
+    missing -= (
+        LOCALISERS.keys() | DETECTORS.keys() | TOKENIZERS.keys() | CODES.keys() | PRIORS.keys() | NEXT_CODES.keys()
+    )
     assert not missing, "say what size the paper gives these presets"
 
 
