@@ -66,6 +66,8 @@ CLAIM = Claim(
         below("VQ-GAN, Frechet", "plain, Frechet", "nearer to the originals in features that none was trained with"),
         above("vae_kl, PSNR", "VQ-GAN, PSNR", "continuous latents lose less than codes on the same grid"),
     ),
+    analysis="Sharpness grows in every seed. Distances in features that none was trained with are smaller in all "
+    "three, and what codes lose is more in two of three, but by too different amounts for so few seeds.",
     minutes=6,
 )
 

@@ -34,7 +34,7 @@ CLAIM = Claim(
         below("with, M", "without, M", "without having more parameters"),
     ),
     analysis="After 200 steps both tokenizers leave 0.7 of the variance, and the one with attention slightly "
-    "more (one seed): neither has learnt enough to tell. The paper trains until errors are about 0.004.",
+    "more, in each of three seeds: neither has learnt enough to tell. The paper trains until errors are about 0.004.",
     minutes=2.5,
 )
 

@@ -53,7 +53,7 @@ CLAIM = Claim(
         equal("X3D texture", "SlowFast texture", "it knows textures as well, within 5 points", within=5.0),
     ),
     analysis="The costs are the paper's. The accuracy is not reached in so few steps: textures it knows as well, "
-    "ways hardly or not at all, though it has twice the steps and the best of three learning rates. All that it has "
+    "ways in one seed of three, though it has twice the steps and the best of three learning rates. All that it has "
     "of time are convolutions of single channels, in branches that start from nothing; the paper trains it for 256 "
     "epochs.",
     minutes=3,
