@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
-from filmstrip.nn.attention import Attention, KVCache
+from filmstrip.nn.attention import KVCache
+from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import STD
 from filmstrip.nn.linear import Linear, linear
 from filmstrip.nn.masks import Mask, causal
-from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.positions import sincos
 from filmstrip.nn.rotary import Rotary
 from filmstrip.nn.sampling import Sampling, draw
@@ -62,34 +62,6 @@ class DecoderOutput(NamedTuple):
     """Normalised output of the last block, ``B N D``."""
     layers: tuple[Tensor, ...]
     """Output of every block before the last normalisation, each ``B N D``, if requested."""
-
-
-class DecoderBlock(nn.Module):
-    """Causal self-attention, then a feed-forward network, each on normalised tokens and added to them."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        llama = config.block == "llama"
-        self.norm1 = _norm(config)
-        self.attention = Attention(
-            config.width,
-            config.num_heads,
-            head_dim=config.head_dim,
-            num_kv_heads=config.num_kv_heads,
-            qkv_bias="all" if config.qkv_bias or not llama else "none",
-            qk_norm=config.qk_norm,
-            out_bias=not llama,
-        )
-        self.norm2 = _norm(config)
-        if llama:
-            self.mlp = GatedMLP(config.width, config.mlp_dim)
-        else:
-            self.mlp = MLP(config.width, config.mlp_dim, gelu="tanh")
-
-    def forward(self, x: Tensor, mask: Mask, angles: Tensor | None, cache: KVCache | None) -> Tensor:
-        """``B N D -> B N D``."""
-        x = x + self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache)
-        return x + self.mlp(self.norm2(x))
 
 
 class LanguageModel(nn.Module):
@@ -148,7 +120,7 @@ class Decoder(LanguageModel):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config.vocab_size, config.width, tied=config.tied)
         self.config = config
-        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(_block(config) for _ in range(config.depth))
         self.norm = _norm(config)
         head_dim = self.blocks[0].attention.head_dim
         self.rotary = Rotary(head_dim, base=config.rope_base) if config.positions == "rotary" else None
@@ -183,7 +155,7 @@ class Decoder(LanguageModel):
         mask = mask or causal()
         outputs = []
         for i, block in enumerate(self.blocks):
-            x = block(x, mask, angles, caches[i] if caches else None)
+            x = block(x, mask=mask, angles=angles, cache=caches[i] if caches else None)
             if layers:
                 outputs.append(x)
         return DecoderOutput(self.norm(x), tuple(outputs))
@@ -195,6 +167,22 @@ class Decoder(LanguageModel):
             KVCache(batch, a.num_kv_heads, length, a.head_dim, dtype=like.dtype, device=like.device)
             for a in (block.attention for block in self.blocks)
         ]
+
+
+def _block(config: DecoderConfig) -> Block:
+    llama = config.block == "llama"
+    return Block(
+        config.width,
+        config.num_heads,
+        mlp_ratio=config.mlp_dim / config.width,
+        head_dim=config.head_dim,
+        num_kv_heads=config.num_kv_heads,
+        qk_norm=config.qk_norm,
+        qkv_bias="all" if config.qkv_bias or not llama else "none",
+        norm_eps=config.norm_eps,
+        kind="llama" if llama else "vit",
+        gelu="tanh",
+    )
 
 
 def _norm(config: DecoderConfig) -> nn.Module:

@@ -17,7 +17,8 @@ class Block(nn.Module):
     """Attention, then a feed-forward network, on normalised tokens, with residual connections: ``B N D -> B N D``.
 
     ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation, a SwiGLU one and no biases but
-    those of ``qkv_bias`` (``llama``). ``gelu`` applies to the ``vit`` kind only.
+    those of ``qkv_bias`` (``llama``). ``gelu`` applies to the ``vit`` kind only. ``head_dim``, ``num_kv_heads`` and
+    ``qk_norm`` are those of :class:`Attention`.
     """
 
     def __init__(
@@ -26,6 +27,9 @@ class Block(nn.Module):
         num_heads: int,
         *,
         mlp_ratio: float = 4.0,
+        head_dim: int | None = None,
+        num_kv_heads: int | None = None,
+        qk_norm: bool = False,
         qkv_bias: Literal["all", "no_key", "none"] = "all",
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
@@ -35,7 +39,15 @@ class Block(nn.Module):
         super().__init__()
         norm = nn.LayerNorm if kind == "vit" else nn.RMSNorm
         self.norm1 = norm(width, eps=norm_eps)
-        self.attention = Attention(width, num_heads, qkv_bias=qkv_bias, out_bias=kind == "vit")
+        self.attention = Attention(
+            width,
+            num_heads,
+            head_dim=head_dim,
+            num_kv_heads=num_kv_heads,
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            out_bias=kind == "vit",
+        )
         self.norm2 = norm(width, eps=norm_eps)
         hidden = round(width * mlp_ratio)
         self.mlp = MLP(width, hidden, gelu=gelu) if kind == "vit" else GatedMLP(width, hidden)
