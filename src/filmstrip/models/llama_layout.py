@@ -8,10 +8,10 @@ from torch import Tensor
 
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.weights.keymap import KeyMap, Weights
-from filmstrip.weights.layers import fuse, layers
+from filmstrip.weights.layers import fuse, layers, unfuse
 
 _QKV = ("q_proj", "k_proj", "v_proj")
-_GATE = ("gate_proj", "up_proj")
+_GATE, _GATED = ("gate_proj", "up_proj"), "gate_and_value"
 _MAP = KeyMap(
     (
         ("model.embed_tokens.weight", "embed.weight"),
@@ -26,7 +26,7 @@ _MAP = KeyMap(
                 ("self_attn.k_norm.weight", "attention.k_norm.weight"),
                 ("self_attn.o_proj.weight", "attention.out.weight"),
                 ("post_attention_layernorm.weight", "norm2.weight"),
-                ("mlp.qkv.weight", "mlp.gate_and_value.weight"),
+                ("mlp.gate_and_value.weight", "mlp.gate_and_value.weight"),
                 ("mlp.down_proj.weight", "mlp.out.weight"),
             ),
         ),
@@ -47,20 +47,12 @@ def from_llama(theirs: Mapping[str, Tensor], config: DecoderConfig) -> Weights:
     """
     if config.tied:
         theirs = {name: tensor for name, tensor in theirs.items() if name != "lm_head.weight"}
-    return _MAP.ours(fuse(fuse(theirs, _QKV), _GATE))
+    return _MAP.ours(fuse(fuse(theirs, _QKV), _GATE, _GATED))
 
 
 def to_llama(ours: Mapping[str, Tensor], config: DecoderConfig) -> Weights:
     """The inverse of :func:`from_llama`."""
-    theirs: Weights = {}
-    for name, tensor in _MAP.theirs(ours).items():
-        prefix, _, rest = name.partition(".qkv.")
-        if not rest:
-            theirs[name] = tensor
-        elif prefix.endswith("mlp"):
-            theirs |= {f"{prefix}.{part}.{rest}": half for part, half in zip(_GATE, tensor.chunk(2))}
-        else:
-            head_dim = config.head_dim or config.width // config.num_heads
-            sizes = [head_dim * heads for heads in (config.num_heads, *[config.num_kv_heads or config.num_heads] * 2)]
-            theirs |= {f"{prefix}.{part}.{rest}": piece for part, piece in zip(_QKV, tensor.split(sizes))}
-    return theirs
+    head_dim = config.head_dim or config.width // config.num_heads
+    kv_heads = config.num_kv_heads or config.num_heads
+    sizes = [head_dim * heads for heads in (config.num_heads, kv_heads, kv_heads)]
+    return unfuse(unfuse(_MAP.theirs(ours), _QKV, sizes=sizes), _GATE, _GATED)

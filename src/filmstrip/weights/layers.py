@@ -32,11 +32,11 @@ def layers(theirs: str, ours: str, rows: tuple[tuple[str, str], ...]) -> tuple[t
     return tuple((f"{theirs}.{{i}}.{a}", f"{ours}.{{i}}.{b}") for a, b in rows)
 
 
-def fuse(theirs: Mapping[str, Tensor], parts: Sequence[str] = _PARTS) -> Weights:
-    """One ``qkv`` for each attention's three ``parts``, ``query``, ``key`` and ``value``, weights and biases.
+def fuse(theirs: Mapping[str, Tensor], parts: Sequence[str] = _PARTS, into: str = "qkv") -> Weights:
+    """One layer for each group of ``parts``, by default an attention's ``query``, ``key`` and ``value``.
 
     Raises:
-        UserError: an attention lacks one of the three.
+        UserError: a group lacks one of its parts.
     """
     fused = {}
     for name, tensor in theirs.items():
@@ -44,8 +44,8 @@ def fuse(theirs: Mapping[str, Tensor], parts: Sequence[str] = _PARTS) -> Weights
         stem, _, part = prefix.rpartition(".")
         if part not in parts:
             fused[name] = tensor
-        elif f"{stem}.qkv.{kind}" not in fused:
-            fused[f"{stem}.qkv.{kind}"] = together(theirs, f"{stem}.", f".{kind}", parts)
+        elif f"{stem}.{into}.{kind}" not in fused:
+            fused[f"{stem}.{into}.{kind}"] = together(theirs, f"{stem}.", f".{kind}", parts)
     return fused
 
 
@@ -60,13 +60,19 @@ def together(theirs: Mapping[str, Tensor], before: str, after: str, parts: Seque
     return torch.cat([theirs[name] for name in names])
 
 
-def unfuse(fused: Mapping[str, Tensor]) -> Weights:
-    """The inverse of :func:`fuse`."""
+def unfuse(
+    fused: Mapping[str, Tensor],
+    parts: Sequence[str] = _PARTS,
+    into: str = "qkv",
+    sizes: Sequence[int] | None = None,
+) -> Weights:
+    """The inverse of :func:`fuse`, of parts with so many outputs each; by default all with equally many."""
     theirs = {}
     for name, tensor in fused.items():
-        if ".qkv." in name:
-            for part, value in zip(_PARTS, tensor.chunk(3)):
-                theirs[name.replace("qkv", part)] = value.contiguous()
+        if f".{into}." in name:
+            values = tensor.chunk(len(parts)) if sizes is None else tensor.split(list(sizes))
+            for part, value in zip(parts, values, strict=True):
+                theirs[name.replace(into, part)] = value.contiguous()
         else:
             theirs[name] = tensor
     return theirs
