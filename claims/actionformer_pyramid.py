@@ -43,8 +43,9 @@ CLAIM = Claim(
     "good as attention to everything, for less.",
     here="Videos hold actions of 2 to 96 rows, whose features are embeddings with noise; networks of the same width "
     "are trained alike (120 steps, 80 videos, 40 unseen ones). Mean average precision is over overlaps of 0.3 to "
-    "0.7. Found are actions of which half is covered by one of the video's surest segments (as many as it has "
-    "actions), rightly named. Multiply-adds, and pairs of rows that attention joins, are of 2304 rows (THUMOS14's).",
+    "0.7. Found are actions of which half is covered by one of the video's most confident segments (as many as it "
+    "has actions), rightly named. Multiply-adds, and pairs of rows that attention joins, are of 2304 rows "
+    "(THUMOS14's).",
     baseline="One level; attention to everything.",
     figures={
         key: figure

@@ -58,8 +58,8 @@ CLAIM = Claim(
         below("8 passes", "ceiling", "samples are nearer to videos than codes of other clips each are"),
     ),
     analysis="The passes are fewer, and the samples by confidence are worse: after so short a training the "
-    "codes that the network is surest of are those of the dark background, and a grid that is filled with them "
-    "first stays dark. Filled in random order, in as many passes, it is nearer to videos than one that is drawn "
+    "codes that the network is most confident of are those of the dark background, and a grid that is filled with "
+    "them first stays dark. Filled in random order, in as many passes, it is nearer to videos than one that is drawn "
     "code by code. All of them are far from the floor.",
     minutes=6,
 )

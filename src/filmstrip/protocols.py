@@ -318,7 +318,7 @@ class Layout:
     """
 
     name: str
-    """Whose layout it is."""
+    """Name of the layout's owner."""
     rules: Rules
     """From our names to theirs."""
     after: tuple[str, ...] = ()

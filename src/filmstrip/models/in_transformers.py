@@ -29,7 +29,7 @@ class TransformersLayout:
     classifier_name: str
     """Their classifier's class."""
     prefix: str
-    """Of the encoder's names, in a file that also holds what is around it."""
+    """Prefix of the encoder's names in a file that also holds what is around it."""
     encoder: KeyMap
     """Their bare model to our encoder, once queries, keys and values are fused."""
     head: tuple[tuple[str, str], ...] = _CLASSIFIER

@@ -31,7 +31,7 @@ class Quantised:
     loss: Tensor
     """Loss term of the bottleneck, a scalar to minimise."""
     metrics: dict[str, Tensor]
-    """Of quantisers: ``perplexity`` of the batch's ids, and ``used``, the share of codes that occur among them."""
+    """Metrics of quantisers: ``perplexity`` of the batch's ids, and ``used``, the share of codes in use."""
 
 
 class Bottleneck(nn.Module):

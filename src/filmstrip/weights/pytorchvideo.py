@@ -55,7 +55,7 @@ def layouts(
 
 
 def bottleneck_rules(layout: str, *, third: int = 6) -> Rules:
-    """Of ``body`` and ``shortcut`` of a block: three normalised convolutions, of which the last is part ``third``."""
+    """Rules of ``body`` and ``shortcut`` of a block: three normalised convolutions, the last part ``third``."""
     hub, rules = layout == HUB, []
     for letter, part in zip("abc", (0, 3, third)):
         conv, norm = (f"conv_{letter}", f"norm_{letter}") if hub else (letter, f"{letter}_bn")

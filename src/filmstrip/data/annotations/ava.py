@@ -107,8 +107,8 @@ def read_boxes(path: Path, ids: Mapping[int, int] | None = None, *, others: bool
 
     Columns are video, second, left, top, right, bottom; then, where there are any, the number of a class (which may
     be empty, or -1) and a person or a score: persons if all of them are whole numbers. Rows of one box of one person
-    are one actor, who does several things. A row whose box is empty says that nobody is there. ``ids`` gives the
-    places of classes; without it they are left out, and with ``others`` those that it does not know.
+    are one actor, who does several things. A row whose box is empty states that no actor is present. ``ids`` gives
+    the places of classes; without it they are left out, and with ``others`` those that it does not know.
 
     Raises:
         UserError: a row is invalid; the message names the file and the line.

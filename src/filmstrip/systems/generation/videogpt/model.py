@@ -157,7 +157,7 @@ class VideoGPT(LatentObjective):
         return self.codes(batch).ids.shape[1]
 
     def _log_probs(self, batch: Batch, *, drop: bool) -> Tensor:
-        """Of each code given those before it, ``B N`` float32."""
+        """Log-probability of each code given those before it, ``B N`` float32."""
         ids = self.codes(batch).ids
         vector = self.vector(batch.get("label"), batch.get("action"))
         context = None if self.frames is None else self.frames(batch["video"])

@@ -65,7 +65,6 @@ class Toto(Objective):
     def __init__(self, config: TotoConfig, tokenizer: TokenizerObjective) -> None:
         super().__init__()
         self.encoder = TotoEncoder(config, tokenizer)
-        self.num_frames = config.num_frames
 
     @property
     def tokenizer(self) -> TokenizerObjective:
