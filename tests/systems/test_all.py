@@ -84,6 +84,35 @@ def test_every_trainable_parameter_gets_a_gradient(run, objective, batches):
     assert not without
 
 
+def graph(tensor):
+    """Every node of the graph that gave a tensor."""
+    seen, todo = set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [earlier for earlier, _ in node.next_functions]
+    return seen
+
+
+def repeats_rows(node):
+    """Whether a node of ``tensor[indices]`` took an element more than once."""
+    indices = [i for i in node._saved_indices if i is not None]
+    if any(i.dtype == torch.bool for i in indices):  # a mask
+        return False
+    saved = torch.broadcast_tensors(*indices)
+    rows = torch.stack([i.flatten() for i in saved], dim=1)
+    return len(rows.unique(dim=0)) < len(rows)
+
+
+def test_gradients_do_not_depend_on_the_order_of_threads(objective, batches):
+    """The gradient of ``table[ids]`` is added up by threads in any order on a CPU, that of an embedding is not."""
+    for phase in objective.phases():
+        nodes = graph(objective(batches[0], phase.name).total)
+        repeated = [node for node in nodes if node.name() == "IndexBackward0" and repeats_rows(node)]
+        assert not repeated, f"{len(repeated)} index operations repeat rows: use F.embedding"
+
+
 def test_one_batch_can_be_overfitted(run, objective):
     batch = draw_batch(run.data, size=2, seed=7)
     trace = descend(objective, [batch], steps=200, lr=run.optim.lr, halved=True)
@@ -133,5 +162,8 @@ def test_golden_trace(request, name, run, objective, batches, one_thread):
     if request.config.getoption("--write-golden", default=False):
         path.write_text("".join(f"{loss:.6f}\n" for loss in trace))
     assert path.exists(), f"write {path.name} with: pytest tests/systems --write-golden"
-    # Other processors sum in another order, and Adam's first steps enlarge the difference.
-    assert trace == pytest.approx([float(line) for line in path.read_text().split()], rel=5e-3)
+    # Other processors sum in another order, and Adam's first steps enlarge the difference (I3D's by 100 a step).
+    golden = [float(line) for line in path.read_text().split()]
+    assert len(trace) == len(golden)
+    for loss, expected, tolerance in zip(trace, golden, (1e-4, 1e-3, 5e-3, 5e-2)):
+        assert loss == pytest.approx(expected, rel=tolerance), f"{trace}, where {golden} was expected"

@@ -147,7 +147,8 @@ class _Lookup(Quantiser):
         return self._look_up(self._effective_codes(), flat).reshape(*leading, self.latent_dim)
 
     def _look_up(self, codes: Tensor, ids: Tensor) -> Tensor:
-        return codes[torch.arange(self.num_codebooks, device=ids.device), ids]
+        offset = self.codebook_size * torch.arange(self.num_codebooks, device=ids.device)
+        return F.embedding(ids + offset, codes.flatten(0, 1))
 
     def _shape_ids(self, ids: Tensor, latents: Tensor) -> Tensor:
         leading = latents.shape[:-1]

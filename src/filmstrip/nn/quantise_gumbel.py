@@ -55,7 +55,7 @@ class GumbelQuantiser(Quantiser):
 
     def decode(self, ids: Tensor) -> Tensor:
         """The codes of ``B ...`` ids: ``B ... D``."""
-        return self.codes[ids]
+        return F.embedding(ids, self.codes)
 
     def after_step(self, step: int) -> None:
         """Update the temperature and the weight of the divergence."""

@@ -41,7 +41,7 @@ def table_between(table: Tensor, queries: int, keys: int) -> Tensor:
     i = torch.arange(queries, device=table.device) * max(keys / queries, 1.0)
     j = torch.arange(keys, device=table.device) * max(queries / keys, 1.0)
     last = (keys - 1) * max(queries / keys, 1.0)
-    return table[(i[:, None] - j + last).long()]
+    return F.embedding((i[:, None] - j + last).long(), table)
 
 
 def decomposed_scores(q: Tensor, q_grid: Sequence[int], time: Tensor, height: Tensor, across: Tensor) -> Tensor:
@@ -65,16 +65,11 @@ class RelativeBias(nn.Module):
 
     def forward(self, window: Extent | None = None) -> Tensor:
         """The bias added to the scores within a window, ``H N N``; it may be smaller than the learned one."""
-        (t, h, w), device = window or self.window, self.bias.device
-        offsets = [
-            (torch.arange(n, device=device)[:, None] - torch.arange(n, device=device)) + (full - 1)
-            for n, full in zip((t, h, w), self.window)
-        ]
-        time, height, across = offsets
-        bias = self.bias[
-            :,
-            time[:, None, None, :, None, None],
-            height[None, :, None, None, :, None],
-            across[None, None, :, None, None, :],
-        ]
-        return bias.flatten(4, 6).flatten(1, 3)
+        window, device = window or self.window, self.bias.device
+        which = torch.zeros(1, 1, dtype=torch.int64, device=device)
+        for size, full in zip(window, self.window):
+            i = torch.arange(size, device=device)
+            offsets = i[:, None] - i + (full - 1)
+            # Row-major in the positions and in the learned offsets: ``(N n) (N n)`` from ``N N`` and ``n n``.
+            which = rearrange(which[..., None, None] * (2 * full - 1) + offsets, "q k n m -> (q n) (k m)")
+        return rearrange(F.embedding(which, self.bias.flatten(1).T), "q k h -> h q k")

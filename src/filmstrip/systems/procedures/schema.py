@@ -237,7 +237,8 @@ class SCHEMA(Planner):
         states, logits = self._decode(ends, texts, tasks, task, steps.shape[1])
         ends_loss = self._match(ends[:, 0], texts, steps[:, 0], 0) + self._match(ends[:, 1], texts, steps[:, -1], 1)
         # A state between two steps is described after the one and before the other.
-        before, after = texts[steps].unflatten(2, (2, -1)).mean(dim=3).unbind(2)
+        of_steps = F.embedding(steps, texts.flatten(1)).unflatten(2, (2, -1, texts.shape[2]))
+        before, after = of_steps.mean(dim=3).unbind(2)
         described = (before[:, 1:] + after[:, :-1]).detach() / 2
         distance = F.mse_loss(states[:, 1:-1], described) if steps.shape[1] > 1 else states.new_zeros(())
         nats = step_loss(logits.flatten(0, 1), steps.flatten())
