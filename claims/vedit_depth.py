@@ -131,6 +131,7 @@ def vedit(num_steps: int, depth: int) -> VEDITConfig:
         num_steps=num_steps,
         num_targets=HORIZON,
         denoising_steps=DENOISING,
+        guidance=7.0,
         recompute=False,
     )
 

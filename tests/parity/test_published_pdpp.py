@@ -12,7 +12,9 @@ from filmstrip.runs.initial_weights import start
 from filmstrip.systems.procedures import pdpp
 from filmstrip.systems.procedures.pdpp import PDPPConfig
 
-CONFIG = PDPPConfig(num_steps=7, num_tasks=3, feature_width=12, num_tokens=1, widths=(64, 128), diffusion_steps=20)
+CONFIG = PDPPConfig(
+    num_steps=7, num_tasks=3, feature_width=12, num_tokens=1, widths=(64, 128), diffusion_steps=20, ends_weight=10.0
+)
 SHAPE = (2, 3, 22)
 ENDS, TASK = recipe_input("ends", (2, 2, 12))[:, :, None], torch.tensor([2, 0])
 TIMES = torch.tensor([3, 17])

@@ -141,7 +141,8 @@ def test_a_part_that_is_kept_elsewhere_is_in_neither_weights_nor_states_nor_aver
 def test_accumulating_equals_one_large_batch(tmp_path):
     whole = train(tmp_path / "whole")
     halves = train(tmp_path / "halves", accumulate=2)
-    assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    # Sums in another order, which the first steps of AdamW enlarge: by 2.4e-5 on some processors.
+    assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
     assert int(halves.seen) == 2 * int(whole.seen)
 
 

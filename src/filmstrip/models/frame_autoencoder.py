@@ -119,7 +119,6 @@ class FrameAutoencoder(nn.Module):
     """Esser et al. 2021: levels of residual blocks, each but the last ones halving the frame, and the reverse."""
 
     frames_apart = True
-    """Frames are coded and rebuilt one by one."""
 
     def __init__(self, config: FrameAutoencoderArchitecture, *, input_dim: int, latent_dim: int) -> None:
         """``input_dim`` and ``latent_dim`` are the channels before and after the bottleneck.

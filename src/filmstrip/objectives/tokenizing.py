@@ -17,6 +17,8 @@ class Autoencoder(Protocol):
 
     patch_size: tuple[int, int, int]
     """Frames, rows and columns that one token stands for."""
+    frames_apart: bool
+    """Whether each frame is rebuilt from its own tokens alone."""
 
     def encode(self, video: Tensor) -> Tensor:
         """Latents ``B t h w D`` of ``B T C H W`` video in 0..1."""
@@ -45,8 +47,8 @@ class TokenizerObjective(Objective):
 
     @property
     def frames_apart(self) -> bool:
-        """Whether each frame is rebuilt from its own tokens alone: it can be shown before the next is known."""
-        return getattr(self.autoencoder, "frames_apart", False)
+        """Whether each frame is rebuilt from its own tokens alone; then it can be shown before the next is known."""
+        return self.autoencoder.frames_apart
 
     @property
     def patch_size(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from filmstrip.distributed.parallel import gradients_stay_local
 from filmstrip.distributed.tensors import whole
+from filmstrip.inference import on_device
 from filmstrip.protocols import Batch, Objective, Phase
 from filmstrip.train.async_metrics import AsyncMetrics
 
@@ -104,11 +105,9 @@ class OptimiserStep:
     def _on_device(self, batch: Batch) -> Batch:
         """The batch on the device, augmented. Seeds are moved last: augmentation draws from them on the host, without
         sync."""
-        augmented = self._augment({k: v if k == "seed" else self._moved(v) for k, v in batch.items()})
-        return {k: self._moved(v) for k, v in augmented.items()}
-
-    def _moved(self, value: Any) -> Any:
-        return value.to(self._accelerator.device, non_blocking=True) if torch.is_tensor(value) else value
+        device = self._accelerator.device
+        moved = on_device({k: v for k, v in batch.items() if k != "seed"}, device)
+        return on_device(self._augment(moved | {k: v for k, v in batch.items() if k == "seed"}), device)
 
     def _called(self, phase: Phase, name: str) -> str:
         return name if len(self._optimisers) == 1 else f"{phase.name}/{name}"

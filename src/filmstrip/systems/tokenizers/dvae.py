@@ -98,7 +98,6 @@ class DVAEAutoencoder(nn.Module):
     """
 
     frames_apart = True
-    """Whether frames are encoded and decoded independently."""
 
     def __init__(self, config: DVAEConfig, input_dim: int, latent_dim: int) -> None:
         super().__init__()

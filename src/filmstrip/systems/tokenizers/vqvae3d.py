@@ -154,6 +154,8 @@ class VideoAutoencoder(nn.Module):
     of the video.
     """
 
+    frames_apart = False
+
     def __init__(self, config: VQVAE3DConfig, input_dim: int, latent_dim: int) -> None:
         super().__init__()
         width, form = config.width, config.form

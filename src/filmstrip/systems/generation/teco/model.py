@@ -211,7 +211,7 @@ class TECOConfig(LatentConfig):
 
     tokenizer: ObjectiveConfig | None = None
     num_frames: Count = 300
-    label_smoothing: ShareBelowOne = 0.01
+    label_smoothing: ShareBelowOne = 0.0
     """Label smoothing of a frame's codes in the loss, if frames are codes."""
     pixel_sigma: Rate = 0.1
     """Standard deviation of a pixel, if frames are pixels: weights their error against that of the codes."""
@@ -234,7 +234,7 @@ class TECOConfig(LatentConfig):
     prior_depth: Count = 8
     prior_num_heads: Count = 8
     prior_code_width: Count = 256
-    drop_loss: ShareBelowOne = 0.9
+    drop_loss: ShareBelowOne = 0.0
     """Fraction of the frames that prior and decoder omit in each training step."""
     conditions: tuple[Literal["action"], ...] = ()
     """Conditions of samples: actions that lead from frame to frame."""

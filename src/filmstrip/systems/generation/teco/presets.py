@@ -43,6 +43,7 @@ def tiny() -> Run:
             prior_num_heads=4,
             prior_code_width=32,
             drop_loss=0.5,
+            label_smoothing=0.01,
         ),
         optim=AdamW(lr=2e-3, weight_decay=0.0),
         train=Loop(length=Steps(100)),

@@ -259,7 +259,7 @@ class VideoGPTConfig(LatentConfig):
     num_heads: Count = 4
     mlp_ratio: Rate = 4.0
     attention: AttentionKind = "sparse"
-    dropout: ShareBelowOne = 0.2
+    dropout: ShareBelowOne = 0.0
     conditions: tuple[ConditionKind, ...] = ()
     """Conditions of samples: a class, actions, first frames."""
     num_classes: CountOrZero = 0

@@ -205,7 +205,7 @@ class TotoConfig(LatentConfig):
             UserError: the tokenizer has no codes, several a position, or does not code frames one by one.
         """
         tokenizer = self.build_tokenizer()
-        if not tokenizer.frames_apart or getattr(tokenizer.bottleneck, "num_codebooks", 1) != 1:
+        if not tokenizer.frames_apart or tokenizer.bottleneck.num_codebooks != 1:
             raise UserError(
                 f"Toto needs a tokenizer that codes frames one by one, with one codebook, and "
                 f"{type(self.tokenizer).__name__} does not: give tokenizers.dvae or tokenizers.vqgan"

@@ -280,7 +280,7 @@ class VEDITConfig(StepPredictionConfig):
     """Attention of tokens to both branches, each with its own projections (``joint``) or the same (``self``), or to
     the other branch alone (``cross``)."""
     denoising_steps: Count = 24
-    guidance: AnyNumber = 7.0
+    guidance: AnyNumber = 1.0
     """Scale of classifier-free guidance, also in training; 1 for none."""
     shift: Rate = 1.0
     """Shift of the noise schedule: above 1, more steps have high noise (Esser et al. 2024)."""

@@ -35,6 +35,7 @@ def tiny() -> Run:
             depth=2,
             num_heads=2,
             denoising_steps=4,
+            guidance=7.0,
             num_targets=None,
             feature_width=16,
             num_tokens=2,

@@ -99,6 +99,8 @@ class ElasticAutoencoder(nn.Module):
     Yan et al. 2025 (ElasticTok).
     """
 
+    frames_apart = False
+
     def __init__(self, config: ElasticTokConfig, input_dim: int, latent_dim: int) -> None:
         super().__init__()
         width = config.width
