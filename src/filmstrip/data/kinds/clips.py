@@ -42,7 +42,7 @@ class Clips(Kind):
         {"video": VIDEO, "label": LABEL, "action": ACTION, **COMMON}
     )
 
-    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco"] = "auto"
+    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater"] = "auto"
     """Layout of a folder; ``auto`` detects it. ``folder`` is a folder of classes, whatever else it contains."""
     fold: Annotated[int, Bounds(min=1, max=3)] = 1
     """Fold of UCF-101, its division into training and test, 1 to 3."""

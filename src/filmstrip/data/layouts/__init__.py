@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from filmstrip.data.layouts import bair, kinetics, ssv2, teco, ucf101
+from filmstrip.data.layouts import bair, cater, kinetics, ssv2, teco, ucf101
 from filmstrip.data.sample import Source
 
 
@@ -24,6 +24,7 @@ LAYOUTS: dict[str, Layout] = {
     "kinetics": Layout(kinetics.detect, kinetics.open_kinetics),
     "ssv2": Layout(ssv2.detect, ssv2.open_ssv2),
     "teco": Layout(teco.detect, teco.open_teco),
+    "cater": Layout(cater.detect, cater.open_cater),
 }
 
 ARRAYS: dict[str, ModuleType] = {"bair": bair, "teco": teco}
