@@ -325,6 +325,8 @@ class Layout:
     """Patterns of their names of what comes after the encoder, left out when only that is loaded."""
     spare: tuple[str, ...] = ()
     """Patterns of their names that are no weights of this network; they are always left out."""
+    optional: tuple[str, ...] = ()
+    """Patterns of their names that such files lack: those weights stay as they are."""
     to_ours: Callable[[str, Tensor], Tensor] | None = None
     """Our tensor from theirs, by our name, where the numbers lie otherwise."""
     to_theirs: Callable[[str, Tensor], Tensor] | None = None

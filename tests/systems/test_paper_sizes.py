@@ -102,6 +102,16 @@ ENCODERS = {
     "pretraining.vjepa:huge_cooldown": (631.6, 10668),
     "pretraining.vjepa:giant_cooldown": (1012.2, 15845),
     "pretraining.vjepa:giant_384_cooldown": (1012.2, 56911),
+    # The public table says 80M, 300M, 1B and 2B; counted over the published networks, multiply-adds by hand.
+    "pretraining.vjepa:base_2_1": (86.833152, 253.7),
+    "pretraining.vjepa:large_2_1": (304.68096, 828),
+    "pretraining.vjepa:giant_2_1": (1013.267968, 2544),
+    "pretraining.vjepa:continue_giant_2_1": (1013.267968, 2544),
+    "pretraining.vjepa:gigantic_2_1": (1845.216768, 4444),
+    "pretraining.vjepa:base_2_1_cooldown": (86.833152, 1942),
+    "pretraining.vjepa:large_2_1_cooldown": (304.68096, 5785),
+    "pretraining.vjepa:giant_2_1_cooldown": (1013.267968, 15845),
+    "pretraining.vjepa:gigantic_2_1_cooldown": (1845.216768, 25817),
 }
 # Two networks, colours and flow, millions of parameters: by hand, and the I3D paper's 25 with both classifiers.
 TWO_STREAMS = {
