@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmstrip.errors import UserError
+from filmstrip.models.vjepa import sincos_of_grid
 from filmstrip.nn.patches import take
 from filmstrip.protocols import Encoder, Grid
 from filmstrip.runs.encoders import load
 from filmstrip.runs.initial_weights import start
-from filmstrip.systems.pretraining.vjepa.encoder import sincos_of_grid
 from filmstrip.systems.pretraining.vjepa.masks import Blocks
 from filmstrip.systems.pretraining.vjepa.model import VJEPAConfig, spread
 from run_folders import save_run

@@ -79,8 +79,12 @@ def from_published(theirs: Mapping[str, Any], objective: nn.Module, *, head: boo
 def has_head(theirs: Mapping[str, Tensor], objective: nn.Module) -> bool:
     """Whether a released state holds anything of ``objective`` beside its encoder."""
     theirs = _state_in(theirs)
-    names = (published_names(objective, layout.name) for layout in layouts_of(objective))
-    return any(key in theirs for row in names for name, key in row.items() if not name.startswith("encoder."))
+    for layout in layouts_of(objective):
+        given = theirs if layout.unpack is None else layout.unpack(theirs)
+        names = published_names(objective, layout.name).items()
+        if any(key in given for name, key in names if not name.startswith("encoder.")):
+            return True
+    return False
 
 
 def to_published(objective: nn.Module, layout: str | None = None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ ViT-H and ViT-H at 384 pixels: Kinetics-400 80.8, 82.0, 81.9; Something-Somethin
 Something-Something V2 73.7 (ViT-L) and 77.3 (ViT-g at 384 pixels).
 """
 
-from filmstrip.systems.pretraining.vjepa.encoder import VJEPAArchitecture, VJEPAEncoder
+from filmstrip.models.vjepa import VJEPAArchitecture, VJEPAEncoder
 from filmstrip.systems.pretraining.vjepa.model import VJEPA, VJEPAConfig
 from filmstrip.systems.pretraining.vjepa.presets import (
     base_2_1,

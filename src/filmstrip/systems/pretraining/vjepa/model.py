@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Ascending, Count, CountOrZero, NotEmpty, PositiveShare, Rate, Share, Weight
 from filmstrip.errors import UserError
-from filmstrip.nn.block import run_blocks
-from filmstrip.nn.patches import take
-from filmstrip.nn.rotary import grid_positions
-from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.protocols import Batch, Grid, Loss, Objective
-from filmstrip.randomness import uniform
-from filmstrip.systems.pretraining.vjepa.encoder import (
+from filmstrip.models.vjepa import (
     IMAGE_VECTOR_STD,
     Positions,
     VJEPAArchitecture,
@@ -27,6 +21,12 @@ from filmstrip.systems.pretraining.vjepa.encoder import (
     blocks_of,
     initialise,
 )
+from filmstrip.nn.block import run_blocks
+from filmstrip.nn.patches import take
+from filmstrip.nn.rotary import grid_positions
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.protocols import Batch, Grid, Loss, Objective
+from filmstrip.randomness import uniform
 from filmstrip.systems.pretraining.vjepa.masks import Blocks
 
 

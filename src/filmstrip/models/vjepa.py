@@ -1,4 +1,4 @@
-"""V-JEPA's encoder in its three forms, with the positions and blocks that its predictors share."""
+"""V-JEPA's encoder (V-JEPA, V-JEPA 2 and 2.1), with the positions and blocks that its predictors share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, CountOrZero, Rate
 from filmstrip.errors import UserError
 from filmstrip.models.vit import grid_of_tiles
+from filmstrip.models.vjepa_layouts import layouts
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import LinearInit, init_linear
@@ -22,7 +23,6 @@ from filmstrip.nn.masks import Mask
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.nn.rotary import grid_positions
 from filmstrip.protocols import Features, Grid, Layout, check_video
-from filmstrip.systems.pretraining.vjepa.weights import layouts
 
 PositionKind = Literal["sincos", "rotary", "paired_rotary"]
 IMAGE_VECTOR_STD = 1e-6

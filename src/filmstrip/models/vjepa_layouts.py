@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,6 +82,41 @@ def layouts(patch_size: tuple[int, int, int], levels: int = 1) -> tuple[Layout, 
         ),
         distilled,
     )
+
+
+def ac_layouts(patch_size: tuple[int, int, int], levels: int = 1) -> tuple[Layout, ...]:
+    """Layouts of a frozen encoder with an action-conditioned predictor, or of an encoder alone.
+
+    Of a training's file the teacher is read, where there is one; a predictor that knows no actions is left out.
+    """
+    own = (
+        (r"^predictor\.action\.", "predictor.action_encoder."),
+        (r"^predictor\.state\.", "predictor.state_encoder."),
+        (r"^predictor\.extrinsics\.", "predictor.extrinsics_encoder."),
+    )
+    training, transformers, _ = layouts(patch_size, levels)
+    return (
+        replace(
+            training,
+            rules=(*own, *training.rules),
+            # Released with a layer for the camera's pose, which its training did not use.
+            spare=(*training.spare, r"predictor\.extrinsics_encoder\..*"),
+            after=(r"predictor\..*",),
+            optional=(),
+            unpack=_with_actions,
+        ),
+        replace(transformers, after=(r"predictor\..*", r"target_encoder\..*")),
+    )
+
+
+def _with_actions(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    encoder = next((file[key] for key in ("target_encoder", "ema_encoder", "encoder") if file.get(key)), None)
+    if not isinstance(encoder, Mapping):
+        return file
+    predictor = file.get("predictor", {})
+    acts = any(name.endswith("action_encoder.weight") for name in predictor)
+    together = _parts_together({"encoder": encoder, "predictor": predictor if acts else {}})
+    return {name: tensor for name, tensor in together.items() if not name.startswith("target_encoder.")}
 
 
 def _distilled(file: Mapping[str, Any]) -> Mapping[str, Any]:
