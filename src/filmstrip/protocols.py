@@ -206,6 +206,8 @@ class Objective(nn.Module):
     starts_whole: bool = False
     """Whether a run that is to start from another one, or from released weights, takes all of them: those of its own
     method alone. Otherwise it takes the encoder, or the predictor, from any method that has one."""
+    starts_rest: bool = False
+    """Whether it also takes what it has beside its encoder, where the other run, or the file, has that too."""
 
     def own_state(self) -> dict[str, Tensor]:
         """The state without the parts that are kept elsewhere."""
@@ -325,6 +327,8 @@ class Layout:
     """Patterns of their names of what comes after the encoder, left out when only that is loaded."""
     spare: tuple[str, ...] = ()
     """Patterns of their names that are no weights of this network; they are always left out."""
+    optional: tuple[str, ...] = ()
+    """Patterns of their names that such files lack: those weights stay as they are."""
     to_ours: Callable[[str, Tensor], Tensor] | None = None
     """Our tensor from theirs, by our name, where the numbers lie otherwise."""
     to_theirs: Callable[[str, Tensor], Tensor] | None = None
@@ -431,6 +435,22 @@ class MaskedPredictor(Protocol):
 
     def predict_masked(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predictions at ``masked``, ``B K D``, from ``B T C H W`` video at ``visible`` alone."""
+        ...
+
+
+@runtime_checkable
+class GoalPlanner(Protocol):
+    """An objective or model that finds actions which lead from one image to another."""
+
+    state_dim: int
+    """Numbers of a state that it needs beside the image; zero for none."""
+
+    def plan_actions(self, frame: Tensor, goal: Tensor, state: Tensor | None = None, *, seed: int) -> Tensor:
+        """Actions ``B H A`` to take one after the other, from ``frame`` to ``goal`` (both ``B C H W``).
+
+        ``state`` (``B S``) is what is known of the body that acts, such as where its gripper is. Row ``i`` uses
+        ``seed + i``.
+        """
         ...
 
 

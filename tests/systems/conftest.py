@@ -21,7 +21,7 @@ def name(request):
 
 @pytest.fixture
 def run(name):
-    preset = systems.find(f"{name}:tiny")
+    preset = systems.find(name if ":" in name else f"{name}:tiny")
     return preset.bound(info_for(preset.data.reads))
 
 

@@ -18,20 +18,28 @@ def draw_batch(data, *, size, seed):
     sizes, clip = {**SIZES, "B": size}, data.clip
     if "video" in data.reads.specification.keys:
         sizes |= {"T": clip.num_frames, "H": clip.size, "W": clip.size}
+    sizes |= vectors_of(data.reads)
     return data.reads.example(sizes, torch.Generator().manual_seed(seed))
+
+
+def vectors_of(kind):
+    """Sizes of actions and states, of a kind that reads states."""
+    return {"A": 2, "S": 2} if getattr(kind, "states", "") else {}
 
 
 def info_for(kind):
     """What an objective is told of data such as those that are drawn."""
     names = tuple(str(i) for i in range(NUM_CLASSES))
-    return kind.example_info(SIZES, classes=names, num_train=96, directional=True)
+    return kind.example_info(SIZES | vectors_of(kind), classes=names, num_train=96, directional=True)
 
 
 def objective_of(preset):
     """What a preset such as ``generation.teco:dmlab`` builds, without memory for its weights, and its run."""
     run = systems.find(preset)
     info = info_for(run.data.reads)
-    if isinstance(info, ClipInfo):
+    if hasattr(run.objective, "state_dim"):
+        info = replace(info, action_dim=run.objective.action_dim or 2, state_dim=run.objective.state_dim)
+    elif isinstance(info, ClipInfo):
         info = replace(info, num_actions=4)  # some presets refuse data without
     run = run.bound(info)
     with torch.device("meta"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from drawn import Repeat, draw_batch
 
+from filmstrip import systems
 from filmstrip.data.sources import open_source
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import from_json, to_json
@@ -18,6 +19,14 @@ from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+VARIANTS = ("pretraining.vjepa:tiny_dense",)
+"""Small presets of networks and losses that a system's ``tiny`` does not have."""
+
+
+@pytest.fixture(params=[*systems.names(), *VARIANTS])
+def name(request):
+    """Every system there is, and the variants."""
+    return request.param
 
 
 def backward(objective, batch):
@@ -157,7 +166,7 @@ def one_thread():
 
 
 def test_golden_trace(request, name, run, objective, batches, one_thread):
-    path = GOLDEN / f"{name}.txt"
+    path = GOLDEN / f"{name.replace(':', '.')}.txt"
     trace = descend(objective, batches, steps=4, lr=run.optim.lr)
     if request.config.getoption("--write-golden", default=False):
         path.write_text("".join(f"{loss:.6f}\n" for loss in trace))

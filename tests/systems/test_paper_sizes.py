@@ -102,7 +102,19 @@ ENCODERS = {
     "pretraining.vjepa:huge_cooldown": (631.6, 10668),
     "pretraining.vjepa:giant_cooldown": (1012.2, 15845),
     "pretraining.vjepa:giant_384_cooldown": (1012.2, 56911),
+    # The public table says 80M, 300M, 1B and 2B; counted over the published networks, multiply-adds by hand.
+    "pretraining.vjepa:base_2_1": (86.833152, 253.7),
+    "pretraining.vjepa:large_2_1": (304.68096, 828),
+    "pretraining.vjepa:giant_2_1": (1013.267968, 2544),
+    "pretraining.vjepa:continue_giant_2_1": (1013.267968, 2544),
+    "pretraining.vjepa:gigantic_2_1": (1845.216768, 4444),
+    "pretraining.vjepa:base_2_1_cooldown": (86.833152, 1942),
+    "pretraining.vjepa:large_2_1_cooldown": (304.68096, 5785),
+    "pretraining.vjepa:giant_2_1_cooldown": (1013.267968, 15845),
+    "pretraining.vjepa:gigantic_2_1_cooldown": (1845.216768, 25817),
 }
+# Millions of parameters of encoder and predictor, counted over the published networks; the paper says 1B and 300M.
+WORLD_MODELS = {"control.vjepa_ac:giant_droid": (1012.17, 305.213824)}
 # Two networks, colours and flow, millions of parameters: by hand, and the I3D paper's 25 with both classifiers.
 TWO_STREAMS = {
     "recognition.two_stream:ucf101": 181.335594,
@@ -492,6 +504,14 @@ def test_models_of_next_codes(address):
     assert sum(p.numel() for p in decoder.parameters()) / 1e6 == pytest.approx(NEXT_CODES[address], abs=0.01)
 
 
+@pytest.mark.parametrize("address", WORLD_MODELS)
+def test_world_models(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (objective.encoder, objective.predictor)]
+    assert counts == [pytest.approx(count, rel=1e-4) for count in WORLD_MODELS[address]]
+
+
 @pytest.mark.parametrize("address", DETECTORS)
 def test_detectors(address):
     with torch.device("meta"):
@@ -513,6 +533,7 @@ def test_a_detector_costs_more_only_in_its_last_stage():
 def test_every_preset_is_named_here_or_our_own():
     ours = {
         "tiny",
+        "tiny_dense",
         "tiny_one_frame",
         "tiny_in_order",
         "tiny_v1",
@@ -520,13 +541,14 @@ def test_every_preset_is_named_here_or_our_own():
         "tiny_frozen",
         "small",
         "resnet18_k400",
+        "large_own",
     }
     addresses = {f"{name}:{preset}" for name in systems.names() for preset in systems.presets(name)}
     # MeMViT's paper counts a clip, of which a sample is three: tests/models/test_memvit.py does.
     no_sizes = ("recognition.memvit:", "procedures.", "tokenizers.elastic_regressor:", "generation.maskgit:maskvit")
     unstated = {a for a in addresses if a.split(":")[1] in ours or a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
-    missing -= (
+    missing -= WORLD_MODELS.keys() | (
         LOCALISERS.keys() | DETECTORS.keys() | TOKENIZERS.keys() | CODES.keys() | PRIORS.keys() | NEXT_CODES.keys()
     )
     assert not missing, "say what size the paper gives these presets"

@@ -12,6 +12,7 @@ from filmstrip.protocols import (
     Forecaster,
     FromTransformers,
     Generator,
+    GoalPlanner,
     InDiffusers,
     InTransformers,
     LikelihoodModel,
@@ -32,6 +33,7 @@ PROTOCOLS = [
 FILES = {FromTransformers, InDiffusers, InTransformers, Published}
 """Protocols of other people's files, which methods of any group may offer."""
 MEANT = {
+    "control": {GoalPlanner},
     "detection": {Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel},
     "localisation": {Localiser},
@@ -73,7 +75,7 @@ def test_parts_are_found_by_what_they_are(name):
     encoder, tokenizer = find_encoder(objective), find_tokenizer(objective)
     if group in ("recognition", "detection") and name != "recognition.two_stream":
         assert encoder is objective.encoder
-    elif group != "pretraining":
+    elif group not in ("pretraining", "control"):
         assert encoder is None
     if group == "tokenizers":
         assert tokenizer is objective

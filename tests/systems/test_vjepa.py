@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmstrip.errors import UserError
+from filmstrip.models.vjepa import sincos_of_grid
 from filmstrip.nn.patches import take
 from filmstrip.protocols import Encoder, Grid
 from filmstrip.runs.encoders import load
 from filmstrip.runs.initial_weights import start
 from filmstrip.systems.pretraining.vjepa.masks import Blocks
-from filmstrip.systems.pretraining.vjepa.model import VJEPAConfig, sincos_of_grid, spread
+from filmstrip.systems.pretraining.vjepa.model import VJEPAConfig, spread
 from run_folders import save_run
 
 SMALL = VJEPAConfig(
@@ -278,3 +279,96 @@ def test_loss_with_one_seed_does_not_depend_on_the_rest_of_the_batch(objective):
     )
     loss = sum(objective(part).total for part in parts) / 2
     torch.testing.assert_close(loss, objective(whole).total)
+
+
+DENSE = dataclasses.replace(
+    SMALL,
+    positions="paired_rotary",
+    position_range=16,
+    feature_layers=(1, 2),
+    image_tokens=True,
+    image_weight=0.25,
+    image_num_blocks=(3,),
+    context_weight=0.5,
+    context_warmup=(2, 6),
+    context_by_distance=True,
+    shared_mask_token=True,
+)
+
+
+@pytest.fixture
+def dense():
+    torch.manual_seed(0)
+    return DENSE.build()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_layers": (2, 1)}, r"feature_layers \(2, 1\) must ascend and end with the last of 2 blocks"),
+        ({"feature_layers": (1,)}, "must ascend and end with the last of 2 blocks"),
+        ({"image_tokens": False}, "image_weight 0.25 needs image_tokens"),
+        ({"image_num_blocks": (3, 3)}, "image_num_blocks has 2 entries and image_block_scales 1"),
+    ],
+)
+def test_what_dense_features_need_is_said(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(DENSE, **changes).build()
+
+
+def test_features_of_layers_are_normalised_each_and_the_last_are_the_encoders(dense):
+    video = batch()["video"]
+    features, grid = dense.teacher.features(video)
+    assert features.shape == (3, 128, 48) and grid == (2, 8, 8)
+    seen = dense.teacher(video, layers=True)
+    assert torch.equal(features[..., 24:], seen.tokens)
+    torch.testing.assert_close(features[..., :24], dense.teacher.level_norms[0](seen.layers[0]))
+    for level in dense.targets(video).split(24, dim=2):
+        torch.testing.assert_close(level.mean(2), torch.zeros(3, 128), atol=1e-5, rtol=0)
+        torch.testing.assert_close(level.std(2, correction=0), torch.ones(3, 128), atol=1e-3, rtol=0)
+
+
+def test_distances_are_those_to_the_nearest_masked_position(dense):
+    for image, steps in ((False, 2), (True, 1)):
+        visible, masked = dense.draw_masks(torch.tensor([3, 4]), image)[0]
+        found = dense.distances(visible, masked, steps)
+        for row in range(2):
+            for place, distance in zip(visible[row].tolist(), found[row].tolist()):
+                t, y, x = place // 64, place % 64 // 8, place % 8
+                others = [(m // 64, m % 64 // 8, m % 8) for m in masked[row].tolist()]
+                nearest = min(((t - a) ** 2 + (y - b) ** 2 + (x - c) ** 2) ** 0.5 for a, b, c in others)
+                assert distance == pytest.approx(nearest, abs=1e-4)
+
+
+def test_the_weight_of_visible_positions_rises_and_is_saved(dense):
+    assert [dense.context_weight_at(step) for step in (1, 3, 5, 7, 100)] == [0, 0, 0.25, 0.5, 0.5]
+    assert dataclasses.replace(DENSE, context_warmup=(0, 0)).build().context_weight_at(1) == 0.5
+    given = batch()
+    without = dense(given).total
+    dense.after_step(4)
+    assert dense.state_dict()["context_share"] == 0.25
+    weighted = dense(given)
+    assert weighted.total > without + 0.1
+
+
+def test_images_are_frames_of_the_clips_and_count_by_their_weight(dense):
+    given = batch()
+    loss, videos = dense(given), dense._loss(given["video"], given["seed"])
+    images = (loss.total - 0.75 * videos.total) / 0.25
+    torch.testing.assert_close(images.detach(), loss.metrics["loss_image"], rtol=1e-4, atol=1e-5)
+    still = {**given, "video": given["video"][:, :1].expand(-1, 4, -1, -1, -1)}
+    alone = dense({**given, "video": given["video"][:, :1]})
+    torch.testing.assert_close(dense(still).metrics["loss_image"], alone.total.detach())
+    assert "loss_image" not in alone.metrics
+    assert dense.encoder(given["video"][:, :1]).grid == (1, 8, 8)
+
+
+def test_positions_of_any_frame_span_the_same_range(dense):
+    places = dense.student.positions
+    corner = torch.tensor([[1.0, 7.0, 7.0]])
+    small = places.angles(corner, Grid(2, 8, 8))
+    large = places.angles(torch.tensor([[1.0, 31.0, 31.0]]), Grid(2, 32, 32))
+    torch.testing.assert_close(small, large)
+    angles = small[0, :12].view(3, 2, 2)  # axes, pairs, the two of a pair
+    assert torch.equal(angles[..., 0], angles[..., 1])
+    torch.testing.assert_close(angles[:, 0, 0], torch.tensor([1.0, 15.0, 15.0]))

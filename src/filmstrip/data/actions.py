@@ -2,7 +2,7 @@
 
 A sidecar holds one row for each frame of its video. Row ``t`` is the action between frame ``t - 1`` and frame ``t``:
 it leads to frame ``t``; row 0 is the action before the video. One-dimensional integers are discrete actions; anything
-else is continuous.
+else is continuous. Other arrays of an ``.npz``, a row for each frame, can be read as states.
 """
 
 from __future__ import annotations
@@ -68,6 +68,24 @@ class Sidecar:
                 return as_rows(_load(io.BytesIO(self.content())))
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(f"its actions {self.label} cannot be used: {error}") from None
+
+    def read_states(self, name: str) -> np.ndarray:
+        """The array ``name`` beside the actions, ``T S`` float32, such as where a gripper is at each frame.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it has no such array, or one of another shape; the message says what it holds instead.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                rows = _load(io.BytesIO(self.content()), name)
+            if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not rows.shape[1] or not np.isfinite(rows).all():
+                raise ValueError(
+                    f"{name!r} is {rows.dtype} of shape {rows.shape}: expected finite numbers of shape (frames, size)"
+                )
+            return rows.astype(np.float32)
+        except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+            raise ValueError(f"its states in {self.label} cannot be used: {error}") from None
 
     def content(self) -> bytes:
         """The bytes of the file.
@@ -162,6 +180,25 @@ def clip_actions(
         raise DecodeError(path, 0, str(error)) from None
 
 
+def clip_states(
+    sidecar: Sidecar, name: str, *, path: str, frame_times: np.ndarray, shown: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """The states at the frames of each clip of a video, ``T S`` float32; arguments as of :func:`clip_actions`.
+
+    Raises:
+        DecodeError: the states cannot be read, or there are fewer than frames.
+    """
+    try:
+        rows = sidecar.read_states(name)
+        if len(rows) < len(frame_times):
+            raise ValueError(
+                f"its states in {sidecar.label} have {len(rows)} rows, but it has {len(frame_times)} frames"
+            )
+        return [rows[_places(frame_times, times)] for times in shown]
+    except ValueError as error:
+        raise DecodeError(path, 0, str(error)) from None
+
+
 def read_rows(sidecar: Sidecar | None, space: ActionSpace, num_frames: int, truncated: bool = False) -> np.ndarray:
     """The rows of a video of ``num_frames``: ``T`` int64, or ``T A`` float32.
 
@@ -176,14 +213,16 @@ def read_rows(sidecar: Sidecar | None, space: ActionSpace, num_frames: int, trun
     return rows
 
 
-def _load(file: BinaryIO) -> np.ndarray:
+def _load(file: BinaryIO, key: str = KEY) -> np.ndarray:
     values = np.load(file, allow_pickle=False)
     if isinstance(values, np.ndarray):
+        if key != KEY:
+            raise ValueError(f"a .npy holds actions alone: write an .npz with the arrays {KEY!r} and {key!r}")
         return values
     with values:
-        if KEY not in values.files:
-            raise ValueError(f"it has no array {KEY!r}, but {', '.join(map(repr, values.files)) or 'none'}")
-        return values[KEY]
+        if key not in values.files:
+            raise ValueError(f"it has no array {key!r}, but {', '.join(map(repr, values.files)) or 'none'}")
+        return values[key]
 
 
 def as_rows(values: np.ndarray) -> np.ndarray:

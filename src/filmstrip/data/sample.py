@@ -131,11 +131,14 @@ class Source:
     """Whether mirroring changes the meaning of a clip."""
     actions: ActionSpace | None = None
     """Action space, if the videos have actions."""
+    state_dim: int = 0
+    """Dimension of the states that are read beside the actions; zero for none."""
 
     @property
     def gives(self) -> frozenset[str]:
         """Keys that batches have; a ``label`` if the kind has labels, whether or not any sample is labelled."""
-        return frozenset(self.kind.specification.keys) - ({"action"} if self.actions is None else set())
+        absent = {"action": self.actions is None, "state": not self.state_dim}
+        return frozenset(self.kind.specification.keys) - {key for key, missing in absent.items() if missing}
 
     @property
     def tokenizer(self) -> str | None:
@@ -173,6 +176,7 @@ class Source:
             num_actions=actions.num_actions,
             action_dim=actions.action_dim,
             action_names=actions.names,
+            state_dim=self.state_dim,
         )
 
     def record(self, folder: Path) -> None:

@@ -165,6 +165,11 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
     else:
         if run.init:
             start(objective, run.init)
+        elif not getattr(run.objective, "untrained_encoder", True):
+            raise UserError(
+                "the frozen encoder is untrained, and features of noise are nothing to predict: name a trained one "
+                "(--init RUN, FILE or hf:OWNER/NAME), or ask for this (--objective.untrained-encoder)"
+            )
         start_tokenizer(objective, run)
         references = refer(run, files.path)
         objective.kept_elsewhere = kept_elsewhere(run, references)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
+from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
 from filmstrip.protocols import (
@@ -23,6 +24,7 @@ from filmstrip.protocols import (
     MaskedPredictor,
     Objective,
     Published,
+    Released,
     find_encoder,
 )
 from filmstrip.runs.config import Run
@@ -81,7 +83,7 @@ def start(objective: Objective, source: str | Path) -> None:
     # A part may be called an encoder and offer no features to start with, as TECO's.
     if find_encoder(objective) is not None:
         start_encoder(objective, source)
-        if isinstance(objective, MaskedPredictor):
+        if isinstance(objective, MaskedPredictor) or objective.starts_rest:
             _start_decoder(objective, source)
         return
     if Path(source).is_file():
@@ -160,7 +162,9 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
         load_published(Path(source), objective, head=False)
         return
     given = load(source, "cpu").encoder
-    if isinstance(given, FrameTransformer) and isinstance(target, FromImage):
+    if isinstance(given, FrozenEncoder) and isinstance(target, Released):
+        copy_published(hub_weights(str(source)), objective, source, head=False)
+    elif isinstance(given, FrameTransformer) and isinstance(target, FromImage):
         _start_from_image(given, cast(EncoderModule, target), source)
     else:
         _copy(given.state_dict(), target, source, spare=(_LAST_NORM,))

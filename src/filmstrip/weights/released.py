@@ -63,10 +63,11 @@ def from_published(theirs: Mapping[str, Any], objective: nn.Module, *, head: boo
         if not head:
             names = {name: key for name, key in names.items() if name.startswith("encoder.")}
         fits.append((layout, names, given))
-    layout, names, theirs = min(fits, key=lambda fit: len(without(fit[1].values(), fit[2])))  # the one that fits best
+    # The one that fits best.
+    layout, names, theirs = min(fits, key=lambda fit: len(without(fit[1].values(), fit[2], fit[0].optional)))
     what = f"this is not a released {type(_network(objective)).__name__} of this size: the file"
     spare = layout.spare if head else (*layout.spare, *layout.after)
-    check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS,))
+    check_names(what, theirs, names.values(), spare=spare, optional=(COUNTERS, *layout.optional))
     wanted, ours = objective.state_dict(), {}
     for name, key in names.items():
         if key in theirs:
@@ -78,8 +79,12 @@ def from_published(theirs: Mapping[str, Any], objective: nn.Module, *, head: boo
 def has_head(theirs: Mapping[str, Tensor], objective: nn.Module) -> bool:
     """Whether a released state holds anything of ``objective`` beside its encoder."""
     theirs = _state_in(theirs)
-    names = (published_names(objective, layout.name) for layout in layouts_of(objective))
-    return any(key in theirs for row in names for name, key in row.items() if not name.startswith("encoder."))
+    for layout in layouts_of(objective):
+        given = theirs if layout.unpack is None else layout.unpack(theirs)
+        names = published_names(objective, layout.name).items()
+        if any(key in given for name, key in names if not name.startswith("encoder.")):
+            return True
+    return False
 
 
 def to_published(objective: nn.Module, layout: str | None = None) -> dict[str, Any]:

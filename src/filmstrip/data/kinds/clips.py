@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.bounds import Bounds
-from filmstrip.data.actions import ActionSpace, check_clip, clip_actions
+from filmstrip.data.actions import ActionSpace, check_clip, clip_actions, clip_states
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification, of
@@ -24,6 +24,8 @@ from filmstrip.video.decoder import Decoder, Frames
 if TYPE_CHECKING:
     from filmstrip.data.sample import Sample, Source
 
+_TRIED = 16
+"""Number of videos that are tried for the size of a state."""
 VIDEO = of("B T C H W", torch.uint8, "frames")
 LABEL = of("B", torch.int64, "class; `B K` probabilities after mixing", when="labelled videos")
 ACTION = Key(
@@ -32,6 +34,7 @@ ACTION = Key(
     when="videos with actions",
     unmixed="actions",
 )
+STATE = of("B T S", torch.float32, "state at each frame, `S` numbers", when="states are read", unmixed="states")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Clips(Kind):
     """Clips of videos."""
 
     specification: ClassVar[Specification] = Specification(
-        {"video": VIDEO, "label": LABEL, "action": ACTION, **COMMON}
+        {"video": VIDEO, "label": LABEL, "action": ACTION, "state": STATE, **COMMON}
     )
 
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater"] = "auto"
@@ -48,6 +51,9 @@ class Clips(Kind):
     """Fold of UCF-101, its division into training and test, 1 to 3."""
     actions: bool = True
     """Whether to read the actions of videos that have them."""
+    states: str = ""
+    """Name of an array beside the actions (``NAME.actions.npz``), a row for each frame, to read as states; empty for
+    none."""
 
     def open(self, data: Data) -> Source:
         """The videos in ``data.path``, or of a synthetic set, which is generated first unless it already exists.
@@ -66,17 +72,40 @@ class Clips(Kind):
             source = open_path(data.synthetic.generate())
         else:
             raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
+        if self.states:
+            if not self.actions or source.actions is None:
+                raise UserError(
+                    f"{source.root} has no actions, beside which states {self.states!r} are read: put an array of "
+                    "that name into each NAME.actions.npz, or leave out data.reads.states"
+                )
+            return replace(source, state_dim=self._state_dim(source))
         return source if self.actions else replace(source, actions=None)
+
+    def _state_dim(self, source: Source) -> int:
+        """The size of a state, of the first video whose states can be read.
+
+        Raises:
+            UserError: there is none.
+        """
+        why = "no video has actions"
+        for sample in source.samples[:_TRIED]:
+            try:
+                if sample.actions is not None:
+                    return sample.actions.read_states(self.states).shape[1]
+            except (OSError, ValueError) as error:
+                why = f"{sample.name}: {error}"
+        raise UserError(f"{source.root} has no states {self.states!r}: {why}")
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``."""
         clip = data.clip
         shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
-        return shape | {"A": getattr(network, "action_dim", 0), "K": getattr(network, "num_classes", None) or 1}
+        vectors = {"A": getattr(network, "action_dim", 0), "S": getattr(network, "state_dim", 0)}
+        return shape | vectors | {"K": getattr(network, "num_classes", None) or 1}
 
     def told_sizes(self, data: Data, info: ClipInfo) -> dict[str, int]:
         """Those of ``data.clip``, with the actions and classes of the videos."""
-        return self.sizes(data, None) | {"A": info.action_dim, "K": len(info.classes) or 1}
+        return self.sizes(data, None) | {"A": info.action_dim, "S": info.state_dim, "K": len(info.classes) or 1}
 
     def shown(self, data: Data) -> str:
         """Number of frames and their size."""
@@ -85,7 +114,7 @@ class Clips(Kind):
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> ClipInfo:
         """See :meth:`Kind.example_info`."""
-        return ClipInfo(**told)
+        return ClipInfo(**told, action_dim=sizes.get("A", 0), state_dim=sizes.get("S", 0) if sizes.get("A") else 0)
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
@@ -103,6 +132,8 @@ class ClipInfo(DataInfo):
     """Dimension of a continuous action; zero if there are none, or they are discrete."""
     action_names: tuple[str, ...] = ()
     """Names of discrete actions in order, if known."""
+    state_dim: int = 0
+    """Dimension of the state at each frame; zero if none are read."""
 
 
 def cut(
@@ -146,7 +177,17 @@ def cut(
         shown=[clip.times for clip in clips],
         truncated=any(clip.truncated for clip in clips),
     )
-    return [_row(clip, action) for clip, action in zip(clips, done)]
+    states: Sequence[np.ndarray | None] = [None] * len(clips)
+    if isinstance(data.reads, Clips) and data.reads.states:
+        assert sample.actions is not None, "its actions were read"
+        states = clip_states(
+            sample.actions,
+            data.reads.states,
+            path=sample.path,
+            frame_times=frame_times,
+            shown=[clip.times for clip in clips],
+        )
+    return [_row(clip, action, state) for clip, action, state in zip(clips, done, states)]
 
 
 def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
@@ -162,10 +203,12 @@ def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_c
         ]
 
 
-def _row(clip: Frames, action: np.ndarray | None = None) -> Row:
+def _row(clip: Frames, action: np.ndarray | None = None, state: np.ndarray | None = None) -> Row:
     content = {"video": clip.video}
     if action is not None:
         content["action"] = torch.from_numpy(action)
+    if state is not None:
+        content["state"] = torch.from_numpy(state)
     times = (clip.times[0], clip.times[-1])
     return Row(content=content, times=times, damaged=clip.damaged, truncated=clip.truncated)
 
@@ -195,7 +238,8 @@ def cut_parts(
 
 
 def draw_clips(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
-    """``B`` smooth, drifting random clips with labels below ``K`` and the keys of all kinds."""
+    """``B`` smooth, drifting random clips with labels below ``K`` and the keys of all kinds; with ``A`` and ``S``,
+    also actions and states."""
     rows, frames, height, width = (sizes[letter] for letter in "BTHW")
     coarse = torch.rand(rows, 3, max(1, height // 8), max(1, width // 8), generator=generator)
     image = F.interpolate(coarse, size=(height, width), mode="bilinear")
@@ -204,11 +248,17 @@ def draw_clips(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
         torch.stack([one.roll((dy * t, dx * t), dims=(1, 2)) for t in range(frames)])
         for one, (dy, dx) in zip(image, drift)
     ]
-    return {
+    batch = {
         "video": (torch.stack(video) * 255).to(torch.uint8),
         "label": torch.randint(0, sizes["K"], (rows,), generator=generator),
         **draw_common(rows, generator),
     }
+    if sizes.get("A"):  # vectors that say how the image drifts
+        moved = torch.tensor(drift).repeat(1, sizes["A"])[:, None, : sizes["A"]].expand(-1, frames, -1) / 3
+        batch["action"] = moved.contiguous()
+        if sizes.get("S"):
+            batch["state"] = moved.repeat(1, 1, sizes["S"])[..., : sizes["S"]].cumsum(dim=1) / frames
+    return batch
 
 
 def draw_common(rows: int, generator: torch.Generator) -> Batch:

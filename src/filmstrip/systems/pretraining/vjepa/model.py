@@ -1,49 +1,39 @@
-"""V-JEPA's networks and its loss."""
+"""V-JEPA's predictor and its loss."""
 
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Ascending, Count, NotEmpty, PositiveShare, Rate, Share
+from filmstrip.bounds import Ascending, Count, CountOrZero, NotEmpty, PositiveShare, Rate, Share, Weight
 from filmstrip.errors import UserError
-from filmstrip.models.vit import grid_of_tiles
-from filmstrip.nn.attention import Attention
-from filmstrip.nn.block import Block, run_blocks
-from filmstrip.nn.initialisation import LinearInit, init_linear
-from filmstrip.nn.patches import PatchEmbed, take
+from filmstrip.models.vjepa import (
+    IMAGE_VECTOR_STD,
+    Positions,
+    VJEPAArchitecture,
+    VJEPAEncoder,
+    blocks_of,
+    initialise,
+)
+from filmstrip.nn.block import run_blocks
+from filmstrip.nn.patches import take
 from filmstrip.nn.rotary import grid_positions
 from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.protocols import Batch, Features, Grid, Layout, Loss, Objective, check_video
+from filmstrip.protocols import Batch, Grid, Loss, Objective
+from filmstrip.randomness import uniform
 from filmstrip.systems.pretraining.vjepa.masks import Blocks
-from filmstrip.systems.pretraining.vjepa.weights import layouts
-
-PositionKind = Literal["sincos", "rotary"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VJEPAConfig(ObjectiveConfig):
+class VJEPAConfig(VJEPAArchitecture, ObjectiveConfig):
     """An encoder, its momentum teacher, a narrower predictor, and how positions are masked."""
 
-    width: Count = 1024
-    depth: Count = 24
-    num_heads: Count = 16
-    mlp_ratio: Rate = 4.0
-    num_frames: Count = 16
-    size: Count = 256
-    patch_size: tuple[Count, Count, Count] = (2, 16, 16)
-    positions: PositionKind = "rotary"
-    """Positions of tokens in encoder and predictor: ``sincos`` vectors that are added (V-JEPA), or ``rotary``
-    embeddings of queries and keys (V-JEPA 2)."""
-    linear_init: LinearInit = "normal"
-    """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
     predictor_width: Count = 384
     predictor_depth: Count = 12
     predictor_num_heads: Count = 12
@@ -57,6 +47,18 @@ class VJEPAConfig(ObjectiveConfig):
     """Number of learnt mask tokens in the predictor; those that no mask uses are never trained."""
     shared_mask_token: bool = False
     """Whether all types of masks use the first mask token; otherwise each has its own."""
+    context_weight: Weight = 0.0
+    """Weight of the loss at visible positions, whose features are predicted too (V-JEPA 2.1); zero for none."""
+    context_warmup: Annotated[tuple[CountOrZero, CountOrZero], Ascending] = (0, 0)
+    """Steps between which that weight rises linearly from zero."""
+    context_by_distance: bool = False
+    """Whether the loss at a visible position is divided by the root of its distance to the nearest masked one."""
+    image_weight: Share = 0.0
+    """Share of the loss of images, one frame of each clip, in the whole loss; needs ``image_tokens``."""
+    image_num_blocks: Annotated[tuple[Count, ...], NotEmpty] = (10,)
+    """Number of blocks of each type of mask of an image."""
+    image_block_scales: Annotated[tuple[PositiveShare, ...], NotEmpty] = (0.15,)
+    """Share of an image that one block covers, of each type of mask."""
     momentum: Share = 0.998
     """Initial momentum of the teacher."""
     momentum_end: Share = 1.0
@@ -68,161 +70,33 @@ class VJEPAConfig(ObjectiveConfig):
         """Build the networks with fresh weights.
 
         Raises:
-            UserError: types of masks, their blocks and their tokens do not go together.
+            UserError: types of masks, their blocks and their tokens do not go together, the layers of features are no
+                layers of this network, or there is a loss of images and no image tokens.
         """
-        types = len(self.num_blocks)
-        if types != len(self.block_scales):
-            scales = len(self.block_scales)
-            raise UserError(f"num_blocks has {types} entries and block_scales {scales}: give one of each a mask")
+        self.check_layers()
+        types = self._types_of(self.num_blocks, self.block_scales, "")
+        if self.image_weight:
+            types = max(types, self._types_of(self.image_num_blocks, self.image_block_scales, "image_"))
         if not self.shared_mask_token and self.num_mask_tokens < types:
             raise UserError(
                 f"{types} types of masks need as many mask tokens, got {self.num_mask_tokens}: raise num_mask_tokens "
                 "or set shared_mask_token"
             )
+        if self.image_weight and not self.image_tokens:
+            raise UserError(
+                f"image_weight {self.image_weight:g} needs image_tokens: an image has no tubelets of "
+                f"{self.patch_size[0]} frames"
+            )
         return VJEPA(self)
 
-
-class Positions(nn.Module):
-    """The positions of tokens: vectors to add to them, or rotary angles of each channel of a head."""
-
-    def __init__(self, kind: PositionKind, grid: Grid, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.grid = grid
-        if kind == "sincos":
-            self.register_buffer("table", sincos_of_grid(grid, width), persistent=False)
-            return
-        head_dim = width // num_heads
-        share = head_dim // 3 // 2 * 2  # channels of an axis; the last ones of a head may be left over
-        if not share:
-            raise ValueError(f"rotary positions need heads of 6 channels or more, got {head_dim}")
-        ladder = 10_000.0 ** (-torch.arange(share // 2, dtype=torch.float32) / (share // 2))
-        rest = head_dim - 3 * share
-        self.register_buffer("frequencies", F.pad(ladder.repeat(6), (0, rest)), persistent=False)
-        axis = torch.arange(3).repeat_interleave(share, output_size=3 * share)
-        self.register_buffer("axis", F.pad(axis, (0, rest)), persistent=False)
-
-    def forward(self, tokens: Tensor, grid: Grid, index: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Tokens ``B N D`` at all positions of a grid, or at ``index`` (``B N``), as blocks take them; and the
-        further arguments of blocks.
-
-        Raises:
-            ValueError: sine-cosine vectors are those of another grid.
-        """
-        if self.kind == "sincos":
-            if grid != self.grid:
-                raise ValueError(
-                    f"this network was built for a grid of {tuple(self.grid)} tubelets, got {tuple(grid)}: cut clips "
-                    "of the size that it was built for"
-                )
-            table = self.table if index is None else self.table[index]
-            return tokens + table.to(tokens.dtype), ()
-        places = grid_positions(grid, tokens.device).to(torch.float32)
-        if index is not None:
-            places = places[index]
-        return tokens, (places[..., self.axis] * self.frequencies,)
-
-
-def sincos_of_grid(grid: Grid, width: int) -> Tensor:
-    """Sines and cosines of time, height and width side by side, ``N width``, float32.
-
-    Each axis has a third of the channels, rounded up to an even number (the last ones are cut off): first all of its
-    sines, then its cosines.
-    """
-    share = -(-width // 6) * 2
-    ladder = 10_000.0 ** (-torch.arange(share // 2, dtype=torch.float64) / (share // 2))
-    angles = grid_positions(grid).to(torch.float64)[:, :, None] * ladder
-    table = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-    return table[:, :width].to(torch.float32)
-
-
-class RotaryAttention(Attention):
-    """Self-attention whose queries and keys are turned as in the published code.
-
-    Neighbouring channels make a pair, yet channels ``i`` and ``i + share / 2`` of an axis share a frequency, so that
-    the two of a pair differ in it. The released weights were trained so.
-    """
-
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """``B N D -> B N D``, with an angle for each channel of a head: ``N head_dim`` or ``B N head_dim``."""
-        q, k, v = self._project(x, None)
-        if angles.ndim == 3:
-            angles = rearrange(angles, "b n d -> b 1 n d")
-        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
-        q, k = (y * cos + _quarter_turn(y) * sin for y in (q, k))
-        return self.out(rearrange(self.attend(q, k, v), "b h n d -> b n (h d)"))
-
-
-def _quarter_turn(x: Tensor) -> Tensor:
-    """Pairs of neighbouring channels ``(a, b)`` as ``(-b, a)``."""
-    first, second = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
-    return torch.stack([-second, first], dim=-1).flatten(-2)
-
-
-class RotaryBlock(Block):
-    """A pre-norm block with :class:`RotaryAttention`: ``B N D -> B N D``."""
-
-    def __init__(self, width: int, num_heads: int, *, mlp_ratio: float = 4.0) -> None:
-        super().__init__(width, num_heads, mlp_ratio=mlp_ratio)
-        self.attention = RotaryAttention(width, num_heads)
-
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Apply the block."""
-        x = x + self.attention(self.norm1(x), angles)
-        return x + self.mlp(self.norm2(x))
-
-
-def _blocks(kind: PositionKind, depth: int, width: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:
-    block = RotaryBlock if kind == "rotary" else Block
-    return nn.ModuleList(block(width, num_heads, mlp_ratio=mlp_ratio) for _ in range(depth))
-
-
-@torch.no_grad()
-def _initialise(network: nn.Module, start: LinearInit) -> None:
-    """Random weights; those of a block's last layers, whose outputs join the tokens, are smaller the deeper it is."""
-    init_linear(network, start)
-    for i, block in enumerate(network.blocks, 1):
-        for layer in (block.attention.out, block.mlp.fc2):
-            layer.weight /= (2 * i) ** 0.5
-
-
-class VJEPAEncoder(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder`: tubelets to tokens, pre-norm blocks with biases, a last norm."""
-
-    def __init__(self, config: VJEPAConfig) -> None:
-        super().__init__()
-        self.width = config.width
-        self.depth = config.depth
-        self.patch_size = tuple(config.patch_size)
-        self.grid = grid_of_tiles(config.num_frames, config.size, self.patch_size)
-        self.embed = PatchEmbed(config.width, self.patch_size)
-        self.positions = Positions(config.positions, self.grid, config.width, config.num_heads)
-        self.blocks = _blocks(config.positions, config.depth, config.width, config.num_heads, config.mlp_ratio)
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
-        _initialise(self, config.linear_init)
-
-    def forward(self, video: Tensor, layers: bool = False, visible: Tensor | None = None) -> Features:
-        """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output.
-
-        ``visible`` (``B K``, indices into the grid) encodes those positions alone: the others are dropped before any
-        work is done on them, and the tokens are ``B K D``. With rotary positions clips may have any size.
-        """
-        check_video(video, multiple=self.patch_size)
-        grid = Grid(*(size // p for size, p in zip((video.shape[1], *video.shape[3:]), self.patch_size)))
-        tokens, where = self.positions(self.embed(video, visible), grid, visible)
-        tokens, seen = run_blocks(self.blocks, tokens, layers, *where)
-        return Features(self.norm(tokens), grid, tuple(seen))
-
-    def depth_of(self, name: str) -> int:
-        """The layer of a parameter of this network: 0 for the embedding, ``i + 1`` for block ``i``."""
-        block = re.match(r"blocks\.(\d+)\.", name)
-        if block:
-            return int(block[1]) + 1
-        return 0 if name.startswith("embed.") else self.depth + 1
-
-    def layouts(self) -> tuple[Layout, ...]:
-        """Those of the authors' training and of the Hub, each with predictor and teacher."""
-        return layouts(self.patch_size)
+    @staticmethod
+    def _types_of(numbers: tuple[int, ...], scales: tuple[float, ...], prefix: str) -> int:
+        if len(numbers) != len(scales):
+            raise UserError(
+                f"{prefix}num_blocks has {len(numbers)} entries and {prefix}block_scales {len(scales)}: give one of "
+                "each a mask"
+            )
+        return len(numbers)
 
 
 class Predictor(nn.Module):
@@ -231,24 +105,53 @@ class Predictor(nn.Module):
     def __init__(self, config: VJEPAConfig, grid: Grid) -> None:
         super().__init__()
         width, num_heads = config.predictor_width, config.predictor_num_heads
-        self.project = nn.Linear(config.width, width)
+        features = config.feature_width
+        if features == config.width:
+            self.project: nn.Module = nn.Linear(config.width, width)
+        else:
+            self.project = nn.Sequential(nn.Linear(features, config.width), nn.GELU(), nn.Linear(config.width, width))
         tokens = (nn.Parameter(torch.zeros(1, 1, width)) for _ in range(config.num_mask_tokens))
         self.mask_tokens = nn.ParameterList(tokens)
         for token in self.mask_tokens[1 if config.shared_mask_token else len(config.num_blocks) :]:
             token.requires_grad_(False)
-        self.positions = Positions(config.positions, grid, width, num_heads)
-        self.blocks = _blocks(config.positions, config.predictor_depth, width, num_heads, 4.0)
+        self.positions = Positions(config.positions, grid, width, num_heads, config.position_range)
+        self.blocks = blocks_of(config.positions, config.predictor_depth, width, num_heads, 4.0)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, config.width)
-        _initialise(self, config.linear_init)
+        self.head = nn.Linear(width, features)
+        self.context_head = nn.Linear(width, features) if config.context_weight else None
+        self.has_images = config.image_tokens
+        if config.image_tokens:
+            self.image_vector = nn.Parameter(torch.randn(1, 1, width) * IMAGE_VECTOR_STD)
+            self.video_vector = nn.Parameter(torch.randn(1, 1, width) * IMAGE_VECTOR_STD)
+        initialise(self, config.linear_init)
 
-    def forward(self, context: Tensor, grid: Grid, visible: Tensor, masked: Tensor, token: int) -> Tensor:
-        """Features ``B M D`` at ``masked`` from features ``B V D`` at ``visible``, with a mask token by its index."""
+    def forward(
+        self, context: Tensor, grid: Grid, visible: Tensor, masked: Tensor, token: int, image: bool = False
+    ) -> Tensor:
+        """Features ``B M D`` at ``masked`` from features ``B V D`` at ``visible``, with a mask token by its index.
+
+        ``image``: whether these are positions of an image.
+        """
+        return self._masked(self._run(context, grid, visible, masked, token, image), visible)
+
+    def with_context(
+        self, context: Tensor, grid: Grid, visible: Tensor, masked: Tensor, token: int, image: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and the features ``B V D`` that are predicted at ``visible`` itself."""
+        tokens = self._run(context, grid, visible, masked, token, image)
+        return self._masked(tokens, visible), self.context_head(self.norm(tokens[:, : visible.shape[1]]))
+
+    def _masked(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        return self.head(self.norm(tokens[:, visible.shape[1] :]))
+
+    def _run(self, context: Tensor, grid: Grid, visible: Tensor, masked: Tensor, token: int, image: bool) -> Tensor:
         seen = self.project(context)
         wanted = self.mask_tokens[token].to(seen.dtype).expand(*masked.shape, -1)
-        tokens, where = self.positions(torch.cat([seen, wanted], dim=1), grid, torch.cat([visible, masked], dim=1))
-        tokens, _ = run_blocks(self.blocks, tokens, False, *where)
-        return self.head(self.norm(tokens[:, visible.shape[1] :]))
+        tokens = torch.cat([seen, wanted], dim=1)
+        if self.has_images:
+            tokens = tokens + (self.image_vector if image else self.video_vector)
+        tokens, where = self.positions(tokens, grid, torch.cat([visible, masked], dim=1))
+        return run_blocks(self.blocks, tokens, False, *where)[0]
 
 
 class VJEPA(Objective):
@@ -264,18 +167,20 @@ class VJEPA(Objective):
         self.predictor = Predictor(config, self.student.grid)
         self.shared_mask_token = config.shared_mask_token
         self.momentum = config.momentum, config.momentum_end, config.momentum_steps
-        types = zip(config.num_blocks, config.block_scales)
-        self.mask_types = [
-            Blocks(
-                grid=self.student.grid,
-                number=number,
-                scale=scale,
-                aspect=config.block_aspect,
-                index=index,
-            )
-            for index, (number, scale) in enumerate(types)
-        ]
+        self.mask_types = _mask_types(self.student.grid, config.num_blocks, config.block_scales, config.block_aspect)
         self.counts = [blocks.counts() for blocks in self.mask_types]
+        self.image_weight = config.image_weight
+        self.image_mask_types: list[Blocks] = []
+        if config.image_tokens:
+            image = self.student.grid._replace(t=1)
+            self.image_mask_types = _mask_types(
+                image, config.image_num_blocks, config.image_block_scales, config.block_aspect, first=16
+            )
+        self.image_counts = [blocks.counts() for blocks in self.image_mask_types]
+        self.context_by_distance = config.context_by_distance
+        self.context = config.context_weight, *config.context_warmup
+        if config.context_weight:
+            self.register_buffer("context_share", torch.tensor(self.context_weight_at(1)))
 
     @property
     def encoder(self) -> VJEPAEncoder:
@@ -283,52 +188,117 @@ class VJEPA(Objective):
         return self.teacher
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Mean absolute error of the predicted features, the mean over the types of masks.
+        """Mean absolute error of the predicted features, the mean over the types of masks; of visible positions and
+        of images, too, where these have a weight. A batch of single frames is one of images.
 
         The standard deviations over clips and positions of targets and predictions, means over channels, show a
         collapse: they go to zero when all positions of all clips have the same features.
         """
-        video, metrics = batch["video"], {}
-        targets, total, deviation = self.targets(video), 0.0, 0.0
-        for index, (visible, masked) in enumerate(self.draw_masks(batch["seed"])):
-            predicted = self.predict(video, visible, masked, index).float()
+        video, seeds = batch["video"], batch["seed"]
+        loss = self._loss(video, seeds)
+        if not self.image_weight or video.shape[1] == 1:
+            return loss
+        moment = (uniform(seeds, 1, "vjepa.image")[:, 0] * video.shape[1]).long()
+        images = self._loss(video[torch.arange(len(moment), device=video.device), moment][:, None], seeds)
+        total = (1 - self.image_weight) * loss.total + self.image_weight * images.total
+        return Loss(total, {**loss.metrics, "loss_image": images.total.detach()})
+
+    def _loss(self, video: Tensor, seeds: Tensor) -> Loss:
+        """The loss of videos alone, or of images (``B 1 C H W``) alone."""
+        targets, total, deviation, metrics = self.targets(video), 0.0, 0.0, {}
+        masks = self.draw_masks(seeds, self.is_image(video))
+        for index, (visible, masked) in enumerate(masks):
+            if self.predictor.context_head is None:
+                predicted = self.predict(video, visible, masked, index).float()
+            else:
+                predicted, context = self.predict_both(video, visible, masked, index)
+                error = (context.float() - take(targets, visible)).abs()
+                if self.context_by_distance:
+                    steps = 1 if self.is_image(video) else self.student.grid.t
+                    error = error / self.distances(visible, masked, steps).sqrt()[..., None]
+                seen, predicted = error.mean(), predicted.float()
+                total = total + self.context_share * seen / len(masks)
+                metrics["loss_context"] = metrics.get("loss_context", 0.0) + seen.detach() / len(masks)
             loss = F.l1_loss(predicted, take(targets, masked))
-            total = total + loss / len(self.mask_types)
-            deviation = deviation + spread(predicted.detach()) / len(self.mask_types)
+            total = total + loss / len(masks)
+            deviation = deviation + spread(predicted.detach()) / len(masks)
             metrics[f"loss_mask_{index}"] = loss.detach()
         return Loss(total, {**metrics, "target_std": spread(targets), "prediction_std": deviation})
 
-    def draw_masks(self, seeds: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def is_image(self, video: Tensor) -> bool:
+        """Whether clips are images, single frames, to this network."""
+        return self.student.has_images and video.shape[1] == 1
+
+    def draw_masks(self, seeds: Tensor, image: bool = False) -> list[tuple[Tensor, Tensor]]:
         """Visible and masked positions, ``B V`` and ``B M``, of each type of mask, from each clip's seed (``B``)."""
-        return [blocks.choose(seeds, counts) for blocks, counts in zip(self.mask_types, self.counts)]
+        types, counts = (self.image_mask_types, self.image_counts) if image else (self.mask_types, self.counts)
+        return [blocks.choose(seeds, count) for blocks, count in zip(types, counts)]
 
     @torch.no_grad()
     def targets(self, video: Tensor) -> Tensor:
-        """The teacher's features of whole clips, normalised token by token: ``B N D``, float32."""
-        features = self.teacher(video).tokens.float()
-        return F.layer_norm(features, features.shape[-1:])
+        """The teacher's features of whole clips, each layer's normalised token by token: ``B N D``, float32."""
+        levels = rearrange(self.teacher.features(video)[0].float(), "b n (l d) -> b n l d", d=self.teacher.width)
+        return F.layer_norm(levels, levels.shape[-1:]).flatten(2)
 
     def predict(self, video: Tensor, visible: Tensor, masked: Tensor, mask_type: int = 0) -> Tensor:
         """Features ``B M D`` at ``masked`` positions of clips of which only those at ``visible`` are seen."""
-        seen = self.student(video, visible=visible)
-        token = 0 if self.shared_mask_token else mask_type
-        return self.predictor(seen.tokens, seen.grid, visible, masked, token)
+        seen, grid = self.student.features(video, visible)
+        return self.predictor(seen, grid, visible, masked, self._token(mask_type), self.is_image(video))
+
+    def predict_both(
+        self, video: Tensor, visible: Tensor, masked: Tensor, mask_type: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and the features that are predicted at ``visible`` itself, ``B V D``."""
+        seen, grid = self.student.features(video, visible)
+        return self.predictor.with_context(seen, grid, visible, masked, self._token(mask_type), self.is_image(video))
+
+    def _token(self, mask_type: int) -> int:
+        return 0 if self.shared_mask_token else mask_type
+
+    def distances(self, visible: Tensor, masked: Tensor, num_steps: int) -> Tensor:
+        """Distance of each visible position to the nearest masked one, in positions: ``B V`` float32.
+
+        Masks reach through all ``num_steps`` time steps, so that the nearest position is one of the same step.
+        """
+        frame = self.student.grid._replace(t=1)
+        places = grid_positions(frame, visible.device)[:, 1:].float()
+        size = frame.h * frame.w
+        hidden = places[masked[:, : masked.shape[1] // num_steps]]  # those of the first step
+        return torch.cdist(places[visible % size], hidden).amin(dim=2)
 
     def momentum_at(self, step: int) -> float:
         """The momentum of the update after a step, counted from 1."""
         start, end, steps = self.momentum
         return start + (end - start) * min((step - 1) / steps, 1.0)
 
+    def context_weight_at(self, step: int) -> float:
+        """The weight of the loss at visible positions in a step, counted from 1."""
+        weight, start, end = self.context
+        done = step - 1
+        return weight if done >= end else weight * max(0.0, (done - start) / (end - start))
+
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the teacher: ``teacher <- momentum * teacher + (1 - momentum) * student``."""
         teacher, student = list(self.teacher.parameters()), list(self.student.parameters())
         torch._foreach_lerp_(teacher, student, 1 - self.momentum_at(step))
+        if self.predictor.context_head is not None:
+            self.context_share.fill_(self.context_weight_at(step + 1))
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: the student's, then the predictor."""
         part, _, rest = name.partition(".")
         return self.student.depth + 2 if part == "predictor" else self.student.depth_of(rest)
+
+
+def _mask_types(
+    grid: Grid, numbers: tuple[int, ...], scales: tuple[float, ...], aspect: tuple[float, float], first: int = 0
+) -> list[Blocks]:
+    """The types of masks of a grid; ``first`` numbers the first one."""
+    return [
+        Blocks(grid=grid, number=number, scale=scale, aspect=aspect, index=index)
+        for index, (number, scale) in enumerate(zip(numbers, scales), first)
+    ]
 
 
 def spread(features: Tensor) -> Tensor:

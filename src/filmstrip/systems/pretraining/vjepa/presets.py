@@ -46,9 +46,32 @@ def tiny() -> Run:
     )
 
 
+def tiny_dense() -> Run:
+    """V-JEPA 2.1 on the same motions and images of them: as ``tiny``, with features of two blocks."""
+    run = tiny()
+    network = replace(
+        run.objective,
+        positions="paired_rotary",
+        position_range=16,
+        feature_layers=(2, 4),
+        image_tokens=True,
+        image_weight=0.5,
+        image_num_blocks=(4,),
+        context_weight=0.5,
+        context_by_distance=True,
+        num_mask_tokens=8,
+        shared_mask_token=True,
+    )
+    return replace(run, objective=network)
+
+
+_BASE = {"width": 768, "depth": 12, "num_heads": 12}
 _LARGE = {"width": 1024, "depth": 24, "num_heads": 16}
 _HUGE = {"width": 1280, "depth": 32, "num_heads": 16}
 _GIANT = {"width": 1408, "depth": 40, "num_heads": 22, "mlp_ratio": 48 / 11}
+_GIGANTIC = {"width": 1664, "depth": 48, "num_heads": 26, "mlp_ratio": 64 / 13}
+_DENSE_LAYERS = {12: (3, 6, 9, 12), 24: (6, 12, 18, 24), 40: (10, 20, 30, 40), 48: (12, 24, 38, 48)}
+"""Blocks whose outputs V-JEPA 2.1 predicts, by the depth of the encoder."""
 
 
 def _data(*, num_frames: int, stride: int, size: int, batch_size: int) -> Data:
@@ -177,6 +200,93 @@ def giant_cooldown() -> Run:
 def giant_384_cooldown() -> Run:
     """V-JEPA 2, ViT-g, the cooldown: 64 frames of 384 pixels; ``--init`` the run of ``giant``."""
     return _cooldown(_vjepa2(_GIANT, num_frames=64, size=384))
+
+
+def _vjepa2_1(
+    sizes: dict[str, float], *, predictor_depth: int = 24, num_frames: int = 16, cooldown: bool = False
+) -> VJEPAConfig:
+    """V-JEPA 2.1's networks and its losses, with the mask tokens of the released ones."""
+    return replace(
+        _vjepa2(sizes, num_frames=num_frames),
+        predictor_depth=predictor_depth,
+        positions="paired_rotary",
+        position_range=16,
+        feature_layers=_DENSE_LAYERS[sizes["depth"]],
+        image_tokens=True,
+        image_weight=0.5,
+        context_weight=0.5,
+        context_warmup=(0, 0) if cooldown else (15_000, 30_000),
+        context_by_distance=not cooldown,
+        num_mask_tokens=8,
+    )
+
+
+def _pretrain_2_1(network: VJEPAConfig) -> Run:
+    """V-JEPA 2.1: 12,000 steps of warm-up and 288,000 at one rate, 16 frames, 4 a second of a video of 30."""
+    run = _pretrain(network)
+    schedule = Constant(warmup=Steps(12_000), start=1 / 6)
+    return replace(
+        run, optim=replace(run.optim, lr=6e-4, schedule=schedule), train=replace(run.train, length=Steps(300_000))
+    )
+
+
+def _cooldown_2_1(network: VJEPAConfig) -> Run:
+    """The last 12,000 steps: 64 frames, a rate that falls to a fifth, the same weight at every visible position."""
+    run = _cooldown(network)
+    schedule = WarmupStableDecay(warmup=0.0, decay=1.0, final=0.2013)
+    return replace(run, optim=replace(run.optim, lr=6e-4, schedule=schedule))
+
+
+def base_2_1() -> Run:
+    """V-JEPA 2.1, ViT-B: 16 frames of 256 pixels."""
+    return _pretrain_2_1(_vjepa2_1(_BASE, predictor_depth=12))
+
+
+def large_2_1() -> Run:
+    """V-JEPA 2.1, ViT-L: 16 frames of 256 pixels."""
+    return _pretrain_2_1(_vjepa2_1(_LARGE))
+
+
+def giant_2_1() -> Run:
+    """V-JEPA 2.1, ViT-g: 16 frames of 256 pixels."""
+    return _pretrain_2_1(_vjepa2_1(_GIANT))
+
+
+def gigantic_2_1() -> Run:
+    """V-JEPA 2.1, ViT-G: 16 frames of 256 pixels."""
+    return _pretrain_2_1(_vjepa2_1(_GIGANTIC))
+
+
+def base_2_1_cooldown() -> Run:
+    """V-JEPA 2.1, ViT-B, the cooldown: 64 frames of 256 pixels; ``--init`` the run of ``base_2_1``."""
+    return _cooldown_2_1(_vjepa2_1(_BASE, predictor_depth=12, num_frames=64, cooldown=True))
+
+
+def large_2_1_cooldown() -> Run:
+    """V-JEPA 2.1, ViT-L, the cooldown: 64 frames of 256 pixels; ``--init`` the run of ``large_2_1``."""
+    return _cooldown_2_1(_vjepa2_1(_LARGE, num_frames=64, cooldown=True))
+
+
+def giant_2_1_cooldown() -> Run:
+    """V-JEPA 2.1, ViT-g, the cooldown: 64 frames of 256 pixels; ``--init`` the run of ``giant_2_1``."""
+    return _cooldown_2_1(_vjepa2_1(_GIANT, num_frames=64, cooldown=True))
+
+
+def gigantic_2_1_cooldown() -> Run:
+    """V-JEPA 2.1, ViT-G, the cooldown: 64 frames of 256 pixels; ``--init`` the run of ``gigantic_2_1``."""
+    return _cooldown_2_1(_vjepa2_1(_GIGANTIC, num_frames=64, cooldown=True))
+
+
+def continue_giant_2_1() -> Run:
+    """Going on from V-JEPA 2.1's released ViT-g on videos of one's own: ``--init vjepa2_1_vitg_384.pt``.
+
+    The recipe of ``continue_large``, with V-JEPA 2.1's network and losses on frames of 256 pixels; see there what to
+    watch. The released ViT-B and ViT-L were distilled: with ``large_2_1`` or ``base_2_1`` their encoders are read,
+    and the predictor, which was trained for another network's features, begins anew.
+    """
+    run, network = continue_large(), _vjepa2_1(_GIANT, cooldown=True)
+    network = replace(network, momentum=run.objective.momentum, momentum_end=run.objective.momentum_end)
+    return replace(run, objective=network, train=replace(run.train, checkpoint=True))
 
 
 def continue_large() -> Run:

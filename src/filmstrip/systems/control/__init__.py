@@ -1,0 +1,1 @@
+"""Control: systems that act, by what they predict or are rewarded for."""
