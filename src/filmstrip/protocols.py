@@ -171,6 +171,15 @@ class LikelihoodModel(Protocol):
         ...
 
 
+@runtime_checkable
+class CodeModel(LikelihoodModel, Protocol):
+    """A :class:`LikelihoodModel` of codes, one for each dimension of its likelihood."""
+
+    def codes(self, batch: Batch) -> Tokens:
+        """The codes of a batch, ``B dims``: those it brings, or those of its video."""
+        ...
+
+
 class Phase(NamedTuple):
     """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 

@@ -13,8 +13,8 @@ attention scores                                                       root of b
 norms, biases                 1 or 0               1                   1
 ============================  ===================  ==================  =====================================
 
-:class:`Decoder` has the first two columns of factors in its weights and its forward pass; an objective that trains one
-passes on :meth:`Decoder.rate_of`. Depth is not covered by muP.
+:class:`Decoder` sees to all but the rates: an objective that trains one passes on :meth:`Decoder.rate_of`. muP does
+not cover depth.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Attention(nn.Module):
     changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
     ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
     ``num_kv_heads`` fewer heads of keys and values than of queries, each serves several heads of queries (grouped
-    queries, Ainslie et al. 2023); self-attention only. ``score_scale`` multiplies the scores, beside one over the root
+    queries, Ainslie et al. 2023); self-attention only. ``score_scale`` multiplies the scores beside one over the root
     of ``head_dim`` (muP: :mod:`filmstrip.models.decoder`). With ``context_width`` keys and values are always computed
     from ``context``, and the values' dimension per head may differ (``value_dim``).
 

@@ -88,9 +88,13 @@ class Toto(Objective):
         """The log-probability of all codes of each clip: ``B`` nats, exact, of codes and not of pixels."""
         return -self._nats(batch)[:, :-1].sum(dim=1)
 
+    def codes(self, batch: Batch) -> Tokens:
+        """The codes of a batch; see :meth:`~filmstrip.objectives.latent.CodedVideo.codes`."""
+        return self.encoder.codes(batch)
+
     def dims_of(self, batch: Batch) -> int:
         """Number of codes of a clip."""
-        return self.encoder.codes(batch).ids.shape[1]
+        return self.codes(batch).ids.shape[1]
 
     def sample(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Tensor:
         """``B T C H W`` in 0..1, as :class:`~filmstrip.protocols.Generator` says: the frames of :meth:`stream`.
