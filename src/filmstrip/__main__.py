@@ -39,6 +39,7 @@ COMMANDS = {
     "data": "filmstrip.commands.data:Data",
     "bench": "filmstrip.commands.bench:Bench",
     "compare": "filmstrip.commands.compare:Compare",
+    "scale": "filmstrip.commands.scale:Scale",
     "claims": "filmstrip.commands.claims:Claims",
 }
 

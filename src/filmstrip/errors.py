@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """Training led to a value that is not finite: a learning rate is too high, or an input is broken."""
+
+
 class Terminated(KeyboardInterrupt):
     """A signal requested termination of this process, as Ctrl-C does; partial results are saved.
 

@@ -171,6 +171,15 @@ class LikelihoodModel(Protocol):
         ...
 
 
+@runtime_checkable
+class CodeModel(LikelihoodModel, Protocol):
+    """A :class:`LikelihoodModel` of codes, one for each dimension of its likelihood."""
+
+    def codes(self, batch: Batch) -> Tokens:
+        """The codes of a batch, ``B dims``: those it brings, or those of its video."""
+        ...
+
+
 class Phase(NamedTuple):
     """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 
@@ -188,6 +197,8 @@ class ParamGroup(NamedTuple):
     """Whether weight decay applies (not to norms, biases and embeddings)."""
     depth: int
     """Layer index from the input; layer-wise decay scales by ``layer_decay ** (max_depth - depth)``."""
+    rate: float = 1.0
+    """Factor of AdamW's learning rate by the network's width (muP); the product of rate and weight decay stays."""
 
 
 class Objective(nn.Module):
@@ -248,17 +259,21 @@ class Objective(nn.Module):
         """Whether a parameter is excluded from weight decay: by default all biases and one-dimensional scales."""
         return param.ndim < 2 or name.endswith((".bias", "_token", "pos_embed"))
 
+    def rate_of(self, name: str) -> float:
+        """The factor of a parameter's learning rate that the network's width asks for (muP); by default none."""
+        return 1.0
+
     def param_groups(self, phase: Phase) -> list[ParamGroup]:
-        """The trainable parameters of one phase, grouped by layer and by whether weight decay applies."""
+        """The trainable parameters of one phase, grouped by layer, whether weight decay applies, and rate."""
         wanted = {id(p) for module in phase.modules for p in module.parameters() if p.requires_grad}
-        groups: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
+        groups: dict[tuple[int, bool, float], list[tuple[str, nn.Parameter]]] = {}
         for name, param in self.named_parameters():
             if id(param) in wanted:
-                key = (self.depth_of(name), not self.no_decay(name, param))
+                key = (self.depth_of(name), not self.no_decay(name, param), self.rate_of(name))
                 groups.setdefault(key, []).append((name, param))
         return [
-            ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth)
-            for (depth, decay), members in sorted(groups.items())
+            ParamGroup(tuple(n for n, _ in members), tuple(p for _, p in members), decay, depth, rate)
+            for (depth, decay, rate), members in sorted(groups.items())
         ]
 
 

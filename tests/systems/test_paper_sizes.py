@@ -496,6 +496,9 @@ NEXT_CODES = {
 }
 """Million parameters of models of next codes, without their tokenizer."""
 
+LADDER = (0.52, 4.2, 14.2, 33.6, 65.6, 113.3)
+"""Million parameters in matrices of the blocks of Toto's a1 to a6."""
+
 
 @pytest.mark.parametrize("address", NEXT_CODES)
 def test_models_of_next_codes(address):
@@ -510,6 +513,19 @@ def test_world_models(address):
         objective = systems.find(address).objective.build()
     counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (objective.encoder, objective.predictor)]
     assert counts == [pytest.approx(count, rel=1e-4) for count in WORLD_MODELS[address]]
+
+
+@pytest.mark.parametrize("i", range(1, 7))
+def test_the_ladder_of_toto(i):
+    run = systems.find(f"pretraining.toto:a{i}")
+    with torch.device("meta"):
+        encoder = run.objective.build().encoder
+    assert sum(p.numel() for p in encoder.decoder.blocks.parameters() if p.ndim == 2) / 1e6 == pytest.approx(
+        LADDER[i - 1], rel=0.01
+    )
+    assert (encoder.grid.h, encoder.codebook_size) == (16, 16_384) and encoder.decoder.blocks[
+        0
+    ].attention.head_dim == 64
 
 
 @pytest.mark.parametrize("address", DETECTORS)

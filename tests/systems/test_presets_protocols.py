@@ -7,6 +7,7 @@ from drawn import objective_of
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
     Classifier,
+    CodeModel,
     Detector,
     FlowClassifier,
     Forecaster,
@@ -35,9 +36,9 @@ FILES = {FromTransformers, InDiffusers, InTransformers, Published}
 MEANT = {
     "control": {GoalPlanner},
     "detection": {Detector},
-    "generation": {Generator, StreamingGenerator, LikelihoodModel},
+    "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "localisation": {Localiser},
-    "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel},
+    "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "procedures": {Forecaster},
     "recognition": {Classifier, FlowClassifier},
     "tokenizers": {Tokenizer},

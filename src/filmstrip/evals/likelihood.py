@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.errors import UserError
+from filmstrip.errors import Diverged, UserError
 from filmstrip.evals.clips import map_clips
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, LikelihoodModel
@@ -58,7 +58,7 @@ class Likelihood(Evaluation):
         each = torch.cat(bits)
         count = len(each)
         if not each.isfinite().all():
-            raise UserError("the likelihood is not finite: the model's training diverged")
+            raise Diverged("the likelihood is not finite: the model's training diverged")
         yield f"bits_per_dim/n{count}", float(each.mean())
         if count > 1:
             yield f"bits_per_dim_error/n{count}", float(each.std() / math.sqrt(count))

@@ -150,6 +150,13 @@ def _measure(objective: Objective, make: Callable[[], Batch]) -> Complexity:
     )
 
 
+def training_multiply_adds(objective: Objective, batch: Batch) -> int:
+    """Multiply-adds of the forward and the backward pass of a batch's loss; both live on the ``meta`` device."""
+    with flop_counter() as counter:
+        objective(batch).total.backward()
+    return counter.get_total_flops() // 2
+
+
 def flop_counter() -> FlopCounterMode:
     """A counter of floating-point operations, two per multiply-add, that includes the CPU's fused attention."""
 

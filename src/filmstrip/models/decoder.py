@@ -1,4 +1,21 @@
-"""The decoder-only transformer of language models: each token is predicted from those before it."""
+"""The decoder-only transformer of language models: each token is predicted from those before it.
+
+With ``base_width`` it is in the maximal update parametrisation (muP; Yang et al. 2022, "Tensor Programs V", table 8,
+for Adam), in which the best learning rate does not depend on the width. In multiples ``m`` of the base width:
+
+============================  ===================  ==================  =====================================
+part                          initial deviation    learning rate       factor in the forward pass
+============================  ===================  ==================  =====================================
+embedding                     1                    1                   1
+matrices within blocks        1 / root of fan-in   1 / m               1
+output layer                  0                    1                   1 / m
+attention scores                                                       root of base head / head, not its root
+norms, biases                 1 or 0               1                   1
+============================  ===================  ==================  =====================================
+
+:class:`Decoder` sees to all but the rates: an objective that trains one passes on :meth:`Decoder.rate_of`. muP does
+not cover depth.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
+from filmstrip.errors import UserError
 from filmstrip.nn.attention import KVCache
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import STD
@@ -53,6 +71,23 @@ class DecoderConfig:
     """Whether queries, keys and values have biases in a ``llama`` block (Qwen2)."""
     qk_norm: bool = False
     """Whether queries and keys are normalised in each head (Qwen3)."""
+    base_width: Count | None = None
+    """Width at which all factors of muP are one, so that a learning rate found there holds for every width; none for
+    the standard parametrisation."""
+    base_head_dim: Count | None = None
+    """Dimension of a head at the base width; none for the same as here. Only for muP."""
+
+    @property
+    def width_ratio(self) -> float:
+        """The width in multiples of muP's base width; one in the standard parametrisation."""
+        return self.width / self.base_width if self.base_width else 1.0
+
+    @property
+    def score_scale(self) -> float:
+        """Factor of the attention scores beside one over the root of a head's dimension: muP divides by all of it."""
+        if self.base_width is None or self.base_head_dim is None:
+            return 1.0
+        return (self.base_head_dim / (self.head_dim or self.width // self.num_heads)) ** 0.5
 
 
 class DecoderOutput(NamedTuple):
@@ -90,6 +125,10 @@ class LanguageModel(nn.Module):
         """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
         return linear(hidden, self.output_weight)
 
+    def rate_of(self, name: str) -> float:
+        """The factor of a parameter's learning rate that the width asks for, by its name in this module."""
+        return 1.0
+
     def new_caches(self, batch: int, length: int) -> list[Any]:
         """What each block remembers of earlier tokens, still empty, for ``batch`` sequences of up to ``length``."""
         raise TypeError(f"{type(self).__name__} does not define new_caches(batch, length)")
@@ -118,16 +157,41 @@ class Decoder(LanguageModel):
     """Blocks of causal self-attention over embedded tokens, and an output layer that predicts the next token."""
 
     def __init__(self, config: DecoderConfig) -> None:
+        """Build it with fresh weights.
+
+        Raises:
+            UserError: muP with tied weights, or a base head without a base width.
+        """
+        if config.base_width and config.tied:
+            raise UserError(
+                "muP (base_width) needs an output layer of its own: embedding and output layer have other deviations "
+                "and rates there, which one matrix cannot have; set tied to False"
+            )
+        if config.base_head_dim and not config.base_width:
+            raise UserError("base_head_dim belongs to muP: give base_width too")
         super().__init__(config.vocab_size, config.width, tied=config.tied)
         self.config = config
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.depth))
         self.norm = _norm(config)
         head_dim = self.blocks[0].attention.head_dim
         self.rotary = Rotary(head_dim, base=config.rope_base) if config.positions == "rotary" else None
-        self.apply(_init)
+        self.apply(_init_mup if config.base_width else _init)
         for block in self.blocks:  # the sum of all layers starts out as large as one (Radford et al. 2019)
             for out in (block.attention.out, block.mlp.out if config.block == "llama" else block.mlp.fc2):
-                nn.init.normal_(out.weight, std=STD / (2 * config.depth) ** 0.5)
+                std = out.in_features**-0.5 if config.base_width else STD
+                nn.init.normal_(out.weight, std=std / (2 * config.depth) ** 0.5)
+        if config.base_width:
+            nn.init.zeros_(self.output_weight)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
+        ratio = self.config.width_ratio
+        return super().logits(hidden if ratio == 1 else hidden / ratio)
+
+    def rate_of(self, name: str) -> float:
+        """The factor of a parameter's learning rate, by its name in this module: muP's of the matrices in blocks."""
+        hidden = name.startswith("blocks.") and self.get_parameter(name).ndim == 2
+        return 1 / self.config.width_ratio if hidden else 1.0
 
     def forward(
         self,
@@ -179,6 +243,7 @@ def _block(config: DecoderConfig) -> Block:
         num_kv_heads=config.num_kv_heads,
         qk_norm=config.qk_norm,
         qkv_bias="all" if config.qkv_bias or not llama else "none",
+        score_scale=config.score_scale,
         norm_eps=config.norm_eps,
         kind="llama" if llama else "vit",
         gelu="tanh",
@@ -195,3 +260,12 @@ def _init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def _init_mup(module: nn.Module) -> None:
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight)
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

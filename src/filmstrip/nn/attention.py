@@ -62,7 +62,8 @@ class Attention(nn.Module):
     changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
     ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
     ``num_kv_heads`` fewer heads of keys and values than of queries, each serves several heads of queries (grouped
-    queries, Ainslie et al. 2023); self-attention only. With ``context_width`` keys and values are always computed
+    queries, Ainslie et al. 2023); self-attention only. ``score_scale`` multiplies the scores beside one over the root
+    of ``head_dim`` (muP: :mod:`filmstrip.models.decoder`). With ``context_width`` keys and values are always computed
     from ``context``, and the values' dimension per head may differ (``value_dim``).
 
     Raises:
@@ -79,6 +80,7 @@ class Attention(nn.Module):
         qkv_bias: Literal["all", "no_key", "none"] = "all",
         qk_norm: bool = False,
         out_bias: bool = True,
+        score_scale: float = 1.0,
         context_width: int | None = None,
         value_dim: int | None = None,
     ) -> None:
@@ -92,6 +94,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or width // num_heads
+        self.score_scale = score_scale
         inner = num_heads * self.head_dim
         values = num_heads * (value_dim or self.head_dim)
         every = qkv_bias == "all"
@@ -130,6 +133,8 @@ class Attention(nn.Module):
         key_angles = context_angles if self.cross else angles
         if key_angles is not None:
             k = rotate(k, key_angles)
+        if self.score_scale != 1:
+            q = q * self.score_scale
         offset = 0
         if cache is not None:
             offset = cache.length

@@ -17,8 +17,8 @@ class Block(nn.Module):
     """Attention, then a feed-forward network, on normalised tokens, with residual connections: ``B N D -> B N D``.
 
     ``kind``: layer normalisation and a GELU network (``vit``), or RMS normalisation, a SwiGLU one and no biases but
-    those of ``qkv_bias`` (``llama``). ``gelu`` applies to the ``vit`` kind only. ``head_dim``, ``num_kv_heads`` and
-    ``qk_norm`` are those of :class:`Attention`.
+    those of ``qkv_bias`` (``llama``). ``gelu`` applies to the ``vit`` kind only. ``head_dim``, ``num_kv_heads``,
+    ``qk_norm`` and ``score_scale`` are those of :class:`Attention`.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Block(nn.Module):
         num_kv_heads: int | None = None,
         qk_norm: bool = False,
         qkv_bias: Literal["all", "no_key", "none"] = "all",
+        score_scale: float = 1.0,
         drop_path: float = 0.0,
         norm_eps: float = 1e-6,
         kind: Literal["vit", "llama"] = "vit",
@@ -47,6 +48,7 @@ class Block(nn.Module):
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
             out_bias=kind == "vit",
+            score_scale=score_scale,
         )
         self.norm2 = norm(width, eps=norm_eps)
         hidden = round(width * mlp_ratio)

@@ -30,7 +30,8 @@ Series = tuple[Sequence[float], Sequence[float]]
 @dataclass(frozen=True)
 class Curves:
     """Values over steps. ``smooth`` in 0..1 is the weight of the past in a moving average; the raw values
-    stay visible behind it. With ``log`` the y axis is logarithmic and non-positive values are omitted.
+    stay visible behind it. With ``log`` the y axis is logarithmic and non-positive values are omitted; with ``log_x``
+    the x axis is, and its values are positive. ``level`` is a named horizontal line, ``law`` a dashed curve.
     """
 
     title: str
@@ -41,6 +42,9 @@ class Curves:
     smooth: float = 0.0
     shown: tuple[float, ...] = ()
     """Values that the y axis always includes."""
+    log_x: bool = False
+    level: tuple[str, float] | None = None
+    law: Series | None = None
 
     def html(self) -> Markup:
         """An SVG chart, or a sentence if there is nothing to draw."""
@@ -51,12 +55,13 @@ class Curves:
         smoothed = {name: _smoothed(points, self.smooth) for name, points in curves.items()}
         xs = [x for points in curves.values() for x, _ in points]
         ys = [y for points in curves.values() for _, y in points if y is not None]
-        y_axis = fitted([*ys, *self.shown], HEIGHT - BOTTOM, TOP, log=self.log, margin=0.04)
+        extra = [self.level[1]] if self.level else []
+        y_axis = fitted([*ys, *self.shown, *extra], HEIGHT - BOTTOM, TOP, log=self.log, margin=0.04)
         y_labels = tick_labels(y_axis.ticks(), self.log)
         left = LEFT + max(map(len, y_labels), default=1) * CHARACTER
         named = len(curves) > 1
         right = RIGHT + (max(len(_shortened(name)) for name in curves) * CHARACTER + 6 if named else 0)
-        x_axis = fitted(xs, left, WIDTH - right)
+        x_axis = fitted(xs, left, WIDTH - right, log=self.log_x)
         lines = []
         for i, name in enumerate(curves):
             colour = f"series s{i % NUM_COLOURS}"
@@ -66,6 +71,8 @@ class Curves:
         chart = tag(
             "svg",
             self._frame(x_axis, y_axis, y_labels),
+            _path(_inside(self.law, x_axis, y_axis), x_axis, y_axis, "law") if self.law else None,
+            _level(*self.level, x_axis, y_axis) if self.level else None,
             *lines,
             _end_labels(smoothed, x_axis, y_axis) if named else None,
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
@@ -88,7 +95,7 @@ class Curves:
             parts.append(tag("line", x1=x_axis.start, x2=x_axis.end, y1=y, y2=y, class_="grid"))
             parts.append(tag("text", text, x=x_axis.start - 6, y=y + 4, text_anchor="end"))
         ticks = x_axis.ticks()
-        for tick, text in zip(ticks, tick_labels(ticks), strict=True):
+        for tick, text in zip(ticks, tick_labels(ticks, self.log_x), strict=True):
             parts.append(tag("text", text, x=x_axis(tick), y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
         x_name = tag("text", self.x_label, x=x_axis.end, y=HEIGHT - 4, text_anchor="end", class_="label")
         return join([*parts, x_name])
@@ -149,6 +156,21 @@ def _path(points: Sequence[Point], x_axis: Axis, y_axis: Axis, kind: str) -> Mar
             words.append("" if pen_down else "h0")
         pen_down = y is not None
     return tag("path", d="".join(words), class_=kind)
+
+
+def _inside(series: Series, x_axis: Axis, y_axis: Axis) -> list[Point]:
+    """The points of a series that lie within both axes."""
+    return [
+        (x, y if x_axis.low <= x <= x_axis.high and y_axis.low <= y <= y_axis.high else None)
+        for x, y in zip(*series, strict=True)
+    ]
+
+
+def _level(name: str, value: float, x_axis: Axis, y_axis: Axis) -> Markup:
+    """A named horizontal line."""
+    y = y_axis(value)
+    line = tag("line", x1=x_axis.start, x2=x_axis.end, y1=y, y2=y, class_="level")
+    return join([line, tag("text", name, x=x_axis.start + 4, y=round(y + LINE - 2, 1), class_="level")])
 
 
 def _shortened(name: str) -> str:

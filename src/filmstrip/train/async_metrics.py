@@ -13,7 +13,7 @@ from torch import Tensor
 
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import sum_over_processes
-from filmstrip.errors import UserError
+from filmstrip.errors import Diverged
 
 SHOWN = 8
 """Maximum number of clips named in an error message."""
@@ -62,7 +62,7 @@ class AsyncMetrics:
         """Check the values that have arrived; with ``wait``, all of them.
 
         Raises:
-            UserError: a checked value is not finite; the message names the step, the terms and the clips.
+            Diverged: a checked value is not finite; the message names the step, the terms and the clips.
         """
         while self._on_their_way:
             ready = self._on_their_way[0].ready
@@ -91,7 +91,7 @@ class AsyncMetrics:
         values = dict(zip(reading.terms, reading.values.tolist()))
         bad = [term for term, value in values.items() if not math.isfinite(value)]
         if self._must_be_finite.intersection(bad):
-            raise UserError(_complaint(reading, values, bad))
+            raise Diverged(_complaint(reading, values, bad))
         for term, value in values.items():
             finite = math.isfinite(value)
             self._sums[term] = self._sums.get(term, 0.0) + (value if finite else 0.0)

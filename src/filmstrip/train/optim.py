@@ -52,7 +52,7 @@ class Optim:
     def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase, without frozen parameters, which may be ``sharded`` over processes.
 
-        Its groups have, beside what torch's optimisers know, ``peak_lr`` and ``decays``, for :func:`set_rates`.
+        Its groups have, beside what torch's optimisers know, ``peak_lr`` and ``decay_factor``, for :func:`set_rates`.
 
         Raises:
             UserError: all parameters of the phase are frozen.
@@ -99,7 +99,7 @@ class SGD(Optim):
 
     def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
-        options = _options(_groups(objective, phase, self), self.lr, self.weight_decay)
+        options = _options(_of_one_rate(_groups(objective, phase, self), "sgd"), self.lr, self.weight_decay)
         nesterov = self.nesterov and self.momentum > 0
         # torch has no fused SGD of sharded tensors.
         return torch.optim.SGD(options, momentum=self.momentum, nesterov=nesterov, fused=not sharded)
@@ -136,7 +136,7 @@ class Muon(Optim):
         """
         layers = [layer for block in find_blocks(objective) for layer in block.modules()]
         hidden = {id(layer.weight) for layer in layers if isinstance(layer, nn.Linear)}
-        groups = _groups(objective, phase, self)
+        groups = _of_one_rate(_groups(objective, phase, self), "muon")
         matrices = _part_of(groups, lambda param: id(param) in hidden)
         others = _part_of(groups, lambda param: id(param) not in hidden)
         if not matrices:
@@ -164,7 +164,7 @@ def set_rates(optimisers: Iterable[Optimizer], optim: Optim, step: int, total: i
     for one in optimisers:
         for group in one.param_groups:
             group["lr"] = group["peak_lr"] * factor
-            group["weight_decay"] = decay if group["decays"] else 0.0
+            group["weight_decay"] = decay * group["decay_factor"]
     return factor
 
 
@@ -173,11 +173,17 @@ class _Group(NamedTuple):
 
     named: tuple[tuple[str, nn.Parameter], ...]
     scale: float
-    decays: bool
+    decay: float
+    by_width: float = 1.0
+    """The part of the scale that the network's width asks for."""
 
 
 def _groups(objective: Objective, phase: Phase, optim: Optim) -> list[_Group]:
-    """The parameters of a phase by rate: ``layer_decay ** (max_depth - depth)``, within the phase, by part."""
+    """The parameters of a phase by rate: ``layer_decay ** (max_depth - depth)``, within the phase, by part and width.
+
+    Where the width lowers a rate (muP), weight decay is as much higher, as in the authors' ``mup``: a step takes the
+    rate times the decay from a weight, which then is the same for every width.
+    """
     found = objective.param_groups(phase)
     if not found:
         raise UserError(
@@ -190,7 +196,24 @@ def _groups(objective: Objective, phase: Phase, optim: Optim) -> list[_Group]:
         for name, param in zip(group.names, group.params):
             parts.setdefault(part_rate(name, optim.rates), []).append((name, param))
         scale = optim.layer_decay ** (deepest - group.depth)
-        groups += [_Group(tuple(named), scale * factor, group.decay) for factor, named in parts.items()]
+        decay = 1 / group.rate if group.decay else 0.0
+        groups += [
+            _Group(tuple(named), scale * factor * group.rate, decay, group.rate) for factor, named in parts.items()
+        ]
+    return groups
+
+
+def _of_one_rate(groups: list[_Group], name: str) -> list[_Group]:
+    """The same groups, for optimisers whose rates follow the width by other rules than AdamW's.
+
+    Raises:
+        UserError: a group's rate depends on the network's width.
+    """
+    if any(group.by_width != 1 for group in groups):
+        raise UserError(
+            f"muP's learning rates (objective.base_width) are those of AdamW, and the optimiser is {name}: use "
+            "--optim adamw, or the standard parametrisation (--objective.base-width None)"
+        )
     return groups
 
 
@@ -206,8 +229,8 @@ def _options(groups: list[_Group], lr: float, weight_decay: float) -> list[dict[
             "params": list(group.named),
             "lr": lr * group.scale,
             "peak_lr": lr * group.scale,
-            "weight_decay": weight_decay if group.decays else 0.0,
-            "decays": group.decays,
+            "weight_decay": weight_decay * group.decay,
+            "decay_factor": group.decay,
         }
         for group in groups
     ]

@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table as Printed
 
 from filmstrip import systems
 from filmstrip.commands.compare import Budget
 from filmstrip.commands.stopping import keeping
-from filmstrip.commands.work.side_by_side import MOTIONS, clips_per_second, entry_of
+from filmstrip.commands.work.side_by_side import MOTIONS, clips_per_second, entry_of, printed
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
@@ -255,7 +254,7 @@ class _Comparison:
         write_csv(rows, out / "table.csv", list(dict.fromkeys(key for row in rows for key in row)))
         table = self.table()
         console.rule(self.budget_text(), align="left")
-        console.print(_printed(table), crop=False)  # never truncated on a narrow terminal
+        console.print(printed(table), crop=False)  # never truncated on a narrow terminal
         console.print(self.report(table).write(out / "report.html"), soft_wrap=True)
 
     def budget_text(self) -> str:
@@ -356,18 +355,6 @@ def _row(entry: Entry) -> dict[str, Any]:
         "step_memory_bytes": entry.training_memory,
         "clips_per_second": entry.clips_per_second,
     }
-
-
-def _printed(table: Table) -> Printed:
-    """A report's table for a terminal, without its notes; headings may wrap, values do not."""
-    printed = Printed(box=None, padding=(0, 1, 0, 0))
-    for i, column in enumerate(table.columns):
-        values = [column.text(row[i]) for row in table.rows]
-        width = max(map(len, values), default=0)
-        printed.add_column(column.name, justify="right" if i else "left", header_style="bold", min_width=width)
-    for row in table.rows:
-        printed.add_row(*(column.text(cell) for column, cell in zip(table.columns, row, strict=True)))
-    return printed
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Parts shared by the demo and comparisons: their synthetic videos, and measurements of trained classifiers."""
+"""Parts shared by the demo and comparisons: synthetic videos, measurements of trained classifiers, printed tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from rich.table import Table as Printed
+
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.throughput import median_seconds, random_batch
 from filmstrip.inference import inference
 from filmstrip.measure.complexity import of_run
 from filmstrip.progress import tracked
 from filmstrip.protocols import Classifier
+from filmstrip.report import Table
 from filmstrip.report.comparison import Entry
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
@@ -56,3 +59,15 @@ def entry_of(
         train_seconds=training_seconds(folder),
         clips_per_second=clips_per_second,
     )
+
+
+def printed(table: Table) -> Printed:
+    """A report's table for a terminal, without its notes; headings may wrap, values do not."""
+    printed = Printed(box=None, padding=(0, 1, 0, 0))
+    for i, column in enumerate(table.columns):
+        values = [column.text(row[i]) for row in table.rows]
+        width = max(map(len, values), default=0)
+        printed.add_column(column.name, justify="right" if i else "left", header_style="bold", min_width=width)
+    for row in table.rows:
+        printed.add_row(*(column.text(cell) for column, cell in zip(table.columns, row, strict=True)))
+    return printed

@@ -16,9 +16,29 @@ Embeddings and output layer are tied, with which all three sizes round to those 
 Comparators of equal size: ``gpt2_280m`` (layer normalisation, GELU, added sines and cosines; 21 layers) and
 ``mamba_290m`` (42 layers), whose widths the paper does not give.
 
+A ladder of sizes for the paper's scaling law: ``a1`` to ``a6``, in muP, for which embeddings are not tied. The table
+of the paper's own six is missing ("linearly growing width and depth"): 128 i wide, 2 i deep, 2 i heads are ours.
+
+    filmstrip scale pretraining.toto --ladder 6 --tokens 2e6 --data TOKENS --out FOLDER
+
 The paper reports (top-1, attention probe of the best layer, the backbone trained on): ImageNet 64.7, 71.1, 75.3 and
-Kinetics-400 59.3, 65.3, 74.4 for base, large, 1b; DAVIS J&F 62.4 (large, 512 pixels).
+Kinetics-400 59.3, 65.3, 74.4 for base, large, 1b; DAVIS J&F 62.4 (large, 512 pixels); a loss of 7.42 C^-0.0386 for C
+multiply-adds in a unit that cannot be what it says, and 2^-7 as the best rate of every width.
 """
 
 from filmstrip.systems.pretraining.toto.model import Toto, TotoConfig
-from filmstrip.systems.pretraining.toto.presets import base, gpt2_280m, large, large_32, mamba_290m, one_b, tiny
+from filmstrip.systems.pretraining.toto.presets import (
+    a1,
+    a2,
+    a3,
+    a4,
+    a5,
+    a6,
+    base,
+    gpt2_280m,
+    large,
+    large_32,
+    mamba_290m,
+    one_b,
+    tiny,
+)

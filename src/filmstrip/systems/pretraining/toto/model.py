@@ -88,9 +88,13 @@ class Toto(Objective):
         """The log-probability of all codes of each clip: ``B`` nats, exact, of codes and not of pixels."""
         return -self._nats(batch)[:, :-1].sum(dim=1)
 
+    def codes(self, batch: Batch) -> Tokens:
+        """The codes of a batch; see :meth:`~filmstrip.objectives.latent.CodedVideo.codes`."""
+        return self.encoder.codes(batch)
+
     def dims_of(self, batch: Batch) -> int:
         """Number of codes of a clip."""
-        return self.encoder.codes(batch).ids.shape[1]
+        return self.codes(batch).ids.shape[1]
 
     def sample(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Tensor:
         """``B T C H W`` in 0..1, as :class:`~filmstrip.protocols.Generator` says: the frames of :meth:`stream`.
@@ -146,6 +150,11 @@ class Toto(Objective):
         """As everywhere, and the rates of Mamba's states."""
         return super().no_decay(name, param) or name.endswith(".log_rate")
 
+    def rate_of(self, name: str) -> float:
+        """The decoder's factors of muP."""
+        decoder, prefix = self.encoder.decoder, "encoder.decoder."
+        return decoder.rate_of(name.removeprefix(prefix)) if name.startswith(prefix) else 1.0
+
     def depth_of(self, name: str) -> int:
         """The embedding, the blocks in order, then the last norm and the output layer."""
         blocks = len(self.encoder.decoder.blocks)
@@ -174,14 +183,25 @@ class TotoConfig(LatentConfig):
     """Whether the output layer shares its weights with the embedding."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings; the paper raises it to 50,000 for 32 x 32 codes a frame."""
+    base_width: Count | None = None
+    """Width at which all factors of muP are one, so that a learning rate found there holds for every width; none for
+    the standard parametrisation. Needs ``tied`` False, and AdamW."""
+    base_head_dim: Count | None = None
+    """Dimension of a head at muP's base width; none for the same as here."""
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """The tokenizer, where it is a trained one."""
         return {f"encoder.{name}": part for name, part in super().frozen_parts().items()}
 
     def build_decoder(self, vocab_size: int) -> LanguageModel:
-        """The network for so many tokens, with fresh weights."""
+        """The network for so many tokens, with fresh weights.
+
+        Raises:
+            UserError: muP of Mamba, or with tied weights.
+        """
         if self.network == "mamba":
+            if self.base_width:
+                raise UserError("muP (objective.base_width) is there for llama and gpt2, not for mamba")
             sizes = MambaConfig(vocab_size=vocab_size, width=self.width, depth=self.depth, tied=self.tied)
             return Mamba(sizes)
         return Decoder(
@@ -195,6 +215,8 @@ class TotoConfig(LatentConfig):
                 block=self.network,
                 positions=self.positions,
                 rope_base=self.rope_base,
+                base_width=self.base_width,
+                base_head_dim=self.base_head_dim,
             )
         )
 

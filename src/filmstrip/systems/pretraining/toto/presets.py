@@ -1,4 +1,4 @@
-"""Toto's presets: the paper's three sizes, its fine-tuning on more codes a frame, and its comparators."""
+"""Toto's presets: the paper's three sizes, its fine-tuning on more codes a frame, comparators, a ladder of sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filmstrip.systems.pretraining.toto.model import TotoConfig
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
-from filmstrip.train.schedules import Cosine
+from filmstrip.train.schedules import Constant, Cosine
 
 
 def tiny() -> Run:
@@ -92,3 +92,57 @@ def gpt2_280m() -> Run:
 def mamba_290m() -> Run:
     """Mamba of about the large model's size (288 M)."""
     return _paper(width=1024, depth=42, network="mamba")
+
+
+def _rung(i: int) -> Run:
+    """A size of the ladder: width and depth grow alike, with heads of 64 channels; muP from the smallest on.
+
+    16 x 16 codes of 256 x 256 pixels from a VQGAN of 16,384. The rate is the paper's best, 2^-7, of which neither
+    batch nor base width is printed: ``filmstrip scale`` looks for it. It stays constant, so that what is measured on
+    the way is worth as much as the end of a shorter run.
+    """
+    vqgan = find("tokenizers.vqgan:kinetics600").objective
+    tokenizer = replace(
+        vqgan,
+        widths=(128, 128, 256, 256, 512),
+        attention_levels=(4,),
+        codebook=replace(vqgan.codebook, size=16_384),
+    )
+    run = _paper(width=128 * i, depth=2 * i, num_heads=2 * i, mlp_dim=512 * i, tied=False, base_width=128)
+    return replace(
+        run,
+        data=replace(run.data, clip=replace(run.data.clip, size=256, short_side=(256, 256))),
+        objective=replace(run.objective, size=256, tokenizer=tokenizer),
+        optim=AdamW(lr=2**-7, betas=(0.9, 0.95), weight_decay=0.1, schedule=Constant(warmup=0.02)),
+        train=replace(run.train, length=Steps(100_000)),
+    )
+
+
+def a1() -> Run:
+    """0.5 million parameters beside embedding and output layer."""
+    return _rung(1)
+
+
+def a2() -> Run:
+    """4.2 million parameters beside embedding and output layer."""
+    return _rung(2)
+
+
+def a3() -> Run:
+    """14 million parameters beside embedding and output layer."""
+    return _rung(3)
+
+
+def a4() -> Run:
+    """34 million parameters beside embedding and output layer."""
+    return _rung(4)
+
+
+def a5() -> Run:
+    """66 million parameters beside embedding and output layer."""
+    return _rung(5)
+
+
+def a6() -> Run:
+    """113 million parameters beside embedding and output layer: as wide and deep as ``base``."""
+    return _rung(6)
