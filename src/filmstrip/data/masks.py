@@ -1,12 +1,16 @@
-"""Masks of objects as PNG images: an object's number in each pixel, and the palette that colours the numbers."""
+"""Films as images, and masks of their objects: the number of an object in each pixel, and a palette of numbers."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.files import replacing
@@ -97,6 +101,24 @@ def read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read as an image: {error.strerror or error}") from None
 
 
+def chunks_of(paths: Sequence[str], length: int = 8) -> Iterator[Tensor]:
+    """Images in order, ``T C H W`` uint8, up to ``length`` at a time.
+
+    Raises:
+        UserError: an image cannot be read, or has another size than the first one.
+    """
+    size: tuple[int, ...] | None = None
+    for start in range(0, len(paths), length):
+        images = []
+        for path in paths[start : start + length]:
+            images.append(read_image(path))
+            size = size or images[0].shape
+            if images[-1].shape != size:
+                raise UserError(f"{path} has {images[-1].shape[:2]} pixels, and {paths[0]} has {size[:2]}")
+        yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+@functools.cache
 def default_palette() -> Palette:
     """The colours of 256 numbers in PASCAL VOC and DAVIS: each bit of a number goes to a bit of one channel."""
     number = np.arange(256)

@@ -13,18 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from filmstrip.data.masks import Mask, read_image, read_mask, size_of_image
+from filmstrip.data.masks import Mask, chunks_of, read_mask, size_of_image
 from filmstrip.data.sample import Sample, Source
 from filmstrip.errors import UserError
 
 IMAGES, MASKS, LISTS = "JPEGImages", "Annotations", "ImageSets"
 SPLIT = "val"
 """Name of the split of a collection without lists."""
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +40,7 @@ class MaskedFilm(Sample):
         Raises:
             UserError: an image cannot be read, or has another size than the first one.
         """
-        size: tuple[int, ...] | None = None
-        for start in range(0, len(self.frames), length):
-            images = []
-            for path in self.frames[start : start + length]:
-                images.append(read_image(path))
-                size = size or images[0].shape
-                if images[-1].shape != size:
-                    raise UserError(f"{path} has another size than the first frame of {self.name}")
-            yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return chunks_of(self.frames, length)
 
     def mask(self, frame: int) -> Mask:
         """The mask of a frame that has one.
@@ -125,17 +115,22 @@ def _lists(root: Path) -> dict[str, list[str]]:
     return {}
 
 
+def frames_in(folder: Path) -> tuple[str, ...]:
+    """Paths of the images in a folder, in the order of their names."""
+    return tuple(str(path) for path in sorted(folder.glob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def _film(name: str, split: str, images: Path, masks: Path) -> MaskedFilm:
-    frames = sorted(path for path in images.glob("*") if path.suffix.lower() in _IMAGE_SUFFIXES)
+    frames = frames_in(images)
     if not frames:
         raise UserError(f"{images} has no frames: remove {name} from the list, or add them")
     known = {path.stem: str(path) for path in masks.glob("*.png")}
-    if frames[0].stem not in known:
-        raise UserError(f"{masks} has no mask of the first frame, {frames[0].stem}.png")
+    if Path(frames[0]).stem not in known:
+        raise UserError(f"{masks} has no mask of the first frame, {Path(frames[0]).stem}.png")
     return MaskedFilm(
         path=str(images),
         name=name,
         split=split,
-        frames=tuple(map(str, frames)),
-        masks=tuple(known.get(path.stem) for path in frames),
+        frames=frames,
+        masks=tuple(known.get(Path(path).stem) for path in frames),
     )
