@@ -30,6 +30,7 @@ COMMANDS = {
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",
     "detect": "filmstrip.commands.detect:Detect",
+    "track": "filmstrip.commands.track:Track",
     "explain": "filmstrip.commands.explain:Explain",
     "encode": "filmstrip.commands.encode:Encode",
     "decode": "filmstrip.commands.decode:Decode",

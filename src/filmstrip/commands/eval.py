@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
-    """Evaluate a run by one protocol, or by all protocols that it is configured with.
+    """Evaluate a run, or an encoder of the Hub, by one protocol, or a run by all that it is configured with.
 
     Results on the run's own data are added to its report, including curves over frames.
     """
 
     usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH]"
-    run: Path
+    run: str
+    """Run folder, hf:OWNER/NAME, a short name such as dinov2, or a local folder in the Hub's layout."""
     protocols: tuple[Evaluation, ...] = ()
     """Protocols to evaluate by; if empty, those of the run."""
     data: Path | None = None
@@ -46,7 +47,7 @@ class Eval(Command):
                 raise UserError(
                     f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
                 )
-        return cls(run=Path(folder), protocols=protocols, data=Path(data) if data else None)
+        return cls(run=folder, protocols=protocols, data=Path(data) if data else None)
 
     def __call__(self) -> None:
         from filmstrip import evals
@@ -54,8 +55,11 @@ class Eval(Command):
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
         from filmstrip.runs.config import read_config
+        from filmstrip.runs.contents import CONFIG
+        from filmstrip.runs.hub import is_on_hub
 
-        if not self.protocols and not read_config(self.run / "config.json").evals:
+        run = Path(self.run)
+        if not self.protocols and (is_on_hub(self.run) or not read_config(run / CONFIG).evals):
             raise UserError(
                 f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
             )
@@ -63,4 +67,4 @@ class Eval(Command):
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)
         if self.data is None:
-            print(run_report(self.run))
+            print(run_report(run))

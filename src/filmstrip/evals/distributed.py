@@ -65,10 +65,12 @@ def _mapped_batches(
             return
 
 
-def map_items(subject: Subject, items: Sequence[Item], function: Callable[[Item], Found]) -> Iterator[Found]:
+def map_items(
+    subject: Subject, items: Sequence[Item], function: Callable[[Item], Found], title: str = "sampling"
+) -> Iterator[Found]:
     """Results of ``function`` for each of ``items``; tensors in them must be on the CPU."""
     rank, world = _share(subject)
-    for start in tracked(range(0, len(items), world), "sampling"):
+    for start in tracked(range(0, len(items), world), title):
         found = [function(item) for item in islice(items, start + rank, min(start + rank + 1, len(items)))]
         for part in _exchanged(found, world):
             yield from part

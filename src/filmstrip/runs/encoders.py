@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from filmstrip.data.config import Clip
+from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.views import read_views
+from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, inference
-from filmstrip.protocols import EncoderModule, Features
-from filmstrip.runs.contents import is_run
-from filmstrip.runs.hub import load_hub
+from filmstrip.protocols import EncoderModule, Features, Objective
+from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.evaluation import Evaluation
+from filmstrip.runs.hub import is_on_hub, load_hub
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.video.decode import Backend
 
@@ -53,6 +56,35 @@ class VideoEncoder(nn.Module):
         paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
         with inference(self):
             return self(torch.cat([self.read(path) for path in paths]))
+
+
+class EncoderAlone(Objective):
+    """An encoder from the Hub in the place of a trained objective, so that protocols of evaluation take it."""
+
+    requires = ()
+
+    def __init__(self, encoder: EncoderModule) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.eval()
+
+
+def load_for_evaluation(
+    source: str | Path, data: Path | None = None, device: torch.device | str | None = None
+) -> tuple[Objective, Data, tuple[Evaluation, ...]]:
+    """A run's objective, or an encoder of the Hub; its data, at another path if given; and its own evaluations.
+
+    Raises:
+        UserError: there is no such run or encoder, or an encoder of the Hub is to be evaluated without data.
+    """
+    if not is_run(source) and (is_on_hub(str(source)) or (Path(source) / CONFIG).exists()):
+        if data is None:
+            raise UserError(f"{source} has no data of its own: give --data PATH")
+        encoder, clip = load_hub(str(source))
+        objective = EncoderAlone(cast(EncoderModule, encoder))
+        return objective.to(default_device(device)), Data(path=data, clip=clip), ()
+    trained, run = load_objective(source, device)
+    return trained, run.data if data is None else replace(run.data, path=data), run.evals
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:

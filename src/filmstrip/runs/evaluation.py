@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from filmstrip.bounds import check_numbers
+from filmstrip.data.sources import open_source
 from filmstrip.distributed.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -46,6 +47,14 @@ class Evaluation:
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``(name, value)`` pairs as they become known."""
         raise TypeError(f"{type(self).__name__} does not define __call__(subject)")
+
+    def source_of(self, data: Data) -> Source:
+        """The collection that the protocol reads: that of ``data``, unless it has a layout of its own.
+
+        Raises:
+            UserError: there is nothing to read, or its layout is unknown.
+        """
+        return open_source(data)
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
         """The splits that the protocol reads."""

@@ -23,10 +23,11 @@ from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, write_config
 from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
 from filmstrip.runs.initial_weights import build_begun, start
-from filmstrip.runs.loading import load_objective, save_data_info
+from filmstrip.runs.loading import save_data_info
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
@@ -181,33 +182,36 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
 
 
 def evaluate(
-    folder: Path, protocols: tuple[Evaluation, ...] = (), data: Path | None = None
+    evaluated: str | Path, protocols: tuple[Evaluation, ...] = (), data: Path | None = None
 ) -> Iterator[tuple[str, float]]:
-    """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``.
+    """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
+    the Hub on ``data``.
 
-    What its own data say is added to the run's ``metrics.jsonl``, as of its last step.
+    What a run's own data say is added to its ``metrics.jsonl``, as of its last step.
 
     Raises:
-        UserError: this is no run folder, or the data lack what a protocol looks at.
+        UserError: there is no such run or encoder, or the data lack what a protocol looks at.
     """
-    objective, run = load_objective(folder)
-    run = replace(run, train=replace(run.train, context=1))  # how it was trained binds nobody who evaluates it
-    if data is not None:
-        run = replace(run, data=replace(run.data, path=data))
-    run, source = replace(run, evals=protocols or run.evals), open_source(run.data)
-    for protocol in run.evals:
-        if why := protocol.lacking(source, run.data):
+    objective, described, own = load_for_evaluation(evaluated, data)
+    subjects = []
+    for protocol in protocols or own:
+        source = protocol.source_of(described)
+        if why := protocol.lacking(source, described):
             raise UserError(f"{why}: give other data (--data PATH)")
-        protocol.check(_subject(objective, source, run))
-    for protocol in protocols:  # a run's own ask for as many clips as its paper, of however short videos
-        for split in protocol.splits_of(run.data):
-            preflight.check_clips(source.split(split), getattr(protocol, "num_clips", 1))
+        # Processes share the batches, however the run was trained.
+        subjects.append(Subject(objective=objective, source=source, data=described, device=device_of(objective)))
+        protocol.check(subjects[-1])
+    for protocol, subject in zip(protocols, subjects):  # a run's own ask for as many clips as its paper does
+        for split in protocol.splits_of(described):
+            preflight.check_clips(subject.source.split(split), getattr(protocol, "num_clips", 1))
     values = {}
-    for name, value in _evaluate(objective, source, run):
-        values[f"eval/{name}"] = value
-        yield name, value
+    buffers_from_first_process(objective)
+    for protocol, subject in zip(protocols or own, subjects):
+        for name, value in protocol(subject):
+            values[f"eval/{name}"] = value
+            yield name, value
     if data is None:
-        files = RunFolder(folder)
+        files = RunFolder(Path(evaluated))
         files.append_metrics({"step": files.last_step(), **values})
 
 
