@@ -35,7 +35,7 @@ def test_nothing_jumps_and_everything_stays_on_the_ground(scenes):
         for thing in things:
             track = np.array(thing.track)
             assert np.abs(track[:, :2]).max() <= 3
-            assert np.linalg.norm(np.diff(track[:, :3], axis=0), axis=1).max() < 5.3  # across the ground in two frames
+            assert np.linalg.norm(np.diff(track[:, :3], axis=0), axis=1).max() < 5.3  # across it in two
             assert (track[:, 2] >= -1e-9).all() and track[-1, 2] == pytest.approx(0)
 
 
