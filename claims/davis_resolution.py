@@ -28,8 +28,8 @@ CLAIM = Claim(
     "J&F of 62.4, with 32 x 32 tokens 44.8; DINO-B with 28 x 28 tokens 54.3, with 14 x 14 tokens 33.1.",
     here="An image network with ImageNet's weights (MobileNetV2, the output of its 13th block, 16 pixels a token) "
     "on frames of 128, 256 and 512 pixels: 8, 16 and 32 tokens a side. Four films of DAVIS 2016, 25 frames of each, "
-    "from frame 5 s of seed s on. J&F of the public evaluation; labels of the first and 7 last frames, a radius "
-    "of 12 tokens, the 5 most similar ones.",
+    "from frame 5 s of seed s on. J&F of the public evaluation; labels from the first and the last 7 frames, a "
+    "radius of 12 tokens, the 5 most similar ones.",
     baseline="The next coarser grid; and the same network with random weights, on the finest grid.",
     figures={
         **{f"{side} tokens": Figure(says=f"{side} x {side} tokens: J&F, %") for side in SIDES},

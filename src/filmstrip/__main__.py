@@ -26,6 +26,7 @@ COMMANDS = {
     "show": "filmstrip.commands.show:Show",
     "train": "filmstrip.commands.train:Train",
     "eval": "filmstrip.commands.eval:Eval",
+    "probe": "filmstrip.commands.probe:Probe",
     "predict": "filmstrip.commands.predict:Predict",
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import nn
+from transformers import Dinov2Config, Dinov2Model
 
 from filmstrip.__main__ import main
 from filmstrip.data.annotations.davis import open_davis
@@ -266,6 +267,21 @@ def test_runs_are_evaluated_by_the_command(tmp_path, preset, capsys):
     assert "layer 99 is not one of them" in capsys.readouterr().err
     assert main([*arguments[:-1], str(tmp_path)]) == 2
     assert "not laid out as DAVIS" in capsys.readouterr().err
+
+
+def test_encoders_of_the_hub_are_evaluated_by_the_command(tmp_path, capsys):
+    still_film(tmp_path / "davis", count=4)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    Dinov2Model(Dinov2Config(**sizes, image_size=28, patch_size=14)).save_pretrained(tmp_path / "theirs")
+    arguments = ["eval", str(tmp_path / "theirs"), "--protocol", "label_propagation"]
+    data = ["--data", str(tmp_path / "davis")]
+    assert main([*arguments, *data, "--size", "56", "--keep-aspect", "--layer", "1"]) == 0
+    assert "J&F " in capsys.readouterr().out
+    assert main([*arguments, *data, "--size", "57"]) == 2
+    assert "does not take frames of 57 x 57 pixels" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "has no data of its own: give --data PATH" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not DAVIS.is_dir(), reason="the sequences of DAVIS are not at ../shared/data/vos")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, Rate, Seed, Weight
-from filmstrip.evals.features import by_layer, train_and_test
+from filmstrip.evals.features import Top1, by_layer, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.nn.attentive_pooling import AttentivePooling, PlainAttentivePooling
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -48,12 +48,16 @@ class AttentiveProbe(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``attentive/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, tokens=True, batch_size=self.batch_size, cache=self.cache)
+        yield from by_layer("attentive", train, test, self.on(subject), choose=self.choose_layer)
+
+    def on(self, subject: Subject) -> Top1:
+        """The probe as a function of features and labels, for the subject's classes and on its device."""
         num_classes = len(subject.source.classes)
 
         def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
             return self.top1(train, train_labels, test, test_labels, num_classes, subject.device)
 
-        yield from by_layer("attentive", train, test, top1, choose=self.choose_layer)
+        return top1
 
     def top1(
         self,

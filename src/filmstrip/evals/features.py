@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class LayerFeatures:
     """Features per layer, ``N D`` (pooled) or ``N M D`` (tokens), on the CPU."""
     labels: Tensor
     """Class labels, ``N`` int64."""
+
+    def pooled(self) -> LayerFeatures:
+        """The mean of each video's tokens in place of the tokens."""
+        return replace(self, layers=tuple(x.mean(dim=1) if x.ndim == 3 else x for x in self.layers))
 
 
 def layer_tokens(features: Features) -> tuple[Tensor, ...]:
@@ -106,6 +111,42 @@ Top1 = Callable[[Tensor, Tensor, Tensor, Tensor], float]
 """Accuracy on features and labels of a classifier fitted to others, which come first."""
 
 
+class LayerAccuracy(NamedTuple):
+    """Accuracy of a probe of one layer."""
+
+    layer: int
+    """Index of the layer, 0 for the first one."""
+    top1: float
+    """Accuracy on the evaluated split."""
+    held_out: float | None
+    """Accuracy on the held-out fifth of the training videos, of a probe fitted to the others; None if not asked."""
+
+
+def accuracies(
+    train: LayerFeatures, test: LayerFeatures, top1: Top1, *, choose: bool = False
+) -> Iterator[LayerAccuracy]:
+    """A probe's accuracy at each layer; with ``choose`` also on held-out training videos, which fits it twice.
+
+    Raises:
+        UserError: a layer is to be chosen, and no class has enough training videos.
+    """
+    held_out = hold_out(train.labels)
+    if choose and not held_out.any():
+        raise UserError("choosing a layer holds out every fifth training video of a class, and no class has five")
+    layers = zip(train.layers, test.layers, strict=True)
+    for layer, (x, y) in enumerate(tracked(layers, "probing layers", total=len(train.layers))):
+        found, chosen = top1(x, train.labels, y, test.labels), None
+        if choose:
+            fitted, fitted_labels = x[~held_out], train.labels[~held_out]
+            chosen = top1(fitted, fitted_labels, x[held_out], train.labels[held_out])
+        yield LayerAccuracy(layer, found, chosen)
+
+
+def chosen_layer(found: Sequence[LayerAccuracy]) -> LayerAccuracy:
+    """The layer of maximum accuracy on held-out training videos; the first one of equals."""
+    return max(found, key=lambda each: each.held_out or 0.0)
+
+
 def by_layer(
     protocol: str, train: LayerFeatures, test: LayerFeatures, top1: Top1, *, choose: bool = False
 ) -> Iterator[tuple[str, float]]:
@@ -115,22 +156,17 @@ def by_layer(
     a layer without that, each is also fitted to four fifths of the training videos and scored on the rest; the best
     one follows, with its accuracy on the evaluated split.
     """
-    held_out, found, chosen = hold_out(train.labels), [], []
-    if choose and not held_out.any():
-        raise UserError("choosing a layer holds out every fifth training video of a class, and no class has five")
-    layers = zip(train.layers, test.layers, strict=True)
-    for layer, (x, y) in enumerate(tracked(layers, "probing layers", total=len(train.layers))):
-        found.append(top1(x, train.labels, y, test.labels))
-        yield f"{protocol}/layer_{layer}/top1", found[-1]
-        if choose:
-            fitted, fitted_labels = x[~held_out], train.labels[~held_out]
-            chosen.append(top1(fitted, fitted_labels, x[held_out], train.labels[held_out]))
-    yield f"{protocol}/best_top1", max(found)
-    yield f"{protocol}/best_layer", float(found.index(max(found)))
+    found = []
+    for each in accuracies(train, test, top1, choose=choose):
+        found.append(each)
+        yield f"{protocol}/layer_{each.layer}/top1", each.top1
+    best = max(found, key=lambda each: each.top1)
+    yield f"{protocol}/best_top1", best.top1
+    yield f"{protocol}/best_layer", float(best.layer)
     if choose:
-        layer = chosen.index(max(chosen))
-        yield f"{protocol}/chosen_top1", found[layer]
-        yield f"{protocol}/chosen_layer", float(layer)
+        chosen = chosen_layer(found)
+        yield f"{protocol}/chosen_top1", chosen.top1
+        yield f"{protocol}/chosen_layer", float(chosen.layer)
 
 
 def hold_out(labels: Tensor, every: int = 5) -> Tensor:

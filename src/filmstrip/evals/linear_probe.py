@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.evals.features import by_layer, hold_out, train_and_test
+from filmstrip.evals.features import Top1, by_layer, hold_out, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.runs.evaluation import Evaluation, Subject
 
@@ -44,6 +44,10 @@ class LinearProbe(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``linear/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
+        yield from by_layer("linear", train, test, self.on(subject), choose=self.choose_layer)
+
+    def on(self, subject: Subject) -> Top1:
+        """The probe as a function of features and labels, for the subject's classes and on its device."""
         num_classes, where = len(subject.source.classes), subject.device
 
         def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
@@ -51,7 +55,7 @@ class LinearProbe(Evaluation):
                 train.to(where), train_labels.to(where), test.to(where), test_labels.to(where), num_classes
             )
 
-        yield from by_layer("linear", train, test, top1, choose=self.choose_layer)
+        return top1
 
     def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
         """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""

@@ -190,10 +190,11 @@ def propagate(features: Tensor, known: Tensor, masks: Tensor, settings: Propagat
             bottom, right = min(top + TILE, height), min(left + TILE, width)
             y, x = _around(top, bottom, height, settings.radius), _around(left, right, width, settings.radius)
             similarity = query[top:bottom, left:right].flatten(0, 1) @ keys[:, y, x].flatten(0, 2).T
-            far = _far(range(top, bottom), y, settings.radius)[:, None, :, None]
-            far = far | _far(range(left, right), x, settings.radius)[None, :, None, :]
+            rows = _far(range(top, bottom), y, settings.radius, features.device)
+            columns = _far(range(left, right), x, settings.radius, features.device)
+            far = rows[:, None, :, None] | columns[None, :, None, :]
             far = rearrange(far, "a b y x -> (a b) 1 (y x)").expand(-1, count, -1).flatten(1)
-            similarity = similarity.masked_fill(far.to(similarity.device), -torch.inf)
+            similarity = similarity.masked_fill(far, -torch.inf)
             best = similarity.topk(min(settings.top_k, similarity.shape[1]), dim=1).values
             weight = ((similarity - best[:, :1]) / settings.temperature).exp()
             weight = weight.masked_fill(similarity < best[:, -1:], 0.0)
@@ -283,7 +284,7 @@ def _around(start: int, stop: int, length: int, radius: int) -> slice:
     return slice(max(0, start - radius), min(length, stop + radius))
 
 
-def _far(queries: range, keys: slice, radius: int) -> Tensor:
+def _far(queries: range, keys: slice, radius: int, device: torch.device) -> Tensor:
     """Whether positions of an axis are farther apart than a radius, ``queries x keys``."""
-    there = torch.arange(keys.start, keys.stop)
-    return (torch.tensor(list(queries))[:, None] - there).abs() > radius
+    here = torch.arange(queries.start, queries.stop, device=device)
+    return (here[:, None] - torch.arange(keys.start, keys.stop, device=device)).abs() > radius
