@@ -110,7 +110,16 @@ def test_systems_do_not_import_each_other():
 
 
 SHARED = ("nn", "models", "objectives")
-SERVE_ONE = {"models/decoder", "models/frozen", "models/frozen_networks", "models/llama_layout"}
+SERVE_ONE = {
+    "models/decoder",
+    "models/frozen",
+    "models/frozen_networks",
+    "models/llama_layout",
+    "models/tubelet_decoder",
+    "nn/tubelet_masking",
+    "objectives/masked_tubelets",
+    "objectives/targets",
+}
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`
 alone, and the decoder its first language model."""
 

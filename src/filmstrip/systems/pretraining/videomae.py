@@ -22,26 +22,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from filmstrip.bounds import Count, ShareBelowOne
+from filmstrip.bounds import ShareBelowOne
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.models.hub_networks import described_for_hub
 from filmstrip.models.in_transformers import BLOCK, VIDEOMAE
+from filmstrip.models.tubelet_decoder import DecoderArchitecture, TubeletDecoder
 from filmstrip.models.vit import ViT, ViTArchitecture
-from filmstrip.nn.block import Block
-from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.patches import patchify, take, unpatchify
-from filmstrip.nn.positions import sincos_table
+from filmstrip.nn.tubelet_masking import Masking
 from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.protocols import Batch, Grid, Loss, Objective, as_float
-from filmstrip.randomness import uniform
+from filmstrip.objectives.masked_tubelets import MaskedTubelets, Prediction
+from filmstrip.objectives.targets import EPS, Pixels
+from filmstrip.protocols import as_float
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
@@ -49,68 +49,6 @@ from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.layers import layers
-
-Masking = Literal["tube", "random", "frame"]
-_EPS = 1e-6  # added to a tubelet's standard deviation, as published
-
-
-def choose_tubelets(seeds: Tensor, grid: Grid, masking: Masking, ratio: float) -> tuple[Tensor, Tensor]:
-    """The visible and the masked tubelets of each clip, drawn from the clip's own seed (``B``, int64).
-
-    Returns their indices into the grid, ascending: ``B K`` and ``B N-K``, with the same counts for every clip.
-    ``tube`` masks the same positions in all frames, ``random`` any tubelets, ``frame`` whole time steps.
-    """
-    t, h, w = grid
-    units = {"tube": h * w, "random": t * h * w, "frame": t}[masking]
-    order = uniform(seeds, units, "videomae.masks").argsort(dim=1)
-    count = int(ratio * units)
-    masked, visible = order[:, :count].sort(dim=1).values, order[:, count:].sort(dim=1).values
-    return tuple(_tubelets_of(chosen, grid, masking) for chosen in (visible, masked))
-
-
-def _tubelets_of(chosen: Tensor, grid: Grid, masking: Masking) -> Tensor:
-    """The tubelets that belong to the chosen units of masking."""
-    per_frame, step = grid.h * grid.w, torch.arange(grid.t, device=chosen.device)
-    if masking == "tube":
-        return rearrange(step[:, None] * per_frame + chosen[:, None, :], "b t k -> b (t k)")
-    if masking == "frame":
-        return rearrange(
-            chosen[:, :, None] * per_frame + torch.arange(per_frame, device=chosen.device), "b t k -> b (t k)"
-        )
-    return chosen
-
-
-def normalise_tubelets(tubelets: Tensor) -> Tensor:
-    """Each tubelet's pixels (``B K P C``) with zero mean and unit standard deviation in each channel."""
-    variance, mean = torch.var_mean(tubelets, dim=2, keepdim=True)
-    return (tubelets - mean) / (variance.sqrt() + _EPS)
-
-
-class PixelDecoder(nn.Module):
-    """Predicts the pixels of masked tubelets from the encoded visible ones."""
-
-    def __init__(self, config: VideoMAEConfig, grid: Grid) -> None:
-        super().__init__()
-        width = config.decoder_width
-        self.project = nn.Linear(config.width, width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(width))
-        self.register_buffer("positions", sincos_table(grid.t * grid.h * grid.w, width), persistent=False)
-        self.blocks = nn.ModuleList(
-            Block(width, config.decoder_num_heads, qkv_bias="no_key") for _ in range(config.decoder_depth)
-        )
-        self.norm = nn.LayerNorm(width, eps=1e-6)  # as in the blocks
-        self.head = nn.Linear(width, 3 * math.prod(config.patch_size))
-        self.apply(init_glorot)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
-
-    def forward(self, encoded: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Pixels ``B K (P C)`` of the tubelets at ``masked``, from ``B V D`` tokens of those at ``visible``."""
-        seen = self.project(encoded)
-        positions = self.positions.to(seen.dtype)
-        tokens = torch.cat([seen + positions[visible], self.mask_token.to(seen.dtype) + positions[masked]], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.head(self.norm(tokens[:, visible.shape[1] :]))
 
 
 class Reconstruction(NamedTuple):
@@ -120,36 +58,17 @@ class Reconstruction(NamedTuple):
     rebuilt: Tensor
 
 
-class VideoMAE(Objective):
+class VideoMAE(MaskedTubelets):
     """Masked autoencoding with an asymmetric encoder and decoder."""
 
-    requires = ("video", "seed")
-
     def __init__(self, config: VideoMAEConfig) -> None:
-        super().__init__()
-        self.encoder = ViT(config)
-        self.decoder = PixelDecoder(config, self.encoder.grid)
-        self.masking: Masking = config.masking
-        self.ratio = config.mask_ratio
-
-    def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Mean squared error over the pixels of the masked tubelets."""
-        visible, masked = self.masks(batch["seed"])
-        return Loss(self.loss(batch["video"], visible, masked), {})
-
-    def masks(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """The visible and the masked tubelets of each clip (see :func:`choose_tubelets`)."""
-        return choose_tubelets(seeds, self.encoder.grid, self.masking, self.ratio)
-
-    def loss(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """The loss for a given choice of tubelets."""
-        with torch.no_grad():
-            target = normalise_tubelets(as_float(take(patchify(video, self.encoder.patch_size), masked)))
-        return F.mse_loss(self.predict_masked(video, visible, masked).float(), target.flatten(2))
-
-    def predict_masked(self, video: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
-        """Normalised pixels (``B K (P C)``) of the tubelets at ``masked``, from those at ``visible``."""
-        return self.decoder(self.encoder(video, visible=visible).tokens, visible, masked)
+        encoder = ViT(config)
+        super().__init__(encoder, config.masking, config.mask_ratio)
+        pixels = Pixels(encoder.patch_size)
+        self.decoder = TubeletDecoder(
+            config, encoder.grid, input_width=config.width, output_width=3 * math.prod(config.patch_size)
+        )
+        self.predictions = (Prediction("pixels", self.decoder, pixels, F.mse_loss),)
 
     def to_transformers(self) -> tuple[dict[str, Any], Weights]:
         """``VideoMAEForPreTraining`` with these weights."""
@@ -187,7 +106,7 @@ class VideoMAE(Objective):
         sample = torch.arange(len(tubelets), device=tubelets.device)[:, None]
         grey, rebuilt = tubelets.clone(), tubelets.clone()
         grey[sample, masked] = 0.5
-        rebuilt[sample, masked] = (predicted * (variance.sqrt() + _EPS) + mean).clamp(0, 1)
+        rebuilt[sample, masked] = (predicted * (variance.sqrt() + EPS) + mean).clamp(0, 1)
         return Reconstruction(unpatchify(grey, grid, patch_size), unpatchify(rebuilt, grid, patch_size))
 
 
@@ -206,15 +125,9 @@ IN_TRANSFORMERS = VIDEOMAE.model(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoMAEConfig(ViTArchitecture, ObjectiveConfig):
+class VideoMAEConfig(ViTArchitecture, DecoderArchitecture, ObjectiveConfig):
     """A ViT encoder, a narrower decoder, and the masking."""
 
-    decoder_width: Count
-    """Channels of a token in the decoder."""
-    decoder_depth: Count
-    """Number of the decoder's blocks."""
-    decoder_num_heads: Count
-    """Attention heads of a block of the decoder."""
     masking: Masking = "tube"
     """Masked tubelets: ``tube``, the same positions in all frames; ``random``, any; ``frame``, whole time steps."""
     mask_ratio: ShareBelowOne
