@@ -115,13 +115,10 @@ SERVE_ONE = {
     "models/frozen",
     "models/frozen_networks",
     "models/llama_layout",
-    "models/tubelet_decoder",
-    "nn/tubelet_masking",
-    "objectives/masked_tubelets",
-    "objectives/targets",
+    "objectives/teachers",
 }
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`
-alone, and the decoder its first language model."""
+alone, the decoder its first language model, and teachers their first method and `runs`."""
 
 
 @cache

@@ -110,6 +110,17 @@ ENCODERS = {
     "pretraining.videomae:v2_large_hybrid": (305, 597),
     "pretraining.videomae:v2_huge_hybrid": (633, 1192),
     "pretraining.videomae:v2_giant_hybrid": (1013, 2544),
+    "pretraining.mvd:small_k400_from_base": (22, 57),
+    "pretraining.mvd:small_k400_from_large": (22, 57),
+    "pretraining.mvd:base_k400_from_base": (87, 180),
+    "pretraining.mvd:base_k400_from_large": (87, 180),
+    "pretraining.mvd:large_k400_from_large": (305, 597),
+    "pretraining.mvd:large_k400_from_large_800": (305, 597),
+    "pretraining.mvd:huge_k400_from_huge": (633, 1192),
+    # Counted by hand; VideoMAE's of the same widths, with a class token and learnt positions.
+    "pretraining.mae_st:base_k400": (86.4, 180),
+    "pretraining.mae_st:large_k400": (304.1, 597),
+    "pretraining.mae_st:huge_k400": (631.5, 1636),
     # The papers say 300M, 600M and 1B; counted by hand, as are the multiply-adds.
     "pretraining.vjepa:large_videomix": (303.9, 597),
     "pretraining.vjepa:huge_videomix": (631.6, 1191),
@@ -321,6 +332,18 @@ def test_a_masked_decoder_costs_what_the_paper_says(row):
     masked = 8 * int(0.9 * (224 // objective.patch_size[1]) ** 2)
     dropped = masked * 3 * math.prod(objective.patch_size) * objective.width
     assert (cost.multiply_adds + dropped) / 1e9 == pytest.approx(DECODED[row], rel=0.01)
+
+
+# Millions of parameters of one of MVD's decoders, by hand: a projection, a token, blocks, a norm and an output layer.
+MVD_DECODERS = {"base_k400_from_large": 2 * 7.087 + 0.592 + 0.788, "huge_k400_from_huge": 8 * 4.923 + 0.820 + 0.822}
+
+
+@pytest.mark.parametrize("preset", MVD_DECODERS)
+def test_decoders_of_mvd(preset):
+    with torch.device("meta"):
+        objective = systems.find(f"pretraining.mvd:{preset}").objective.build()
+    for decoder in (objective.image_decoder, objective.video_decoder):
+        assert sum(p.numel() for p in decoder.parameters()) / 1e6 == pytest.approx(MVD_DECODERS[preset], rel=1e-3)
 
 
 @pytest.mark.parametrize("address", GENERATORS)

@@ -60,6 +60,7 @@ class ViT(nn.Module):
         self.width = width = config.width
         self.depth = depth = config.depth
         self.patch_size = config.patch_size
+        self.position_kind = config.positions
         self.grid = grid_of_tiles(config.num_frames, config.size, config.patch_size)
         self.embed = PatchEmbed(width, config.patch_size, mean=config.mean, std=config.std)
         self.register_buffer("positions", fixed_positions(config.positions, self.grid, width), persistent=False)
@@ -125,6 +126,8 @@ _PUBLISHED = (
 )
 """Ours to theirs, in pretraining models; in classifiers the encoder's names have nothing in front."""
 _AFTER = (
+    r"(?:decoder|down|mask_token|pos_embed)_(?:img|vid)(?:\..*)?",
+    r"pos_embed",
     r"decoder\..*",
     r"encoder_to_decoder\..*",
     r"mask_token",

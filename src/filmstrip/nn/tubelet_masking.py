@@ -18,9 +18,7 @@ _CELL = 4
 """Positions of a cell, 2 x 2, and time steps after which its pattern repeats."""
 
 
-def choose_tubelets(
-    seeds: Tensor, grid: Grid, masking: Masking, ratio: float, *, use: str
-) -> tuple[Tensor, Tensor]:
+def choose_tubelets(seeds: Tensor, grid: Grid, masking: Masking, ratio: float, *, use: str) -> tuple[Tensor, Tensor]:
     """The visible and the masked tubelets of each clip, drawn from the clip's own seed (``B``, int64).
 
     Returns their indices into the grid, ascending: ``B K`` and ``B N-K``, with the same counts for every clip.
