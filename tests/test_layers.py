@@ -110,15 +110,9 @@ def test_systems_do_not_import_each_other():
 
 
 SHARED = ("nn", "models", "objectives")
-SERVE_ONE = {
-    "models/decoder",
-    "models/frozen",
-    "models/frozen_networks",
-    "models/llama_layout",
-    "objectives/teachers",
-}
+SERVE_ONE = {"models/decoder", "models/frozen", "models/frozen_networks", "models/llama_layout"}
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`
-alone, the decoder its first language model, and teachers their first method and `runs`."""
+alone, and the decoder its first language model."""
 
 
 @cache

@@ -121,6 +121,9 @@ ENCODERS = {
     "pretraining.mae_st:base_k400": (86.4, 180),
     "pretraining.mae_st:large_k400": (304.1, 597),
     "pretraining.mae_st:huge_k400": (631.5, 1636),
+    # The paper says 1B and 6B; counted over the published layout, as are the multiply-adds.
+    "pretraining.internvideo2:one_b": (1020.7, 2543),
+    "pretraining.internvideo2:six_b": (5941.7, 13379),
     # The papers say 300M, 600M and 1B; counted by hand, as are the multiply-adds.
     "pretraining.vjepa:large_videomix": (303.9, 597),
     "pretraining.vjepa:huge_videomix": (631.6, 1191),

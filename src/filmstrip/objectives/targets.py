@@ -92,13 +92,21 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def features(self, video: Tensor) -> Tensor:
         """Features of all positions, ``B N D``, float32."""
-        tokens = self._of(self.encoder(self._seen(video), layers=self.layer is not None)).float()
+        return self._normalised(self._of(self.encoder(self.seen(video), layers=self.layer is not None)).float())
+
+    def _normalised(self, tokens: Tensor) -> Tensor:
         if self.normalise == "layer":
             return F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
         return F.normalize(tokens, dim=-1) if self.normalise == "l2" else tokens
 
-    def _seen(self, video: Tensor) -> Tensor:
-        """Those frames that the teacher sees, in its size."""
+    @torch.no_grad()
+    def last_layers(self, video: Tensor, count: int) -> list[Tensor]:
+        """Outputs of the last ``count`` blocks, ``B N D`` float32 each; the very last after the encoder's norm."""
+        said = self.encoder(self.seen(video), layers=True)
+        return [self._normalised(tokens.float()) for tokens in (*said.layers[-count:-1], said.tokens)]
+
+    def seen(self, video: Tensor) -> Tensor:
+        """Those frames of ``B T C H W`` video that the teacher sees, in its size."""
         video = video[:, :: self.step]
         if not self.resizes:
             return video
@@ -122,7 +130,7 @@ class Teacher(nn.Module):
         state = [*self.encoder.named_parameters(), *self.encoder.named_buffers()]
         with FakeTensorMode(), torch.no_grad():
             stand_ins = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state}
-            clip = self._seen(torch.empty(1, num_frames, 3, size, size, dtype=torch.uint8))
+            clip = self.seen(torch.empty(1, num_frames, 3, size, size, dtype=torch.uint8))
             try:
                 said = functional_call(self.encoder, stand_ins, (clip,), {"layers": self.layer is not None})
                 self._of(said)

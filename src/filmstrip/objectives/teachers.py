@@ -12,7 +12,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
-from filmstrip.objectives.targets import Teacher, TeacherFrames
+from filmstrip.objectives.targets import Teacher, TeacherFrames, TeacherNorm
 from filmstrip.protocols import Grid, Objective, find_encoder
 from filmstrip.settings import FREE
 
@@ -78,7 +78,16 @@ class TaughtConfig(ObjectiveConfig):
             teachers[name] = network.for_clip(replace(clip, size=size))
         return cast(Self, replace(own, **teachers))
 
-    def build_teacher(self, name: str, grid: Grid, *, num_frames: int, size: int, frames: TeacherFrames) -> Teacher:
+    def build_teacher(
+        self,
+        name: str,
+        grid: Grid,
+        *,
+        num_frames: int,
+        size: int,
+        frames: TeacherFrames,
+        normalise: TeacherNorm = "none",
+    ) -> Teacher:
         """A teacher with fresh weights, whose last block's output counts.
 
         Raises:
@@ -88,7 +97,7 @@ class TaughtConfig(ObjectiveConfig):
         if encoder is None:
             raise UserError(f"{type(getattr(self, name)).__name__} has no encoder to be a teacher ({name})")
         try:
-            return Teacher(encoder, grid, num_frames=num_frames, size=size, frames=frames)
+            return Teacher(encoder, grid, num_frames=num_frames, size=size, frames=frames, normalise=normalise)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
 
