@@ -16,6 +16,7 @@ from functools import partial
 import torch
 
 from filmstrip.nn.normalise import Normalise
+from filmstrip.nn.tubelet_masking import choose_tubelets
 from filmstrip.protocols import Grid
 from filmstrip.systems.pretraining import videomae
 from filmstrip.systems.recognition import vit
@@ -56,7 +57,7 @@ def theirs(task: str, size: str, precision: str) -> Step:
     batch, normalise = data(), Normalise()
     if task == "pretraining":
         model = transformers.VideoMAEForPreTraining(config).train()
-        hidden = videomae.choose_tubelets(batch["seed"], Grid(8, 14, 14), "tube", 0.9)[1]
+        hidden = choose_tubelets(batch["seed"], Grid(8, 14, 14), "tube", 0.9, use="videomae.masks")[1]
         mask = torch.zeros(CLIPS, PLACES, dtype=torch.bool).scatter_(1, hidden, True)
         return training(model.parameters(), lambda: model(normalise(batch["video"]), mask).loss, precision)
     model = transformers.VideoMAEForVideoClassification(config).train()

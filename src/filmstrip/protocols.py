@@ -344,6 +344,8 @@ class Layout:
     """Patterns of their names that are no weights of this network; they are always left out."""
     optional: tuple[str, ...] = ()
     """Patterns of their names that such files lack: those weights stay as they are."""
+    absent: tuple[str, ...] = ()
+    """Patterns of our names that no file holds, such as those of a teacher."""
     to_ours: Callable[[str, Tensor], Tensor] | None = None
     """Our tensor from theirs, by our name, where the numbers lie otherwise."""
     to_theirs: Callable[[str, Tensor], Tensor] | None = None

@@ -1,10 +1,13 @@
-"""VideoMAE (``pretraining.videomae``, ``recognition.vit``) and the published code, by stored outputs."""
+"""VideoMAE, its second version and its classifier (``recognition.vit``) and the published code, by stored outputs."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from published import TOLERANCE, recipe_video, stored
 
 from filmstrip.errors import UserError
+from filmstrip.randomness import uniform
 from filmstrip.runs.initial_weights import start
 from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 from filmstrip.systems.recognition.vit import ViTConfig
@@ -13,9 +16,13 @@ from filmstrip.weights.released import from_published, published_names
 SIZES = dict(width=48, depth=2, num_heads=4, size=32, patch_size=(2, 8, 8))
 
 
+PRETRAINING = VideoMAEConfig(
+    **SIZES, num_frames=16, decoder_width=24, decoder_depth=2, decoder_num_heads=2, mask_ratio=0.9
+)
+
+
 def pretraining():
-    decoder = dict(decoder_width=24, decoder_depth=2, decoder_num_heads=2)
-    return VideoMAEConfig(**SIZES, num_frames=16, **decoder, mask_ratio=0.9).build()
+    return PRETRAINING.build()
 
 
 def classifier(num_frames=8):
@@ -33,6 +40,22 @@ def test_the_pretraining_model_gives_the_published_outputs():
     predicted = objective.predict_masked(recipe_video("video", (2, 16, 3, 32, 32)), visible, hidden)
     assert kept.error("encoded", said[0]) < TOLERANCE
     assert kept.error("predicted", predicted) < TOLERANCE
+    assert not kept.other_eps(objective, published_names(objective, "pretraining"))
+
+
+@torch.no_grad()
+def test_a_masked_decoder_gives_the_published_outputs_and_loss():
+    kept = stored("videomae_v2")
+    objective = replace(PRETRAINING, decoder_masking="running_cell").build().eval()
+    objective.load_state_dict(from_published(kept.weights(), objective), strict=False)
+    starts = (4 * uniform(torch.arange(64), 1, "videomae.running_cell")).long()[:, 0].tolist()
+    seeds = torch.tensor([starts.index(1), starts.index(2)])
+    hidden = torch.arange(128) % 4 != 0
+    visible, hidden = ((~hidden).nonzero()[:, 0].expand(2, -1), hidden.nonzero()[:, 0].expand(2, -1))
+    wanted, counted = objective.wanted(seeds, hidden)
+    video = recipe_video("video", (2, 16, 3, 32, 32))
+    assert kept.error("predicted", objective.predict_masked(video, visible, wanted)) < TOLERANCE
+    assert kept.error("loss", objective.loss(video, visible, wanted, counted)) < TOLERANCE
     assert not kept.other_eps(objective, published_names(objective, "pretraining"))
 
 

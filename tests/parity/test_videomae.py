@@ -3,10 +3,11 @@ import torch
 
 from filmstrip.models.in_transformers import VIDEOMAE
 from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.nn.tubelet_masking import choose_tubelets
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.runs.initial_weights import start
 from filmstrip.systems import find
-from filmstrip.systems.pretraining.videomae import IN_TRANSFORMERS, VideoMAEConfig, choose_tubelets
+from filmstrip.systems.pretraining.videomae import IN_TRANSFORMERS, VideoMAEConfig
 from run_folders import save_run
 
 PATCH = (2, 8, 8)
@@ -59,7 +60,7 @@ def test_pretraining_logits_loss_and_gradients_agree(reference, video, pixels, a
     # The published pretraining models end their encoder in a norm.
     theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
     ours = load(pretraining(), VIDEOMAE.ours(theirs.state_dict(), IN_TRANSFORMERS))
-    visible, hidden = choose_tubelets(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75)
+    visible, hidden = choose_tubelets(torch.tensor([3, 4]), ours.encoder.grid, masking, 0.75, use="test")
     output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
     assert_close(ours.predict_masked(video, visible, hidden), output.logits)
     loss = ours.loss(video, visible, hidden)
@@ -106,7 +107,7 @@ def test_our_pretraining_runs_in_theirs(reference, video, pixels, assert_close):
     ours = pretraining().eval()
     theirs = reference("VideoMAEForPreTraining", use_mean_pooling=False, intermediate_size=192)
     theirs.load_state_dict(ours.to_transformers()[1])
-    visible, hidden = choose_tubelets(torch.tensor([1, 2]), ours.encoder.grid, "tube", 0.75)
+    visible, hidden = choose_tubelets(torch.tensor([1, 2]), ours.encoder.grid, "tube", 0.75, use="test")
     with torch.no_grad():
         output = theirs(pixels, bool_masked_pos=boolean(hidden, 32))
         assert_close(ours.loss(video, visible, hidden), output.loss)

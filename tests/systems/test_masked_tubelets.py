@@ -1,12 +1,17 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from filmstrip.nn import tubelet_masking
 from filmstrip.nn.patches import patchify, take
+from filmstrip.objectives.targets import normalise_tubelets
 from filmstrip.protocols import Grid
-from filmstrip.systems.pretraining.videomae import VideoMAEConfig, choose_tubelets, normalise_tubelets
+from filmstrip.systems.pretraining.videomae import VideoMAEConfig
 
+choose_tubelets = partial(tubelet_masking.choose_tubelets, use="videomae.masks")
 SMALL = VideoMAEConfig(
     width=24,
     depth=1,

@@ -1,6 +1,7 @@
 """The papers' presets have the papers' sizes: millions of parameters, and giga multiply-adds for one clip."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -15,6 +16,11 @@ CLASSIFIERS = {
     "recognition.vit:base_k400": (87, 180),
     "recognition.vit:large_k400": (305, 597),
     "recognition.vit:huge_k400": (633, 1192),
+    # VideoMAE V2's table: 38.16 T for 5 clips of 3 crops, 1013 M.
+    "recognition.vit:giant_k400": (1013, 2544),
+    "recognition.vit:giant_k710": (1013, 2544),
+    "recognition.vit:giant_k400_from_k710": (1013, 2544),
+    "recognition.vit:giant_ssv2": (1013, 2544),
     "recognition.vit:small_ssv2": (22, 57),
     "recognition.vit:base_ssv2": (87, 180),
     "recognition.vit:large_ssv2": (305, 597),
@@ -99,6 +105,25 @@ ENCODERS = {
     "pretraining.videomae:large_ssv2": (305, 597),
     # The classifier pools once more, and costs 102 G; of this one the paper states nothing: counted here.
     "pretraining.hiera:base_k400": (50.8, 134.5),
+    "pretraining.videomae:v2_base_ssv2_800": (87, 180),
+    "pretraining.videomae:v2_base_hybrid": (87, 180),
+    "pretraining.videomae:v2_large_hybrid": (305, 597),
+    "pretraining.videomae:v2_huge_hybrid": (633, 1192),
+    "pretraining.videomae:v2_giant_hybrid": (1013, 2544),
+    "pretraining.mvd:small_k400_from_base": (22, 57),
+    "pretraining.mvd:small_k400_from_large": (22, 57),
+    "pretraining.mvd:base_k400_from_base": (87, 180),
+    "pretraining.mvd:base_k400_from_large": (87, 180),
+    "pretraining.mvd:large_k400_from_large": (305, 597),
+    "pretraining.mvd:large_k400_from_large_800": (305, 597),
+    "pretraining.mvd:huge_k400_from_huge": (633, 1192),
+    # Counted by hand; VideoMAE's of the same widths, with a class token and learnt positions.
+    "pretraining.mae_st:base_k400": (86.4, 180),
+    "pretraining.mae_st:large_k400": (304.1, 597),
+    "pretraining.mae_st:huge_k400": (631.5, 1636),
+    # The paper says 1B and 6B; counted over the published layout, as are the multiply-adds.
+    "pretraining.internvideo2:one_b": (1020.7, 2543),
+    "pretraining.internvideo2:six_b": (5941.7, 13379),
     # The papers say 300M, 600M and 1B; counted by hand, as are the multiply-adds.
     "pretraining.vjepa:large_videomix": (303.9, 597),
     "pretraining.vjepa:huge_videomix": (631.6, 1191),
@@ -285,6 +310,43 @@ def test_pretrained_encoders(address):
     cost = complexity.of_run(systems.find(address))
     assert cost.encoder_parameters / 1e6 == pytest.approx(parameters, rel=0.01)
     assert cost.encoder_multiply_adds / 1e9 == pytest.approx(multiply_adds, rel=0.01)
+
+
+# VideoMAE V2's ablation of the decoder's masking and its table of costs: G multiply-adds of pretraining, by what the
+# decoder leaves out.
+DECODED = {
+    ("v2_base_ssv2_800", "none", 0.5): 35.48,
+    ("v2_base_ssv2_800", "running_cell", 0.25): 31.63,
+    ("v2_base_ssv2_800", "running_cell", 0.5): 25.87,
+    ("v2_base_ssv2_800", "running_cell", 0.75): 21.06,
+    ("v2_base_ssv2_800", "frame", 0.5): 25.87,
+    ("v2_giant_hybrid", "none", 0.5): 263.93,
+    ("v2_giant_hybrid", "running_cell", 0.5): 241.61,
+}
+
+
+@pytest.mark.parametrize("row", DECODED)
+def test_a_masked_decoder_costs_what_the_paper_says(row):
+    preset, masking, ratio = row
+    run = systems.find(f"pretraining.videomae:{preset}")
+    objective = dataclasses.replace(run.objective, decoder_masking=masking, decoder_ratio=ratio)
+    cost = complexity.of_run(dataclasses.replace(run, objective=objective))
+    # There, tubelets are embedded before the masked ones are dropped.
+    masked = 8 * int(0.9 * (224 // objective.patch_size[1]) ** 2)
+    dropped = masked * 3 * math.prod(objective.patch_size) * objective.width
+    assert (cost.multiply_adds + dropped) / 1e9 == pytest.approx(DECODED[row], rel=0.01)
+
+
+# Millions of parameters of one of MVD's decoders, by hand: a projection, a token, blocks, a norm and an output layer.
+MVD_DECODERS = {"base_k400_from_large": 2 * 7.087 + 0.592 + 0.788, "huge_k400_from_huge": 8 * 4.923 + 0.820 + 0.822}
+
+
+@pytest.mark.parametrize("preset", MVD_DECODERS)
+def test_decoders_of_mvd(preset):
+    with torch.device("meta"):
+        objective = systems.find(f"pretraining.mvd:{preset}").objective.build()
+    for decoder in (objective.image_decoder, objective.video_decoder):
+        assert sum(p.numel() for p in decoder.parameters()) / 1e6 == pytest.approx(MVD_DECODERS[preset], rel=1e-3)
 
 
 @pytest.mark.parametrize("address", GENERATORS)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.models.in_transformers import IMAGE, TIMESFORMER, VIDEOMAE, VIVIT, TransformersLayout
+from filmstrip.models.in_transformers import IMAGE, MAE, TIMESFORMER, VIDEOMAE, VIVIT, TransformersLayout
 from filmstrip.models.video_transformer import (
     DIVIDED,
     JOINT,
@@ -22,6 +22,7 @@ from filmstrip.weights.keymap import check_names
 LAYOUTS: dict[str, TransformersLayout] = {
     "videomae": VIDEOMAE,
     "vit": IMAGE,
+    "vit_mae": MAE,
     "timesformer": TIMESFORMER,
     "vivit": VIVIT,
 }
@@ -92,20 +93,41 @@ def _sizes(kind: str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _sees_images(kind: str, config: dict[str, Any]) -> bool:
     """Whether a network looks at each frame by itself."""
-    return kind == "vit" or (kind == "timesformer" and config.get("attention_type") == "space_only")
+    return kind in ("vit", "vit_mae") or (kind == "timesformer" and config.get("attention_type") == "space_only")
+
+
+def architecture_in_hub(
+    config: dict[str, Any], statistics: dict[str, Any], source: str
+) -> ViTArchitecture | TransformerArchitecture:
+    """The architecture of an image transformer or of VideoMAE's encoder, from its ``config.json``.
+
+    Raises:
+        UserError: it is of another kind, or has an activation that is not known here.
+    """
+    kind = config.get("model_type", "model of unknown type")
+    if kind != "videomae" and not _sees_images(kind, config):
+        raise UserError(f"{source} is a {kind}: give a videomae, vit or vit_mae, or a run folder")
+    return _architecture(kind, config, statistics, source)
+
+
+def _architecture(
+    kind: str, config: dict[str, Any], statistics: dict[str, Any], source: str
+) -> ViTArchitecture | TransformerArchitecture:
+    sizes = {**_sizes(kind, config), **statistics}
+    if kind == "videomae":
+        return ViTArchitecture(**sizes, norm_eps=config.get("layer_norm_eps", 1e-12))
+    if (act := config.get("hidden_act", "gelu_fast" if kind == "vivit" else "gelu")) not in _GELU:
+        raise UserError(f"{source} has the activation {act!r}; those known here are: {', '.join(_GELU)}")
+    norm_eps = config.get("layer_norm_eps", 1e-12 if kind in ("vit", "vit_mae") else 1e-6)
+    return TransformerArchitecture(**sizes, norm_eps=norm_eps, gelu=_GELU[act])
 
 
 def _build(
     kind: str, config: dict[str, Any], statistics: dict[str, Any], final_norm: bool, source: str
 ) -> OwnEncoder:
-    sizes = {**_sizes(kind, config), **statistics}
-    if kind == "videomae":
-        architecture = ViTArchitecture(**sizes, norm_eps=config.get("layer_norm_eps", 1e-12))
+    architecture = _architecture(kind, config, statistics, source)
+    if isinstance(architecture, ViTArchitecture):
         return ViT(architecture, final_norm=final_norm)
-    if (act := config.get("hidden_act", "gelu_fast" if kind == "vivit" else "gelu")) not in _GELU:
-        raise UserError(f"{source} has the activation {act!r}; those known here are: {', '.join(_GELU)}")
-    norm_eps = config.get("layer_norm_eps", 1e-12 if kind == "vit" else 1e-6)
-    architecture = TransformerArchitecture(**sizes, norm_eps=norm_eps, gelu=_GELU[act])
     if _sees_images(kind, config):
         return FrameTransformer(architecture)
     attention = config.get("attention_type", "divided_space_time")
@@ -142,6 +164,11 @@ def described_for_hub(encoder: nn.Module) -> tuple[dict[str, Any], TransformersL
 def _kind_of(encoder: nn.Module) -> tuple[str, dict[str, Any]]:
     """The family of an encoder, and what its configuration says that no other does."""
     if isinstance(encoder, ViT):
+        if encoder.position_kind != "table":
+            raise UserError(
+                "transformers' VideoMAE has positions of the flattened grid, and this network those of its axes: "
+                "export it in another format"
+            )
         tubelet, patch, _ = encoder.patch_size
         pooled = isinstance(encoder.norm, nn.Identity)
         return "videomae", {

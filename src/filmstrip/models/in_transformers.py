@@ -170,6 +170,15 @@ VIDEOMAE = TransformersLayout(
 IMAGE = TransformersLayout("ViTModel", "ViTForImageClassification", "vit", _encoder())
 """``ViTModel``, to :class:`~filmstrip.models.video_transformer.FrameTransformer`."""
 
+MAE = TransformersLayout(
+    "ViTMAEModel",
+    "ViTMAEForPreTraining",
+    "vit",
+    _encoder(),
+    around=(r"decoder\..*",),
+)
+"""``ViTMAEModel``, which masks what it sees, to the same network, which does not."""
+
 TIMESFORMER = TransformersLayout(
     "TimesformerModel",
     "TimesformerForVideoClassification",

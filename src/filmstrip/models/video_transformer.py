@@ -76,8 +76,8 @@ class _Patches(nn.Module):
         self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
         self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std)
 
-    def _tokens(self, video: Tensor, any_length: bool = False) -> tuple[Tensor, Grid]:
-        """The tubelets of ``B T C H W`` video, ``B N D``, and their grid.
+    def _tokens(self, video: Tensor, any_length: bool = False, visible: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """The tubelets of ``B T C H W`` video, ``B N D``, or those at ``visible`` (``B K``), and the whole grid.
 
         Raises:
             ValueError: the video has another size than the network was built for.
@@ -89,7 +89,7 @@ class _Patches(nn.Module):
                 f"this network was built for a grid of {tuple(self.grid)} tubelets of {self.patch_size} pixels, "
                 f"got {tuple(grid)}: cut clips of the size that it was built for"
             )
-        return self.embed(video), grid
+        return self.embed(video, visible), grid
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter of this network: 0 for embedding and positions, ``i + 1`` for block ``i``."""
@@ -176,13 +176,23 @@ class SpaceTimeTransformer(_Patches):
                 nn.init.zeros_(block.time_fc.weight)
                 nn.init.zeros_(block.time_fc.bias)
 
-    def forward(self, video: Tensor, layers: bool = False) -> Features:
-        """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output."""
-        tokens, grid = self._tokens(video)
+    def forward(self, video: Tensor, layers: bool = False, visible: Tensor | None = None) -> Features:
+        """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output.
+
+        ``visible`` (``B K``, indices into the grid) encodes those tubelets alone: ``B K D``.
+
+        Raises:
+            ValueError: the video has another size than the network was built for, or blocks need the whole grid.
+        """
+        if visible is not None and self.kind.on_grid:
+            raise ValueError("attention that is divided over space and time needs all tubelets of a clip")
+        tokens, grid = self._tokens(video, visible=visible)
         first = 0 if self.cls_token is None else 1
         positions = self.pos_embed[first:]
         if self.time_pos_embed is not None:
             positions = rearrange(positions + self.time_pos_embed[:, None], "t p d -> (t p) d")
+        if visible is not None:
+            positions = F.embedding(visible, positions)
         x = tokens + positions
         if first:
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)

@@ -13,7 +13,7 @@ from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed, conv_to_linear, linear_to_conv
-from filmstrip.nn.positions import sincos_table
+from filmstrip.nn.positions import PositionKind, fixed_positions
 from filmstrip.protocols import Features, Grid, Layout, check_video
 
 
@@ -39,6 +39,8 @@ class ViTArchitecture:
     """Stochastic depth's rate at the last block."""
     norm_eps: Rate = 1e-6
     """Constant that normalisations add to the variance."""
+    positions: PositionKind = "table"
+    """Fixed sine-cosine positions: of the flattened grid (``table``, VideoMAE) or of its axes (``axes``, MVD)."""
     mean: tuple[AnyNumber, AnyNumber, AnyNumber] = IMAGENET_MEAN
     """Mean RGB, subtracted from pixels in 0..1."""
     std: tuple[Rate, Rate, Rate] = IMAGENET_STD
@@ -58,10 +60,10 @@ class ViT(nn.Module):
         self.width = width = config.width
         self.depth = depth = config.depth
         self.patch_size = config.patch_size
+        self.position_kind = config.positions
         self.grid = grid_of_tiles(config.num_frames, config.size, config.patch_size)
         self.embed = PatchEmbed(width, config.patch_size, mean=config.mean, std=config.std)
-        count = self.grid.t * self.grid.h * self.grid.w
-        self.register_buffer("positions", sincos_table(count, width), persistent=False)
+        self.register_buffer("positions", fixed_positions(config.positions, self.grid, width), persistent=False)
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -124,6 +126,8 @@ _PUBLISHED = (
 )
 """Ours to theirs, in pretraining models; in classifiers the encoder's names have nothing in front."""
 _AFTER = (
+    r"(?:decoder|down|mask_token|pos_embed)_(?:img|vid)(?:\..*)?",
+    r"pos_embed",
     r"decoder\..*",
     r"encoder_to_decoder\..*",
     r"mask_token",

@@ -141,6 +141,12 @@ class Attention(nn.Module):
             k, v = cache.extend(k, v)
         return self.out(rearrange(self.attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
 
+    def weights(self, x: Tensor, queries: int) -> Tensor:
+        """Weights of self-attention from the first ``queries`` of ``B N D`` tokens to all, ``B H queries N``."""
+        q, k, _ = self._project(x, None)
+        q, k = self.q_norm(q[:, :, :queries]), self.k_norm(k)
+        return (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
         """Each head's output, ``B H N D``: every query attends to all keys that the mask allows."""
         return attend(q, k, v, mask, offset)

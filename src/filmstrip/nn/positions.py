@@ -1,7 +1,17 @@
 """Fixed sine-cosine position tables."""
 
+from __future__ import annotations
+
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from filmstrip.nn.rotary import grid_positions
+from filmstrip.protocols import Grid
+
+PositionKind = Literal["table", "axes"]
+"""Fixed vectors of a grid's positions: of the flattened sequence, or of time, height and width side by side."""
 
 
 def sincos(positions: Tensor, width: int) -> Tensor:
@@ -17,3 +27,28 @@ def sincos(positions: Tensor, width: int) -> Tensor:
 def sincos_table(length: int, width: int) -> Tensor:
     """:func:`sincos` of the positions of a flattened sequence, ``length x width``, float32."""
     return sincos(torch.arange(length), width)
+
+
+def sincos_axes(grid: Grid, width: int) -> Tensor:
+    """Sines and cosines of time, width and height side by side, ``N width``, float32.
+
+    A quarter of the channels is time's and three eighths are each of the other two; of every axis all sines come
+    first. As in MVD, whose code has them from MAE's.
+
+    Raises:
+        ValueError: ``width`` does not divide so.
+    """
+    if width % 16:
+        raise ValueError(f"positions of separate axes need a width that is a multiple of 16, got {width}")
+    where = grid_positions(grid).to(torch.float64)
+    parts = []
+    for axis, channels in ((0, width // 4), (2, width // 8 * 3), (1, width // 8 * 3)):
+        frequencies = 10_000.0 ** (-torch.arange(channels // 2, dtype=torch.float64) / (channels // 2))
+        angles = where[:, axis, None] * frequencies
+        parts += [angles.sin(), angles.cos()]
+    return torch.cat(parts, dim=1).to(torch.float32)
+
+
+def fixed_positions(kind: PositionKind, grid: Grid, width: int) -> Tensor:
+    """Sine-cosine vectors of a grid's positions, ``N width``, float32."""
+    return sincos_axes(grid, width) if kind == "axes" else sincos_table(grid.t * grid.h * grid.w, width)

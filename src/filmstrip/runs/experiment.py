@@ -30,6 +30,7 @@ from filmstrip.runs.initial_weights import build_begun, start
 from filmstrip.runs.loading import save_data_info
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
+from filmstrip.runs.teachers import start_teachers, with_teachers
 from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
@@ -72,7 +73,7 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = with_tokenizer(run, folder)
+    run = with_teachers(with_tokenizer(run, folder), folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():
@@ -172,6 +173,7 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
                 "(--init RUN, FILE or hf:OWNER/NAME), or ask for this (--objective.untrained-encoder)"
             )
         start_tokenizer(objective, run)
+        start_teachers(objective, run)
         references = refer(run, files.path)
         objective.kept_elsewhere = kept_elsewhere(run, references)
     if source.tokenizer is not None:

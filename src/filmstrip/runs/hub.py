@@ -9,7 +9,15 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.frozen_networks import KINDS, kind_of, load_frozen
-from filmstrip.models.hub_networks import LAYOUTS, OwnEncoder, encoder_from_hub, sizes_in_hub
+from filmstrip.models.hub_networks import (
+    LAYOUTS,
+    OwnEncoder,
+    architecture_in_hub,
+    encoder_from_hub,
+    sizes_in_hub,
+)
+from filmstrip.models.video_transformer import TransformerArchitecture
+from filmstrip.models.vit import ViTArchitecture
 from filmstrip.weights.hub import HUB, config_of, folder_of, preprocessing_of, shards_of, statistics_of, weights_of
 from filmstrip.weights.keymap import Weights
 
@@ -83,6 +91,16 @@ def hub_sizes(source: str) -> dict[str, Any]:
         UserError: there is no such model.
     """
     return sizes_in_hub(config_of(source, _folder(source, "config.json")))
+
+
+def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture:
+    """The architecture of an image transformer or of VideoMAE's encoder; its weights are not read.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    folder = _folder(source, "*.json")
+    return architecture_in_hub(config_of(source, folder), statistics_of(preprocessing_of(folder)), source)
 
 
 def hub_weights(source: str) -> Weights:

@@ -33,6 +33,7 @@ from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
 from filmstrip.runs.hub import hub_sizes, hub_weights
 from filmstrip.runs.loading import load_objective
+from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
@@ -64,6 +65,8 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
         start(objective, placed.init)
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
+    if training:
+        start_teachers(objective, placed)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     return objective
 
@@ -118,11 +121,16 @@ def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> N
 
 def _start_decoder(objective: Objective, source: str | Path) -> None:
     """Start what a pretrained network has beside its encoder, if the source holds that too."""
-    wanted = {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.")}
+    wanted = {
+        name: parameter.detach()
+        for name, parameter in objective.named_parameters()
+        if parameter.requires_grad and not name.startswith("encoder.")
+    }
     given: Mapping[str, Tensor] = {}
     if Path(source).is_file():
         theirs = read_weights(Path(source))
         given = from_published(theirs, objective) if has_head(theirs, objective) else {}
+        wanted = {name: wanted[name] for name in given if name in wanted}  # it has seen to what is missing
     elif is_run(source):
         other, _ = load_objective(source, "cpu")
         given = other.state_dict() if type(other) is type(objective) else {}

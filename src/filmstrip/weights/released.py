@@ -99,8 +99,9 @@ def to_published(objective: nn.Module, layout: str | None = None) -> dict[str, A
 
 def published_names(objective: nn.Module, layout: str | None = None) -> dict[str, str]:
     """Ours to theirs, in a layout by its name (by default the first), but for the statistics of pixels."""
-    rules = _layout(objective, layout).rules
-    return {name: renamed(name, rules) for name in objective.state_dict() if "normalise." not in name}
+    chosen = _layout(objective, layout)
+    names = without((name for name in objective.state_dict() if "normalise." not in name), (), chosen.absent)
+    return {name: renamed(name, chosen.rules) for name in names}
 
 
 def layouts_of(objective: nn.Module) -> tuple[Layout, ...]:

@@ -24,6 +24,7 @@ from filmstrip.protocols import Batch, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import default_device
 from filmstrip.runs.preflight import check_run
+from filmstrip.runs.teachers import with_teachers
 from filmstrip.runs.tokenizers import with_tokenizer
 from filmstrip.train.part_rates import frozen_parts
 
@@ -90,7 +91,7 @@ def bench_system(
     """
     device = default_device(device)
     source = open_source(run.data)
-    run = with_tokenizer(run)
+    run = with_teachers(with_tokenizer(run))
     check_run(run, bound := run.bound(source.info(run.data.train_split)), source)
     run = bound
     torch.manual_seed(run.seed)

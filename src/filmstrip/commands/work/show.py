@@ -8,6 +8,7 @@ from rich.console import Console
 
 from filmstrip.measure import complexity, receptive_field
 from filmstrip.runs.config import Run, to_json
+from filmstrip.runs.teachers import with_teachers
 from filmstrip.runs.tokenizers import with_tokenizer
 
 
@@ -17,7 +18,7 @@ def show(run: Run, console: Console) -> None:
     Raises:
         UserError: its tokenizer's run is not a run folder, or its network does not fit its clips.
     """
-    run = with_tokenizer(run)
+    run = with_teachers(with_tokenizer(run))
     complexity.try_out(run)
     console.print_json(json.dumps(to_json(run)))
     if receptive_field.is_chain(layers := receptive_field.of_run(run)):

@@ -1,0 +1,110 @@
+"""Methods that learn from frozen teachers: how these are configured, and where their weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self, cast
+
+from torch import nn
+
+from filmstrip.data.config import Clip
+from filmstrip.errors import UserError
+from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
+from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.targets import Teacher, TeacherFrames, TeacherNorm
+from filmstrip.protocols import Grid, Objective, find_encoder
+from filmstrip.settings import FREE
+
+
+class EncoderOnly(Objective):
+    """An encoder that others learn from; it has no loss of its own."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransformerConfig(TransformerArchitecture, ObjectiveConfig):
+    """An image transformer with a class token, such as MAE's."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(FrameTransformer(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTransformerConfig(ViTArchitecture, ObjectiveConfig):
+    """A video transformer without a last norm, such as VideoMAE's encoder."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(ViT(self, final_norm=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaughtConfig(ObjectiveConfig):
+    """A method with frozen teachers.
+
+    A teacher called ``x`` is a field ``x`` with the configuration of its network, a field ``x_run`` that says where
+    the weights come from, and a part ``x`` of the objective (:class:`~filmstrip.objectives.targets.Teacher`).
+    """
+
+    untrained_teachers: bool = field(default=False, metadata=FREE)
+    """Whether teachers may be untrained where no run is named: to try things out."""
+
+    def used_teachers(self) -> tuple[str, ...]:
+        """Names of the teachers that the method learns from."""
+        raise TypeError(f"{type(self).__name__} does not define used_teachers()")
+
+    def teacher_run(self, name: str) -> str | None:
+        """The run folder, or the model of the Hub or in its layout, that a teacher comes from."""
+        return cast("str | None", getattr(self, f"{name}_run"))
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """The teachers, which only training needs."""
+        return {f"{name}.encoder": FrozenPart(f"objective.{name}_run", True) for name in self.used_teachers()}
+
+    def for_clip(self, clip: Clip) -> Self:
+        """This method for clips of another length and size, with those teachers that come from nowhere."""
+        own = cast(Any, super().for_clip(clip))
+        before, teachers = cast(Any, self).size, {}
+        for name in self.used_teachers():
+            if self.teacher_run(name) is not None:
+                continue
+            network = getattr(self, name)
+            size = getattr(network, "size", before) * clip.size // before
+            teachers[name] = network.for_clip(replace(clip, size=size))
+        return cast(Self, replace(own, **teachers))
+
+    def build_teacher(
+        self,
+        name: str,
+        grid: Grid,
+        *,
+        num_frames: int,
+        size: int,
+        frames: TeacherFrames,
+        normalise: TeacherNorm = "none",
+    ) -> Teacher:
+        """A teacher with fresh weights, whose last block's output counts.
+
+        Raises:
+            UserError: its network has no encoder, or its grid is not the student's.
+        """
+        encoder = find_encoder(getattr(self, name).build())
+        if encoder is None:
+            raise UserError(f"{type(getattr(self, name)).__name__} has no encoder to be a teacher ({name})")
+        try:
+            return Teacher(encoder, grid, num_frames=num_frames, size=size, frames=frames, normalise=normalise)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+
+
+def as_teacher(architecture: ViTArchitecture | TransformerArchitecture) -> ObjectiveConfig:
+    """The configuration of an encoder that has such an architecture."""
+    settings = {setting.name: getattr(architecture, setting.name) for setting in fields(architecture)}
+    if isinstance(architecture, ViTArchitecture):
+        return VideoTransformerConfig(**settings)
+    return ImageTransformerConfig(**settings | {"patch_size": architecture.tubelet[1]})
