@@ -264,14 +264,14 @@ class Hiera(nn.Module):
         """
         pixels = rearrange(pixels, "b t c h w -> b c t h w")
         ut, uh, uw = self.units
-        seen = torch.zeros(len(visible), ut * uh * uw, dtype=pixels.dtype, device=pixels.device)
+        seen = torch.zeros(visible.shape[0], ut * uh * uw, dtype=pixels.dtype, device=pixels.device)
         seen = seen.scatter(1, visible, 1.0).view(-1, 1, ut, 1, uh, 1, uw, 1)
         pixels = rearrange(pixels, "b c (t p) (h q) (w r) -> b c t p h q w r", t=ut, h=uh, w=uw) * seen
         padding = [p for pad in reversed(self.embed.padding) for p in (pad, pad)]
         windows = F.pad(rearrange(pixels, "b c t p h q w r -> b c (t p) (h q) (w r)"), padding)
         for axis, (unit, step, kernel) in enumerate(zip(self.unit_size, self.patch_size, self.embed.kernel_size)):
             windows = windows.unfold(axis + 2, (unit - 1) * step + kernel, unit * step)
-        clip = torch.arange(len(visible), device=visible.device)[:, None]
+        clip = torch.arange(visible.shape[0], device=visible.device)[:, None]
         windows = rearrange(windows, "b c t h w p q r -> b t h w c p q r")
         return windows[clip, visible // (uh * uw), visible // uw % uh, visible % uw].flatten(0, 1)
 
