@@ -18,6 +18,7 @@ from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.errors import UserError
+from filmstrip.video.images import is_image
 
 AnySample = TypeVar("AnySample", bound="Sample")
 
@@ -52,6 +53,11 @@ class Sample:
     size: int | None = None
     actions: Sidecar | None = None
     """Location of the actions of the whole video, a row for each of its frames."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is an image, a video of one frame."""
+        return self.offset is None and is_image(self.path)
 
     def file(self) -> str | BinaryIO:
         """The input of the decoder: the path, or the bytes of an archive's member in memory.
