@@ -6,6 +6,7 @@ of videos (:mod:`filmstrip.video.convert`).
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -33,7 +34,7 @@ _ORIENTATION = 0x0112
 
 def is_image(path: str | Path) -> bool:
     """Whether a file has the extension of an image."""
-    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
 class ImageDecoder(Decoder):
