@@ -38,6 +38,7 @@ class TotoEncoder(CodedVideo):
         super().__init__(tokenizer, num_frames=config.num_frames, size=config.size)
         self.decoder = config.build_decoder(SPECIALS + self.codebook_size)
         self.width = config.width
+        self.depth = config.depth
         self.document_mask = config.document_mask
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
@@ -101,8 +102,14 @@ class Toto(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per token."""
-        nats = self._nats(batch).mean()
-        return Loss(nats, {"perplexity": nats.detach().exp()})
+        return self.loss_and_layers(batch, layers=False)[0]
+
+    def loss_and_layers(self, batch: Batch, *, layers: bool = True) -> tuple[Loss, tuple[Tensor, ...]]:
+        """The same, and the tokens of every layer at the codes; see :class:`~filmstrip.protocols.LayeredLearner`."""
+        tokens, images = self.encoder.codes(batch), batch.get("images")
+        made = self.encoder.run(tokens, images, layers=layers)
+        nats = self.nats_of(tokens, made.hidden, images).mean()
+        return Loss(nats, {"perplexity": nats.detach().exp()}), tuple(layer[:, 1:] for layer in made.layers)
 
     def _nats(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each code and of the end, ``B N+1`` float32."""
