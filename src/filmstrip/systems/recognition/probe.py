@@ -172,6 +172,11 @@ class Probe(Objective):
         own, _, inner = name.partition(".")
         return self.learner.no_decay(inner, param) if own == "learner" else super().no_decay(name, param)
 
+    def rate_of(self, name: str) -> float:
+        """As the learner says of its own."""
+        own, _, inner = name.partition(".")
+        return self.learner.rate_of(inner) if own == "learner" else super().rate_of(name)
+
     def depth_of(self, name: str) -> int:
         """The learner's own layers; probes learn at the full rate."""
         own, _, inner = name.partition(".")
