@@ -277,6 +277,15 @@ class Objective(nn.Module):
         ]
 
 
+@runtime_checkable
+class LayeredLearner(Protocol):
+    """An objective that has its encoder's layers from the same pass as its loss."""
+
+    def loss_and_layers(self, batch: Batch) -> tuple[Loss, tuple[Tensor, ...]]:
+        """The loss of a batch, and the tokens of every layer of its clips, each ``B N D``."""
+        ...
+
+
 class EncoderModule(Encoder, nn.Module):
     """A module that is an encoder, for annotations; nothing has to extend it."""
 

@@ -16,7 +16,7 @@ from small_videos import LENGTH, VIDEOS, assert_same, encode, joined, loader, se
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds import clips
 from filmstrip.data.reading.loader import EvalLoader, TrainLoader
-from filmstrip.data.reading.order import Share, derive_seed, permutation
+from filmstrip.data.reading.order import Portion, Share, derive_seed, permutation
 from filmstrip.data.sources import Source, open_path
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
@@ -165,7 +165,7 @@ def test_the_order_is_one_endless_stream(n, micro, world, accumulate, start, see
     shares = [
         Share(
             seed=seed,
-            num_samples=n,
+            portions=(Portion(n),),
             batch_size=micro * world * accumulate,
             rank=rank,
             world=world,

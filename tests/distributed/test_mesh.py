@@ -11,7 +11,7 @@ from test_parallel import trace
 from torch import nn
 
 from filmstrip.__main__ import main
-from filmstrip.data.reading.order import Share
+from filmstrip.data.reading.order import Portion, Share
 from filmstrip.distributed.mesh import Axis, Mesh, share_context
 from filmstrip.errors import UserError
 
@@ -24,7 +24,7 @@ def as_process(monkeypatch, rank, world):
 
 
 def draws(mesh):
-    share = Share(seed=3, num_samples=50, batch_size=8, rank=mesh.data.rank, world=mesh.data.size)
+    share = Share(seed=3, portions=(Portion(50),), batch_size=8, rank=mesh.data.rank, world=mesh.data.size)
     batches = share.micro_batches(0)
     return [next(batches) for _ in range(3)]
 

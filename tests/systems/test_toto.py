@@ -87,6 +87,56 @@ def test_videos_and_images_begin_with_different_tokens(model, video):
     assert not torch.allclose(features.tokens, model.encoder(video).tokens[:, :PER_FRAME], rtol=0.1)
 
 
+def test_rows_of_images_and_of_videos_share_a_batch(model, ids):
+    images = torch.tensor([True, False])
+    with torch.no_grad():
+        both = model.encoder.run(Tokens(model.encoder.grid, ids=ids), images).hidden
+        for row, start in enumerate((IMAGES, VIDEO)):
+            alone = model.encoder.decoder(model.encoder.sequence(ids[row : row + 1], start)).hidden
+            torch.testing.assert_close(both[row : row + 1], alone)
+        plain = model({"tokens": ids}).total
+        assert torch.equal(model({"tokens": ids, "images": torch.zeros(2, dtype=torch.bool)}).total, plain)
+        assert not torch.allclose(model({"tokens": ids, "images": images}).total, plain)
+
+
+@pytest.mark.parametrize("network", ["llama", "gpt2"])
+def test_with_a_document_mask_images_do_not_see_each_other(network, ids):
+    """Each is encoded, and predicted, as if it were alone; videos are left as they are."""
+    torch.manual_seed(0)
+    positions = {"llama": "rotary", "gpt2": "sincos"}[network]
+    changes = {"network": network, "positions": positions, "document_mask": True}
+    model = dataclasses.replace(toto.tiny().objective, **changes).build().eval()
+    for parameter in model.encoder.decoder.parameters():
+        torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=0.3)
+    encoder, images = model.encoder, torch.tensor([True, False])
+    single = Tokens(encoder.grid._replace(t=1), ids=ids[0].view(FRAMES, PER_FRAME))
+    with torch.no_grad():
+        made = encoder.run(Tokens(encoder.grid, ids=ids), images, layers=True)
+        alone = encoder.run(single, layers=True)
+        for one, each in zip((made.hidden, *made.layers), (alone.hidden, *alone.layers)):
+            torch.testing.assert_close(one[0, 1:].view(FRAMES, PER_FRAME, -1), each[:, 1:], rtol=1e-4, atol=1e-4)
+        video = encoder.decoder(encoder.sequence(ids[1:], VIDEO)).hidden
+        torch.testing.assert_close(made.hidden[1:], video, rtol=1e-4, atol=1e-4)
+        together = model.log_prob({"tokens": ids, "images": images})
+        log_prob = model.nats_of(single, alone.hidden, None)[:, :-1].sum()
+        torch.testing.assert_close(together[0], -log_prob)
+        torch.testing.assert_close(together[1:], model.log_prob({"tokens": ids[1:]}))
+
+
+def test_without_a_document_mask_images_see_those_before_them(model, ids):
+    changed = ids.clone()
+    changed[:, 0] = (changed[:, 0] + 1) % 64
+    images = torch.tensor([True, True])
+    with torch.no_grad():
+        first, second = (model.encoder.run(Tokens(model.encoder.grid, ids=x), images).hidden for x in (ids, changed))
+    assert not torch.equal(first[:, PER_FRAME + 1 :], second[:, PER_FRAME + 1 :])
+
+
+def test_mamba_has_no_attention_to_mask():
+    with pytest.raises(UserError, match="Mamba has none"):
+        dataclasses.replace(toto.tiny().objective, network="mamba", document_mask=True).build()
+
+
 def test_a_code_changes_nothing_before_it(model, ids):
     changed = ids.clone()
     changed[:, 100] = (changed[:, 100] + 1) % 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -87,7 +88,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     kind, arguments = option(arguments, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
-    arguments = ["--data.path" if w == "--data" else w.replace("--data=", "--data.path=", 1) for w in arguments]
+    arguments = _with_data(arguments)
     run = read(
         Run,
         arguments,
@@ -102,6 +103,16 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         run = with_sizes_of_init(run, given | options_given(arguments))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+
+
+def _with_data(arguments: Sequence[str]) -> list[str]:
+    """``--data`` spelled like the field that it sets: one path, or the several of a mixture."""
+    arguments = [word.replace("--data=", "--data.path=", 1) for word in arguments]
+    if "--data" in arguments:
+        place = arguments.index("--data")
+        paths = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments[place + 1 :]))
+        arguments[place] = "--data.mixture" if len(paths) > 1 else "--data.path"
+    return arguments
 
 
 def _with_unions(preset: Run, arguments: list[str], given: Collection[str]) -> tuple[Run, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,6 +97,11 @@ class Data:
     path: Path | None = None
     """Path of the data: a folder ``class/*.mp4``, a manifest (CSV or Parquet), WebDataset shards
     (``name-{000..012}.tar``), or a folder that ``filmstrip encode`` wrote."""
+    mixture: tuple[Path, ...] = ()
+    """Paths of several sources, in place of ``path``: training reads them in the ratio of ``weights``, evaluation one
+    after another. On the command line ``--data PATH PATH ...``."""
+    weights: tuple[Rate, ...] = ()
+    """Weights of the sources of the ``mixture``, in its order, such as 20 10 70; read only where there is one."""
     synthetic: Synthetic | None = None
     """Synthetic dataset that is generated and read if there is no ``path``."""
     reads: Kind = field(default_factory=_clips)
@@ -117,6 +122,10 @@ class Data:
     """Maximum fraction of unreadable samples; training stops above it."""
     backend: Literal["auto", "pyav", "torchcodec"] = "auto"
     """Video decoder; ``auto`` chooses the faster one that is installed."""
+
+    def at(self, path: Path) -> Data:
+        """The same settings for the data at one other path."""
+        return replace(self, path=path, mixture=())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,9 @@ from filmstrip.data.actions import ActionSpace, Sidecar, space_of
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.reading.order import Portion
 from filmstrip.errors import UserError
+from filmstrip.video.images import is_image
 
 AnySample = TypeVar("AnySample", bound="Sample")
 
@@ -52,6 +54,13 @@ class Sample:
     size: int | None = None
     actions: Sidecar | None = None
     """Location of the actions of the whole video, a row for each of its frames."""
+    origin: int = 0
+    """Number of the source that the sample is from, in a mixture of several."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is an image, a video of one frame."""
+        return self.offset is None and is_image(self.path)
 
     def file(self) -> str | BinaryIO:
         """The input of the decoder: the path, or the bytes of an archive's member in memory.
@@ -64,6 +73,11 @@ class Sample:
         with open(self.path, "rb") as archive:
             archive.seek(self.offset)
             return io.BytesIO(archive.read(self.size))
+
+    def together(self, data: Data) -> int:
+        """Number of samples of the same source that training reads into one row."""
+        sequence = isinstance(data.reads, clips.Clips) and data.reads.images == "sequence"
+        return data.clip.num_frames if sequence and self.is_image else 1
 
     def cut(
         self,
@@ -115,6 +129,15 @@ class FeatureSample(Sample):
         raise TypeError(f"{type(self).__name__} does not define select(rng, num_clips, actions)")
 
 
+@dataclass(frozen=True)
+class Ingredient:
+    """One source of a mixture."""
+
+    root: Path
+    weight: float
+    """Share of the samples that training reads, relative to the others' weights."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A collection: its samples in a fixed order, and the names of their classes.
@@ -133,11 +156,15 @@ class Source:
     """Action space, if the videos have actions."""
     state_dim: int = 0
     """Dimension of the states that are read beside the actions; zero for none."""
+    mixture: tuple[Ingredient, ...] = ()
+    """Sources of a mixture, by the samples' ``origin``; empty for a single source."""
+    marks_images: bool = False
+    """Whether batches tell sequences of images from videos."""
 
     @property
     def gives(self) -> frozenset[str]:
         """Keys that batches have; a ``label`` if the kind has labels, whether or not any sample is labelled."""
-        absent = {"action": self.actions is None, "state": not self.state_dim}
+        absent = {"action": self.actions is None, "state": not self.state_dim, "images": not self.marks_images}
         return frozenset(self.kind.specification.keys) - {key for key, missing in absent.items() if missing}
 
     @property
@@ -162,6 +189,28 @@ class Source:
                 f"{self.root} has no split {name!r}; it has {', '.join(map(repr, self.splits)) or 'none'}"
             )
         return chosen
+
+    def portions(self, data: Data) -> tuple[Portion, ...]:
+        """The sources of the training split as training is to order them: one, or those of a mixture.
+
+        Raises:
+            UserError: there is no training split, or a source of the mixture has none, or it has images and videos
+                where images are read in sequences.
+        """
+        samples = self.split(data.train_split)
+        found = []
+        for origin, ingredient in enumerate(self.mixture or (Ingredient(self.root, 1.0),)):
+            own = [sample for sample in samples if sample.origin == origin]
+            if not own:
+                raise UserError(f"{ingredient.root}, a source of the mixture, has no split {data.train_split!r}")
+            together = {sample.together(data) for sample in own}
+            if len(together) > 1:
+                raise UserError(
+                    f"{ingredient.root} holds images and videos, and images are read in sequences "
+                    "(data.reads.images): separate them into two sources (--data VIDEOS IMAGES --data.weights 80 20)"
+                )
+            found.append(Portion(len(own), ingredient.weight, together.pop()))
+        return tuple(found)
 
     def told(self, train_split: str) -> dict[str, Any]:
         """The fields of :class:`DataInfo`, common to all kinds of data."""

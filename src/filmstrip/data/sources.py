@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from filmstrip.data.config import Data
@@ -11,21 +15,96 @@ from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.layouts.folder import open_folder
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
 from filmstrip.data.layouts.shards import is_shards, open_shards
-from filmstrip.data.sample import Sample, Source
+from filmstrip.data.sample import Ingredient, Sample, Source
 from filmstrip.errors import UserError
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
+__all__ = ["Sample", "Source", "mixed", "open_path", "open_source", "open_videos"]
 
 
 def open_source(data: Data) -> Source:
     """The collection that ``data`` describes, of the kind ``data.reads``; a synthetic one is generated if necessary.
 
     Raises:
-        UserError: there is nothing to read, or its layout is unknown; the message says what was expected.
+        UserError: there is nothing to read, or its layout is unknown; the message says what was expected. Or the
+            sources of a mixture do not go together, or their weights are not one each.
     """
-    return data.reads.open(data)
+    if not data.mixture:
+        return data.reads.open(data)
+    if data.path is not None:
+        raise UserError("data.path and data.mixture both name data: give one of them")
+    if len(data.weights) != len(data.mixture):
+        given = (
+            f"{len(data.weights)} weights ({' '.join(f'{w:g}' for w in data.weights)})" if data.weights else "none"
+        )
+        raise UserError(
+            f"a mixture needs a weight for each of its {len(data.mixture)} sources, and there are {given}: give them "
+            "in the order of the sources, such as --data.weights 20 80"
+        )
+    return mixed([data.reads.open(data.at(path)) for path in data.mixture], data.weights)
+
+
+def mixed(sources: Sequence[Source], weights: Sequence[float]) -> Source:
+    """One collection of several, which training reads in the ratio of ``weights``.
+
+    Classes are those of all sources, by name; samples are named after their source. Actions are kept if all sources
+    have the same action space.
+
+    Raises:
+        UserError: a weight is not above zero, the sources are not of one kind that mixes, or were encoded in
+            different ways, or one of them is given twice.
+    """
+    roots = [source.root for source in sources]
+    for root, weight in zip(roots, weights, strict=True):
+        if not 0 < weight < math.inf:
+            raise UserError(f"the weight of {root} is {weight:g}: expected a number above 0, or leave the source out")
+    if len(set(roots)) < len(roots):
+        raise UserError(f"{next(root for root in roots if roots.count(root) > 1)} is in the mixture twice")
+    first = sources[0]
+    if not first.kind.mixes:
+        raise UserError(
+            f"{first.root} holds {first.kind.__name__}, of which there are no mixtures: give one --data PATH"
+        )
+    for source in sources:
+        if (differs := _difference(first, source)) is not None:
+            raise UserError(
+                f"a mixture is of one kind of data, and {first.root} and {source.root} differ in {differs}"
+            )
+    classes = tuple(dict.fromkeys(name for source in sources for name in source.classes))
+    samples = tuple(
+        replace(
+            sample,
+            name=f"{source.root}/{sample.name}",
+            label=None if sample.label is None else classes.index(source.classes[sample.label]),
+            origin=origin,
+        )
+        for origin, source in enumerate(sources)
+        for sample in source.samples
+    )
+    spaces = {source.actions for source in sources}
+    return replace(
+        first,
+        root=Path(os.path.commonpath([os.path.abspath(root) for root in roots])),
+        classes=classes,
+        samples=samples,
+        directional=any(source.directional for source in sources),
+        actions=first.actions if len(spaces) == 1 else None,
+        state_dim=first.state_dim if len(spaces) == 1 else 0,
+        mixture=tuple(Ingredient(root, weight) for root, weight in zip(roots, weights)),
+    )
+
+
+def _difference(one: Source, other: Source) -> str | None:
+    """The property in which two sources of a mixture differ, if any."""
+    if type(one) is not type(other):
+        return f"kind ({type(one).__name__}, {type(other).__name__})"
+    own = {"root", "classes", "samples", "directional", "actions", "mixture"}
+    for field in fields(one):
+        values = [getattr(source, field.name) for source in (one, other)]
+        if field.name not in own and values[0] != values[1]:
+            return f"{field.name} ({values[0]}, {values[1]})"
+    return None
 
 
 def open_videos(path: Path) -> Source:

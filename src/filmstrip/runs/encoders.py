@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -84,7 +83,7 @@ def load_for_evaluation(
         objective = EncoderAlone(cast(EncoderModule, encoder))
         return objective.to(default_device(device)), Data(path=data, clip=clip), ()
     trained, run = load_objective(source, device)
-    return trained, run.data if data is None else replace(run.data, path=data), run.evals
+    return trained, run.data if data is None else run.data.at(data), run.evals
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:

@@ -17,6 +17,7 @@ from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
+from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
     EncoderModule,
     FromImage,
@@ -27,8 +28,8 @@ from filmstrip.protocols import (
     Released,
     find_encoder,
 )
-from filmstrip.runs.config import Run
-from filmstrip.runs.contents import is_run
+from filmstrip.runs.config import Run, read_config
+from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
 from filmstrip.runs.hub import hub_sizes, hub_weights
@@ -73,13 +74,17 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
 
 def start(objective: Objective, source: str | Path) -> None:
     """Begin where ``source`` ended, in place: with its encoder or predictor, or, without either, all its weights;
-    and with all of them where the method says so (``starts_whole``).
+    and with all of them where the method says so (``starts_whole``). Of an objective around another one, its
+    ``learner``, that is started.
 
     A file is read as weights that the method's authors released.
 
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
+    if isinstance(learner := getattr(objective, "learner", None), Objective):
+        start(learner, source)
+        return
     if objective.starts_whole:
         _start_whole(objective, source)
         return
@@ -214,14 +219,17 @@ def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], sou
 def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
 
-    Runs and files of released weights say nothing here: their sizes have to be those of ``run``. ``typed`` are the
-    dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+    Runs and files of released weights say nothing here: their sizes have to be those of ``run``. But the ``learner``
+    of an objective around another one becomes that of a run whose weights would not fit it. ``typed`` are the dotted
+    names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
 
     Raises:
         UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
     """
-    if not run.init or Path(run.init).is_file() or is_run(run.init):
+    if not run.init or Path(run.init).is_file():
         return run
+    if is_run(run.init):
+        return _with_learner_of_init(run, typed)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
@@ -249,6 +257,35 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
     run = run.on_clip(_clip_of(run.data.clip, clip, typed))
     return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
+
+
+def _with_learner_of_init(run: Run, typed: Collection[str]) -> Run:
+    """This run with the learner, and the clips, of the run that ``init`` names, if that has other sizes.
+
+    Raises:
+        UserError: a setting of the learner or of its clips was given.
+    """
+    own = getattr(run.objective, "learner", None)
+    if own is None or run.init is None:
+        return run
+    there = read_config(Path(run.init) / CONFIG)
+    learner = getattr(there.objective, "learner", there.objective)
+    with torch.device("meta"):
+        shapes = [
+            {name: value.shape for name, value in config.build().state_dict().items()} for config in (own, learner)
+        ]
+    if shapes[0] == shapes[1]:
+        return run
+    if given := sorted(name for name in typed if name.startswith(("objective.learner.", "data.clip."))):
+        raise UserError(
+            f"{run.init} is of other sizes than the preset's learner, and brings its own and its clips: leave out "
+            f"{', '.join(given)}"
+        )
+    log.warning("%s says what learns and from which clips: %s", run.init, type(learner).__name__)
+    if isinstance(learner, LatentConfig):  # its tokenizer comes with its weights
+        learner = replace(learner, tokenizer_run=None)
+    objective = replace(run.objective, **{"learner": learner})
+    return replace(run, objective=objective, data=replace(run.data, clip=there.data.clip))
 
 
 def _clip_of(clip: Clip, sizes: Mapping[str, Any], typed: Collection[str]) -> Clip:

@@ -138,6 +138,14 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         UserError: that run has no weights yet, or they do not fit; or no run is named, and it was not said that the
             tokenizer may be untrained.
     """
+    learner = getattr(run.objective, "learner", None)
+    if isinstance(learner, LatentConfig):
+        if run.init is None and not learner.untrained_tokenizer:
+            raise UserError(
+                "the tokenizer is untrained, and codes of noise are nothing to learn from: name a pretrained run, "
+                "which holds one (--init RUN)"
+            )
+        return
     if not isinstance(run.objective, LatentConfig) or run.objective.tokenizer is None:
         return
     folder = run.objective.tokenizer_run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
+from filmstrip.video.images import ImageDecoder, is_image
 from filmstrip.video.pyav import PyAVDecoder
 from filmstrip.video.torchcodec import TorchCodecDecoder
 
@@ -18,12 +20,15 @@ Backend = Literal["auto", "pyav", "torchcodec"]
 def open_video(path: VideoSource, *, backend: Backend = "auto", stream: int = 0, threads: int = 1) -> Decoder:
     """Open one video stream, the ``stream``-th of the file, reading its header only.
 
-    ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``).
+    ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``). A file with the extension of
+    an image is a video of one frame, whatever the backend.
 
     Raises:
         DecodeError: the file is missing, empty, not a video, or has no such stream.
         UserError: ``backend`` is TorchCodec, which is not installed.
     """
+    if isinstance(path, (str, Path)) and is_image(path):
+        return ImageDecoder(path, stream=stream)
     if backend == "torchcodec":
         return TorchCodecDecoder(path, stream=stream, threads=threads)
     return PyAVDecoder(path, stream=stream, threads=threads)

@@ -28,6 +28,7 @@ _TRIED = 16
 """Number of videos that are tried for the size of a state."""
 VIDEO = of("B T C H W", torch.uint8, "frames")
 LABEL = of("B", torch.int64, "class; `B K` probabilities after mixing", when="labelled videos")
+IMAGES = of("B", torch.bool, "whether the frames are unrelated images", when="`data.reads.images sequence`")
 ACTION = Key(
     "entry `t` is the action since frame `t - 1`: discrete, or `A` numbers",
     (Form("B T A", torch.float32), Form("B T", torch.int64)),
@@ -41,8 +42,9 @@ STATE = of("B T S", torch.float32, "state at each frame, `S` numbers", when="sta
 class Clips(Kind):
     """Clips of videos."""
 
+    mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = Specification(
-        {"video": VIDEO, "label": LABEL, "action": ACTION, "state": STATE, **COMMON}
+        {"video": VIDEO, "label": LABEL, "action": ACTION, "state": STATE, "images": IMAGES, **COMMON}
     )
 
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater"] = "auto"
@@ -54,6 +56,9 @@ class Clips(Kind):
     states: str = ""
     """Name of an array beside the actions (``NAME.actions.npz``), a row for each frame, to read as states; empty for
     none."""
+    images: Literal["still", "sequence"] = "still"
+    """Clips of images. ``still``: one image, unmoving; ``sequence``: in training, as many unrelated images of one
+    source as a clip has frames, one after another (Toto)."""
 
     def open(self, data: Data) -> Source:
         """The videos in ``data.path``, or of a synthetic set, which is generated first unless it already exists.
@@ -72,6 +77,8 @@ class Clips(Kind):
             source = open_path(data.synthetic.generate())
         else:
             raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
+        if source.kind is Clips:
+            source = replace(source, marks_images=self.images == "sequence")
         if self.states:
             if not self.actions or source.actions is None:
                 raise UserError(
@@ -166,8 +173,9 @@ def cut(
             start=sample.start,
             end=sample.end,
         )
+        is_images = _is_images(sample, data)
         if actions is None:
-            return [_row(clip) for clip in clips]
+            return [_row(clip, is_images=is_images) for clip in clips]
         frame_times = decoder.times()
     done = clip_actions(
         sample.actions,
@@ -187,7 +195,7 @@ def cut(
             frame_times=frame_times,
             shown=[clip.times for clip in clips],
         )
-    return [_row(clip, action, state) for clip, action, state in zip(clips, done, states)]
+    return [_row(clip, *own, is_images=is_images) for clip, *own in zip(clips, done, states)]
 
 
 def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
@@ -198,17 +206,34 @@ def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_c
     """
     with open_video(samples[0].file(), backend=data.backend) as decoder:
         parts = [(sample.start, sample.end) for sample in samples]
+        is_images = _is_images(samples[0], data)
         return [
-            [_row(clip) for clip in clips] for clips in cut_parts(decoder, data.clip, parts, num_clips, num_crops)
+            [_row(clip, is_images=is_images) for clip in clips]
+            for clips in cut_parts(decoder, data.clip, parts, num_clips, num_crops)
         ]
 
 
-def _row(clip: Frames, action: np.ndarray | None = None, state: np.ndarray | None = None) -> Row:
+def _is_images(sample: Sample, data: Data) -> bool | None:
+    """Whether clips are images and no video; None where nobody asks."""
+    if not isinstance(data.reads, Clips) or data.reads.images == "still":
+        return None
+    return sample.is_image and data.clip.num_frames == 1  # a longer clip shows an image that stands still
+
+
+def _row(
+    clip: Frames,
+    action: np.ndarray | None = None,
+    state: np.ndarray | None = None,
+    *,
+    is_images: bool | None = None,
+) -> Row:
     content = {"video": clip.video}
     if action is not None:
         content["action"] = torch.from_numpy(action)
     if state is not None:
         content["state"] = torch.from_numpy(state)
+    if is_images is not None:
+        content["images"] = torch.tensor(is_images)
     times = (clip.times[0], clip.times[-1])
     return Row(content=content, times=times, damaged=clip.damaged, truncated=clip.truncated)
 

@@ -71,6 +71,7 @@ SPECIFICATION = Specification(
 class Encoded(Kind):
     """Features or tokens that ``filmstrip encode`` wrote."""
 
+    mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = SPECIFICATION
 
     length: CountOrZero = 0

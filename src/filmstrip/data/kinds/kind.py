@@ -35,6 +35,8 @@ class Row:
 class Kind:
     """A kind of sample with its settings: the base class of ``data.reads``."""
 
+    mixes: ClassVar[bool] = False
+    """Whether several sources can be read as a mixture, in fixed ratios."""
     specification: ClassVar[Specification]
     """Specification of the batches."""
 

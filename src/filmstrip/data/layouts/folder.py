@@ -1,14 +1,15 @@
-"""Collections that are folders: ``class/*.mp4``, ``train/class/*.mp4``, or videos alone."""
+"""Collections that are folders: ``class/*.mp4``, ``train/class/*.mp4``, or videos alone; and the same of images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from filmstrip.data.actions import Sidecar, beside
 from filmstrip.data.sample import Sample, Source, collect, hold_out, number_names, read_notes
 from filmstrip.errors import UserError
+from filmstrip.video.images import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -23,15 +24,21 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 def open_folder(root: Path) -> Source:
     """Open a folder whose subfolders are classes, or splits that hold classes; videos may lie deeper.
 
-    Videos without a folder of their own are unlabelled. Hidden files and other kinds of files are ignored.
+    Videos without a folder of their own are unlabelled. Hidden files and other kinds of files are ignored; images are
+    read if there are no videos.
 
     Raises:
-        UserError: there are no videos, or some lie beside the class folders.
+        UserError: there are neither videos nor images, or some lie beside the class folders.
     """
-    videos = dict(find_videos(root))
+    videos: dict[str, Sidecar | None] = dict(find_videos(root))
+    if not videos:
+        videos = dict.fromkeys(path for path, _ in _find_files(root, IMAGE_SUFFIXES))
     found = [Path(path).relative_to(root) for path in videos]
     if not found:
-        raise UserError(f"{root} holds no videos: expected class_name/*.mp4 ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        raise UserError(
+            f"{root} holds no videos and no images: expected class_name/*.mp4 ({', '.join(sorted(VIDEO_SUFFIXES))}) "
+            f"or class_name/*.jpg ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     # A locomotive is a class, not a split: folders are splits only where all of them are.
     in_splits = all(path.parts[0] in SPLITS and len(path.parts) > 1 for path in found)
     depth = 1 if in_splits else 0
@@ -66,6 +73,12 @@ def find_videos(root: Path) -> Iterator[tuple[str, Sidecar | None]]:
 
     Links are followed, but not in circles.
     """
+    for path, names in _find_files(root, VIDEO_SUFFIXES):
+        yield path, beside(Path(path), names)
+
+
+def _find_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, set[str]]]:
+    """Every visible file with one of the extensions, and the names of all files in its folder."""
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -76,6 +89,5 @@ def find_videos(root: Path) -> Iterator[tuple[str, Sidecar | None]]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         names = set(files)
         for name in sorted(files):
-            if is_video(Path(name)):
-                path = os.path.join(folder, name)
-                yield path, beside(Path(path), names)
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                yield os.path.join(folder, name), names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from filmstrip.data.actions import ActionSpace
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import Row
 from filmstrip.data.kinds.specification import Specification
-from filmstrip.data.reading.order import Draw, derive_seed
+from filmstrip.data.reading.order import Draw, Pick, Portion, derive_seed
 from filmstrip.data.reading.workers import Current
 from filmstrip.data.sample import Sample
 from filmstrip.data.tools.parallel import CRASHED
@@ -47,6 +47,15 @@ class ReadReport:
     """Error in the settings instead of a file, which stops the run."""
 
 
+class _Read(NamedTuple):
+    """What was read of one sample: its clips, and a seed for each."""
+
+    sample: Sample
+    index: int  # type: ignore[assignment]  # in place of a tuple's method of that name
+    clips: Sequence[Row]
+    seeds: Sequence[int]
+
+
 class _SampleSet(Dataset):
     """The common part of training and evaluation sets: samples, some of which turn out to be bad."""
 
@@ -63,13 +72,13 @@ class _SampleSet(Dataset):
         """Never read a sample again: it killed the process that read it."""
         self.bad[index] = Unreadable(self.samples[index].name, CRASHED, used=False)
 
-    def _cut(self, index: int, report: ReadReport, **settings: Any) -> list[Row] | None:
+    def _cut(self, index: int, report: ReadReport, data: Data | None = None, **settings: Any) -> list[Row] | None:
         """The clips of one sample; none, and a line in the report, if it cannot be read."""
         sample = self.samples[index]
         if index not in self.bad:
             try:
                 with self.current.at(index) if self.current else nullcontext():
-                    clips = sample.cut(self.data, actions=self.actions, **settings)
+                    clips = sample.cut(data or self.data, actions=self.actions, **settings)
             except (DecodeError, OSError) as error:
                 self.bad[index] = _unreadable(sample, error)
             else:
@@ -82,9 +91,20 @@ class _SampleSet(Dataset):
 class TrainingSet(_SampleSet):
     """Training micro-batches by their draws: a pair of the batch (none if all files failed) and a report."""
 
-    def __init__(self, samples: Sequence[Sample], data: Data, seed: int, actions: ActionSpace | None = None):
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        data: Data,
+        seed: int,
+        actions: ActionSpace | None = None,
+        portions: Sequence[Portion] = (),
+    ):
         super().__init__(samples, data, actions)
         self.seed = seed
+        self.portions = portions or (Portion(len(samples)),)
+        self.of_one_frame = replace(data, clip=replace(data.clip, num_frames=1))
+        if any(portion.together > 1 for portion in self.portions):
+            self.labelled = False  # samples of one row each have their own
 
     def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, ReadReport]:
         """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
@@ -92,28 +112,33 @@ class TrainingSet(_SampleSet):
         rows = _Rows(self.labelled, self.specification)
         try:
             for draw in draws:
-                for index in self._candidates(draw):
-                    if self._read(draw.epoch, index, rows, report):
-                        break
-                else:
+                found = [self._read(draw, i, pick, report) for i, pick in enumerate(_picks(draw))]
+                if not all(found):
                     return None, report
+                rows.add(*_joined([one for one in found if one is not None]))
         except UserError as error:
             return None, ReadReport(refused=str(error))
         return rows.collate(), report
 
-    def _candidates(self, draw: Draw) -> Iterable[int]:
-        yield draw.index
+    def _candidates(self, draw: Draw, number: int, index: int) -> Iterable[int]:
+        """A sample, and others of its source that may stand in for it."""
+        yield index
+        first = sum(portion.num_samples for portion in self.portions[: draw.source])
+        own = (number,) if number else ()
         for attempt in range(ATTEMPTS):
-            yield derive_seed(self.seed, "replacement", draw.position, attempt) % len(self.samples)
+            seed = derive_seed(self.seed, "replacement", draw.position, attempt, *own)
+            yield first + seed % self.portions[draw.source].num_samples
 
-    def _read(self, epoch: int, index: int, rows: _Rows, report: ReadReport) -> bool:
-        """Append the clips of one sample; false, and a line in the report, if it cannot be read."""
-        seeds = [derive_seed(self.seed, epoch, index, clip) for clip in range(self.data.clips_per_video)]
-        clips = self._cut(index, report, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
-        if clips is None:
-            return False
-        rows.add(self.samples[index], index, clips, seeds)
-        return True
+    def _read(self, draw: Draw, number: int, pick: Pick, report: ReadReport) -> _Read | None:
+        """The clips of a row's sample of this number, or of what stands in for it; bad ones are in the report."""
+        together = self.portions[draw.source].together > 1
+        for index in self._candidates(draw, number, pick.index):
+            seeds = [derive_seed(self.seed, pick.epoch, index, clip) for clip in range(self.data.clips_per_video)]
+            data = self.of_one_frame if together else self.data
+            clips = self._cut(index, report, data, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
+            if clips is not None:
+                return _Read(self.samples[index], index, clips, seeds)
+        return None
 
 
 class EvaluationSet(_SampleSet):
@@ -195,10 +220,12 @@ class _Rows:
         self.indices: list[int] = []
         self.spans: list[tuple[float, float]] = []
 
-    def add(self, sample: Sample, index: int, clips: Sequence[Row], seeds: Sequence[int]) -> None:
+    def add(
+        self, sample: Sample, index: int, clips: Sequence[Row], seeds: Sequence[int], name: str | None = None
+    ) -> None:
         self.clips += [clip.content for clip in clips]
         self.seeds += seeds
-        self.names += [sample.name] * len(clips)
+        self.names += [name or sample.name] * len(clips)
         self.labels += [sample.label] * len(clips)
         self.indices += [index] * len(clips)
         self.spans += [(clip.times[0], clip.times[-1]) for clip in clips]
@@ -216,6 +243,30 @@ class _Rows:
         if self.labelled:
             batch["label"] = torch.tensor(self.labels, dtype=torch.int64)
         return batch
+
+
+def _picks(draw: Draw) -> tuple[Pick, ...]:
+    """All samples of a row."""
+    return (Pick(draw.epoch, draw.index), *draw.others)
+
+
+def _joined(found: Sequence[_Read]) -> tuple[Sample, int, Sequence[Row], Sequence[int], str]:
+    """The samples of one row, one after another in time; it is named, numbered and seeded after the first."""
+    first = found[0]
+    if len(found) == 1:
+        return (*first, first.sample.name)
+    clips = [
+        Row(
+            content={
+                key: torch.cat([row.content[key] for row in rows]) if value.ndim else value
+                for key, value in rows[0].content.items()
+            },
+            times=rows[0].times,
+            damaged=tuple(flag for row in rows for flag in row.damaged),
+        )
+        for rows in zip(*(one.clips for one in found))
+    ]
+    return first.sample, first.index, clips, first.seeds, f"{first.sample.name} and {len(found) - 1} others"
 
 
 def _unreadable(sample: Sample, error: DecodeError | OSError) -> Unreadable:

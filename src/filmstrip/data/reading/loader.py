@@ -33,19 +33,20 @@ class TrainLoader:
         """Prepare the stream; nothing is read yet.
 
         Raises:
-            UserError: the training split does not exist, or ``batch_size`` does not divide as it must.
+            UserError: the training split does not exist, or a source of several has none of it, or ``batch_size``
+                does not divide as it must.
         """
         samples = source.split(data.train_split)
         self._share = Share(
             seed=seed,
-            num_samples=len(samples),
+            portions=source.portions(data),
             batch_size=data.batch_size,
             clips_per_video=data.clips_per_video,
             rank=rank,
             world=world,
             accumulate=accumulate,
         )
-        self._set = TrainingSet(samples, data, seed, source.actions)
+        self._set = TrainingSet(samples, data, seed, source.actions, self._share.portions)
         self._data = data
         self._found: dict[str, Unreadable] = {}
         self._videos_read = 0

@@ -1,19 +1,30 @@
 """The endless order of the training data, as pure functions of the run's seed.
 
 Global position ``p`` is sample ``permutation(p // n)[p % n]``: no partial last batch, sets smaller than a batch work,
-and a step number alone says where to resume.
+and a step number alone says where to resume. Of several sources in fixed ratios, each has such an order of its own,
+and positions are shared out among them evenly.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from filmstrip.errors import UserError
+
+
+class Pick(NamedTuple):
+    """A sample, and the pass over its source in which it is read."""
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # in place of a tuple's method of that name
 
 
 class Draw(NamedTuple):
@@ -22,6 +33,25 @@ class Draw(NamedTuple):
     position: int
     epoch: int
     index: int  # type: ignore[assignment]  # in place of a tuple's method of that name
+    others: tuple[Pick, ...] = ()
+    """Further samples that make up one row together with the first one."""
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class Portion:
+    """One of several sources in the order; its samples follow those of the source before it."""
+
+    num_samples: int
+    weight: float = 1.0
+    """Share of the positions, relative to the other sources' weights."""
+    together: int = 1
+    """Number of samples at one position."""
+
+    @property
+    def num_rows(self) -> float:
+        """Positions in one pass over the samples."""
+        return self.num_samples / self.together
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -35,6 +65,26 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(n)
 
 
+def shared_out(weights: Sequence[float], start: int) -> Iterator[tuple[int, int]]:
+    """The source of every position from ``start`` on, without end, and how many positions it had before.
+
+    Entry ``k`` of a source of weight ``w`` is due at time ``(k + 1/2) / w``; positions are all entries in the order
+    of these times, a tie being the earlier source's. So after any number of positions each source has had its share
+    up to a number below that of the sources. In exact fractions, since another rounding would be another order.
+    """
+    exact = [Fraction(str(weight)) for weight in weights]
+    # A time before which no more than ``start`` entries are due: each source may be half an entry ahead.
+    time = max(Fraction(0), (start - Fraction(len(exact), 2)) / sum(exact))
+    had = [max(0, math.ceil(weight * time - Fraction(1, 2))) for weight in exact]
+    position = sum(had)
+    while True:
+        due = min(range(len(exact)), key=lambda source: (had[source] + Fraction(1, 2)) / exact[source])
+        if position >= start:
+            yield due, had[due]
+        had[due] += 1
+        position += 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """The part of each optimiser step that one process reads, in micro-batches.
@@ -44,7 +94,8 @@ class Share:
     """
 
     seed: int
-    num_samples: int
+    portions: tuple[Portion, ...]
+    """Sources of the samples, one or several in fixed ratios."""
     batch_size: int
     """Number of clips in one optimiser step, over all processes and micro-batches."""
     clips_per_video: int = 1
@@ -59,8 +110,13 @@ class Share:
                 f"batch_size {self.batch_size} does not divide into {self.world} processes x {self.accumulate} "
                 f"accumulated micro-batches x {self.clips_per_video} clips per video: make it a multiple of {slices}"
             )
-        if self.num_samples < 1:
+        if any(portion.num_samples < 1 for portion in self.portions) or not self.portions:
             raise UserError("there is nothing to train on: the training split is empty")
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all sources together."""
+        return sum(portion.num_samples for portion in self.portions)
 
     @property
     def videos(self) -> int:
@@ -69,8 +125,8 @@ class Share:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Optimiser steps in one pass over the videos."""
-        return self.num_samples / self.videos
+        """Optimiser steps in which as many positions are read as one pass over every source has."""
+        return sum(portion.num_rows for portion in self.portions) / self.videos
 
     @property
     def micro_videos(self) -> int:
@@ -80,16 +136,40 @@ class Share:
     def micro_batches(self, start: int) -> Iterator[tuple[Draw, ...]]:
         """The draws of this process's micro-batches, from optimiser step ``start`` on, without end."""
         size = self.micro_videos
-        epoch, order = -1, np.empty(0, np.int64)
+        firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
+        orders = [
+            _Order(derive_seed(self.seed, "source", i) if i else self.seed, portion, first)
+            for i, (portion, first) in enumerate(zip(self.portions, firsts))
+        ]
         step = start
         while True:
             for a in range(self.accumulate):
                 first = step * self.videos + (a * self.world + self.rank) * size
+                due = shared_out([portion.weight for portion in self.portions], first)
                 draws = []
-                for position in range(first, first + size):
-                    if position // self.num_samples != epoch:
-                        epoch = position // self.num_samples
-                        order = permutation(self.seed, epoch, self.num_samples)
-                    draws.append(Draw(position, epoch, int(order[position % self.num_samples])))
+                for position, (source, place) in zip(range(first, first + size), due):
+                    pick, *others = orders[source].at(place)
+                    draws.append(Draw(position, *pick, tuple(others), source))
                 yield tuple(draws)
             step += 1
+
+
+class _Order:
+    """The endless order of one source's samples, which begin at number ``first``."""
+
+    def __init__(self, seed: int, portion: Portion, first: int):
+        self._seed, self._portion, self._first = seed, portion, first
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def at(self, place: int) -> list[Pick]:
+        """The samples of the ``place``-th row."""
+        together, n = self._portion.together, self._portion.num_samples
+        picks = []
+        for number in range(place * together, (place + 1) * together):
+            epoch = number // n
+            if epoch not in self._epochs:
+                # Two, since a row may lie in both.
+                self._epochs = {known: order for known, order in self._epochs.items() if known == epoch - 1}
+                self._epochs[epoch] = permutation(self._seed, epoch, n)
+            picks.append(Pick(epoch, self._first + int(self._epochs[epoch][number % n])))
+        return picks

@@ -16,6 +16,7 @@ from filmstrip.data.kinds.clips import cut_parts
 from filmstrip.errors import UserError
 from filmstrip.video.decode import Backend, open_video
 from filmstrip.video.decoder import Decoder, VideoInfo
+from filmstrip.video.images import is_image
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def read_views(
     """
     with opened(path, backend) as decoder:
         if num_clips > (held := frames_in(decoder.info)):
-            log.warning("%s: %d clips are cut of it, as many as it has frames, and not %d", path, held, num_clips)
+            level = logging.DEBUG if is_image(path) else logging.WARNING  # nobody expects several clips of an image
+            log.log(level, "%s: %d clips are cut of it, as many as it has frames, and not %d", path, held, num_clips)
             num_clips = held
         return next(views_of_parts(decoder, clip, [(None, None)], num_clips=num_clips, num_crops=num_crops))
 

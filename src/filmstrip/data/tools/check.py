@@ -20,6 +20,7 @@ from filmstrip.data.sources import open_videos
 from filmstrip.data.tools.parallel import each
 from filmstrip.errors import UserError
 from filmstrip.video.decode import open_video
+from filmstrip.video.images import is_image
 
 LONG_GOP = 24
 """Number of frames between key frames above which reading a clip mostly decodes unused frames."""
@@ -207,14 +208,16 @@ def _count_lines(counts: dict[str, dict[str, int]]) -> list[str]:
 def _statistics(files: Iterable[FileReport]) -> list[str]:
     """What the readable files are like."""
     files = list(files)
+    videos = [file for file in files if not is_image(file.name)]
     spans: dict[str, Sequence[float]] = {
-        "duration, s": [file.duration for file in files],
-        "frames": [file.num_frames for file in files],
-        "frames per second": [file.fps for file in files],
+        "duration, s": [file.duration for file in videos],
+        "frames": [file.num_frames for file in videos],
+        "frames per second": [file.fps for file in videos],
         "short side, pixels": [min(file.width, file.height) for file in files],
-        "frames per key frame": [file.gop for file in files],
+        "frames per key frame": [file.gop for file in videos],
         "megabytes": [file.bytes / 1e6 for file in files],
     }
+    spans = {name: values for name, values in spans.items() if values}
     lines = [f"{'':<20}{'minimum':>10}{'median':>10}{'maximum':>10}"]
     for name, values in spans.items():
         numbers = (min(values), statistics.median(values), max(values))
@@ -225,8 +228,8 @@ def _statistics(files: Iterable[FileReport]) -> list[str]:
     ):
         common = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(5))
         lines.append(f"{name}: {common}" + (f" and {len(kinds) - 5} more" if len(kinds) > 5 else ""))
-    total = sum(spans["megabytes"])
-    return [*lines, f"in all: {sum(spans['duration, s']) / 3600:.2f} hours, {total / 1000:.3g} GB"]
+    lasts = f"{sum(file.duration for file in videos) / 3600:.2f} hours" if videos else f"{len(files)} images"
+    return [*lines, f"in all: {lasts}, {sum(spans['megabytes']) / 1000:.3g} GB"]
 
 
 def _beyond(source: Source, files: Iterable[FileReport]) -> Iterator[str]:
@@ -274,7 +277,7 @@ def _advice(path: Path, files: tuple[FileReport, ...], source: Source) -> Iterab
         yield "Unreadable files are replaced in training and skipped in evaluation; repair or remove them if you can."
     if any(file.flaw for file in good):
         yield "Flawed files are used as far as they go; fetch them again if you can."
-    if good:
+    if good and not all(map(is_image, (file.name for file in good))):
         gop = statistics.median(file.gop for file in good)
         side = statistics.median(min(file.width, file.height) for file in good)
         if gop > LONG_GOP or side > LARGE_SIDE:

@@ -106,6 +106,8 @@ def prepare_collection(
     source, out = open_videos(path), Path(out).expanduser()
     if out.resolve().is_relative_to(source.root.resolve()) and not Path(path).is_file():
         raise UserError(f"{out} lies inside {path}, which would then hold every video twice: give a folder elsewhere")
+    if any(sample.is_image for sample in source.samples):
+        raise UserError(f"{path} holds images, which load fast as they are: train on it with --data {path}")
     recipe = Recipe(short_side=short_side, gop=gop, crf=crf)
     _claim(out, {"source": str(Path(path).absolute()), **asdict(recipe)})
     targets = _targets(files_of(source))

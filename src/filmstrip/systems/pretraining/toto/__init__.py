@@ -1,11 +1,16 @@
 """Toto: a LLaMA-like transformer that predicts the next code of videos and images, trained without labels.
 
-Each frame becomes a grid of dVAE codes; the codes of 16 frames make one sequence between a start and an end token (in
-the paper those of 16 images, too: a clip of one frame is read as an image here, and mixtures are not there yet). What
-the middle layers hold is used for recognition, tracking and control: the last ones serve prediction.
+Each frame becomes a grid of dVAE codes; the codes of 16 frames of a video, or those of 16 unrelated images, make one
+sequence between a start and an end token. What the middle layers hold is used for recognition, tracking and control:
+the last ones serve prediction.
 Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from Videos", 2025.
 
     filmstrip train pretraining.toto:base --data PATH --objective.tokenizer-run RUN
+    filmstrip train pretraining.toto:base --data IMAGENET EGO4D KINETICS HOWTO100M --objective.tokenizer-run RUN
+
+The presets hold the paper's mixture, 20% images and 10, 10 and 60% of three sets of videos; ``--data.weights`` are
+those of others. Images see those before them in their sequence, as nothing else is said; ``document_mask`` separates
+them.
 
 Where we deviate: the paper's start and end tokens (1, 2, 3) have the numbers of codes, so that codes are shifted by
 four here; its printed block adds to the normalised tokens, which we take for a misprint of LLaMA's; 4096 codes with
@@ -38,6 +43,7 @@ from filmstrip.systems.pretraining.toto.presets import (
     gpt2_280m,
     large,
     large_32,
+    large_in1k,
     mamba_290m,
     one_b,
     tiny,

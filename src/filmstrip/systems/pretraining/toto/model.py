@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
-from filmstrip.models.decoder import Decoder, DecoderConfig, LanguageModel
+from filmstrip.models.decoder import Decoder, DecoderConfig, DecoderOutput, LanguageModel
+from filmstrip.nn.masks import Mask
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.latent import CodedVideo, LatentConfig
@@ -37,6 +38,8 @@ class TotoEncoder(CodedVideo):
         super().__init__(tokenizer, num_frames=config.num_frames, size=config.size)
         self.decoder = config.build_decoder(SPECIALS + self.codebook_size)
         self.width = config.width
+        self.depth = config.depth
+        self.document_mask = config.document_mask
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Features of ``B T C H W`` video of any length and of any size that the tokenizer's patches tile.
@@ -44,17 +47,43 @@ class TotoEncoder(CodedVideo):
         A clip of one frame is read as an image.
         """
         tokens = self.codes({"video": video})
-        made = self.decoder(self.sequence(tokens.ids, start_of(tokens)), layers=layers)
+        made = self.run(tokens, layers=layers)
         return Features(made.hidden[:, 1:], tokens.grid, tuple(layer[:, 1:] for layer in made.layers))
 
-    def sequence(self, ids: Tensor, start: int) -> Tensor:
-        """Tokens ``B N+1``: a start token and ``B N`` codes."""
-        return F.pad(ids + SPECIALS, (1, 0), value=start)
+    def run(self, tokens: Tokens, images: Tensor | None = None, *, layers: bool = False) -> DecoderOutput:
+        """The transformer's outputs at the start token and at all codes, ``B N+1 D``.
+
+        ``images`` (``B``, bool) tells rows of unrelated images from videos; one frame is an image.
+        """
+        if tokens.grid.t == 1:
+            return self.decoder(self.sequence(tokens.ids, IMAGES), layers=layers)
+        if images is None:
+            return self.decoder(self.sequence(tokens.ids, VIDEO), layers=layers)
+        sequence = self.sequence(tokens.ids, torch.where(images, IMAGES, VIDEO))
+        if not self.document_mask:
+            return self.decoder(sequence, layers=layers)
+        # What an image sees, and where: the start token and its own codes, as if it were alone.
+        place = torch.arange(tokens.ids.shape[1] + 1, device=images.device)
+        number, within = (place - 1) // per_frame(tokens), (place - 1) % per_frame(tokens) + 1
+        document = torch.where(images[:, None], number, 0)
+        positions = torch.where(images[:, None] & (place > 0), within, place)
+        return self.decoder(sequence, mask=separate(document), positions=positions, layers=layers)
+
+    def sequence(self, ids: Tensor, start: int | Tensor) -> Tensor:
+        """Tokens ``B N+1``: a start token, one for all or one a row (``B``), and ``B N`` codes."""
+        first = torch.as_tensor(start, device=ids.device).expand(len(ids))
+        return torch.cat([first[:, None], ids + SPECIALS], dim=1)
 
 
-def start_of(tokens: Tokens) -> int:
-    """The start token of a clip; one frame is an image."""
-    return IMAGES if tokens.grid.t == 1 else VIDEO
+def per_frame(tokens: Tokens) -> int:
+    """Number of codes of a frame."""
+    return tokens.grid.h * tokens.grid.w
+
+
+def separate(documents: Tensor) -> Mask:
+    """A token attends to those before it in its own document (``documents``: ``B N``), and to the first token."""
+    rows = len(documents)
+    return Mask(lambda b, h, q, k: (k <= q) & ((k == 0) | (documents[b, q] == documents[b, k])), batch=rows)
 
 
 class Toto(Objective):
@@ -73,13 +102,27 @@ class Toto(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per token."""
-        nats = self._nats(batch).mean()
-        return Loss(nats, {"perplexity": nats.detach().exp()})
+        return self.loss_and_layers(batch, layers=False)[0]
+
+    def loss_and_layers(self, batch: Batch, *, layers: bool = True) -> tuple[Loss, tuple[Tensor, ...]]:
+        """The same, and the tokens of every layer at the codes; see :class:`~filmstrip.protocols.LayeredLearner`."""
+        tokens, images = self.encoder.codes(batch), batch.get("images")
+        made = self.encoder.run(tokens, images, layers=layers)
+        nats = self.nats_of(tokens, made.hidden, images).mean()
+        return Loss(nats, {"perplexity": nats.detach().exp()}), tuple(layer[:, 1:] for layer in made.layers)
 
     def _nats(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each code and of the end, ``B N+1`` float32."""
-        tokens = self.encoder.codes(batch)
-        hidden = self.encoder.decoder(self.encoder.sequence(tokens.ids, start_of(tokens))).hidden
+        tokens, images = self.encoder.codes(batch), batch.get("images")
+        return self.nats_of(tokens, self.encoder.run(tokens, images).hidden, images)
+
+    def nats_of(self, tokens: Tokens, hidden: Tensor, images: Tensor | None) -> Tensor:
+        """The same of the outputs ``B N+1 D`` at the start token and all codes."""
+        if self.encoder.document_mask and images is not None:
+            # The first code of every image follows the start token.
+            first = torch.arange(hidden.shape[1], device=hidden.device) % per_frame(tokens) == 0
+            first[-1] = False  # which the end follows
+            hidden = torch.where((images[:, None] & first)[..., None], hidden[:, :1], hidden)
         targets = F.pad(tokens.ids + SPECIALS, (0, 1), value=END)
         logits = self.encoder.decoder.logits(hidden).float()
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
@@ -188,6 +231,9 @@ class TotoConfig(LatentConfig):
     the standard parametrisation. Needs ``tied`` False, and AdamW."""
     base_head_dim: Count | None = None
     """Dimension of a head at muP's base width; none for the same as here."""
+    document_mask: bool = False
+    """Whether images of one sequence see only themselves, each at the positions that it would have alone; in the
+    paper they see those before them."""
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """The tokenizer, where it is a trained one."""
@@ -224,8 +270,11 @@ class TotoConfig(LatentConfig):
         """Build everything with fresh weights.
 
         Raises:
-            UserError: the tokenizer has no codes, several a position, or does not code frames one by one.
+            UserError: the tokenizer has no codes, several a position, or does not code frames one by one; or Mamba,
+                which has no attention, is to mask it.
         """
+        if self.document_mask and self.network == "mamba":
+            raise UserError("objective.document_mask is a mask of attention, and Mamba has none")
         tokenizer = self.build_tokenizer()
         if not tokenizer.frames_apart or tokenizer.bottleneck.num_codebooks != 1:
             raise UserError(

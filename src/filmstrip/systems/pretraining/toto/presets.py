@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.systems.pretraining.toto.model import TotoConfig
 from filmstrip.train.config import Loop
-from filmstrip.train.lengths import Steps
+from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant, Cosine
 
@@ -20,6 +21,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=Motions(train_per_class=12, test_per_class=4),
+            reads=Clips(images="sequence"),
             clip=Clip(num_frames=4, stride=4, size=32, short_side=(32, 32)),
             batch_size=16,
         ),
@@ -39,9 +41,14 @@ def tiny() -> Run:
 
 
 def _paper(*, lr: float = 3e-4, **network: object) -> Run:
-    """16 frames, every fourth, of 128 x 128 pixels; a trillion tokens in batches of 256 sequences."""
+    """16 frames, every fourth, of 128 x 128 pixels, or 16 images; a trillion tokens in batches of 256 sequences.
+
+    The weights are of ImageNet, Ego4D, Kinetics-600 and HowTo100M, if four sources are given in this order.
+    """
     return Run(
         data=Data(
+            weights=(20.0, 10.0, 10.0, 60.0),
+            reads=Clips(images="sequence"),
             clip=Clip(num_frames=16, stride=4, size=128, short_side=(128, 128)),
             augment=Augment(mirror=0.0),
             batch_size=256,
@@ -71,6 +78,12 @@ def large() -> Run:
 def one_b() -> Run:
     """1.1 billion parameters."""
     return _paper(width=2048, depth=22, num_heads=16, mlp_dim=5504, lr=2e-4)
+
+
+def large_in1k() -> Run:
+    """The large model on images alone, for 400 epochs of ImageNet-1k: the paper's design choices were made so."""
+    run = large()
+    return replace(run, data=replace(run.data, weights=()), train=replace(run.train, length=Epochs(400)))
 
 
 def large_32() -> Run:
