@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from filmstrip.data.config import Data
@@ -22,10 +25,44 @@ __all__ = ["Sample", "Source", "open_path", "open_source", "open_videos"]
 def open_source(data: Data) -> Source:
     """The collection that ``data`` describes, of the kind ``data.reads``; a synthetic one is generated if necessary.
 
+    Of its training split it has ``data.videos_per_class`` of each class, if that is set.
+
     Raises:
-        UserError: there is nothing to read, or its layout is unknown; the message says what was expected.
+        UserError: there is nothing to read, or its layout is unknown, the message says what was expected; or videos
+            of each class are to be chosen, and some have none.
     """
-    return data.reads.open(data)
+    source = data.reads.open(data)
+    if data.videos_per_class is None:
+        return source
+    return few_of_each(source, data.train_split, data.videos_per_class, seed=data.subset_seed)
+
+
+def few_of_each(source: Source, split: str, count: int, *, seed: int) -> Source:
+    """The collection with ``count`` samples of each class in one split, or all of a class that has no more.
+
+    The order of names that are hashed with the seed decides, so that fewer are some of more.
+
+    Raises:
+        UserError: a sample of the split has no class.
+    """
+    by_class: dict[int, list[str]] = {}
+    for sample in source.split(split):
+        if sample.label is None:
+            raise UserError(
+                f"data.videos_per_class chooses videos of each class, and {sample.name} in {source.root} has none: "
+                "leave it out to read all videos"
+            )
+        by_class.setdefault(sample.label, []).append(sample.name)
+    kept = {name for names in by_class.values() for name in _in_drawn_order(names, seed)[:count]}
+    chosen = tuple(sample for sample in source.samples if sample.split != split or sample.name in kept)
+    return replace(source, samples=chosen)
+
+
+def _in_drawn_order(names: Iterable[str], seed: int) -> list[str]:
+    def key(name: str) -> bytes:
+        return hashlib.blake2b(f"{seed} {name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    return sorted(names, key=key)
 
 
 def open_videos(path: Path) -> Source:
