@@ -42,7 +42,7 @@ def test_a_network_that_paints_nothing_repeats_the_last_frame(objective):
 
 
 def test_each_position_paints_its_own_square(objective):
-    """Features of one position change the picture around it alone: its square and those of two convolutions' reach."""
+    """Features of one position change the picture around it alone: as far as two convolutions reach."""
     tokens = torch.zeros(1, CONFIG.grid.t * 16, 64)
     other = tokens.clone()
     other.unflatten(1, (CONFIG.grid.t, 4, 4))[:, :, 0, 0] = 1  # top left
