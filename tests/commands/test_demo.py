@@ -4,40 +4,104 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from filmstrip.commands.work import demo, demo_generation
+from filmstrip.commands.work import demo, demo_generation, demo_labels
+from filmstrip.commands.work.demo_labels import Arm
 from filmstrip.data.synthetic.motions import MOTIONS, Motions
+from filmstrip.errors import UserError
 from filmstrip.report import Report
 from filmstrip.train.lengths import Steps
 
 
+def every_run(data):
+    """All recognisers' runs, by their folders."""
+    plan = demo.plan_runs(data)
+    arms = {
+        arm.folder: demo_labels.planned(plan.classifier, arm, Path("out/future-frames"))
+        for arm in demo_labels.arms(100, plan.seeds)
+    }
+    return {"future-frames": plan.pretrain, **arms, **plan.others}
+
+
 @pytest.mark.parametrize("data", [None, Path("videos")])
-def test_fine_tuning_and_training_from_scratch_differ_only_in_their_start(data):
-    runs = demo.plan_runs(Path("out"), data)
-    fine_tuned, scratch = runs[demo.FINE_TUNED], runs[demo.SCRATCH]
-    assert fine_tuned.init == str(Path("out") / "videomae") and scratch.init is None
-    assert (fine_tuned.objective, fine_tuned.data, fine_tuned.optim, fine_tuned.train, fine_tuned.evals) == (
-        scratch.objective,
-        scratch.data,
-        scratch.optim,
-        scratch.train,
-        scratch.evals,
-    )
+def test_pretrained_and_from_scratch_differ_only_in_their_start(data):
+    runs = every_run(data)
+    pretrained = [name for name in runs if name.startswith("pretrained")]
+    assert len(pretrained) == len(demo_labels.FEW) * demo.plan_runs(data).seeds + 1
+    for name in pretrained:
+        begun, scratch = runs[name], runs[name.replace("pretrained", "scratch")]
+        assert begun.init == "out/future-frames" and scratch.init is None
+        assert replace(begun, init=None) == scratch
+
+
+def test_seeds_choose_other_videos_and_other_weights():
+    runs = every_run(None)
+    chosen = {(run.data.videos_per_class, run.data.subset_seed, run.seed) for run in runs.values()}
+    assert {(5, 0, 0), (5, 1, 1), (5, 2, 2), (20, 2, 2), (None, 0, 0)} <= chosen
+
+
+def test_few_labels_are_fewer_than_there_are():
+    counts = {most: {arm.labels for arm in demo_labels.arms(most, 1)} for most in (4, 5, 6, 20, 21)}
+    assert counts == {4: {None}, 5: {None}, 6: {5, None}, 20: {5, None}, 21: {5, 20, None}}
 
 
 @pytest.mark.parametrize("data", [None, Path("videos")])
 def test_what_was_pretrained_fits_what_is_fine_tuned(data):
-    runs = demo.plan_runs(Path("out"), data)
-    pretrained, fine_tuned = runs[demo.PRETRAINED].objective.build(), runs[demo.FINE_TUNED].objective.build()
+    plan = demo.plan_runs(data)
+    pretrained, classifier = plan.pretrain.objective.build(), plan.classifier.objective.build()
     given = {name: value.shape for name, value in pretrained.encoder.state_dict().items()}
-    wanted = {name: value.shape for name, value in fine_tuned.encoder.state_dict().items()}
-    assert wanted and wanted.items() <= given.items()
+    assert given == {name: value.shape for name, value in classifier.encoder.state_dict().items()}
 
 
 def test_every_run_reads_the_same_videos():
-    own = demo.plan_runs(Path("out"), Path("videos")).values()
+    own = every_run(Path("videos")).values()
     assert all(run.data.path == Path("videos") and run.data.synthetic is None for run in own)
-    made = demo.plan_runs(Path("out"), None).values()
+    made = every_run(None).values()
     assert all(run.data.path is None and run.data.synthetic == demo.MOTIONS for run in made)
+
+
+def test_gains_are_means_of_pairs_with_their_interval():
+    accuracy = dict.fromkeys(demo_labels.arms(10, 3), 0.5)
+    assert {arm.labels for arm in accuracy} == {5, None}
+    for seed, gained in enumerate((0.2, 0.3, 0.4)):
+        accuracy[Arm(5, seed, True)] += gained
+    few, full = demo_labels.gains(accuracy, {0: 10, 1: 4})
+    assert (few.labels, few.videos, full.labels, full.videos) == (5, 9, 10, 14)
+    value, reach = few.difference
+    assert value == pytest.approx(0.3) and reach == pytest.approx(4.303 * 0.1 / 3**0.5)
+    assert demo_labels.said(few) == "+30.0 ± 24.8" and demo_labels.said(full) == "+0.0"
+
+
+def test_the_demo_runs_whole_and_resumes(tmp_path, monkeypatch):
+    """On a few videos and for two steps a run; the page has its parts, and a second call trains nothing."""
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    videos = Motions(train_per_class=6, test_per_class=1, size=32).generate(tmp_path / "videos")
+    planned = demo.plan_runs
+
+    def short(run):
+        train = replace(run.train, length=Steps(2))
+        return replace(run, data=replace(run.data, num_workers=0, batch_size=4), train=train)
+
+    def plan(data):
+        made = replace(planned(None), seeds=2)
+        runs = {"pretrain": made.pretrain, "classifier": made.classifier}
+        runs = {name: short(replace(run, data=replace(run.data, path=data))) for name, run in runs.items()}
+        return replace(made, **runs, others={})
+
+    monkeypatch.setattr(demo, "plan_runs", plan)
+    page = demo.run_demo(tmp_path / "out", videos).read_text()
+    for title in ("What pretraining without labels is worth", "What comes next", "Comparison", "Confusion matrix"):
+        assert title in page
+    assert "5 a class (40)" in page and "6 a class (48)" in page
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("weights.safetensors")}
+    assert len(before) == 1 + 2 * 2 + 2
+    demo.run_demo(tmp_path / "out", videos)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("weights.safetensors")} == before
+
+
+def test_the_demo_needs_labels(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match="at least two classes"):
+        demo.run_demo(tmp_path / "out", tmp_path)
 
 
 def test_generation_goes_from_videos_to_tokens_to_samples(tmp_path, monkeypatch):

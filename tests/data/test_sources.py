@@ -258,3 +258,41 @@ def test_the_real_action_videos_open_as_they_are():
     assert (len(source.split("train")), len(source.split("test"))) == (60, 30)
     assert not {s.group for s in source.split("train")} & {s.group for s in source.split("test")}
     assert all(Path(s.path).is_file() for s in source.samples)
+
+
+def labelled(root: Path, **per_class: int) -> Path:
+    names = [
+        f"{split}/{name}/{i}.mp4" for name, n in per_class.items() for split in ("train", "test") for i in range(n)
+    ]
+    return make(root, *names)
+
+
+def training_names(source) -> set[str]:
+    return {sample.name for sample in source.split("train")}
+
+
+def test_few_training_videos_of_each_class_are_read(tmp_path):
+    path = labelled(tmp_path, run=9, jump=9, rare=2)
+    whole, few = open_source(Data(path=path)), open_source(Data(path=path, videos_per_class=4))
+    assert [sample.label for sample in few.split("train")] == [0] * 4 + [1] * 2 + [2] * 4  # jump, rare, run
+    assert few.split("test") == whole.split("test") and few.classes == whole.classes
+    assert few.info("train").num_train == 10
+
+
+def test_the_seed_chooses_them_and_fewer_are_some_of_more(tmp_path):
+    path = labelled(tmp_path, run=30, jump=30)
+    chosen = {
+        (count, seed): training_names(open_source(Data(path=path, videos_per_class=count, subset_seed=seed)))
+        for count in (5, 20)
+        for seed in (0, 1)
+    }
+    assert chosen[5, 0] < chosen[20, 0] and chosen[5, 1] < chosen[20, 1]
+    assert chosen[5, 0] != chosen[5, 1]
+    assert training_names(open_source(Data(path=path, videos_per_class=5))) == chosen[5, 0]
+
+
+def test_videos_without_a_class_cannot_be_chosen_by_class(tmp_path):
+    path = table(make(tmp_path, "a.mp4", "b.mp4"), "path,label,split\na.mp4,run,train\nb.mp4,,train\n")
+    assert len(open_source(Data(path=path)).split("train")) == 2
+    with pytest.raises(UserError, match=r"data.videos_per_class chooses videos of each class, and b.mp4 .* has none"):
+        open_source(Data(path=path, videos_per_class=1))

@@ -13,6 +13,7 @@ from filmstrip.bounds import (
     CountOrZero,
     PositiveShare,
     Rate,
+    Seed,
     Share,
     Weight,
 )
@@ -110,6 +111,11 @@ class Data:
     """Name of the training split."""
     eval_split: str = field(default="test", metadata=FREE)
     """Name of the split for evaluation."""
+    videos_per_class: Count | None = None
+    """Number of training videos of each class that are read, to learn from few labels; by default all. A class that
+    has fewer keeps all of them."""
+    subset_seed: Seed = 0
+    """Seed of the choice of these videos. With the same seed, fewer videos are some of those that more would be."""
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     batch_size: Count = 8

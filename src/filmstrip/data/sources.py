@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,12 +27,20 @@ __all__ = ["Sample", "Source", "mixed", "open_path", "open_source", "open_videos
 def open_source(data: Data) -> Source:
     """The collection that ``data`` describes, of the kind ``data.reads``; a synthetic one is generated if necessary.
 
+    Of its training split it has ``data.videos_per_class`` of each class, if that is set.
+
     Raises:
-        UserError: there is nothing to read, or its layout is unknown; the message says what was expected. Or the
-            sources of a mixture do not go together, or their weights are not one each.
+        UserError: there is nothing to read, or its layout is unknown, the message says what was expected; the sources
+            of a mixture do not go together, or their weights are not one each; or videos of each class are to be
+            chosen, and some have none.
     """
-    if not data.mixture:
-        return data.reads.open(data)
+    source = _open_mixture(data) if data.mixture else data.reads.open(data)
+    if data.videos_per_class is None:
+        return source
+    return few_of_each(source, data.train_split, data.videos_per_class, seed=data.subset_seed)
+
+
+def _open_mixture(data: Data) -> Source:
     if data.path is not None:
         raise UserError("data.path and data.mixture both name data: give one of them")
     if len(data.weights) != len(data.mixture):
@@ -105,6 +114,34 @@ def _difference(one: Source, other: Source) -> str | None:
         if field.name not in own and values[0] != values[1]:
             return f"{field.name} ({values[0]}, {values[1]})"
     return None
+
+
+def few_of_each(source: Source, split: str, count: int, *, seed: int) -> Source:
+    """The collection with ``count`` samples of each class in one split, or all of a class that has no more.
+
+    The order of names that are hashed with the seed decides, so that fewer are some of more.
+
+    Raises:
+        UserError: a sample of the split has no class.
+    """
+    by_class: dict[int, list[str]] = {}
+    for sample in source.split(split):
+        if sample.label is None:
+            raise UserError(
+                f"data.videos_per_class chooses videos of each class, and {sample.name} in {source.root} has none: "
+                "leave it out to read all videos"
+            )
+        by_class.setdefault(sample.label, []).append(sample.name)
+    kept = {name for names in by_class.values() for name in _in_drawn_order(names, seed)[:count]}
+    chosen = tuple(sample for sample in source.samples if sample.split != split or sample.name in kept)
+    return replace(source, samples=chosen)
+
+
+def _in_drawn_order(names: Iterable[str], seed: int) -> list[str]:
+    def key(name: str) -> bytes:
+        return hashlib.blake2b(f"{seed} {name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    return sorted(names, key=key)
 
 
 def open_videos(path: Path) -> Source:

@@ -16,7 +16,7 @@ Here: 29 of 30 test videos of Weizmann, three actors it never saw (``small``, fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
@@ -51,6 +51,20 @@ def tiny() -> Run:
         optim=AdamW(lr=3e-3),
         train=Loop(length=Steps(100)),
         evals=(MultiView(num_clips=1, num_crops=1),),
+    )
+
+
+def tiny_32() -> Run:
+    """Plain motions at 32 x 32 pixels on a finer grid; starts from ``pretraining.future_frames:tiny``."""
+    run = tiny()
+    return replace(
+        run,
+        data=replace(
+            run.data,
+            synthetic=Motions(train_per_class=12, test_per_class=4, size=32, difficulty=0.0, plain=True),
+            clip=Clip(num_frames=8, stride=2, size=32, short_side=(32, 32)),
+        ),
+        objective=R2Plus1DConfig(widths=(16, 32, 64), depths=(1, 1, 1), stem_width=12, num_classes=8),
     )
 
 
