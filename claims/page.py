@@ -27,8 +27,8 @@ Seconds of recorded claims were measured with one thread on a machine that was b
 four times as much as it has processors for; minutes are what all seeds take where a thread has a processor to itself.
 Claims about time saved compare processor time, of both sides in turns.
 
-Figures that other pages and systems' files quote with `python claims/NAME.py` are of earlier forms of these claims,
-which had other numbers of steps and mostly one seed: they stand where they are quoted, and not here.
+Where a page or a system's file quotes an earlier form of a claim, with other numbers of steps and mostly one seed, it
+says so.
 
 """
 
