@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,8 @@ class Expectation:
     direction: Literal["above", "below", "equal"]
     by: float = 0.0
     """The least size of the difference; of "equal", the largest."""
+    relative: bool = False
+    """Whether the difference is in percent of the baseline: for figures of which each seed has a scale of its own."""
 
     def __post_init__(self) -> None:
         if self.direction == "equal" and self.by < 0:
@@ -70,7 +73,8 @@ class Expectation:
     def difference(self, figures: Mapping[str, float]) -> float:
         """Figure less baseline, the other way around where less is expected: positive is as expected."""
         than = figures[self.than] if isinstance(self.than, str) else self.than
-        return than - figures[self.figure] if self.direction == "below" else figures[self.figure] - than
+        found = than - figures[self.figure] if self.direction == "below" else figures[self.figure] - than
+        return 100 * found / abs(than) if self.relative else found
 
 
 def above(figure: str, than: str | float, says: str, *, by: float = 0.0) -> Expectation:
@@ -78,9 +82,9 @@ def above(figure: str, than: str | float, says: str, *, by: float = 0.0) -> Expe
     return Expectation(says=says, figure=figure, than=than, direction="above", by=by)
 
 
-def below(figure: str, than: str | float, says: str, *, by: float = 0.0) -> Expectation:
+def below(figure: str, than: str | float, says: str, *, by: float = 0.0, relative: bool = False) -> Expectation:
     """A figure is smaller than its baseline, by so much; with a negative ``by``, at most so much larger."""
-    return Expectation(says=says, figure=figure, than=than, direction="below", by=by)
+    return Expectation(says=says, figure=figure, than=than, direction="below", by=by, relative=relative)
 
 
 def equal(figure: str, than: str | float, says: str, *, within: float) -> Expectation:
@@ -104,8 +108,9 @@ class Claim:
     """What it is compared with."""
     figures: Mapping[str, Figure]
     expected: tuple[Expectation, ...]
+    """What should be seen; the first is the finding's main direction."""
     minutes: float
-    """What all default seeds take: as measured, where there is a record; else an estimate for two quiet cores."""
+    """What all default seeds take with one thread that has a processor to itself."""
     seeds: int = 3
     needs: tuple[Path, ...] = ()
     """Files that are not part of the repository."""
@@ -264,6 +269,11 @@ class Record:
         """The verdict on a claim, from these figures."""
         return combined(judge(expectation, self.differences(expectation)) for expectation in claim.expected)
 
+    def shows_direction(self, claim: Claim) -> bool:
+        """Whether the main expectation, the first one, came out as expected, if not in its size."""
+        main = claim.expected[0]
+        return judge(main, self.differences(main)) in ("reproduced", "partly")
+
     def write(self, claim: Claim) -> None:
         """Write the figures of every seed, and what follows from them, for readers other than this program."""
         found = {figure: self.interval(figure) for figure in claim.figures}
@@ -337,17 +347,24 @@ def confirm(name: str) -> Record:
 
 def _measured(name: str, claim: Claim, seed: int) -> dict[str, Any]:
     """The entry of one seed in a record."""
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), _processor_seconds()
     with tempfile.TemporaryDirectory() as folder:
         figures = {key: float(value) for key, value in _module(name).measure(seed, Path(folder)).items()}
     check(claim, figures)
     return {
         "figures": figures,
         "seconds": round(time.perf_counter() - began, 1),
+        "processor_seconds": round(_processor_seconds() - worked, 1),
         "threads": torch.get_num_threads(),
         "version": __version__,
         "git": git_hash(),
     }
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of those that it has started and seen end."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def check(claim: Claim, figures: Figures) -> None:

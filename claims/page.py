@@ -21,11 +21,14 @@ and its baseline over seeds, paired by seed:
 - **not**: the interval excludes what was expected;
 - **too noisy to say**: neither.
 
-Seconds and minutes of recorded claims were measured with one thread on a machine that was busy with other work.
+The first expectation of a claim is the finding's main direction: it is shown if that one is reproduced, or partly.
+
+Seconds of recorded claims were measured with one thread on a machine that was busy with other work, at times with
+four times as much as it has processors for; minutes are what all seeds take where a thread has a processor to itself.
 Claims about time saved compare processor time, of both sides in turns.
 
-Figures that other pages and systems' files quote with `python claims/NAME.py` are of earlier forms of these claims,
-which had other numbers of steps and mostly one seed: they stand where they are quoted, and not here.
+Where a page or a system's file quotes an earlier form of a claim, with other numbers of steps and mostly one seed, it
+says so.
 
 """
 
@@ -36,10 +39,13 @@ def page() -> str:
     verdicts = [record.verdict(claim) if record else NOT_RUN for _, claim, record in entries]
     counts = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in (*VERDICTS, NOT_RUN) if kind in verdicts)
     rows = [
-        f"| [{name}](#{name}) | {claim.finding} | {verdict} | {len(record.seeds) if record else ''} |\n"
+        f"| [{name}](#{name}) | {claim.finding} | {verdict} | {direction(claim, record)} | "
+        f"{len(record.seeds) if record else ''} |\n"
         for (name, claim, record), verdict in zip(entries, verdicts)
     ]
-    table = "| claim | finding | verdict | seeds |\n|---|---|---|---:|\n" + "".join(rows)
+    table = "| claim | finding | verdict | main direction | seeds |\n|---|---|---|---|---:|\n" + "".join(rows)
+    shown = sum(record.shows_direction(claim) for _, claim, record in entries if record)
+    counts += f"; the main direction is shown in {shown}"
     sections = "\n".join(f"## {name}\n\n{section(name, claim, record)}" for name, claim, record in entries)
     return f"{HEAD}{len(entries)} claims: {counts}.\n\n{table}\n{sections}"
 
@@ -48,6 +54,11 @@ def recorded(name: str, claim: Claim) -> Record | None:
     """The record of a claim; none of one that has not been run, or declares other figures by now."""
     record = Record.read(name)
     return record if record and all(set(found) == set(claim.figures) for found in record.figures()) else None
+
+
+def direction(claim: Claim, record: Record | None) -> str:
+    """Whether the main direction is shown, as a cell of the table."""
+    return ("shown" if record.shows_direction(claim) else "not shown") if record else ""
 
 
 def section(name: str, claim: Claim, record: Record | None) -> str:
@@ -61,7 +72,7 @@ def section(name: str, claim: Claim, record: Record | None) -> str:
         f"- *Here*: {claim.here}",
         f"- *Baseline*: {claim.baseline}",
         f"- *Run*: `filmstrip claims {name}`, {seeds}, about {claim.minutes:g} min"
-        + (" on one busy core." if record else " on two quiet cores (estimated).")
+        + (" on one core." if record else " on two quiet cores (estimated).")
         + (" It reads data that is not part of the repository." if claim.needs else ""),
     ]
     text = f"{lines[0]}\n\n" + "\n".join(lines[1:]) + "\n\n"
@@ -77,12 +88,17 @@ def measured(name: str, record: Record) -> str:
     """How the record came about."""
     entries = [record.seeds[seed] for seed in sorted(record.seeds)]
     seconds = sum(entry["seconds"] for entry in entries) / len(entries)
+    worked = [entry["processor_seconds"] for entry in entries if "processor_seconds" in entry]
     threads = " or ".join(sorted({str(entry["threads"]) for entry in entries}))
     versions = ", ".join(sorted({f"{entry['version']} ({(entry['git'] or 'no commit')[:9]})" for entry in entries}))
     text = (
         f"{'Seed' if len(entries) == 1 else 'Seeds'} {', '.join(map(str, sorted(record.seeds)))} with Filmstrip "
-        f"{versions}, {seconds:.0f} s a seed on {threads} thread{'s' * (threads != '1')}."
+        f"{versions}, {seconds:.0f} s a seed on {threads} thread{'s' * (threads != '1')}"
     )
+    if worked:
+        text += f", {sum(worked) / len(worked):.0f} s of processor time"
+        text += f" (of {len(worked)} of them)" * (len(worked) < len(entries))
+    text += "."
     return text if record.recipe == recipe(name) else f"{text} Its code has changed since: to be run again."
 
 
@@ -109,7 +125,8 @@ def expectations(claim: Claim, record: Record | None) -> str:
     for e in claim.expected:
         digits, differences = claim.figures[e.figure].digits, record.differences(e)
         found = Interval.of(differences)
-        cells = f"{found.mean:+.{digits}f} | {bounds(found, digits, '+')} | {judge(e, differences)}"
+        unit = "%" * e.relative
+        cells = f"{found.mean:+.{digits}f}{unit} | {bounds(found, digits, '+')}{unit} | {judge(e, differences)}"
         text += f"| {e.says} | {size(claim, e)} | {cells} |\n"
     return text
 

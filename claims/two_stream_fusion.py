@@ -35,8 +35,8 @@ CLAIM = Claim(
         "svm": Figure(says="both, by SVM: top-1, %", paper="88.0"),
     },
     expected=(
-        above("temporal", "spatial", "flow tells more than frames"),
         above("average", "temporal", "both know more than flow alone, by 3.2 points", by=3.2),
+        above("temporal", "spatial", "flow tells more than frames"),
         above("svm", "average", "an SVM fuses better than the average, by 1.1 points", by=1.1),
         below("spatial", 35.0, "frames know no motion, by the way the classes are made"),
     ),

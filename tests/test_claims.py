@@ -94,6 +94,11 @@ def test_verdicts_on_a_direction(differences, by, verdict):
     assert judge(turned, differences) == verdict
 
 
+def test_a_relative_difference_is_in_percent_of_the_baseline():
+    assert below("a", "b", "a is smaller", relative=True).difference({"a": 30.0, "b": 40.0}) == 25.0
+    assert below("a", "b", "a is smaller", relative=True).difference({"a": 300.0, "b": 400.0}) == 25.0
+
+
 @pytest.mark.parametrize(
     ("differences", "within", "verdict"),
     [

@@ -21,11 +21,11 @@ Released, by the authors' model zoo and their evaluation (which counts every row
 detector's boxes: ResNet-101 with nonlocal blocks, 8 x 8, from Kinetics-600, 29.1 mAP; by MMAction2's, from
 Kinetics-400: ResNet-50, 4 x 16, 24.3 and 8 x 8, 25.8 (both AVA 2.1).
 
-Measured here, ``filmstrip claims detection_motion`` (60 synthetic videos of moving actors after 500 steps on 400
-others, annotated boxes): 68.3 mAP in key frames at an overlap of 0.5 on two threads, 74.6 on one, where
-``tiny_one_frame`` reaches 18.6 and 19.3, and scores drawn at random 17.5 (standard deviation 0.7): what is done is
-told by motion alone. Over tubes it is 38.3, 41.9, 9.8 and 11.3; perfect scores would reach 59.2, since shapes that
-move fast are not linked from one second to the next.
+Measured here, ``filmstrip claims detection_motion`` (60 synthetic videos of moving actors after 250 steps on 250
+others, annotated boxes, mean of three seeds): 47.1 mAP in key frames at an overlap of 0.5, where ``tiny_one_frame``
+reaches 18.7, and scores drawn at random 17.5 (standard deviation 0.7): what is done is told by motion alone. Over
+tubes it is 26.0 and 11.1; perfect scores would reach 59.2, since shapes that move fast are not linked from one second
+to the next. After 500 steps on 400 videos it is 68 to 75 in key frames (docs/performance.md).
 """
 
 from __future__ import annotations

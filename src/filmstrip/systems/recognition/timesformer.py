@@ -13,10 +13,10 @@ lie frame by frame, which only names them differently.
 
 The paper reports for Kinetics-400 (3 crops, top-1, ImageNet-21K) 80.7 for L (96 frames); the lecture's tables give
 59.5 on Something-Something V2 and 62.4 for L there, and for all three 121M parameters at 196, 1703 and 2380 G
-multiply-adds for a view (one of them counts 430M and 5549 or 8353 G, of a larger network than was released).
-Counted here: joint attention takes 180, 3974 and 8136 G on the same clips, so that dividing it pays from the second
-on. Measured here (``filmstrip claims timesformer_attention``, 600 steps, one seed): divided attention names 38.7 of
-unseen motions and joint attention 19.4, where chance is 12.5: it learns faster, and neither is done.
+multiply-adds for a view (one of them counts 430M and 5549 or 8353 G, of a larger network than was released). Counted
+here: joint attention takes 180, 3974 and 8136 G on the same clips, so that dividing it pays from the second on.
+Measured here (``filmstrip claims timesformer_attention``, 200 steps, mean of four seeds): divided attention names
+98.6 of unseen textures and joint attention 97.9, where chance is 25; motions take either longer.
 """
 
 from __future__ import annotations

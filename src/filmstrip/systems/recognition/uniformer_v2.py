@@ -13,9 +13,9 @@ one learning rate schedule from CLIP's weights (published L/14 passes through Ki
 The public results are, Kinetics-400 (top-1, 8 frames, 4 clips x 3 crops): B/16 84.4, with Kinetics-710 B/16 85.6 and
 L/14 88.8; Something-Something V2 (16 frames, 3 crops): B/16 69.5, L/14 72.1.
 
-Measured here (``filmstrip claims uniformer_v2_arming``, on one thread and on two): arming changes no frame's class
-token at first; after as many steps, an image network's average over frames names 25.6 and 27.8% of four motions, with
-local blocks 99.8 and 100.0, with global ones 25.9 and 74.5, with both 100.0 and 49.4 (chance is 25).
+Measured here (``filmstrip claims uniformer_v2_arming``, mean of three seeds): arming changes no frame's class token
+at first; after as many steps, an image network's average over frames names 25.3% of four motions, with local blocks
+99.8, with global ones 24.8, with both 90.2 (chance is 25).
 """
 
 from __future__ import annotations

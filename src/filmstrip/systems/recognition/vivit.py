@@ -15,8 +15,8 @@ attention from a frame's class token to its tokens, and time's layers start as t
 
 The lecture prints two costs for the factorised encoder; ours comes from counting. The paper reports for Kinetics-400
 (top-1): L, factorised encoder, 128 frames, 81.7 from ImageNet-21K and 83.5 from JFT, H, 84.9; the recipe's abstract,
-about half of the training cost for accuracies up to 1.79 higher. Measured here (width 384, 32 frames, two CPU cores,
-``filmstrip claims vivit_frozen_spatial``): freezing saves 60% of a step and 70% of its memory.
+about half of the training cost for accuracies up to 1.79 higher. Measured here (width 384, 32 frames, one thread,
+``filmstrip claims vivit_frozen_spatial``): freezing saves 65% of a step and 48% of its memory.
 """
 
 from __future__ import annotations

@@ -31,19 +31,19 @@ the window moves on).
 
 The paper reports, on DMLab: FVD 48, PSNR 21.9, SSIM 0.703, LPIPS 0.157; on 16 frames of Something-Something a
 training step of 125 ms with DropLoss at 0.8 and 182 ms without; on Minecraft 186 ms to sample a frame against 8,443
-of Perceiver AR. We measured, before the networks had all of the published form (the start of the sequence, a
-projection after it, the GELUs), with an earlier form of ``filmstrip claims teco_droploss`` (DMLab's network an eighth
-as wide, 300 frames, two CPU cores): 522 ms a step with a tenth of the frames and 2,488 ms with all; with ``filmstrip
-claims teco_sampling`` (17 M parameters, one clip, 300 frames): 108 ms a frame, 49 times faster on average than a
-cached autoregressive transformer as wide and deep.
+of Perceiver AR. Measured here (one thread): ``filmstrip claims teco_droploss`` (DMLab's network an eighth as wide,
+300 frames), 1.8 s a step with a tenth of the frames and 6.9 s with all; ``filmstrip claims teco_sampling`` (17 M
+parameters, one clip, 300 frames), 231 ms a frame, 59 times faster on average than a cached autoregressive transformer
+as wide and deep.
 
-What did not reproduce then, at the size of ``filmstrip claims teco_consistency`` (mazes of 16 x 16 pixels, 96 frames,
-400 steps, one seed), is memory: in 395 frames that show again what was given more than 8 frames before, of 16 walks,
-whole walks give 15.75 dB and clips of 8 frames in a sliding window 15.82 (difference -0.08, standard error over walks
-0.05; repeating the last frame 13.61). Both have learnt to move what they see (loss 465 and 461 nats a frame), and
-neither to look back: the paper trains for a million steps. Walks must be long: within 64 frames only 2% of the last
-24 show again what the first 40 did, within 96 frames 73% of the last 32. Nor where one turns on the spot and
-everything was seen a turn ago (``--look-round --frames 64 --context 40``): 14.30 dB against 14.29.
+What did not reproduce, before the networks had all of the published form, at the size of ``filmstrip claims
+teco_consistency`` (mazes of 16 x 16 pixels, 96 frames, 400 steps, one seed), is memory: in 395 frames that show again
+what was given more than 8 frames before, of 16 walks, whole walks give 15.75 dB and clips of 8 frames in a sliding
+window 15.82 (difference -0.08, standard error over walks 0.05; repeating the last frame 13.61). Both have learnt to
+move what they see (loss 465 and 461 nats a frame), and neither to look back: the paper trains for a million steps.
+Walks must be long: within 64 frames only 2% of the last 24 show again what the first 40 did, within 96 frames 73% of
+the last 32. Nor where one turns on the spot and everything was seen a turn ago (64 frames, of which 40 are given):
+14.30 dB against 14.29.
 """
 
 from filmstrip.systems.generation.teco.model import (
