@@ -20,7 +20,7 @@ class Point(NamedTuple):
     """One measurement."""
 
     size: int
-    """Which size of the ladder was trained."""
+    """Index of the size in the ladder."""
     compute: float
     """Multiply-adds that were spent on it until then."""
     loss: float

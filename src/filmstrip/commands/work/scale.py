@@ -1,7 +1,7 @@
 """A scaling law: a ladder of sizes, learning rates for each, runs with checkpoints, a fit, and a page.
 
-A run stands in a folder of its own, and goes on where it stopped. Of runs that only try a learning rate, weights and
-states are removed when they end: what they measured stays.
+Each run has a folder of its own, and resumes. Weights and states of runs that only try a learning rate are removed when
+they end; their results stay.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ COUNTED = 4096
 MARGIN = 0.01
 """Nats a code below the unigram entropy from which on a network counts as having learnt something."""
 RESULT = "result.json"
-"""What a tried learning rate led to."""
+"""File with the result of a learning rate that was tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
