@@ -1,7 +1,7 @@
 """A scaling law: a ladder of sizes, learning rates for each, runs with checkpoints, a fit, and a page.
 
-Each run has a folder of its own, and resumes. Weights and states of runs that only try a learning rate are removed when
-they end; their results stay.
+Each run has a folder of its own, and resumes. Weights and states of runs that only try a learning rate are removed
+when they end; their results stay.
 """
 
 from __future__ import annotations
