@@ -50,7 +50,7 @@ CLAIM = Claim(
         below("loss 6", "loss 1", "the largest network ends below the smallest"),
         below("loss 1", "unigram", "the smallest has learnt something"),
     ),
-    minutes=14,
+    minutes=6,
 )
 
 
