@@ -23,7 +23,7 @@ FRAMES, SIZE, PATCH, LEVELS = 8, 32, 8, 4
 DRAWN = Motions(num_frames=FRAMES * 2, size=SIZE, difficulty=0.0, num_shapes=4, plain=True)
 CODES = LEVELS**3
 PER_CLIP = FRAMES * (SIZE // PATCH) ** 2
-CLIPS, HELD_OUT, BATCH = 30, 8, 8
+CLIPS, HELD_OUT, BATCH = 30, 8, 16
 """Clips of each motion that batches are drawn from and that are held out; clips in a batch."""
 
 

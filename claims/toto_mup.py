@@ -9,8 +9,8 @@ from pathlib import Path
 from claims.ledger import Claim, Figure, below, equal
 from claims.next_codes import Codes, learn, toto
 
-WIDTHS, DEPTH, HEAD = (16, 32, 64, 128), 1, 16
-EXPONENTS, STEPS = range(-9, -3), 120
+WIDTHS, DEPTH, HEAD = (16, 32, 64, 128), 2, 16
+EXPONENTS, STEPS = range(-9, -3), 160
 KINDS = {"muP": WIDTHS[0], "standard": None}
 
 CLAIM = Claim(
@@ -19,8 +19,8 @@ CLAIM = Claim(
     paper="Rajasegaran et al. 2025, section on compute-optimal scaling: under muP a rate of 2^-7 is best for every "
     "width (figure 16). The standard parametrisation is Yang et al. 2022's comparison: its best rate falls with the "
     "width (figure 1 there).",
-    here="4 x 4 codes of 8 frames of plain moving shapes (mean colours of patches, in 64 levels), Totos of 1 layer, "
-    "16 to 128 wide, each with 6 rates from 2^-9 to 2^-4, 120 steps of 8 clips that are never the same, AdamW at a "
+    here="4 x 4 codes of 8 frames of plain moving shapes (mean colours of patches, in 64 levels), Totos of 2 layers, "
+    "16 to 128 wide, each with 6 rates from 2^-9 to 2^-4, 160 steps of 16 clips that are never the same, AdamW at a "
     "constant rate. The best rate, as a power of 2, is the vertex of the parabola through the lowest held-out loss "
     "and its neighbours. The cost is that of giving the widest network the best rate of the narrowest.",
     baseline="The same networks in the standard parametrisation: all weights of deviation 0.02, one rate for all.",
@@ -50,7 +50,7 @@ CLAIM = Claim(
         below("muP cost", "standard cost", "the narrowest's rate costs the widest network less under muP"),
         below("muP loss", "unigram", "the widest network has learnt something", by=0.1),
     ),
-    minutes=5,
+    minutes=9,
 )
 
 
@@ -63,8 +63,9 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
             found[f"{kind} {width}"] = best(by_rate)
         widest, narrowest = losses[WIDTHS[-1]], losses[WIDTHS[0]]
         found[f"{kind} loss"] = min(widest.values())
-        # Training that diverges is as bad as knowing nothing.
-        transferred = min(widest[min(narrowest, key=narrowest.__getitem__)], found["unigram"])
+        transferred = widest[min(narrowest, key=narrowest.__getitem__)]
+        if not math.isfinite(transferred):  # training that diverges is as bad as knowing nothing
+            transferred = found["unigram"]
         found[f"{kind} cost"] = transferred - found[f"{kind} loss"]
     return found
 

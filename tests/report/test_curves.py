@@ -46,8 +46,8 @@ def test_log_ticks():
     assert tick_labels(fitted([0.9, 11], 0, 1, log=True).ticks(), log=True) == ["1", "2", "5", "10"]
 
 
-def path_points(html: str) -> list[list[tuple[float, float]]]:
-    found = re.findall(r'<path d="([^"]*)" class="line">', html)
+def path_points(html: str, kind: str = "line") -> list[list[tuple[float, float]]]:
+    found = re.findall(rf'<path d="([^"]*)" class="{kind}">', html)
     return [[(float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", d)] for d in found]
 
 
@@ -119,3 +119,20 @@ def test_the_measured_values_stay_visible_behind_a_smoothed_curve():
     curves = {"a": ([0, 1, 2], [1.0, 0.0, 1.0])}
     assert 'class="raw"' in Curves("t", curves, smooth=0.5).html()
     assert 'class="raw"' not in Curves("t", curves).html()
+
+
+def test_a_logarithmic_x_axis_a_level_and_a_law(read_page):
+    xs = [1e9, 1e10, 1e11]
+    law = ([1e8, *xs], [9.0, 4.0, 2.0, 1.0])
+    chart = Curves(
+        "t", {"a": (xs, [4.0, 2.0, 1.0])}, log=True, log_x=True, level=("unigram", 5.0), law=law, x_label="compute"
+    )
+    html = chart.html()
+    (points,) = path_points(html)
+    (dashed,) = path_points(html, "law")
+    assert dashed == points, "a straight line in log-log, and what lies outside the axes is left out"
+    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
+    level = re.search(r'<line x1="[\d.]+" x2="[\d.]+" y1="([\d.]+)" y2="[\d.]+" class="level">', html)
+    assert float(level[1]) < points[0][1]
+    page = read_page(html)
+    assert "unigram" in page.words and "1e10" in page.words

@@ -27,6 +27,7 @@ from filmstrip.data.kinds.encoded import EncodedSample, EncodedSource, is_encode
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sample import Source
 from filmstrip.data.sources import open_source
+from filmstrip.distributed import process
 from filmstrip.errors import Diverged, UserError
 from filmstrip.evals.likelihood import Likelihood
 from filmstrip.files import write_csv, write_json
@@ -98,6 +99,8 @@ def scale(run: Run, out: Path, ladder: Ladder, *, console: Console | None = None
         UserError: the system has no exact likelihood of codes or no sizes to grow, there are too few tokens, or
             ``out`` holds other runs.
     """
+    if process.world_size() > 1:
+        raise UserError("a ladder is trained by one process: start it without torchrun")
     console = console or Console()
     run, source = prepared(run)
     corpus = survey(run, source, ladder)
@@ -282,16 +285,15 @@ def _sweeps(
     found = []
     for kind, size in plans:
         losses: dict[float, float | None] = {}
+        took = steps
         for rate in rates:
             folder = out / "sweep" / size.name / f"lr-{rate:.4g}"
             console.rule(f"learning rate {rate:.4g}, {size.name}", align="left")
             tried = _budgeted(size.run, rate, steps, steps, ladder)
-            losses[rate] = _try(tried, folder, console, exactly=ladder.sweep_tokens is not None)
+            losses[rate], took = _try(tried, folder, console, exactly=ladder.sweep_tokens is not None)
         objective: Any = size.run.objective
         found.append(
-            Sweep(
-                kind=kind, size=size.index, width=objective.width, depth=objective.depth, losses=losses, steps=steps
-            )
+            Sweep(kind=kind, size=size.index, width=objective.width, depth=objective.depth, losses=losses, steps=took)
         )
     return found
 
@@ -306,8 +308,10 @@ def _budgeted(run: Run, rate: float, steps: int, every: int, ladder: Ladder) -> 
     )
 
 
-def _try(run: Run, folder: Path, console: Console, *, exactly: bool) -> float | None:
-    """The held-out loss that a learning rate leads to; none if training diverges. Only the result is kept.
+def _try(run: Run, folder: Path, console: Console, *, exactly: bool) -> tuple[float | None, int]:
+    """The held-out loss that a learning rate leads to, none if training diverges, and the number of steps.
+
+    Only the result is kept.
 
     One that was tried for another number of steps is tried again only if that number was given (``exactly``).
     """
@@ -321,7 +325,7 @@ def _try(run: Run, folder: Path, console: Console, *, exactly: bool) -> float | 
             )
         if not (changed and exactly):
             console.print(f"tried already: {kept['loss']}")
-            return kept["loss"]
+            return kept["loss"], kept["run"].train.length.steps
         shutil.rmtree(folder)  # for another number of steps
     loss, why = None, ""
     try:
@@ -333,7 +337,7 @@ def _try(run: Run, folder: Path, console: Console, *, exactly: bool) -> float | 
     write_json({"loss": loss, "why": why, "run": to_json(run)}, result)
     shutil.rmtree(folder / STATE, ignore_errors=True)
     (folder / WEIGHTS).unlink(missing_ok=True)
-    return loss
+    return loss, run.train.length.total(1.0)
 
 
 def _read_result(path: Path) -> dict[str, Any]:
