@@ -230,7 +230,17 @@ def test_an_installed_package_says_where_the_claims_are(monkeypatch, tmp_path):
 
 def test_every_file_is_a_claim_or_shared_by_two():
     shared = {path.stem for path in ledger.FOLDER.glob("*.py")} - set(ledger.names())
-    assert shared == {"__init__", "__main__", "ledger", "page", "training", "textures", "codes", "moving", "mobilenet"}
+    assert shared == {
+        "__init__",
+        "__main__",
+        "ledger",
+        "page",
+        "training",
+        "textures",
+        "codes",
+        "moving",
+        "mobilenet",
+    }
 
 
 @pytest.mark.parametrize("name", ledger.names())
