@@ -13,6 +13,7 @@ SCRIPTS = (
     "videomae",
     "plain_transformers",
     "sampling",
+    "tracking",
     "autoencoders",
     "vedit",
 )

@@ -116,6 +116,7 @@ def test_what_does_not_fit_is_refused(encoder, film, tmp_path, capsys):
     assert "has no object" in refused("--mask", str(tmp_path / "empty.png"), *out)
     write_mask(Mask(np.ones((24, 48), np.uint8), default_palette()), tmp_path / "small.png")
     assert "mask of 24 x 48 pixels, and the frames" in refused("--mask", str(tmp_path / "small.png"), *out)
+    assert "has no frame from 99 s on" in refused("--mask", mask, *out, "--start", "99")
     assert not (tmp_path / "out.mp4").exists()
 
 

@@ -236,6 +236,19 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
         open_davis(tmp_path)
 
 
+def test_films_without_further_masks_are_only_written(tmp_path):
+    still_film(tmp_path / "davis")
+    for path in sorted((tmp_path / "davis/Annotations/480p/still").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match="masks to compare with, beside the first: give --out"):
+        LabelPropagation().check(subject_of(Pixels(), LabelPropagation(), tmp_path / "davis"))
+    protocol = LabelPropagation(out=tmp_path / "out")
+    subject = subject_of(Pixels(), protocol, tmp_path / "davis")
+    protocol.check(subject)
+    assert dict(protocol(subject)) == {"objects": 0.0}
+    assert len(list((tmp_path / "out/still").iterdir())) == 5
+
+
 def test_lists_of_every_year_are_read(tmp_path):
     for name in ("a", "b", "c"):
         still_film(tmp_path, name)

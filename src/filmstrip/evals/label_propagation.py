@@ -72,7 +72,13 @@ class LabelPropagation(Propagation, Evaluation):
 
     def check(self, subject: Subject) -> None:
         """The encoder takes the films' frames, and the masks fit them and have objects."""
-        for film in self._films(subject):
+        films = self._films(subject)
+        if self.out is None and not any(_is_evaluated(film) for film in films):
+            raise UserError(
+                f"no film of {subject.source.root} has masks to compare with, beside the first: give --out FOLDER to "
+                "write tracked ones"
+            )
+        for film in films:
             size = film.frame_size()
             for path in film.masks:
                 if path is not None and (found := size_of_image(path)) != size:
@@ -89,9 +95,14 @@ class LabelPropagation(Propagation, Evaluation):
         their number."""
         films, found = self._films(subject), []
         for scores in map_items(subject, films, lambda film: self._evaluate(subject, film), "tracking"):
+            if not scores.j.numel():
+                continue
             found.append(scores)
             means = [values.double().mean().item() for values in (scores.j, scores.f)]
             yield f"J&F/{scores.name}", sum(means) / 2
+        if not found:
+            yield "objects", 0.0
+            return
         j = _mean([statistics(values) for scores in found for values in scores.j])
         f = _mean([statistics(values) for scores in found for values in scores.f])
         yield "J&F", (j.mean + f.mean) / 2
@@ -104,7 +115,7 @@ class LabelPropagation(Propagation, Evaluation):
     def _films(self, subject: Subject) -> list[MaskedFilm]:
         (split,) = self.splits_of(subject.data)
         films = [film for film in subject.source.split(split) if isinstance(film, MaskedFilm)]
-        return [film for film in films if sum(path is not None for path in film.masks[1:-1])]
+        return films if self.out is not None else [film for film in films if _is_evaluated(film)] or films
 
     def _encoder(self, subject: Subject, film: MaskedFilm) -> FrameEncoder:
         clip = subject.data.clip
@@ -128,7 +139,13 @@ class LabelPropagation(Propagation, Evaluation):
             pairs = [(numbers == number, truth == number) for number in objects]
             j.append([region_similarity(*pair) for pair in pairs])
             f.append([boundary_accuracy(*pair) for pair in pairs])
-        return Scores(film.name, torch.tensor(j).T, torch.tensor(f).T)
+        shape = (-1, len(objects))
+        return Scores(film.name, torch.tensor(j).view(shape).T, torch.tensor(f).view(shape).T)
+
+
+def _is_evaluated(film: MaskedFilm) -> bool:
+    """Whether a frame between the first and the last one has a mask."""
+    return any(path is not None for path in film.masks[1:-1])
 
 
 def _write(mask: Mask, folder: Path, frame: str) -> None:

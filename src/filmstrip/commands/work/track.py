@@ -86,6 +86,8 @@ def track_film(source: str, path: Path, request: TrackRequest) -> None:
             )
         model = load(source)
         shares = _track(model, film, first, request)
+    if not shares:
+        raise UserError(f"{path} has no frame from {request.start:g} s on")
     for number, found in zip(first.objects, zip(*shares)):
         seen = [share for share in found if share]
         mean = sum(seen) / max(1, len(seen))
@@ -196,21 +198,22 @@ def _named(frame: Tensor, numbers: Tensor, colours: dict[int, tuple[int, int, in
     """The frame with the number of each object in its middle."""
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(max(11, frame.shape[1] // 26))
+    size = max(12, frame.shape[1] // 22)
+    font = ImageFont.load_default(size)
     for number, colour in colours.items():
+        dark = tuple(channel // 3 for channel in colour)
         rows, columns = (numbers == number).nonzero(as_tuple=True)
         if not len(rows):
             continue
         middle = len(rows) // 2
         x, y = float(columns[rows == rows[middle]].float().median()), float(rows[middle])
-        bright = sum(colour) > 380
         pen.text(
             (x, y),
             str(number),
             font=font,
             anchor="mm",
-            fill=colour if bright else "white",
-            stroke_width=2,
-            stroke_fill="black",
+            fill="white",
+            stroke_width=max(2, size // 9),
+            stroke_fill=dark,
         )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
