@@ -460,11 +460,13 @@ class GoalPlanner(Protocol):
     state_dim: int
     """Numbers of a state that it needs beside the image; zero for none."""
 
-    def plan_actions(self, frame: Tensor, goal: Tensor, state: Tensor | None = None, *, seed: int) -> Tensor:
+    def plan_actions(
+        self, frame: Tensor, goal: Tensor, state: Tensor | None = None, *, seed: int, horizon: int | None = None
+    ) -> Tensor:
         """Actions ``B H A`` to take one after the other, from ``frame`` to ``goal`` (both ``B C H W``).
 
-        ``state`` (``B S``) is what is known of the body that acts, such as where its gripper is. Row ``i`` uses
-        ``seed + i``.
+        ``state`` (``B S``) is what is known of the body that acts, such as where its gripper is; ``horizon`` is the
+        number of actions, by default the method's own. Row ``i`` uses ``seed + i``.
         """
         ...
 

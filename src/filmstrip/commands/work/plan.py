@@ -1,12 +1,13 @@
-"""Plans: the steps that lead from a start to a goal, each shown in a video."""
+"""Plans: the steps, or the actions, that lead from a start to a goal, each shown in a video or an image."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 from torch import Tensor
@@ -14,7 +15,15 @@ from torch import Tensor
 from filmstrip.commands.plan import Plan
 from filmstrip.commands.work.forecast import Ranked, bars, ranked, save, show_frame, show_steps
 from filmstrip.commands.work.step_predictor import StepPredictor, load_step_predictor
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.procedures import Procedures
+from filmstrip.data.reading.views import frames_in, opened, views_of_parts
 from filmstrip.errors import UserError
+from filmstrip.inference import device_of, inference
+from filmstrip.protocols import GoalPlanner, Objective
+from filmstrip.runs.config import Run, read_config
+from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.loading import load_objective
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,11 @@ def plan(command: Plan) -> None:
         UserError: the run is not trained for planning, or for another number of steps, or a video cannot be read.
     """
     folder, horizon, out = command.run, command.horizon, command.out
+    if is_run(folder) and not isinstance(read_config(folder / CONFIG).data.reads, Procedures):
+        objective, run = load_objective(folder)
+        if isinstance(objective, GoalPlanner):
+            _print_actions(command, plan_actions(command, objective, run))
+            return
     predictor = load_step_predictor(folder, ("planning",), command.encoder)
     if horizon is not None and horizon != predictor.config.horizon:
         raise UserError(
@@ -49,6 +63,44 @@ def plan(command: Plan) -> None:
         Console().print(render(found))
     if out is not None:
         draw(found, pictures, out)
+
+
+def plan_actions(command: Plan, objective: Objective, run: Run) -> Tensor:
+    """The actions ``H A`` from the last frame of one file to the last frame of another.
+
+    Raises:
+        UserError: a file cannot be read, the state does not fit, or a figure was asked for.
+    """
+    assert isinstance(objective, GoalPlanner), "the run plans actions"
+    if command.out is not None:
+        raise UserError("a plan of actions has no figure: leave out --out")
+    device = device_of(objective)
+    frame, goal = (last_frame(path, run.data)[None].to(device) for path in (command.start, command.goal))
+    state = torch.tensor([command.state], device=device) if command.state else None
+    with inference(objective):
+        return objective.plan_actions(frame, goal, state, seed=command.seed, horizon=command.horizon)[0].cpu()
+
+
+def last_frame(path: Path, data: Data) -> Tensor:
+    """The last frame of a video, or an image, as a run's clips show it: ``C H W`` uint8.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    clip = replace(data.clip, num_frames=1, stride=1, sampling="dense")
+    with opened(path, data.backend) as decoder:
+        clips = min(2, frames_in(decoder.info))  # the last one is at the end
+        return next(views_of_parts(decoder, clip, [(None, None)], num_clips=clips)).video[-1, 0]
+
+
+def _print_actions(command: Plan, actions: Tensor) -> None:
+    if command.json:
+        paths = {"run": str(command.run), "start": str(command.start), "goal": str(command.goal)}
+        json.dump({**paths, "actions": actions.tolist()}, sys.stdout, indent=2)
+        print()
+        return
+    for number, action in enumerate(actions.tolist(), 1):
+        print(f"action {number}: {' '.join(f'{value:.4f}' for value in action)}")
 
 
 def plan_between(

@@ -93,10 +93,7 @@ def simulate(rng: np.random.Generator, radii: np.ndarray, num_frames: int) -> di
 
     The gripper does as it is told, but for the rim of the table.
     """
-    places, angles = rng.uniform(0.2, 0.8, (len(radii), 2)), rng.uniform(-math.pi, math.pi, len(radii))
-    things, gripper = np.column_stack([places, angles]), rng.uniform(0.2, 0.8, 2)
-    for _ in range(10):
-        _settle(things, radii, gripper, np.zeros(2))
+    things, gripper = _set_out(rng, radii)
     kept: dict[str, list[np.ndarray]] = {"actions": [], "gripper": [], "things": []}
     goal, left = gripper, 0
     for _ in range(num_frames):
@@ -106,13 +103,59 @@ def simulate(rng: np.random.Generator, radii: np.ndarray, num_frames: int) -> di
             pace, left = rng.uniform(0.4, 1.0), int(rng.integers(4, 10))
         action = np.clip(pace * direction + rng.normal(0, 0.12, 2), -1, 1)
         left -= 1
-        for _ in range(SUBSTEPS):
-            before = gripper
-            gripper = np.clip(gripper + SPEED / SUBSTEPS * action, MARGIN, 1 - MARGIN)
-            _settle(things, radii, gripper, gripper - before)
+        gripper = _moved(things, radii, gripper, action)
         for key, value in (("actions", action), ("gripper", gripper), ("things", things)):
             kept[key].append(value.copy())
     return {key: np.stack(value) for key, value in kept.items()}
+
+
+class Table:
+    """One table with things and an arm, to act on step by step: it depends on its seed alone.
+
+    Frames are those that :class:`Pushing` draws, and so are its motions.
+    """
+
+    def __init__(self, seed: int | tuple[int, ...], *, num_things: int = 5, size: int = 64) -> None:
+        rng = np.random.default_rng(seed)
+        self.size = size
+        self.radii = rng.uniform(*RADII, size=num_things)
+        self.things, self.gripper = _set_out(rng, self.radii)
+        self._look = int(rng.integers(2**62))
+
+    def step(self, action: np.ndarray) -> None:
+        """Move the gripper by an action (right and down, each -1 to 1), and what it meets."""
+        self.gripper = _moved(self.things, self.radii, self.gripper, np.clip(action, -1, 1))
+
+    def frame(self) -> Tensor:
+        """What is seen, ``3 H W`` uint8."""
+        look = np.random.default_rng(self._look)
+        return draw(look, self.radii, self.gripper[None], self.things[None], self.size)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes: the gripper (x, y) and the things (x, y, angle each)."""
+        return {"gripper": self.gripper.copy(), "things": self.things.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a state of this table."""
+        self.gripper, self.things = state["gripper"].copy(), state["things"].copy()
+
+
+def _set_out(rng: np.random.Generator, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Things (``N 3``) and a gripper (``2``) anywhere on a table, not on top of each other."""
+    places, angles = rng.uniform(0.2, 0.8, (len(radii), 2)), rng.uniform(-math.pi, math.pi, len(radii))
+    things, gripper = np.column_stack([places, angles]), rng.uniform(0.2, 0.8, 2)
+    for _ in range(10):
+        _settle(things, radii, gripper, np.zeros(2))
+    return things, gripper
+
+
+def _moved(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """Where an action leads the gripper; things are moved in place."""
+    for _ in range(SUBSTEPS):
+        before = gripper
+        gripper = np.clip(gripper + SPEED / SUBSTEPS * action, MARGIN, 1 - MARGIN)
+        _settle(things, radii, gripper, gripper - before)
+    return gripper
 
 
 def draw(rng: np.random.Generator, radii: np.ndarray, gripper: np.ndarray, things: np.ndarray, size: int) -> Tensor:

@@ -51,18 +51,17 @@ class VJEPAACConfig(VJEPAArchitecture, ObjectiveConfig):
             UserError: the videos have no actions, or others than vectors, or their sizes are not those that are set.
         """
         if not isinstance(info, ClipInfo) or not info.action_dim:
+            if self.action_dim:  # what batches lack is said before training
+                return self
             raise UserError(
                 "the predictor needs actions that are vectors, and these videos have none: put NAME.actions.npz "
                 "beside each NAME.mp4, with an array 'actions' of a row for each frame"
             )
-        found = {"action_dim": info.action_dim, "state_dim": info.state_dim}
-        for name, value in found.items():
+        for name, value in (("action_dim", info.action_dim), ("state_dim", info.state_dim)):
             if getattr(self, name) not in (0, value):
-                raise UserError(
-                    f"objective.{name} is {getattr(self, name)}, and the videos have {value}"
-                    + (" (--data.reads.states names their array)" if name == "state_dim" else "")
-                )
-        return replace(self, **found)
+                hint = " (--data.reads.states names their array)" if name == "state_dim" else ""
+                raise UserError(f"objective.{name} is {getattr(self, name)}, and the videos have {value}{hint}")
+        return replace(self, action_dim=info.action_dim, state_dim=info.state_dim)
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """The encoder."""
@@ -214,7 +213,9 @@ class VJEPAAC(Objective):
         return seen[:, 1:]
 
     @torch.no_grad()
-    def plan_actions(self, frame: Tensor, goal: Tensor, state: Tensor | None = None, *, seed: int) -> Tensor:
+    def plan_actions(
+        self, frame: Tensor, goal: Tensor, state: Tensor | None = None, *, seed: int, horizon: int | None = None
+    ) -> Tensor:
         """Actions that lead from ``frame`` to ``goal``; see :class:`~filmstrip.protocols.GoalPlanner`.
 
         Raises:
@@ -226,7 +227,8 @@ class VJEPAAC(Objective):
                 f"this model plans from a state of {self.state_dim} numbers beside the image, and {given}"
             )
         begin, end = (self.encoder.frames(image[:, None]) for image in (frame, goal))
-        return self.planner.plan(
+        planner = self.planner if horizon is None else replace(self.planner, horizon=horizon)
+        return planner.plan(
             self.next,
             begin,
             end[:, 0],
