@@ -138,8 +138,9 @@ class Reaching(Evaluation):
         return np.stack([np.clip((one.target - one.table.gripper) / SPEED, -1, 1) for one in episodes])
 
     def _planner(self, subject: Subject) -> Chooser:
-        planner = subject.objective
-        plans: list[np.ndarray] = []
+        objective = subject.objective
+        assert isinstance(objective, GoalPlanner), "it was checked"
+        plan, plans = objective.plan_actions, list[np.ndarray]()
 
         def choose(episodes: list[Episode], step: int) -> np.ndarray:
             nonlocal plans
@@ -147,10 +148,8 @@ class Reaching(Evaluation):
                 frames = torch.stack([one.table.frame() for one in episodes]).to(subject.device)
                 goals = torch.stack([one.goal for one in episodes]).to(subject.device)
                 state = torch.from_numpy(np.stack([one.table.gripper for one in episodes])).float()
-                with inference(planner):
-                    found = planner.plan_actions(
-                        frames, goals, state.to(subject.device), seed=self.seed + 1000 * step
-                    )
+                with inference(objective):
+                    found = plan(frames, goals, state.to(subject.device), seed=self.seed + 1000 * step)
                 plans = list(found[:, : self.taken].transpose(0, 1).cpu().numpy())
             return plans.pop(0)
 
