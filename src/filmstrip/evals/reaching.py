@@ -66,6 +66,8 @@ class Reaching(Evaluation):
     """Largest distance from the goal's place at the end that counts as success, in sides of the frame."""
     num_things: Count = 2
     """Number of things on a table."""
+    look: Seed | None = None
+    """Seed of how tables and things look, as of the set ``pushing``; by default every table has a look of its own."""
     seed: Seed = 10_000
     """Seed of the first table; the next ones follow."""
 
@@ -112,7 +114,7 @@ class Reaching(Evaluation):
 
     def episode(self, seed: int, size: int) -> Episode:
         """A table and its goal, which a few actions reach."""
-        table = Table(seed, num_things=self.num_things, size=size)
+        table = Table(seed, num_things=self.num_things, size=size, look=self.look)
         rng = np.random.default_rng((seed, 1))
         before = table.state_dict()
         if self.task == "reach":

@@ -110,17 +110,21 @@ def simulate(rng: np.random.Generator, radii: np.ndarray, num_frames: int) -> di
 
 
 class Table:
-    """One table with things and an arm, to act on step by step: it depends on its seed alone.
+    """One table with things and an arm, to act on step by step: it depends on its seeds alone.
 
-    Frames are those that :class:`Pushing` draws, and so are its motions.
+    Frames are those that :class:`Pushing` draws, and so are its motions. ``look`` is a seed of how table and things
+    look; None for another look with each ``seed``.
     """
 
-    def __init__(self, seed: int | tuple[int, ...], *, num_things: int = 5, size: int = 64) -> None:
+    def __init__(
+        self, seed: int | tuple[int, ...], *, num_things: int = 5, size: int = 64, look: int | None = None
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.size = size
         self.radii = rng.uniform(*RADII, size=num_things)
         self.things, self.gripper = _set_out(rng, self.radii)
-        self._look = int(rng.integers(2**62))
+        drawn = int(rng.integers(2**62))
+        self._look = drawn if look is None else look
 
     def step(self, action: np.ndarray) -> None:
         """Move the gripper by an action (right and down, each -1 to 1), and what it meets."""

@@ -178,14 +178,21 @@ class VJEPAAC(Objective):
         self.requires = ("video", "action", *(key for key, size in keys.items() if size))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """The loss of the features of a batch's frames; see :meth:`loss_of`."""
+        features = self.encoder.frames(batch["video"])
+        return self.loss_of(features, batch["action"], batch.get("state"), batch.get("extrinsics"))
+
+    def loss_of(
+        self, features: Tensor, action: Tensor, state: Tensor | None = None, extrinsics: Tensor | None = None
+    ) -> Loss:
         """Mean absolute error of the next frames' features, given the true ones and, added to it, in a rollout.
 
-        ``copy`` is the error of taking each frame's features for the next one's: a predictor that learnt something is
-        below it.
+        From features ``B T N D`` of frames with the actions that led to them (``B T A``), their states and the
+        camera's poses. ``copy`` is the error of taking each frame's features for the next one's: a predictor that
+        learnt something is below it.
         """
-        features = self.encoder.frames(batch["video"])
-        action, state, extrinsics = batch["action"][:, 1:], batch.get("state"), batch.get("extrinsics")
         known = [None if value is None else value[:, :-1] for value in (state, extrinsics)]
+        action = action[:, 1:]
         forced = self.next(features[:, :-1], action, *known)
         rolled = self._rolled(features, forced, action, known)
         errors = F.l1_loss(forced, features[:, 1:]), F.l1_loss(rolled, features[:, 1 : 1 + self.rollout])
