@@ -78,7 +78,11 @@ class VideoMAE(MaskedTubelets):
         super().__init__(encoder, config.masking, config.mask_ratio)
         pixels = Pixels(encoder.patch_size)
         self.decoder = TubeletDecoder(
-            config, encoder.grid, input_width=config.width, output_width=3 * math.prod(config.patch_size)
+            config,
+            encoder.grid,
+            input_width=config.width,
+            output_width=3 * math.prod(config.patch_size),
+            positions=config.positions,
         )
         self.predictions = (Prediction("pixels", self.decoder, pixels, F.mse_loss),)
         self.decoder_masking: DecoderMasking = config.decoder_masking
