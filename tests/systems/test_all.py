@@ -19,7 +19,12 @@ from filmstrip.train.lengths import Steps
 from filmstrip.train.loop import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-VARIANTS = ("pretraining.vjepa:tiny_dense",)
+VARIANTS = (
+    "pretraining.toto:tiny_patches",
+    "pretraining.toto:tiny_patches_to_codes",
+    "pretraining.vjepa:tiny_dense",
+    "recognition.probe:tiny_toto",
+)
 """Small presets of networks and losses that a system's ``tiny`` does not have."""
 
 

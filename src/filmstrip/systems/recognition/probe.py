@@ -210,9 +210,10 @@ class ProbeConfig(ObjectiveConfig):
         return replace(self, learner=self.learner.for_clip(clip))
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
-        """What is frozen of the encoder: all of it, or what its method freezes of it, such as a tokenizer."""
-        names = ("encoder",) if self.frozen else tuple(self.learner.frozen_parts())
-        return {f"learner.{name}": FrozenPart("init") for name in names if name.split(".")[0] == "encoder"}
+        """What is frozen of the learner: all of it, or what it freezes itself, such as a tokenizer."""
+        if self.frozen:
+            return {"learner": FrozenPart("init")}
+        return {f"learner.{name}": FrozenPart("init") for name in self.learner.frozen_parts()}
 
     def build(self) -> Probe:
         """Build everything with fresh weights.

@@ -10,10 +10,13 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.systems.pretraining.toto.model import TotoConfig
+from filmstrip.systems.pretraining.toto.patches import TotoPatchesConfig
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant, Cosine
+
+_SIZES = ("num_frames", "size", "width", "depth", "num_heads", "mlp_dim")
 
 
 def tiny() -> Run:
@@ -84,6 +87,36 @@ def large_in1k() -> Run:
     """The large model on images alone, for 400 epochs of ImageNet-1k: the paper's design choices were made so."""
     run = large()
     return replace(run, data=replace(run.data, weights=()), train=replace(run.train, length=Epochs(400)))
+
+
+def tiny_patches() -> Run:
+    """The tiny transformer on patches of 8 x 8 pixels, which predicts the next one's."""
+    run = tiny()
+    network = {name: getattr(run.objective, name) for name in _SIZES}
+    return replace(run, objective=TotoPatchesConfig(targets="patches", patch_size=8, **network))
+
+
+def tiny_patches_to_codes() -> Run:
+    """The same, which predicts the next patch's code."""
+    run = tiny_patches()
+    tokenizer = find("tokenizers.dvae:tiny").objective
+    coded = replace(run.objective, targets="codes", tokenizer=tokenizer, untrained_tokenizer=True)
+    return replace(run, objective=coded)
+
+
+def large_patches_in1k() -> Run:
+    """The large model on patches of 16 x 16 of 256 x 256 pixels, which predicts the next one's, as ``large_in1k``."""
+    run = large_in1k()
+    clip = replace(run.data.clip, size=256, short_side=(256, 256))
+    network = {name: getattr(run.objective, name) for name in _SIZES} | {"size": 256}
+    return replace(run, data=replace(run.data, clip=clip), objective=TotoPatchesConfig(targets="patches", **network))
+
+
+def large_patches_to_codes_in1k() -> Run:
+    """The same, which predicts the next patch's code: the dVAE sees frames of half the size."""
+    run = large_patches_in1k()
+    coded = replace(run.objective, targets="codes", tokenizer=find("tokenizers.dvae:dalle").objective)
+    return replace(run, objective=coded)
 
 
 def large_32() -> Run:
