@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.data.annotations.davis import open_davis
 from filmstrip.data.config import Clip, Data
@@ -280,6 +281,33 @@ def test_runs_are_evaluated_by_the_command(tmp_path, preset, capsys):
     assert "layer 99 is not one of them" in capsys.readouterr().err
     assert main([*arguments[:-1], str(tmp_path)]) == 2
     assert "not laid out as DAVIS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "grid"),
+    [
+        ("pretraining.hiera", 8, (4, 4)),  # clips of one length and size
+        ("recognition.timesformer", 8, (8, 8)),
+        ("recognition.r2plus1d", 1, (4, 4)),  # any length, layers with grids of their own
+        ("recognition.video_swin", 1, (8, 8)),  # tubelets, clips of any length
+        ("pretraining.toto", 1, (8, 8)),
+    ],
+)
+def test_encoders_of_every_kind_have_features_of_every_frame(name, frames, grid):
+    run = systems.find(f"{name}:tiny")
+    torch.manual_seed(0)
+    found, clip = run.objective.build().eval(), run.data.clip
+    film = torch.randint(0, 256, (5, 3, 48, 80)).byte()
+    for layer in (None, 0, -1):
+        encoder = FrameEncoder(found.encoder, clip.size, clip.num_frames, (48, 80), Propagation(layer=layer))
+        assert encoder.num_frames == frames and (layer is not None or encoder.grid == grid)
+        features = [each for _, each in encoder([film])]
+        assert len(features) == 5
+        assert features[0].shape[0] == encoder.grid[0] * encoder.grid[1]
+        assert features[0].norm(dim=-1) == pytest.approx(torch.ones(len(features[0])), abs=1e-4)
+    with pytest.raises(UserError, match=r"one token of a frame"):
+        one = systems.find("recognition.vtn:tiny")
+        FrameEncoder(one.objective.build().eval().encoder, one.data.clip.size, 8, (48, 80), Propagation())
 
 
 def test_encoders_of_the_hub_are_evaluated_by_the_command(tmp_path, capsys):
