@@ -12,7 +12,7 @@ from filmstrip.measure.complexity import training_multiply_adds
 from filmstrip.measure.power_law import Point, envelope, exponent_interval, straight, with_offset
 
 SIZES, UNIT, HEAD = range(1, 7), 16, 16
-STEPS, CHECKPOINTS = 300, (150, 200, 250, 300)
+STEPS, CHECKPOINTS = 200, (100, 130, 160, 200)
 RATES, TRIED = tuple(2.0**power for power in (-8, -7, -6, -5)), 200
 LEARNT = 0.01
 """Nats below the entropy of single codes from which on a network has learnt something."""
@@ -24,7 +24,7 @@ CLAIM = Claim(
     "videos, validation loss L(C) = 7.42 C^-0.0386. The unit of C cannot be multiply-adds, as the caption says: "
     "exponents can be compared in size, factors not at all. GPT-3's text falls as C^-0.048.",
     here="4 x 4 codes of 8 frames of plain moving shapes (mean colours of patches, 64 levels); six Totos in muP, 16i "
-    "wide with i layers, i heads, 300 steps of 16 clips that are never the same, at the constant rate that was "
+    "wide with i layers, i heads, 200 steps of 16 clips that are never the same, at the constant rate that was "
     "the best of four for the smallest; four measurements of each on held-out clips. Compute is counted, forward and "
     "backward. The lower envelope of all measurements below the entropy of single codes is fitted in log-log, with a "
     "bootstrap over sizes.",
@@ -50,7 +50,7 @@ CLAIM = Claim(
         below("loss 6", "loss 1", "the largest network ends below the smallest"),
         below("loss 1", "unigram", "the smallest has learnt something"),
     ),
-    minutes=6,
+    minutes=5,
 )
 
 
