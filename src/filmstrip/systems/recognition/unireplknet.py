@@ -12,8 +12,8 @@ frames follow one another from top to bottom. Where we deviate: the RandAugment 
 clip, after cropping. The sizes of the video network, its rates and its schedule are the public code's, whose learning
 rate of 4e-3 for 256 clips is 1e-3 for the 64 of its script.
 
-The public code gives no accuracy on video. ``filmstrip claims unireplknet_kernels`` merges kernels and trains small. A UniRepLKNet-B has 98M parameters, 47.2 G multiply-adds at 384 x 384, it
-says: 257 G for a picture of 896 x 896.
+The public code gives no accuracy on video. Of a UniRepLKNet-B it says 98M parameters, and 47.2 G multiply-adds at
+384 x 384: 257 G for a picture of 896 x 896. ``filmstrip claims unireplknet_kernels`` merges kernels and trains small.
 """
 
 from __future__ import annotations
