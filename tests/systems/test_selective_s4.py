@@ -32,8 +32,7 @@ def test_half_of_the_tokens_are_kept_in_their_order():
     assert index.shape == (2, LENGTH // 2) and (index.diff(dim=1) > 0).all()
     lost = torch.ones_like(scores, dtype=torch.bool).scatter(1, index, False)
     assert scores.gather(1, index).min(dim=1).values.ge(scores.masked_fill(~lost, -torch.inf).max(dim=1).values).all()
-    kept, gate = network.selected(tokens(), None)
-    assert torch.equal(kept, tokens().gather(1, index[..., None].expand(-1, -1, 64))) and (gate == 1).all()
+    assert torch.equal(network.selected(tokens(), None)[0], tokens().gather(1, index[..., None].expand(-1, -1, 64)))
     assert network(tokens())[0].shape == (2, LENGTH // 8, TINY.width // 4)
 
 
@@ -55,7 +54,20 @@ def test_the_generator_learns_though_the_choice_is_hard():
     network = layers().train()
     network(tokens(), torch.arange(2))[0].square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.generator.parameters())
+    with torch.no_grad():
+        expected = network.eval()(tokens(), torch.arange(2))[0]
+    torch.testing.assert_close(network.train()(tokens(), torch.arange(2))[0], expected, rtol=1e-5, atol=1e-6)
     assert all(p.grad is None for p in network.slow.parameters())
+
+
+def test_tokens_that_are_left_out_have_a_say_too():
+    network = layers().train()
+    scores = network.scores(tokens()).detach().requires_grad_()
+    network.scores = lambda given: scores
+    index = network.chosen(scores.detach(), None)
+    network(tokens())[0].square().sum().backward()
+    left_out = torch.ones_like(scores, dtype=torch.bool).scatter(1, index, False)
+    assert scores.grad[left_out].any() and scores.grad[~left_out].any()
 
 
 def test_the_slow_copy_moves_towards_the_first_layer():
@@ -73,8 +85,7 @@ def test_other_choices_have_no_generator(selection):
     network = layers(selection=selection)
     assert not hasattr(network, "generator")
     count = LENGTH if selection == "none" else LENGTH // 2
-    kept, gate = network.selected(tokens(), None)
-    assert kept.shape[1] == count and gate is None
+    assert network.selected(tokens(), None)[0].shape[1] == count
     assert network(tokens())[0].shape[1] == count // 4
 
 

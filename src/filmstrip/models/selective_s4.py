@@ -156,15 +156,9 @@ class S4Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.narrow = nn.Linear(width, width // 2)
 
-    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
-        """Apply the block; the last token of an odd number is left out.
-
-        ``gate`` (``B L 1``) is a factor of each token, of its normalised form too, which would not show it otherwise.
-        """
-        normed = self.norm(x)
-        if gate is not None:
-            x, normed = x * gate, normed * gate
-        x = x + self.dropout(self.s4(normed))
+    def forward(self, x: Tensor, normed: Tensor | None = None) -> Tensor:
+        """Apply the block, to tokens that may be normalised already; the last of an odd number is left out."""
+        x = x + self.dropout(self.s4(self.norm(x) if normed is None else normed))
         x = F.avg_pool1d(x.transpose(1, 2), 2).transpose(1, 2)
         return F.gelu(self.narrow(x))
 
@@ -222,9 +216,10 @@ class SelectiveS4(nn.Module):
         ``seeds`` (``B``) make the selection a random one: proportional to the exponential of the score (``learned``,
         Gumbel-top-k), or even (``random``, which takes seeds of 0, 1, ... if there are none).
         """
-        (x, gate), seen = self.selected(tokens, seeds), []
+        x, normed = self.selected(tokens, seeds)
+        seen = []
         for i, block in enumerate(self.blocks):
-            x = block(x, gate if i == 0 else None)
+            x = block(x, normed if i == 0 else None)
             if layers:
                 seen.append(x)
         return x, seen
@@ -243,9 +238,11 @@ class SelectiveS4(nn.Module):
         return scores.topk(self.count, dim=1).indices.sort(dim=1).values
 
     def selected(self, tokens: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The tokens that the layers see, ``B count D``, and where they are learnt a gate, ``B count 1``.
+        """The tokens that the layers see, ``B count D``, and in training of the generator their normalised form.
 
-        It is one for each token, with the gradient of a sigmoid of the score: so the generator learns.
+        There every token, seen or not, has a gate, the sigmoid of its score, by which it is added to the next one
+        that is seen (to itself if it is); less that sum, so that nothing changes but gradients. By them the generator
+        learns of what it left out, too.
         """
         if self.selection == "none":
             return tokens, None
@@ -256,8 +253,17 @@ class SelectiveS4(nn.Module):
             return take(tokens, self.chosen(even, seeds)), None
         scores = self.scores(tokens)
         index = self.chosen(scores.detach(), seeds)
-        gate = scores.gather(1, index).sigmoid()
-        return take(tokens, index), (gate - gate.detach() + 1).to(tokens.dtype)[..., None]
+        if not (self.training and torch.is_grad_enabled()):
+            return take(tokens, index), None
+        seen = torch.zeros_like(scores, dtype=torch.long).scatter(1, index, 1)
+        next_seen = (seen.cumsum(dim=1) - seen).clamp(max=self.count - 1)[..., None].expand_as(tokens)
+        gate = scores.sigmoid().to(tokens.dtype)[..., None]
+
+        def gated(x: Tensor) -> Tensor:
+            kept = take(x, index)
+            return kept + torch.zeros_like(kept).scatter_add(1, next_seen, (gate - gate.detach()) * x)
+
+        return gated(tokens), gated(self.blocks[0].norm(tokens))
 
     @torch.no_grad()
     def move(self) -> None:

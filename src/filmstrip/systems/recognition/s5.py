@@ -11,9 +11,9 @@ What is ours: of the paper its abstract is among our sources, and no code of it 
 dropout and training are those of the public code of ViS4mer (Islam & Bertasius, ECCV 2022), on which it builds:
 tokens of 1024 channels, 49 a second over 64 seconds, three S4 layers. The abstract does not state how many tokens
 are kept (here half), the momentum, the mask generator's layers (here two), and how a choice is learnt (here with
-Gumbel noise in training, and a gate's gradient for what was chosen). ViS4mer's tokens for COIN and Breakfast are
-those of a frozen Video Swin-B; here they are the means of 2 x 2 patches of a ViT-L/16, frozen by the presets' rates
-(``--init`` has to bring its weights); a cosine replaces a learning rate that falls on plateaus.
+Gumbel noise in training, and gradients of gates that let every token count a little). ViS4mer's tokens for COIN
+and Breakfast are those of a frozen Video Swin-B; here they are the means of 2 x 2 patches of a ViT-L/16, frozen by
+the presets' rates (``--init`` has to bring its weights); a cosine replaces a learning rate that falls on plateaus.
 
 The paper reports up to 9.6% more accuracy than S4 on LVU, COIN and Breakfast, with 23% less memory.
 ``filmstrip claims s5_selection`` re-runs the choice of tokens small.

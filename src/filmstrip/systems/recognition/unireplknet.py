@@ -12,8 +12,8 @@ frames follow one another from top to bottom. Where we deviate: the RandAugment 
 clip, after cropping. The sizes of the video network, its rates and its schedule are the public code's, whose learning
 rate of 4e-3 for 256 clips is 1e-3 for the 64 of its script.
 
-The public code gives no accuracy on video. A UniRepLKNet-B has 98M parameters, 47.2 G multiply-adds at 384 x 384, it
-says: 257 G for a picture of 896 x 896.
+The public code gives no accuracy on video. Of a UniRepLKNet-B it says 98M parameters, and 47.2 G multiply-adds at
+384 x 384: 257 G for a picture of 896 x 896. ``filmstrip claims unireplknet_kernels`` merges kernels and trains small.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, ShareBelowOne, Weight
+from filmstrip.bounds import Count, CountOrZero, ShareBelowOne, Weight
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
@@ -65,9 +65,9 @@ class UniRepLKNetArchitecture:
     """Channels of the first stage; they double from stage to stage."""
     depths: tuple[Count, ...]
     """Blocks of each stage."""
-    large_every: tuple[Count, ...]
-    """Blocks from one with a large kernel to the next, for the stages after the first, whose kernels are 3 x 3; all
-    other kernels are 3 x 3, too."""
+    large_every: tuple[CountOrZero, ...]
+    """Blocks from one with a large kernel to the next, for each stage but the first, which has none; zero: it has
+    none, either. All other kernels are 3 x 3."""
     kernel: Count = 13
     """Height and width of large kernels: 7, 9, 11, 13, 15 or 17."""
     layer_scale: Weight = 1e-6
