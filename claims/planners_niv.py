@@ -66,8 +66,11 @@ CLAIM = Claim(
         above("PDPP, success_rate", "DDN, success_rate", "PDPP plans better than DDN"),
         above("DDN, success_rate", "retrieval, success_rate", "DDN plans better than retrieval"),
     ),
-    analysis="The largest networks are far from trained by then: the papers train SCHEMA for 500 epochs and PDPP "
-    "for 6,500 batches of 256. What is compared is speed of learning more than methods.",
+    analysis="SCHEMA is above PDPP, as in the paper, and both are below DDN and retrieval. The papers train SCHEMA "
+    "for 500 epochs and PDPP for 6,500 batches of 256, on features of videos; more steps alone do not change the "
+    "order, for after 1,000 steps SCHEMA plans 14.4% rightly instead of 12.6 (one seed). Here start and goal are "
+    "seen as noisy embeddings of their texts, one for each step, from which DDN and retrieval can read the steps "
+    "almost directly; what the larger networks add cannot show.",
     needs=(PLANNING / DATASET, PLANNING / f"text_features/{DATASET}_action_prompt_features.npy"),
     minutes=4,
 )

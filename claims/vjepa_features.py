@@ -2,74 +2,76 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from claims.ledger import Claim, Figure, above
-from filmstrip.data.config import Data
-from filmstrip.data.sources import open_source
-from filmstrip.data.synthetic.motions import Motions
+from claims.training import percent
+from claims.videomae_pretraining import KINDS, PRETRAIN_STEPS, SIZES, drawn, pretrained
+from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
-from filmstrip.protocols import Objective
-from filmstrip.runs import experiment
-from filmstrip.runs.config import Run
-from filmstrip.runs.evaluation import Subject
+from filmstrip.inference import inference
 from filmstrip.systems.pretraining import videomae, vjepa
-from filmstrip.train.lengths import Steps
+from filmstrip.systems.pretraining.vjepa.model import spread
 
-STEPS, VIDEOS, LABELLED, TESTS, BATCH = 400, 100, 10, 25, 16
+LABELLED, TESTS = 48, 400
+WAYS = {"random": "random weights", "pixels": "VideoMAE", "features": "V-JEPA"}
 
 CLAIM = Claim(
     systems=("pretraining.vjepa",),
     finding=__doc__.strip(),
     paper="Bardes et al. 2024: with a frozen encoder, predicting features is superior to predicting pixels, the more "
     "so the fewer labels there are.",
-    here="V-JEPA and VideoMAE, encoders of one width and depth, see all 800 training videos of motions for 400 steps "
-    "of 16 clips, without labels. A linear probe of the best of four layers is fitted to 10 labelled videos a class. "
-    "200 unseen videos, chance 12.5.",
+    here="V-JEPA and VideoMAE, encoders of one width and depth, see the same 300 batches of 16 moving textures "
+    "in noise (those of videomae_pretraining), without labels. The mean token of a frozen encoder is asked for the "
+    "kind of texture: by a linear classifier, and by the five nearest, of 48 labelled clips. 400 unseen clips, "
+    "chance 25.",
     baseline="The encoder with random weights; VideoMAE's after as many steps.",
     figures={
-        "random": Figure(says="random weights, linear probe: top-1, %"),
-        "pixels": Figure(says="VideoMAE, linear probe: top-1, %"),
-        "features": Figure(says="V-JEPA, linear probe: top-1, %"),
+        **{name: Figure(says=f"{says}, linear probe: top-1, %") for name, says in WAYS.items()},
+        **{f"{name}, nearest": Figure(says=f"{says}, nearest neighbours: top-1, %") for name, says in WAYS.items()},
         "target_std": Figure(says="standard deviation of V-JEPA's targets at the end (0 is a collapse)", digits=2),
     },
     expected=(
-        above("features", "random", "predicting features beats random weights"),
         above("features", "pixels", "predicting features beats predicting pixels"),
-        above("target_std", 0.2, "the teacher has not collapsed"),
+        above("features", "random", "predicting features beats random weights"),
     ),
-    minutes=10,
+    analysis="Not shown: after 300 steps a linear classifier tells kinds slightly better from VideoMAE's features "
+    "than from V-JEPA's, and from these hardly better than from random ones; nearest neighbours, which do without "
+    "fitting, see no difference between the three. Nothing has collapsed, and what the predictor says differs from "
+    "clip to clip; but the teacher's features, which are random at first, change little in so few steps. A teacher "
+    "that follows faster (momentum 0.9) for 400 steps at twice the learning rate gave 32.2 and 61.8 in one seed "
+    "(random weights 32.0 and 62.0). An earlier form, motions of shapes at 64 x 64 pixels and 400 steps, took more "
+    "than eight minutes a seed and was below random weights as well ([the log](log.md)). The paper trains for "
+    "90,000 steps of 3,072 clips.",
+    minutes=2,
 )
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    features = shared(vjepa.tiny(), seed)
-    features = replace(features, objective=replace(features.objective, momentum_steps=STEPS))
+    few, test = (drawn(count, start + seed) for count, start in ((LABELLED, 500), (TESTS, 1000)))
+    config = replace(vjepa.tiny().objective, **SIZES, momentum=0.98, momentum_steps=PRETRAIN_STEPS)
     torch.manual_seed(seed)
-    untrained = features.objective.build()
-    result = experiment.train(features, folder / "features")
-    pixels = experiment.train(shared(videomae.tiny(), seed), folder / "pixels")
-    return {
-        "random": probed(untrained, features.data),
-        "pixels": probed(pixels.objective, features.data),
-        "features": probed(result.objective, features.data),
-        "target_std": json.loads((result.folder / "metrics.jsonl").read_text().splitlines()[-1])["target_std"],
+    networks = {
+        "random": config.build(),
+        "pixels": pretrained(replace(videomae.tiny().objective, **SIZES), seed),
+        "features": pretrained(config, seed, lr=1e-3),
     }
+    found = {}
+    for name, network in networks.items():
+        with inference(network):
+            seen, unseen = (network.encoder(clips).tokens.mean(dim=1) for clips, _ in (few, test))
+        found[name] = 100 * LinearProbe().top1(seen, few[1], unseen, test[1], KINDS)
+        found[f"{name}, nearest"] = nearest(seen, few[1], unseen, test[1])
+    with inference(networks["features"]):
+        found["target_std"] = spread(networks["features"].targets(test[0])).item()
+    return found
 
 
-def shared(run: Run, seed: int) -> Run:
-    """A tiny preset on more videos, for so many steps, without its own evaluations."""
-    data = replace(run.data, synthetic=Motions(train_per_class=VIDEOS, test_per_class=TESTS), batch_size=BATCH)
-    train = replace(run.train, length=Steps(STEPS), log_every=50)
-    return replace(run, data=data, seed=seed, train=train, evals=())
-
-
-def probed(objective: Objective, data: Data) -> float:
-    """Top-1 of a linear probe of the best layer, fitted to the few labelled videos."""
-    few = replace(data, synthetic=Motions(train_per_class=LABELLED, test_per_class=TESTS))
-    subject = Subject(objective=objective, source=open_source(few), data=few, device=torch.device("cpu"))
-    return 100 * dict(LinearProbe()(subject))["linear/best_top1"]
+def nearest(seen: Tensor, labels: Tensor, unseen: Tensor, expected: Tensor) -> float:
+    """Top-1 of a vote of the five labelled features that are most alike, less their mean."""
+    mean = seen.mean(dim=0)
+    return percent(KNN(k=5).votes(seen - mean, labels, unseen - mean, KINDS).argmax(dim=1), expected)
