@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from filmstrip.bounds import Count, Seed
+from filmstrip.bounds import AnyNumber, Count, Seed
 from filmstrip.commands.command import Command, RunFolder
 
 
@@ -34,7 +34,7 @@ class Plan(Command):
     """Number of samples whose probabilities are averaged (steps)."""
     encoder: str | None = None
     """Encoder of the clips; by default the encoder of the run's features."""
-    state: tuple[float, ...] = ()
+    state: tuple[AnyNumber, ...] = ()
     """State at the start, as many numbers as the run was trained with, such as where the gripper is (actions)."""
     seed: Seed = 0
     """Seed of the search (actions)."""

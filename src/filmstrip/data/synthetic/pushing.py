@@ -18,7 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Seed, check_numbers
+from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Rate, Seed, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.generated import generate_once, seeded_paths, write_videos
 from filmstrip.data.synthetic.shapes import random_colours, random_shape, random_texture
@@ -57,6 +57,10 @@ class Pushing(Synthetic):
     fps: Count = 10
     size: EvenSize = 64
     num_things: Annotated[int, Bounds(min=1, max=8)] = 5
+    look: Seed | None = None
+    """Seed of how table and things look in all videos; by default each video has a look of its own."""
+    arm_width: Rate = 1.0
+    """Width of the arm, as a multiple of the usual one: on few pixels a wider arm is easier to see."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +79,8 @@ class Pushing(Synthetic):
         """One video: its frames ``T 3 H W`` uint8, and the arrays of its sidecar."""
         radii = rng.uniform(*RADII, size=self.num_things)
         motion = simulate(rng, radii, self.num_frames)
-        return draw(rng, radii, motion["gripper"], motion["things"], self.size), motion
+        look = rng if self.look is None else np.random.default_rng(self.look)
+        return draw(look, radii, motion["gripper"], motion["things"], self.size, self.arm_width), motion
 
     def _write(self, folder: Path) -> None:
         counts = {"train": self.num_train, "test": self.num_test}
