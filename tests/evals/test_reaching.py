@@ -93,3 +93,16 @@ def test_what_does_not_plan_is_refused():
     other = dataclasses.replace(systems.find("control.vjepa_ac:tiny").objective, action_dim=7, state_dim=7).build()
     with pytest.raises(UserError, match="the run was trained with 7 and 7: train it on the set `pushing`"):
         Reaching().check(subject(other))
+
+
+def test_tables_of_one_look_share_it_and_a_wide_arm_covers_more():
+    first, second = (Table(seed, num_things=1, size=64, look=7) for seed in (1, 2))
+    corner = [table.frame()[:, -12:-4, :8].float() for table in (first, second)]  # away from arm and thing
+    other = Table(2, num_things=1, size=64).frame()[:, -12:-4, :8].float()
+    assert (corner[0] - corner[1]).abs().mean() < 0.2 * (corner[0] - other).abs().mean()
+    wide = Table(1, num_things=1, size=64, look=7, arm_width=4.0)
+    assert np.array_equal(wide.gripper, first.gripper)
+    steel = [
+        ((frame[0] - frame[2]).abs() < 25).float().mean() for frame in (wide.frame().float(), first.frame().float())
+    ]
+    assert steel[0] > steel[1] + 0.05

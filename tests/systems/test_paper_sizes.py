@@ -634,6 +634,7 @@ def test_every_preset_is_named_here_or_our_own():
         "small",
         "resnet18_k400",
         "large_own",
+        "table",
     }
     addresses = {f"{name}:{preset}" for name in systems.names() for preset in systems.presets(name)}
     # MeMViT's paper counts a clip, of which a sample is three: tests/models/test_memvit.py does.

@@ -68,6 +68,8 @@ class Reaching(Evaluation):
     """Number of things on a table."""
     look: Seed | None = None
     """Seed of how tables and things look, as of the set ``pushing``; by default every table has a look of its own."""
+    arm_width: Rate = 1.0
+    """Width of the arm, as a multiple of the one in the set ``pushing``."""
     seed: Seed = 10_000
     """Seed of the first table; the next ones follow."""
 
@@ -114,7 +116,7 @@ class Reaching(Evaluation):
 
     def episode(self, seed: int, size: int) -> Episode:
         """A table and its goal, which a few actions reach."""
-        table = Table(seed, num_things=self.num_things, size=size, look=self.look)
+        table = Table(seed, num_things=self.num_things, size=size, look=self.look, arm_width=self.arm_width)
         rng = np.random.default_rng((seed, 1))
         before = table.state_dict()
         if self.task == "reach":

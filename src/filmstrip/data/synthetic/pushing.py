@@ -18,7 +18,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 
-from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Seed, check_numbers
+from filmstrip.bounds import Bounds, Count, CountOrZero, EvenSize, Rate, Seed, check_numbers
 from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.generated import generate_once, seeded_paths, write_videos
 from filmstrip.data.synthetic.shapes import random_colours, random_shape, random_texture
@@ -57,6 +57,10 @@ class Pushing(Synthetic):
     fps: Count = 10
     size: EvenSize = 64
     num_things: Annotated[int, Bounds(min=1, max=8)] = 5
+    look: Seed | None = None
+    """Seed of how table and things look in all videos; by default each video has a look of its own."""
+    arm_width: Rate = 1.0
+    """Width of the arm, as a multiple of the usual one: on few pixels a wider arm is easier to see."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +79,8 @@ class Pushing(Synthetic):
         """One video: its frames ``T 3 H W`` uint8, and the arrays of its sidecar."""
         radii = rng.uniform(*RADII, size=self.num_things)
         motion = simulate(rng, radii, self.num_frames)
-        return draw(rng, radii, motion["gripper"], motion["things"], self.size), motion
+        look = rng if self.look is None else np.random.default_rng(self.look)
+        return draw(look, radii, motion["gripper"], motion["things"], self.size, self.arm_width), motion
 
     def _write(self, folder: Path) -> None:
         counts = {"train": self.num_train, "test": self.num_test}
@@ -113,14 +118,21 @@ class Table:
     """One table with things and an arm, to act on step by step: it depends on its seeds alone.
 
     Frames are those that :class:`Pushing` draws, and so are its motions. ``look`` is a seed of how table and things
-    look; None for another look with each ``seed``.
+    look; None for another look with each ``seed``. ``arm_width`` multiplies the width of the arm.
     """
 
     def __init__(
-        self, seed: int | tuple[int, ...], *, num_things: int = 5, size: int = 64, look: int | None = None
+        self,
+        seed: int | tuple[int, ...],
+        *,
+        num_things: int = 5,
+        size: int = 64,
+        look: int | None = None,
+        arm_width: float = 1.0,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.size = size
+        self.arm_width = arm_width
         self.radii = rng.uniform(*RADII, size=num_things)
         self.things, self.gripper = _set_out(rng, self.radii)
         drawn = int(rng.integers(2**62))
@@ -133,7 +145,7 @@ class Table:
     def frame(self) -> Tensor:
         """What is seen, ``3 H W`` uint8."""
         look = np.random.default_rng(self._look)
-        return draw(look, self.radii, self.gripper[None], self.things[None], self.size)[0]
+        return draw(look, self.radii, self.gripper[None], self.things[None], self.size, self.arm_width)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes: the gripper (x, y) and the things (x, y, angle each)."""
@@ -162,8 +174,18 @@ def _moved(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, action: n
     return gripper
 
 
-def draw(rng: np.random.Generator, radii: np.ndarray, gripper: np.ndarray, things: np.ndarray, size: int) -> Tensor:
-    """The frames ``T 3 H W`` uint8 of states: the gripper's ``T 2``, the things' ``T N 3``."""
+def draw(
+    rng: np.random.Generator,
+    radii: np.ndarray,
+    gripper: np.ndarray,
+    things: np.ndarray,
+    size: int,
+    arm_width: float = 1.0,
+) -> Tensor:
+    """The frames ``T 3 H W`` uint8 of states: the gripper's ``T 2``, the things' ``T N 3``.
+
+    ``arm_width`` multiplies the width of the arm, which on few pixels is a thin line.
+    """
     ticks = (torch.arange(size) + 0.5) / size
     points = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
     video = repeat(_table(rng, points), "c h w -> t c h w", t=len(things)).clone()
@@ -179,9 +201,9 @@ def draw(rng: np.random.Generator, radii: np.ndarray, gripper: np.ndarray, thing
                 video.mul_(1 - 0.4 * painted[:, 3:])
             else:
                 video.mul_(1 - painted[:, 3:]).add_(painted[:, :3])
-    for _, cover in _arm(hands + 2 * shadow, points, 1 / size):
+    for _, cover in _arm(hands + 2 * shadow, points, 1 / size, arm_width):
         video.mul_(1 - 0.3 * cover)
-    for colour, cover in _arm(hands, points, 1 / size):
+    for colour, cover in _arm(hands, points, 1 / size, arm_width):
         video.mul_(1 - cover).add_(colour * cover)
     return video.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -239,7 +261,7 @@ def _placed(sprite: Tensor, places: Tensor, angles: Tensor, radius: float, point
     return F.grid_sample(sprite.expand(len(places), -1, -1, -1), grid, align_corners=False)
 
 
-def _arm(hands: Tensor, points: Tensor, pixel: float) -> list[tuple[Tensor, Tensor]]:
+def _arm(hands: Tensor, points: Tensor, pixel: float, width: float) -> list[tuple[Tensor, Tensor]]:
     """The arm's parts from the table up: a colour (``T 3 H W``) and how much of each pixel it covers (``T 1 H W``).
 
     The elbow is where two links of fixed length meet (law of cosines), always on the same side.
@@ -266,7 +288,7 @@ def _arm(hands: Tensor, points: Tensor, pixel: float) -> list[tuple[Tensor, Tens
         (base, elbow, 0.036, steel),
         (elbow, elbow + 1e-4, 0.030, orange),
     ]
-    return [_capsule(start, end, radius, colour, points, pixel) for start, end, radius, colour in parts]
+    return [_capsule(start, end, width * radius, colour, points, pixel) for start, end, radius, colour in parts]
 
 
 def _capsule(

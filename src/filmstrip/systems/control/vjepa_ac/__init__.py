@@ -27,4 +27,4 @@ The paper reports on a Franka arm: reach 100%; grasp a cup 60%, a box 20%; pick 
 
 from filmstrip.systems.control.vjepa_ac.model import VJEPAAC, VJEPAACConfig
 from filmstrip.systems.control.vjepa_ac.planning import CrossEntropy
-from filmstrip.systems.control.vjepa_ac.presets import giant_droid, large_own, tiny
+from filmstrip.systems.control.vjepa_ac.presets import giant_droid, large_own, table, tiny
