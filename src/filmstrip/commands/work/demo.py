@@ -212,15 +212,17 @@ def _report(
 
 def _lead(gains: list[Gain], entries: list[Entry], naming_commonest: float) -> str:
     """The finding as a paragraph."""
-    parts = [
-        f"{mean(gain.pretrained):.1%} of test videos with {gain.labels} labelled videos a class, where the same "
-        f"network from scratch reaches {mean(gain.scratch):.1%}"
-        for gain in gains
-    ]
+    first, *more = gains
+    further = "; ".join(
+        f"with {gain.labels}, {mean(gain.pretrained):.1%} against {mean(gain.scratch):.1%}" for gain in more
+    )
     others = ", ".join(f"{entry.name} {entry.accuracy:.1%}" for entry in entries if entry.name not in FULL.values())
     return (
-        f"A network that first learns, without labels, to predict what comes next names {'; '.join(parts)}. On all "
-        f"labels: {others}. Always predicting the most frequent class gives {naming_commonest:.1%}."
+        "A network first learns, without labels, to predict what comes next. Fine-tuned on "
+        f"{first.labels} labelled videos a class, it names {mean(first.pretrained):.1%} of unseen videos correctly; "
+        f"from scratch the same network names {mean(first.scratch):.1%}"
+        f"{f' ({further})' if further else ''}. Other networks on all labels: {others}. Always predicting the most "
+        f"frequent class gives {naming_commonest:.1%}."
     )
 
 
@@ -244,9 +246,8 @@ def _note(gains: list[Gain], pretrained: experiment.Result, videos: int) -> str:
 def _facts(source: Source, data: Data, gains: list[Gain], winner: Entry, seconds: float) -> Facts:
     fewest = gains[0]
     facts = [
-        (f"gain by pretraining, {fewest.labels} labels a class", f"{demo_labels.said(fewest)} points"),
+        (f"points gained, {fewest.labels} labels a class", demo_labels.said(fewest)),
         ("best top-1, all labels", f"{winner.accuracy:.1%}"),
-        ("classes", str(len(source.classes))),
         ("training videos", f"{len(source.split(data.train_split)):,}"),
         ("test videos", f"{winner.videos:,}"),
         ("training, all recognisers", duration(seconds)),

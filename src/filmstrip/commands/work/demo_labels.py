@@ -30,6 +30,7 @@ NUM_PREDICTIONS = 8
 PREDICTION_FPS = 6.0
 DIMMED = 0.3
 """Brightness of the frames that a network sees before it predicts."""
+_NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, order=True)
@@ -102,16 +103,18 @@ def gains(accuracy: Mapping[Arm, float], sizes: Mapping[int, int]) -> list[Gain]
 def gain_sections(found: Sequence[Gain], folders: Mapping[Arm, Path], pretrained: Path, note: str) -> list[Section]:
     """A table and a chart of the gains, and curves of what was trained for them."""
     columns = (
-        Column("labelled videos"),
+        Column("labels a class", "d"),
+        Column("videos", ",d"),
         Column("from scratch", ".1%"),
         Column("pretrained", ".1%"),
-        Column("gain"),
-        Column("each choice of videos: from scratch"),
-        Column("pretrained"),
+        Column("gain, points"),
+        Column("from scratch, each choice"),
+        Column("pretrained, each choice"),
     )
     rows = [
         (
-            f"{gain.labels} a class ({gain.videos:,})",
+            gain.labels,
+            gain.videos,
             mean(gain.scratch),
             mean(gain.pretrained),
             said(gain),
@@ -133,7 +136,7 @@ def gain_sections(found: Sequence[Gain], folders: Mapping[Arm, Path], pretrained
     }
     without = training_curves({"": pretrained}, {"over_last_frame": "Without labels: error over repeating a frame"})
     labels = "all labels" if fewest is None else f"{fewest} labels a class"
-    fine = training_curves(shown, {"loss": f"With {labels}: loss"})
+    fine = training_curves(shown, {"loss": f"With {labels}: loss", "top1": f"With {labels}: training clips named"})
     chart = Curves("Unseen videos named correctly, %", means, x_label="labelled videos a class", shown=(0.0, 100.0))
     return [
         Table("What pretraining without labels is worth", columns, rows, (note,)),
@@ -145,11 +148,11 @@ def said(gain: Gain) -> str:
     """What pretraining adds, in percentage points, with its interval if there is one."""
     value, reach = gain.difference
     points = f"{100 * value:+.1f}"
-    return points if reach is None else f"{points} ± {100 * reach:.1f}"
+    return points if reach is None else f"{points}{_NBSP}±{_NBSP}{100 * reach:.1f}"
 
 
 def _each(shares: Sequence[float]) -> str:
-    return ", ".join(f"{100 * share:.0f}" for share in shares) if len(shares) > 1 else "–"
+    return f",{_NBSP}".join(f"{share:.1%}" for share in shares) if len(shares) > 1 else "–"
 
 
 def prediction_strips(pretrained: experiment.Result) -> Strips:
@@ -165,10 +168,13 @@ def prediction_strips(pretrained: experiment.Result) -> Strips:
     seen = objective.num_seen
     with inference(objective):
         predicted = to_levels(objective.predict(video[:, :seen].to(subject.device)).clamp(0, 1)).cpu()
-    watched = (video[:, :seen].float() * DIMMED).to(torch.uint8)
-    strips = [Strip((video[i], torch.cat([watched[i], predicted[i]])), name) for i, name in enumerate(names)]
+    # As many frames before as after: the middle one, which stands still in print, is the first that is predicted.
+    before = video[:, max(0, seen - predicted.shape[1]) : seen]
+    happens = torch.cat([before, video[:, seen:]], dim=1)
+    expected = torch.cat([(before.float() * DIMMED).to(torch.uint8), predicted], dim=1)
+    strips = [Strip(pair, name) for *pair, name in zip(happens, expected, names, strict=True)]
     note = (
-        f"Test videos, not used in training. The network sees {seen} frames (dimmed on the right) and predicts the "
-        f"{video.shape[1] - seen} that follow, all at once. Outlines blur where it is not certain."
+        f"Test videos, not used in training. The network sees {seen} frames, of which the last are dimmed on the "
+        f"right, and predicts the {predicted.shape[1]} that follow, all at once. What is uncertain is blurred."
     )
     return Strips("What comes next", strips, ("what happens", "what it expects"), fps=PREDICTION_FPS, note=note)
