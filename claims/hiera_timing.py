@@ -68,7 +68,7 @@ CLAIM = Claim(
         above("masked", 2.0, "masked pretraining halves the time of a step, decoder included"),
         below("Hiera class", "MViTv2 class", "from scratch it is no better than MViTv2, within 5 points", by=-5.0),
     ),
-    minutes=20,
+    minutes=6,
 )
 
 
