@@ -14,7 +14,8 @@ published 1.5e-4 per 256 clips times four, because nothing here rescales them.
 
 The paper reports (top-1 after fine-tuning, ViT-B, 800 epochs): Something-Something V2 69.6, Kinetics-400 80.0 (from
 scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 and 79.5, frame at 87.5% 61.5 and 76.5.
-``filmstrip claims videomae_pretraining`` re-runs both findings small.
+Measured here (``filmstrip claims videomae_pretraining``, textures in noise, 300 steps, 48 labelled clips, mean of six
+seeds, chance 25): from scratch 47.8, pretrained with tubes 58.2, single cubes 56.8, whole frames 50.0.
 """
 
 from __future__ import annotations
