@@ -13,7 +13,7 @@ from claims.training import cost
 from filmstrip import systems
 from filmstrip.systems.recognition import uniformer
 
-FRAMES, STEPS, TESTS = 8, 200, 400
+FRAMES, STEPS, TESTS = 8, 400, 400
 STAGES = {0: "all global", 2: "two local", 4: "all local"}
 """How many stages, the first ones, are local."""
 
@@ -23,7 +23,7 @@ CLAIM = Claim(
     paper="Li et al. 2022 find attention over all places wasteful while there are many of them, and report 82.9 on "
     "Kinetics-400 (B 32 x 4) with a tenth of the operations of networks as good.",
     here="Stages are local up to one of them and global from there on. Operations are counted, of UniFormer-S on 16 "
-    "frames of 224 pixels and of the small network that is trained, for 200 steps, on moving textures (four kinds, "
+    "frames of 224 pixels and of the small network that is trained, for 400 steps, on moving textures (four kinds, "
     "going left or right); 400 unseen clips.",
     baseline="All stages global; all local.",
     figures={
@@ -35,13 +35,15 @@ CLAIM = Claim(
     expected=(
         above("times", 5.0, "attention in the two early stages costs many times the operations"),
         above("two local class", "all global class", "local early stages learn as much, within 5 points", by=-5.0),
-        above("two local class", "all local class", "global late stages learn more than local ones"),
         below("two local, M", "all global, M", "the small network saves operations, too"),
     ),
-    analysis="That late stages should be global does not show on these clips: which way a texture goes can be "
-    "seen anywhere in it, so that local relations are as good; in two hundred steps stages of attention often "
-    "have not found the way at all, and are below those of convolution.",
-    minutes=1,
+    analysis="With two local stages the network learns kinds and ways in each seed (89.5 to 100.0); with none it "
+    "has found the way in one seed of three after 400 steps, which makes their difference noisy, and two local "
+    "stages not worse. An earlier form of this claim trained for 200 steps and also expected that global late "
+    "stages learn more than local ones, which clips of 32 pixels cannot show: their late stages have 2 x 2 places "
+    "and fewer, all of which a local relation of 5 x 5 reaches, so that only all-local figures are left of that "
+    "comparison.",
+    minutes=2.5,
 )
 
 
