@@ -57,6 +57,9 @@ CLAIM = Claim(
         above("attention, middle", "attention, end", "of attention, the middle beats the last layer"),
         above("attention, best", "mean, best", "attention beats the mean"),
     ),
+    analysis="One seed: by attention, layer 3 of 6 is best (70.8) and the last one 14.6 lower; of the mean, layer 5 "
+    "is best and the last layer as good as the middle. The first third is at chance: what moves is only known where "
+    "frames have been compared. Seconds were measured while other work shared the cores.",
     minutes=3,
 )
 

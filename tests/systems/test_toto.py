@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.models.llama_layout import to_llama
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import Condition, Tokens
+from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.systems.pretraining import toto
 from filmstrip.systems.pretraining.toto.model import END, IMAGES, SPECIALS, VIDEO
 
@@ -135,6 +138,16 @@ def test_without_a_document_mask_images_see_those_before_them(model, ids):
 def test_mamba_has_no_attention_to_mask():
     with pytest.raises(UserError, match="Mamba has none"):
         dataclasses.replace(toto.tiny().objective, network="mamba", document_mask=True).build()
+
+
+def test_an_image_file_is_encoded_as_an_image(model, tmp_path):
+    level = torch.arange(48, dtype=torch.uint8).repeat(32, 1)
+    Image.fromarray(torch.stack([level, level.flip(1), level], dim=2).numpy()).save(tmp_path / "a.png")
+    features = VideoEncoder(model.encoder, toto.tiny().data.clip).encode(tmp_path / "a.png")
+    assert tuple(features.grid) == (1, 8, 8)
+    with torch.no_grad():
+        frame = torch.from_numpy(np.asarray(Image.open(tmp_path / "a.png"))[:, 8:40].copy()).permute(2, 0, 1)
+        assert torch.equal(features.tokens, model.encoder(frame[None, None]).tokens)
 
 
 def test_a_code_changes_nothing_before_it(model, ids):

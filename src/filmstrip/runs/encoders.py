@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ from filmstrip.runs.evaluation import Evaluation
 from filmstrip.runs.hub import is_on_hub, load_hub
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.video.decode import Backend
+from filmstrip.video.images import is_image
 
 
 class VideoEncoder(nn.Module):
@@ -39,12 +41,15 @@ class VideoEncoder(nn.Module):
     def read(self, path: Path | str, num_clips: int = 1) -> Tensor:
         """``num_clips`` clips, evenly spaced along the file, centre crop: ``num_clips T C H W`` uint8.
 
-        Of a file with fewer frames there are as many clips as that.
+        Of a file with fewer frames there are as many clips as that. An image is one frame, if the encoder takes clips
+        of any length, and otherwise a clip that stands still.
 
         Raises:
             DecodeError: the file cannot be read.
         """
-        return read_views(path, self.clip, num_clips=num_clips, backend=self.backend).video
+        single = is_image(path) and getattr(self.encoder, "any_grid", False)
+        clip = replace(self.clip, num_frames=1) if single else self.clip
+        return read_views(path, clip, num_clips=num_clips, backend=self.backend).video
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
         """Encode ``B T C H W`` video, ``uint8`` or 0..1; with ``layers`` also return every layer's tokens."""

@@ -23,6 +23,8 @@ from filmstrip.systems.pretraining.toto.model import IMAGES, SPECIALS, VIDEO
 class PatchEncoder(nn.Module):
     """A linear embedding of patches and the transformer: features of every patch, each of those up to its own."""
 
+    any_grid = True
+
     def __init__(self, config: TotoPatchesConfig, codebook_size: int) -> None:
         super().__init__()
         self.width, self.depth = config.width, config.depth
