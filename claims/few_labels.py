@@ -38,7 +38,7 @@ CLAIM = Claim(
         above("pretrained_5", "scratch_5", "pretraining helps with 5 labels a class"),
         above("pretrained_20", "scratch_20", "pretraining helps with 20 labels a class"),
     ),
-    minutes=3,
+    minutes=10,
     seeds=3,
 )
 

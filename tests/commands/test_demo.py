@@ -16,7 +16,7 @@ def every_run(data):
     """All recognisers' runs, by their folders."""
     plan = demo.plan_runs(data)
     arms = {
-        arm.folder: demo_labels.planned(plan.classifier, arm, Path("out/future-frames"))
+        arm.folder: demo_labels.planned(plan.classifier, arm, Path("out/future-frames"), plan.steps_on_all)
         for arm in demo_labels.arms(100, plan.seeds)
     }
     return {"future-frames": plan.pretrain, **arms, **plan.others}
@@ -64,7 +64,9 @@ def test_gains_are_means_of_pairs_with_their_interval():
     assert {arm.labels for arm in accuracy} == {5, None}
     for seed, gained in enumerate((0.2, 0.3, 0.4)):
         accuracy[Arm(5, seed, True)] += gained
-    few, full = demo_labels.gains(accuracy, {0: 10, 1: 4})
+    steps = {arm: 7 if arm.labels else 9 for arm in accuracy}
+    few, full = demo_labels.gains(accuracy, steps, {0: 10, 1: 4})
+    assert (few.steps, full.steps) == (7, 9)
     assert (few.labels, few.videos, full.labels, full.videos) == (5, 9, 10, 14)
     value, reach = few.difference
     assert value == pytest.approx(0.3) and reach == pytest.approx(4.303 * 0.1 / 3**0.5)
@@ -85,7 +87,7 @@ def test_the_demo_runs_whole_and_resumes(tmp_path, monkeypatch):
         return replace(run, data=replace(run.data, num_workers=0, batch_size=4), train=train)
 
     def plan(data):
-        made = replace(planned(None), seeds=2)
+        made = replace(planned(None), seeds=2, steps_on_all=2)
         runs = {"pretrain": made.pretrain, "classifier": made.classifier}
         runs = {name: short(replace(run, data=replace(run.data, path=data))) for name, run in runs.items()}
         return replace(made, **runs, others={})

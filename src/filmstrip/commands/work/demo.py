@@ -54,7 +54,9 @@ class Plan:
 
     pretrain: Run
     classifier: Run
-    """The classifier on all labels and from scratch; each arm's is this one on its own videos."""
+    """The classifier from scratch on few labels; each arm's is this one on its own videos."""
+    steps_on_all: int
+    """Number of the classifier's steps on all labels."""
     others: dict[str, Run]
     """Further classifiers on all labels."""
     seeds: int
@@ -97,7 +99,10 @@ def _run(out: Path, data: Path | None) -> Path:
 
     pretrained = train(PRETRAINED, plan.pretrain, FOLDERS[PRETRAINED])
     learnt = {
-        arm: train(arm.said, demo_labels.planned(plan.classifier, arm, pretrained.folder), arm.folder) for arm in arms
+        arm: train(
+            arm.said, demo_labels.planned(plan.classifier, arm, pretrained.folder, plan.steps_on_all), arm.folder
+        )
+        for arm in arms
     }
     results = {name: learnt[arm] for arm, name in FULL.items()}
     results |= {name: train(name, run, FOLDERS[name]) for name, run in plan.others.items()}
@@ -105,7 +110,9 @@ def _run(out: Path, data: Path | None) -> Path:
     if data is None:
         made = demo_generation.train_and_sample(out, demo_generation.SHAPES, console, first=count - 1, last=count)
     console.rule("Evaluation", align="left")
-    gains = demo_labels.gains({arm: result.metrics["top1"] for arm, result in learnt.items()}, sizes)
+    accuracy = {arm: result.metrics["top1"] for arm, result in learnt.items()}
+    steps = {arm: int(result.run.train.length.total(1)) for arm, result in learnt.items()}
+    gains = demo_labels.gains(accuracy, steps, sizes)
     for gain in gains:
         console.print(f"{gain.labels} labels a class: pretraining adds {demo_labels.said(gain)} points")
     predictions = {name: _predictions(result) for name, result in results.items()}
@@ -126,6 +133,7 @@ def plan_runs(data: Path | None) -> Plan:
         return Plan(
             pretrain=_with(future_frames.tiny(), data, 1000, clips_per_video=2),
             classifier=_with(classifier, data, 150, clips_per_video=2),
+            steps_on_all=400,
             others={
                 VIT: _with(vit.tiny().on_clip(clip), data, 300, clips_per_video=2),
                 SINGLE_FRAME: _with(single_frame.tiny().on_clip(frames), data, 100),
@@ -135,6 +143,7 @@ def plan_runs(data: Path | None) -> Plan:
     return Plan(
         pretrain=_with(future_frames.small(), data, 500),
         classifier=_with(r2plus1d.small(), data, 300),
+        steps_on_all=500,
         others={SINGLE_FRAME: _with(single_frame.small(), data, 200)},
         seeds=1,
     )

@@ -21,6 +21,7 @@ from filmstrip.report.comparison import training_curves, videos_named
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.systems.pretraining.future_frames import FutureFrames
+from filmstrip.train.lengths import Steps
 
 FEW = (5, 20)
 """Numbers of labelled videos of each class."""
@@ -60,10 +61,12 @@ def arms(most: int, seeds: int) -> list[Arm]:
     return [Arm(count, seed, start) for count, seed in [*counts, (None, 0)] for start in (True, False)]
 
 
-def planned(classifier: Run, arm: Arm, pretrained: Path) -> Run:
-    """The run of an arm: a classifier's, on the arm's videos."""
+def planned(classifier: Run, arm: Arm, pretrained: Path, steps_on_all: int) -> Run:
+    """The run of an arm: a classifier's on the arm's videos, for longer where these are all."""
     data = replace(classifier.data, videos_per_class=arm.labels, subset_seed=arm.seed)
-    return replace(classifier, data=data, seed=arm.seed, init=str(pretrained) if arm.pretrained else None)
+    train = classifier.train if arm.labels is not None else replace(classifier.train, length=Steps(steps_on_all))
+    init = str(pretrained) if arm.pretrained else None
+    return replace(classifier, data=data, train=train, seed=arm.seed, init=init)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Gain:
     """Number of labelled videos a class; where all are used, the number of the class that has most."""
     videos: int
     """Number of labelled videos."""
+    steps: int
+    """Number of training steps of each classifier."""
     scratch: tuple[float, ...]
     pretrained: tuple[float, ...]
 
@@ -86,8 +91,11 @@ class Gain:
         return mean(each), T_975[len(each) - 1] * stdev(each) / math.sqrt(len(each))
 
 
-def gains(accuracy: Mapping[Arm, float], sizes: Mapping[int, int]) -> list[Gain]:
-    """What pretraining gains, by the number of labels; ``sizes`` has the number of training videos of each class."""
+def gains(accuracy: Mapping[Arm, float], steps: Mapping[Arm, int], sizes: Mapping[int, int]) -> list[Gain]:
+    """What pretraining gains, by the number of labels.
+
+    ``steps`` has the number of training steps of each arm, ``sizes`` the number of training videos of each class.
+    """
     found = []
     for labels in [*sorted({arm.labels for arm in accuracy if arm.labels is not None}), None]:
         scratch, pretrained = (
@@ -96,7 +104,8 @@ def gains(accuracy: Mapping[Arm, float], sizes: Mapping[int, int]) -> list[Gain]
         )
         count = max(sizes.values()) if labels is None else labels
         videos = sum(min(count, size) for size in sizes.values())
-        found.append(Gain(labels=count, videos=videos, scratch=scratch, pretrained=pretrained))
+        (length,) = {steps[arm] for arm in accuracy if arm.labels == labels}
+        found.append(Gain(labels=count, videos=videos, steps=length, scratch=scratch, pretrained=pretrained))
     return found
 
 
@@ -105,6 +114,7 @@ def gain_sections(found: Sequence[Gain], folders: Mapping[Arm, Path], pretrained
     columns = (
         Column("labels a class", "d"),
         Column("videos", ",d"),
+        Column("steps", ",d"),
         Column("from scratch", ".1%"),
         Column("pretrained", ".1%"),
         Column("gain, points"),
@@ -115,6 +125,7 @@ def gain_sections(found: Sequence[Gain], folders: Mapping[Arm, Path], pretrained
         (
             gain.labels,
             gain.videos,
+            gain.steps,
             mean(gain.scratch),
             mean(gain.pretrained),
             said(gain),

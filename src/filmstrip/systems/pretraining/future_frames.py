@@ -13,6 +13,10 @@ decoder rebuilds the input, which a network that keeps places does not need. Her
 all frames at once, as changes of the last frame that was seen, so that what stands still costs nothing. The loss is
 the paper's squared error of pixels, which blurs what cannot be known. All sizes and rates are ours: the paper has no
 convolutional preset to follow.
+
+The paper reports that its representations improve classification most when there are only few training examples. Here
+(``filmstrip claims few_labels``, plain motions): 85.2% of unseen videos with 5 labels a class, from scratch 61.2%;
+87.5% and 60.5% with 20. On textured motions a few hundred steps teach nothing (``docs/log.md``).
 """
 
 from __future__ import annotations
