@@ -22,9 +22,9 @@ ablation on Something-Something V2, of which no rates are published, has those o
 
 The paper reports (top-1 after fine-tuning, ViT-B, 800 epochs): Something-Something V2 69.6, Kinetics-400 80.0 (from
 scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 and 79.5, frame at 87.5% 61.5 and 76.5.
-Of V2 (ViT-B, Something-Something V2, 800
-epochs; top-1 and G multiply-adds): without decoder masking 70.28 and 35.48, running cells of 25, 50 and 75% 70.22
-and 31.63, 70.15 and 25.87, 70.01 and 21.06; at 50%, frames 69.76, random 64.87, loss on all that is decoded 66.74.
+Of V2 (ViT-B, Something-Something V2, 800 epochs; top-1 and G multiply-adds): without decoder masking 70.28 and 35.48,
+running cells of 25, 50 and 75% 70.22 and 31.63, 70.15 and 25.87, 70.01 and 21.06; at 50%, frames 69.76, random 64.87,
+loss on all that is decoded 66.74.
 ViT-g with the hybrid: Kinetics-400 87.2, Something-Something V2 77.0. Its code embeds masked tubelets before it drops
 them, which costs 1.66 of these G; ours does not. ``filmstrip claims videomae_v2_cost`` measures the cost.
 
