@@ -89,10 +89,13 @@ def planners() -> dict[str, tuple[ObjectiveConfig, AdamW]]:
     return {
         "retrieval": (RetrievalConfig(), AdamW(lr=1e-2, weight_decay=0.0)),
         "DDN": (DDNConfig(), plain),
-        "PDPP": (PDPPConfig(widths=(64, 64, 128), diffusion_steps=50), AdamW(lr=4e-3, weight_decay=0.0)),
+        "PDPP": (
+            PDPPConfig(widths=(64, 64, 128), diffusion_steps=50, ends_weight=10.0),
+            AdamW(lr=4e-3, weight_decay=0.0),
+        ),
         "transformer": (StepTransformerConfig(width=128, depth=2, num_heads=4), plain),
         "SCHEMA": (
-            SCHEMAConfig(texts=texts, num_heads=4, state_task=DATASET != "niv"),
+            SCHEMAConfig(texts=texts, num_heads=4, dropout=0.2, input_dropout=0.4, state_task=DATASET != "niv"),
             AdamW(lr=3e-3, weight_decay=1e-4),
         ),
     }

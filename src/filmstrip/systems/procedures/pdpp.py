@@ -291,7 +291,7 @@ class PDPPConfig(StepPredictionConfig):
     diffusion_steps: Count = 200
     sampling_steps: Count | None = None
     """Number of deterministic denoising steps (DDIM); None for all steps with fresh noise."""
-    ends_weight: Weight = 10.0
+    ends_weight: Weight = 1.0
     """Weight of the first and the last step in the loss, relative to the others."""
 
     def build(self) -> PDPP:
@@ -316,7 +316,7 @@ def tiny() -> Run:
             reads=Procedures(width=16, tokens=2, noise=0.5, task="planning", horizon=3),
             batch_size=32,
         ),
-        objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20),
+        objective=PDPPConfig(widths=(32, 64, 64), diffusion_steps=20, ends_weight=10.0),
         optim=AdamW(lr=1e-3, weight_decay=0.0),
         train=Loop(length=Steps(200), clip_grad=None),
         evals=(Planning(),),

@@ -301,8 +301,8 @@ class SCHEMAConfig(StepPredictionConfig):
     """Number of blocks of each decoder."""
     num_heads: Count = 32
     mlp_ratio: Rate = 2.0
-    dropout: ShareBelowOne = 0.2
-    input_dropout: ShareBelowOne = 0.4
+    dropout: ShareBelowOne = 0.0
+    input_dropout: ShareBelowOne = 0.0
     """Dropout of features and texts."""
     blocks: Literal["vanilla", "vedit"] = "vanilla"
     """Blocks of both decoders: SCHEMA's own, or VEDIT's."""
