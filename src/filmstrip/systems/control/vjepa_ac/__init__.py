@@ -23,6 +23,11 @@ A planned rotation is added to the state's angles (published: rotations are mult
 zero). The published planner sets planned closings of the gripper below 0.25 to zero; ours leaves them as they are.
 
 The paper reports on a Franka arm: reach 100%; grasp a cup 60%, a box 20%; pick and place a cup 80%, a box 50%.
+
+Measured here (``filmstrip claims vjepa_ac_planning``: a thick arm on one small table, an untrained encoder): 76% of
+the goals are reached in four actions, 12% with an untrained predictor, none at random; the true way reaches all. With
+the set's thin arm and a look for each table, a predictor of this size learns in 400 steps next to nothing of actions
+(``docs/log.md``).
 """
 
 from filmstrip.systems.control.vjepa_ac.model import VJEPAAC, VJEPAACConfig
