@@ -64,7 +64,7 @@ def test_a_released_file_starts_a_classifier_and_another_does_not(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_frames": 8}, "square number"),
+        ({"num_frames": 9, "size": 32}, "multiple of 3"),
         ({"kernel": 12}, "expected a kernel of 7, 9, 11, 13, 15, 17"),
         ({"large_every": (1, 1)}, "2 entries for 4 stages"),
     ],

@@ -9,7 +9,7 @@ from torch import nn
 
 from filmstrip.data.config import Data
 from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.runs import experiment
+from filmstrip.runs import evaluation, experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.evaluation import Evaluation
 from filmstrip.runs.run_folder import RunFolder
@@ -28,8 +28,8 @@ class Two(Evaluation):
 def folder(tmp_path, monkeypatch):
     run = Run(data=Data(), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
-    monkeypatch.setattr(experiment, "load_objective", lambda folder: (nn.Identity(), run))
-    monkeypatch.setattr(experiment, "open_source", lambda data: source)
+    monkeypatch.setattr(experiment, "load_for_evaluation", lambda folder, data: (nn.Identity(), run.data, ()))
+    monkeypatch.setattr(evaluation, "open_source", lambda data: source)
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 40, "loss": 0.5}\n{"step": 7')
     return tmp_path
 

@@ -75,7 +75,7 @@ class UniRepLKNetArchitecture:
     drop_path: ShareBelowOne = 0.0
     """Stochastic depth's rate at the last block."""
     num_frames: Count
-    """Frames of a clip: a square number."""
+    """Frames of a clip; a square number makes a square picture, others a tall one."""
     size: Count
     """Height and width of a clip, pixels."""
 
@@ -228,10 +228,10 @@ class UniRepLKNet(nn.Module):
     def __init__(self, config: UniRepLKNetArchitecture) -> None:
         super().__init__()
         stages, self.side = len(config.depths), math.isqrt(config.num_frames)
-        if self.side**2 != config.num_frames or config.size % self.side:
+        if config.size % self.side:
             raise UserError(
-                f"{config.num_frames} frames of {config.size} pixels make no square picture: num_frames has to be a "
-                "square number whose root divides size"
+                f"{config.num_frames} frames of {config.size} pixels make no picture: the size has to be a multiple "
+                f"of {self.side}, the root of the number of frames, rounded down"
             )
         if config.kernel not in DILATED or len(config.large_every) != stages - 1:
             raise UserError(
@@ -261,7 +261,7 @@ class UniRepLKNet(nn.Module):
         return Features(rearrange(x, "b d h w -> b (h w) d"), Grid(1, *x.shape[2:]), tuple(seen))
 
     def picture(self, video: Tensor) -> Tensor:
-        """Normalised pixels as one picture, ``B C H*side W*side``: ``side`` rows of a frame lie side by side."""
+        """Normalised pixels as one picture, ``B C T*H/side W*side``: ``side`` rows of a frame lie side by side."""
         check_video(video)
         frames, size = self.clip
         if (video.shape[1], *video.shape[3:]) != (frames, size, size):
