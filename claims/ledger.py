@@ -26,6 +26,7 @@ import torch
 from filmstrip import __version__
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
+from filmstrip.measure.interval import half_interval
 from filmstrip.runs.run_folder import git_hash
 
 FOLDER = Path(__file__).parent
@@ -35,9 +36,6 @@ PLANNING = FOLDER.parents[1] / "shared/data/planning"
 
 Verdict = Literal["reproduced", "partly", "not", "too noisy to say"]
 Figures = dict[str, float]
-
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""The 97.5% quantiles of Student's distribution with 1, 2, ... degrees of freedom; more are taken for the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +134,7 @@ class Interval:
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
         """The interval of so many values, at least one."""
-        mean, count = math.fsum(values) / len(values), len(values)
-        if count == 1:
-            return cls(mean, -math.inf, math.inf)
-        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-        half = T_975[min(count - 1, len(T_975)) - 1] * deviation / math.sqrt(count)
+        mean, half = math.fsum(values) / len(values), half_interval(values)
         return cls(mean, mean - half, mean + half)
 
 

@@ -13,6 +13,7 @@ from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.work import claims as command
 from filmstrip.errors import UserError
+from filmstrip.measure import interval
 
 FAKE = '''
 """Ours is larger than theirs."""
@@ -59,9 +60,9 @@ def test_the_interval_is_students():
 
 
 def test_the_quantiles_are_students():
-    for degrees, quantile in enumerate(ledger.T_975, start=1):
+    for degrees, quantile in enumerate(interval.T_975, start=1):
         assert quantile == pytest.approx(stats.t.ppf(0.975, degrees), abs=6e-4)
-    assert len(ledger.T_975) == 15
+    assert len(interval.T_975) == 15
 
 
 def test_one_seed_has_no_interval_and_no_verdict():

@@ -68,6 +68,6 @@ def bottleneck_rules(layout: str, *, third: int = 6) -> Rules:
 
 
 def stem_rules(layout: str, ours: str, theirs: str) -> Rules:
-    """Of a convolution and its normalisation."""
+    """Rules for the names of a convolution and its normalisation."""
     norm = "norm" if layout == HUB else "bn"
     return ((rf"^{ours}\.0\.", f"{theirs}.conv."), (rf"^{ours}\.1\.", f"{theirs}.{norm}."))

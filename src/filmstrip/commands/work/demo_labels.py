@@ -6,16 +6,16 @@ classifier is then trained on a few labelled videos of each class, and on all of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.inference import inference
+from filmstrip.measure.interval import half_interval
 from filmstrip.report import Column, Curves, Group, Section, Strip, Strips, Table
 from filmstrip.report.comparison import training_curves, videos_named
 from filmstrip.runs import experiment
@@ -25,8 +25,6 @@ from filmstrip.train.lengths import Steps
 
 FEW = (5,)
 """Numbers of labelled videos of each class."""
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-"""The 97.5% quantiles of Student's distribution, by degrees of freedom."""
 NUM_PREDICTIONS = 8
 PREDICTION_FPS = 6.0
 DIMMED = 0.3
@@ -86,9 +84,7 @@ class Gain:
     def difference(self) -> tuple[float, float | None]:
         """The mean over seeds of what pretraining adds, and half of its 95% interval; none for a single seed."""
         each = [after - before for after, before in zip(self.pretrained, self.scratch, strict=True)]
-        if len(each) == 1:
-            return each[0], None
-        return mean(each), T_975[len(each) - 1] * stdev(each) / math.sqrt(len(each))
+        return mean(each), half_interval(each) if len(each) > 1 else None
 
 
 def gains(accuracy: Mapping[Arm, float], steps: Mapping[Arm, int], sizes: Mapping[int, int]) -> list[Gain]:

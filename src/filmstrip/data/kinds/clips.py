@@ -214,7 +214,7 @@ def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_c
 
 
 def _is_images(sample: Sample, data: Data) -> bool | None:
-    """Whether clips are images and no video; None where nobody asks."""
+    """Whether clips are images and no video; None where batches do not say."""
     if not isinstance(data.reads, Clips) or data.reads.images == "still":
         return None
     return sample.is_image and data.clip.num_frames == 1  # a longer clip shows an image that stands still
