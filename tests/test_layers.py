@@ -25,25 +25,27 @@ ALLOWED = {
     "distributed": LEAVES,
     "progress": {"distributed"},
     "video": {"errors", "files"},
-    "data": LEAVES | {"progress", "video"},
+    "text": {"bounds", "errors", "files"},
+    "data": LEAVES | {"progress", "text", "video"},
     "measure": LEAVES | {"data"},
     "train": LEAVES | {"inference", "distributed", "progress", "data", "measure"},
     "nn": LEAVES,
     "weights": LEAVES | {"nn"},
     "models": LEAVES | {"nn", "weights"},
-    "objectives": LEAVES | {"inference", "video", "data", "nn", "weights", "models"},
+    "objectives": LEAVES | {"inference", "text", "video", "data", "nn", "weights", "models"},
     "runs": LEAVES
-    | {"inference", "distributed", "progress", "video", "data", "measure", "train"}
+    | {"inference", "distributed", "progress", "text", "video", "data", "measure", "train"}
     | {"models", "weights", "objectives"},
     "evals": LEAVES
-    | {"inference", "distributed", "progress", "data", "measure", "nn", "models", "weights", "objectives", "runs"},
+    | {"inference", "distributed", "progress", "text", "data", "measure", "nn", "models", "weights"}
+    | {"objectives", "runs"},
     "__init__": {"video", "runs"},
     "report": LEAVES | {"data", "runs", "evals"},
     "systems": LEAVES
-    | {"inference", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "evals"},
+    | {"inference", "text", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "evals"},
     "commands": LEAVES
-    | {"inference", "distributed", "progress", "video", "data", "measure", "train", "nn", "weights", "objectives"}
-    | {"runs", "evals", "report", "systems"},
+    | {"inference", "distributed", "progress", "text", "video", "data", "measure", "train", "nn", "weights"}
+    | {"objectives", "runs", "evals", "report", "systems"},
     "__main__": {"errors", "commands"},
 }
 

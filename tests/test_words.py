@@ -20,6 +20,7 @@ ROOMS = (
     "systems/generation",
     "systems/procedures",
     "systems/tokenizers",
+    "text",
     "train",
     "weights",
 )
