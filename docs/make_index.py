@@ -33,7 +33,7 @@ def row(name: str) -> str:
     """One system's line of the table."""
     checks = (
         (ROOT / "tests/golden" / f"{name}.txt").exists(),
-        f'"{name}:' in (ROOT / "tests/systems/test_paper_sizes.py").read_text(),
+        f'"{name}:' in (ROOT / f"tests/systems/test_sizes_{name.split('.')[0]}.py").read_text(),
         parity(name),
         ", ".join(f"[{claim}](claims.md#{claim})" for claim in ledger.names() if name in ledger.find(claim).systems),
     )
