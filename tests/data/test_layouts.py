@@ -184,7 +184,7 @@ def test_ssv2_reads_its_labels_and_is_directional(tmp_path, video):
     assert rows(source) == {("7", "train", source.classes[1]), ("12", "val", source.classes[0])} | {
         (name, "test", None) for name in ("30", "41")
     }
-    assert source.samples[0].text == "pushing a cup from left to right"
+    assert source.samples[0].text == ("pushing a cup from left to right",)
     write(
         tmp_path / "labels/test-answers.csv", "30;Letting something down\n41;Pushing something from left to right\n"
     )

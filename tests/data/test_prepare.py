@@ -170,8 +170,8 @@ def test_parts_of_a_video_share_one_copy_and_keep_their_times_and_texts(tmp_path
     prepare(tmp_path / "list.csv", tmp_path / "out")
     samples = open_path(tmp_path / "out").samples
     assert [(s.split, s.start, s.end, s.text) for s in samples] == [
-        ("train", 0.0, 1.0, 'he said "hop", twice'),
-        ("test", 1.0, 2.0, "grün"),
+        ("train", 0.0, 1.0, ('he said "hop", twice',)),
+        ("test", 1.0, 2.0, ("grün",)),
     ]
     assert len({s.path for s in samples}) == 1 and len(list((tmp_path / "out").rglob("*.mp4"))) == 1
 

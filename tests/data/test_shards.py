@@ -38,8 +38,8 @@ def test_members_of_a_key_belong_together(tmp_path):
         },
     )
     first, second = open_shards(path).samples
-    assert (first.name, first.label, first.text) == ("clips-000.tar/a/0001", 1, "a dog runs")
-    assert (second.label, second.text, content(second)) == (0, "a cat", b"second one")
+    assert (first.name, first.label, first.text) == ("clips-000.tar/a/0001", 1, ("a dog runs",))
+    assert (second.label, second.text, content(second)) == (0, ("a cat",), b"second one")
     assert content(first) == b"first"
 
 

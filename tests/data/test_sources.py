@@ -141,8 +141,8 @@ def test_manifest_parts_texts_and_groups(tmp_path):
     make(tmp_path, "a.mp4")
     path = table(tmp_path, "path,start,end,text,group\na.mp4,0,2.5,he runs,ann\na.mp4,2.5,,,bob\na.mp4,,,,\n")
     whole, rest, part = sorted(open_path(path).samples, key=lambda s: s.name)
-    assert (part.start, part.end, part.text, part.group) == (2.5, None, None, "bob")
-    assert (rest.start, rest.end, rest.text, rest.group) == (0.0, 2.5, "he runs", "ann")
+    assert (part.start, part.end, part.text, part.group) == (2.5, None, (), "bob")
+    assert (rest.start, rest.end, rest.text, rest.group) == (0.0, 2.5, ("he runs",), "ann")
     assert (whole.start, whole.end, whole.name) == (None, None, "a.mp4")
     assert len({whole.name, part.name, rest.name}) == 3
 

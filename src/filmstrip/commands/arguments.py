@@ -88,6 +88,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     kind, arguments = option(arguments, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
+    preset, arguments = _with_tokenizer(preset, arguments)
     arguments = _with_data(arguments)
     run = read(
         Run,
@@ -138,6 +139,24 @@ def _with_unions(preset: Run, arguments: list[str], given: Collection[str]) -> t
         if option_name in given and not isinstance(preset.train.length, unit):
             preset = replace(preset, train=replace(preset.train, length=unit(1)))  # which the option replaces
     return preset, arguments
+
+
+def _with_tokenizer(preset: Run, arguments: list[str]) -> tuple[Run, list[str]]:
+    """The preset with the text tokenizer that is asked for, and the other arguments.
+
+    Raises:
+        UserError: there is no such tokenizer, or the data have no text.
+    """
+    name, arguments = option(arguments, "--data.reads.tokenizer")
+    if name is None:
+        return preset, arguments
+    from filmstrip.text.tokenizers import tokenizer_named
+
+    reads = preset.data.reads
+    if not hasattr(reads, "tokenizer"):
+        raise UserError(f"--data.reads.tokenizer is for data with text, and {type(reads).__name__} have none")
+    reads = replace(reads, **{"tokenizer": tokenizer_named(name)})
+    return replace(preset, data=replace(preset.data, reads=reads)), arguments
 
 
 def _named(name: str, known: Mapping[str, T], flag: str) -> T:

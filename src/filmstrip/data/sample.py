@@ -47,7 +47,8 @@ class Sample:
     split: str = ""
     start: float | None = None
     end: float | None = None
-    text: str | None = None
+    text: tuple[str, ...] = ()
+    """Captions, several of which say the same in other words."""
     group: str | None = None
     """Group of samples that a split must not separate, such as those of one person or recording."""
     offset: int | None = None

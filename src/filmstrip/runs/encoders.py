@@ -88,7 +88,8 @@ def load_for_evaluation(
         objective = EncoderAlone(cast(EncoderModule, encoder))
         return objective.to(default_device(device)), Data(path=data, clip=clip), ()
     trained, run = load_objective(source, device)
-    return trained, run.data if data is None else run.data.at(data), run.evals
+    recorded = replace(run.data, reads=run.data.reads.as_recorded(Path(source)))
+    return trained, recorded if data is None else recorded.at(data), run.evals
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:

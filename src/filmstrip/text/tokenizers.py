@@ -120,7 +120,39 @@ class Pretrained:
         return HubTokenizer(Path(self.folder).expanduser(), specials)
 
 
-TextTokenizerConfig = Bytes | Words | Pretrained
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """The tokenizer that another run's texts were read with, from its folder."""
+
+    folder: str
+    """Path of the run's folder."""
+
+    def fit(self, texts: Iterable[str], specials: Sequence[str] = SPECIALS) -> TextTokenizer:
+        """The tokenizer, with the special tokens that it was saved with; it does not depend on texts.
+
+        Raises:
+            UserError: the folder holds none, or its file is damaged.
+        """
+        return open_tokenizer(Path(self.folder).expanduser())
+
+
+TextTokenizerConfig = Bytes | Words | Pretrained | Saved
+
+
+def tokenizer_named(name: str) -> TextTokenizerConfig:
+    """The configuration that a name or a folder stands for: ``words``, ``bytes``, that of a run or of a model.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if name in (known := {"words": Words, "bytes": Bytes}):
+        return known[name]()
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no text tokenizer {name!r}: use words, bytes, or the folder of a run or of a published model"
+        )
+    return Saved(folder=name) if (folder / FILE).exists() else Pretrained(folder=name)
 
 
 def open_tokenizer(folder: Path) -> TextTokenizer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from filmstrip.data.kinds.specification import Specification
 from filmstrip.errors import UserError
@@ -47,6 +48,10 @@ class Kind:
             UserError: there is nothing to read, or it is not of this kind; the message says what was expected.
         """
         raise TypeError(f"{type(self).__name__} does not define open(data)")
+
+    def as_recorded(self, folder: Path) -> Self:
+        """This kind with what a run folder records of it (:meth:`Source.record`), to read other data for that run."""
+        return self
 
     def sizes(self, data: Data, network: Any) -> dict[str, int] | None:
         """Sizes of one sample by the letters of the specification, without ``B``; None if only the data determine

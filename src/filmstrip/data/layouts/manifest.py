@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import logging
 import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,18 +28,28 @@ COLUMNS = {
     "split": ("split", "subset", "partition"),
     "start": ("start", "start_time", "t_start"),
     "end": ("end", "end_time", "t_end"),
-    "text": ("text", "caption", "sentence", "description"),
     "group": ("group", "subject", "actor"),
     "actions": ("actions",),
 }
 """Accepted names of each column, in order of preference; case and surrounding blanks are ignored."""
+TEXTS = ("text", "caption", "sentence", "description")
+"""Accepted names of the columns of captions. There may be several, repeated or numbered (``caption_2``); a cell holds
+one caption, or several as a JSON list."""
 
 SHOWN_ERRORS = 5
 
 log = logging.getLogger(__name__)
 
-Row = tuple[int, dict[str, str | None]]
-"""A row's number as an editor shows it (the header being row 1), and its cells by the names of ``COLUMNS``."""
+
+class Row(NamedTuple):
+    """One row of a table."""
+
+    number: int
+    """Number as an editor shows it, the header being row 1."""
+    cells: dict[str, str | None]
+    """Cells by the names of ``COLUMNS``."""
+    texts: tuple[str, ...]
+    """Captions, from all of their columns."""
 
 
 def open_manifest(path: Path) -> Source:
@@ -50,15 +62,15 @@ def open_manifest(path: Path) -> Source:
         UserError: the table has no column of paths, or invalid cells; the message lists the rows.
     """
     rows = _read(path)
-    if any(cells["split"] for _, cells in rows):
-        kept = [(number, cells) for number, cells in rows if cells["split"]]
+    if any(row.cells["split"] for row in rows):
+        kept = [row for row in rows if row.cells["split"]]
         if len(kept) < len(rows):
             _warn(f"{path}: {len(rows) - len(kept)} of {len(rows)} rows have no split and are skipped")
         rows = kept
     notes = read_notes(path.parent)
     spans = _spans(path, rows)
     base = _base(path, rows)
-    classes, labels = number_labels([cells["label"] for _, cells in rows], notes.classes, path)
+    classes, labels = number_labels([row.cells["label"] for row in rows], notes.classes, path)
     samples = [
         Sample(
             path=os.path.join(base, str(cells["path"])),
@@ -67,11 +79,11 @@ def open_manifest(path: Path) -> Source:
             split=cells["split"] or "",
             start=start,
             end=end,
-            text=cells["text"],
+            text=texts,
             group=cells["group"],
             actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
         )
-        for (_, cells), (start, end), label in zip(rows, spans, labels)
+        for (_, cells, texts), (start, end), label in zip(rows, spans, labels)
     ]
     if samples and not samples[0].split:
         samples = hold_out(samples)
@@ -89,7 +101,7 @@ def manifest_of(path: Path) -> Path | None:
 
 def rows_without_label(path: Path) -> list[int]:
     """The numbers of a manifest's rows without a label, as an editor shows them."""
-    return [number for number, cells in _read(path) if not cells["label"]]
+    return [row.number for row in _read(path) if not row.cells["label"]]
 
 
 @functools.cache
@@ -108,6 +120,7 @@ def _read(path: Path) -> list[Row]:
             f"{path} has no column of paths: the first row must name the columns, one of them "
             f"{' or '.join(COLUMNS['path'][:4])}; it has {', '.join(header) or 'nothing'}"
         )
+    columns = _text_columns(header)
     rows: list[Row] = []
     errors = []
     for number, values in table:
@@ -115,13 +128,42 @@ def _read(path: Path) -> list[Row]:
         if (cells["label"] or "").lower() == "nan":
             errors.append(f"row {number}: the label is {cells['label']!r}: leave the cell empty for none")
         elif cells["path"]:
-            rows.append((number, cells))
+            told = [values[i] for i in columns if i < len(values)]
+            rows.append(Row(number, cells, tuple(text for cell in told for text in captions_in(cell))))
         elif any(values):
             errors.append(f"row {number}: no path")
     _refuse(path, errors)
     if not rows:
         raise UserError(f"{path} lists no videos")
     return rows
+
+
+def _text_columns(header: Sequence[str]) -> list[int]:
+    """Places of the columns of captions: all of the most preferred name."""
+    names = [name.strip().lower().replace(" ", "_") for name in header]
+    for wanted in TEXTS:
+        if found := [i for i, name in enumerate(names) if re.fullmatch(rf"{wanted}(s|_?\d+)?", name)]:
+            return found
+    return []
+
+
+def captions_in(cell: str | None) -> tuple[str, ...]:
+    """The captions in a cell: those of a JSON list of strings, or the cell as it is."""
+    if cell is not None and cell.startswith("["):
+        try:
+            values = json.loads(cell)
+        except ValueError:
+            values = None
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return tuple(value.strip() for value in values if value.strip())
+    return (cell,) if cell else ()
+
+
+def cell_of(captions: Sequence[str]) -> str | None:
+    """The inverse of :func:`captions_in`."""
+    if len(captions) == 1 and not captions[0].startswith("["):
+        return captions[0]
+    return json.dumps(list(captions), ensure_ascii=False) if captions else None
 
 
 def _read_text(path: Path) -> tuple[list[str], list[tuple[int, list[str | None]]]]:
@@ -151,6 +193,8 @@ def _cell(value: Any) -> str | None:
     """A Parquet value as the text that a CSV file would hold."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, list):
+        return json.dumps(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip() or None
@@ -160,7 +204,7 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
     """Start and end of each row, seconds."""
     spans: list[tuple[float | None, float | None]] = []
     errors = []
-    for number, cells in rows:
+    for number, cells, _ in rows:
         try:
             start, end = (None if cells[role] is None else float(str(cells[role])) for role in ("start", "end"))
         except ValueError:
@@ -177,9 +221,9 @@ def _base(path: Path, rows: list[Row]) -> Path:
     """The folder that the paths are relative to: the nearest one from the manifest up where one of them exists."""
     first = rows[:20]
     for folder in (path.parent, *path.absolute().parent.parents):
-        if any((folder / str(cells["path"])).exists() for _, cells in first):
+        if any((folder / str(row.cells["path"])).exists() for row in first):
             return folder
-    number, cells = first[0]
+    number, cells, _ = first[0]
     raise UserError(
         f"{path}, row {number}: {cells['path']} is not below {path.parent.absolute()} or one of the folders that "
         "hold it (nor are the next rows): paths in a manifest are relative to its folder, or absolute"

@@ -11,6 +11,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from filmstrip.data.actions import SIDECARS, Sidecar
 from filmstrip.data.layouts.folder import SPLITS, VIDEO_SUFFIXES
@@ -19,7 +20,7 @@ from filmstrip.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LABEL_KEYS = ("label", "cls", "class", "action")
-_TEXT_KEYS = ("text", "caption")
+_TEXT_KEYS = ("text", "caption", "captions")
 _MAX_NOTE = 2**20
 
 
@@ -32,7 +33,7 @@ class Member:
     offset: int | None = None
     size: int | None = None
     label: str | None = None
-    text: str | None = None
+    text: tuple[str, ...] = ()
     split: str | None = None
     actions: Sidecar | None = None
 
@@ -63,7 +64,8 @@ def expand(path: Path) -> list[Path]:
 def open_shards(path: Path) -> Source:
     """Open one shard, a range, or a folder of them.
 
-    A label comes from ``key.cls`` or from ``label`` in ``key.json``, a caption from ``key.txt``. Splits come from
+    A label comes from ``key.cls`` or from ``label`` in ``key.json``, captions from the lines of ``key.txt`` or from
+    ``caption`` in ``key.json``, one or a list. Splits come from
     ``split`` in ``key.json``, or from the names of the shards (``train-000.tar``), or else are made.
 
     Raises:
@@ -132,7 +134,7 @@ def _annotate(member: Member, suffix: str, content: bytes) -> None:
     if suffix == ".cls":
         member.label = text
     elif suffix == ".txt":
-        member.text = text
+        member.text = tuple(line.strip() for line in text.splitlines() if line.strip())
     else:
         try:
             values = json.loads(text)
@@ -140,9 +142,10 @@ def _annotate(member: Member, suffix: str, content: bytes) -> None:
             raise UserError(f"{member.archive}: {member.key}.json is not JSON: {error}") from None
         if isinstance(values, dict):
             label = next((values[key] for key in _LABEL_KEYS if values.get(key) is not None), None)
-            caption = next((values[key] for key in _TEXT_KEYS if isinstance(values.get(key), str)), None)
+            captions: Any = next((values[key] for key in _TEXT_KEYS if values.get(key)), [])
             member.label = member.label if label is None else str(label)
-            member.text = member.text or caption
+            listed = captions if isinstance(captions, list) else [captions]
+            member.text = member.text or tuple(text for text in listed if isinstance(text, str) and text)
             member.split = values.get("split") or member.split
 
 

@@ -60,7 +60,7 @@ def open_ssv2(root: Path) -> Source:
         raise UserError(f"{root} holds none of the {missing} videos that are listed, such as {listed[0][1]}.webm")
     _, labels = number_names([label for (_, _, label, _), _ in found], classes, root)
     samples = [
-        Sample(path=str(file), name=name, label=label, split=split, text=text)
+        Sample(path=str(file), name=name, label=label, split=split, text=(text,) if text else ())
         for ((split, name, _, text), file), label in zip(found, labels)
     ]
     return collect(root, classes, samples, replace(read_notes(root), directional=True))

@@ -8,6 +8,7 @@ from filmstrip.data.synthetic.cups import Cups
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.synthetic.moving_mnist import MovingMNIST
+from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.data.synthetic.pushing import Pushing
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.data.synthetic.untrimmed import Untrimmed
@@ -22,6 +23,7 @@ SETS: dict[str, type[Synthetic]] = {
     "untrimmed": Untrimmed,
     "actors": Actors,
     "cups": Cups,
+    "narrated": NarratedShapes,
 }
 
 

@@ -20,6 +20,7 @@ import av
 
 from filmstrip.data.actions import Sidecar
 from filmstrip.data.files import VideoFile, file_of, files_of
+from filmstrip.data.layouts.manifest import cell_of
 from filmstrip.data.sample import Source
 from filmstrip.data.sources import open_videos
 from filmstrip.data.synthetic.generated import NOTES
@@ -255,7 +256,8 @@ def _write_manifest(out: Path, source: Source, outcomes: dict[VideoFile, CopyOut
         outcome = outcomes[file_of(source, sample)]
         if not outcome.error:
             label = None if sample.label is None else source.classes[sample.label]
-            extra = {key: getattr(sample, key) for key in ("start", "end", "text", "group")}
+            extra = {key: getattr(sample, key) for key in ("start", "end", "group")}
+            extra["text"] = cell_of(sample.text)
             actions = _copy_actions(sample.actions, out, outcome.target) if sample.actions else None
             row = {"path": outcome.target, "label": label, "split": sample.split, **extra, "actions": actions}
             rows.append(row)

@@ -1,0 +1,200 @@
+"""Clips of videos, or images, each with one caption drawn from its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstrip.bounds import Bounds, Count
+from filmstrip.data.actions import ActionSpace
+from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.kinds.clips import LABEL, VIDEO, Clips, draw_clips
+from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import COMMON, Specification
+from filmstrip.data.sample import Sample, Source
+from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary, as_tokens, tokenised
+from filmstrip.errors import UserError
+from filmstrip.protocols import Batch
+from filmstrip.text.tokenizers import Saved, TextTokenizer, TextTokenizerConfig, Words
+
+log = logging.getLogger(__name__)
+
+_DRAWN_LENGTH, _DRAWN_SIZE = 12, 128
+"""Length and vocabulary of drawn captions, unless they are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned(Kind):
+    """Clips with captions: of a manifest with a column ``caption`` (or several), or of shards with ``key.txt``.
+
+    Of several captions training draws one, and evaluation takes the first. Nothing is mirrored, since captions tell
+    left from right.
+    """
+
+    specification: ClassVar[Specification] = Specification(
+        {
+            "video": VIDEO,
+            "text": replace(TEXT, unmixed="captions"),
+            "text_length": TEXT_LENGTH,
+            "label": LABEL,
+            **COMMON,
+        }
+    )
+
+    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2"] = "auto"
+    """Layout of a folder; ``auto`` detects it. Something-Something's labels are its captions."""
+    tokenizer: TextTokenizerConfig = field(default_factory=Words)
+    """Tokenizer of captions, ``words`` or ``bytes`` on the command line, or a folder: that of a run with a tokenizer,
+    or of a published model. Words are those of the training split."""
+    max_length: Annotated[int, Bounds(min=2)] = 32
+    """Number of token ids of a caption, its end and padding included; longer captions are cut."""
+    start: bool = True
+    """Whether captions begin with the tokenizer's start, if it has one."""
+
+    def as_recorded(self, folder: Path) -> Self:
+        """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
+        return replace(self, tokenizer=Saved(folder=str(folder)))
+
+    def open(self, data: Data) -> Source:
+        """The captioned samples of ``data.path`` or of a synthetic set, which is generated first if necessary.
+
+        Raises:
+            UserError: there is nothing to read, or no sample has a caption.
+        """
+        source = Clips(layout=self.layout, actions=False).open(data)
+        if source.kind is not Clips:
+            raise UserError(f"{source.root} holds features of videos: captions are read beside the videos themselves")
+        captioned = [sample for sample in source.samples if sample.text]
+        if not captioned:
+            raise UserError(
+                f"{source.root} has no captions: expected a manifest with a column caption (or caption_1, caption_2, "
+                "..., or a JSON list in it), or shards with key.txt beside key.mp4"
+            )
+        if missing := len(source.samples) - len(captioned):
+            log.warning(
+                "%s: %d of %d samples have no caption and are left out", source.root, missing, len(source.samples)
+            )
+        texts = (text for sample in captioned if sample.split == data.train_split for text in sample.text)
+        tokenizer = self.tokenizer.fit(texts, ())
+        return CaptionedSource(
+            root=source.root,
+            classes=source.classes,
+            samples=tuple(_with_tokenizer(sample, tokenizer, self) for sample in captioned),
+            directional=True,
+            text_tokenizer=tokenizer,
+            reads=self,
+        )
+
+    def sizes(self, data: Data, network: Any) -> dict[str, int]:
+        """Sizes of a clip, and of a caption (``L``) with its vocabulary (``V``)."""
+        size = getattr(network, "vocab_size", None) or _DRAWN_SIZE
+        return {**Clips().sizes(data, network), "L": self.max_length, "V": size}
+
+    def told_sizes(self, data: Data, info: CaptionInfo) -> dict[str, int]:
+        """The same, with the classes and the vocabulary of the data."""
+        return self.sizes(data, None) | {"K": len(info.classes) or 1, "V": info.tokenizer.size}
+
+    def shown(self, data: Data) -> str:
+        """Those of clips, and the length of captions."""
+        return f"{Clips().shown(data)} with captions of {self.max_length} tokens"
+
+    @staticmethod
+    def example_info(sizes: Mapping[str, int], **told: Any) -> CaptionInfo:
+        """See :meth:`Kind.example_info`."""
+        size, length = sizes.get("V", _DRAWN_SIZE), sizes.get("L", _DRAWN_LENGTH)
+        return CaptionInfo(**told, tokenizer=Vocabulary.drawn(size), max_length=length)
+
+    @staticmethod
+    def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
+        """Clips as drawn, whose captions name the mean colours of their quarters; see :meth:`Kind.example`."""
+        batch = draw_clips(sizes, generator)
+        length, size = sizes.get("L", _DRAWN_LENGTH), sizes.get("V", _DRAWN_SIZE)
+        quarters = F.adaptive_avg_pool2d(batch["video"].float().mean(dim=1), 2).flatten(1)
+        words = 3 + (quarters * (size - 3) / 256).long().repeat(1, -(-length // quarters.shape[1]))[:, :length]
+        counts = torch.randint(min(4, length), length + 1, (sizes["B"],), generator=generator)
+        place, last = torch.arange(length), counts[:, None] - 1
+        ids = words.where(place > 0, 1).where(place < last, 2).where(place <= last, 0)
+        return batch | {"text": ids, "text_length": counts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionInfo(DataInfo):
+    """Properties of captioned clips that objectives need."""
+
+    tokenizer: Vocabulary
+    """Vocabulary of the captions."""
+    max_length: Count
+    """Number of token ids of a caption, padding included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedSample(Sample):
+    """A sample with captions and the tokenizer that makes ids of them."""
+
+    kind: ClassVar[type[Kind]] = Captioned
+
+    text_tokenizer: TextTokenizer = field(repr=False, compare=False)
+    max_length: int
+    starts: bool
+    """Whether a caption begins with the tokenizer's start."""
+
+    def cut(
+        self,
+        data: Data,
+        *,
+        rng: np.random.Generator | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        actions: ActionSpace | None = None,
+    ) -> list[Row]:
+        """Clips as of any sample, each with a caption of its own draw, or with the first one without ``rng``."""
+        rows = super().cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions)
+        return [self._told(row, 0 if rng is None else int(rng.integers(len(self.text)))) for row in rows]
+
+    @classmethod
+    def cut_in_turn(
+        cls, samples: Sequence[Self], data: Data, num_clips: int = 1, num_crops: int = 1
+    ) -> list[list[Row]]:
+        """The rows that :meth:`cut` returns for evaluation, of each of several samples of one file."""
+        read = super().cut_in_turn(samples, data, num_clips, num_crops)
+        return [[sample._told(row, 0) for row in rows] for sample, rows in zip(samples, read)]
+
+    def _told(self, row: Row, number: int) -> Row:
+        ids, count = as_tokens(self.text_tokenizer, self.text[number], self.max_length, start=self.starts)
+        return replace(row, content={**row.content, "text": ids, "text_length": count})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedSource(Source):
+    """A collection of captioned samples."""
+
+    kind: ClassVar[type[Kind]] = Captioned
+
+    text_tokenizer: TextTokenizer = field(compare=False)
+    reads: Captioned
+
+    def info(self, train_split: str) -> CaptionInfo:
+        """The properties of the collection that an objective needs before it is built."""
+        vocabulary = Vocabulary.of(self.text_tokenizer)
+        return CaptionInfo(**self.told(train_split), tokenizer=vocabulary, max_length=self.reads.max_length)
+
+    def record(self, folder: Path) -> None:
+        """Write the tokenizer, which new texts need."""
+        self.text_tokenizer.save(folder)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts as in batches: ids ``B L`` and lengths ``B``."""
+        return tokenised(self.text_tokenizer, texts, self.reads.max_length, start=self.reads.start)
+
+
+def _with_tokenizer(sample: Sample, tokenizer: TextTokenizer, reads: Captioned) -> CaptionedSample:
+    values = {each.name: getattr(sample, each.name) for each in fields(Sample)}
+    return CaptionedSample(**values, text_tokenizer=tokenizer, max_length=reads.max_length, starts=reads.start)
