@@ -112,7 +112,13 @@ def test_systems_do_not_import_each_other():
 
 
 SHARED = ("nn", "models", "objectives")
-SERVE_ONE = {"models/decoder", "models/frozen", "models/frozen_networks", "models/llama_layout"}
+SERVE_ONE = {
+    "models/decoder",
+    "models/frozen",
+    "models/frozen_networks",
+    "models/llama_layout",
+    "models/query_transformer",
+}
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`
 alone, and the decoder its first language model."""
 

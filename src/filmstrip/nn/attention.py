@@ -62,9 +62,9 @@ class Attention(nn.Module):
     changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
     ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
     ``num_kv_heads`` fewer heads of keys and values than of queries, each serves several heads of queries (grouped
-    queries, Ainslie et al. 2023); self-attention only. ``score_scale`` multiplies the scores beside one over the root
-    of ``head_dim`` (muP: :mod:`filmstrip.models.decoder`). With ``context_width`` keys and values are always computed
-    from ``context``, and the values' dimension per head may differ (``value_dim``).
+    queries, Ainslie et al. 2023). ``score_scale`` multiplies the scores beside one over the root of ``head_dim``
+    (muP: :mod:`filmstrip.models.decoder`). With ``context_width`` keys and values are always computed from
+    ``context``, and the values' dimension per head may differ (``value_dim``).
 
     Raises:
         ValueError: the heads do not divide the width, or the queries' heads.
@@ -89,8 +89,8 @@ class Attention(nn.Module):
             raise ValueError(f"width {width} is not a multiple of {num_heads} heads: set head_dim")
         if num_heads % (num_kv_heads or num_heads):
             raise ValueError(f"{num_heads} heads are not a multiple of {num_kv_heads} heads of keys and values")
-        if num_kv_heads not in (None, num_heads) and (context_width is not None or qkv_bias == "no_key"):
-            raise ValueError("grouped queries are for self-attention with qkv_bias 'all' or 'none'")
+        if num_kv_heads not in (None, num_heads) and qkv_bias == "no_key":
+            raise ValueError("grouped queries are for qkv_bias 'all' or 'none'")
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or width // num_heads
@@ -101,7 +101,7 @@ class Attention(nn.Module):
         self.cross = context_width is not None
         if self.cross:
             self.q = Linear(width, inner, bias=qkv_bias != "none")
-            self.kv = Linear(context_width, inner + values, bias=every)
+            self.kv = Linear(context_width, (inner + values) // (num_heads // self.num_kv_heads), bias=every)
         else:
             self.qkv = Linear(width, (num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=every)
         partial = qkv_bias == "no_key"
@@ -119,14 +119,16 @@ class Attention(nn.Module):
         mask: Mask | None = None,
         angles: Tensor | None = None,
         context_angles: Tensor | None = None,
+        context_positions: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Attend from ``x`` (``B N D``) to itself, to ``context`` (``B M C``), or to all that ``cache`` holds.
 
         ``angles`` (and ``context_angles``, for the keys of a context) are rotary angles from
-        :class:`~filmstrip.nn.rotary.Rotary`. With a cache, mask positions count from its first token.
+        :class:`~filmstrip.nn.rotary.Rotary`; ``context_positions`` (``M C``) are added to what keys are computed
+        from, and not to what values are. With a cache, mask positions count from its first token.
         """
-        q, k, v = self._project(x, context)
+        q, k, v = self._project(x, context, context_positions)
         q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None:
             q = rotate(q, angles)
@@ -151,13 +153,15 @@ class Attention(nn.Module):
         """Each head's output, ``B H N D``: every query attends to all keys that the mask allows."""
         return attend(q, k, v, mask, offset)
 
-    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(
+        self, x: Tensor, context: Tensor | None, context_positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each ``B H N D``."""
         if self.cross:
             if context is None:
                 raise ValueError("this attention was built with context_width: it needs a context")
             q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads)
-            return q, *self.keys_and_values(context)
+            return q, *self.keys_and_values(context, context_positions)
         if self.q_bias is None:
             qkv = self.qkv(x)
         else:
@@ -168,14 +172,17 @@ class Attention(nn.Module):
         )
         return q, k, v
 
-    def keys_and_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of a context ``B M C``, each ``B H M D``."""
-        inner = self.num_heads * self.head_dim
+    def keys_and_values(self, context: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values of a context ``B M C``, each ``B H M D``; ``positions`` (``M C``) are the keys' alone."""
+        inner = self.num_kv_heads * self.head_dim
         if self.v_bias is None:
             kv = self.kv(context)
         else:
             kv = F.linear(context, self.kv.weight, F.pad(self.v_bias, (inner, 0)))
-        k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.num_heads) for x in kv.tensor_split([inner], dim=2))
+        k, v = kv.tensor_split([inner], dim=2)
+        if positions is not None:
+            k = k + F.linear(positions, self.kv.weight[:inner])
+        k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.num_kv_heads) for x in (k, v))
         return k, v
 
 

@@ -49,6 +49,22 @@ def sincos_axes(grid: Grid, width: int) -> Tensor:
     return torch.cat(parts, dim=1).to(torch.float32)
 
 
+def sincos_plane(rows: int, columns: int, width: int) -> Tensor:
+    """Sines and cosines of column and row side by side, ``rows*columns width``, float32; sines come first in each.
+
+    As in MAE: the first half of the channels is the column's.
+
+    Raises:
+        ValueError: ``width`` is not a multiple of four.
+    """
+    if width % 4:
+        raise ValueError(f"positions of rows and columns need a width that is a multiple of 4, got {width}")
+    where = grid_positions((rows, columns)).to(torch.float64)
+    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angles = [where[:, axis, None] * frequencies for axis in (1, 0)]
+    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).to(torch.float32)
+
+
 def fixed_positions(kind: PositionKind, grid: Grid, width: int) -> Tensor:
     """Sine-cosine vectors of a grid's positions, ``N width``, float32."""
     return sincos_axes(grid, width) if kind == "axes" else sincos_table(grid.t * grid.h * grid.w, width)
