@@ -17,6 +17,7 @@ from filmstrip.data.actions import ActionSpace, Sidecar, space_of
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
+from filmstrip.data.kinds.specification import Specification
 from filmstrip.data.reading.order import Portion
 from filmstrip.errors import UserError
 from filmstrip.video.images import is_image
@@ -57,6 +58,11 @@ class Sample:
     """Location of the actions of the whole video, a row for each of its frames."""
     origin: int = 0
     """Number of the source that the sample is from, in a mixture of several."""
+
+    @property
+    def specification(self) -> Specification:
+        """Specification of the batches of samples such as this one."""
+        return self.kind.specification
 
     @property
     def is_image(self) -> bool:

@@ -64,7 +64,7 @@ class _SampleSet(Dataset):
         self.samples = samples
         self.data = data
         self.labelled = all(sample.label is not None for sample in samples)
-        self.specification = samples[0].kind.specification
+        self.specification = samples[0].specification
         self.bad: dict[int, Unreadable] = {}
         self.current: Current | None = None
 

@@ -1,0 +1,231 @@
+"""Conversations about images and videos, from the files of public instruction data.
+
+JSON or JSON Lines as LLaVA, ShareGPT4V and LLaVA-Video write them, or a table (CSV, TSV) with the columns ``video``
+(or ``image``), ``question`` and ``answer``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filmstrip.errors import UserError
+from filmstrip.text.conversation import PLACES, Turn, check_turns, count_places
+from filmstrip.text.tokenizers import IMAGE, VIDEO
+
+NAMES = ("dialogues", "conversations", "train", "validation", "val", "test")
+"""Names of the files of a folder that are read; of the last four also the names of splits."""
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_COLUMNS = {
+    "visual": ("video", "image", "path", "video_path", "video_id", "video_name"),
+    "question": ("question", "instruction", "query"),
+    "answer": ("answer", "response"),
+    "split": ("split", "subset"),
+    "kind": ("kind", "type", "question_type", "category"),
+    "options": ("options", "choices"),
+}
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialogue:
+    """One conversation."""
+
+    name: str
+    visual: str | None
+    """Path of its image or video, as the file states it; none for text alone."""
+    turns: tuple[Turn, ...]
+    split: str = ""
+    kind: str = ""
+    """Kind of its question, for evaluation."""
+    options: tuple[str, ...] = ()
+    """Answers to choose from, for evaluation."""
+    start: float | None = None
+    end: float | None = None
+    """Part of the video, in seconds."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of conversations at a path: itself, or those in a folder by :data:`NAMES`.
+
+    Raises:
+        UserError: there are none.
+    """
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return [path]
+    found = [
+        path / f"{name}{suffix}" for name in NAMES for suffix in SUFFIXES if (path / f"{name}{suffix}").is_file()
+    ]
+    if path.is_dir() and found:
+        return found
+    raise UserError(
+        f"{path} holds no conversations: give a file ({', '.join(SUFFIXES)}) in LLaVA's layout or with the columns "
+        f"video, question and answer, or a folder with one called {', '.join(NAMES[:2])}, or train and test"
+    )
+
+
+def read_dialogues(file: Path) -> list[Dialogue]:
+    """The conversations of one file.
+
+    Raises:
+        UserError: it is damaged, or some are none; the message lists the first of them.
+    """
+    split = file.stem if file.stem in NAMES[2:] else ""
+    table = file.suffix.lower() in (".csv", ".tsv")
+    found: list[Dialogue] = []
+    errors: list[str] = []
+    records = _table(file) if table else _records(file)
+    for number, record in records:
+        where = f"row {number}" if table else f"conversation {number}"
+        try:
+            found.append(_from_row(record, where, split) if table else _from_record(record, where, split))
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        more = f"\n  and {len(errors) - SHOWN} more" if len(errors) > SHOWN else ""
+        raise UserError(
+            f"{file}: {len(errors)} of {len(errors) + len(found)} conversations cannot be used:\n"
+            + "\n".join(f"  {error}" for error in errors[:SHOWN])
+            + more
+        )
+    if not found:
+        raise UserError(f"{file} holds no conversation")
+    return found
+
+
+def _records(file: Path) -> Iterable[tuple[int, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if file.suffix.lower() == ".json":
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{file} is not JSON: {error}") from None
+        if not isinstance(values, list):
+            raise UserError(f"{file} should hold a list of conversations")
+        return enumerate(values, 1)
+    return _lines(file, text)
+
+
+def _lines(file: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{file}, line {number}, is not JSON: {error}") from None
+
+
+def _from_record(record: Any, where: str, split: str) -> Dialogue:
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        raise UserError(f'{where} has no "conversations"')
+    name = str(record.get("id", where))
+    where = f"{where} ({name})"
+    told = record.get("video") or record.get("image") or None
+    if isinstance(told, list):
+        if len(told) != 1:
+            raise UserError(f"{where} has {len(told)} visuals: one a conversation is read")
+        told = told[0]
+    if told is not None and not isinstance(told, str):
+        raise UserError(f"{where} has a visual that is no path: {told!r}")
+    turns = []
+    for turn in record["conversations"]:
+        role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
+        text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+        if role is None or not isinstance(text, str):
+            raise UserError(f'{where} has a turn without "from" (human or gpt) and "value": {turn!r}'[:200])
+        turns.append(Turn(role, text))  # type: ignore[arg-type]
+    shown = VIDEO if record.get("video") else IMAGE
+    return _checked(
+        Dialogue(
+            name=name,
+            visual=told,
+            turns=_placed(turns, shown if told else None),
+            split=str(record.get("split", split)),
+            kind=str(record.get("kind", record.get("type", ""))),
+            options=tuple(map(str, record.get("options", ()))),
+        ),
+        where,
+    )
+
+
+def _table(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+            header = [name.strip().lower() for name in next(reader, [])]
+            places = {
+                key: next((header.index(name) for name in names if name in header), None)
+                for key, names in _COLUMNS.items()
+            }
+            if missing := [key for key in ("visual", "question", "answer") if places[key] is None]:
+                wanted = ", ".join(f"{key} ({' or '.join(_COLUMNS[key][:3])})" for key in missing)
+                raise UserError(f"{file} has no column of {wanted}; it has {', '.join(header) or 'nothing'}")
+            for number, row in enumerate(reader, 2):
+                if any(cell.strip() for cell in row):
+                    yield (
+                        number,
+                        {k: row[i].strip() for k, i in places.items() if i is not None and i < len(row)},
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
+def _from_row(row: dict[str, str], where: str, split: str) -> Dialogue:
+    if missing := [key for key in ("visual", "question", "answer") if not row.get(key)]:
+        raise UserError(f"{where} has no {' and no '.join(missing)}")
+    turns = [Turn("user", row["question"]), Turn("assistant", row["answer"])]
+    return _checked(
+        Dialogue(
+            name=f"{row['visual']} {where}",
+            visual=row["visual"],
+            turns=_placed(turns, VIDEO),
+            split=row.get("split") or split,
+            kind=row.get("kind", ""),
+            options=_options(row.get("options", "")),
+        ),
+        where,
+    )
+
+
+def _options(cell: str) -> tuple[str, ...]:
+    if cell.startswith("["):
+        try:
+            values = json.loads(cell)
+        except ValueError:
+            values = None
+        if isinstance(values, list):
+            return tuple(map(str, values))
+    return tuple(part.strip() for part in cell.split("|") if part.strip())
+
+
+def _placed(turns: list[Turn], visual: str | None) -> tuple[Turn, ...]:
+    """Turns in which the visual, if there is one, has its place: first, where no text says otherwise.
+
+    Videos may stand at ``<image>`` too (LLaVA-Video).
+    """
+    if visual is None or count_places(turns):
+        return tuple(turns)
+    first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
+    return tuple(Turn(turn.role, f"{visual}\n{turn.text}") if i == first else turn for i, turn in enumerate(turns))
+
+
+def _checked(dialogue: Dialogue, where: str) -> Dialogue:
+    check_turns(dialogue.turns, where)
+    if dialogue.turns[-1].role != "assistant":
+        raise UserError(f"{where} ends with a question that has no answer")
+    places = count_places(dialogue.turns)
+    if places and dialogue.visual is None:
+        raise UserError(f"{where} has a place of a visual ({' or '.join(PLACES)}) and no image or video")
+    if places > 1:
+        raise UserError(f"{where} has {places} places of visuals, and one visual")
+    if dialogue.options and dialogue.turns[-1].text not in dialogue.options:
+        raise UserError(f"{where}: the answer {dialogue.turns[-1].text!r} is none of its options")
+    return dialogue
