@@ -32,7 +32,7 @@ from filmstrip.nn.attention import KVCache
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import STD
 from filmstrip.nn.linear import Linear, linear
-from filmstrip.nn.masks import Mask, causal
+from filmstrip.nn.masks import Mask, causal, local, without_first
 from filmstrip.nn.positions import sincos
 from filmstrip.nn.rotary import Rotary
 from filmstrip.nn.sampling import Sampling, draw
@@ -71,6 +71,8 @@ class DecoderConfig:
     """Whether queries, keys and values have biases in a ``llama`` block (Qwen2)."""
     qk_norm: bool = False
     """Whether queries and keys are normalised in each head (Qwen3)."""
+    window: Count | None = None
+    """Number of latest tokens, itself included, that a token attends to (Mistral); none for all before it."""
     base_width: Count | None = None
     """Width at which all factors of muP are one, so that a learning rate found there holds for every width; none for
     the standard parametrisation."""
@@ -135,22 +137,36 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def decode(
-        self, prompt: Tensor, uniform: Tensor, sampling: Sampling, *, allowed: slice = slice(None)
+        self,
+        prompt: Tensor,
+        uniform: Tensor,
+        sampling: Sampling,
+        *,
+        allowed: slice = slice(None),
+        padding: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
 
         As many are drawn as there are columns of ``uniform`` (``B N``, in [0, 1)), only from the ``allowed`` ids.
-        Each costs one step on what the blocks remember of earlier tokens.
+        Each costs one step on what the blocks remember of earlier tokens. Of prompts of different lengths, the first
+        ``padding`` (``B``) tokens are none.
         """
         count = uniform.shape[1]
+        options: dict[str, Any] = {}
+        if padding is not None:
+            options["mask"] = causal() & without_first(padding)
         caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
         first = range(self.vocab_size)[allowed].start
-        hidden = self(prompt, caches=caches).hidden[:, -1]
+        at = torch.arange(prompt.shape[1] + count - 1, device=prompt.device)
+        tokens, start = prompt, 0
         for n in range(count):
+            end = start + tokens.shape[1]
+            if padding is not None:
+                options["positions"] = (at[start:end] - padding[:, None]).clamp(min=0)
+            hidden = self(tokens, caches=caches, **options).hidden[:, -1]
             token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
             yield token
-            if n + 1 < count:
-                hidden = self(token[:, None], caches=caches).hidden[:, 0]
+            tokens, start = token[:, None], end
 
 
 class Decoder(LanguageModel):
@@ -217,6 +233,8 @@ class Decoder(LanguageModel):
         else:
             angles = self.rotary(positions[..., None])
         mask = mask or causal()
+        if self.config.window is not None:
+            mask = mask & local(self.config.window - 1)
         outputs = []
         for i, block in enumerate(self.blocks):
             x = block(x, mask=mask, angles=angles, cache=caches[i] if caches else None)

@@ -95,3 +95,8 @@ def local(reach: int) -> Mask:
 def present(valid: Tensor) -> Mask:
     """A token attends to ``valid`` ones (``B N`` bool) and to itself, so that padding has a key too."""
     return Mask(lambda b, h, q, k: valid[b, k] | (q == k), batch=valid.shape[0])
+
+
+def without_first(padding: Tensor) -> Mask:
+    """A token attends to none of the first ``padding`` (``B``) tokens of its sample, but to itself."""
+    return Mask(lambda b, h, q, k: (k >= padding[b]) | (q == k), batch=padding.shape[0])
