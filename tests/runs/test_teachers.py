@@ -125,3 +125,28 @@ def test_another_kind_of_model_cannot_teach(tmp_path):
     (tmp_path / "vivit/config.json").write_text('{"model_type": "vivit"}')
     with pytest.raises(UserError, match="is a vivit: give a videomae, vit or vit_mae, or a run folder"):
         with_teachers_of(tmp_path / "vivit")
+
+
+def test_frozen_encoders_are_kept_by_reference_and_using_the_run_needs_them(tmp_path):
+    own = systems.find("recognition.internvideo:tiny").objective
+    for name, address in (("masked", "pretraining.videomae:tiny"), ("language", "recognition.uniformer_v2:tiny")):
+        run = systems.find(address)
+        data = replace(run.data, synthetic=Motions(train_per_class=1, test_per_class=1), num_workers=0, batch_size=2)
+        loop = replace(run.train, length=Steps(1))
+        objective = run.objective if name == "masked" else own.language
+        experiment.train(replace(run, data=data, objective=objective, train=loop, evals=()), tmp_path / name)
+    run, folder = systems.find("recognition.internvideo:tiny"), tmp_path / "internvideo"
+    named = {f"{name}_run": str(tmp_path / name) for name in ("masked", "language")}
+    objective = replace(run.objective, **named, untrained_encoders=False)
+    run = replace(run, data=data, objective=objective, train=loop, evals=())
+    encoder = experiment.train(run, folder).objective.encoder
+    saved = names_in(folder / "weights.safetensors")
+    assert saved and not [name for name in saved if ".masked." in name or ".language." in name]
+    loaded = load_objective(folder, "cpu")[0].encoder.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in encoder.state_dict().items())
+    shutil.rmtree(tmp_path / "language")
+    with pytest.raises(UserError, match=r"objective\.language_run named .*language is not there"):
+        load_objective(folder, "cpu")
+    alone = replace(run, objective=replace(run.objective, language_run=None))
+    with pytest.raises(UserError, match=r"the encoder language is untrained.*--objective\.untrained-encoders"):
+        experiment.train(alone, tmp_path / "alone")

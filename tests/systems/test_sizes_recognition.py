@@ -70,6 +70,11 @@ CLASSIFIERS = {
     "recognition.uniformer_v2:l14_8_k400": (354, 665.6),
     "recognition.uniformer_v2:b16_16_ssv2": (163, 187.2),
     "recognition.uniformer_v2:l14_16_ssv2": (574, 858.2),
+    # The encoders' own, without UniFormerV2's head, and by hand: attention between tokens of widths w and c, of which
+    # N ask M, has 10 w^2 + 2 c w weights and costs N (10 w^2 + 2 M w) + 2 M c w.
+    "recognition.internvideo:base_k400": (86.2 + 114.3 + 3 * 7.1, 180 + 148.1 + 2 * 14.9 + 1.9),
+    "recognition.internvideo:huge_k400": (631 + 353.7 + 5 * 19 + 13.1, 1192 + 665.6 + 5 * 39.3 + 4.1),
+    "recognition.internvideo:huge_ssv2": (631 + 573.8 + 5 * 19 + 13.1, 1192 + 858.2 + 5 * 39.3 + 4.1),
     # SlowFast's paper counts crops of 256 pixels, on which every map has (8 / 7)^2 as many places as on 224.
     "recognition.slowfast:r50_4x16_k400": (34.4, 36.1 * (7 / 8) ** 2),
     "recognition.slowfast:r50_8x8_k400": (34.5, 65.7 * (7 / 8) ** 2),
@@ -115,6 +120,8 @@ SLOW = {
     "recognition.uniformer:base_32_ssv2",
     "recognition.uniformer_v2:l14_8_k400",
     "recognition.uniformer_v2:l14_16_ssv2",
+    "recognition.internvideo:huge_k400",
+    "recognition.internvideo:huge_ssv2",
 }
 
 

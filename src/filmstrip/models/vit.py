@@ -84,6 +84,15 @@ class ViT(nn.Module):
         ``visible`` (``B K``, indices into the grid) encodes those tubelets alone: the others are dropped before any
         work is done on them, and the tokens are ``B K D``.
         """
+        tokens, seen = run_blocks(self.blocks, self.embedded(video, visible), layers)
+        return Features(self.norm(tokens), self.grid, tuple(seen))
+
+    def embedded(self, video: Tensor, visible: Tensor | None = None) -> Tensor:
+        """The tokens that the first block sees, ``B N D``, or ``B K D`` at ``visible`` positions.
+
+        Raises:
+            ValueError: the video has another size than the network was built for.
+        """
         check_video(video, multiple=self.patch_size)
         provided = tuple(size // p for size, p in zip((video.shape[1], *video.shape[3:]), self.patch_size))
         if provided != self.grid:
@@ -93,8 +102,7 @@ class ViT(nn.Module):
             )
         tokens = self.embed(video, visible)
         positions = self.positions if visible is None else self.positions[visible]
-        tokens, seen = run_blocks(self.blocks, tokens + positions.to(tokens.dtype), layers)
-        return Features(self.norm(tokens), self.grid, tuple(seen))
+        return tokens + positions.to(tokens.dtype)
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter of this network: 0 for the embedding, ``i + 1`` for block ``i``."""

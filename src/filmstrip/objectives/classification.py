@@ -36,7 +36,8 @@ class ClassificationConfig(ObjectiveConfig):
 class Classification(Objective):
     """Classifies clips. Labels are ``B`` int64, or ``B K`` probabilities where classes were mixed.
 
-    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``.
+    ``norm`` normalises the pooled token (a ViT's ``fc_norm``), with ``norm_eps``. That token has ``width`` channels,
+    by default as many as the others.
     """
 
     requires = ("video", "label")
@@ -48,12 +49,14 @@ class Classification(Objective):
         *,
         norm: bool = False,
         norm_eps: float = 1e-6,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.norm = nn.LayerNorm(encoder.width, eps=norm_eps) if norm else nn.Identity()
+        width = width or encoder.width
+        self.norm = nn.LayerNorm(width, eps=norm_eps) if norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(encoder.width, config.num_classes)
+        self.head = nn.Linear(width, config.num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.label_smoothing = config.label_smoothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.protocols import Objective
@@ -43,3 +43,41 @@ class ObjectiveConfig:
     def build(self) -> Objective:
         """Build the module, with fresh weights."""
         raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenNetworksConfig(ObjectiveConfig):
+    """A method with frozen networks, each of which may come from a run of its own.
+
+    A network called ``x`` is a field ``x`` with its configuration, a field ``x_run`` that says where its weights come
+    from, and a part of the objective (``part_of``). A field ``untrained_encoders``, named after the kind of network,
+    allows random weights.
+    """
+
+    network_kind: ClassVar[str] = "encoder"
+    """Name of such a network in messages and in the switch."""
+    only_training: ClassVar[bool] = False
+    """Whether using the trained objective does without these networks."""
+
+    def frozen_networks(self) -> tuple[str, ...]:
+        """Names of the networks that the method uses."""
+        raise TypeError(f"{type(self).__name__} does not define frozen_networks()")
+
+    def part_of(self, name: str) -> str:
+        """The name of a network among the objective's parts."""
+        return name
+
+    def network_run(self, name: str) -> str | None:
+        """The run folder, or the model of the Hub or in its layout, that a network comes from."""
+        return cast("str | None", getattr(self, f"{name}_run"))
+
+    def may_be_untrained(self) -> bool:
+        """Whether networks may have random weights where no run is named."""
+        return bool(getattr(self, f"untrained_{self.network_kind}s"))
+
+    def frozen_parts(self) -> dict[str, FrozenPart]:
+        """These networks."""
+        return {
+            self.part_of(name): FrozenPart(f"objective.{name}_run", self.only_training)
+            for name in self.frozen_networks()
+        }

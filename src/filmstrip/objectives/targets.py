@@ -127,16 +127,28 @@ class Teacher(nn.Module):
         Raises:
             UserError: it does not take such clips, or has no such layer.
         """
-        state = [*self.encoder.named_parameters(), *self.encoder.named_buffers()]
-        with FakeTensorMode(), torch.no_grad():
-            stand_ins = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state}
-            clip = self.seen(torch.empty(1, num_frames, 3, size, size, dtype=torch.uint8))
-            try:
-                said = functional_call(self.encoder, stand_ins, (clip,), {"layers": self.layer is not None})
-                self._of(said)
-            except (ValueError, RuntimeError, IndexError) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise UserError(
-                    f"the teacher ({type(self.encoder).__name__}) does not fit the clips: {reason}"
-                ) from None
+        name = f"the teacher ({type(self.encoder).__name__})"
+        clip = self.seen(torch.empty(1, num_frames, 3, size, size, dtype=torch.uint8, device="meta"))
+        said = try_out(self.encoder, clip, name, layers=self.layer is not None)
+        try:
+            self._of(said)
+        except IndexError:
+            raise UserError(f"{name} does not fit the clips: it has no layer {self.layer}") from None
         return said
+
+
+def try_out(encoder: nn.Module, clip: Tensor, name: str, *, layers: bool = False) -> Features:
+    """What an encoder says of a clip, in shapes alone; ``name`` is what it is called in an error.
+
+    Raises:
+        UserError: it does not take such clips.
+    """
+    state = [*encoder.named_parameters(), *encoder.named_buffers()]
+    with FakeTensorMode(), torch.no_grad():
+        stand_ins = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state}
+        stand_in = torch.empty(clip.shape, dtype=clip.dtype)
+        try:
+            return functional_call(encoder, stand_ins, (stand_in,), {"layers": layers})
+        except (ValueError, RuntimeError, IndexError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{name} does not fit the clips: {reason}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT, ViTArchitecture
-from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
 from filmstrip.objectives.targets import Teacher, TeacherFrames, TeacherNorm
 from filmstrip.protocols import Grid, Objective, find_encoder
 from filmstrip.settings import FREE
@@ -44,12 +44,12 @@ class VideoTransformerConfig(ViTArchitecture, ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaughtConfig(ObjectiveConfig):
-    """A method with frozen teachers.
+class TaughtConfig(FrozenNetworksConfig):
+    """A method with frozen teachers, which only training needs: parts ``x`` of the objective, as a
+    :class:`~filmstrip.objectives.targets.Teacher` each."""
 
-    A teacher called ``x`` is a field ``x`` with the configuration of its network, a field ``x_run`` that says where
-    the weights come from, and a part ``x`` of the objective (:class:`~filmstrip.objectives.targets.Teacher`).
-    """
+    network_kind: ClassVar[str] = "teacher"
+    only_training: ClassVar[bool] = True
 
     untrained_teachers: bool = field(default=False, metadata=FREE)
     """Whether teachers may be untrained where no run is named: to try things out."""
@@ -58,20 +58,20 @@ class TaughtConfig(ObjectiveConfig):
         """Names of the teachers that the method learns from."""
         raise TypeError(f"{type(self).__name__} does not define used_teachers()")
 
-    def teacher_run(self, name: str) -> str | None:
-        """The run folder, or the model of the Hub or in its layout, that a teacher comes from."""
-        return cast("str | None", getattr(self, f"{name}_run"))
+    def frozen_networks(self) -> tuple[str, ...]:
+        """The teachers."""
+        return self.used_teachers()
 
-    def frozen_parts(self) -> dict[str, FrozenPart]:
-        """The teachers, which only training needs."""
-        return {f"{name}.encoder": FrozenPart(f"objective.{name}_run", True) for name in self.used_teachers()}
+    def part_of(self, name: str) -> str:
+        """A teacher's encoder."""
+        return f"{name}.encoder"
 
     def for_clip(self, clip: Clip) -> Self:
         """This method for clips of another length and size, with those teachers that come from nowhere."""
         own = cast(Any, super().for_clip(clip))
         before, teachers = cast(Any, self).size, {}
         for name in self.used_teachers():
-            if self.teacher_run(name) is not None:
+            if self.network_run(name) is not None:
                 continue
             network = getattr(self, name)
             size = getattr(network, "size", before) * clip.size // before

@@ -66,8 +66,7 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
         start(objective, placed.init)
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
-    if training:
-        start_teachers(objective, placed)
+    start_teachers(objective, placed, training=training)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     return objective
 

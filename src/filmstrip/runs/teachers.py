@@ -1,4 +1,4 @@
-"""Teachers of a method: from a run folder, or from the Hub or a folder in its layout."""
+"""Teachers and other frozen networks of a method: from a run folder, the Hub, or a folder in its layout."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from filmstrip.errors import UserError
-from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.objectives.teachers import TaughtConfig, as_teacher
+from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
+from filmstrip.objectives.teachers import as_teacher
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
@@ -24,55 +24,59 @@ _LAST_NORM = r"norm\.(?:weight|bias)"
 
 
 def with_teachers(run: Run, folder: Path | None = None) -> Run:
-    """This run with the networks of the teachers that it names by their runs: what its config.json should say.
+    """This run with the frozen networks that it names by their runs: what its config.json should say.
 
-    Where ``folder`` holds this run already, begun, it is asked instead: teachers' runs are not read again for it.
+    Where ``folder`` holds this run already, begun, it is asked instead: networks' runs are not read again for it.
 
     Raises:
-        UserError: there is no such run or model, or it is of a kind that cannot teach.
+        UserError: there is no such run or model, or it has no encoder of a known kind.
     """
     objective = run.objective
-    if not isinstance(objective, TaughtConfig):
+    if not isinstance(objective, FrozenNetworksConfig):
         return run
     begun = None
     if folder is not None and RunFolder.is_begun(folder):
         there = read_config(folder / CONFIG).objective
         begun = there if isinstance(there, type(objective)) else None
     networks: dict[str, Any] = {}
-    for name in objective.used_teachers():
-        source = objective.teacher_run(name)
+    for name in objective.frozen_networks():
+        source = objective.network_run(name)
         if source is None:
             continue
-        known = begun is not None and begun.teacher_run(name) == source
+        known = begun is not None and begun.network_run(name) == source
         networks[name] = getattr(begun, name) if known else _network_of(source)
     return replace(run, objective=replace(objective, **networks))
 
 
-def start_teachers(objective: Objective, run: Run) -> None:
-    """Load the weights of the teachers from where ``run.objective`` says.
+def start_teachers(objective: Objective, run: Run, *, training: bool = True) -> None:
+    """Load the weights of the frozen networks from where ``run.objective`` says; without ``training``, not of those
+    that only training needs.
 
     Raises:
-        UserError: they are not there or do not fit; or nothing is named, and it was not said that teachers may be
+        UserError: they are not there or do not fit; or nothing is named, and it was not said that they may be
             untrained.
     """
     config = run.objective
-    if not isinstance(config, TaughtConfig):
+    if not isinstance(config, FrozenNetworksConfig) or (config.only_training and not training):
         return
-    for name in config.used_teachers():
-        source = config.teacher_run(name)
+    kind = config.network_kind
+    for name in config.frozen_networks():
+        source = config.network_run(name)
+        if source is None and not training:  # they are in the run itself
+            continue
         if source is None:
             option = name.replace("_", "-")
-            if not config.untrained_teachers:
+            if not config.may_be_untrained():
                 raise UserError(
-                    f"the teacher {name} is untrained, and there is nothing to learn from it: name the run or the "
+                    f"the {kind} {name} is untrained, and there is nothing to learn from it: name the run or the "
                     f"model that it is (--objective.{option}-run SOURCE), or ask for this "
-                    "(--objective.untrained-teachers)"
+                    f"(--objective.untrained-{kind}s)"
                 )
-            log.warning("the teacher %s is untrained: name a trained one with --objective.%s-run", name, option)
+            log.warning("the %s %s is untrained: name a trained one with --objective.%s-run", kind, name, option)
             continue
-        encoder, given = objective.get_submodule(f"{name}.encoder"), load(source, "cpu").encoder.state_dict()
+        encoder, given = objective.get_submodule(config.part_of(name)), load(source, "cpu").encoder.state_dict()
         wanted = encoder.state_dict()
-        check_names(f"{source} cannot be the teacher {name}: it", given, wanted, spare=(_LAST_NORM,))
+        check_names(f"{source} cannot be the {kind} {name}: it", given, wanted, spare=(_LAST_NORM,))
         encoder.load_state_dict({key: given[key] for key in wanted})
 
 

@@ -17,8 +17,9 @@ Where we deviate: masks have an exact count in every clip, as batches need (the 
 code does as we do); the loss is the mean over masked tubelets *and* their pixels; random resized crops of 40 to 100%
 of the frame stand for the paper's multi-scale crops, whose sides are 66 to 100%; fixed learning rates are the
 published 1.5e-4 per 256 clips times four, because nothing here rescales them. V2's are per 256 videos of four clips
-each; its 1.35 million clips of several sets (the hybrid) have to be put together by whoever has them, and its
-ablation on Something-Something V2, of which no rates are published, has those of the first version here.
+each, as are those of InternVideo's ViT-H (``internvideo_huge_hybrid``, after its published scripts); their 1.35
+million clips of several sets (the hybrid) have to be put together by whoever has them, and V2's ablation on
+Something-Something V2, of which no rates are published, has those of the first version here.
 
 The paper reports (top-1 after fine-tuning, ViT-B, 800 epochs): Something-Something V2 69.6, Kinetics-400 80.0 (from
 scratch 32.6 and 68.8); tube masking at 75% 68.0 and 79.8, random at 90% 68.3 and 79.5, frame at 87.5% 61.5 and 76.5.
@@ -344,3 +345,32 @@ def v2_giant_hybrid() -> Run:
     """VideoMAE V2, ViT-g (patches of 14 pixels) on the hybrid set: 300 times four clips of each video."""
     run = _hybrid(V2_GIANT, videos=2048, epochs=300, base_lr=6e-4)
     return replace(run, train=replace(run.train, clip_grad=0.02))
+
+
+def _internvideo(
+    network: VideoMAEConfig, *, videos: int, clips: int, epochs: int, warmup: int, base_lr: float, final: float
+) -> Run:
+    """Pretraining of InternVideo's masked encoder: rates are for 256 videos, and nothing is mirrored."""
+    run = _pretrain(network, stride=4, mirror=0.0, epochs=epochs)
+    schedule = Cosine(warmup=warmup / epochs, final=final / base_lr)
+    return replace(
+        run,
+        data=replace(run.data, batch_size=clips * videos, clips_per_video=clips),
+        optim=replace(run.optim, lr=base_lr * videos / 256, schedule=schedule),
+    )
+
+
+def internvideo_base_hybrid() -> Run:
+    """InternVideo's masked encoder, ViT-B, on a million unlabelled videos of several sets, 800 epochs."""
+    return _internvideo(BASE, videos=2048, clips=1, epochs=800, warmup=40, base_lr=1.5e-4, final=1e-5)
+
+
+def internvideo_large_hybrid() -> Run:
+    """InternVideo's masked encoder, ViT-L, on a million unlabelled videos of several sets, 800 epochs."""
+    return _internvideo(LARGE, videos=1152, clips=1, epochs=800, warmup=40, base_lr=1.5e-4, final=1e-5)
+
+
+def internvideo_huge_hybrid() -> Run:
+    """InternVideo's masked encoder, ViT-H, on VideoMAE V2's hybrid set: 300 times four clips of each video."""
+    network = replace(HUGE, decoder_width=512, decoder_depth=8)
+    return _internvideo(network, videos=384, clips=4, epochs=300, warmup=15, base_lr=1e-3, final=5e-5)

@@ -21,7 +21,9 @@ at first; after as many steps, an image network's average over frames names 25.3
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -208,9 +210,13 @@ class UniFormerV2(nn.Module):
         return self.depth + 1 if name in ("video_token", "balance") else 0
 
     def layouts(self) -> tuple[Layout, ...]:
-        """The authors'."""
+        """The authors', and that of InternVideo's encoder of video and text, whose text is left out."""
         after = (r"backbone\.transformer\.proj\.2\..*",)
-        return (Layout(name="UniFormerV2", rules=_PUBLISHED, after=after, to_ours=_part, to_theirs=_with_axes),)
+        same = {"to_ours": _part, "to_theirs": _with_axes}
+        return (
+            Layout(name="UniFormerV2", rules=_PUBLISHED, after=after, **same),
+            Layout(name="InternVideo", rules=_WITH_TEXT, after=_TEXT, unpack=_of_pair, **same),
+        )
 
 
 _PUBLISHED = (
@@ -237,6 +243,23 @@ _PUBLISHED = (
     (r"^head\.", "backbone.transformer.proj.2."),
 )
 """Ours to theirs."""
+_WITH_TEXT = tuple((pattern, name.replace("backbone.", "visual.")) for pattern, name in _PUBLISHED)
+"""The same within a model of video and text."""
+_TEXT = (
+    r"visual_(?:ln_post|proj).*",
+    r"transformer\..*",
+    r"(?:token|positional|text_mask)_embedding.*",
+    r"ln_final\..*",
+    r"text_projection",
+    r"logit_scale",
+)
+
+
+def _of_pair(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model of video and text out of what it was trained in."""
+    state = file.get("state_dict", file)
+    own = {key.removeprefix("clip."): value for key, value in state.items() if key.startswith("clip.")}
+    return own or state
 
 
 def _part(name: str, theirs: Tensor) -> Tensor:
