@@ -20,7 +20,7 @@ demo: $(VENV)/core
 	$(BIN)/filmstrip demo --out runs/demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow

@@ -56,7 +56,7 @@ def tracked(encoder: MobileNetV2, side: int, seed: int) -> float:
     """J&F, in per cent, on a grid of ``side`` x ``side`` tokens."""
     protocol = LabelPropagation(size=STRIDE * side)
     data = Data(path=DAVIS, clip=Clip(num_frames=1))
-    source = protocol.source_of(data)
+    source = protocol.own_source(data)
     source = replace(source, samples=tuple(part_of(film, 5 * seed) for film in source.samples))
     subject = Subject(objective=EncoderAlone(encoder), source=source, data=data, device=torch.device("cpu"))
     return 100 * dict(protocol(subject))["J&F"]

@@ -1,6 +1,12 @@
+import os
 import signal
 
+import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each of the processes, before torch reads it: together they have all cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What is started in the background is often told to ignore Ctrl-C, and so would be the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -11,3 +17,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("same_examples", derandomize=True, deadline=None)
 settings.register_profile("new_examples", deadline=None)
 settings.load_profile("same_examples")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many processes as this one may use cores: by default pytest-xdist counts a core with two threads once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_collection_modifyitems(config, items):
+    """What shares fixtures runs in one process: a file; but in long files each system's tests by themselves.
+
+    Tests that start several processes run in one as well, so that no two of them do at once.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        group = item.location[0]
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        system = parameters.get("name", parameters.get("address"))
+        if item.get_closest_marker("multiprocess"):
+            group = "multiprocess"
+        elif isinstance(system, str) and "." in system:
+            group += f" {system}"
+        item.add_marker(pytest.mark.xdist_group(group))

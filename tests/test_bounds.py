@@ -180,6 +180,9 @@ def test_what_stands_alone_checks_itself(cls):
         (Count | None, (None, 1), (0, "1")),
         (tuple[Count, ...] | None, (None, (), (1,)), ((0,),)),
         (Count | str, ("all", 2), (0,)),
+        (Count | tuple[Count, ...], (3, (), (1, 2)), (0, (0,), (1, 0.5))),
+        (tuple[Count, Count] | Annotated[tuple[Share, ...], NotEmpty], ((2, 3), (0.5,)), ((), (2,), (0, 2))),
+        (Count | Share, (3, 0.5, 0), (1.5, -1)),
     ],
 )
 def test_bounds(alias, allowed, refused):

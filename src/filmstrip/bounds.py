@@ -169,14 +169,20 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
 
 
 def _member(value: Any, members: tuple[Any, ...]) -> Any:
-    """The member of a union by which a value is checked: a tuple for a tuple, else a number."""
-    for member in members:
-        plain = typing.get_args(member)[0] if typing.get_origin(member) is Annotated else member
-        if isinstance(value, tuple) and typing.get_origin(plain) is tuple:
-            return member
-        if plain in (int, float) and not (isinstance(value, str) and str in members):
-            return member
-    return Any
+    """The member of a union by which a value is checked: a tuple for a tuple, else a number; of several, the first
+    that the value fits, or else the first."""
+    if isinstance(value, str) and str in members:
+        return Any
+    tuples = [member for member in members if typing.get_origin(_plain(member)) is tuple]
+    numeric = [member for member in members if _plain(member) in (int, float)]
+    candidates = tuples if isinstance(value, tuple) and tuples else numeric
+    fitting = (member for member in candidates if not any(_wrong(value, member, "")))
+    return next(fitting, candidates[0] if candidates else Any)
+
+
+def _plain(annotation: Any) -> Any:
+    """An annotation without its marks."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
 def _is_number(value: Any, kind: type) -> bool:

@@ -72,7 +72,7 @@ def test_networks_are_made_for_the_shared_clip(name):
 
 def test_all_but_the_method_is_shared():
     runs = planned([], Budget(), None)
-    assert list(runs) == RECOGNITION
+    assert list(runs) == [name for name in RECOGNITION if name != "recognition.probe"]  # for what other runs learnt
     assert len({(run.data, run.evals, run.train.length, run.seed) for run in runs.values()}) == 1
     assert next(iter(runs.values())).data.synthetic == MOTIONS
     assert len({run.objective for run in runs.values()}) == len(runs)

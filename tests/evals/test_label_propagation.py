@@ -199,7 +199,7 @@ def still_film(root, name="still", count=5):
 
 def subject_of(encoder, protocol, root):
     data = Data(path=root, clip=Clip(num_frames=4, size=32))
-    source = protocol.source_of(data)
+    source = protocol.own_source(data)
     return Subject(objective=EncoderAlone(encoder), source=source, data=data, device=torch.device("cpu"))
 
 

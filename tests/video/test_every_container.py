@@ -1,6 +1,9 @@
 """Whatever FFmpeg can write here: reading at any time gives the frames, times and flags of decoding everything."""
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -84,12 +87,26 @@ PIXELS = {
 }
 
 
+@contextmanager
+def priority_kept() -> Iterator[None]:
+    """The thread's priority is afterwards as before: as root, SVT-AV1 makes its caller a real-time thread, beside
+    which nothing else on the machine comes to its turn."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def written(form: str, codec: str, options: dict[str, str], rate: Fraction, stamps: list[int] | None) -> bytes | None:
     """The bytes of a file, or none where these libraries cannot write it."""
     file = io.BytesIO()
     frames = FRAMES if codec != "h263" else numbered(COUNT, *FORMATS["h263"])
     try:
-        with av.open(file, "w", format=form) as container:
+        with priority_kept(), av.open(file, "w", format=form) as container:
             stream = container.add_stream(codec, rate=rate, options=options)
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = PIXELS.get(codec, "yuv420p")

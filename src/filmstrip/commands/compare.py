@@ -48,7 +48,7 @@ class Compare(Command):
     usage = "[--systems SYSTEM[:PRESET],...] [--data PATH] [options]"
     systems: str | None = None
     """Systems to compare, SYSTEM[:PRESET] separated by commas; by default the tiny preset of every recognition
-    system."""
+    system but those that probe what another run learnt."""
     data: Path | None = None
     """Folder class_name/*.mp4, or manifest; by default a synthetic dataset that is generated first."""
     out: Path = Path("runs/compare")

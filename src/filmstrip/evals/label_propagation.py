@@ -47,7 +47,7 @@ class LabelPropagation(Propagation, Evaluation):
     out: Path | None = None
     """Output folder of all masks, a folder of PNG files for each film, as the public evaluation reads them."""
 
-    def source_of(self, data: Data) -> Source:
+    def own_source(self, data: Data) -> Source:
         """The films at the data's path.
 
         Raises:

@@ -23,6 +23,9 @@ class FrozenPart(NamedTuple):
 class ObjectiveConfig:
     """What a system trains. Subclasses hold the hyper-parameters and build the module."""
 
+    on_another_run: ClassVar[bool] = False
+    """Whether the method is meant for what another run learnt (``init``): comparisons of methods leave it out."""
+
     def bind(self, info: DataInfo) -> ObjectiveConfig:
         """Fill in what only the data can tell, such as the number of classes; by default nothing."""
         return self
@@ -39,6 +42,10 @@ class ObjectiveConfig:
         Where the setting names something, they are kept by reference and fingerprint, never copied into the run.
         """
         return {}
+
+    def needs_init(self) -> str | None:
+        """Why the method cannot be trained where no ``init`` is named, as a message; by default it can."""
+        return None
 
     def build(self) -> Objective:
         """Build the module, with fresh weights."""

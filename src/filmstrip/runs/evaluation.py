@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from filmstrip.bounds import check_numbers
-from filmstrip.data.sources import open_source
 from filmstrip.distributed.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -48,13 +47,14 @@ class Evaluation:
         """Yield ``(name, value)`` pairs as they become known."""
         raise TypeError(f"{type(self).__name__} does not define __call__(subject)")
 
-    def source_of(self, data: Data) -> Source:
-        """The collection that the protocol reads: that of ``data``, unless it has a layout of its own.
+    def own_source(self, data: Data) -> Source | None:
+        """The collection that the protocol reads where it has a layout of its own; by default none: it reads that of
+        ``data``, as others do.
 
         Raises:
-            UserError: there is nothing to read, or its layout is unknown.
+            UserError: there is nothing to read in its layout.
         """
-        return open_source(data)
+        return None
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
         """The splits that the protocol reads."""

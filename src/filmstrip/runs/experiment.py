@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -167,11 +168,8 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
     else:
         if run.init:
             start(objective, run.init)
-        elif not getattr(run.objective, "untrained_encoder", True):
-            raise UserError(
-                "the frozen encoder is untrained, and features of noise are nothing to predict: name a trained one "
-                "(--init RUN, FILE or hf:OWNER/NAME), or ask for this (--objective.untrained-encoder)"
-            )
+        elif why := run.objective.needs_init():
+            raise UserError(why)
         start_tokenizer(objective, run)
         start_teachers(objective, run)
         references = refer(run, files.path)
@@ -195,9 +193,10 @@ def evaluate(
         UserError: there is no such run or encoder, or the data lack what a protocol looks at.
     """
     objective, described, own = load_for_evaluation(evaluated, data)
+    shared = functools.cache(partial(open_source, described))
     subjects = []
     for protocol in protocols or own:
-        source = protocol.source_of(described)
+        source = protocol.own_source(described) or shared()
         if why := protocol.lacking(source, described):
             raise UserError(f"{why}: give other data (--data PATH)")
         # Processes share the batches, however the run was trained.

@@ -118,7 +118,9 @@ def planned(addresses: Sequence[str], budget: Budget, data: Path | None) -> dict
     Raises:
         UserError: the system or preset does not exist, or is not a classifier.
     """
-    addresses = addresses or [name for name in systems.names() if name.startswith(GROUP)]
+    addresses = addresses or [
+        name for name in systems.names() if name.startswith(GROUP) and not systems.find(name).objective.on_another_run
+    ]
     for address in addresses:
         with torch.device("meta"):
             objective = systems.find(address).objective.build()

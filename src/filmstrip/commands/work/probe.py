@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as TextTable
 
 from filmstrip.commands.probe import Probe, ProbeName
+from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.attentive_probe import AttentiveProbe
 from filmstrip.evals.features import LayerAccuracy, accuracies, chosen_layer, train_and_test
@@ -97,7 +98,7 @@ def _subject(source: str, command: Probe) -> Subject:
     """What is probed; everything that may be refused is refused here."""
     objective, data, _ = load_for_evaluation(source, command.data)
     protocols = [_protocol(name, command) for name in command.probes]
-    opened = protocols[0].source_of(data)
+    opened = open_source(data)
     subject = Subject(objective=objective, source=opened, data=data, device=device_of(objective))
     for protocol in protocols:
         if why := protocol.lacking(opened, data):

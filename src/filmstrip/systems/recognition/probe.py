@@ -23,7 +23,7 @@ The paper reports (top-1 of the best layer, for base, large and 1b): ImageNet 64
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -188,6 +188,8 @@ class Probe(Objective):
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(ObjectiveConfig):
     """A self-supervised method, and how its layers are probed."""
+
+    on_another_run: ClassVar[bool] = True
 
     learner: ObjectiveConfig
     """Self-supervised method; on the command line a run given as ``--init`` replaces it by its own where their sizes

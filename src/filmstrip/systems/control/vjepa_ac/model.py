@@ -44,6 +44,15 @@ class VJEPAACConfig(VJEPAArchitecture, ObjectiveConfig):
     untrained_encoder: bool = field(default=False, metadata=FREE)
     """Whether the encoder may be untrained where no ``init`` is named: to try things out."""
 
+    def needs_init(self) -> str | None:
+        """An encoder, unless an untrained one is asked for."""
+        if self.untrained_encoder:
+            return None
+        return (
+            "the frozen encoder is untrained, and features of noise are nothing to predict: name a trained one "
+            "(--init RUN, FILE or hf:OWNER/NAME), or ask for this (--objective.untrained-encoder)"
+        )
+
     def bind(self, info: DataInfo) -> VJEPAACConfig:
         """Take the sizes of actions and states from the data, where they are not set.
 
