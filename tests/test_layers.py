@@ -117,6 +117,7 @@ SERVE_ONE = {
     "models/frozen",
     "models/frozen_networks",
     "models/llama_layout",
+    "models/native_vit",
     "models/query_transformer",
 }
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filmstrip.nn.rotary import Rotary, grid_positions, rotate
+from filmstrip.nn.rotary import Rotary, grid_positions, rope_ids, rotate
+from filmstrip.protocols import Grid
 
 
 def product(rotary, q, k, at_q, at_k):
@@ -61,3 +62,70 @@ def test_head_too_small_for_axes():
 
 def test_grid_positions_are_row_major():
     assert grid_positions((2, 3)).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+
+
+def test_sections_with_equal_positions_are_one_axis():
+    at = torch.tensor([[0], [3], [41]])
+    one, three = Rotary(16, base=1e6), Rotary(16, base=1e6, sections=(2, 3, 3))
+    assert torch.equal(three(at.expand(3, 3)), one(at))
+
+
+def test_sections_cut_one_ladder():
+    angles = Rotary(8, base=16.0, sections=(1, 2, 1))(torch.tensor([[1, 10, 100]]))
+    torch.testing.assert_close(angles, torch.tensor([[1.0, 10 * 16**-0.25, 10 * 16**-0.5, 100 * 16**-0.75]]))
+
+
+def test_sections_that_do_not_fill_a_head_are_refused():
+    with pytest.raises(ValueError, match="need a head_dim of 8, got 16"):
+        Rotary(16, sections=(1, 2, 1))
+
+
+def marks(*runs):
+    """A row of marks from runs of visual (positive) and of text (negative) tokens."""
+    return torch.cat([torch.full((abs(run),), run > 0) for run in runs])[None]
+
+
+def written_out(layout):
+    """Positions by the rule itself: text counts up, a visual starts at the next free position on each axis."""
+    found, free = [], 0
+    for part in layout:
+        if isinstance(part, int):
+            found += [(free + i,) * 3 for i in range(part)]
+        else:
+            found += [
+                (free + t, free + h, free + w) for t in range(part.t) for h in range(part.h) for w in range(part.w)
+            ]
+        free = 1 + max(max(at) for at in found) if found else 0
+    return found
+
+
+def test_ids_of_the_published_example():
+    ids = rope_ids(marks(-1, 8, -2), [Grid(2, 2, 2)])[0].T.tolist()
+    assert ids[0] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4]
+    assert ids[1] == [0, 1, 1, 2, 2, 1, 1, 2, 2, 3, 4]
+    assert ids[2] == [0, 1, 2, 1, 2, 1, 2, 1, 2, 3, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_ids_of_any_row_follow_the_rule(data):
+    grids = [Grid(*data.draw(st.tuples(*[st.integers(1, 4)] * 3))) for _ in range(data.draw(st.integers(1, 3)))]
+    texts = data.draw(st.lists(st.integers(0, 4), min_size=len(grids) + 1, max_size=len(grids) + 1))
+    layout, runs = [texts[0]], [-texts[0]]
+    for grid, text in zip(grids, texts[1:]):
+        layout += [grid, text]
+        runs += [grid.t * grid.h * grid.w, -text]
+    assert [tuple(at) for at in rope_ids(marks(*runs), grids)[0].tolist()] == written_out(layout)
+
+
+def test_rows_may_have_fewer_visuals():
+    visual = torch.cat([marks(-2, 4, -1, 2), marks(-9), marks(4, -5)])
+    ids = rope_ids(visual, [Grid(1, 2, 2), Grid(2, 1, 1)])
+    assert [tuple(at) for at in ids[0].tolist()] == written_out([2, Grid(1, 2, 2), 1, Grid(2, 1, 1)])
+    assert ids[1].tolist() == [[i] * 3 for i in range(9)]
+    assert [tuple(at) for at in ids[2].tolist()] == written_out([Grid(1, 2, 2), 5])
+
+
+def test_text_after_a_long_video_is_later_than_its_last_frame():
+    ids = rope_ids(marks(5, -1), [Grid(5, 1, 1)])
+    assert ids[0, -1].tolist() == [5, 5, 5]

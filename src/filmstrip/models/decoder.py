@@ -65,6 +65,9 @@ class DecoderConfig:
     """Position embeddings: rotated queries and keys, or sines and cosines added to the tokens."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings."""
+    rope_sections: tuple[Count, Count, Count] | None = None
+    """Pairs of a head's channels that rotary embeddings turn by positions along time, height and width (Qwen2-VL);
+    none for one axis."""
     norm_eps: Rate = 1e-6
     """Constant added to the variance in normalisations."""
     qkv_bias: bool = False
@@ -190,7 +193,9 @@ class Decoder(LanguageModel):
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.depth))
         self.norm = _norm(config)
         head_dim = self.blocks[0].attention.head_dim
-        self.rotary = Rotary(head_dim, base=config.rope_base) if config.positions == "rotary" else None
+        self.rotary = None
+        if config.positions == "rotary":
+            self.rotary = Rotary(head_dim, base=config.rope_base, sections=config.rope_sections)
         self.apply(_init_mup if config.base_width else _init)
         for block in self.blocks:  # the sum of all layers starts out as large as one (Radford et al. 2019)
             for out in (block.attention.out, block.mlp.out if config.block == "llama" else block.mlp.fc2):
@@ -220,8 +225,8 @@ class Decoder(LanguageModel):
     ) -> DecoderOutput:
         """Run all blocks on token ids (``B N`` int64) or embeddings (``B N D``).
 
-        ``mask`` replaces plain causality. ``positions`` (``N`` or ``B N``) by default count on from what the
-        ``caches`` hold, which are extended by the ``N`` tokens.
+        ``mask`` replaces plain causality. ``positions`` (``N`` or ``B N``; along three axes ``B N 3``) by default
+        count on from what the ``caches`` hold, which are extended by the ``N`` tokens.
         """
         x = self.embedded(tokens)
         if positions is None:
@@ -231,7 +236,7 @@ class Decoder(LanguageModel):
         if self.rotary is None:
             x = x + sincos(positions, x.shape[2]).to(x.dtype)
         else:
-            angles = self.rotary(positions[..., None])
+            angles = self.rotary(self._along_axes(positions))
         mask = mask or causal()
         if self.config.window is not None:
             mask = mask & local(self.config.window - 1)
@@ -241,6 +246,12 @@ class Decoder(LanguageModel):
             if layers:
                 outputs.append(x)
         return DecoderOutput(self.norm(x), tuple(outputs))
+
+    def _along_axes(self, positions: Tensor) -> Tensor:
+        """Positions ``... N axes``; those of one axis are the same on all."""
+        if self.config.rope_sections is None:
+            return positions[..., None]
+        return positions if positions.ndim == 3 else positions[..., None].expand(*positions.shape, 3)
 
     def new_caches(self, batch: int, length: int) -> list[KVCache]:
         """Empty caches, one a block, for ``batch`` sequences of up to ``length`` tokens."""

@@ -15,13 +15,13 @@ from typing import Any
 
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
-from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.keymap import check_names, some
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _TOWER = (r"text_model\..*", r"logit_(?:scale|bias)", r"(?:text|visual)_projection\..*", r".*\.position_ids")
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_CLIP = (CLIP_MEAN, CLIP_STD)
 
 
 @dataclass(frozen=True, kw_only=True)

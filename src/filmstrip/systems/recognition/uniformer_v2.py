@@ -38,7 +38,7 @@ from filmstrip.nn.conv import channels_first
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.initialisation import LinearInit, init_linear
 from filmstrip.nn.mlp import MLP
-from filmstrip.nn.normalise import Normalise
+from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD, Normalise
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.protocols import Features, Grid, Layout, check_video
 from filmstrip.runs.config import Run
@@ -46,9 +46,6 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
-
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class LocalTemporal(nn.Sequential):
@@ -135,7 +132,7 @@ class UniFormerV2(nn.Module):
         self.depth = depth = config.depth
         self.size = config.size
         self.global_layers = config.global_layers
-        self.normalise = Normalise(_CLIP_MEAN, _CLIP_STD)
+        self.normalise = Normalise(CLIP_MEAN, CLIP_STD)
         patch = (config.patch_size, config.patch_size)
         frames, stride = (3, 2) if config.halve_time else (1, 1)
         self.patch = (stride, *patch)
