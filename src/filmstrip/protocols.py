@@ -319,6 +319,19 @@ class SharesStatistics(Protocol):
         ...
 
 
+PassOn = Callable[[Tensor], Tensor]
+"""Sends a tensor to the next process of a ring and returns that of the one before; gradients go the other way."""
+
+
+@runtime_checkable
+class SharesRows(Protocol):
+    """An objective whose loss compares each row of a batch with all others, those in other processes included."""
+
+    def share_rows(self, pass_on: PassOn, processes: int) -> None:
+        """Compare with the rows of all ``processes`` from now on, each of which passes its own on along a ring."""
+        ...
+
+
 @runtime_checkable
 class Published(Protocol):
     """An objective without an encoder whose authors released weights in their own layout."""
@@ -435,6 +448,23 @@ class Classifier(Protocol):
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video; their softmax is the predicted distribution."""
+        ...
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """An objective or model that encodes video and text as vectors which can be compared, both of length one."""
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Vectors ``B D`` of ``B T C H W`` video."""
+        ...
+
+    def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors ``B D`` of texts: token ids ``B L``, padded, and their numbers ``B`` without the padding."""
+        ...
+
+    def similarity(self, video: Tensor, text: Tensor) -> Tensor:
+        """Logits ``N M`` of ``N D`` vectors of video and ``M D`` of texts."""
         ...
 
 

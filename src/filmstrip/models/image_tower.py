@@ -1,0 +1,115 @@
+"""The image side of two-tower models of images and text: a transformer of each frame alone, as in CLIP and SigLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from filmstrip.models.video_transformer import TransformerArchitecture, blocks_of, layer_of
+from filmstrip.models.vit import grid_of_tiles
+from filmstrip.nn.attention import Attention
+from filmstrip.nn.block import Block, run_blocks
+from filmstrip.nn.initialisation import STD, init_linear
+from filmstrip.nn.mlp import GELU, MLP
+from filmstrip.nn.patches import PatchEmbed
+from filmstrip.protocols import Features, Grid, Layout, check_video
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTowerArchitecture(TransformerArchitecture):
+    """The configuration of an :class:`ImageTower`; ``num_frames`` is that of the clips, which may have any length."""
+
+    pool: Literal["probe", "class"] = "probe"
+    """Vector of a frame: what a learned query attends to (``probe``, SigLIP), or a class token (``class``, CLIP)."""
+    norm_before: bool = False
+    """Whether tokens are normalised before the first block (CLIP)."""
+    patch_bias: bool = True
+    """Whether the projection of patches has a bias."""
+
+
+class ProbePool(nn.Module):
+    """One vector of a set of tokens, ``B N D -> B D``: a learned query attends to them, then a feed-forward network.
+
+    The pooling head of SigLIP (Zhai et al. 2023, after Zhai et al. 2022); only the feed-forward part is residual.
+    """
+
+    def __init__(self, width: int, num_heads: int, hidden: int, *, norm_eps: float, gelu: GELU) -> None:
+        super().__init__()
+        self.probe = nn.Parameter(torch.empty(width).normal_(std=STD))
+        self.attention = Attention(width, num_heads, context_width=width)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = MLP(width, hidden, gelu=gelu)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool the tokens."""
+        query = repeat(self.probe, "d -> b 1 d", b=tokens.shape[0])
+        pooled = self.attention(query, context=tokens)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class ImageTower(nn.Module):
+    """An :class:`~filmstrip.protocols.Encoder` that sees each frame alone; its summary is a vector of every frame.
+
+    Dosovitskiy et al. 2021. Clips may have any length. ``layouts`` are those of the model that the tower is part of.
+    """
+
+    def __init__(self, config: ImageTowerArchitecture, layouts: tuple[Layout, ...] = ()) -> None:
+        super().__init__()
+        self.width = width = config.width
+        self.depth = config.depth
+        self.patch_size = config.tubelet
+        self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
+        self._layouts = layouts
+        self.embed = PatchEmbed(width, config.tubelet, mean=config.mean, std=config.std, bias=config.patch_bias)
+        with_class = config.pool == "class"
+        self.cls_token = nn.Parameter(torch.zeros(width)) if with_class else None
+        self.pos_embed = nn.Parameter(torch.zeros(with_class + self.grid.h * self.grid.w, width))
+        self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if config.norm_before else nn.Identity()
+        self.blocks = blocks_of(Block, config)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        hidden = round(width * config.mlp_ratio)
+        self.pool = (
+            None
+            if with_class
+            else ProbePool(width, config.num_heads, hidden, norm_eps=config.norm_eps, gelu=config.gelu)
+        )
+        init_linear(self, config.linear_init)
+        for positions in (self.cls_token, self.pos_embed):
+            if positions is not None:
+                nn.init.trunc_normal_(positions, std=STD)
+
+    def forward(self, video: Tensor, layers: bool = False) -> Features:
+        """Encode ``B T C H W`` video into tokens ``B N D``, with the vectors of frames (``B T D``) as summary.
+
+        Raises:
+            ValueError: the frames have another size than the network was built for.
+        """
+        check_video(video, multiple=self.patch_size)
+        grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.patch_size)))
+        if grid[1:] != self.grid[1:]:
+            raise ValueError(
+                f"this network was built for frames of {self.grid.h} x {self.grid.w} patches, got "
+                f"{grid.h} x {grid.w}: cut clips of the size that it was built for"
+            )
+        x = rearrange(self.embed(video), "b (t p) d -> (b t) p d", t=grid.t)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], 1, -1).to(x.dtype), x], dim=1)
+        x = self.norm_before(x + self.pos_embed)
+        x, seen = run_blocks(self.blocks, x, layers)
+        x = self.norm(x)
+        first = 0 if self.cls_token is None else 1
+        vectors = x[:, 0] if self.pool is None else self.pool(x)
+        tokens, *seen = (rearrange(each[:, first:], "(b t) p d -> b (t p) d", t=grid.t) for each in (x, *seen))
+        return Features(tokens, grid, tuple(seen), rearrange(vectors, "(b t) d -> b t d", t=grid.t))
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter: 0 for the embedding, ``i + 1`` for block ``i``, then the norm and the pool."""
+        return self.depth + 1 if name.startswith("pool.") else layer_of(name, self.depth + 1)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Those of the model that the tower is part of."""
+        return self._layouts

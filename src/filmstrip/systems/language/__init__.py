@@ -1,0 +1,1 @@
+"""Models of images or video and language."""
