@@ -33,7 +33,7 @@ CLAIM = Claim(
     ),
     minutes=6,
     analysis="Two of three students of features leave chance far behind; the third stays at chance after these "
-    "steps, as students of pixels do. More seeds or steps would be needed to have the difference outside its interval.",
+    "steps, as students of pixels do. More seeds or steps would be needed to have it outside its interval.",
 )
 
 
