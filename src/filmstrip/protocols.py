@@ -180,6 +180,29 @@ class CodeModel(LikelihoodModel, Protocol):
         ...
 
 
+@runtime_checkable
+class Answers(Protocol):
+    """A language model that answers questions about video, in token ids."""
+
+    def see(self, video: Tensor) -> Tensor:
+        """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros in their place tell it nothing."""
+        ...
+
+    def answer(
+        self, visual: Tensor, prompt: Batch, *, count: int, seed: int = 0, sampling: Any = None
+    ) -> Iterator[Tensor]:
+        """At most ``count`` ids ``B`` of an answer to each prompt, one position at a time.
+
+        A prompt is ``text`` and ``text_length`` of a conversation that ends where the answer begins. Row ``i`` draws
+        from ``seed + i``; without ``sampling`` the most probable id is taken.
+        """
+        ...
+
+    def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-likelihood ``B`` of what is ``learnt`` in conversations, and its number of tokens ``B``."""
+        ...
+
+
 class Phase(NamedTuple):
     """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 
@@ -239,6 +262,11 @@ class Objective(nn.Module):
     def is_kept_elsewhere(self, name: str) -> bool:
         """Whether a parameter or buffer belongs to a part that is kept elsewhere."""
         return any(name.startswith(f"{part}.") for part in self.kept_elsewhere)
+
+    def is_fresh(self, name: str) -> bool:
+        """Whether a parameter begins anew where the run that this one starts from does not have it; by default
+        none."""
+        return False
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""

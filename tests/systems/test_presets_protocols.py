@@ -6,6 +6,7 @@ from drawn import objective_of
 
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
+    Answers,
     Classifier,
     CodeModel,
     Detector,
@@ -38,6 +39,7 @@ MEANT = {
     "control": {GoalPlanner},
     "detection": {Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
+    "language": {Answers},
     "localisation": {Localiser},
     "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel, CodeModel, LayeredLearner},
     "procedures": {Forecaster},
@@ -77,7 +79,7 @@ def test_parts_are_found_by_what_they_are(name):
     encoder, tokenizer = find_encoder(objective), find_tokenizer(objective)
     if group in ("recognition", "detection") and name != "recognition.two_stream":
         assert encoder is objective.encoder
-    elif group not in ("pretraining", "control"):
+    elif group not in ("pretraining", "control", "language"):
         assert encoder is None
     if group == "tokenizers":
         assert tokenizer is objective

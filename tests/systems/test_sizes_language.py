@@ -26,5 +26,45 @@ def test_two_towers(address):
     assert counts == [pytest.approx(count, rel=1e-4) for count in TWO_TOWERS[address]]
 
 
+VICUNA_7B, VICUNA_13B, CLIP_L, CLIP_L_336 = 6738.415616, 13015.86432, 303.179776, 303.507456
+"""Millions of parameters of the public models, heads included."""
+# Those of the whole, and those that are trained, by hand: one layer with a bias, or two; 128 (inputs + outputs) for
+# every layer that is adapted.
+ADAPTATION = 128 * 32 * (4 * (4096 + 4096) + 3 * (4096 + 11_008)) / 1e6
+PROJECTORS = {
+    "v0_7b": 1025 * 4096 / 1e6,
+    "v0_13b": 1025 * 5120 / 1e6,
+    "v15_7b": (1025 * 4096 + 4097 * 4096) / 1e6,
+    "v15_13b": (1025 * 5120 + 5121 * 5120) / 1e6,
+}
+MODELS = {
+    f"language.llava:{name}_{stage}": (
+        (VICUNA_7B if "7b" in name else VICUNA_13B) + (CLIP_L if "v0" in name else CLIP_L_336) + projector,
+        projector + (0 if stage == "stage1" else VICUNA_7B if "7b" in name else VICUNA_13B),
+    )
+    for name, projector in PROJECTORS.items()
+    for stage in ("stage1", "stage2")
+} | {
+    "language.llava:v15_7b_lora": (
+        VICUNA_7B + CLIP_L_336 + PROJECTORS["v15_7b"] + ADAPTATION,
+        PROJECTORS["v15_7b"] + ADAPTATION,
+    )
+}
+
+
+@pytest.mark.parametrize("address", MODELS)
+def test_models(address):
+    pytest.importorskip("transformers")
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
+    counts = sum(n for n, _ in sizes) / 1e6, sum(n for n, trained in sizes if trained) / 1e6
+    assert counts == pytest.approx(MODELS[address], rel=1e-6)
+
+
+def test_llava_is_as_large_as_is_said():
+    assert MODELS["language.llava:v15_7b_stage2"][0] == pytest.approx(7060, rel=0.001)
+
+
 def test_every_preset_is_named():
-    assert not unnamed("language", TWO_TOWERS)
+    assert not unnamed("language", TWO_TOWERS, MODELS)

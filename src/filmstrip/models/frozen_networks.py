@@ -7,12 +7,13 @@ out, whatever else the folder says (SigLIP squeezes the whole frame into the squ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from filmstrip.bounds import AnyNumber, Rate
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -79,6 +80,23 @@ KINDS: dict[str, _Kind] = {
 """Families by ``model_type``; the vision tower of a two-tower model has the suffix ``_vision_model``."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """A network of ``transformers`` that is always frozen, by its sizes alone."""
+
+    model_type: str
+    """Family of the network, as its config.json names it."""
+    settings: tuple[tuple[str, AnyNumber | str], ...] = ()
+    """Settings of its config.json that differ from the family's defaults."""
+    mean: tuple[AnyNumber, AnyNumber, AnyNumber] | None = None
+    """Mean RGB of pixels in 0..1; none for the family's."""
+    std: tuple[Rate, Rate, Rate] | None = None
+    """Standard deviation of RGB; none for the family's."""
+
+
+_NO_SIZES = ("model_type", "transformers_version", "dtype", "_name_or_path")
+
+
 def kind_of(model_type: str) -> _Kind | None:
     """The family of a ``model_type``, if it is known."""
     return KINDS.get(model_type.removesuffix("_vision_model"))
@@ -96,21 +114,67 @@ def load_frozen(
     """
     kind = kind_of(model_type)
     network = _load_network(getattr(_transformers(), kind.network), folder, source, kind)
-    config = network.config
-    size = (kind.pixels != "patches" and _size(preprocessing)) or kind.size(config)
+    size = (kind.pixels != "patches" and _size(preprocessing)) or kind.size(network.config)
     _check_scale(preprocessing, source)
-    encoder = FrozenEncoder(
+    mean = preprocessing.get("image_mean") or kind.statistics[0]
+    std = preprocessing.get("image_std") or kind.statistics[1]
+    return _around(network, kind, mean, std), size
+
+
+def build_frozen(tower: Tower) -> FrozenEncoder:
+    """The network of a description, with fresh weights.
+
+    Raises:
+        UserError: the family is not known, transformers is not installed, or it has no such settings.
+    """
+    kind = kind_of(tower.model_type)
+    if kind is None:
+        raise UserError(f"there is no encoder of kind {tower.model_type!r}; there are {', '.join(KINDS)}")
+    cls = getattr(_transformers(), kind.network)
+    try:
+        config = cls.config_class(**dict(tower.settings))
+        network = cls(config)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"a {kind.network} cannot be built of {dict(tower.settings)}: {error}") from None
+    return _around(network, kind, tower.mean or kind.statistics[0], tower.std or kind.statistics[1])
+
+
+def tower_in_hub(folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]) -> Tower:
+    """The description of the network in a folder of the Hub's layout.
+
+    Raises:
+        UserError: transformers is not installed, or the folder describes no such network.
+    """
+    kind = kind_of(model_type)
+    assert kind is not None, "asked for before"
+    cls = getattr(_transformers(), kind.network)
+    try:
+        settings = cls.config_class.from_pretrained(folder, local_files_only=True).to_diff_dict()
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{source} does not describe a {kind.network}: {error}") from None
+    plain = {k: v for k, v in settings.items() if isinstance(v, (int, float, str)) and k not in _NO_SIZES}
+    _check_scale(preprocessing, source)
+    return Tower(
+        model_type=model_type,
+        settings=tuple(sorted(plain.items())),
+        mean=tuple(preprocessing.get("image_mean") or kind.statistics[0]),
+        std=tuple(preprocessing.get("image_std") or kind.statistics[1]),
+    )
+
+
+def _around(network: Any, kind: _Kind, mean: Sequence[float], std: Sequence[float]) -> FrozenEncoder:
+    config = network.config
+    return FrozenEncoder(
         network,
         width=config.hidden_size,
         pixels=kind.pixels,
         patch_size=(kind.tubelet(config), config.patch_size, config.patch_size),
-        mean=preprocessing.get("image_mean") or kind.statistics[0],
-        std=preprocessing.get("image_std") or kind.statistics[1],
+        mean=mean,
+        std=std,
         prefix=kind.prefix(config),
         pooled=kind.pooled is not None and getattr(config, "vision_use_head", True),
         options=dict.fromkeys(kind.options, True),
     )
-    return encoder, size
 
 
 def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:

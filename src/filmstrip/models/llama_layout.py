@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import Decoder, DecoderConfig
+from filmstrip.nn.lora import Lora, is_adaptation
 from filmstrip.weights.keymap import KeyMap, Weights, check_names
 from filmstrip.weights.layers import fuse, layers, unfuse
 
@@ -146,11 +147,21 @@ def load_decoder(decoder: Decoder, theirs: Mapping[str, Tensor], source: str) ->
         weights = from_llama(theirs, decoder.config)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
-    check_names(f"{source}, by our names and its config.json,", weights, decoder.state_dict())
+    copy_decoder(decoder, weights, f"{source}, by our names and its config.json,")
+
+
+def copy_decoder(decoder: Decoder, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy a language model's weights into a decoder of its sizes, whose adaptation, if it has one, stays.
+
+    Raises:
+        UserError: the weights are others than the decoder needs.
+    """
+    needed = [name for name in decoder.state_dict() if not is_adaptation(name)]
+    check_names(source, weights, needed)
     try:
-        decoder.load_state_dict(weights)
+        decoder.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise UserError(f"the weights of {source} do not fit its config.json: {error}") from None
+        raise UserError(f"{source} has weights of other shapes: {error}") from None
 
 
 def from_llama(theirs: Mapping[str, Tensor], config: DecoderConfig) -> Weights:
@@ -194,3 +205,125 @@ def _with_factors(weights: Mapping[str, Tensor], config: DecoderConfig, power: i
             tensor = torch.cat([tensor[:queries] * scores, tensor[queries:]])
         found[name] = tensor
     return found
+
+
+ADAPTABLE = (*_QKV, "o_proj", *_GATE, "down_proj")
+"""Layers of a block that :func:`adapt` adapts, by LLaMA's names."""
+_OURS = {
+    **dict.fromkeys(_QKV, ("attention", "qkv")),
+    "o_proj": ("attention", "out"),
+    **dict.fromkeys(_GATE, ("mlp", "gate_and_value")),
+    "down_proj": ("mlp", "out"),
+}
+
+
+def adapt(decoder: Decoder, names: Sequence[str], *, rank: int, alpha: float, dropout: float = 0.0) -> None:
+    """Adapt layers of every block by products of low rank, in place; nothing else of the decoder is trained then.
+
+    Raises:
+        UserError: a name is not in :data:`ADAPTABLE`.
+    """
+    if unknown := [name for name in names if name not in ADAPTABLE]:
+        raise UserError(f"{', '.join(unknown)} cannot be adapted: choose from {', '.join(ADAPTABLE)}")
+    decoder.requires_grad_(False)
+    sizes = _outputs(decoder)
+    for block in decoder.blocks:
+        for room, layer in dict.fromkeys(_OURS[name] for name in names):
+            own = [name for name, place in _OURS.items() if place == (room, layer)]
+            module = getattr(block, room)
+            adapted = Lora(
+                getattr(module, layer),
+                rank=rank,
+                alpha=alpha,
+                dropout=dropout,
+                parts={name: sizes[name] for name in own},
+                adapted=[name for name in own if name in names],
+            )
+            setattr(module, layer, adapted)
+
+
+def _outputs(decoder: Decoder) -> dict[str, int]:
+    """Number of outputs of each layer of a block, by LLaMA's names."""
+    block = decoder.blocks[0]
+    heads, kv_heads, dim = (getattr(block.attention, key) for key in ("num_heads", "num_kv_heads", "head_dim"))
+    hidden, width = block.mlp.out.in_features, decoder.width
+    return dict(
+        zip(
+            ADAPTABLE,
+            (heads * dim, kv_heads * dim, kv_heads * dim, width, hidden, hidden, width),
+            strict=True,
+        )
+    )
+
+
+_PEFT = "base_model.model.model.layers"
+_ROOMS = {"attention": "self_attn", "mlp": "mlp"}
+
+
+def to_peft(decoder: Decoder) -> tuple[dict[str, Any], Weights]:
+    """The adaptation of a decoder as ``peft`` writes it: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        UserError: the decoder is not adapted.
+    """
+    weights: Weights = {}
+    targets: dict[str, None] = {}
+    layer = None
+    for i, room, layer in _adapted(decoder):
+        for name in layer.names:
+            targets[name] = None
+            for side, tensor in zip("AB", layer.product(name)):
+                weights[f"{_PEFT}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"] = tensor.detach().clone()
+    if layer is None:
+        raise UserError("the language model is not adapted: there is no adaptation to write")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": layer.rank,
+        "lora_alpha": layer.alpha,
+        "lora_dropout": layer.dropout.p,
+        "target_modules": list(targets),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    return config, weights
+
+
+def adapt_from_peft(decoder: Decoder, config: Mapping[str, Any], theirs: Mapping[str, Tensor], source: str) -> None:
+    """Adapt a decoder as an adaptation of ``peft`` says, in place.
+
+    Raises:
+        UserError: it is none of low rank, has options that are not known here, or its tensors do not fit.
+    """
+    plain = {"bias": "none", "use_dora": False, "use_rslora": False, "fan_in_fan_out": False}
+    if config.get("peft_type") != "LORA" or any(config.get(key, value) != value for key, value in plain.items()):
+        raise UserError(f"{source} is no plain adaptation of low rank (LORA without biases, DoRA or rank scaling)")
+    for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform"):
+        if config.get(key):
+            raise UserError(f"{source} has {key}, which is not known here")
+    named = {name.split(".")[-3] for name in theirs}
+    adapt(
+        decoder,
+        [name for name in ADAPTABLE if name in named],
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        dropout=config.get("lora_dropout", 0.0),
+    )
+    _, own = to_peft(decoder)
+    check_names(source, theirs, own)
+    if unlike := [name for name, tensor in own.items() if theirs[name].shape != tensor.shape]:
+        raise UserError(f"{source} does not fit this language model: {unlike[0]} is {tuple(theirs[unlike[0]].shape)}")
+    with torch.no_grad():
+        for i, room, layer in _adapted(decoder):
+            for name in layer.names:
+                for side, parameter in zip("AB", layer.product(name)):
+                    parameter.copy_(theirs[f"{_PEFT}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"])
+
+
+def _adapted(decoder: Decoder) -> Iterator[tuple[int, str, Lora]]:
+    """The adapted layers of a decoder with the number of their block and their part of it."""
+    for i, block in enumerate(decoder.blocks):
+        for room, name in dict.fromkeys(_OURS.values()):
+            layer = getattr(getattr(block, room), name)
+            if isinstance(layer, Lora):
+                yield i, room, layer

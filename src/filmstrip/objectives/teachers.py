@@ -9,6 +9,7 @@ from torch import nn
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.models.frozen_networks import Tower, build_frozen
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
@@ -41,6 +42,15 @@ class VideoTransformerConfig(ViTArchitecture, ObjectiveConfig):
     def build(self) -> EncoderOnly:
         """Build the network with fresh weights."""
         return EncoderOnly(ViT(self, final_norm=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig(Tower, ObjectiveConfig):
+    """A pretrained vision network of ``transformers``, such as CLIP's or SigLIP's tower, which is never trained."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(build_frozen(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +112,11 @@ class TaughtConfig(FrozenNetworksConfig):
             raise UserError(f"{name}: {error}") from None
 
 
-def as_teacher(architecture: ViTArchitecture | TransformerArchitecture) -> ObjectiveConfig:
+def as_encoder(architecture: ViTArchitecture | TransformerArchitecture | Tower) -> ObjectiveConfig:
     """The configuration of an encoder that has such an architecture."""
     settings = {setting.name: getattr(architecture, setting.name) for setting in fields(architecture)}
+    if isinstance(architecture, Tower):
+        return TowerConfig(**settings)
     if isinstance(architecture, ViTArchitecture):
         return VideoTransformerConfig(**settings)
     return ImageTransformerConfig(**settings | {"patch_size": architecture.tubelet[1]})

@@ -7,8 +7,9 @@ from typing import Any
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.frozen import FrozenEncoder
-from filmstrip.models.frozen_networks import KINDS, kind_of, load_frozen
+from filmstrip.models.frozen_networks import KINDS, Tower, kind_of, load_frozen, tower_in_hub
 from filmstrip.models.hub_networks import (
     LAYOUTS,
     OwnEncoder,
@@ -16,6 +17,7 @@ from filmstrip.models.hub_networks import (
     encoder_from_hub,
     sizes_in_hub,
 )
+from filmstrip.models.llama_layout import decoder_config
 from filmstrip.models.video_transformer import TransformerArchitecture
 from filmstrip.models.vit import ViTArchitecture
 from filmstrip.weights.hub import HUB, config_of, folder_of, preprocessing_of, shards_of, statistics_of, weights_of
@@ -101,6 +103,28 @@ def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture:
     """
     folder = _folder(source, "*.json")
     return architecture_in_hub(config_of(source, folder), statistics_of(preprocessing_of(folder)), source)
+
+
+def hub_network(source: str) -> ViTArchitecture | TransformerArchitecture | Tower:
+    """The architecture of any encoder that :func:`load_hub` loads but a video's other than VideoMAE's.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    folder = _folder(source, "*.json")
+    kind = config_of(source, folder).get("model_type", "")
+    if kind_of(kind) is not None:
+        return tower_in_hub(folder, source, kind, preprocessing_of(folder))
+    return hub_architecture(source)
+
+
+def hub_decoder(source: str) -> DecoderConfig:
+    """The sizes of a language model; its weights are not read.
+
+    Raises:
+        UserError: there is no such model, or it is of another kind.
+    """
+    return decoder_config(config_of(source, _folder(source, "*.json")), source)
 
 
 def hub_weights(source: str) -> Weights:

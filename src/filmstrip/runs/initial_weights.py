@@ -33,6 +33,7 @@ from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
 from filmstrip.runs.hub import hub_sizes, hub_weights
+from filmstrip.runs.language import start_frozen_parts
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
@@ -67,6 +68,7 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
     start_teachers(objective, placed, training=training)
+    start_frozen_parts(objective, placed, references)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     return objective
 
@@ -112,6 +114,10 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
         _copy_whole(load_objective(source, "cpu")[0], objective, source)
     elif Path(source).is_file():
         load_published(Path(source), objective)
+    elif isinstance(objective, FromTransformers):
+        weights = objective.from_transformers(hub_weights(str(source)))
+        _check_shapes(weights, objective.state_dict(), source)
+        objective.load_state_dict(weights)
     else:
         copy_published(hub_weights(str(source)), objective, source)
 
@@ -120,7 +126,8 @@ def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> N
     if type(given) is not type(objective):
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}: start it from a run of its own kind")
-    _copy(given.state_dict(), objective, source)
+    fresh = [name for name in objective.state_dict() if objective.is_fresh(name)]
+    _copy(given.state_dict(), objective, source, optional=fresh)
 
 
 def _start_decoder(objective: Objective, source: str | Path) -> None:
@@ -197,12 +204,19 @@ def _start_from_image(given: FrameTransformer, target: EncoderModule, source: st
         raise UserError(f"{source} cannot start this network, which has other shapes: {error}") from None
 
 
-def _copy(given: Mapping[str, Tensor], target: nn.Module, source: str | Path, spare: Sequence[str] = ()) -> None:
-    """Give ``target`` its weights; those of ``given`` that match a pattern of ``spare`` may be left out."""
-    wanted = target.state_dict()
+def _copy(
+    given: Mapping[str, Tensor],
+    target: nn.Module,
+    source: str | Path,
+    spare: Sequence[str] = (),
+    optional: Collection[str] = (),
+) -> None:
+    """Give ``target`` its weights; those of ``given`` that match a pattern of ``spare`` may be left out, and it may
+    lack the ``optional`` ones."""
+    wanted = {name: value for name, value in target.state_dict().items() if name in given or name not in optional}
     check_names(f"{source} cannot start this network: it", given, wanted, spare=spare)
     _check_shapes(given, wanted, source)
-    target.load_state_dict({name: given[name] for name in wanted})
+    target.load_state_dict({name: given[name] for name in wanted}, strict=not optional)
 
 
 def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
-from filmstrip.objectives.teachers import as_teacher
+from filmstrip.objectives.teachers import as_encoder
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
@@ -82,4 +82,4 @@ def start_teachers(objective: Objective, run: Run, *, training: bool = True) -> 
 
 def _network_of(source: str) -> ObjectiveConfig:
     """The configuration of the network that a source holds."""
-    return read_config(Path(source) / CONFIG).objective if is_run(source) else as_teacher(hub_architecture(source))
+    return read_config(Path(source) / CONFIG).objective if is_run(source) else as_encoder(hub_architecture(source))

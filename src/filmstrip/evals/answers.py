@@ -1,0 +1,140 @@
+"""Answers to questions about videos: the share that is right, by kind of question, with and without the video."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from filmstrip.bounds import Count
+from filmstrip.data.kinds.conversations import ConversationSample, ConversationSource, prompts
+from filmstrip.data.reading.loader import EvalLoader
+from filmstrip.errors import UserError
+from filmstrip.evals.distributed import map_batches
+from filmstrip.inference import inference, on_device
+from filmstrip.protocols import Answers, Batch
+from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.text.conversation import Serialiser
+
+REQUIRES = frozenset({"video", "text", "learnt"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerAccuracy(Evaluation):
+    """Share of questions whose answer, in the model's own words, is the given one up to case, articles and marks.
+
+    The same with the video hidden is the blind baseline: what the questions alone give away.
+    """
+
+    requires: ClassVar[frozenset[str]] = REQUIRES
+
+    max_tokens: Count = 32
+    """Maximum number of tokens of an answer."""
+    num_questions: Count | None = None
+    """Number of questions, the first of the split; by default all."""
+    blind: bool = True
+    """Whether to answer a second time without the video."""
+    batch_size: Count = 16
+    split: str | None = None
+    """Evaluated split; by default the data's ``eval_split``."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective answers, and the data are conversations."""
+        model_of(subject)
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``accuracy`` and that of every kind, the same after ``blind``, and ``count``.
+
+        Raises:
+            UserError: the objective does not answer, or no question can be read.
+        """
+        model = model_of(subject)
+
+        def right(batch: Batch, samples: Sequence[ConversationSample], serialiser: Serialiser) -> list[Tensor]:
+            asked = on_device(prompts(serialiser, [s.dialogue.turns[:-1] for s in samples]), subject.device)
+            given = [normalised(s.dialogue.turns[-1].text) for s in samples]
+            visual = model.see(batch["video"])
+            found = []
+            for seen in (visual, visual * 0)[: 1 + self.blind]:
+                said = answers(model, seen, asked, serialiser, count=self.max_tokens)
+                found.append(torch.tensor([normalised(a) == b for a, b in zip(said, given)], dtype=torch.float64))
+            return found
+
+        yield from by_kind(subject, right, self.split, self.batch_size, self.num_questions)
+
+
+class Answered(NamedTuple):
+    """Results of a batch of questions."""
+
+    kinds: list[str]
+    values: list[Tensor]
+    """A value for every question, with the video and, if that is asked for, without."""
+
+
+def by_kind(subject: Subject, function, split: str | None, batch_size: int, most: int | None):  # noqa: ANN001, ANN201
+    """Means of a function's results, a value for each question with and without the video, over all and by kind."""
+    source = cast(ConversationSource, subject.source)
+    chosen = split or subject.data.eval_split
+    samples = cast("Sequence[ConversationSample]", source.split(chosen))
+    loader = EvalLoader(source, subject.data, chosen, batch_size=batch_size)
+    kinds: list[str] = []
+    found: dict[str, list[Tensor]] = defaultdict(list)
+
+    def of_batch(batch: Batch, before: int) -> Answered:
+        rows = [samples[i] for i in batch["index"].tolist()]
+        with inference(subject.objective):
+            values = function(on_device(batch, subject.device), rows, source.serialiser)
+        return Answered([row.dialogue.kind for row in rows], [value.cpu() for value in values])
+
+    for answered in map_batches(subject, loader, of_batch, max_rows=most):
+        kinds += answered.kinds
+        for name, values in zip(("", "blind/"), answered.values):
+            found[name].append(values)
+    if not kinds:
+        raise UserError(f"no question of the split {chosen!r} of {source.root} can be read")
+    for name, parts in found.items():
+        each = torch.cat(parts)
+        yield f"{name}accuracy", float(each.mean())
+        for kind in sorted(set(kinds) - {""}):
+            own = torch.tensor([k == kind for k in kinds])
+            yield f"{name}accuracy/{kind}", float(each[own].mean())
+    yield "count", float(len(kinds))
+
+
+def answers(
+    model: Answers, visual: Tensor, asked: Batch, serialiser: Serialiser, *, count: int, seed: int = 0
+) -> list[str]:
+    """The most probable answer to each prompt; drawing ends when all have ended."""
+    rows: list[list[int]] = [[] for _ in range(visual.shape[0])]
+    stop = serialiser.stop
+    for ids in model.answer(visual, asked, count=count, seed=seed):
+        for row, token in zip(rows, ids.tolist()):
+            if tuple(row[-len(stop) :]) != stop:
+                row.append(token)
+        if all(tuple(row[-len(stop) :]) == stop for row in rows):
+            break
+    return [serialiser.decode(row) for row in rows]
+
+
+def normalised(answer: str) -> str:
+    """An answer in small letters, without articles and punctuation marks."""
+    words = re.sub(r"[^\w\s]", " ", answer.lower()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def model_of(subject: Subject) -> Answers:
+    """The subject's model.
+
+    Raises:
+        UserError: it does not answer, or the data are no conversations.
+    """
+    if not isinstance(subject.objective, Answers):
+        raise UserError(f"{type(subject.objective).__name__} does not answer questions: give a run of language.*")
+    if not isinstance(subject.source, ConversationSource):
+        raise UserError(f"{subject.source.root} holds no conversations (--data.reads conversations)")
+    return subject.objective

@@ -1,0 +1,136 @@
+"""Parts of language models that see: encoders and language models from run folders, or in the Hub's layout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filmstrip.errors import UserError
+from filmstrip.models.decoder import Decoder
+from filmstrip.models.llama_layout import copy_decoder, load_decoder
+from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
+from filmstrip.objectives.teachers import as_encoder
+from filmstrip.protocols import Objective
+from filmstrip.runs.config import Run, read_config
+from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.hub import hub_decoder, hub_network, hub_weights
+from filmstrip.runs.run_folder import RunFolder
+from filmstrip.weights.keymap import check_names
+
+log = logging.getLogger(__name__)
+
+_PARTS = ("encoder", "decoder")
+_LAST_NORM = r"norm\.(?:weight|bias)"
+
+
+def with_parts(run: Run, folder: Path | None = None) -> Run:
+    """This run with the networks of the encoder and the language model that it names: what its config.json says.
+
+    Where ``folder`` holds this run already, begun, it is asked instead: the parts' places are not read again for it.
+
+    Raises:
+        UserError: there is no such run or model, or it has no such part.
+    """
+    own = run.objective
+    if not isinstance(own, VideoLanguageConfig):
+        return run
+    begun = None
+    if folder is not None and RunFolder.is_begun(folder):
+        there = read_config(folder / CONFIG).objective
+        begun = there if isinstance(there, type(own)) else None
+    networks: dict[str, Any] = {}
+    for part in _PARTS:
+        source = getattr(own, f"{part}_run")
+        if source is None:
+            continue
+        known = begun is not None and getattr(begun, f"{part}_run") == source
+        networks[part] = getattr(begun, part) if known else _network_of(source, part)
+    return replace(run, objective=replace(own, **networks)) if networks else run
+
+
+def start_trained_parts(objective: Objective, run: Run) -> None:
+    """Load the weights that parts begin with which are trained, from where ``run.objective`` says.
+
+    Raises:
+        UserError: they are not there or do not fit.
+    """
+    config = run.objective
+    if isinstance(config, VideoLanguageConfig) and isinstance(objective, VideoLanguage):
+        for part in _PARTS:
+            if part in config.trains and (source := getattr(config, f"{part}_run")) is not None:
+                _start(objective, part, source)
+
+
+def start_frozen_parts(objective: Objective, run: Run, only: Collection[str] | None = None) -> None:
+    """Load the weights of an encoder and a language model that are frozen, from where ``run.objective`` says.
+
+    ``only`` are the settings whose parts are loaded, by default all.
+
+    Raises:
+        UserError: they are not there or do not fit; or a frozen part has no source, and it was not said that it may
+            be untrained.
+    """
+    config = run.objective
+    if not isinstance(config, VideoLanguageConfig) or not isinstance(objective, VideoLanguage):
+        return
+    for part in _PARTS:
+        source, setting = getattr(config, f"{part}_run"), f"objective.{part}_run"
+        if part in config.trains or (only is not None and setting not in only):
+            continue
+        if source is not None:
+            _start(objective, part, source)
+        elif run.init is None:
+            _say_untrained(part, config.untrained_parts)
+
+
+def _start(objective: VideoLanguage, part: str, source: str) -> None:
+    if part == "decoder":
+        _start_decoder(objective.decoder, source)
+    else:
+        _start_encoder(objective, source)
+
+
+def _say_untrained(part: str, allowed: bool) -> None:
+    option = f"--objective.{part}-run"
+    if not allowed:
+        raise UserError(
+            f"the {part} is frozen and untrained: name the run or the model that it is ({option} SOURCE), train it "
+            "(objective.trains), or ask for this (--objective.untrained-parts)"
+        )
+    log.warning("the %s is frozen and untrained: name a trained one with %s", part, option)
+
+
+def _network_of(source: str, part: str) -> Any:
+    """The configuration of a part that a source holds."""
+    if not is_run(source):
+        return hub_decoder(source) if part == "decoder" else as_encoder(hub_network(source))
+    there = read_config(Path(source) / CONFIG).objective
+    if part == "encoder":
+        return there.encoder if isinstance(there, VideoLanguageConfig) else there
+    if not isinstance(there, VideoLanguageConfig):
+        raise UserError(f"{source} holds a {type(there).__name__}, which has no language model")
+    return there.decoder
+
+
+def _start_decoder(decoder: Decoder, source: str) -> None:
+    """Copy a language model into a decoder of its sizes, whose adaptation, if any, stays."""
+    from filmstrip.runs.loading import load_objective  # loads runs in turn
+
+    if not is_run(source):
+        load_decoder(decoder, hub_weights(source), source)
+        return
+    given, _ = load_objective(source, "cpu")
+    if not isinstance(given, VideoLanguage):
+        raise UserError(f"{source} holds a {type(given).__name__}, which has no language model")
+    copy_decoder(decoder, given.decoder.state_dict(), f"{source} cannot be the language model: it")
+
+
+def _start_encoder(objective: VideoLanguage, source: str) -> None:
+    from filmstrip.runs.encoders import load  # loads runs in turn
+
+    weights, wanted = load(source, "cpu").encoder.state_dict(), objective.encoder.state_dict()
+    check_names(f"{source} cannot be the encoder: it", weights, wanted, spare=(_LAST_NORM,))
+    objective.encoder.load_state_dict({name: weights[name] for name in wanted})
