@@ -118,7 +118,6 @@ SERVE_ONE = {
     "models/frozen_networks",
     "models/llama_layout",
     "models/native_vit",
-    "models/query_transformer",
 }
 """Files of shared rooms that fewer than two methods use: frozen encoders of the Hub serve `runs`
 alone, and the decoder its first language model."""
