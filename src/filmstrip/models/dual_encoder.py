@@ -32,7 +32,8 @@ _RULES = (
     (r"^encoder\.norm\.", "vision_model.post_layernorm."),
     (r"^encoder\.pool\.attention\.(?:q|kv)\.", "vision_model.head.attention.in_proj_"),
     (r"^encoder\.pool\.attention\.out\.", "vision_model.head.attention.out_proj."),
-    (r"^encoder\.pool\.norm\.", "vision_model.head.layernorm."),
+    (r"^encoder\.pool\.queries$", "vision_model.head.probe"),
+    (r"^encoder\.pool\.mlp_norm\.", "vision_model.head.layernorm."),
     (r"^encoder\.pool\.", "vision_model.head."),
     (r"^encoder\.blocks\.", "vision_model.encoder.layers."),
     (r"^text\.embed\.", "text_model.embeddings.token_embedding."),
@@ -81,15 +82,22 @@ def _to_ours(name: str, tensor: Tensor) -> Tensor:
 def _to_theirs(kind: str, patch_size: tuple[int, int, int], name: str, tensor: Tensor) -> Tensor:
     if name.endswith(_PROJECTION):
         return linear_to_conv(tensor, patch_size)[:, :, 0].contiguous()
-    if name == "encoder.pool.probe":
-        return tensor[None, None]
+    if name == "encoder.pool.queries":
+        return tensor[None]
     return tensor[0] if kind == "clip" and name == "log_scale" else tensor
+
+
+def has_two_towers(config: Mapping[str, Any]) -> bool:
+    """Whether a ``config.json`` describes a model of images and texts that is known here."""
+    return config.get("model_type") in _HEADS
 
 
 def towers_in_hub(
     config: Mapping[str, Any], statistics: Mapping[str, Any], source: str
 ) -> tuple[ImageTowerArchitecture, TextArchitecture]:
     """The two towers that a ``config.json`` of a SigLIP or CLIP describes; ``statistics`` are those of pixels.
+
+    Frames are the largest square of whole patches: what is left beside the last patch is not read.
 
     Raises:
         UserError: it is of another kind, or of a form that is not known here.
@@ -100,11 +108,12 @@ def towers_in_hub(
     text, vision = config.get("text_config", {}), config.get("vision_config", {})
     clip = kind == "clip"
     wide = {"width": 512 if clip else 768, "depth": 12, "num_heads": 8 if clip else 12}
+    patch = vision.get("patch_size", 32 if clip else 16)
     image = ImageTowerArchitecture(
         **_sizes(vision, {"width": 768, "depth": 12, "num_heads": 12, "hidden": 3072}, kind, source),
         num_frames=1,
-        size=vision.get("image_size", 224),
-        patch_size=vision.get("patch_size", 32 if clip else 16),
+        size=vision.get("image_size", 224) // patch * patch,
+        patch_size=patch,
         pool="class" if clip else "probe",
         norm_before=clip,
         patch_bias=not clip,

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
+from filmstrip.models.query_transformer import QueryPooling, QueryPoolingConfig
 from filmstrip.models.video_transformer import TransformerArchitecture, blocks_of, layer_of
 from filmstrip.models.vit import grid_of_tiles
-from filmstrip.nn.attention import Attention
 from filmstrip.nn.block import Block, run_blocks
 from filmstrip.nn.initialisation import STD, init_linear
-from filmstrip.nn.mlp import GELU, MLP
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.protocols import Features, Grid, Layout, check_video
 
@@ -29,26 +28,6 @@ class ImageTowerArchitecture(TransformerArchitecture):
     """Whether tokens are normalised before the first block (CLIP)."""
     patch_bias: bool = True
     """Whether the projection of patches has a bias."""
-
-
-class ProbePool(nn.Module):
-    """One vector of a set of tokens, ``B N D -> B D``: a learned query attends to them, then a feed-forward network.
-
-    The pooling head of SigLIP (Zhai et al. 2023, after Zhai et al. 2022); only the feed-forward part is residual.
-    """
-
-    def __init__(self, width: int, num_heads: int, hidden: int, *, norm_eps: float, gelu: GELU) -> None:
-        super().__init__()
-        self.probe = nn.Parameter(torch.empty(width).normal_(std=STD))
-        self.attention = Attention(width, num_heads, context_width=width)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLP(width, hidden, gelu=gelu)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Pool the tokens."""
-        query = repeat(self.probe, "d -> b 1 d", b=tokens.shape[0])
-        pooled = self.attention(query, context=tokens)
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
 class ImageTower(nn.Module):
@@ -71,12 +50,7 @@ class ImageTower(nn.Module):
         self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if config.norm_before else nn.Identity()
         self.blocks = blocks_of(Block, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        hidden = round(width * config.mlp_ratio)
-        self.pool = (
-            None
-            if with_class
-            else ProbePool(width, config.num_heads, hidden, norm_eps=config.norm_eps, gelu=config.gelu)
-        )
+        self.pool = None if with_class else QueryPooling(_probe(config))
         init_linear(self, config.linear_init)
         for positions in (self.cls_token, self.pos_embed):
             if positions is not None:
@@ -102,7 +76,7 @@ class ImageTower(nn.Module):
         x, seen = run_blocks(self.blocks, x, layers)
         x = self.norm(x)
         first = 0 if self.cls_token is None else 1
-        vectors = x[:, 0] if self.pool is None else self.pool(x)
+        vectors = x[:, 0] if self.pool is None else self.pool(x)[:, 0]
         tokens, *seen = (rearrange(each[:, first:], "(b t) p d -> b (t p) d", t=grid.t) for each in (x, *seen))
         return Features(tokens, grid, tuple(seen), rearrange(vectors, "(b t) d -> b t d", t=grid.t))
 
@@ -113,3 +87,17 @@ class ImageTower(nn.Module):
     def layouts(self) -> tuple[Layout, ...]:
         """Those of the model that the tower is part of."""
         return self._layouts
+
+
+def _probe(config: ImageTowerArchitecture) -> QueryPoolingConfig:
+    """SigLIP's pooling head: one query, without norms, and a feed-forward network (Zhai et al. 2022)."""
+    return QueryPoolingConfig(
+        num_queries=1,
+        width=config.width,
+        num_heads=config.num_heads,
+        context_width=config.width,
+        norms=False,
+        mlp_dim=round(config.width * config.mlp_ratio),
+        gelu=config.gelu,
+        norm_eps=config.norm_eps,
+    )

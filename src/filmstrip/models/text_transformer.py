@@ -26,7 +26,7 @@ class TextArchitecture:
     """The configuration of a :class:`TextTransformer`."""
 
     vocab_size: Count
-    """Number of token ids; in training it comes from the data's tokenizer."""
+    """Number of token ids, at least; a larger vocabulary of the training data replaces it."""
     width: Count
     """Channels of a token."""
     depth: Count

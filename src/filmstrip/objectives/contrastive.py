@@ -8,9 +8,9 @@ Equal texts of a batch, and clips of one video, are no negatives: such pairs cou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from filmstrip.bounds import AnyNumber, Count, Rate
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.captioned import CaptionInfo
 from filmstrip.errors import UserError
+from filmstrip.models.dual_encoder import layouts_of, towers_in_hub
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer, at_end, at_last
 from filmstrip.nn.masks import causal
@@ -54,7 +55,7 @@ class ContrastiveConfig(ObjectiveConfig):
         return self.text.vocab_size
 
     def bind(self, info: DataInfo) -> Self:
-        """Take the vocabulary from the data.
+        """Make room for the vocabulary of the data.
 
         Raises:
             UserError: the data have no captions, or longer ones than the network reads.
@@ -66,11 +67,29 @@ class ContrastiveConfig(ObjectiveConfig):
                 f"captions of {info.max_length} tokens are longer than the network's {self.text.max_length}: lower "
                 "data.reads.max_length, or raise objective.text.max_length"
             )
-        return replace(self, text=replace(self.text, vocab_size=info.tokenizer.size))
+        size = max(info.tokenizer.size, self.text.vocab_size)
+        return replace(self, text=replace(self.text, vocab_size=size))
 
     def for_clip(self, clip: Clip) -> Self:
         """With frames of the clip's size."""
         return replace(self, vision=replace(self.vision, num_frames=clip.num_frames, size=clip.size))
+
+
+def contrastive_in_hub(config: Mapping[str, Any], statistics: Mapping[str, Any], source: str) -> Contrastive:
+    """The SigLIP or CLIP that a ``config.json`` describes, with fresh weights; ``statistics`` are those of pixels.
+
+    Raises:
+        UserError: it describes another model.
+    """
+    vision, text = towers_in_hub(config, statistics, source)
+    layouts = layouts_of(config["model_type"], vision.tubelet)
+    if config["model_type"] == "siglip":
+        return Contrastive(
+            ContrastiveConfig(vision=vision, text=text), pool="last", causal_text=False, layouts=layouts
+        )
+    own = ContrastiveConfig(vision=vision, text=text, loss="softmax", scale=1 / 0.07, max_scale=100.0)
+    dim = config.get("projection_dim", 512)
+    return Contrastive(own, pool="end", causal_text=True, embed_dim=dim, layouts=layouts)
 
 
 class Rows(NamedTuple):

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.data.config import Clip
+from filmstrip.data.kinds.kind import Kind
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
+from filmstrip.objectives.contrastive import ContrastiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
     EncoderModule,
@@ -32,7 +34,7 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
-from filmstrip.runs.hub import hub_sizes, hub_weights
+from filmstrip.runs.hub import hub_sizes, hub_towers, hub_weights
 from filmstrip.runs.language import start_frozen_parts
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
@@ -243,6 +245,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         return run
     if is_run(run.init):
         return _with_learner_of_init(run, typed)
+    if isinstance(run.objective, ContrastiveConfig):
+        return _with_towers_of_init(run, typed)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
@@ -270,6 +274,27 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     log.warning("%s says how large the network is: %s", run.init, ", ".join(dict.fromkeys(changed)))
     run = run.on_clip(_clip_of(run.data.clip, clip, typed))
     return replace(run, objective=replace(run.objective, **{k: v for k, v in sizes.items() if hasattr(own, k)}))
+
+
+def _with_towers_of_init(run: Run, typed: Collection[str]) -> Run:
+    """This run with the towers, the frames and the tokenizer of the SigLIP or CLIP that ``init`` names.
+
+    Raises:
+        UserError: a setting of the towers was given, or the source is no such model.
+    """
+    if (found := hub_towers(str(run.init))) is None:
+        raise UserError(f"{run.init} is no SigLIP or CLIP in the Hub's layout: start two towers from one, or a run")
+    if given := sorted(name for name in typed if name.startswith(("objective.vision.", "objective.text."))):
+        raise UserError(f"{run.init} says how large its towers are: leave out {', '.join(given)}")
+    own = any(name.startswith("data.reads") for name in typed)
+    reads: Kind = run.data.reads if own else found.reads
+    log.warning("%s says how large the towers are, and how captions are read", run.init)
+    clip = _clip_of(run.data.clip, {"size": found.vision.size}, typed)
+    changed: dict[str, Any] = {"vision": replace(found.vision, num_frames=clip.num_frames), "text": found.text}
+    if hasattr(run.objective, "embed_dim"):
+        changed["embed_dim"] = found.embed_dim
+    objective = replace(run.objective, **changed)
+    return replace(run, objective=objective, data=replace(run.data, clip=clip, reads=reads))
 
 
 def _with_learner_of_init(run: Run, typed: Collection[str]) -> Run:

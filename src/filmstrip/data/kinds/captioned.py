@@ -36,14 +36,15 @@ class Captioned(Kind):
     """Clips with captions: of a manifest with a column ``caption`` (or several), or of shards with ``key.txt``.
 
     Of several captions training draws one, and evaluation takes the first. Nothing is mirrored, since captions tell
-    left from right.
+    left from right. With a tokenizer that is not fitted to captions, as that of a run, samples may have none: batches
+    have no text then.
     """
 
     specification: ClassVar[Specification] = Specification(
         {
             "video": VIDEO,
-            "text": replace(TEXT, unmixed="captions"),
-            "text_length": TEXT_LENGTH,
+            "text": replace(TEXT, unmixed="captions", when="captioned samples"),
+            "text_length": replace(TEXT_LENGTH, when="captioned samples"),
             "label": LABEL,
             **COMMON,
         }
@@ -73,11 +74,12 @@ class Captioned(Kind):
         if source.kind is not Clips:
             raise UserError(f"{source.root} holds features of videos: captions are read beside the videos themselves")
         captioned = [sample for sample in source.samples if sample.text]
-        if not captioned:
+        if not captioned and isinstance(self.tokenizer, Words):
             raise UserError(
                 f"{source.root} has no captions: expected a manifest with a column caption (or caption_1, caption_2, "
                 "..., or a JSON list in it), or shards with key.txt beside key.mp4"
             )
+        captioned = captioned or list(source.samples)
         if missing := len(source.samples) - len(captioned):
             log.warning(
                 "%s: %d of %d samples have no caption and are left out", source.root, missing, len(source.samples)
@@ -157,7 +159,9 @@ class CaptionedSample(Sample):
     ) -> list[Row]:
         """Clips as of any sample, each with a caption of its own draw, or with the first one without ``rng``."""
         rows = super().cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions)
-        return [self._told(row, 0 if rng is None else int(rng.integers(len(self.text)))) for row in rows]
+        return [
+            self._told(row, 0 if rng is None or not self.text else int(rng.integers(len(self.text)))) for row in rows
+        ]
 
     @classmethod
     def cut_in_turn(
@@ -168,6 +172,8 @@ class CaptionedSample(Sample):
         return [[sample._told(row, 0) for row in rows] for sample, rows in zip(samples, read)]
 
     def _told(self, row: Row, number: int) -> Row:
+        if not self.text:
+            return row
         ids, count = as_tokens(self.text_tokenizer, self.text[number], self.max_length, start=self.starts)
         return replace(row, content={**row.content, "text": ids, "text_length": count})
 
@@ -180,6 +186,12 @@ class CaptionedSource(Source):
 
     text_tokenizer: TextTokenizer = field(compare=False)
     reads: Captioned
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Keys of batches: without text where no sample has a caption."""
+        told = any(sample.text for sample in self.samples)
+        return super().gives - (frozenset() if told else {"text", "text_length"})
 
     def info(self, train_split: str) -> CaptionInfo:
         """The properties of the collection that an objective needs before it is built."""

@@ -1,0 +1,64 @@
+"""Classification by text alone: the class whose description is most similar (Radford et al. 2021, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstrip.bounds import Count, NotEmpty
+from filmstrip.errors import UserError
+from filmstrip.evals.captions import dual_encoder, encode_texts
+from filmstrip.evals.clips import map_clips
+from filmstrip.inference import inference
+from filmstrip.protocols import Batch
+from filmstrip.runs.evaluation import Evaluation, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot(Evaluation):
+    """Top-1 and top-5 accuracy of classes as prompts; a class's vector is the mean over the templates."""
+
+    compares_classes: ClassVar[bool] = True
+
+    templates: Annotated[tuple[str, ...], NotEmpty] = ("a {}", "a photo of a {}", "a video of a {}")
+    """Sentences in which ``{}`` stands for the name of a class; underscores in names are read as spaces."""
+    batch_size: Count = 32
+
+    def check(self, subject: Subject) -> None:
+        """The objective encodes video and text, and every template has a place for the name."""
+        dual_encoder(subject)
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise UserError(
+                    f"the template {template!r} has no place for a class: write {{}} once, as in 'a {{}}'"
+                )
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``zero_shot/top1`` and, of more than five classes, ``zero_shot/top5``."""
+        objective, source = dual_encoder(subject)
+        classes = self.vectors(subject, source.classes)
+
+        def predict(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
+            with inference(subject.objective):
+                return (objective.encode_video(batch["video"]).float().cpu() @ classes.T), batch["index"].cpu()
+
+        parts = list(map_clips(subject, predict, batch_size=self.batch_size))
+        scores, index = (torch.cat(values) for values in zip(*parts))
+        labels = [source.split(subject.data.eval_split)[i].label for i in index.tolist()]
+        kept = torch.tensor([label is not None for label in labels])
+        truth = torch.tensor([label for label in labels if label is not None])
+        ranked = scores[kept].argsort(dim=1, descending=True) == truth[:, None]
+        yield "zero_shot/top1", ranked[:, :1].any(dim=1).float().mean().item()
+        if len(source.classes) > 5:
+            yield "zero_shot/top5", ranked[:, :5].any(dim=1).float().mean().item()
+
+    def vectors(self, subject: Subject, classes: tuple[str, ...]) -> Tensor:
+        """A vector of length one for each class, ``K D``."""
+        prompts = [template.format(name.replace("_", " ")) for name in classes for template in self.templates]
+        encoded = encode_texts(subject, prompts, batch_size=self.batch_size)
+        return F.normalize(encoded.unflatten(0, (len(classes), -1)).mean(dim=1), dim=1)

@@ -1,0 +1,88 @@
+"""A folder of SigLIP or CLIP as ``transformers`` writes it: evaluated as it is, and the start of a run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from filmstrip.commands.arguments import run_from
+from filmstrip.commands.train import Train
+from filmstrip.data.synthetic.narrated import NarratedShapes
+from filmstrip.evals.retrieval import Retrieval
+from filmstrip.evals.zero_shot import ZeroShot
+from filmstrip.runs.experiment import evaluate, train
+
+transformers = pytest.importorskip("transformers")
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+
+TEXT = {
+    "vocab_size": 80,
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+VISION = {
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 34,
+    "patch_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    set_ = NarratedShapes(num_train=24, num_test=8, num_frames=1, size=48)
+    return set_.generate(tmp_path_factory.mktemp("towers") / "shapes")
+
+
+@pytest.fixture(params=["siglip", "clip"])
+def folder(request, tmp_path, shapes):
+    torch.manual_seed(0)
+    if request.param == "siglip":
+        config = transformers.SiglipConfig(text_config=TEXT, vision_config=VISION)
+        model = transformers.SiglipModel(config)
+    else:
+        config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16)
+        model = transformers.CLIPModel(config)
+    model.save_pretrained(tmp_path / "model")
+    captions = " ".join((shapes / "manifest.csv").read_text().replace('"', " ").replace(",", " ").split())
+    words = dict.fromkeys(["<pad>", "<s>", "</s>", "<unk>", *sorted(set(captions.split()) - {"["})][:80])
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
+    return tmp_path / "model", model.eval(), request.param
+
+
+def test_a_folder_is_evaluated_on_captions_and_on_classes(folder, shapes):
+    path, _, _ = folder
+    values = dict(evaluate(str(path), (Retrieval(at=(8,)), ZeroShot()), data=shapes))
+    assert values["retrieval/text_to_video_r8"] == values["retrieval/video_to_text_r8"] * 0 + 1
+    assert 0 <= values["zero_shot/top1"] <= 1
+
+
+def test_a_folder_starts_a_run_with_its_sizes_and_its_tokenizer(folder, shapes, tmp_path):
+    path, model, kind = folder
+    arguments = [f"language.{kind}", "--data", str(shapes), "--init", str(path), "--train.steps", "1"]
+    run, _ = run_from(Train, [*arguments, "--data.batch-size", "4", "--data.num-workers", "0"], "filmstrip train")
+    assert run.objective.vision.size == run.data.clip.size == 32 and run.objective.text.vocab_size == 80
+    out = tmp_path / "run"
+    objective = train(run, out).objective
+    assert (out / "text_tokenizer.json").exists()
+    vector = model.text_model.final_layer_norm.weight
+    assert torch.allclose(objective.text.norm.weight, vector, atol=0.01)
+    assert run.data.reads.max_length == 16 and run.data.reads.start == (kind == "clip")
