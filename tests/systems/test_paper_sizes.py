@@ -256,6 +256,23 @@ DETECTORS = {
 }
 
 
+def of_contacts(width, nouns=128, verbs=81):
+    """Millions of parameters of StillFast's pyramid, proposals and head, and of five maps, by hand."""
+    maps = 10 * width + 256 * width * (4 + 1 + 4 + 16 + 64) + 5 * 256
+    pyramid = 5 * (256 * 256 * 10 + 2 * 256)
+    proposals = 256 * 256 * 9 + 256 + 15 * 257
+    hidden = 256 * 49 * 1024 + 1280 * 1024 + 2 * 1024**2 + 4 * 1024
+    return (maps + pyramid + proposals + hidden + 1025 * (5 * (nouns + 1) + verbs + 2)) / 1e6
+
+
+# Toto's sizes (below) and the above: its paper does not say what the detector costs.
+CONTACTS = {
+    "detection.next_contact:toto_base_ego4d_v1": 119.56 + of_contacts(768),
+    "detection.next_contact:toto_large_ego4d_v1": 276.86 + of_contacts(1024),
+    "detection.next_contact:toto_1b_ego4d_v1": 1129.94 + of_contacts(2048),
+}
+
+
 # Many layers take seconds to count; what these are larger variants of is counted every time.
 SLOW = {
     "recognition.mvit:v1_base_32x3_k400",
@@ -612,6 +629,15 @@ def test_detectors(address):
     assert sum(p.numel() for p in objective.parameters()) / 1e6 == pytest.approx(DETECTORS[address], abs=0.006)
 
 
+@pytest.mark.parametrize("address", CONTACTS)
+def test_detectors_of_next_contacts(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    tokenizer = {id(p) for p in objective.tokenizer.parameters()}
+    count = sum(p.numel() for p in objective.parameters() if id(p) not in tokenizer)
+    assert count / 1e6 == pytest.approx(CONTACTS[address], abs=0.01)
+
+
 def test_a_detector_costs_more_only_in_its_last_stage():
     fine = complexity.of_run(systems.find("detection.actor_roi:slowfast_r50_4x16_ava"))
     coarse = complexity.of_run(systems.find("recognition.slowfast:r50_4x16_k400"))
@@ -641,7 +667,8 @@ def test_every_preset_is_named_here_or_our_own():
     own = {a for a in addresses if a.split(":")[1] in ours or a.split(":")[1].startswith("tiny")}
     unstated = own | {a for a in addresses if a.startswith(no_sizes)}
     missing = addresses - unstated - CLASSIFIERS.keys() - TWO_STREAMS.keys() - ENCODERS.keys() - GENERATORS.keys()
-    missing -= WORLD_MODELS.keys() | (
+    missing -= WORLD_MODELS.keys() | CONTACTS.keys()
+    missing -= (
         LOCALISERS.keys() | DETECTORS.keys() | TOKENIZERS.keys() | CODES.keys() | PRIORS.keys() | NEXT_CODES.keys()
     )
     assert not missing, "say what size the paper gives these presets"

@@ -9,6 +9,7 @@ from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.synthetic.moving_mnist import MovingMNIST
 from filmstrip.data.synthetic.pushing import Pushing
+from filmstrip.data.synthetic.reaches import Reaches
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
@@ -22,6 +23,7 @@ SETS: dict[str, type[Synthetic]] = {
     "untrimmed": Untrimmed,
     "actors": Actors,
     "cups": Cups,
+    "reaches": Reaches,
 }
 
 
