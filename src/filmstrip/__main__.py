@@ -31,6 +31,7 @@ COMMANDS = {
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",
     "detect": "filmstrip.commands.detect:Detect",
+    "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
     "explain": "filmstrip.commands.explain:Explain",
     "encode": "filmstrip.commands.encode:Encode",

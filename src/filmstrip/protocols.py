@@ -582,6 +582,30 @@ class Detector(Protocol):
         ...
 
 
+class NextContacts(NamedTuple):
+    """Objects that will be touched next, in descending order of score; a score of zero is padding."""
+
+    boxes: Tensor
+    """Left, top, right, bottom, as fractions of the frame, ``B N 4``."""
+    nouns: Tensor
+    """Class of the object, ``B N``."""
+    verbs: Tensor
+    """Class of the action by which it is touched, ``B N``."""
+    seconds: Tensor
+    """Time from the last frame to the contact, ``B N``."""
+    scores: Tensor
+    """Probability of noun and verb, ``B N``."""
+
+
+@runtime_checkable
+class ContactForecaster(Protocol):
+    """An objective or model that finds the objects that will be touched next."""
+
+    def next_contacts(self, video: Tensor) -> NextContacts:
+        """What will be touched after the last frame of ``B T C H W`` video, and where that is in this frame."""
+        ...
+
+
 def as_float(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Video in 0..1 of a floating dtype: ``uint8`` is divided by 255, floating point is only cast."""
     return video.to(dtype).div_(255) if video.dtype == torch.uint8 else video.to(dtype)

@@ -8,10 +8,18 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from filmstrip.data.annotations.ego4d_contacts import read_contacts
+from filmstrip.data.config import Clip, Data
+from filmstrip.data.kinds.contacts import ContactClips
+from filmstrip.data.reading.loader import EvalLoader
+from filmstrip.data.sources import open_source
+from filmstrip.data.synthetic.reaches import Reaches
 from filmstrip.errors import UserError
-from filmstrip.evals.next_contact import Contacts, contact_precision
+from filmstrip.evals.next_contact import Contacts, NextContactMAP, contact_precision
+from filmstrip.protocols import NextContacts, Objective
+from filmstrip.runs.evaluation import Subject
 
 PUBLISHED = {
     1: (41.76005634184543, 29.456783952604678, 26.194340555059718, 15.571847736312469),
@@ -139,3 +147,48 @@ def test_other_files_are_refused(tmp_path):
     write(tmp_path, "fho_sta_train.json", [frame("c", AWAY)], noun_categories=[{"id": 4, "name": "b"}])
     with pytest.raises(UserError, match="calls class 4 a, and another file b"):
         read_contacts(tmp_path)
+
+
+class Oracle(Objective):
+    """Finds what is annotated of each clip, by its first pixel, and a box that is wrong with more confidence."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def next_contacts(self, video):
+        rows = [self.answers[tuple(clip[-1, :, 0, :8].flatten().tolist())] for clip in video]
+        boxes, nouns, verbs, seconds = (torch.stack(column) for column in zip(*rows))
+        wrong = torch.tensor([0.0, 0.0, 0.05, 0.05]).expand_as(boxes)
+        scores = torch.tensor([[0.9, 0.5]]).expand(len(video), 2)
+        both = (torch.cat([x, x], dim=1) for x in (nouns, verbs, seconds))
+        return NextContacts(torch.cat([wrong, boxes], dim=1), *both, scores)
+
+
+def test_the_protocol_finds_what_is_annotated_and_writes_it(tmp_path):
+    folder = Reaches(num_train=1, num_test=3).generate(tmp_path / "reaches")
+    data = Data(path=folder, reads=ContactClips(), clip=Clip(num_frames=2, stride=1, size=64), num_workers=0)
+    source = open_source(data)
+    (batch,) = EvalLoader(source, data, "test", batch_size=8)
+    keys = [tuple(clip[-1, :, 0, :8].flatten().tolist()) for clip in batch["video"]]
+    parts = zip(*(batch[key] for key in ("boxes", "noun", "verb", "contact")))
+    oracle = Oracle(dict(zip(keys, parts)))
+    subject = Subject(objective=oracle, source=source, data=data, device=torch.device("cpu"))
+    found = dict(NextContactMAP(out=tmp_path / "found.json")(subject))
+    assert found == {"noun_mAP": 1, "noun_verb_mAP": 1, "noun_ttc_mAP": 1, "overall_mAP": 1, "count": 6}
+    strict = dict(NextContactMAP(top_k=1)(subject))
+    assert strict["noun_mAP"] < 1
+    written = json.loads((tmp_path / "found.json").read_text())["results"]
+    annotated = json.loads((folder / "fho_sta_val.json").read_text())["annotations"]
+    for row in annotated:
+        wrong, right = written[row["uid"]]
+        assert right["box"] == pytest.approx(row["objects"][0]["box"], abs=1e-3)
+        assert right["noun_category_id"] == row["objects"][0]["noun_category_id"] and wrong["score"] > right["score"]
+
+
+def test_runs_of_other_kinds_are_refused(tmp_path):
+    folder = Reaches(num_train=1, num_test=1).generate(tmp_path / "reaches")
+    data = Data(path=folder, reads=ContactClips(), clip=Clip(num_frames=2, stride=1, size=64))
+    subject = Subject(objective=Objective(), source=open_source(data), data=data, device=torch.device("cpu"))
+    with pytest.raises(UserError, match="finds no next contacts"):
+        NextContactMAP().check(subject)

@@ -20,6 +20,7 @@ from filmstrip.train.loop import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VARIANTS = (
+    "detection.next_contact:tiny_toto",
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",

@@ -16,11 +16,37 @@ DETECTORS = {
 }
 
 
+def of_contacts(width, nouns=128, verbs=81):
+    """Millions of parameters of StillFast's pyramid, proposals and head, and of five maps, by hand."""
+    maps = 10 * width + 256 * width * (4 + 1 + 4 + 16 + 64) + 5 * 256
+    pyramid = 5 * (256 * 256 * 10 + 2 * 256)
+    proposals = 256 * 256 * 9 + 256 + 15 * 257
+    hidden = 256 * 49 * 1024 + 1280 * 1024 + 2 * 1024**2 + 4 * 1024
+    return (maps + pyramid + proposals + hidden + 1025 * (5 * (nouns + 1) + verbs + 2)) / 1e6
+
+
+# Toto's sizes (pretraining) and the above: its paper does not say what the detector costs.
+CONTACTS = {
+    "detection.next_contact:toto_base_ego4d_v1": 119.56 + of_contacts(768),
+    "detection.next_contact:toto_large_ego4d_v1": 276.86 + of_contacts(1024),
+    "detection.next_contact:toto_1b_ego4d_v1": 1129.94 + of_contacts(2048),
+}
+
+
 @pytest.mark.parametrize("address", DETECTORS)
 def test_detectors(address):
     with torch.device("meta"):
         objective = systems.find(address).objective.build()
     assert sum(p.numel() for p in objective.parameters()) / 1e6 == pytest.approx(DETECTORS[address], abs=0.006)
+
+
+@pytest.mark.parametrize("address", CONTACTS)
+def test_detectors_of_next_contacts(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    tokenizer = {id(p) for p in objective.tokenizer.parameters()}
+    count = sum(p.numel() for p in objective.parameters() if id(p) not in tokenizer)
+    assert count / 1e6 == pytest.approx(CONTACTS[address], abs=0.01)
 
 
 def test_a_detector_costs_more_only_in_its_last_stage():
@@ -35,4 +61,4 @@ def test_a_detector_costs_more_only_in_its_last_stage():
 
 
 def test_every_preset_is_named():
-    assert not unnamed("detection", DETECTORS)
+    assert not unnamed("detection", DETECTORS, CONTACTS)

@@ -7,12 +7,26 @@ object are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from filmstrip.bounds import Count, Rate, Share
+from filmstrip.data.kinds.contacts import ContactSource
+from filmstrip.data.reading.loader import EvalLoader
+from filmstrip.distributed import process
+from filmstrip.errors import UserError
 from filmstrip.evals.average_precision import area_under_precision
+from filmstrip.evals.distributed import map_batches
+from filmstrip.files import write_json
+from filmstrip.inference import inference
+from filmstrip.protocols import Batch, ContactForecaster
+from filmstrip.runs.evaluation import Evaluation, Subject
 
 MEASURES = {
     "noun": (False, False),
@@ -37,6 +51,110 @@ class Contacts:
     """Time to contact, ``N``."""
     scores: np.ndarray | None = None
     """Confidences, ``N``; of predictions only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextContactMAP(Evaluation):
+    """Top-k mean average precision of the objects that will be touched next, of Ego4D's benchmark.
+
+    Four figures: of boxes with the right noun; with the verb as well; with the time to contact; with both.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"video", "boxes", "contact"})
+
+    top_k: Count = 5
+    """Number of contacts that are allowed for each annotated object: of one fewer false positives do not count."""
+    min_iou: Share = 0.5
+    """Minimum intersection over union with an annotated box."""
+    max_seconds: Rate = 0.25
+    """Maximum error of the time to contact, in seconds."""
+    batch_size: Count = 8
+    """Number of frames per batch."""
+    split: str | None = None
+    """By default the data's ``eval_split``."""
+    out: Path | None = None
+    """Output file for the contacts of all frames, in the format of Ego4D's benchmark (JSON)."""
+
+    def check(self, subject: Subject) -> None:
+        """The objective finds contacts, and the data have some."""
+        if not isinstance(subject.objective, ContactForecaster):
+            name = type(subject.objective).__name__
+            raise UserError(f"{name} finds no next contacts: this evaluation needs a run of detection.next_contact")
+        if not isinstance(subject.source, ContactSource):
+            raise UserError(
+                f"{subject.source.root} holds no annotated contacts: read such data (--data.reads contacts)"
+            )
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``NAME_mAP`` for each of :data:`MEASURES`, and ``count``, the number of frames.
+
+        Raises:
+            UserError: the objective finds no contacts, the data have none, no frame is readable, or ``out`` cannot be
+                written.
+        """
+        self.check(subject)
+        model, source, data = subject.objective, subject.source, subject.data
+        assert isinstance(model, ContactForecaster) and isinstance(source, ContactSource), "checked above"
+        split = self.split or data.eval_split
+
+        def evaluate_batch(batch: Batch, before: int) -> list[tuple[int, Contacts, Contacts]]:
+            with inference(model):
+                found = model.next_contacts(batch["video"].to(subject.device, non_blocking=True))
+            rows = []
+            for i, index in enumerate(batch["index"].tolist()):
+                size, there = batch["frame_size"][i], batch["is_object"][i]
+                seen = found.scores[i].cpu() > 0
+                predicted = [part[i].cpu()[seen] for part in found]
+                annotated = [batch[key][i][there] for key in ("boxes", "noun", "verb", "contact")]
+                rows.append((index, in_pixels(size, *predicted), in_pixels(size, *annotated)))
+            return rows
+
+        batches = EvalLoader(source, data, split, batch_size=self.batch_size)
+        rows = [row for part in map_batches(subject, batches, evaluate_batch) for row in part]
+        if not rows:
+            raise UserError(f"no frame of the split {split!r} is readable: nothing to evaluate")
+        if self.out is not None and process.rank() == 0:
+            samples = source.split(split)
+            write_json(submission({samples[i].name: found for i, found, _ in rows}, source), self.out)
+        precision = contact_precision(
+            [row[1:] for row in rows], top_k=self.top_k, min_iou=self.min_iou, max_seconds=self.max_seconds
+        )
+        yield from ((f"{name}_mAP", value) for name, value in precision.items())
+        yield "count", float(len(rows))
+
+
+def in_pixels(
+    size: Tensor, boxes: Tensor, nouns: Tensor, verbs: Tensor, seconds: Tensor, scores: Tensor | None = None
+) -> Contacts:
+    """Contacts of one frame of ``size`` (height and width) whose boxes are fractions."""
+    scale = torch.stack([size[1], size[0], size[1], size[0]])
+    return Contacts(
+        (boxes.double() * scale).numpy(),
+        nouns.numpy(),
+        verbs.numpy(),
+        seconds.numpy(),
+        None if scores is None else scores.numpy(),
+    )
+
+
+def submission(found: dict[str, Contacts], source: ContactSource) -> dict[str, Any]:
+    """Contacts by the names of their frames, as Ego4D's benchmark reads them."""
+    results = {}
+    for name, contacts in found.items():
+        assert contacts.scores is not None, "they are predicted"
+        columns = (contacts.boxes, contacts.nouns, contacts.verbs, contacts.seconds, contacts.scores)
+        results[name] = [
+            {
+                "box": [float(side) for side in box],
+                "noun_category_id": source.noun_numbers[noun],
+                "verb_category_id": source.verb_numbers[verb],
+                "time_to_contact": float(seconds),
+                "score": float(score),
+            }
+            for box, noun, verb, seconds, score in zip(*columns)
+        ]
+    challenge = "ego4d_short_term_object_interaction_anticipation"
+    return {"version": "1.0", "challenge": challenge, "results": results}
 
 
 def contact_precision(

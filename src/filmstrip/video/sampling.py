@@ -36,6 +36,15 @@ def dense_around(moment: float, num_frames: int, stride: int, fps: float, end: f
     return np.clip(middles, 0.5 / fps, max(0.5 / fps, end - 0.5 / fps))
 
 
+def dense_until(moment: float, num_frames: int, stride: int, fps: float, end: float) -> np.ndarray:
+    """``num_frames`` frames ``stride`` apart, of which the last is displayed at ``moment``.
+
+    Before the start of the video its first frame is repeated.
+    """
+    middles = moment + (np.arange(1 - num_frames, 1) * stride + 0.5) / fps
+    return np.clip(middles, 0.5 / fps, max(0.5 / fps, end - 0.5 / fps))
+
+
 def dense_views(num_frames: int, stride: int, fps: float, start: float, end: float, views: int) -> np.ndarray:
     """``views`` dense clips (``views T``) spread evenly, the first at the span's start and the last at its end."""
     slack = _slack(num_frames, stride, fps, start, end)

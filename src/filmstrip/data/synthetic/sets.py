@@ -10,6 +10,7 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.synthetic.moving_mnist import MovingMNIST
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.data.synthetic.pushing import Pushing
+from filmstrip.data.synthetic.reaches import Reaches
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.data.synthetic.untrimmed import Untrimmed
 from filmstrip.errors import UserError
@@ -24,6 +25,7 @@ SETS: dict[str, type[Synthetic]] = {
     "actors": Actors,
     "cups": Cups,
     "narrated": NarratedShapes,
+    "reaches": Reaches,
 }
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmstrip.systems.detection.actor_roi import roi_align
+from filmstrip.nn.roi_align import roi_align
 
 
 def loops(features, box, size, samples, aligned=True):
