@@ -13,7 +13,7 @@ from filmstrip.__main__ import main
 from filmstrip.commands.compare import Budget
 from filmstrip.commands.work.compare import MOTIONS, SPEED, compare, plan, planned
 from filmstrip.errors import Terminated, UserError
-from filmstrip.measure.complexity import of_run
+from filmstrip.measure.complexity import try_out
 from filmstrip.runs import experiment
 from filmstrip.train.lengths import Steps
 
@@ -65,7 +65,7 @@ def trained(monkeypatch):
 @pytest.mark.parametrize("name", MADE_FOR_OTHERS)
 def test_networks_are_made_for_the_shared_clip(name):
     run, own = plan(name, Budget(), None), systems.find(name)
-    assert of_run(run).multiply_adds > 0
+    try_out(run)
     assert (run.data.clip.num_frames, run.data.clip.stride, run.data.clip.sampling) == (8, 2, "dense")
     assert run.optim == own.optim and run.train.length == Steps(Budget().steps)
 

@@ -1,8 +1,13 @@
-"""What the tests of sizes share: every preset of a group has a size in one of the group's tables, or is our own."""
+"""What tests of sizes share: how networks are counted, and that every preset of a group is in one of its tables."""
 
 from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
 
 from filmstrip import systems
+from filmstrip.measure import complexity
+from filmstrip.protocols import find_encoder
 
 OWN = ("small", "resnet18_k400", "r2plus1d_18", "large_own", "table")
 """Presets that no paper has, as are all whose names begin with ``tiny``."""
@@ -17,3 +22,33 @@ def unnamed(group: str, *tables: Collection[str], elsewhere: tuple[str, ...] = (
     presets = {(name, preset) for name in own for preset in systems.presets(name)}
     papers = {f"{name}:{preset}" for name, preset in presets if preset not in OWN and not preset.startswith("tiny")}
     return {address for address in papers.difference(*tables) if not address.startswith(elsewhere)}
+
+
+class Size(NamedTuple):
+    """What a preset's networks have and do, without weights."""
+
+    parameters: float
+    """Millions of parameters of the whole objective."""
+    encoder_parameters: float
+    """Millions of parameters of the encoder."""
+    encoder_multiply_adds: float
+    """Giga multiply-adds of encoding one clip."""
+
+
+def size_of(address: str) -> Size:
+    """The size of a preset that has an encoder. The loss, which takes many times as long to count, is left out."""
+    run = systems.find(address)
+    with torch.device("meta"), torch.no_grad():
+        objective = run.objective.build()
+        encoder = find_encoder(objective)
+        sizes = run.data.reads.sizes(run.data, run.objective)
+        video = run.data.reads.specification.blank({"B": 1, **sizes})["video"]
+        with complexity.flop_counter() as counter:
+            encoder(video)
+    whole, own = (sum(p.numel() for p in module.parameters()) / 1e6 for module in (objective, encoder))
+    return Size(whole, own, counter.get_total_flops() / 2e9)
+
+
+def one_of_each(addresses: Collection[str]) -> list[str]:
+    """The first preset of each system: the others' losses are run on as many positions, or are like theirs."""
+    return list({address.split(":")[0]: address for address in reversed(list(addresses))}.values())

@@ -1,4 +1,7 @@
-"""A protocol's verbs are its own, so that no objective is taken for what it is not."""
+"""Every preset's objective is what its group means, and reads a kind of sample whose batches hold what it requires.
+
+A protocol's verbs are its own, so that no objective is taken for what it is not.
+"""
 
 import inspect
 
@@ -64,10 +67,11 @@ def test_no_two_protocols_share_a_verb():
     assert without == {"Encoder"}, "an encoder is called; it is asked for by its name too"
 
 
-def test_objectives_are_what_their_group_means(name):
+def test_objectives_are_what_their_group_means_and_read_what_they_require(name):
     group = name.partition(".")[0]
     for preset in systems.presets(name):
-        objective, _ = objective_of(f"{name}:{preset}")
+        objective, run = objective_of(f"{name}:{preset}")
+        assert set(objective.requires) <= run.data.reads.specification.keys.keys(), f"{name}:{preset}"
         found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - FILES
         assert found <= MEANT[group], f"{name}:{preset}"
         assert found or "pretrain" in f"{name}:{preset}"

@@ -107,8 +107,10 @@ class CodedVideo(nn.Module):
                     f"the cached tokens are {tuple(ids.shape[1:])} a clip, and this model has places for {places}: "
                     "encode clips of the same length and size with the same tokenizer"
                 )
-            # On a GPU looking would hold up every step; whoever read the ids from a file has looked already.
-            if ids.device.type == "cpu" and ids.numel() and not 0 <= ids.min() <= ids.max() < self.codebook_size:
+            # Looking would hold up every step on a GPU, and end a compiled graph; whoever read the ids from a file
+            # has looked already.
+            looks = ids.device.type == "cpu" and not torch.compiler.is_compiling()
+            if looks and ids.numel() and not 0 <= ids.min() <= ids.max() < self.codebook_size:
                 raise UserError(
                     f"the tokens are ids in 0..{self.codebook_size - 1}; {ids.min()}..{ids.max()} were given"
                 )
