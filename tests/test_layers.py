@@ -116,7 +116,6 @@ SERVE_ONE = {
     "models/connectors",
     "models/llama_layout",
     "models/native_vit",
-    "models/query_transformer",
     "models/video_language",
     "nn/lora",
     "objectives/language",
