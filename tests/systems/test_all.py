@@ -24,6 +24,7 @@ VARIANTS = (
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",
+    "recognition.finetuned:tiny_toto",
     "recognition.probe:tiny_toto",
 )
 """Small presets of networks and losses that a system's ``tiny`` does not have."""

@@ -174,5 +174,6 @@ def test_every_preset_is_named():
         "recognition.memvit:",  # the paper counts a clip, a third of a sample: tests/models/test_memvit.py does
         "recognition.s5:",
         "recognition.probe:",  # pretraining.toto's networks
+        "recognition.finetuned:",  # the same
     )
     assert not unnamed("recognition", CLASSIFIERS, TWO_STREAMS, elsewhere=elsewhere)

@@ -22,6 +22,10 @@ the 1,000 best, in 20 rounds (``boxes.survivors``), so that no shape depends on 
 
 The paper reports (Ego4D v1, top-5 mAP: noun, noun and verb, noun and time, all): Toto-large 15.20, 6.75, 5.41, 2.70;
 StillFast 16.20, 7.47, 4.94, 2.48.
+
+Measured here: ``tiny`` on 300 synthetic videos for 250 steps, one seed, has 2.9, 2.9, 1.9, 1.9 on 60 unseen videos
+(its loss is 0.76 after 50 steps and 0.46 after 250): it has hardly learnt yet which object will be touched. No longer
+run has been made, and none with Toto.
 """
 
 from filmstrip.systems.detection.next_contact.model import NextContact, NextContactConfig

@@ -133,7 +133,7 @@ def test_only_the_last_frame_makes_the_maps():
     network = bound(run).build().eval()
     video = draw_batch(run.data, size=1, seed=0)["video"]
     with torch.no_grad():
-        maps = network._last_frame(network._features(video))
+        maps = network._last_frame(network.features_of(video))
     assert [tuple(x.shape) for x in maps] == [(1, 8, 8, 64)] * 5
     with torch.no_grad():
         layers = network.encoder(video, layers=True).layers
