@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": "filmstrip.commands.predict:Predict",
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",
+    "dagger": "filmstrip.commands.dagger:Dagger",
     "detect": "filmstrip.commands.detect:Detect",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
