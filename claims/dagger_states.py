@@ -46,7 +46,7 @@ CLAIM = Claim(
     ),
     analysis="Cloning as many demonstrations is better than DAgger here, and also where policies see the table's "
     "state in place of a picture (30 actions, two seeds, 60 tables: 98 and 100% against 95 and 95%). Tables begin "
-    "anywhere, and the expert goes around things and corrects its pushes, so that its own episodes show what a policy "
+    "anywhere, and the expert goes around things and corrects its pushes, so that its episodes show what a policy "
     "gets itself into; those of a policy that solves few tables are spent where it is stuck. 15 to 60 episodes leave "
     "a policy short of seeing where the thing is. Seconds were measured while other work shared the cores.",
     minutes=3.0,
