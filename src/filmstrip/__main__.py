@@ -31,6 +31,7 @@ COMMANDS = {
     "ask": "filmstrip.commands.ask:Ask",
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",
+    "dagger": "filmstrip.commands.dagger:Dagger",
     "detect": "filmstrip.commands.detect:Detect",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",

@@ -541,6 +541,20 @@ class GoalPlanner(Protocol):
 
 
 @runtime_checkable
+class Policy(Protocol):
+    """An objective or model that acts on what it sees."""
+
+    action_dim: int
+    """Numbers of an action."""
+    state_dim: int
+    """Numbers of a state that it needs beside the image; zero for none."""
+
+    def act(self, frame: Tensor, state: Tensor | None = None) -> Tensor:
+        """The action to take now, ``B A``, from what is seen (``B C H W``) and the body's state (``B S``)."""
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """An objective or model that predicts the steps of a procedure."""
 

@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
 
 from filmstrip.data.config import Clip
+from filmstrip.data.poses import POSE_DIM, changes_of_poses
 from filmstrip.errors import UserError
 from filmstrip.video.decoder import DecodeError
 
@@ -24,6 +25,10 @@ SIDECARS = (".actions.npy", ".actions.npz")
 """Suffixes of a sidecar, appended to the stem of its video, in order of preference."""
 KEY = "actions"
 """Name of the array of actions in an ``.npz`` file."""
+
+
+Changes = Literal["plain", "pose"]
+"""Computation of a change of states: by subtraction, or for a gripper's pose, whose angles are a rotation's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ class Sidecar:
     size: int | None = None
     name: str = ""
     """Name of the member in an archive; empty for a file of its own."""
+    may_be_longer: ClassVar[bool] = False
+    """Whether rows after the video's last frame are no fault."""
 
     def read(self) -> np.ndarray:
         """The rows: ``T`` int64 for discrete actions, ``T A`` float32 for continuous ones.
@@ -65,7 +72,7 @@ class Sidecar:
         """
         try:
             with np.errstate(all="ignore"):
-                return as_rows(_load(io.BytesIO(self.content())))
+                return as_rows(self.array(KEY))
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(f"its actions {self.label} cannot be used: {error}") from None
 
@@ -78,7 +85,7 @@ class Sidecar:
         """
         try:
             with np.errstate(all="ignore"):
-                rows = _load(io.BytesIO(self.content()), name)
+                rows = self.array(name)
             if rows.ndim != 2 or rows.dtype.kind not in "biuf" or not rows.shape[1] or not np.isfinite(rows).all():
                 raise ValueError(
                     f"{name!r} is {rows.dtype} of shape {rows.shape}: expected finite numbers of shape (frames, size)"
@@ -86,6 +93,15 @@ class Sidecar:
             return rows.astype(np.float32)
         except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
             raise ValueError(f"its states in {self.label} cannot be used: {error}") from None
+
+    def array(self, name: str) -> np.ndarray:
+        """One of its arrays, as it is.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError, KeyError: it has no such array.
+        """
+        return _load(io.BytesIO(self.content()), name)
 
     def content(self) -> bytes:
         """The bytes of the file.
@@ -189,14 +205,45 @@ def clip_states(
         DecodeError: the states cannot be read, or there are fewer than frames.
     """
     try:
-        rows = sidecar.read_states(name)
-        if len(rows) < len(frame_times):
-            raise ValueError(
-                f"its states in {sidecar.label} have {len(rows)} rows, but it has {len(frame_times)} frames"
-            )
+        rows = _states(sidecar, name, len(frame_times))
         return [rows[_places(frame_times, times)] for times in shown]
     except ValueError as error:
         raise DecodeError(path, 0, str(error)) from None
+
+
+def clip_changes(
+    sidecar: Sidecar, name: str, of: Changes, *, path: str, frame_times: np.ndarray, shown: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Changes of the states since the clip's previous frame, ``T S`` float32; arguments as of :func:`clip_actions`.
+
+    For the first frame, the change over as many frames as for the second.
+
+    Raises:
+        DecodeError: the states cannot be read, or there are fewer than frames.
+    """
+    try:
+        rows = _states(sidecar, name, len(frame_times))
+        found = []
+        for times in shown:
+            places = _places(frame_times, times)
+            at = rows[np.concatenate([[max(0, _start(places) - 1)], places])].astype(np.float64)
+            found.append((changes_of_poses(at) if of == "pose" else np.diff(at, axis=0)).astype(np.float32))
+        return found
+    except ValueError as error:
+        raise DecodeError(path, 0, str(error)) from None
+
+
+def check_changes(of: Changes, name: str, state_dim: int) -> None:
+    """Check that states are what they have to be for their changes to be actions.
+
+    Raises:
+        UserError: poses have too few numbers.
+    """
+    if of == "pose" and state_dim < POSE_DIM:
+        raise UserError(
+            f"the states {name!r} have {state_dim} numbers: the pose of a gripper is its place (3), its angles (3) "
+            "and what else is known of it (data.reads.changes)"
+        )
 
 
 def read_rows(sidecar: Sidecar | None, space: ActionSpace, num_frames: int, truncated: bool = False) -> np.ndarray:
@@ -210,6 +257,13 @@ def read_rows(sidecar: Sidecar | None, space: ActionSpace, num_frames: int, trun
         raise ValueError("it has no actions, but other videos of the collection do")
     rows = sidecar.read()
     _check_rows(rows, sidecar, space, num_frames, truncated)
+    return rows
+
+
+def _states(sidecar: Sidecar, name: str, num_frames: int) -> np.ndarray:
+    rows = sidecar.read_states(name)
+    if len(rows) < num_frames:
+        raise ValueError(f"its states in {sidecar.label} have {len(rows)} rows, but it has {num_frames} frames")
     return rows
 
 
@@ -246,7 +300,7 @@ def as_rows(values: np.ndarray) -> np.ndarray:
 
 
 def _check_rows(rows: np.ndarray, sidecar: Sidecar, space: ActionSpace, num_frames: int, truncated: bool) -> None:
-    if len(rows) != num_frames and not (truncated and len(rows) > num_frames):
+    if len(rows) != num_frames and not ((truncated or sidecar.may_be_longer) and len(rows) > num_frames):
         raise ValueError(
             f"its actions {sidecar.label} have {len(rows)} rows, but it has {num_frames} frames: expected a row for "
             "each frame, the action that leads to it"
@@ -280,7 +334,12 @@ def _pick(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _sum(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Sums of actions since the clip's previous frame; for the first frame, over as many frames as for the second."""
-    first = max(1, int(places[1] - places[0])) if len(places) > 1 else 1
-    starts = np.concatenate([[max(0, places[0] + 1 - first)], places[:-1] + 1])
+    starts = np.concatenate([[_start(places)], places[:-1] + 1])
     total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0, dtype=np.float64)])
     return (total[places + 1] - total[starts]).astype(np.float32)
+
+
+def _start(places: np.ndarray) -> int:
+    """Row of the first action that leads to a clip's first frame, as many rows before it as for the second."""
+    first = max(1, int(places[1] - places[0])) if len(places) > 1 else 1
+    return max(0, int(places[0]) + 1 - first)

@@ -163,6 +163,8 @@ class Source:
     """Action space, if the videos have actions."""
     state_dim: int = 0
     """Dimension of the states that are read beside the actions; zero for none."""
+    has_expert: bool = False
+    """Whether batches have what an expert would do at each frame."""
     mixture: tuple[Ingredient, ...] = ()
     """Sources of a mixture, by the samples' ``origin``; empty for a single source."""
     marks_images: bool = False
@@ -171,7 +173,12 @@ class Source:
     @property
     def gives(self) -> frozenset[str]:
         """Keys that batches have; a ``label`` if the kind has labels, whether or not any sample is labelled."""
-        absent = {"action": self.actions is None, "state": not self.state_dim, "images": not self.marks_images}
+        absent = {
+            "action": self.actions is None,
+            "state": not self.state_dim,
+            "expert": not self.has_expert,
+            "images": not self.marks_images,
+        }
         return frozenset(self.kind.specification.keys) - {key for key, missing in absent.items() if missing}
 
     @property

@@ -156,16 +156,21 @@ def open_videos(path: Path) -> Source:
     return source
 
 
-def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
+def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "") -> Source:
     """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, a folder
-    that ``filmstrip encode`` wrote, or a public dataset in its own layout; ``fold`` is that of UCF-101.
+    that ``filmstrip encode`` wrote, or a public dataset in its own layout; ``fold`` is that of UCF-101, ``camera``
+    one of a robot's.
 
     Raises:
         UserError: see :func:`open_source`.
     """
     path = Path(path).expanduser()
     if layout != "auto":
-        return _open_layout(path, layout, fold)
+        return _open_layout(path, layout, fold, camera)
+    if camera and not (path.is_dir() and any(known.detect(path) for known in LAYOUTS.values() if known.cameras)):
+        raise UserError(
+            f"data.reads.camera is for robots' data (droid, lerobot), and {path} does not have their layout"
+        )
     if fold != 1 and not (path.is_dir() and ucf101.detect(path)):
         raise UserError(f"data.reads.fold is for UCF-101, and {path} does not have its layout")
     if is_shards(path):
@@ -180,7 +185,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
         for name, known in LAYOUTS.items():
             if known.detect(path):
                 log.info("%s has the layout of %s", path, name)
-                return _open_layout(path, name, fold)
+                return _open_layout(path, name, fold, camera)
         for name, arrays in ARRAYS.items():
             if arrays.detect_arrays(path):
                 raise UserError(
@@ -195,12 +200,17 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1) -> Source:
     )
 
 
-def _open_layout(path: Path, layout: str, fold: int) -> Source:
+def _open_layout(path: Path, layout: str, fold: int, camera: str) -> Source:
     """The collection in a folder, in the configured or detected layout."""
     if not path.is_dir():
         raise UserError(f"{path} is not a folder, and data.reads.layout {layout} is for folders")
+    if camera and (layout == "folder" or not LAYOUTS[layout].cameras):
+        raise UserError(f"data.reads.camera is for robots' data (droid, lerobot), and data.reads.layout is {layout}")
     if layout == "ucf101":
         return ucf101.open_ucf101(path, fold)
     if fold != 1:
         raise UserError(f"data.reads.fold is for UCF-101, and data.reads.layout is {layout}")
-    return open_folder(path) if layout == "folder" else LAYOUTS[layout].open(path)
+    if layout == "folder":
+        return open_folder(path)
+    known = LAYOUTS[layout]
+    return known.open(path, camera) if known.cameras else known.open(path)

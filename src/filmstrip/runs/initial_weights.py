@@ -69,7 +69,7 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
         start(objective, placed.init)
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
-    start_teachers(objective, placed, training=training)
+    start_teachers(objective, placed, training=training, kept=references)
     start_frozen_parts(objective, placed, references)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     return objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ def with_teachers(run: Run, folder: Path | None = None) -> Run:
     return replace(run, objective=replace(objective, **networks))
 
 
-def start_teachers(objective: Objective, run: Run, *, training: bool = True) -> None:
+def start_teachers(
+    objective: Objective, run: Run, *, training: bool = True, kept: Container[str] | None = None
+) -> None:
     """Load the weights of the frozen networks from where ``run.objective`` says; without ``training``, not of those
-    that only training needs.
+    that only training needs; and of a run that has begun those alone whose settings are in ``kept``, its references.
 
     Raises:
         UserError: they are not there or do not fit; or nothing is named, and it was not said that they may be
@@ -62,7 +65,7 @@ def start_teachers(objective: Objective, run: Run, *, training: bool = True) -> 
     kind = config.network_kind
     for name in config.frozen_networks():
         source = config.network_run(name)
-        if source is None and not training:  # they are in the run itself
+        if kept is not None and f"objective.{name}_run" not in kept:  # they are in the run itself
             continue
         if source is None:
             option = name.replace("_", "-")

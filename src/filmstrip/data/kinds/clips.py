@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from filmstrip.bounds import Bounds
-from filmstrip.data.actions import ActionSpace, check_clip, clip_actions, clip_states
+from filmstrip.data.actions import (
+    ActionSpace,
+    Changes,
+    check_changes,
+    check_clip,
+    clip_actions,
+    clip_changes,
+    clip_states,
+)
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification, of
@@ -19,7 +27,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import Decoder, Frames
+from filmstrip.video.decoder import DecodeError, Decoder, Frames
 
 if TYPE_CHECKING:
     from filmstrip.data.sample import Sample, Source
@@ -36,6 +44,13 @@ ACTION = Key(
     unmixed="actions",
 )
 STATE = of("B T S", torch.float32, "state at each frame, `S` numbers", when="states are read", unmixed="states")
+EXPERT = of(
+    "B T A",
+    torch.float32,
+    "action that an expert takes after each frame",
+    when="an expert's actions are read",
+    unmixed="an expert's actions",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +59,18 @@ class Clips(Kind):
 
     mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = Specification(
-        {"video": VIDEO, "label": LABEL, "action": ACTION, "state": STATE, "images": IMAGES, **COMMON}
+        {
+            "video": VIDEO,
+            "label": LABEL,
+            "action": ACTION,
+            "state": STATE,
+            "expert": EXPERT,
+            "images": IMAGES,
+            **COMMON,
+        }
     )
 
-    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater"] = "auto"
+    layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater", "droid", "lerobot"] = "auto"
     """Layout of a folder; ``auto`` detects it. ``folder`` is a folder of classes, whatever else it contains."""
     fold: Annotated[int, Bounds(min=1, max=3)] = 1
     """Fold of UCF-101, its division into training and test, 1 to 3."""
@@ -56,6 +79,16 @@ class Clips(Kind):
     states: str = ""
     """Name of an array beside the actions (``NAME.actions.npz``), a row for each frame, to read as states; empty for
     none."""
+    changes: Changes | None = None
+    """Computation of actions as changes of the ``states`` from frame to frame, in place of those that were recorded:
+    ``plain`` differences, or those of a gripper's ``pose`` (place, angles, and more), as V-JEPA 2-AC's; by default
+    recorded ones are read."""
+    camera: str = ""
+    """Name of the camera whose videos are read, of robots that have several (DROID: left, right, wrist; LeRobot: as
+    observation.images.NAME); by default the first one."""
+    expert: str = ""
+    """Name of an array beside the actions with what an expert would do at each frame, a row for each, where others
+    may have acted (DAgger); empty for none."""
     images: Literal["still", "sequence"] = "still"
     """Clips of images. ``still``: one image, unmoving; ``sequence``: in training, as many unrelated images of one
     source as a clip has frames, one after another (Toto)."""
@@ -72,24 +105,48 @@ class Clips(Kind):
         from filmstrip.data.sources import open_path
 
         if data.path is not None:
-            source = open_path(data.path, self.layout, self.fold)
+            source = open_path(data.path, self.layout, self.fold, self.camera)
         elif data.synthetic is not None:
             source = open_path(data.synthetic.generate())
         else:
             raise UserError("no data was provided: set data.path to a folder, a manifest or shards (--data PATH)")
         if source.kind is Clips:
             source = replace(source, marks_images=self.images == "sequence")
-        if self.states:
-            if not self.actions or source.actions is None:
-                raise UserError(
-                    f"{source.root} has no actions, beside which states {self.states!r} are read: put an array of "
-                    "that name into each NAME.actions.npz, or leave out data.reads.states"
-                )
-            return replace(source, state_dim=self._state_dim(source))
-        return source if self.actions else replace(source, actions=None)
+        return self._with_arrays(source) if self.actions else replace(source, actions=None)
 
-    def _state_dim(self, source: Source) -> int:
-        """The size of a state, of the first video whose states can be read.
+    def _with_arrays(self, source: Source) -> Source:
+        """The source with what is read beside the actions.
+
+        Raises:
+            UserError: there is no such array, or it is not what it has to be.
+        """
+        for setting, name in (("states", self.states), ("expert", self.expert)):
+            if name and source.actions is None:
+                raise UserError(
+                    f"{source.root} has no actions, beside which {setting} {name!r} are read: put an array of that "
+                    f"name into each NAME.actions.npz, or leave out data.reads.{setting}"
+                )
+        if self.states:
+            source = replace(source, state_dim=self._row_size(source, self.states))
+        if self.changes is not None:
+            if not self.states:
+                raise UserError(
+                    "data.reads.changes needs states whose changes are actions: name their array (data.reads.states)"
+                )
+            check_changes(self.changes, self.states, source.state_dim)
+            source = replace(source, actions=ActionSpace(action_dim=source.state_dim))
+        if self.expert:
+            assert source.actions is not None, "it was checked"
+            if (size := self._row_size(source, self.expert)) != source.actions.action_dim:
+                raise UserError(
+                    f"an expert's actions {self.expert!r} have {size} numbers, and those that were taken "
+                    f"{source.actions.action_dim}"
+                )
+            source = replace(source, has_expert=True)
+        return source
+
+    def _row_size(self, source: Source, name: str) -> int:
+        """The size of a row of an array beside the actions, of the first video for which it can be read.
 
         Raises:
             UserError: there is none.
@@ -98,10 +155,10 @@ class Clips(Kind):
         for sample in source.samples[:_TRIED]:
             try:
                 if sample.actions is not None:
-                    return sample.actions.read_states(self.states).shape[1]
+                    return sample.actions.read_states(name).shape[1]
             except (OSError, ValueError) as error:
                 why = f"{sample.name}: {error}"
-        raise UserError(f"{source.root} has no states {self.states!r}: {why}")
+        raise UserError(f"{source.root} has no states {name!r}: {why}")
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``."""
@@ -177,25 +234,23 @@ def cut(
         if actions is None:
             return [_row(clip, is_images=is_images) for clip in clips]
         frame_times = decoder.times()
-    done = clip_actions(
-        sample.actions,
-        actions,
-        path=sample.path,
-        frame_times=frame_times,
-        shown=[clip.times for clip in clips],
-        truncated=any(clip.truncated for clip in clips),
-    )
-    states: Sequence[np.ndarray | None] = [None] * len(clips)
-    if isinstance(data.reads, Clips) and data.reads.states:
-        assert sample.actions is not None, "its actions were read"
-        states = clip_states(
-            sample.actions,
-            data.reads.states,
-            path=sample.path,
-            frame_times=frame_times,
-            shown=[clip.times for clip in clips],
-        )
-    return [_row(clip, *own, is_images=is_images) for clip, *own in zip(clips, done, states)]
+    reads = data.reads if isinstance(data.reads, Clips) else Clips()
+    where: dict[str, Any] = {"path": sample.path, "frame_times": frame_times, "shown": [clip.times for clip in clips]}
+    if reads.changes is None:
+        cut_off = any(clip.truncated for clip in clips)
+        done = clip_actions(sample.actions, actions, **where, truncated=cut_off)
+    elif sample.actions is None:
+        raise DecodeError(sample.path, 0, "it has no states, but other videos of the collection do")
+    else:
+        done = clip_changes(sample.actions, reads.states, reads.changes, **where)
+    beside: list[Sequence[np.ndarray | None]] = []
+    for name in (reads.states, reads.expert):
+        if name:
+            assert sample.actions is not None, "its actions were read"
+            beside.append(clip_states(sample.actions, name, **where))
+        else:
+            beside.append([None] * len(clips))
+    return [_row(clip, *own, is_images=is_images) for clip, *own in zip(clips, done, *beside)]
 
 
 def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
@@ -224,14 +279,14 @@ def _row(
     clip: Frames,
     action: np.ndarray | None = None,
     state: np.ndarray | None = None,
+    expert: np.ndarray | None = None,
     *,
     is_images: bool | None = None,
 ) -> Row:
     content = {"video": clip.video}
-    if action is not None:
-        content["action"] = torch.from_numpy(action)
-    if state is not None:
-        content["state"] = torch.from_numpy(state)
+    for key, value in (("action", action), ("state", state), ("expert", expert)):
+        if value is not None:
+            content[key] = torch.from_numpy(value)
     if is_images is not None:
         content["images"] = torch.tensor(is_images)
     times = (clip.times[0], clip.times[-1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from filmstrip.data.layouts import bair, cater, kinetics, ssv2, teco, ucf101
+from filmstrip.data.layouts import bair, cater, droid, kinetics, lerobot, ssv2, teco, ucf101
 from filmstrip.data.sample import Source
 
 
@@ -16,7 +16,10 @@ class Layout:
     """A layout of video files: a test whether a folder has it, and a function that opens the collection."""
 
     detect: Callable[[Path], bool]
-    open: Callable[[Path], Source]
+    open: Callable[..., Source]
+    """Function of the folder, and of a camera's name if there are several."""
+    cameras: bool = False
+    """Whether each recording has videos of several cameras."""
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -25,6 +28,8 @@ LAYOUTS: dict[str, Layout] = {
     "ssv2": Layout(ssv2.detect, ssv2.open_ssv2),
     "teco": Layout(teco.detect, teco.open_teco),
     "cater": Layout(cater.detect, cater.open_cater),
+    "lerobot": Layout(lerobot.detect, lerobot.open_lerobot, cameras=True),
+    "droid": Layout(droid.detect, droid.open_droid, cameras=True),
 }
 
 ARRAYS: dict[str, ModuleType] = {"bair": bair, "teco": teco}

@@ -137,6 +137,7 @@ class Table:
         self.things, self.gripper = _set_out(rng, self.radii)
         drawn = int(rng.integers(2**62))
         self._look = drawn if look is None else look
+        self._drawn: tuple[Tensor, list[Tensor]] | None = None
 
     def step(self, action: np.ndarray) -> None:
         """Move the gripper by an action (right and down, each -1 to 1), and what it meets."""
@@ -144,8 +145,13 @@ class Table:
 
     def frame(self) -> Tensor:
         """What is seen, ``3 H W`` uint8."""
-        look = np.random.default_rng(self._look)
-        return draw(look, self.radii, self.gripper[None], self.things[None], self.size, self.arm_width)[0]
+        return self.film(self.gripper[None], self.things[None])[0]
+
+    def film(self, gripper: np.ndarray, things: np.ndarray) -> Tensor:
+        """What would be seen in other states, ``T 3 H W`` uint8: the gripper's ``T 2``, the things' ``T N 3``."""
+        if self._drawn is None:
+            self._drawn = look_of(np.random.default_rng(self._look), self.radii, self.size)
+        return _painted(*self._drawn, self.radii, gripper, things, self.arm_width)
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes: the gripper (x, y) and the things (x, y, angle each)."""
@@ -186,12 +192,35 @@ def draw(
 
     ``arm_width`` multiplies the width of the arm, which on few pixels is a thin line.
     """
+    return _painted(*look_of(rng, radii, size), radii, gripper, things, arm_width)
+
+
+def look_of(rng: np.random.Generator, radii: np.ndarray, size: int) -> tuple[Tensor, list[Tensor]]:
+    """The empty table, ``3 H W``, and a picture of each thing, ``4 h w`` premultiplied."""
+    table = _table(rng, _points(size))
+    return table, [random_shape(rng, max(8, round(2 * radius * size * 1.5)), 0.95) for radius in radii]
+
+
+def _points(size: int) -> Tensor:
+    """Place of each pixel's middle, ``H W 2``."""
     ticks = (torch.arange(size) + 0.5) / size
-    points = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
-    video = repeat(_table(rng, points), "c h w -> t c h w", t=len(things)).clone()
+    return torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
+
+
+def _painted(
+    table: Tensor,
+    sprites: list[Tensor],
+    radii: np.ndarray,
+    gripper: np.ndarray,
+    things: np.ndarray,
+    arm_width: float,
+) -> Tensor:
+    """The table with things and arm on it, ``T 3 H W`` uint8."""
+    size = table.shape[-1]
+    points = _points(size)
+    video = repeat(table, "c h w -> t c h w", t=len(things)).clone()
     states = torch.from_numpy(things).float()
     hands = torch.from_numpy(gripper).float()
-    sprites = [random_shape(rng, max(8, round(2 * radius * size * 1.5)), 0.95) for radius in radii]
     shadow = torch.tensor(SHADOW)
     for layer in ("shadows", "things"):
         for i, (sprite, radius) in enumerate(zip(sprites, radii)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.data.synthetic.cups import Cups
+from filmstrip.data.synthetic.demonstrations import Demonstrations
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.synthetic.moving_mnist import MovingMNIST
@@ -26,6 +27,7 @@ SETS: dict[str, type[Synthetic]] = {
     "cups": Cups,
     "narrated": NarratedShapes,
     "reaches": Reaches,
+    "demonstrations": Demonstrations,
 }
 
 
