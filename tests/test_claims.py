@@ -5,7 +5,7 @@ import math
 import sys
 
 import pytest
-from claims import codes, ledger, page, taught
+from claims import codes, ledger, page, squares, taught, videomae_pretraining
 from claims.ledger import Claim, Figure, Interval, above, below, combined, equal, judge
 from scipy import stats
 
@@ -248,6 +248,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "next_codes",
         "probed",
         "mobilenet",
+        "squares",
         "taught",
     }
 
@@ -279,6 +280,7 @@ SMALLER = {
     "FILTER_STEPS": 10,
     "FINETUNE_STEPS": 10,
     "IMAGE_STEPS": 10,
+    "LANGUAGE_STEPS": 10,
     "PICTURES": 16,
     "PRETRAIN_STEPS": 10,
     "REGRESSOR_STEPS": 3,
@@ -301,7 +303,7 @@ def test_every_claim_measures_what_it_declares(name, monkeypatch, tmp_path):
     claim = ledger.find(name)
     if absent := [path for path in claim.needs if not path.exists()]:
         pytest.skip(f"needs {absent[0]}")
-    for module in (sys.modules[f"claims.{name}"], codes, taught):
+    for module in (sys.modules[f"claims.{name}"], codes, squares, taught, videomae_pretraining):
         for constant, value in SMALLER.items():
             monkeypatch.setattr(module, constant, value, raising=False)
     ledger.check(claim, sys.modules[f"claims.{name}"].measure(0, tmp_path))

@@ -40,6 +40,8 @@ ENCODERS = {
     "pretraining.mae_st:base_k400": (86.4, 180),
     "pretraining.mae_st:large_k400": (304.1, 597),
     "pretraining.mae_st:huge_k400": (631.5, 1636),
+    # Counted by hand: Swin-S of four steps in time, and the twelve layers of BERT-base over 4 x 50 tokens.
+    "pretraining.violet:small_webvid": (49.4 + 85.1 + 0.2, 37.8 + 17.7),
     # The paper says 1B and 6B; counted over the published layout, as are the multiply-adds.
     "pretraining.internvideo2:one_b": (1020.7, 2543),
     "pretraining.internvideo2:six_b": (5941.7, 13379),

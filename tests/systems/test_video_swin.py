@@ -3,16 +3,9 @@ import itertools
 import pytest
 import torch
 
+from filmstrip.models.video_swin import WindowAttention, fitted, inflate_swin, join, neighbours, partition
 from filmstrip.nn.attention import attend
-from filmstrip.systems.recognition.video_swin import (
-    VideoSwinConfig,
-    WindowAttention,
-    fitted,
-    inflate_swin,
-    join,
-    neighbours,
-    partition,
-)
+from filmstrip.systems.recognition.video_swin import VideoSwinConfig
 
 
 def dense(attention, x, sizes, window, shift):

@@ -12,6 +12,7 @@ from filmstrip.evals.video_features import load_i3d
 from filmstrip.models.i3d import I3D, I3DArchitecture
 from filmstrip.models.in_transformers import IMAGE, TIMESFORMER, VIDEOMAE
 from filmstrip.models.perceptual import Perceptual
+from filmstrip.models.video_swin import inflate_swin
 from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.perceptual import load_perceptual
 from filmstrip.runs.hub import load_hub
@@ -20,7 +21,7 @@ from filmstrip.systems.recognition.i3d import I3DConfig
 from filmstrip.systems.recognition.nonlocal_net import NonLocalNetConfig
 from filmstrip.systems.recognition.slowfast import SlowFastConfig
 from filmstrip.systems.recognition.timesformer import TimeSformerConfig
-from filmstrip.systems.recognition.video_swin import VideoSwinConfig, inflate_swin
+from filmstrip.systems.recognition.video_swin import VideoSwinConfig
 from filmstrip.systems.recognition.x3d import X3DConfig
 from filmstrip.weights.inflate import inflate_weights
 from filmstrip.weights.keymap import KeyMap, check_names, some

@@ -1,4 +1,4 @@
-"""What masked prediction is asked for at a clip's positions: their pixels, or features by a frozen teacher."""
+"""What masked prediction is asked for at positions: pixels, a frozen teacher's features, a tokenizer's codes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch.func import functional_call
 
 from filmstrip.errors import UserError
 from filmstrip.nn.patches import patchify, take
+from filmstrip.objectives.latent import CodedVideo
+from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import EncoderModule, Features, Grid, as_float
 
 TeacherNorm = Literal["none", "layer", "l2"]
@@ -108,15 +110,7 @@ class Teacher(nn.Module):
     def seen(self, video: Tensor) -> Tensor:
         """Those frames of ``B T C H W`` video that the teacher sees, in its size."""
         video = video[:, :: self.step]
-        if not self.resizes:
-            return video
-        frames = F.interpolate(
-            as_float(rearrange(video, "b t c h w -> (b t) c h w")),
-            size=(self.size, self.size),
-            mode="bilinear",
-            antialias=True,
-        )
-        return rearrange(frames, "(b t) c h w -> b t c h w", b=video.shape[0])
+        return resized(video, (self.size, self.size)) if self.resizes else video
 
     def _of(self, said: Features) -> Tensor:
         return said.tokens if self.layer is None else said.layers[self.layer]
@@ -135,6 +129,41 @@ class Teacher(nn.Module):
         except IndexError:
             raise UserError(f"{name} does not fit the clips: it has no layer {self.layer}") from None
         return said
+
+
+class Codes(CodedVideo):
+    """The codes that a frozen tokenizer has for tubelets (VIOLET's visual tokens; Fu et al. 2021).
+
+    Frames are resized so that the tokenizer has one code for each position of the ``grid``.
+
+    Raises:
+        UserError: the tokenizer has several codes for a position.
+    """
+
+    def __init__(self, tokenizer: TokenizerObjective, grid: Grid) -> None:
+        frames, height, width = tokenizer.patch_size
+        if grid.h * height != grid.w * width:
+            raise UserError(f"codes are those of square frames, and a grid of {tuple(grid)} has none")
+        super().__init__(tokenizer, num_frames=grid.t * frames, size=grid.h * height)
+        if self.num_codebooks > 1:
+            raise UserError(
+                f"{type(tokenizer).__name__} has {self.num_codebooks} codes a position: give one with one codebook"
+            )
+        self.size = (grid.h * height, grid.w * width)
+
+    @torch.no_grad()
+    def forward(self, video: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Codes ``B N`` int64 of ``B T C H W`` video, all of which is seen; or ``B K`` at ``positions``."""
+        ids = self.codes({"video": resized(video, self.size)}).ids
+        return ids if positions is None else take(ids, positions)
+
+
+def resized(video: Tensor, size: tuple[int, int]) -> Tensor:
+    """``B T C H W`` video with frames of another size (h, w), in 0..1."""
+    frames = F.interpolate(
+        as_float(rearrange(video, "b t c h w -> (b t) c h w")), size=size, mode="bilinear", antialias=True
+    )
+    return rearrange(frames, "(b t) c h w -> b t c h w", b=video.shape[0])
 
 
 def try_out(encoder: nn.Module, clip: Tensor, name: str, *, layers: bool = False) -> Features:

@@ -162,7 +162,8 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         return
     run_there, _ = load_objective(folder, "cpu")
     given = getattr(run_there, "tokenizer", run_there).state_dict()
-    own = cast(nn.Module, objective.tokenizer)
+    parts = run.objective.frozen_parts().items()
+    own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
     own.load_state_dict({name: given[name] for name in own.state_dict()})
 
 

@@ -19,7 +19,7 @@ section on stage 1; its sizes and rates are those of the code.
 
 The paper's evaluations of this stage are of networks of one and six billion weights: temporal localisation, average
 mAP, THUMOS14 69.8 and 72.0, HACS 42.4 and 43.3. ``filmstrip claims internvideo2_saliency`` asks what it is
-worth to look.
+worth to look, ``internvideo2_alignment`` how alignment compares with masked prediction.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ read its features.
 
 Where we deviate: colours are not jittered, as in the published code's default; a step has 128 videos of four clips,
 with which the published rate, 1.6e-3 per 256 videos, is as we remember the paper's. Its text was not at hand, so its
-figures are left out.
+figures are left out. ``filmstrip claims mae_st_masking`` compares what is masked.
 """
 
 from __future__ import annotations

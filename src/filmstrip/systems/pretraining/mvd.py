@@ -21,7 +21,8 @@ The paper reports (top-1 on Kinetics-400 and Something-Something V2, student fro
 from B 82.7 and 72.5, B from L 83.4 and 73.7, L from L 86.0 and 76.1, with 800 epochs 86.4 and 76.7, H from H 87.2 and
 77.3; S from the image teacher alone 80.4 and 69.4, from the video teacher alone 80.1 and 70.0. Pixels beside features
 lower 70.1 to 69.0; the student's own average as a teacher gives 80.5 and 70.4 (B, 800 epochs). ``filmstrip claims
-mvd_targets`` compares features with pixels as targets.
+mvd_targets`` compares features with pixels as targets, ``mvd_co_teaching`` one teacher with two, ``mvd_similarity``
+what teachers make of frames over time.
 """
 
 from __future__ import annotations

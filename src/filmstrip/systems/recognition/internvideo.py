@@ -22,7 +22,7 @@ language encoder sees every second frame of the masked encoder's, so that both s
 
 The paper reports (top-1): Kinetics-400, 600 and 700 91.1, 91.3 and 84.0, Something-Something V1 and V2 70.0 and 77.2,
 ActivityNet 94.3, HACS 95.5, HMDB51 89.3; without cross-model attention both recognition and retrieval are worse, and
-the final query matters most (no figures).
+the final query matters most (no figures). ``filmstrip claims internvideo_cma`` compares the ways of joining them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ relations, zero at first); beside the last blocks a video token looks at all pos
 As in the published configurations, the Kinetics presets leave the local temporal relations out, where scenes give
 actions away, and look four times; those for Something-Something have them, and look 8 or 16 times. Where we deviate:
 one learning rate schedule from CLIP's weights (published L/14 passes through Kinetics-710); whole-clip RandAugment.
+``--init FILE`` reads the authors' files, and InternVideo's of video and text.
 
 The public results are, Kinetics-400 (top-1, 8 frames, 4 clips x 3 crops): B/16 84.4, with Kinetics-710 B/16 85.6 and
 L/14 88.8; Something-Something V2 (16 frames, 3 crops): B/16 69.5, L/14 72.1.
