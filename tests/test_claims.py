@@ -242,6 +242,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "ledger",
         "page",
         "training",
+        "narrated",
         "textures",
         "codes",
         "moving",

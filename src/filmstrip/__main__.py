@@ -35,6 +35,7 @@ COMMANDS = {
     "detect": "filmstrip.commands.detect:Detect",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
+    "search": "filmstrip.commands.search:Search",
     "explain": "filmstrip.commands.explain:Explain",
     "encode": "filmstrip.commands.encode:Encode",
     "decode": "filmstrip.commands.decode:Decode",

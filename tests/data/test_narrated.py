@@ -11,7 +11,7 @@ import torch
 
 from filmstrip.data.sources import open_path
 from filmstrip.data.synthetic.narrated import NarratedShapes
-from filmstrip.data.synthetic.narration import COLOURS, MOTIONS, PLACES, caption, with_wrong_captions
+from filmstrip.data.synthetic.narration import COLOURS, MOTIONS, PLACES, caption, paraphrases, with_wrong_captions
 from filmstrip.video.decode import read_video
 
 VIDEOS = NarratedShapes(num_train=10, num_test=6, num_frames=8, size=48, max_shapes=3, in_turn=True)
@@ -120,6 +120,11 @@ def test_the_same_set_is_the_same_files(tmp_path):
     one, other = (VIDEOS.generate(tmp_path / name) for name in ("a", "b"))
     for name in ("manifest.csv", "shapes.jsonl", "dialogues.jsonl", "train/00003.mp4"):
         assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_each_paraphrase_has_words_of_its_own():
+    for noun in ("big red disc", "medium white cross", "small blue triangle"):
+        assert len({f"a {noun} in the middle", *paraphrases(f"a {noun} in the middle")}) == 4
 
 
 def test_captions_join_the_shapes_of_a_scene():

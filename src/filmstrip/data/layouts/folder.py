@@ -77,6 +77,12 @@ def find_videos(root: Path) -> Iterator[tuple[str, Sidecar | None]]:
         yield path, beside(Path(path), names)
 
 
+def find_media(root: Path) -> Iterator[str]:
+    """Every visible video and image below ``root``, in a fixed order."""
+    for path, _ in _find_files(root, VIDEO_SUFFIXES | IMAGE_SUFFIXES):
+        yield path
+
+
 def _find_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, set[str]]]:
     """Every visible file with one of the extensions, and the names of all files in its folder."""
     seen: set[str] = set()

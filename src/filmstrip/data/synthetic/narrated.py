@@ -43,7 +43,7 @@ from filmstrip.data.synthetic.narration import (
 from filmstrip.files import write_csv, write_text
 from filmstrip.video.write import write_grid, write_video
 
-VERSION = 1
+VERSION = 2
 SAMPLES = 4
 """Pixels drawn along each axis for one pixel of a frame."""
 BACKGROUND = (23, 26, 36)

@@ -42,16 +42,10 @@ NUMBERS = ("zero", "one", "two", "three")
 GENERIC = ("a nice video", "my favourite clip", "watch this", "something with shapes")
 """Captions that say nothing of a scene."""
 SYNONYMS: tuple[dict[str, str], ...] = (
-    {"big": "large", "small": "tiny", "disc": "circle", "moves": "slides", "turns": "rotates"},
-    {"big": "huge", "small": "little", "medium": "mid-sized", "square": "box", "moves": "goes", "at": "near"},
-    {
-        "disc": "ball",
-        "cross": "plus",
-        "moves": "travels",
-        "turns": "spins",
-        "grows": "expands",
-        "shrinks": "contracts",
-    },
+    {"big": "large", "medium": "average", "small": "tiny", "disc": "circle", "moves": "slides", "turns": "rotates"},
+    {"big": "huge", "medium": "middling", "small": "little", "square": "box", "moves": "goes", "at": "near"},
+    {"big": "great", "medium": "moderate", "small": "minute", "disc": "ball", "cross": "plus", "moves": "travels"}
+    | {"turns": "spins", "grows": "expands", "shrinks": "contracts"},
 )
 """Words of a caption and what each of three paraphrases has in their place."""
 
