@@ -8,9 +8,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes, before torch reads it: together they have all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What is started in the background is often told to ignore Ctrl-C, and so would be the programs that tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is started in the background is often told to ignore Ctrl-C, and by nohup that its terminal is gone; and so
+# would be the programs that tests start.
+for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # The gate tries the same examples every time, so that it fails for what a change did and for nothing else.
 # `make test-slow` searches among new ones.
