@@ -66,8 +66,8 @@ def without_drop_path(objective: Objective) -> Objective:
     return objective
 
 
-def compare(cases: Mapping[str, Case], script: str, description: str) -> None:
-    """The command line of a comparison: prints a Markdown row for each case and precision."""
+def compare(cases: Mapping[str, Case], script: str, description: str, peer: str = "transformers") -> None:
+    """The command line of a comparison with a peer: prints a Markdown row for each case and precision."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
@@ -78,7 +78,7 @@ def compare(cases: Mapping[str, Case], script: str, description: str) -> None:
         which, case, precision = args.memory_of
         print(_peak(which, cases[case], precision))
         return
-    print("| step | precision | ours, s | speed, transformers = 1 | GB, ours / theirs | share of matrix rate |")
+    print(f"| step | precision | ours, s | speed, {peer} = 1 | GB, ours / theirs | share of matrix rate |")
     print("|---|---|---:|---:|---:|---:|")
     for precision in args.precisions:
         rate = matrix_rate(getattr(torch, precision))

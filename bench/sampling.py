@@ -3,7 +3,8 @@
     python bench/sampling.py                                # width 512, 8 layers, 256 tokens, batches of 1 and 16
     python bench/sampling.py --width 256 --tokens 1024 --attention sparse
 
-Both have the same width, depth, heads, vocabulary and (to 1%) parameters, draw the same number of tokens at
+VideoGPT's transformer and our decoder of language models (``decoder``, whose layers are the Llama's) are measured.
+All have the same width, depth, heads, vocabulary and (to 1%) parameters, draw the same number of tokens at
 temperature one from the whole distribution, without a prompt, and alternate in one process.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 
+from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.nn.sampling import Sampling
 from filmstrip.randomness import uniform
 from filmstrip.systems.generation.videogpt.transformer import CodeTransformer
@@ -31,6 +33,23 @@ def ours(args: argparse.Namespace) -> torch.nn.Module:
     )
 
 
+def decoder(args: argparse.Namespace) -> torch.nn.Module:
+    return Decoder(
+        DecoderConfig(
+            vocab_size=args.codes + 1,
+            width=args.width,
+            depth=args.depth,
+            num_heads=args.heads,
+            mlp_dim=hidden(args),
+        )
+    )
+
+
+def hidden(args: argparse.Namespace) -> int:
+    """Width of the Llama's feed-forward networks: of three matrices, where VideoGPT's have two."""
+    return round(8 / 3 * args.width / 8) * 8
+
+
 def theirs(args: argparse.Namespace) -> torch.nn.Module:
     import transformers
 
@@ -39,8 +58,7 @@ def theirs(args: argparse.Namespace) -> torch.nn.Module:
         hidden_size=args.width,
         num_hidden_layers=args.depth,
         num_attention_heads=args.heads,
-        # three matrices where ours has two
-        intermediate_size=round(8 / 3 * args.width / 8) * 8,
+        intermediate_size=hidden(args),
         max_position_embeddings=args.tokens + 1,
         bos_token_id=args.codes,
         eos_token_id=None,
@@ -69,7 +87,13 @@ def sampler(which: str, model: torch.nn.Module, batch: int, args: argparse.Names
         )
         assert ids.shape == (batch, args.tokens + 1)
 
-    return run_ours if which == "ours" else run_theirs
+    def run_decoder() -> None:
+        drawn = uniform(seeds, args.tokens, "bench.sampling")
+        with torch.inference_mode():
+            ids = torch.stack(list(model.decode(start, drawn, Sampling(), allowed=slice(args.codes))), dim=1)
+        assert ids.shape == (batch, args.tokens)
+
+    return {"ours": run_ours, "decoder": run_decoder, "theirs": run_theirs}[which]
 
 
 def main() -> None:
@@ -85,11 +109,14 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    models = {"ours": ours(args).eval(), "theirs": theirs(args).eval()}
+    models = {"ours": ours(args).eval(), "decoder": decoder(args).eval(), "theirs": theirs(args).eval()}
     sizes = {which: sum(p.numel() for p in model.parameters()) / 1e6 for which, model in models.items()}
-    print(f"{sizes['ours']:.1f} M parameters, the Llama {sizes['theirs']:.1f} M; {args.tokens} tokens\n")
-    print("| batch | precision | ours, tokens/s | transformers, tokens/s | speed, transformers = 1 |")
-    print("|---:|---|---:|---:|---:|")
+    print(
+        f"{sizes['ours']:.1f} M parameters, the decoder {sizes['decoder']:.1f} M, the Llama {sizes['theirs']:.1f} M; "
+        f"{args.tokens} tokens\n"
+    )
+    print("| batch | precision | ours, tokens/s | decoder | transformers | speed, transformers = 1: ours, decoder |")
+    print("|---:|---|---:|---:|---:|---:|")
     for precision in args.precisions:
         for model in models.values():
             model.to(getattr(torch, precision))
@@ -97,10 +124,9 @@ def main() -> None:
             both = {which: sampler(which, model, batch, args) for which, model in models.items()}
             seconds = alternate(both, args.rounds)
             rates = {which: batch * args.tokens / s for which, s in seconds.items()}
-            ratio = rates["ours"] / rates["theirs"]
-            print(
-                f"| {batch} | {precision} | {rates['ours']:.0f} | {rates['theirs']:.0f} | {ratio:.2f} |", flush=True
-            )
+            ratios = ", ".join(f"{rates[which] / rates['theirs']:.2f}" for which in ("ours", "decoder"))
+            shown = " | ".join(f"{rate:.0f}" for rate in rates.values())
+            print(f"| {batch} | {precision} | {shown} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":
