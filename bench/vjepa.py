@@ -1,7 +1,7 @@
 """V-JEPA 2's training steps against the published code, in one process, alternating, at the same precision.
 
     git clone https://github.com/facebookresearch/vjepa2 FOLDER
-    VJEPA2=FOLDER python bench/vjepa.py                 # ViT-S and ViT-B on a clip of 16 x 224 x 224, and a narrow one
+    VJEPA2=FOLDER python bench/vjepa.py               # ViT-S and ViT-B on a clip of 16 x 224 x 224, and a narrow one
     VJEPA2=FOLDER python bench/vjepa.py --cases ViT-S --precisions float32 --rounds 3
 
 A step is the teacher's pass over all positions, the student's and the predictor's over those of both types of masks,
