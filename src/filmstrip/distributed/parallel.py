@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from filmstrip.distributed import process
 from filmstrip.distributed.reduce import from_first_process, sum_over_processes
-from filmstrip.protocols import SharesStatistics
+from filmstrip.distributed.ring import pass_on
+from filmstrip.protocols import SharesRows, SharesStatistics
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -32,14 +33,16 @@ def parallelise(
 
     With ``fsdp`` each of ``blocks`` is sharded separately and the rest together, in place; parameters become
     DTensors. ``partial``: a backward pass may not reach all parameters, as in the phases of a GAN. Parts that collect
-    statistics of a step share them from then on. Parameters and buffers named ``unsynchronised``, which are frozen
-    and equal everywhere, are skipped.
+    statistics of a step share them from then on, and losses that compare the rows of a batch compare those of all.
+    Parameters and buffers named ``unsynchronised``, which are frozen and equal everywhere, are skipped.
     """
     if not process.is_several():
         return module
     for part in module.modules():
         if isinstance(part, SharesStatistics):
             part.share_statistics(sum_all=sum_over_processes, from_first=from_first_process)
+        if isinstance(part, SharesRows):
+            part.share_rows(pass_on, process.world_size())
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(unsynchronised))

@@ -1,0 +1,35 @@
+"""Contrastive losses over several processes are those of one with the whole batch."""
+
+from pathlib import Path
+
+import pytest
+from processes import run_processes
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.multiprocess
+
+WORKER = Path(__file__).with_name("pairs.py")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    run_processes([str(WORKER), str(folder)], 1)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    run_processes([str(WORKER), str(folder)], request.param)
+    return folder
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
+def test_losses_and_gradients_are_those_of_the_whole_batch(alone, together, loss):
+    expected, got = (load_file(folder / f"{loss}.safetensors") for folder in (alone, together))
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        tolerance = {"rel": 1e-4, "abs": 1e-5} if name.startswith("weights.") else {"rel": 1e-12, "abs": 1e-12}
+        assert got[name].flatten().tolist() == pytest.approx(value.flatten().tolist(), **tolerance), name
+    assert expected["weights.text.embed.weight"].any() and expected["weights.encoder.embed.proj.weight"].any()
