@@ -12,6 +12,7 @@ from filmstrip.protocols import (
     Answers,
     Classifier,
     CodeModel,
+    ContactForecaster,
     Detector,
     DualEncoder,
     FlowClassifier,
@@ -25,6 +26,7 @@ from filmstrip.protocols import (
     LikelihoodModel,
     Localiser,
     MaskedPredictor,
+    Policy,
     Published,
     SharesRows,
     StreamingGenerator,
@@ -41,8 +43,8 @@ PROTOCOLS = [
 FILES = {FromTransformers, InDiffusers, InTransformers, Published}
 """Protocols of other people's files, which methods of any group may offer."""
 MEANT = {
-    "control": {GoalPlanner},
-    "detection": {Detector},
+    "control": {GoalPlanner, Policy},
+    "detection": {ContactForecaster, Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "language": {Answers, DualEncoder, SharesRows},
     "localisation": {Localiser},
