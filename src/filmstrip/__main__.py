@@ -33,6 +33,7 @@ COMMANDS = {
     "detect": "filmstrip.commands.detect:Detect",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
+    "find": "filmstrip.commands.find:Find",
     "explain": "filmstrip.commands.explain:Explain",
     "encode": "filmstrip.commands.encode:Encode",
     "decode": "filmstrip.commands.decode:Decode",

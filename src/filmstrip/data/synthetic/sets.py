@@ -13,6 +13,7 @@ from filmstrip.data.synthetic.pushing import Pushing
 from filmstrip.data.synthetic.reaches import Reaches
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.data.synthetic.untrimmed import Untrimmed
+from filmstrip.data.synthetic.video_queries import VideoQueries
 from filmstrip.errors import UserError
 
 SETS: dict[str, type[Synthetic]] = {
@@ -26,6 +27,7 @@ SETS: dict[str, type[Synthetic]] = {
     "cups": Cups,
     "narrated": NarratedShapes,
     "reaches": Reaches,
+    "video_queries": VideoQueries,
 }
 
 
