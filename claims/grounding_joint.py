@@ -33,9 +33,9 @@ CLAIM = Claim(
     paper="Lei et al. 2021 (Moment-DETR) train both tasks jointly and find the loss of highlights to help moments; "
     "Paul et al. 2024 (VideoLights) build on how the tasks help one another.",
     here=f"Generated videos of 8 to 45 clips, whose stand-in features are noise (standard deviation {NOISE}, "
-    "relative to what they show) and, within two to four moments, a vector of the motion, more of it in clips that raters "
-    "score higher; sentences of words with random vectors. Moment-DETR with two layers of 48 channels and six "
-    f"learned queries, {STEPS} steps of 16 of 150 videos' queries, about 90 queries of 30 unseen videos.",
+    "relative to what they show) and, within two to four moments, a vector of the motion, more of it in clips that "
+    "raters score higher; sentences of words with random vectors. Moment-DETR with two layers of 48 channels and "
+    f"six learned queries, {STEPS} steps of 16 of 150 videos' queries, about 90 queries of 30 unseen videos.",
     baseline="The same network without the loss of highlights, and without those of moments.",
     figures={
         **{
