@@ -33,13 +33,14 @@ ROUNDS, VIDEOS = 7, 10
 CLAIM = Claim(
     systems=("grounding.lvtr",),
     finding=__doc__.strip(),
-    paper="Woo et al. 2022: time segments are first diversified regardless of the target, then coupled with it by the "
-    "set guidance loss; LVTR infers faster than previous baselines, by 2 times or more.",
-    here="LVTR (two layers of 48 channels, 16 learned queries) on generated videos of 8 to 45 clips with two to "
-    f"four sentences and stand-in features (noise of {NOISE}), {STEPS} steps of 16 of 150 videos; sentences of 30 "
-    "unseen ones. Sliding windows: an encoder of the same layers reads each window of 3, 5, 8 and 12 clips with each "
-    "sentence (all of a video's in one batch) and says whether they belong together; it is trained for as many "
-    f"steps. Seconds are for all sentences of a video, in turns, the median of {ROUNDS} rounds of {VIDEOS} videos.",
+    paper="Woo et al. 2022: time segments are first diversified regardless of the target, then coupled with it by "
+    "the set guidance loss; LVTR infers faster than previous baselines, by 2 times or more.",
+    here="LVTR (two layers of 48 channels, 16 learned queries) on generated videos of 8 to 45 clips with two "
+    f"to four sentences and stand-in features (noise of {NOISE}), {STEPS} steps of 16 of 150 videos; sentences "
+    "of 30 unseen ones. Sliding windows: an encoder of the same layers reads each window of 3, 5, 8 and 12 "
+    "clips with each sentence (all of a video's in one batch) and says whether they belong together; it is "
+    "trained for as many steps. Seconds are for all sentences of a video, in turns, the median of "
+    f"{ROUNDS} rounds of {VIDEOS} videos.",
     baseline="The same network without the set guidance loss, whose proposals belong to no sentence; windows.",
     figures={
         "guided": Figure(says="set guidance: recall of the first moment at an overlap of 0.5, %"),

@@ -158,8 +158,8 @@ def load_finder(folder: Path, encoder: str | None = None, text_encoder: Path | N
 
 def search(
     finder: Finder, video: Path, queries: Sequence[str], *, top_k: int = 3, max_overlap: float = 1.0
-) -> tuple[Search, list[Tensor]]:
-    """What each query finds in a video, and some of its frames (``C H W`` uint8).
+) -> tuple[Search, list[tuple[float, Tensor]]]:
+    """What each query finds in a video, and some of its frames (``C H W`` uint8) with their times in seconds.
 
     Raises:
         UserError: the video cannot be read, or is too short.
@@ -178,8 +178,8 @@ def search(
     return Search(str(video), seconds, listed), pictures
 
 
-def encode_video(finder: Finder, video: Path) -> tuple[FeatureSequence, float, list[Tensor]]:
-    """The features along a video, spaced as in training, its duration, and the middle frame of some clips.
+def encode_video(finder: Finder, video: Path) -> tuple[FeatureSequence, float, list[tuple[float, Tensor]]]:
+    """The features along a video, spaced as in training, its duration, and the middle frames of some clips, timed.
 
     Raises:
         UserError: the video cannot be read, is too short, or the encoder returns other features than in training.
@@ -200,7 +200,8 @@ def encode_video(finder: Finder, video: Path) -> tuple[FeatureSequence, float, l
             with inference(finder.encoder):
                 features.append(read(clip.video).tokens[0].float().mean(dim=0).cpu())
             if i in shown:
-                pictures.append(clip.video[0, clip.video.shape[1] // 2].clone())  # a view would keep the clip
+                frame = clip.video[0, clip.video.shape[1] // 2].clone()  # a view would keep the clip
+                pictures.append(((i + 0.5) * step, frame))
     rows = torch.stack(features)
     if rows.shape[1] != finder.info.width:
         raise UserError(
@@ -295,7 +296,7 @@ def _stamp(seconds: float, mark: str) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}{mark}{rest % 1000:03d}"
 
 
-def draw(found: Search, pictures: Sequence[Tensor], out: Path) -> None:
+def draw(found: Search, pictures: Sequence[tuple[float, Tensor]], out: Path) -> None:
     """Draw frames of the video above a timeline for each query: its moments, and the saliency of clips.
 
     Raises:
@@ -306,9 +307,8 @@ def draw(found: Search, pictures: Sequence[Tensor], out: Path) -> None:
     count = len(found.answers)
     figure = Figure(figsize=(1.6 * len(pictures), 1.7 + 0.9 * count), layout="constrained")
     grid = figure.add_gridspec(1 + count, len(pictures), height_ratios=[1.6, *[0.9] * count])
-    for column, frame in enumerate(pictures):
-        at = column * found.seconds / max(1, len(pictures) - 1)
-        show_frame(figure.add_subplot(grid[0, column]), frame, clock(at))
+    for column, (seconds, frame) in enumerate(pictures):
+        show_frame(figure.add_subplot(grid[0, column]), frame, clock(seconds))
     for row, answer in enumerate(found.answers, 1):
         axes = figure.add_subplot(grid[row, :])
         for rank, moment in enumerate(reversed(answer.moments), 1 - len(answer.moments)):
