@@ -36,6 +36,7 @@ COMMANDS = {
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
     "search": "filmstrip.commands.search:Search",
+    "find": "filmstrip.commands.find:Find",
     "explain": "filmstrip.commands.explain:Explain",
     "encode": "filmstrip.commands.encode:Encode",
     "decode": "filmstrip.commands.decode:Decode",

@@ -587,6 +587,30 @@ class Localiser(Protocol):
         ...
 
 
+@dataclass
+class Grounding:
+    """The moments that answer one query in one video, in descending order of score."""
+
+    segments: Tensor
+    """Start and end, seconds, ``N 2`` float64."""
+    scores: Tensor
+    """Scores from 0 to 1, ``N``."""
+    saliency: Tensor | None = None
+    """How much of a highlight each of the video's features is for the query, ``T``; none if it is not predicted."""
+
+
+@runtime_checkable
+class Grounder(Protocol):
+    """An objective or model that finds the moments of a video that a query in words describes."""
+
+    def ground(self, batch: Batch) -> list[list[Grounding]]:
+        """What each query of each video found, on the CPU.
+
+        It reads ``sequence``, ``length``, ``timing``, ``seconds``, ``query`` and ``query_length``, never the moments.
+        """
+        ...
+
+
 @runtime_checkable
 class Detector(Protocol):
     """An objective or model that classifies actions within boxes of a clip."""

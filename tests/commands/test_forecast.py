@@ -10,7 +10,7 @@ from torch import nn
 from colour_videos import CLIP, RGB, MeanColour, write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands.work import step_predictor
+from filmstrip.commands.work import feature_encoder, step_predictor
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.annotations.own import write_own
 from filmstrip.data.config import Data
@@ -61,7 +61,7 @@ def run_of(tmp_path, monkeypatch):
     annotations = Annotations(root=tmp_path, steps=COLOURS, tasks=(), procedures=procedures)
     write_own(annotations, tmp_path / "procedures.json")
     encoder = VideoEncoder(MeanColour(), CLIP)
-    monkeypatch.setattr(step_predictor, "load", lambda source: encoder)
+    monkeypatch.setattr(feature_encoder, "load", lambda source: encoder)
     encode_files(encoder, videos, tmp_path / "features", num_clips=12, num_workers=0)
 
     def build(objective=None, **config):
@@ -156,7 +156,7 @@ def test_a_video_must_last_for_what_is_observed(run_of, tmp_path, capsys):
 def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
     folder, video = run_of(), write_colours(tmp_path / "new.mp4", "red")
     words = ["forecast", str(folder), str(video), "--encoder", "other"]
-    monkeypatch.setattr(step_predictor, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
+    monkeypatch.setattr(feature_encoder, "load", lambda source: VideoEncoder(MeanColour(2.0), CLIP))
     assert "other has other weights than the encoder" in refused(words, capsys)
     record = json.loads((folder / "features.json").read_text())
     (folder / "features.json").write_text(json.dumps(record | {"weights": None}))
@@ -166,7 +166,7 @@ def test_another_encoder_is_refused(run_of, tmp_path, capsys, monkeypatch):
             found = super().forward(video, layers)
             return type(found)(found.tokens.repeat(1, 1, 2), found.grid)
 
-    monkeypatch.setattr(step_predictor, "load", lambda source: VideoEncoder(Wide(), CLIP))
+    monkeypatch.setattr(feature_encoder, "load", lambda source: VideoEncoder(Wide(), CLIP))
     assert "1 tokens of width 6 per clip, and this run was trained on 1 of width 3" in refused(words, capsys)
     (folder / "features.json").unlink()
     assert "was not trained on procedures" in refused(words, capsys)

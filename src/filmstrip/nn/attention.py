@@ -195,18 +195,19 @@ def attend(
     *,
     bias: Tensor | None = None,
     allowed: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Softmax attention of ``B H Q D`` queries, at positions ``offset ..``, over ``B H K D`` keys.
 
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
     not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
-    determine; nothing else can be combined with it. Keys and values may have fewer heads than queries, each serving
-    as many heads of queries.
+    determine; nothing else can be combined with it but ``dropout``, the rate at which weights are dropped. Keys and
+    values may have fewer heads than queries, each serving as many heads of queries.
     """
     queries, keys = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if allowed is not None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout, enable_gqa=grouped)
     if bias is not None:
         if mask is not None:
             bias = bias.masked_fill(~mask.dense(queries, keys, q.device, offset), float("-inf"))

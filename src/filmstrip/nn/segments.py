@@ -1,4 +1,4 @@
-"""Temporal segments, ``N 2`` start and end times: intersection over union, and non-maximum suppression."""
+"""Temporal segments, ``N 2`` start and end times: overlaps, other coordinates, and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -14,6 +14,30 @@ def iou(one: Tensor, other: Tensor) -> Tensor:
     lengths = [(segments[:, 1] - segments[:, 0]) for segments in (one, other)]
     either = lengths[0][:, None] + lengths[1][None] - shared
     return torch.where(either > 0, shared / either, 0)
+
+
+def generalised_iou(one: Tensor, other: Tensor) -> Tensor:
+    """Intersection over union of segments ``... 2``, less the share of their hull that neither covers: ``...``.
+
+    Rezatofighi et al. 2019; shapes broadcast. Two of zero length at one place have none, here 0.
+    """
+    shared = (torch.minimum(one[..., 1], other[..., 1]) - torch.maximum(one[..., 0], other[..., 0])).clamp(min=0)
+    either = one[..., 1] - one[..., 0] + other[..., 1] - other[..., 0] - shared
+    hull = torch.maximum(one[..., 1], other[..., 1]) - torch.minimum(one[..., 0], other[..., 0])
+    least = torch.finfo(one.dtype).tiny
+    return shared / either.clamp(min=least) - (hull - either) / hull.clamp(min=least)
+
+
+def start_and_end(segments: Tensor) -> Tensor:
+    """Segments ``... 2`` given by centre and length as start and end."""
+    centre, length = segments.unbind(-1)
+    return torch.stack([centre - length / 2, centre + length / 2], dim=-1)
+
+
+def centre_and_length(segments: Tensor) -> Tensor:
+    """The inverse of :func:`start_and_end`."""
+    start, end = segments.unbind(-1)
+    return torch.stack([(start + end) / 2, end - start], dim=-1)
 
 
 def soft_nms(

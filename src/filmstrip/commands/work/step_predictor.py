@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from filmstrip.commands.work.encode import reader_of
+from filmstrip.commands.work.feature_encoder import load_feature_encoder
 from filmstrip.data.kinds.procedures import FeatureRecord, ProcedureInfo, Procedures, recorded_features
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device
 from filmstrip.protocols import Batch, Forecaster, Objective
 from filmstrip.runs.config import Run
-from filmstrip.runs.encoders import VideoEncoder, load
+from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.runs.loading import load_data_info, load_objective
-from filmstrip.weights.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,5 @@ def load_step_predictor(folder: Path, tasks: Sequence[str], encoder: str | None 
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which does not forecast steps: use a run of procedures.*"
         )
-    source = encoder or record.encoder
-    if source is None:
-        raise UserError(
-            f"{folder} does not record the encoder of its features (they were embeddings or arrays): provide a run "
-            "folder or hf:OWNER/NAME that computes such features (--encoder)"
-        )
-    model = load(source)
-    if record.weights is not None and fingerprint(model) != record.weights:
-        raise UserError(
-            f"{source} has other weights than the encoder of the features of {folder}: provide that encoder "
-            "(--encoder)"
-        )
-    model.clip = replace(model.clip, **json.loads(record.clip_changes))
+    model = load_feature_encoder(folder, record.encoder, record.weights, record.clip_changes, encoder)
     return StepPredictor(objective, run, info, record, model)

@@ -6,7 +6,7 @@ import math
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from filmstrip.data.kinds.procedures import Procedures
 
 ARRAYS = (".npy", ".npz")
-FEATURES = "frames_features"
-"""Name of the features among a video's arrays, as in public planners."""
+FEATURES = ("frames_features", "features")
+"""Names that features have among a video's arrays, in public planners and in moment retrieval."""
 LONGEST_CLIP, LONGEST_SECONDS = 1.5, 3.0
 """Maximum duration of a clip that represents a step: relative to the step, and in excess of it in seconds."""
 _PART = re.compile(r" \[[\d.]*-[\d.]*\]$")
@@ -164,7 +164,8 @@ class EncodedClips:
 class ArrayFolder:
     """A folder with an array of each video, ``T D``, as PDPP and SCHEMA read them: ``rate`` rows a second.
 
-    An npz (whatever its ending) has it under ``frames_features``. A part's feature is the mean of its rows.
+    An npz (whatever its ending) has it under ``frames_features`` or ``features``. A part's feature is the mean of its
+    rows.
     """
 
     grid = POOLED
@@ -224,8 +225,9 @@ class ArrayFolder:
         return torch.from_numpy(part.astype(np.float32).mean(axis=0, keepdims=True))
 
 
-def read_array(path: Path) -> np.ndarray:
-    """A video's features, ``T D``; nothing in the file is run, as unpickling would.
+def read_array(path: Path, keys: Sequence[str] = FEATURES) -> np.ndarray:
+    """Features, ``T D``, of an npz under the first of ``keys`` that it has; nothing in the file is run, as unpickling
+    would.
 
     Raises:
         OSError: it cannot be read, or holds something else.
@@ -234,7 +236,7 @@ def read_array(path: Path) -> np.ndarray:
         found = np.load(path)
         if isinstance(found, np.lib.npyio.NpzFile):
             with found:
-                found = found[FEATURES]
+                found = found[next((key for key in keys if key in found), keys[0])]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise OSError(f"{path} holds no features: {error}") from None
     if found.ndim != 2 or not np.issubdtype(found.dtype, np.floating):

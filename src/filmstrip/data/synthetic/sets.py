@@ -14,6 +14,7 @@ from filmstrip.data.synthetic.pushing import Pushing
 from filmstrip.data.synthetic.reaches import Reaches
 from filmstrip.data.synthetic.recipes import Recipes
 from filmstrip.data.synthetic.untrimmed import Untrimmed
+from filmstrip.data.synthetic.video_queries import VideoQueries
 from filmstrip.errors import UserError
 
 SETS: dict[str, type[Synthetic]] = {
@@ -28,6 +29,7 @@ SETS: dict[str, type[Synthetic]] = {
     "narrated": NarratedShapes,
     "reaches": Reaches,
     "demonstrations": Demonstrations,
+    "video_queries": VideoQueries,
 }
 
 

@@ -1,0 +1,1 @@
+"""Moments of videos that queries in words describe: types, and the features of videos and of queries."""
