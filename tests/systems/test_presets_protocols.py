@@ -9,10 +9,10 @@ from drawn import objective_of
 
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
-    Answers,
     Classifier,
     CodeModel,
     Detector,
+    DualEncoder,
     FlowClassifier,
     Forecaster,
     FromTransformers,
@@ -25,6 +25,7 @@ from filmstrip.protocols import (
     Localiser,
     MaskedPredictor,
     Published,
+    SharesRows,
     StreamingGenerator,
     Tokenizer,
     find_encoder,
@@ -42,7 +43,7 @@ MEANT = {
     "control": {GoalPlanner},
     "detection": {Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
-    "language": {Answers},
+    "language": {Answers, DualEncoder, SharesRows},
     "localisation": {Localiser},
     "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel, CodeModel, LayeredLearner},
     "procedures": {Forecaster},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, cast
 
@@ -68,6 +68,10 @@ class AnswerAccuracy(Evaluation):
         yield from by_kind(subject, right, self.split, self.batch_size, self.num_questions)
 
 
+Judged = Callable[[Batch, Sequence[ConversationSample], Serialiser], list[Tensor]]
+"""Values of a batch of questions, with the video and, if that is asked for, without."""
+
+
 class Answered(NamedTuple):
     """Results of a batch of questions."""
 
@@ -76,8 +80,14 @@ class Answered(NamedTuple):
     """A value for every question, with the video and, if that is asked for, without."""
 
 
-def by_kind(subject: Subject, function, split: str | None, batch_size: int, most: int | None):  # noqa: ANN001, ANN201
-    """Means of a function's results, a value for each question with and without the video, over all and by kind."""
+def by_kind(
+    subject: Subject, function: Judged, split: str | None, batch_size: int, most: int | None
+) -> Iterator[tuple[str, float]]:
+    """Means of what a function says of questions, a value for each, with and without the video: over all, by kind.
+
+    Raises:
+        UserError: no question can be read.
+    """
     source = cast(ConversationSource, subject.source)
     chosen = split or subject.data.eval_split
     samples = cast("Sequence[ConversationSample]", source.split(chosen))

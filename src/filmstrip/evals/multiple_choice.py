@@ -11,7 +11,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.data.config import Data
-from filmstrip.data.kinds.conversations import ConversationSample, ConversationSource, with_answers
+from filmstrip.data.kinds.conversations import ConversationSample, with_answers
 from filmstrip.data.sources import Source
 from filmstrip.evals.answers import REQUIRES, by_kind, model_of
 from filmstrip.inference import on_device
@@ -46,11 +46,10 @@ class MultipleChoice(Evaluation):
 
     def lacking(self, source: Source, data: Data) -> str | None:
         """Questions of the split have options."""
-        if isinstance(source, ConversationSource):
-            for split in self.splits_of(data):
-                without = [s.name for s in source.split(split) if not s.dialogue.options]
-                if without:
-                    return f"MultipleChoice needs options, and {without[0]} of {source.root} has none"
+        for split in self.splits_of(data):
+            asked = [s for s in source.split(split) if isinstance(s, ConversationSample)]
+            if without := [sample.name for sample in asked if not sample.dialogue.options]:
+                return f"MultipleChoice needs options, and {without[0]} of {source.root} has none"
         return super().lacking(source, data)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
