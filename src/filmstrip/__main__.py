@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": "filmstrip.commands.eval:Eval",
     "probe": "filmstrip.commands.probe:Probe",
     "predict": "filmstrip.commands.predict:Predict",
+    "ask": "filmstrip.commands.ask:Ask",
     "forecast": "filmstrip.commands.forecast:Forecast",
     "plan": "filmstrip.commands.plan:Plan",
     "detect": "filmstrip.commands.detect:Detect",

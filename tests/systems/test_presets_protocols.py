@@ -9,6 +9,7 @@ from drawn import objective_of
 
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
+    Answers,
     Classifier,
     CodeModel,
     Detector,

@@ -83,7 +83,9 @@ class FrozenEncoder(nn.Module):
         return self.network(patches, pixel_attention_mask=whole, spatial_shapes=shapes, **options)
 
     def _tokens(self, hidden: Tensor, grid: Grid) -> Tensor:
-        """The patches' tokens, in our order."""
+        """The patches' tokens, in our order; a convolutional network has one for each position of its last map."""
+        if hidden.ndim == 4:
+            hidden = rearrange(hidden, "n c h w -> n (h w) c")
         hidden = hidden[:, self.prefix :]
         return hidden if self.pixels == "frames_first" else rearrange(hidden, "(b t) n d -> b (t n) d", t=grid.t)
 

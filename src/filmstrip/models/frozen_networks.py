@@ -35,6 +35,8 @@ class _Kind:
     statistics: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
     """Mean and standard deviation of pixels, if the folder does not state them."""
     size: Callable[[Any], int] = lambda config: config.image_size
+    patch: Callable[[Any], int] = lambda config: config.patch_size
+    width: Callable[[Any], int] = lambda config: config.hidden_size
     prefix: Callable[[Any], int] = lambda config: 0
     pooled: str | None = None
     """Module of the pooled output, which a checkpoint can lack; ``""`` if it needs no weights."""
@@ -68,6 +70,13 @@ KINDS: dict[str, _Kind] = {
         prefix=lambda config: 1 + config.num_register_tokens,
         pooled="layernorm",
     ),
+    "mobilenet_v2": _Kind(
+        network="MobileNetV2Model",
+        statistics=_HALF,
+        patch=lambda config: config.output_stride,
+        width=lambda config: max(1280, round(1280 * config.depth_multiplier)),
+        pooled="",
+    ),
     "vjepa2": _Kind(
         network="VJEPA2Model",
         pixels="frames_first",
@@ -86,7 +95,7 @@ class Tower:
 
     model_type: str
     """Family of the network, as its config.json names it."""
-    settings: tuple[tuple[str, AnyNumber | str], ...] = ()
+    settings: tuple[tuple[str, bool | AnyNumber | str], ...] = ()
     """Settings of its config.json that differ from the family's defaults."""
     mean: tuple[AnyNumber, AnyNumber, AnyNumber] | None = None
     """Mean RGB of pixels in 0..1; none for the family's."""
@@ -166,9 +175,9 @@ def _around(network: Any, kind: _Kind, mean: Sequence[float], std: Sequence[floa
     config = network.config
     return FrozenEncoder(
         network,
-        width=config.hidden_size,
+        width=kind.width(config),
         pixels=kind.pixels,
-        patch_size=(kind.tubelet(config), config.patch_size, config.patch_size),
+        patch_size=(kind.tubelet(config), kind.patch(config), kind.patch(config)),
         mean=mean,
         std=std,
         prefix=kind.prefix(config),

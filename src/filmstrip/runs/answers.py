@@ -1,0 +1,133 @@
+"""A trained language model that answers questions about video files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmstrip.data.config import Clip
+from filmstrip.data.kinds.conversations import Conversations, prompts, serialiser_of, turns_of, with_answers
+from filmstrip.data.reading.views import read_views
+from filmstrip.errors import UserError
+from filmstrip.inference import device_of, inference, on_device, stepwise
+from filmstrip.protocols import Answers, Objective
+from filmstrip.runs.loading import load_objective
+from filmstrip.text.conversation import Serialiser, Turn
+from filmstrip.text.tokenizers import open_tokenizer
+from filmstrip.video.decode import Backend
+
+
+@dataclass(frozen=True)
+class Film:
+    """What a model has seen of a video file: it is encoded once, whatever is asked."""
+
+    path: str
+    visual: Tensor
+    """Tokens of the language model, ``1 N D``."""
+    span: tuple[float, float]
+    """Times of the first and last frame, in seconds."""
+    num_frames: int
+    damaged: bool
+    """Whether some frames were damaged, or the file ends prematurely."""
+
+
+class Answerer:
+    """A model of a run folder, with the tokenizer, the format and the clips that it was trained with."""
+
+    def __init__(self, objective: Objective, serialiser: Serialiser, clip: Clip, backend: Backend = "auto") -> None:
+        """Wrap a model.
+
+        Raises:
+            UserError: it does not answer questions.
+        """
+        if not isinstance(objective, Answers):
+            raise UserError(f"{type(objective).__name__} does not answer questions: give a run of language.*")
+        self.objective = objective
+        self.serialiser = serialiser
+        self.clip = clip
+        self.backend: Backend = backend
+
+    def see(self, path: Path | str, num_frames: int | None = None) -> Film:
+        """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
+
+        Raises:
+            UserError: it cannot be read at all, or the encoder takes another number of frames.
+        """
+        clip = self.clip
+        if num_frames is not None:
+            clip = replace(clip, num_frames=num_frames, sampling="uniform")
+        views = read_views(path, clip, backend=self.backend)
+        with inference(self.objective):
+            try:
+                visual = self.objective.see(views.video.to(device_of(self.objective)))
+            except ValueError as error:
+                raise UserError(f"this model cannot see {clip.num_frames} frames of {path}: {error}") from None
+        return Film(str(path), visual, views.spans[0], clip.num_frames, views.damaged)
+
+    def say(
+        self,
+        film: Film,
+        question: str,
+        history: Sequence[Turn] = (),
+        *,
+        max_tokens: int = 128,
+        seed: int = 0,
+        sampling: Any = None,
+    ) -> Iterator[str]:
+        """The answer to a question after what was said before, in pieces that end with whole words.
+
+        Without ``sampling`` the most probable words are taken.
+
+        Raises:
+            UserError: the question has a placeholder that is not known.
+        """
+        asked = on_device(prompts(self.serialiser, [turns_of(question, history)]), film.visual.device)
+        drawn = self.objective.answer(film.visual, asked, count=max_tokens, seed=seed, sampling=sampling)
+        ids: list[int] = []
+        told, stop = 0, self.serialiser.stop
+        for token in stepwise(self.objective, iter(drawn)):
+            ids.append(int(token))
+            if tuple(ids[-len(stop) :]) == stop:
+                break
+            text = self.serialiser.decode(_without_begun(ids, stop))
+            whole = max((match.end() for match in re.finditer(r"\S+(?=\s)", text)), default=0)
+            if whole > told:
+                yield text[told:whole]
+                told = whole
+        if rest := self.serialiser.decode(ids)[told:]:
+            yield rest
+
+    def likelihood(self, film: Film, question: str, answers: Sequence[str]) -> Tensor:
+        """The mean log-likelihood of a token of each answer to a question."""
+        turns = turns_of(question)
+        batch = on_device(with_answers(self.serialiser, [turns] * len(answers), answers), film.visual.device)
+        with inference(self.objective):
+            total, count = self.objective.score(film.visual.expand(len(answers), -1, -1), batch)
+        return total / count
+
+
+def _without_begun(ids: list[int], stop: tuple[int, ...]) -> list[int]:
+    """Ids without an end that may turn out to be the beginning of the stop."""
+    for n in range(min(len(stop) - 1, len(ids)), 0, -1):
+        if tuple(ids[-n:]) == stop[:n]:
+            return ids[:-n]
+    return ids
+
+
+def load_answerer(folder: Path, device: torch.device | str | None = None) -> Answerer:
+    """The model of a run folder.
+
+    Raises:
+        UserError: this is no run folder of a model that answers questions.
+    """
+    objective, run = load_objective(folder, device)
+    reads = run.data.reads
+    if not isinstance(objective, Answers) or not isinstance(reads, Conversations):
+        raise UserError(f"{folder} holds a {type(objective).__name__}, which does not answer questions")
+    return Answerer(objective, serialiser_of(reads, open_tokenizer(folder)), run.data.clip, run.data.backend)
