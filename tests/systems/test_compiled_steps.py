@@ -7,7 +7,9 @@ from filmstrip import systems
 
 pytestmark = pytest.mark.slow
 
-PRETRAINING = [name for name in systems.names() if name.startswith("pretraining.")]
+PRETRAINING = [
+    name for name in systems.names() if name.startswith(("pretraining.", "language.siglip", "language.clip"))
+]
 """What trains longest."""
 
 
