@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.evals.zero_shot import ZeroShot
 from filmstrip.runs.experiment import evaluate, train
+from filmstrip.text.tokenizers import Saved, Words
 
 transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
@@ -42,6 +44,22 @@ VISION = {
 def shapes(tmp_path_factory):
     set_ = NarratedShapes(num_train=24, num_test=8, num_frames=1, size=48)
     return set_.generate(tmp_path_factory.mktemp("towers") / "shapes")
+
+
+def test_a_run_starts_another_with_its_tokenizer(shapes, tmp_path, caplog):
+    sizes = [f"--objective.{tower}.{size}" for tower in ("vision", "text") for size in ("width=16", "depth=1")]
+    short = ["--data", str(shapes), *sizes, "--train.steps", "1", "--data.batch-size", "4", "--data.num-workers", "0"]
+    first, _ = run_from(Train, ["language.siglip", *short], "filmstrip train")
+    train(replace(first, evals=()), tmp_path / "first")
+    again, _ = run_from(Train, ["language.siglip", *short, "--init", str(tmp_path / "first")], "filmstrip train")
+    assert again.data.reads.tokenizer == Saved(folder=str(tmp_path / "first"))
+    assert "text is read by the tokenizer of" in caplog.text
+    train(replace(again, evals=()), tmp_path / "second")
+    files = [(tmp_path / name / "text_tokenizer.json").read_bytes() for name in ("first", "second")]
+    assert files[0] == files[1]
+    own = ["--init", str(tmp_path / "first"), "--data.reads.tokenizer", "words"]
+    other, _ = run_from(Train, ["language.siglip", *short, *own], "filmstrip train")
+    assert other.data.reads.tokenizer == Words()
 
 
 @pytest.fixture(params=["siglip", "clip"])

@@ -39,6 +39,7 @@ from filmstrip.runs.language import start_frozen_parts
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
+from filmstrip.text.tokenizers import FILE, Words
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
 from filmstrip.weights.released import copy_published, from_published, has_head, load_published
@@ -244,7 +245,7 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     if not run.init or Path(run.init).is_file():
         return run
     if is_run(run.init):
-        return _with_learner_of_init(run, typed)
+        return _with_learner_of_init(_with_tokenizer_of_init(run, typed), typed)
     if isinstance(run.objective, ContrastiveConfig):
         return _with_towers_of_init(run, typed)
     with torch.device("meta"):
@@ -295,6 +296,19 @@ def _with_towers_of_init(run: Run, typed: Collection[str]) -> Run:
         changed["embed_dim"] = found.embed_dim
     objective = replace(run.objective, **changed)
     return replace(run, objective=objective, data=replace(run.data, clip=clip, reads=reads))
+
+
+def _with_tokenizer_of_init(run: Run, typed: Collection[str]) -> Run:
+    """This run with the text tokenizer of the run that ``init`` names, in place of one that would be fitted anew.
+
+    Its words would have other ids than those that the weights were trained with.
+    """
+    reads, folder = run.data.reads, Path(str(run.init))
+    fitted = isinstance(getattr(reads, "tokenizer", None), Words) and "data.reads.tokenizer" not in typed
+    if not fitted or not (folder / FILE).exists():
+        return run
+    log.warning("text is read by the tokenizer of %s, which its weights were trained with", folder)
+    return replace(run, data=replace(run.data, reads=reads.as_recorded(folder)))
 
 
 def _with_learner_of_init(run: Run, typed: Collection[str]) -> Run:
