@@ -12,13 +12,13 @@ import torch.nn.functional as F
 
 from filmstrip.__main__ import main
 from filmstrip.commands.work import search as work
-from filmstrip.commands.work.search import Searcher, index_files, moments_of, ranked, read_index
+from filmstrip.commands.work.search import Searcher, index_files, moments_of, ranked, read_index, unknown_words
 from filmstrip.data.config import Clip
 from filmstrip.data.files import VideoFile
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
-from filmstrip.text.tokenizers import Words
+from filmstrip.text.tokenizers import Bytes, Words
 from filmstrip.video.write import write_grid, write_video
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
@@ -39,7 +39,7 @@ class Colours(Objective):
 
     def encode_text(self, ids, lengths):
         texts = [TOKENIZER.decode(row[:count].tolist()).split() for row, count in zip(ids, lengths)]
-        return torch.tensor([COLOURS[text[0]] for text in texts])
+        return torch.tensor([COLOURS[text[0].removesuffix("<unk>")] for text in texts])
 
     def similarity(self, video, text):
         return video @ text.T
@@ -156,6 +156,12 @@ def test_without_a_text_nothing_is_searched(folder, model, capsys, texts):
 def test_what_encodes_no_text_is_refused(tmp_path, capsys, folder):
     assert main(["search", str(tmp_path / "none"), str(folder), "red"]) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_words_that_were_never_read_are_named(folder, model, capsys):
+    assert main(["search", "run", str(folder), "red elephant"]) == 0
+    assert "the model has never read 'elephant'" in capsys.readouterr().err
+    assert unknown_words(Bytes().fit(()), ["elephant"]) == []
 
 
 def test_moments_are_about_as_long_as_asked():

@@ -37,7 +37,7 @@ from filmstrip.protocols import DualEncoder, Objective
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.hub import load_hub_towers
 from filmstrip.runs.loading import default_device, load_objective
-from filmstrip.text.tokenizers import TextTokenizer
+from filmstrip.text.tokenizers import UNKNOWN, TextTokenizer, WordTokenizer
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError
 from filmstrip.weights.fingerprint import fingerprint
@@ -93,6 +93,8 @@ def search(command: Search) -> int:
         raise UserError(
             f"none of the {len(files)} files of {command.videos} can be read: `filmstrip data check` says why"
         )
+    if unknown := unknown_words(searcher.tokenizer, command.texts):
+        console.print(Text(f"the model has never read {', '.join(map(repr, unknown))}", "yellow"))
     queries = encode_texts(searcher, command.texts)
     results = [
         list(ranked(vectors @ query, moments, command.top_k, each_moment=command.moments)) for query in queries
@@ -271,6 +273,14 @@ def encode_texts(searcher: Searcher, texts: Sequence[str]) -> Tensor:
     device = device_of(searcher.objective)
     with inference(searcher.objective):
         return searcher.model.encode_text(ids.to(device), lengths.to(device)).float().cpu()
+
+
+def unknown_words(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[str]:
+    """Words of texts that a tokenizer of words does not know; others know all."""
+    if not isinstance(tokenizer, WordTokenizer):
+        return []
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    return [word for word in words if tokenizer.special(UNKNOWN) in tokenizer.encode(word)]
 
 
 def ranked(
