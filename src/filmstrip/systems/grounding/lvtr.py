@@ -165,7 +165,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=VideoQueries(num_train=150, num_test=30),
-            reads=Moments(by="video", max_length=50, width=16, text_width=16, noise=0.5),
+            reads=Moments(by="video", max_length=50, width=16, text_width=16, noise=0.3),
             batch_size=16,
             num_workers=0,
         ),
@@ -181,8 +181,8 @@ def tiny() -> Run:
             class_weight=2.0,
             similarity="dot",
         ),
-        optim=AdamW(lr=1e-3, weight_decay=1e-4),
-        train=Loop(length=Steps(300)),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(400)),
         evals=(MomentRetrieval(),),
     )
 

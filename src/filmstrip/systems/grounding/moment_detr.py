@@ -180,7 +180,7 @@ def tiny() -> Run:
     return Run(
         data=Data(
             synthetic=VideoQueries(num_train=150, num_test=30),
-            reads=Moments(max_length=50, max_words=8, max_moments=1, width=16, text_width=16, noise=0.5),
+            reads=Moments(max_length=50, max_words=8, max_moments=1, width=16, text_width=16, noise=0.3),
             batch_size=16,
             num_workers=0,
         ),
@@ -198,8 +198,8 @@ def tiny() -> Run:
             saliency_weight=1.0,
             margin=0.2,
         ),
-        optim=AdamW(lr=1e-3, weight_decay=1e-4),
-        train=Loop(length=Steps(300)),
+        optim=AdamW(lr=3e-3, weight_decay=1e-4),
+        train=Loop(length=Steps(400)),
         evals=(MomentRetrieval(),),
     )
 
