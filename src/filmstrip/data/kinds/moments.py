@@ -54,6 +54,8 @@ SPECIFICATION = Specification(
 )
 RECORD = "moments.json"
 """File in a run folder that describes its features."""
+MEASURED = 50
+"""Maximum number of samples whose features' spacing is recorded, by its median."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,9 +284,10 @@ class MomentSource(Source):
         """Record in the run folder how new videos and queries must be encoded."""
         about = getattr(self.video, "about", {})
         known = {key: about[key] for key in ("encoder", "weights", "level", "clip_changes") if key in about}
-        found = self.video.of(self.samples[0].queries[0])
+        some = [self.video.of(sample.queries[0]) for sample in self.samples[:MEASURED]]
+        step, reach = (float(np.median(part)) for part in zip(*((found.step, found.reach) for found in some)))
         text = self.words.fingerprint if isinstance(self.words, TextEncoder) else None
-        record = MomentRecord(**known, step_seconds=found.step, reach_seconds=found.reach, text_weights=text)
+        record = MomentRecord(**known, step_seconds=step, reach_seconds=reach, text_weights=text)
         write_json(asdict(record), folder / RECORD)
 
 
@@ -301,9 +304,9 @@ class MomentRecord:
     clip_changes: str = "{}"
     """Differences of the clips from the encoder's own, as JSON."""
     step_seconds: float
-    """Spacing of the features of one of the videos, in seconds."""
+    """Median spacing of the features, in seconds."""
     reach_seconds: float
-    """Half the duration of a clip, in seconds."""
+    """Half the median duration of a clip, in seconds."""
     text_weights: str | None = None
     """Fingerprint of the text encoder's weights; None if queries' features were computed otherwise."""
 
