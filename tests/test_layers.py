@@ -112,14 +112,7 @@ def test_systems_do_not_import_each_other():
 
 
 SHARED = ("nn", "models", "objectives")
-SERVE_ONE = {
-    "models/connectors",
-    "models/llama_layout",
-    "models/native_vit",
-    "models/video_language",
-    "nn/lora",
-    "objectives/language",
-}
+SERVE_ONE = {"models/native_vit"}
 """Files of shared rooms that fewer than two methods use, until the second one comes."""
 
 

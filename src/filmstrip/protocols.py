@@ -185,7 +185,8 @@ class Answers(Protocol):
     """A language model that answers questions about video, in token ids."""
 
     def see(self, video: Tensor) -> Tensor:
-        """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros in their place tell it nothing."""
+        """What is seen of ``B T C H W`` video: tokens ``B N D`` of the language model, or what it makes them of, in
+        any shape that begins with ``B``; zeros in its place tell it nothing."""
         ...
 
     def answer(
@@ -267,6 +268,11 @@ class Objective(nn.Module):
         """Whether a parameter begins anew where the run that this one starts from does not have it; by default
         none."""
         return False
+
+    def taken_from(self, other: Objective) -> Mapping[str, Tensor] | None:
+        """Weights that this method begins with where it starts from a run of another one, by their names here; the
+        rest begins anew. None, by default, if it cannot start from such a run."""
+        return None
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch, for the phase that is being optimised."""
@@ -484,7 +490,7 @@ class DualEncoder(Protocol):
     """An objective or model that encodes video and text as vectors which can be compared, both of length one."""
 
     def encode_video(self, video: Tensor) -> Tensor:
-        """Vectors ``B D`` of ``B T C H W`` video."""
+        """Vectors ``B D`` of ``B T C H W`` video, or ``B K D``, several of each."""
         ...
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -492,7 +498,7 @@ class DualEncoder(Protocol):
         ...
 
     def similarity(self, video: Tensor, text: Tensor) -> Tensor:
-        """Logits ``N M`` of ``N D`` vectors of video and ``M D`` of texts."""
+        """Logits ``N M`` of the vectors of ``N`` videos and of ``M D`` of texts."""
         ...
 
 

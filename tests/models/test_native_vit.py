@@ -57,8 +57,8 @@ def test_merged_tokens_are_squares_of_their_neighbours():
     grid = Grid(2, 4, 4)
     other = tokens.clone()
     other[0, 16 + 4 * 1 + 2, 0] += 1  # second time step, row 1, column 2
-    (a, small), (b, _) = merger(tokens, grid), merger(other, grid)
-    assert small == Grid(2, 2, 2)
+    a, b = merger(tokens, grid), merger(other, grid)
+    assert merger.merged(grid) == Grid(2, 2, 2) and a.shape[1] == merger.num_tokens(grid) == 8
     assert (a != b).any(dim=-1)[0].nonzero().flatten().tolist() == [4 + 1]
 
 

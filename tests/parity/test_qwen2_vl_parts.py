@@ -70,9 +70,7 @@ def test_tower_and_merger_agree(ours, theirs, shape, assert_close):
     pixels, grid = rows(tower, clip)
     features = tower(clip)
     assert tuple(features.grid) == tuple(grid[0].tolist())
-    merged, small = merger(features.tokens, features.grid)
-    assert (small.h, small.w) == (features.grid.h // 2, features.grid.w // 2)
-    assert_close(merged[0], theirs.model.visual(pixels, grid).pooler_output)
+    assert_close(merger(features.tokens, features.grid)[0], theirs.model.visual(pixels, grid).pooler_output)
 
 
 @torch.no_grad()
@@ -81,7 +79,7 @@ def test_a_still_image_is_two_identical_frames(ours, theirs, assert_close):
     image = video(1, 16, 24)
     pixels, grid = rows(tower, image.expand(-1, 2, -1, -1, -1))
     features = tower(image)
-    assert_close(merger(features.tokens, features.grid)[0][0], theirs.model.visual(pixels, grid).pooler_output)
+    assert_close(merger(features.tokens, features.grid)[0], theirs.model.visual(pixels, grid).pooler_output)
     summed = tower.embed.proj.weight.unflatten(1, (2, -1)).sum(dim=1)
     frame = tower.embed.normalise(image)[0, 0]
     patches = frame.unfold(1, 4, 4).unfold(2, 4, 4).permute(1, 2, 3, 4, 0).reshape(24, -1)

@@ -21,6 +21,7 @@ from filmstrip.train.loop import fit
 GOLDEN = Path(__file__).parents[1] / "golden"
 VARIANTS = (
     "detection.next_contact:tiny_toto",
+    "language.blip2:tiny_stage2",
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",

@@ -52,6 +52,42 @@ MODELS = {
 }
 
 
+# BLIP-2 trains 188M in its first stage (the paper), 108M in the second (published code); the STC has 489M (the
+# authors' code, counted) of Video-LLaMA 2's 8.0B; Qwen2-VL's towers have 665M to 699M (published code) of 2.2B, 8.3B
+# and 73.4B.
+QUERIES = {
+    "language.blip2:stage1_vit_g": (1172.66, 188),
+    "language.blip2:stage1_vit_l": (474, 183.2),
+    "language.blip2:stage2_vit_g_vicuna_7b": (7832.7, 108),
+    # BERT's vocabulary is 1,479 ids smaller, and the last layer's network for text (4.7M) has no use and is left out.
+    "language.instructblip:vicuna_7b": (7909.6, 188 - 4.7 + 1.1),
+    "language.video_llama:vicuna_7b_stage1": (7851.6, 18.9 + 32 * 768 / 1e6 + 769 * 4096 / 1e6),
+    "language.video_llama:vicuna_7b_stage2": (7851.6, 18.9 + 32 * 768 / 1e6 + 769 * 4096 / 1e6),
+    "language.video_llama2:mistral_7b_stage1": (8030, 489.188608),
+    "language.video_llama2:mistral_7b_stage2": (8030, 489.188608 + 7241.732096),
+    "language.qwen2_vl:stage1_2b": (2208.9856, 665.3),
+    "language.qwen2_vl:stage1_7b": (8291.375616, 675.8),
+    "language.qwen2_vl:stage1_72b": (73405.56032, 699.4),
+    "language.qwen2_vl:stage2_7b": (8291.375616, 8291.375616),
+    "language.qwen2_vl:stage3_7b": (8291.375616, 8291.375616 - 665.3 + 34.1),
+    # 8 (inputs + outputs) for every layer.
+    "language.qwen2_vl:lora_7b": (
+        8291.375616 + 20.19,
+        8 * 28 * (2 * 7168 + 2 * (3584 + 512) + 3 * (3584 + 18_944)) / 1e6,
+    ),
+}
+
+
+@pytest.mark.parametrize("address", QUERIES)
+def test_queries_and_native_sizes(address):
+    pytest.importorskip("transformers")
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
+    counts = sum(n for n, _ in sizes) / 1e6, sum(n for n, trained in sizes if trained) / 1e6
+    assert counts == pytest.approx(QUERIES[address], rel=0.01)
+
+
 @pytest.mark.parametrize("address", MODELS)
 def test_models(address):
     pytest.importorskip("transformers")
@@ -67,4 +103,4 @@ def test_llava_is_as_large_as_is_said():
 
 
 def test_every_preset_is_named():
-    assert not unnamed("language", TWO_TOWERS, MODELS)
+    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES)

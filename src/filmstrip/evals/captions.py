@@ -21,7 +21,7 @@ class Compared(NamedTuple):
     """Videos of a split and their captions, encoded."""
 
     videos: Tensor
-    """Vectors of the videos that can be read, ``N D``, on the CPU."""
+    """Vectors of the videos that can be read, ``N D`` or ``N K D``, on the CPU."""
     places: Tensor
     """Index of each of them in the split, ``N``."""
     texts: Tensor
@@ -68,6 +68,15 @@ def compared(subject: Subject, split: str, *, all_captions: bool, batch_size: in
     for row, texts in zip(owned, told):
         row[[place[text] for text in texts]] = True
     return Compared(videos, index, vectors[order], owned[:, order])
+
+
+def similarities(subject: Subject, found: Compared) -> Tensor:
+    """The model's own similarity of every video to every caption, ``N M``, on the CPU."""
+    objective, _ = dual_encoder(subject)
+    texts = found.texts.to(subject.device)
+    with inference(subject.objective):
+        rows = [objective.similarity(videos.to(subject.device), texts).cpu() for videos in found.videos.split(256)]
+    return torch.cat(rows)
 
 
 def encode_texts(subject: Subject, texts: Sequence[str], *, batch_size: int) -> Tensor:

@@ -83,5 +83,5 @@ def option_scores(
     """Log-likelihood of every option, of its whole or of its mean token."""
     options, asked = sample.dialogue.options, sample.dialogue.turns[:-1]
     batch = on_device(with_answers(serialiser, [asked] * len(options), options), visual.device)
-    likelihood, count = model.score(visual.expand(len(options), -1, -1), batch)
+    likelihood, count = model.score(visual.expand(len(options), *visual.shape[1:]), batch)
     return likelihood / count if by == "token" else likelihood

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from filmstrip.bounds import Count, NotEmpty
-from filmstrip.evals.captions import compared, dual_encoder, ranks, recalls
+from filmstrip.evals.captions import compared, dual_encoder, ranks, recalls, similarities
 from filmstrip.runs.evaluation import Evaluation, Subject
 
 
@@ -36,6 +36,6 @@ class Retrieval(Evaluation):
         """Yield ``retrieval/text_to_video_r1``, ... and ``retrieval/video_to_text_r1``, ..."""
         split = self.split or subject.data.eval_split
         found = compared(subject, split, all_captions=self.all_captions, batch_size=self.batch_size)
-        similarity = found.videos @ found.texts.T
+        similarity = similarities(subject, found)
         yield from recalls("retrieval/text_to_video", ranks(similarity.T, found.matches.T), self.at)
         yield from recalls("retrieval/video_to_text", ranks(similarity, found.matches), self.at)

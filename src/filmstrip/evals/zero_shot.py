@@ -45,7 +45,8 @@ class ZeroShot(Evaluation):
 
         def predict(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
             with inference(subject.objective):
-                return (objective.encode_video(batch["video"]).float().cpu() @ classes.T), batch["index"].cpu()
+                vectors = objective.encode_video(batch["video"]).float()
+                return objective.similarity(vectors, classes.to(vectors.device)).cpu(), batch["index"].cpu()
 
         parts = list(map_clips(subject, predict, batch_size=self.batch_size))
         scores, index = (torch.cat(values) for values in zip(*parts))

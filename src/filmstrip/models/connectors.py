@@ -13,12 +13,25 @@ from filmstrip.protocols import Grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearConnector:
-    """One linear layer for every token (LLaVA)."""
+class ConnectorConfig:
+    """The base of connectors' configurations; a system may have one of its own."""
+
+    def build(self, visual_width: int, width: int) -> Connector:
+        """The connector, from visual tokens' channels to those of the language model, with fresh weights."""
+        raise TypeError(f"{type(self).__name__} does not define build(visual_width, width)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpConnector:
+class LinearConnector(ConnectorConfig):
+    """One linear layer for every token (LLaVA)."""
+
+    def build(self, visual_width: int, width: int) -> TokenwiseMlp:
+        """Build the connector with fresh weights."""
+        return TokenwiseMlp(visual_width, width, depth=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpConnector(ConnectorConfig):
     """Linear layers with GELUs between them for every token (LLaVA-1.5)."""
 
     depth: Count = 2
@@ -26,12 +39,16 @@ class MlpConnector:
     gelu: GELU = "exact"
     """Form of the activation."""
 
-
-ConnectorConfig = LinearConnector | MlpConnector
+    def build(self, visual_width: int, width: int) -> TokenwiseMlp:
+        """Build the connector with fresh weights."""
+        return TokenwiseMlp(visual_width, width, depth=self.depth, gelu=self.gelu)
 
 
 class Connector(nn.Module):
     """The base of connectors: ``B M C`` tokens on a grid to ``B N D``."""
+
+    with_summary = False
+    """Whether it also reads the encoder's summary of each time step, if any, in front of that step's tokens."""
 
     def num_tokens(self, grid: Grid) -> int:
         """Number of tokens ``N`` of a clip whose visual tokens lie on a grid; by default one for each."""
@@ -55,10 +72,3 @@ class TokenwiseMlp(Connector):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """``B M C`` to ``B M D``."""
         return self.layers(tokens)
-
-
-def build_connector(config: ConnectorConfig, visual_width: int, width: int) -> Connector:
-    """The connector of a configuration, from visual tokens' channels to those of the language model."""
-    if isinstance(config, LinearConnector):
-        return TokenwiseMlp(visual_width, width, depth=1)
-    return TokenwiseMlp(visual_width, width, depth=config.depth, gelu=config.gelu)

@@ -147,12 +147,14 @@ class LanguageModel(nn.Module):
         *,
         allowed: slice = slice(None),
         padding: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
 
         As many are drawn as there are columns of ``uniform`` (``B N``, in [0, 1)), only from the ``allowed`` ids.
         Each costs one step on what the blocks remember of earlier tokens. Of prompts of different lengths, the first
-        ``padding`` (``B``) tokens are none.
+        ``padding`` (``B``) tokens are none. ``positions`` (``B P+N``, or along three axes ``B P+N 3``) are those of
+        the prompt and of what follows it; by default they count from the first token that is no padding.
         """
         count = uniform.shape[1]
         options: dict[str, Any] = {}
@@ -164,7 +166,9 @@ class LanguageModel(nn.Module):
         tokens, start = prompt, 0
         for n in range(count):
             end = start + tokens.shape[1]
-            if padding is not None:
+            if positions is not None:
+                options["positions"] = positions[:, start:end]
+            elif padding is not None:
                 options["positions"] = (at[start:end] - padding[:, None]).clamp(min=0)
             hidden = self(tokens, caches=caches, **options).hidden[:, -1]
             token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import AnyNumber, Count, Rate
 from filmstrip.errors import UserError
+from filmstrip.models.connectors import Connector, ConnectorConfig
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.mlp import GELU, MLP
@@ -106,7 +107,19 @@ class NativeViT(nn.Module):
         return Features(x, grid, tuple(seen))
 
 
-class TileMerger(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class TileMergerConfig(ConnectorConfig):
+    """Squares of neighbouring tokens become one."""
+
+    side: Count = 2
+    """Number of rows and columns of a square."""
+
+    def build(self, visual_width: int, width: int) -> TileMerger:
+        """Build the connector with fresh weights."""
+        return TileMerger(visual_width, width, side=self.side)
+
+
+class TileMerger(Connector):
     """Squares of neighbouring tokens become one of another width: normalised, side by side, through two layers."""
 
     def __init__(self, width: int, outputs: int, *, side: int = 2, norm_eps: float = 1e-6) -> None:
@@ -116,20 +129,33 @@ class TileMerger(nn.Module):
         self.mlp = MLP(side**2 * width, side**2 * width, outputs)
         self.apply(init_normal)
 
-    def forward(self, tokens: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-        """``B N D`` on a grid, to ``B N/side^2 outputs`` on the merged grid.
+    def merged(self, grid: Grid) -> Grid:
+        """The grid of squares.
 
         Raises:
             ValueError: squares do not tile the grid.
         """
         if grid.h % self.side or grid.w % self.side:
             raise ValueError(f"squares of {self.side} x {self.side} tokens do not tile a grid of {tuple(grid)}")
-        merged = Grid(grid.t, grid.h // self.side, grid.w // self.side)
-        side = {"p": self.side, "q": self.side}
+        return Grid(grid.t, grid.h // self.side, grid.w // self.side)
+
+    def num_tokens(self, grid: Grid) -> int:
+        """Number of tokens of a clip whose visual tokens lie on a grid."""
+        return math.prod(self.merged(grid))
+
+    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """``B N D`` on a grid, to ``B N/side^2 outputs`` in the order of squares."""
+        t, h, w = self.merged(grid)
         rows = rearrange(
-            self.norm(tokens), "b (t h p w q) d -> b (t h w) (p q d)", t=merged.t, h=merged.h, w=merged.w, **side
+            self.norm(tokens),
+            "b (t h p w q) d -> b (t h w) (p q d)",
+            t=t,
+            h=h,
+            w=w,
+            p=self.side,
+            q=self.side,
         )
-        return self.mlp(rows), merged
+        return self.mlp(rows)
 
 
 def native_size(

@@ -46,14 +46,16 @@ class QueryTransformerConfig:
     """Attention heads of a layer."""
     mlp_dim: Count
     """Inner width of the feed-forward networks."""
-    context_width: Count
-    """Channels of the visual tokens."""
+    context_width: Count | None = None
+    """Channels of the visual tokens; none for those of a query."""
     cross_every: Count = 1
     """Number of layers from one with cross-attention to the next; the first layer has it."""
     vocab_size: Count | None = None
     """Number of text token ids; none for queries without text."""
     max_length: Count = 512
     """Maximum number of text tokens."""
+    text_output: bool = True
+    """Whether text comes out beside the queries; without, the last layer has no feed-forward network for it."""
     norm_eps: Rate = 1e-12
     """Constant added to the variance in normalisations."""
     dropout: ShareBelowOne = 0.0
@@ -66,7 +68,7 @@ class QueryOutput(NamedTuple):
     queries: Tensor
     """``B K D``; no rows (``K`` = 0) where text was alone."""
     text: Tensor
-    """``B L D``; no rows (``L`` = 0) without text."""
+    """``B L D``; no rows (``L`` = 0) without text, or where only queries come out."""
 
 
 class QueryTransformer(nn.Module):
@@ -87,7 +89,12 @@ class QueryTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            _Layer(config, cross=i % config.cross_every == 0, text=has_text) for i in range(config.depth)
+            _Layer(
+                config,
+                cross=i % config.cross_every == 0,
+                text=has_text and (config.text_output or i + 1 < config.depth),
+            )
+            for i in range(config.depth)
         )
         self.apply(init_normal)
         if self.embed is not None:
@@ -143,7 +150,8 @@ class _Layer(nn.Module):
 
         self.attention = Attention(width, config.num_heads)
         self.norm = norm()
-        self.cross = Attention(width, config.num_heads, context_width=config.context_width) if cross else None
+        context_width = config.context_width or width
+        self.cross = Attention(width, config.num_heads, context_width=context_width) if cross else None
         self.cross_norm = norm() if cross else None
         self.query_mlp = MLP(width, config.mlp_dim)
         self.query_mlp_norm = norm()
@@ -159,6 +167,8 @@ class _Layer(nn.Module):
             if self.cross is not None:
                 queries = self.cross_norm(queries + self.dropout(self.cross(queries, context=context)))
             queries = self.query_mlp_norm(queries + self.dropout(self.query_mlp(queries)))
+        if self.text_mlp is None:
+            return queries
         if text.shape[1]:
             text = self.text_mlp_norm(text + self.dropout(self.text_mlp(text)))
         return torch.cat([queries, text], dim=1)
@@ -188,8 +198,8 @@ class QueryPoolingConfig:
     """Channels of queries and outputs."""
     num_heads: Count
     """Attention heads."""
-    context_width: Count
-    """Channels of the visual tokens."""
+    context_width: Count | None = None
+    """Channels of the visual tokens; none for those of a query."""
     num_kv_heads: Count | None = None
     """Number of heads of keys and values, each shared by several heads of queries; none for one each."""
     head_dim: Count | None = None
@@ -225,13 +235,14 @@ class QueryPooling(nn.Module):
         super().__init__()
         self.config = config
         width, eps = config.width, config.norm_eps
-        context_width = width if config.project else config.context_width
+        given = config.context_width or width
+        context_width = width if config.project else given
         if config.grid is not None and config.grid[0] * config.grid[1] != config.num_queries:
             raise ValueError(f"a grid of {config.grid} has not as many places as the {config.num_queries} queries")
         if config.grid is not None and context_width != width:
             raise ValueError("positions need visual tokens of the queries' width: set project")
         self.queries = nn.Parameter(torch.empty(config.num_queries, width).normal_(std=STD))
-        self.project = Linear(config.context_width, width, bias=False) if config.project else nn.Identity()
+        self.project = Linear(given, width, bias=False) if config.project else nn.Identity()
         self.context_norm = nn.LayerNorm(context_width, eps=eps) if config.norms else nn.Identity()
         self.query_norm = nn.LayerNorm(width, eps=eps) if config.norms else nn.Identity()
         self.attention = Attention(
@@ -315,7 +326,8 @@ INSTRUCTBLIP = KeyMap(
         *LAYERS,
     )
 )
-"""``InstructBlipQFormerModel``, to a :class:`QueryTransformer` but its queries."""
+"""``InstructBlipQFormerModel``, to a :class:`QueryTransformer` but its queries; the last layer's network for text,
+whose output nothing reads, may be missing in ours."""
 
 _KEY_VALUE = ("key", "value")
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.models.connectors import Connector
 from filmstrip.models.decoder import Decoder
 from filmstrip.nn.sampling import Sampling
-from filmstrip.protocols import EncoderModule
+from filmstrip.protocols import EncoderModule, Features, Grid
 
 
 class Places(NamedTuple):
@@ -44,6 +45,14 @@ def places(is_visual: Tensor, text_length: Tensor, sizes: Tensor, visual_tokens:
     source = torch.where(is_visual.gather(1, text), visual.clamp(max=length + visual_tokens - 1), text)
     last = (text_length - 1).clamp(min=0)[:, None]
     return Places(source, start, torch.where(text_length > 0, end.gather(1, last)[:, 0], 0))
+
+
+def _with_summary(tokens: Tensor, seen: Features) -> Tensor:
+    """Tokens with the summary of each time step in front of its own, where the encoder has one."""
+    if seen.summary is None or seen.summary.shape[1] != seen.grid.t:
+        return tokens
+    steps = tokens.unflatten(1, (seen.grid.t, -1))
+    return torch.cat([seen.summary[:, :, None], steps], dim=2).flatten(1, 2)
 
 
 class VideoLanguageModel(nn.Module):
@@ -85,11 +94,17 @@ class VideoLanguageModel(nn.Module):
 
     def see(self, video: Tensor) -> Tensor:
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video."""
+        return self.connector(*self.encoded(video))
+
+    def encoded(self, video: Tensor) -> tuple[Tensor, Grid]:
+        """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
             seen = self.encoder(video, layers=self.layer != -1)
             tokens = seen.tokens if self.layer == -1 else seen.layers[self.layer]
+            if self.connector.with_summary:
+                tokens = _with_summary(tokens, seen)
         dtype = next(self.connector.parameters()).dtype
-        return self.connector(tokens if torch.is_autocast_enabled() else tokens.to(dtype), seen.grid)
+        return tokens if torch.is_autocast_enabled() else tokens.to(dtype), seen.grid
 
     def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
         """Embeddings ``B S D`` of text (``B L`` ids) in which one visual (``B N D``) takes its place."""
@@ -104,7 +119,13 @@ class VideoLanguageModel(nn.Module):
         """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it."""
         x, where = self.sequence(visual, text, text_length)
         before = (where.start[:, 1:] - 1)[..., None].expand(-1, -1, x.shape[2])
-        return self.decoder.logits(self.decoder(x).hidden.gather(1, before))
+        positions = self.positions(visual, where.source >= text.shape[1])
+        return self.decoder.logits(self.decoder(x, positions=positions).hidden.gather(1, before))
+
+    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+        """Positions in the decoder of a sequence in which ``is_visual`` (``B N`` bool) marks the tokens of what was
+        seen; none, by default, for the order of the sequence."""
+        return None
 
     @torch.no_grad()
     def continued(
@@ -117,4 +138,10 @@ class VideoLanguageModel(nn.Module):
         at = torch.arange(x.shape[1], device=x.device)
         moved = (at - padding[:, None]) % x.shape[1]
         x = x.gather(1, moved[..., None].expand(-1, -1, x.shape[2]))
-        yield from self.decoder.decode(x, uniform, sampling, padding=padding)
+        count = uniform.shape[1]
+        positions = self.positions(visual, F.pad(where.source >= text.shape[1], (0, count)))
+        if positions is not None:
+            after = torch.arange(x.shape[1] + count, device=x.device)
+            index = (after - padding[:, None]).clamp(min=0)[..., None].expand(-1, -1, positions.shape[2])
+            positions = positions.gather(1, index)
+        yield from self.decoder.decode(x, uniform, sampling, padding=padding, positions=positions)

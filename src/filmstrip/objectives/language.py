@@ -14,7 +14,7 @@ from filmstrip.bounds import Bounds, Count, CountOrZero, Rate, Share, ShareBelow
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.conversations import ConversationInfo
 from filmstrip.errors import UserError
-from filmstrip.models.connectors import ConnectorConfig, MlpConnector, build_connector
+from filmstrip.models.connectors import ConnectorConfig, MlpConnector
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.models.llama_layout import adapt
 from filmstrip.models.video_language import VideoLanguageModel
@@ -149,7 +149,7 @@ class VideoLanguageConfig(ObjectiveConfig):
         decoder = Decoder(self.decoder)
         return {
             "encoder": encoder,
-            "connector": build_connector(self.connector, encoder.width, self.decoder.width),
+            "connector": self.connector.build(encoder.width, self.decoder.width),
             "decoder": decoder,
             "layer": self.layer,
             "placeholders": self.placeholders or (0,),
@@ -192,7 +192,8 @@ class VideoLanguage(VideoLanguageModel, Objective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per learnt token; logs the share of them that the model puts first."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
-        logits = self.logits(self.see(batch["video"]), batch["text"], batch["text_length"])
+        visual = self.in_text(self.see(batch["video"]), batch)
+        logits = self.logits(visual, batch["text"], batch["text_length"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
         return Loss(averaged(losses, learnt, self.average), {"top1": right})
@@ -202,10 +203,15 @@ class VideoLanguage(VideoLanguageModel, Objective):
         visual = super().see(video)
         return visual if self.sees else visual * 0
 
+    def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
+        """Tokens ``B N D`` at the place of what was seen in the texts of a batch or a prompt; by default what was
+        seen."""
+        return visual
+
     @torch.no_grad()
     def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Log-likelihood ``B`` of the learnt tokens of conversations about what was seen, and their number."""
-        logits = self.logits(visual, batch["text"], batch["text_length"])
+        logits = self.logits(self.in_text(visual, batch), batch["text"], batch["text_length"])
         learnt = batch["learnt"][:, 1:]
         return -token_losses(logits, batch["text"][:, 1:], learnt).sum(dim=1), learnt.sum(dim=1)
 
@@ -216,4 +222,5 @@ class VideoLanguage(VideoLanguageModel, Objective):
         text = prompt["text"]
         seeds = torch.arange(text.shape[0], device=text.device) + seed
         drawn = uniform(seeds, count, "language.answer")
+        visual = self.in_text(visual, prompt)
         return self.continued(visual, text, prompt["text_length"], drawn, sampling or Sampling(temperature=0.0))

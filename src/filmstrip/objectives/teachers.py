@@ -10,6 +10,7 @@ from torch import nn
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.frozen_networks import Tower, build_frozen
+from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT, ViTArchitecture
 from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
@@ -33,6 +34,15 @@ class ImageTransformerConfig(TransformerArchitecture, ObjectiveConfig):
     def build(self) -> EncoderOnly:
         """Build the network with fresh weights."""
         return EncoderOnly(FrameTransformer(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTowerConfig(ImageTowerArchitecture, ObjectiveConfig):
+    """The image side of a two-tower model, such as CLIP's or EVA-CLIP's."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(ImageTower(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,11 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
 
 def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> None:
     if type(given) is not type(objective):
+        if (taken := objective.taken_from(given)) is not None:
+            wanted = {name: objective.state_dict()[name] for name in taken}
+            _check_shapes(taken, wanted, source)
+            objective.load_state_dict(taken, strict=False)
+            return
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}: start it from a run of its own kind")
     fresh = [name for name in objective.state_dict() if objective.is_fresh(name)]

@@ -1,0 +1,268 @@
+"""Qwen2-VL: frames enter at their own shape, in tokens in proportion, and text, images and video share one rotary
+embedding along time, height and width.
+
+A vision transformer with rotary positions of rows and columns reads pairs of frames, each pair by itself; squares of
+2 x 2 tokens become one of the language model; there the channels of a head turn by positions along three axes
+(M-RoPE): a visual's tokens by their place in it, text by one number that goes on after the largest one used. Wang et
+al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution", 2024.
+
+    filmstrip train language.qwen2_vl:stage1_7b --data CAPTIONS.json --objective.decoder-run QWEN2 \\
+        --data.reads.tokenizer QWEN2
+    filmstrip train language.qwen2_vl:lora_7b --data DIALOGUES.json --init QWEN2_VL --data.reads.format hub
+
+The vision transformer, the merger and the rule of sizes are in ``models/native_vit.py``, the positions in
+``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the public code (the text has
+frequencies of each axis). Text goes on after the largest position of any axis, as in the paper; transformers' code
+leaves out time, so that text after a long video has the positions of its last frames.
+
+Where we deviate: the clips of a batch are squares of one size, as all clips here; frames of any shape are read where
+a model is used (``see``). A conversation is about one image or video. Learning rates, which the paper does not give,
+are those of Qwen-VL.
+
+The paper reports, from rotary positions of one axis to three: Perception Test 46.6 and 47.4, NextQA 43.9 and 46.0,
+STAR 55.5 and 57.9, MMBench 58.6 and 60.6; and for 7B: TextVQA 84.3, MVBench 67.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmstrip.bounds import Count
+from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.kinds.conversations import Conversations
+from filmstrip.data.synthetic.narrated import NarratedShapes
+from filmstrip.models.decoder import DecoderConfig
+from filmstrip.models.llama_layout import ADAPTABLE, from_llama, to_llama
+from filmstrip.models.native_vit import (
+    NativeViT,
+    NativeViTConfig,
+    TileMerger,
+    TileMergerConfig,
+    from_tower,
+    native_size,
+    to_tower,
+)
+from filmstrip.nn.rotary import rope_ids
+from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
+from filmstrip.objectives.teachers import EncoderOnly
+from filmstrip.protocols import Grid, as_float
+from filmstrip.runs.config import Run
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Cosine
+from filmstrip.weights.keymap import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(NativeViTConfig, ObjectiveConfig):
+    """The vision transformer."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(NativeViT(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2VLConfig(VideoLanguageConfig):
+    """A vision transformer for frames of any size, a merger of its tokens, and a language model on three axes."""
+
+    connector: TileMergerConfig = field(default_factory=TileMergerConfig)
+    """Merger of squares of tokens."""
+    image_pixels: tuple[Count, Count] = (56 * 56, 28 * 28 * 1280)
+    """Minimum and maximum number of pixels at which an image enters."""
+    video_pixels: tuple[Count, Count] = (28 * 28 * 128, 28 * 28 * 768)
+    """Minimum and maximum number of pixels at which a frame of a video enters."""
+    video_tokens: Count = 115_200
+    """Maximum number of tokens of a video, unless its frames are at their minimum."""
+
+    def build(self) -> Qwen2VL:
+        """Build the model with fresh weights.
+
+        Raises:
+            UserError: the encoder is another one, the language model is both trained and adapted, or nothing is
+                trained.
+        """
+        return Qwen2VL(self)
+
+
+class Qwen2VL(VideoLanguage):
+    """A language model that reads frames of any size; what it sees (``see``) are tokens on a grid, ``B T H W D``."""
+
+    encoder: NativeViT
+    connector: TileMerger
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
+        super().__init__(config)
+        self.image_pixels, self.video_pixels = config.image_pixels, config.video_pixels
+        self.video_tokens = config.video_tokens
+
+    def size_of(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which frames of an image or a video enter.
+
+        Raises:
+            UserError: they are too long.
+        """
+        tubelet, patch, _ = self.encoder.patch_size
+        multiple = patch * self.connector.side
+        least, most = self.image_pixels if frames == 1 else self.video_pixels
+        if frames > 1:
+            share = self.video_tokens * multiple**2 * tubelet // frames
+            most = max(min(most, share), int(1.05 * least))
+        return native_size(height, width, multiple=multiple, min_pixels=least, max_pixels=most)
+
+    def see(self, video: Tensor) -> Tensor:
+        """Tokens ``B T H W D`` of ``B T C H W`` video of any size; zeros for a model that is blind."""
+        size = self.size_of(video.shape[1], *video.shape[3:])
+        if size != tuple(video.shape[3:]):
+            flat = as_float(video).flatten(0, 1)
+            resized = F.interpolate(flat, size=size, mode="bicubic", antialias=True, align_corners=False)
+            video = resized.clamp(0, 1).unflatten(0, video.shape[:2])
+        tokens, grid = self.encoded(video)
+        seen = self.connector(tokens, grid).unflatten(1, tuple(self.connector.merged(grid)))
+        return seen if self.sees else seen * 0
+
+    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, object]:
+        """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; ``visual`` is ``B T H W D``."""
+        return super().sequence(visual.flatten(1, 3), text, text_length)
+
+    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+        """Positions on three axes, ``B N 3``; on one axis the order of the sequence."""
+        if self.decoder.config.rope_sections is None:
+            return None
+        return rope_ids(is_visual, [Grid(*visual.shape[1:4])])
+
+
+_TEXT, _VISION = "model.language_model.", "model.visual."
+
+
+def from_qwen2_vl(theirs: Mapping[str, Tensor], ours: Qwen2VL) -> Weights:
+    """Our weights from those of a ``Qwen2VLForConditionalGeneration``.
+
+    Raises:
+        UserError: they have names that no such model has.
+    """
+    visual = {name.removeprefix(_VISION): x for name, x in theirs.items() if name.startswith(_VISION)}
+    text = {name.replace(_TEXT, "model."): x for name, x in theirs.items() if not name.startswith(_VISION)}
+    tower, merger = from_tower(visual)
+    statistics = {name: x for name, x in ours.encoder.state_dict().items() if ".normalise." in name}
+    return {
+        **{f"encoder.{name}": x for name, x in (tower | statistics).items()},
+        **{f"connector.{name}": x for name, x in merger.items()},
+        **{f"decoder.{name}": x for name, x in from_llama(text, ours.decoder.config).items()},
+    }
+
+
+def to_qwen2_vl(ours: Qwen2VL) -> Weights:
+    """The inverse of :func:`from_qwen2_vl`."""
+    tower = to_tower(ours.encoder.state_dict(), ours.connector.state_dict(), ours.encoder.patch_size)
+    text = to_llama(ours.decoder.state_dict(), ours.decoder.config)
+    return {
+        **{f"{_VISION}{name}": x for name, x in tower.items()},
+        **{name.replace("model.", _TEXT, 1) if name.startswith("model.") else name: x for name, x in text.items()},
+    }
+
+
+VISION = VisionConfig(width=1280, depth=32, num_heads=16, mlp_dim=5120, patch_size=(2, 14, 14))
+_QWEN2 = {"rope_base": 1e6, "rope_sections": (16, 24, 24), "qkv_bias": True, "norm_eps": 1e-6}
+QWEN2_1B5 = DecoderConfig(
+    vocab_size=151_936, width=1536, depth=28, num_heads=12, num_kv_heads=2, mlp_dim=8960, tied=True, **_QWEN2
+)
+QWEN2_7B = DecoderConfig(
+    vocab_size=152_064, width=3584, depth=28, num_heads=28, num_kv_heads=4, mlp_dim=18_944, **_QWEN2
+)
+QWEN2_72B = DecoderConfig(
+    vocab_size=152_064, width=8192, depth=80, num_heads=64, num_kv_heads=8, mlp_dim=29_568, **_QWEN2
+)
+
+
+def tiny() -> Run:
+    """Questions about moving shapes, all parts from scratch; trains in seconds on two CPU cores."""
+    size, frames = 32, 4
+    return Run(
+        data=Data(
+            synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
+            clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
+            augment=Augment(mirror=0.0),
+            reads=Conversations(max_length=64, visual_tokens=8),
+            batch_size=16,
+        ),
+        objective=Qwen2VLConfig(
+            encoder=VisionConfig(width=64, depth=2, num_heads=4, mlp_dim=128, patch_size=(2, 8, 8)),
+            decoder=DecoderConfig(
+                vocab_size=128, width=64, depth=2, num_heads=4, mlp_dim=128, rope_sections=(2, 3, 3), qkv_bias=True
+            ),
+            image_pixels=(16 * 16, 64 * 64),
+            video_pixels=(16 * 16, 64 * 64),
+        ),
+        optim=AdamW(lr=2e-3, weight_decay=0.05),
+        train=Loop(length=Steps(100)),
+    )
+
+
+def stage1_2b() -> Run:
+    """The vision transformer and the merger, with Qwen2-1.5B frozen: 2.2B parameters."""
+    return _stage(QWEN2_1B5, 1)
+
+
+def stage1_7b() -> Run:
+    """The same with Qwen2-7B: 8.3B parameters."""
+    return _stage(QWEN2_7B, 1)
+
+
+def stage1_72b() -> Run:
+    """The same with Qwen2-72B: 73.4B parameters."""
+    return _stage(QWEN2_72B, 1)
+
+
+def stage2_7b() -> Run:
+    """All parts, on conversations, captions and text."""
+    return _stage(QWEN2_7B, 2)
+
+
+def stage3_7b() -> Run:
+    """Instructions, with the vision transformer frozen."""
+    return _stage(QWEN2_7B, 3)
+
+
+def lora_7b() -> Run:
+    """Instructions, with all layers of the language model adapted at rank 8 and all else frozen."""
+    run = stage3_7b()
+    assert isinstance(run.objective, Qwen2VLConfig)
+    adaptation = Adaptation(rank=8, alpha=16.0, layers=ADAPTABLE)
+    objective = replace(run.objective, trains=(), adaptation=adaptation)
+    return replace(run, objective=objective, optim=replace(run.optim, lr=1e-4))
+
+
+def _stage(decoder: DecoderConfig, stage: Literal[1, 2, 3]) -> Run:
+    frames, side = 8, 336
+    trains: tuple[Part, ...] = (
+        ("encoder", "connector"),
+        ("encoder", "connector", "decoder"),
+        ("connector", "decoder"),
+    )[stage - 1]
+    steps, batch_size, lr, warmup = ((50_000, 30_720, 2e-4, 500), (19_000, 4096, 5e-5, 400), (8000, 128, 1e-5, 3000))[
+        stage - 1
+    ]
+    return Run(
+        data=Data(
+            clip=Clip(num_frames=frames, sampling="uniform", size=side, short_side=(side, side)),
+            augment=Augment(mirror=0.0),
+            reads=Conversations(
+                format="caption" if stage == 1 else "hub",
+                max_length=16_384,
+                visual_tokens=frames // 2 * (side // 28) ** 2,
+            ),
+            batch_size=batch_size,
+            num_workers=8,
+        ),
+        objective=Qwen2VLConfig(encoder=VISION, decoder=decoder, trains=trains),
+        optim=AdamW(lr=lr, betas=(0.9, 0.98), weight_decay=0.05, schedule=Cosine(warmup=Steps(warmup))),
+        train=Loop(length=Steps(steps), precision="bfloat16", checkpoint=True),
+    )

@@ -1,0 +1,98 @@
+"""Qwen2-VL against transformers' Qwen2VLForConditionalGeneration: logits and greedy text of images, video, text."""
+
+import pytest
+import torch
+from test_qwen2_vl_parts import IMAGE, SIZES, TEXT, VIDEO, rows
+
+from filmstrip.models.decoder import DecoderConfig
+from filmstrip.nn.sampling import Sampling
+from filmstrip.systems.language.qwen2_vl import Qwen2VLConfig, VisionConfig, from_qwen2_vl, to_qwen2_vl
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def models():
+    torch.manual_seed(0)
+    config = transformers.Qwen2VLConfig(
+        vision_config=SIZES, text_config=TEXT, image_token_id=IMAGE, video_token_id=VIDEO, tie_word_embeddings=False
+    )
+    theirs = transformers.Qwen2VLForConditionalGeneration(config).eval()
+    for name, parameter in theirs.named_parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.2)
+    decoder = DecoderConfig(
+        vocab_size=40,
+        width=24,
+        depth=2,
+        num_heads=2,
+        num_kv_heads=1,
+        mlp_dim=40,
+        rope_base=1e6,
+        rope_sections=(1, 2, 3),
+        qkv_bias=True,
+        norm_eps=theirs.config.text_config.rms_norm_eps,
+    )
+    ours = Qwen2VLConfig(
+        encoder=VisionConfig(width=32, depth=3, num_heads=4, mlp_dim=64, patch_size=(2, 4, 4)),
+        decoder=decoder,
+        image_pixels=(64, 4096),
+        video_pixels=(64, 4096),
+        placeholders=(IMAGE, VIDEO),
+    ).build()
+    ours.load_state_dict(from_qwen2_vl(theirs.state_dict(), ours))
+    return ours.eval(), theirs
+
+
+def asked(ours, place, shape, seed=1):
+    """Two prompts of one length with a visual at different places: as ours, and as transformers takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(1, 30, (2, 9), generator=generator)
+    video = torch.randint(0, 256, (2, *shape[:1], 3, *shape[1:]), dtype=torch.uint8, generator=generator)
+    batch = {"text": text, "text_length": torch.tensor([9, 9]), "video": video}
+    if place is None:
+        return batch, {"input_ids": text, "attention_mask": torch.ones_like(text)}, torch.ones_like(text)
+    text[0, 2] = text[1, 5] = place
+    whole = video if shape[0] > 1 else video.expand(-1, 2, -1, -1, -1)
+    pixels, grids = zip(*(rows(ours.encoder, clip[None]) for clip in whole))
+    repeats = torch.where(text == place, grids[0].prod() // 4, 1)
+    ids = torch.stack([row.repeat_interleave(count) for row, count in zip(text, repeats)])
+    kind = "image" if place == IMAGE else "video"
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == place).int() * (1 if kind == "image" else 2),
+        f"{kind}_grid_thw": torch.cat(grids),
+        ("pixel_values" if kind == "image" else "pixel_values_videos"): torch.cat(pixels),
+    }
+    return batch, inputs, repeats
+
+
+CASES = [(None, (2, 8, 8)), (IMAGE, (1, 16, 24)), (VIDEO, (4, 16, 24)), (VIDEO, (6, 24, 8))]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place, shape", CASES)
+def test_logits_agree(models, place, shape, assert_close):
+    ours, theirs = models
+    batch, inputs, repeats = asked(ours, place, shape)
+    want = theirs(**inputs).logits
+    before = (repeats.cumsum(dim=1) - repeats)[:, 1:] - 1
+    want = want.gather(1, before[..., None].expand(-1, -1, 40))
+    visual = ours.in_text(ours.see(batch["video"]), batch)
+    assert_close(ours.logits(visual, batch["text"], batch["text_length"]), want, 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("place, shape", CASES[1:])
+def test_greedy_text_is_the_same(models, place, shape):
+    ours, theirs = models
+    batch, inputs, _ = asked(ours, place, shape)
+    made = ours.answer(ours.see(batch["video"]), batch, count=6, sampling=Sampling(temperature=0.0))
+    options = {"do_sample": False, "min_new_tokens": 6, "max_new_tokens": 6, "pad_token_id": 0, "eos_token_id": None}
+    assert torch.equal(torch.stack(list(made), dim=1), theirs.generate(**inputs, **options)[:, -6:])
+
+
+def test_names_go_both_ways(models):
+    ours, theirs = models
+    back, want = to_qwen2_vl(ours), theirs.state_dict()
+    assert set(back) == set(want) and all(torch.equal(back[name], want[name]) for name in want)
