@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.captioned import Captioned
@@ -91,35 +91,22 @@ def tiny() -> Run:
 
 
 def tiny_stage2() -> Run:
-    """The second stage on questions about moving shapes, all parts from scratch."""
-    size, frames, queries = 32, 4, 4
-    return Run(
-        data=Data(
-            synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
-            clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
-            augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=queries),
-            batch_size=16,
-        ),
+    """The second stage on questions about the same shapes, all parts trained; ``--init`` takes a run of ``tiny``."""
+    first = tiny()
+    assert isinstance(first.objective, Blip2Config)
+    queries = replace(first.objective.queries, vocab_size=None)
+    return replace(
+        first,
+        data=replace(first.data, reads=Conversations(max_length=64, visual_tokens=queries.num_queries)),
         objective=Blip2LanguageConfig(
-            encoder=ImageTowerConfig(
-                width=64,
-                depth=2,
-                num_heads=4,
-                num_frames=frames,
-                size=size,
-                patch_size=16,
-                pool="class",
-                linear_init="glorot",
-            ),
-            connector=QueryConnectorConfig(
-                queries=QueryTransformerConfig(num_queries=queries, width=64, depth=2, num_heads=4, mlp_dim=128)
-            ),
+            encoder=ImageTowerConfig(**vars(first.objective.vision)),
+            connector=QueryConnectorConfig(queries=queries),
             decoder=DecoderConfig(vocab_size=128, width=64, depth=2, num_heads=4, mlp_dim=128),
             trains=("encoder", "connector", "decoder"),
         ),
         optim=AdamW(lr=2e-3, weight_decay=0.05),
         train=Loop(length=Steps(100)),
+        evals=(),
     )
 
 
@@ -152,7 +139,6 @@ def _stage1(vision: ImageTowerArchitecture, *, batch_size: int) -> Run:
 
 def stage2_vit_g_vicuna_7b() -> Run:
     """The second stage over ViT-g/14 with Vicuna-7B, from captions: 108M weights are trained."""
-    settings = {field.name: getattr(EVA_G, field.name) for field in fields(EVA_G)}
     return Run(
         data=Data(
             clip=Clip(num_frames=1, size=224, crop="random_resized"),
@@ -161,7 +147,7 @@ def stage2_vit_g_vicuna_7b() -> Run:
             num_workers=8,
         ),
         objective=Blip2LanguageConfig(
-            encoder=ImageTowerConfig(**settings),
+            encoder=ImageTowerConfig(**vars(EVA_G)),
             connector=QueryConnectorConfig(queries=replace(BERT, vocab_size=None)),
             decoder=DecoderConfig(
                 vocab_size=32_000, width=4096, depth=32, num_heads=32, mlp_dim=11_008, norm_eps=1e-5
