@@ -65,6 +65,10 @@ QUERIES = {
     "language.video_llama:vicuna_7b_stage2": (7851.6, 18.9 + 32 * 768 / 1e6 + 769 * 4096 / 1e6),
     "language.video_llama2:mistral_7b_stage1": (8030, 489.188608),
     "language.video_llama2:mistral_7b_stage2": (8030, 489.188608 + 7241.732096),
+    # The paper says 9.6B: 1.9B, 0.08B (the adapter without its last layer, which has 16.8M) and 7.7B.
+    "language.qwen_vl:stage1": (9600, 1843 + 75.0 + 16.8),
+    "language.qwen_vl:stage2": (9600, 9600),
+    "language.qwen_vl:stage3": (9600, 75.0 + 16.8 + 7721.3),
     "language.qwen2_vl:stage1_2b": (2208.9856, 665.3),
     "language.qwen2_vl:stage1_7b": (8291.375616, 675.8),
     "language.qwen2_vl:stage1_72b": (73405.56032, 699.4),

@@ -22,8 +22,11 @@ from filmstrip.protocols import Features, Grid, Layout, check_video
 class ImageTowerArchitecture(TransformerArchitecture):
     """The configuration of an :class:`ImageTower`; ``num_frames`` is that of the clips, which may have any length."""
 
-    pool: Literal["probe", "class"] = "probe"
-    """Vector of a frame: what a learned query attends to (``probe``, SigLIP), or a class token (``class``, CLIP)."""
+    pool: Literal["probe", "class", "none"] = "probe"
+    """Vector of a frame: what a learned query attends to (``probe``, SigLIP), or a class token (``class``, CLIP), or
+    none (``none``, Qwen-VL)."""
+    final_norm: bool = True
+    """Whether the last tokens are normalised."""
     norm_before: bool = False
     """Whether tokens are normalised before the first block (CLIP)."""
     patch_bias: bool = True
@@ -31,7 +34,7 @@ class ImageTowerArchitecture(TransformerArchitecture):
 
 
 class ImageTower(nn.Module):
-    """An :class:`~filmstrip.protocols.Encoder` that sees each frame alone; its summary is a vector of every frame.
+    """An :class:`~filmstrip.protocols.Encoder` that sees each frame alone; its summary, if any, is a vector of each.
 
     Dosovitskiy et al. 2021. Clips may have any length. ``layouts`` are those of the model that the tower is part of.
     """
@@ -49,15 +52,15 @@ class ImageTower(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(with_class + self.grid.h * self.grid.w, width))
         self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if config.norm_before else nn.Identity()
         self.blocks = blocks_of(Block, config)
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.pool = None if with_class else QueryPooling(_probe(config))
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.pool = QueryPooling(_probe(config)) if config.pool == "probe" else None
         init_linear(self, config.linear_init)
         for positions in (self.cls_token, self.pos_embed):
             if positions is not None:
                 nn.init.trunc_normal_(positions, std=STD)
 
     def forward(self, video: Tensor, layers: bool = False) -> Features:
-        """Encode ``B T C H W`` video into tokens ``B N D``, with the vectors of frames (``B T D``) as summary.
+        """Encode ``B T C H W`` video into tokens ``B N D``, with the frames' vectors (``B T D``), if any, as summary.
 
         Raises:
             ValueError: the frames have another size than the network was built for.
@@ -76,9 +79,10 @@ class ImageTower(nn.Module):
         x, seen = run_blocks(self.blocks, x, layers)
         x = self.norm(x)
         first = 0 if self.cls_token is None else 1
-        vectors = x[:, 0] if self.pool is None else self.pool(x)[:, 0]
+        vectors = self.pool(x)[:, 0] if self.pool is not None else x[:, 0] if first else None
+        summary = None if vectors is None else rearrange(vectors, "(b t) d -> b t d", t=grid.t)
         tokens, *seen = (rearrange(each[:, first:], "(b t) p d -> b (t p) d", t=grid.t) for each in (x, *seen))
-        return Features(tokens, grid, tuple(seen), rearrange(vectors, "(b t) d -> b t d", t=grid.t))
+        return Features(tokens, grid, tuple(seen), summary)
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: 0 for the embedding, ``i + 1`` for block ``i``, then the norm and the pool."""
