@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
+from filmstrip.models.frozen_networks import Tower, build_frozen
 from filmstrip.protocols import Encoder
 from filmstrip.runs.encoders import load
-from filmstrip.runs.hub import KNOWN, load_hub
+from filmstrip.runs.hub import KNOWN, hub_network, load_hub
 
 transformers = pytest.importorskip("transformers")
 
@@ -191,3 +192,31 @@ def test_short_names_stand_for_models_on_the_hub(monkeypatch, tmp_path):
         load("siglip")
     with pytest.raises(UserError, match="one of siglip, "):
         load("siglib")
+
+
+def test_mobilenet_has_a_token_for_each_position_of_its_last_map(tmp_path):
+    torch.manual_seed(0)
+    theirs = transformers.MobileNetV2Model(
+        transformers.MobileNetV2Config(depth_multiplier=0.25, image_size=64)
+    ).eval()
+    theirs.save_pretrained(tmp_path)
+    encoder, clip = load_hub(str(tmp_path))
+    video = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        said = theirs((video[0] / 255 - 0.5) / 0.5)
+    found = encoder(video)
+    assert tuple(found.grid) == (2, 2, 2) and clip.size == 64 and encoder.width == found.tokens.shape[2]
+    expected = said.last_hidden_state.flatten(2).mT.reshape(1, 8, -1)
+    torch.testing.assert_close(found.tokens, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.of_frames()[0], said.pooler_output, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_a_network_is_built_from_its_description_alone(tmp_path, name, video):
+    save(tmp_path, name)
+    loaded, _ = load_hub(str(tmp_path))
+    built = build_frozen(hub_network(str(tmp_path)))
+    built.load_state_dict(loaded.state_dict())
+    torch.testing.assert_close(built(video).tokens, loaded(video).tokens)
+    with pytest.raises(UserError, match="no encoder of kind"):
+        build_frozen(Tower(model_type="other"))

@@ -65,7 +65,7 @@ class Lora(Linear):
 
     def product(self, name: str) -> tuple[Tensor, Tensor]:
         """The factors ``down`` (``rank D``) and ``up`` (``outputs rank``) of a part."""
-        return self.get_parameter(f"{DOWN}_{name}"), self.get_parameter(f"{UP}_{name}")
+        return getattr(self, f"{DOWN}_{name}"), getattr(self, f"{UP}_{name}")
 
     def merged(self) -> Linear:
         """A plain layer with the same function."""
