@@ -252,7 +252,6 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "probed",
         "mobilenet",
         "squares",
-        "real_weights",
         "taught",
     }
 
