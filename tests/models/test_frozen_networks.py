@@ -8,7 +8,9 @@ import torch
 
 from filmstrip.errors import UserError
 from filmstrip.models.frozen_networks import Tower, build_frozen
+from filmstrip.objectives.teachers import as_encoder
 from filmstrip.protocols import Encoder
+from filmstrip.runs.config import from_json, to_json
 from filmstrip.runs.encoders import load
 from filmstrip.runs.hub import KNOWN, hub_network, load_hub
 
@@ -220,3 +222,10 @@ def test_a_network_is_built_from_its_description_alone(tmp_path, name, video):
     torch.testing.assert_close(built(video).tokens, loaded(video).tokens)
     with pytest.raises(UserError, match="no encoder of kind"):
         build_frozen(Tower(model_type="other"))
+
+
+def test_a_description_survives_json_with_its_whole_numbers(tmp_path):
+    save(tmp_path, "clip")
+    tower = as_encoder(hub_network(str(tmp_path)))
+    again = from_json(json.loads(json.dumps(to_json(tower))))
+    assert again == tower and [type(v) for _, v in again.settings] == [type(v) for _, v in tower.settings]

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filmstrip.bounds import AnyNumber, Rate
+from filmstrip.bounds import AnyNumber, AnyWhole, Rate
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -95,7 +95,7 @@ class Tower:
 
     model_type: str
     """Family of the network, as its config.json names it."""
-    settings: tuple[tuple[str, bool | AnyNumber | str], ...] = ()
+    settings: tuple[tuple[str, bool | AnyWhole | AnyNumber | str], ...] = ()
     """Settings of its config.json that differ from the family's defaults."""
     mean: tuple[AnyNumber, AnyNumber, AnyNumber] | None = None
     """Mean RGB of pixels in 0..1; none for the family's."""

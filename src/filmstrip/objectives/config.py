@@ -26,6 +26,9 @@ class ObjectiveConfig:
     on_another_run: ClassVar[bool] = False
     """Whether the method is meant for what another run learnt (``init``): comparisons of methods leave it out."""
 
+    has_language: ClassVar[bool] = False
+    """Whether its encoder and its language model can come from other runs (:mod:`filmstrip.runs.language`)."""
+
     def bind(self, info: DataInfo) -> ObjectiveConfig:
         """Fill in what only the data can tell, such as the number of classes; by default nothing."""
         return self

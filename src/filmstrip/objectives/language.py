@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,8 @@ class Adaptation:
 @dataclass(frozen=True, kw_only=True)
 class VideoLanguageConfig(ObjectiveConfig):
     """An encoder, a connector and a language model, and which of them are trained."""
+
+    has_language: ClassVar[bool] = True
 
     encoder: ObjectiveConfig
     """Network of the encoder; an ``encoder_run`` replaces it by its own."""

@@ -28,7 +28,6 @@ from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
 from filmstrip.runs.initial_weights import build_begun, start
-from filmstrip.runs.language import start_frozen_parts, start_trained_parts, with_parts
 from filmstrip.runs.loading import save_data_info
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
@@ -75,7 +74,11 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     """
     source = open_source(run.data)
     info = source.info(run.data.train_split)
-    run = with_parts(with_teachers(with_tokenizer(run, folder), folder), folder)
+    run = with_teachers(with_tokenizer(run, folder), folder)
+    if run.objective.has_language:
+        from filmstrip.runs.language import with_parts  # other methods do without its rooms
+
+        run = with_parts(run, folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():
@@ -167,12 +170,18 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
     if begun:
         references = read_references(files.path)
     else:
-        start_trained_parts(objective, run)
+        if run.objective.has_language:
+            from filmstrip.runs.language import start_trained_parts
+
+            start_trained_parts(objective, run)
         if run.init:
             start(objective, run.init)
         elif why := run.objective.needs_init():
             raise UserError(why)
-        start_frozen_parts(objective, run)
+        if run.objective.has_language:
+            from filmstrip.runs.language import start_frozen_parts
+
+            start_frozen_parts(objective, run)
         start_tokenizer(objective, run)
         start_teachers(objective, run)
         references = refer(run, files.path)

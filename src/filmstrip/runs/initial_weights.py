@@ -35,7 +35,6 @@ from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
 from filmstrip.runs.hub import hub_sizes, hub_towers, hub_weights
-from filmstrip.runs.language import start_frozen_parts
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
@@ -71,7 +70,10 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
     start_teachers(objective, placed, training=training, kept=references)
-    start_frozen_parts(objective, placed, references)
+    if run.objective.has_language:
+        from filmstrip.runs.language import start_frozen_parts  # other methods do without its rooms
+
+        start_frozen_parts(objective, placed, references)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     return objective
 
