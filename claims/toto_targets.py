@@ -68,7 +68,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
             video = torch.stack([codes.videos[i].roll(by, dims=(2, 3)) for i, by in zip(chosen.tolist(), shifts)])
             return batch_of(name, video)
 
-        learn(network, draw, steps=STEPS, lr=RATE, weight_decay=0.0, warmup=0.1, clip_grad=1.0)
+        learn(network, draw, steps=STEPS, lr=RATE, weight_decay=0.0, warmup=max(0.1, 2 / STEPS), clip_grad=1.0)
         linear, attention = best_layer(
             lambda v, name=name, network=network: network.loss_and_layers(batch_of(name, v))[1], seed
         )
