@@ -50,7 +50,7 @@ def test_every_step_is_a_clip_with_a_label_and_a_caption(folder):
     assert source.classes == STEPS and source.directional and len(source.samples) == len(steps)
     for sample, (video, step) in zip(source.samples, steps):
         assert sample.name.startswith(f"{video} [") and (sample.start, sample.end) == (step.start, step.end)
-        assert sample.label == step.step and sample.text == CAPTIONS[STEPS[step.step]]
+        assert sample.label == step.step and sample.text == (CAPTIONS[STEPS[step.step]],)
 
 
 def test_procedures_need_no_pixels(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from filmstrip.inference import device_of, encoder_of, inference
 from filmstrip.protocols import EncoderModule, Features, Objective
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.evaluation import Evaluation
-from filmstrip.runs.hub import is_on_hub, load_hub, load_hub_towers
+from filmstrip.runs.hub import is_on_hub, load_hub
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
@@ -84,6 +84,8 @@ def load_for_evaluation(
     if not is_run(source) and (is_on_hub(str(source)) or (Path(source) / CONFIG).exists()):
         if data is None:
             raise UserError(f"{source} has no data of its own: give --data PATH")
+        from filmstrip.runs.hub_towers import load_hub_towers  # other sources do without its rooms
+
         if (both := load_hub_towers(str(source))) is not None:
             return both[0].to(default_device(device)), both[1].at(data), ()
         encoder, clip = load_hub(str(source))

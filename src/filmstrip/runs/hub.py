@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from filmstrip.data.config import Clip, Data
-from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.models.dual_encoder import CLIP_PIXELS, SIGLIP_PIXELS, has_two_towers, towers_in_hub
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.frozen_networks import KINDS, Tower, kind_of, load_frozen, tower_in_hub
 from filmstrip.models.hub_networks import (
@@ -20,16 +17,11 @@ from filmstrip.models.hub_networks import (
     encoder_from_hub,
     sizes_in_hub,
 )
-from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.llama_layout import decoder_config
-from filmstrip.models.text_transformer import TextArchitecture
 from filmstrip.models.video_transformer import TransformerArchitecture
 from filmstrip.models.vit import ViTArchitecture
-from filmstrip.objectives.contrastive import Contrastive, contrastive_in_hub
-from filmstrip.text.tokenizers import Pretrained
 from filmstrip.weights.hub import HUB, config_of, folder_of, preprocessing_of, shards_of, statistics_of, weights_of
 from filmstrip.weights.keymap import Weights
-from filmstrip.weights.released import copy_published
 
 KNOWN = {
     "siglip": "google/siglip-so400m-patch14-384",
@@ -50,7 +42,6 @@ KNOWN = {
 """Short names of encoders on the Hub."""
 NUM_FRAMES = 16
 """Frames of a clip, evenly over the video, for networks that take any number."""
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 # Frames between two frames of a clip: checkpoints do not say; Kinetics' models were trained with these.
 _STRIDE = 4
 _STRIDES = {("timesformer", 8): 32, ("timesformer", 16): 16, ("vivit", 32): 2}
@@ -77,7 +68,7 @@ def load_hub(source: str) -> tuple[OwnEncoder | FrozenEncoder, Clip]:
         UserError: there is no such model, it is of no kind that is known, it has no safetensors, or they do not fit;
             or transformers is needed and not installed.
     """
-    folder = _folder(source)
+    folder = hub_folder(source)
     config, preprocessing = config_of(source, folder), preprocessing_of(folder)
     kind = config.get("model_type", "model of unknown type")
     if kind_of(kind) is not None:
@@ -95,70 +86,13 @@ def load_hub(source: str) -> tuple[OwnEncoder | FrozenEncoder, Clip]:
     return encoder, Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
 
 
-def load_hub_towers(source: str) -> tuple[Contrastive, Data] | None:
-    """A SigLIP or CLIP with both towers and a tokenizer, and how its data are read; none of other kinds.
-
-    Raises:
-        UserError: there is no such model, it has no safetensors, or they do not fit.
-    """
-    folder = _folder(source)
-    config = config_of(source, folder)
-    if not has_two_towers(config) or not any((folder / name).exists() for name in _TOKENIZERS):
-        return None
-    objective = contrastive_in_hub(config, _pixels(folder, config), source)
-    copy_published(weights_of(source, folder), objective, source)
-    vision, text = objective.config.vision, objective.config.text
-    reads = towers_read(folder, config, text)
-    clip = Clip(num_frames=NUM_FRAMES, sampling="uniform", size=vision.size)
-    return objective.eval(), Data(clip=clip, reads=reads)
-
-
-def _pixels(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Statistics of a two-tower model's pixels: those that the folder states, or its kind's."""
-    preprocessing = preprocessing_of(folder)
-    if "image_mean" in preprocessing:
-        return statistics_of(preprocessing)
-    return CLIP_PIXELS if config["model_type"] == "clip" else SIGLIP_PIXELS
-
-
-def towers_read(folder: Path, config: Mapping[str, Any], text: TextArchitecture) -> Captioned:
-    """How a SigLIP or CLIP in a folder reads captions: CLIP's begin with the tokenizer's start."""
-    starts = config["model_type"] == "clip"
-    return Captioned(tokenizer=Pretrained(folder=str(folder)), max_length=text.max_length, start=starts)
-
-
-class HubTowers(NamedTuple):
-    """What a folder says of a SigLIP or CLIP beside its weights."""
-
-    vision: ImageTowerArchitecture
-    text: TextArchitecture
-    reads: Captioned
-    embed_dim: int
-    """Channels of the vectors that are compared."""
-
-
-def hub_towers(source: str) -> HubTowers | None:
-    """The towers of a SigLIP or CLIP and how it reads captions; its weights are not read. None of other kinds.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    folder = _folder(source, "*.json", "*.model")
-    config = config_of(source, folder)
-    if not has_two_towers(config):
-        return None
-    vision, text = towers_in_hub(config, _pixels(folder, config), source)
-    dim = config.get("projection_dim", 512) if config["model_type"] == "clip" else vision.width
-    return HubTowers(vision, text, towers_read(folder, config, text), dim)
-
-
 def hub_sizes(source: str) -> dict[str, Any]:
     """The sizes of an encoder that becomes our own network, as :func:`~filmstrip.models.hub_networks.sizes_in_hub`.
 
     Raises:
         UserError: there is no such model.
     """
-    return sizes_in_hub(config_of(source, _folder(source, "config.json")))
+    return sizes_in_hub(config_of(source, hub_folder(source, "config.json")))
 
 
 def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture:
@@ -167,7 +101,7 @@ def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture:
     Raises:
         UserError: there is no such model, or it is of another kind.
     """
-    folder = _folder(source, "*.json")
+    folder = hub_folder(source, "*.json")
     return architecture_in_hub(config_of(source, folder), statistics_of(preprocessing_of(folder)), source)
 
 
@@ -177,7 +111,7 @@ def hub_network(source: str) -> ViTArchitecture | TransformerArchitecture | Towe
     Raises:
         UserError: there is no such model, or it is of another kind.
     """
-    folder = _folder(source, "*.json")
+    folder = hub_folder(source, "*.json")
     kind = config_of(source, folder).get("model_type", "")
     if kind_of(kind) is not None:
         return tower_in_hub(folder, source, kind, preprocessing_of(folder))
@@ -190,7 +124,7 @@ def hub_decoder(source: str) -> DecoderConfig:
     Raises:
         UserError: there is no such model, or it is of another kind.
     """
-    return decoder_config(config_of(source, _folder(source, "*.json")), source)
+    return decoder_config(config_of(source, hub_folder(source, "*.json")), source)
 
 
 def hub_weights(source: str) -> Weights:
@@ -199,10 +133,15 @@ def hub_weights(source: str) -> Weights:
     Raises:
         UserError: there is no such model, or it has no safetensors.
     """
-    return weights_of(source, _folder(source))
+    return weights_of(source, hub_folder(source))
 
 
-def _folder(source: str, *wanted: str) -> Path:
+def hub_folder(source: str, *wanted: str) -> Path:
+    """The local folder of a model, with those of its files that match ``wanted``, by default all that are needed.
+
+    Raises:
+        UserError: there is no such model.
+    """
     if not is_on_hub(source) and not Path(source).is_dir():
         raise UserError(
             f"{source} is not a folder; write hf:OWNER/NAME for a model on the Hugging Face Hub, or one of "

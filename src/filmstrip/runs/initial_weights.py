@@ -18,7 +18,6 @@ from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer
 from filmstrip.models.vit import ViT
-from filmstrip.objectives.contrastive import ContrastiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
     EncoderModule,
@@ -34,11 +33,10 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
-from filmstrip.runs.hub import hub_sizes, hub_towers, hub_weights
+from filmstrip.runs.hub import hub_sizes, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
-from filmstrip.text.tokenizers import FILE, Words
 from filmstrip.weights.files import read_weights
 from filmstrip.weights.keymap import check_names, some
 from filmstrip.weights.released import copy_published, from_published, has_head, load_published
@@ -253,6 +251,10 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         return run
     if is_run(run.init):
         return _with_learner_of_init(_with_tokenizer_of_init(run, typed), typed)
+    from filmstrip.objectives.contrastive import (
+        ContrastiveConfig,
+    )  # runs that start from nothing do without its rooms
+
     if isinstance(run.objective, ContrastiveConfig):
         return _with_towers_of_init(run, typed)
     with torch.device("meta"):
@@ -290,6 +292,8 @@ def _with_towers_of_init(run: Run, typed: Collection[str]) -> Run:
     Raises:
         UserError: a setting of the towers was given, or the source is no such model.
     """
+    from filmstrip.runs.hub_towers import hub_towers  # other methods do without its rooms
+
     if (found := hub_towers(str(run.init))) is None:
         raise UserError(f"{run.init} is no SigLIP or CLIP in the Hub's layout: start two towers from one, or a run")
     if given := sorted(name for name in typed if name.startswith(("objective.vision.", "objective.text."))):
@@ -311,7 +315,11 @@ def _with_tokenizer_of_init(run: Run, typed: Collection[str]) -> Run:
     Its words would have other ids than those that the weights were trained with.
     """
     reads, folder = run.data.reads, Path(str(run.init))
-    fitted = isinstance(getattr(reads, "tokenizer", None), Words) and "data.reads.tokenizer" not in typed
+    if (tokenizer := getattr(reads, "tokenizer", None)) is None:
+        return run
+    from filmstrip.text.tokenizers import FILE, Words  # methods without text do without its room
+
+    fitted = isinstance(tokenizer, Words) and "data.reads.tokenizer" not in typed
     if not fitted or not (folder / FILE).exists():
         return run
     log.warning("text is read by the tokenizer of %s, which its weights were trained with", folder)

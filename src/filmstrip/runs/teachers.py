@@ -10,7 +10,6 @@ from typing import Any
 
 from filmstrip.errors import UserError
 from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
-from filmstrip.objectives.teachers import as_encoder
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
@@ -85,4 +84,6 @@ def start_teachers(
 
 def _network_of(source: str) -> ObjectiveConfig:
     """The configuration of the network that a source holds."""
+    from filmstrip.objectives.teachers import as_encoder  # methods without such networks do without its rooms
+
     return read_config(Path(source) / CONFIG).objective if is_run(source) else as_encoder(hub_architecture(source))

@@ -35,7 +35,7 @@ from filmstrip.inference import device_of, inference
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import DualEncoder, Objective
 from filmstrip.runs.contents import is_run
-from filmstrip.runs.hub import load_hub_towers
+from filmstrip.runs.hub_towers import load_hub_towers
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.text.tokenizers import UNKNOWN, TextTokenizer, WordTokenizer
 from filmstrip.video.decode import open_video
