@@ -40,6 +40,9 @@ CLAIM = Claim(
         above("salient pattern", "random pattern", "and more of appearance"),
     ),
     minutes=4,
+    analysis="Looking finds the square three times as often as chance and teaches its pattern better in each "
+    "seed (84 to 85% against 51 to 72), with an interval that includes zero; of ways neither student "
+    "learns anything, as in internvideo2_alignment.",
 )
 
 

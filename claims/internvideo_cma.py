@@ -74,6 +74,9 @@ CLAIM = Claim(
         equal("moved", 0.0, "neither encoder moves", within=0.0),
     ),
     minutes=4,
+    analysis="Cross-model attention is level with concatenation, not above it: -2.8 points with an interval over "
+    "-3. The encoders are taught by labels, each for its half of the class, so that what they know is "
+    "there for a linear classifier already. Joined they know far more than either.",
 )
 
 

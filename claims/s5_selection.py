@@ -42,6 +42,9 @@ CLAIM = Claim(
         above("found", 85.0, "what tells is among them in 85 videos of 100 at least (at random in 50)"),
     ),
     minutes=2,
+    analysis="Selected tokens beat random ones and hold what tells. That half of them tell as much as all is not "
+    "to be said from three seeds, because the classifier of all tokens stayed at half of the classes in "
+    "one (50.7%), where the one of selected tokens did not.",
 )
 
 
