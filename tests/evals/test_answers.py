@@ -1,6 +1,7 @@
 """Answers and choices of a model that reads the brightness of a video: what is right is known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,8 @@ class Reader(Objective):
         found = []
         for v, text, learnt in zip(visual, batch["text"], batch["learnt"]):
             said = self.tokenizer.decode(text[learnt])
-            found.append(-abs(LEVELS.get(said, 1000) - float(v)))
+            level = next(LEVELS[name] for name in LEVELS if name in said)
+            found.append(-abs(level - float(v)) / 100 * learnt.sum())
         return torch.tensor(found), batch["learnt"].sum(dim=1)
 
 
@@ -91,6 +93,29 @@ def test_answers_are_counted_by_kind_with_and_without_the_video(subject):
 def test_choices_need_options(subject):
     why = MultipleChoice().lacking(subject.source, subject.data)
     assert "dark other" in why and "has none" in why
+
+
+def chosen(subject, order, **settings):
+    """Figures of multiple choice for the questions with options, these in another order."""
+    samples = []
+    for sample in subject.source.samples:
+        if sample.dialogue.options:
+            options = tuple(sample.dialogue.options[i] for i in order)
+            samples.append(replace(sample, dialogue=replace(sample.dialogue, options=options)))
+    source = replace(subject.source, samples=tuple(samples))
+    asked = Subject(objective=subject.objective, source=source, data=subject.data, device=subject.device)
+    assert MultipleChoice().lacking(source, subject.data) is None
+    return dict(MultipleChoice(**settings)(asked))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("by", ["token", "answer"])
+def test_the_most_probable_option_counts_in_any_order(subject, order, by):
+    values = chosen(subject, order, by=by, batch_size=2)
+    assert values["accuracy"] == values["accuracy/level"] == 1.0
+    # Without the video all are dark, as one in three is.
+    assert values["blind/accuracy"] == pytest.approx(1 / 3) and values["count"] == 3.0
+    assert "blind/accuracy" not in chosen(subject, order, blind=False)
 
 
 def test_case_articles_and_marks_do_not_count():
