@@ -18,8 +18,9 @@ Where we deviate: frames are cropped to a square, not padded to one (LLaVA-1.5 p
 say, and is not moved to the front or the back at random in the first stage; ``tiny`` trains all parts from scratch.
 
 The paper reports 85.1 of GPT-4's score on its own questions for the full data, 73.8 for conversations alone and 21.5
-for no instruction data; we measured none of these. At small size 98.3% of answers about unseen pictures are right, word
-for word, after both stages, 0.0% after the first alone, and 22.0% blind (``filmstrip claims llava_tuning``, three seeds).
+for no instruction data; we measured none of these. At small size 98.3% of answers about unseen pictures are right,
+word for word, after both stages, 0.0% after the first alone, and 22.0% blind (``filmstrip claims llava_tuning``,
+three seeds).
 """
 
 from __future__ import annotations
