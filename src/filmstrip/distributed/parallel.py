@@ -63,7 +63,7 @@ def parallelise(
 
 
 def is_sharded(module: nn.Module) -> TypeGuard[FSDPModule]:
-    """Whether FSDP shards its parameters. FSDP is slow to import, and where nobody imported it nothing is sharded."""
+    """Whether FSDP shards its parameters. FSDP is slow to import, and where it is not imported nothing is sharded."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 

@@ -103,8 +103,8 @@ def moment_metrics(
 
 
 def first_overlaps(asked: Sequence[Query], found: Sequence[Grounding]) -> np.ndarray:
-    """Of each query, the overlap of the first moment that was found with the annotated one that is nearest; 0 if none
-    was found."""
+    """The overlap of each query's first moment that was found with the annotated one that is nearest; 0 if none was
+    found."""
     overlaps = [
         float(iou(answer.segments[:1], _moments(query)).max()) if len(answer.segments) else 0.0
         for query, answer in zip(asked, found)

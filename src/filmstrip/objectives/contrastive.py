@@ -183,10 +183,7 @@ class Contrastive(Objective):
 
     def _same(self, rows: Rows, others: Rows) -> Tensor:
         """Whether pairs match, ``N M``: clips and texts of one sample, or of samples with equal texts."""
-        same = rows.index[:, None] == others.index
-        if self.config.same_texts:
-            same = same | (rows.ids[:, None] == others.ids).all(dim=2)
-        return same
+        return matching(rows, others) if self.config.same_texts else rows.index[:, None] == others.index
 
     def _around(self, rows: Rows) -> Iterator[Rows]:
         """The rows of this process, then those of all others in the order of the ring."""
@@ -220,20 +217,25 @@ class Contrastive(Objective):
         return (losses[0] + losses[1]) / 2
 
 
+def matching(rows: Rows, others: Rows) -> Tensor:
+    """Whether pairs match, ``N M`` bool: clips and texts of one sample, or of samples with equal texts."""
+    return (rows.index[:, None] == others.index) | (rows.ids[:, None] == others.ids).all(dim=2)
+
+
 def sigmoid_loss(logits: Tensor, same: Tensor) -> Tensor:
     """Binary cross-entropy of pairs ``N M``, summed over a row's and averaged over rows (SigLIP's equation 1)."""
     return -F.logsigmoid(torch.where(same, logits, -logits)).sum() / logits.shape[0]
 
 
-def choice_loss(logits: Tensor, same: Tensor) -> Tensor:
+def choice_loss(logits: Tensor, same: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the choice in each row of ``N M``; several that match are equally right."""
     target = same.to(logits.dtype)
-    return F.cross_entropy(logits, target / target.sum(dim=1, keepdim=True))
+    return F.cross_entropy(logits, target / target.sum(dim=1, keepdim=True), label_smoothing=smoothing)
 
 
-def softmax_loss(logits: Tensor, same: Tensor) -> Tensor:
+def softmax_loss(logits: Tensor, same: Tensor, smoothing: float = 0.0) -> Tensor:
     """The mean of the :func:`choice_loss` of the rows and of the columns (InfoNCE in both directions)."""
-    return (choice_loss(logits, same) + choice_loss(logits.T, same.T)) / 2
+    return (choice_loss(logits, same, smoothing) + choice_loss(logits.T, same.T, smoothing)) / 2
 
 
 def _logits(video: Tensor, text: Tensor, log_scale: Tensor, bias: Tensor | None) -> Tensor:

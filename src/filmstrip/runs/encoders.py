@@ -21,6 +21,7 @@ from filmstrip.runs.hub import is_on_hub, load_hub
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
+from filmstrip.weights.keymap import check_names
 
 
 class VideoEncoder(nn.Module):
@@ -109,3 +110,14 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
     encoder, clip = load_hub(str(source))
     return VideoEncoder(cast(EncoderModule, encoder), clip).to(default_device(device))
+
+
+def copy_encoder(encoder: nn.Module, source: str, part: str) -> None:
+    """Copy the encoder of a source into one of its sizes, which may lack the last norm; ``part`` is for messages.
+
+    Raises:
+        UserError: there is no such source, or it does not fit.
+    """
+    given, wanted = load(source, "cpu").encoder.state_dict(), encoder.state_dict()
+    check_names(f"{source} cannot be {part}: it", given, wanted, spare=(r"norm\.(?:weight|bias)",))
+    encoder.load_state_dict({name: given[name] for name in wanted})

@@ -18,12 +18,10 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.hub import hub_decoder, hub_network, hub_weights
 from filmstrip.runs.run_folder import RunFolder
-from filmstrip.weights.keymap import check_names
 
 log = logging.getLogger(__name__)
 
 _PARTS = ("encoder", "decoder")
-_LAST_NORM = r"norm\.(?:weight|bias)"
 
 
 def with_parts(run: Run, folder: Path | None = None) -> Run:
@@ -90,7 +88,9 @@ def _start(objective: VideoLanguage, part: str, source: str) -> None:
     if part == "decoder":
         _start_decoder(objective.decoder, source)
     else:
-        _start_encoder(objective, source)
+        from filmstrip.runs.encoders import copy_encoder  # loads runs in turn
+
+        copy_encoder(objective.encoder, source, "the encoder")
 
 
 def _say_untrained(part: str, allowed: bool) -> None:
@@ -126,11 +126,3 @@ def _start_decoder(decoder: Decoder, source: str) -> None:
     if not isinstance(given, VideoLanguage):
         raise UserError(f"{source} holds a {type(given).__name__}, which has no language model")
     copy_decoder(decoder, given.decoder.state_dict(), f"{source} cannot be the language model: it")
-
-
-def _start_encoder(objective: VideoLanguage, source: str) -> None:
-    from filmstrip.runs.encoders import load  # loads runs in turn
-
-    weights, wanted = load(source, "cpu").encoder.state_dict(), objective.encoder.state_dict()
-    check_names(f"{source} cannot be the encoder: it", weights, wanted, spare=(_LAST_NORM,))
-    objective.encoder.load_state_dict({name: weights[name] for name in wanted})

@@ -13,14 +13,11 @@ from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.encoders import load
+from filmstrip.runs.encoders import copy_encoder
 from filmstrip.runs.hub import hub_architecture
 from filmstrip.runs.run_folder import RunFolder
-from filmstrip.weights.keymap import check_names
 
 log = logging.getLogger(__name__)
-
-_LAST_NORM = r"norm\.(?:weight|bias)"
 
 
 def with_teachers(run: Run, folder: Path | None = None) -> Run:
@@ -76,10 +73,7 @@ def start_teachers(
                 )
             log.warning("the %s %s is untrained: name a trained one with --objective.%s-run", kind, name, option)
             continue
-        encoder, given = objective.get_submodule(config.part_of(name)), load(source, "cpu").encoder.state_dict()
-        wanted = encoder.state_dict()
-        check_names(f"{source} cannot be the {kind} {name}: it", given, wanted, spare=(_LAST_NORM,))
-        encoder.load_state_dict({key: given[key] for key in wanted})
+        copy_encoder(objective.get_submodule(config.part_of(name)), source, f"the {kind} {name}")
 
 
 def _network_of(source: str) -> ObjectiveConfig:

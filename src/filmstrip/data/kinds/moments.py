@@ -240,7 +240,7 @@ class MomentSample(FeatureSample):
         return scaled(vectors) if config.normalised else vectors, moments, torch.arange(len(asked))
 
     def _rated(self, found: FeatureSequence) -> tuple[Tensor, Tensor]:
-        """Ratings of each feature's clip, ``T R``, or one within moments if nobody rated; and which are relevant."""
+        """Ratings of each feature's clip, ``T R``, or one within moments without ratings; and which are relevant."""
         centre = found.first + found.step * torch.arange(len(found.features), dtype=torch.float64)
         ratings = torch.zeros(len(centre), max(1, self.raters))
         relevant = torch.zeros(len(centre), dtype=torch.bool)

@@ -41,11 +41,12 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, NotEmpty
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
-from filmstrip.data.kinds.clips import ClipInfo, Clips
+from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.synthetic.demonstrations import Demonstrations, TableTask
 from filmstrip.errors import UserError
 from filmstrip.evals.success import Success
 from filmstrip.inference import encoder_of
+from filmstrip.objectives.actions import with_sizes_of_actions
 from filmstrip.objectives.config import FrozenNetworksConfig, FrozenPart, ObjectiveConfig
 from filmstrip.objectives.teachers import ImageTransformerConfig
 from filmstrip.protocols import Batch, Features, Loss, Objective, as_float
@@ -92,18 +93,7 @@ class BehaviourCloningConfig(FrozenNetworksConfig):
         Raises:
             UserError: the videos have no actions, or others than vectors, or their sizes are not those that are set.
         """
-        if not isinstance(info, ClipInfo) or not info.action_dim:
-            if self.action_dim:  # what batches lack is said before training
-                return self
-            raise UserError(
-                "a policy learns from actions that are vectors, and these videos have none: put NAME.actions.npz "
-                "beside each NAME.mp4, with an array 'actions' of a row for each frame"
-            )
-        for name, value in (("action_dim", info.action_dim), ("state_dim", info.state_dim)):
-            if getattr(self, name) not in (0, value):
-                hint = " (--data.reads.states names their array)" if name == "state_dim" else ""
-                raise UserError(f"objective.{name} is {getattr(self, name)}, and the videos have {value}{hint}")
-        return replace(self, action_dim=info.action_dim, state_dim=info.state_dim)
+        return with_sizes_of_actions(self, info, "a policy learns from")
 
     def frozen_networks(self) -> tuple[str, ...]:
         """The encoder, unless it is trained from scratch."""
@@ -250,7 +240,7 @@ class BehaviourCloning(Objective):
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """Of the last axis."""
+    """Batch normalisation of the last axis."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``... D``."""

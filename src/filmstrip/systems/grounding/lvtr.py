@@ -103,7 +103,7 @@ class Lvtr(Objective):
         return Predicted(self.spans(states).float().sigmoid(), similar)
 
     def _similarity(self, states: Tensor, sentences: Tensor) -> Tensor:
-        """Of proposals ``layers B Q D`` to sentences ``B L D``: ``layers B Q L``."""
+        """Similarity ``layers B Q L`` of proposals ``layers B Q D`` to sentences ``B L D``."""
         if self.config.similarity != "dot":
             sentences = F.normalize(sentences, dim=-1)
             states = F.normalize(states, dim=-1 if self.config.similarity == "cosine" else -2)

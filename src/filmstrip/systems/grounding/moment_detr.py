@@ -76,7 +76,7 @@ class Seen(NamedTuple):
     """What the network says of a batch."""
 
     predicted: Predicted
-    """Of each layer of the decoder; class 0 is that there is a moment."""
+    """Outputs of each layer of the decoder; class 0 is that there is a moment."""
     saliency: Tensor
     """How much of a highlight each clip is, ``B T``."""
     valid: Tensor

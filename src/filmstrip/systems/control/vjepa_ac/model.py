@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import DataInfo
-from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.models.vjepa import Positions, VJEPAArchitecture, VJEPAEncoder, blocks_of, initialise
 from filmstrip.models.vjepa_layouts import ac_layouts
 from filmstrip.nn.block import run_blocks
 from filmstrip.nn.masks import block_causal
 from filmstrip.nn.rotary import grid_positions
+from filmstrip.objectives.actions import with_sizes_of_actions
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Layout, Loss, Objective
 from filmstrip.settings import FREE
@@ -59,18 +59,7 @@ class VJEPAACConfig(VJEPAArchitecture, ObjectiveConfig):
         Raises:
             UserError: the videos have no actions, or others than vectors, or their sizes are not those that are set.
         """
-        if not isinstance(info, ClipInfo) or not info.action_dim:
-            if self.action_dim:  # what batches lack is said before training
-                return self
-            raise UserError(
-                "the predictor needs actions that are vectors, and these videos have none: put NAME.actions.npz "
-                "beside each NAME.mp4, with an array 'actions' of a row for each frame"
-            )
-        for name, value in (("action_dim", info.action_dim), ("state_dim", info.state_dim)):
-            if getattr(self, name) not in (0, value):
-                hint = " (--data.reads.states names their array)" if name == "state_dim" else ""
-                raise UserError(f"objective.{name} is {getattr(self, name)}, and the videos have {value}{hint}")
-        return replace(self, action_dim=info.action_dim, state_dim=info.state_dim)
+        return with_sizes_of_actions(self, info, "the predictor needs")
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """The encoder."""

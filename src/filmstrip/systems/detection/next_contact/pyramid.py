@@ -81,7 +81,7 @@ class Proposals(nn.Module):
         self.proposals, self.samples = proposals, samples
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Of each level scores ``B N``, offsets ``B N 4`` and anchors ``N 4`` in frames of ``size`` pixels."""
+        """Scores ``B N``, offsets ``B N 4`` and anchors ``N 4`` of each level, in frames of ``size`` pixels."""
         scores, offsets, anchors = [], [], []
         for level in maps:
             x = F.relu(self.conv(level))

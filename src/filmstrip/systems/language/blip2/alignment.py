@@ -20,6 +20,7 @@ from filmstrip.models.query_transformer import QueryTransformer, QueryTransforme
 from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import uniform
 
@@ -151,8 +152,9 @@ class Blip2(Objective):
         context = self.context(batch["video"])
         text = self.encode_text(ids, batch["text_length"])
         logits = self.similarity(self._video_vectors(context), text)
-        same = (batch["index"][:, None] == batch["index"]) | (ids[:, None] == ids).all(dim=2)
-        contrast = (self._contrast(logits, same) + self._contrast(logits.T, same.T)) / 2
+        rows = Rows(text, ids, batch["index"])
+        same = matching(rows, rows)
+        contrast = softmax_loss(logits, same, self.config.smoothing)
         found, right = self._matching(context, ids, valid, logits.detach(), same, batch["seed"])
         captioning = self._captioning(context, ids, valid)
         metrics = {
@@ -165,12 +167,6 @@ class Blip2(Objective):
 
     def _video_vectors(self, context: Tensor) -> Tensor:
         return F.normalize(self.video_head(self.bridge(context).queries).float(), dim=-1)
-
-    def _contrast(self, logits: Tensor, same: Tensor) -> Tensor:
-        """Cross-entropy of the choice in each row, those that are the same being equally right."""
-        target = same.to(logits.dtype)
-        target = target / target.sum(dim=1, keepdim=True)
-        return F.cross_entropy(logits, target, label_smoothing=self.config.smoothing)
 
     def _match(self, context: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
         """Logits ``B 2`` of no and yes: the mean over queries."""
