@@ -39,6 +39,10 @@ CLAIM = Claim(
         above("a3, attention", "a1, attention", "the largest above the smallest, by attention"),
         below("a3, nats", "a1, nats", "and predicts better"),
     ),
+    analysis="Every step in size is worth 2 to 15 points by logistic regression, in every seed, and the loss falls "
+    "with it; three seeds leave the step from the middle to the largest within the noise. Attention, fitted "
+    "to 300 digits, overfits and stays below the mean. An earlier form asked for the motions of clips and "
+    "found all sizes at chance: mean colours of squares of 8 pixels hardly tell motions.",
     minutes=7,
     needs=(MNIST,),
 )
