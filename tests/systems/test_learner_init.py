@@ -1,4 +1,4 @@
-"""Tasks around an encoder start from whatever has one: runs of any size or method, models of the Hub's layout, files."""
+"""Tasks around an encoder start from runs of any size or method, models in the Hub's layout, and files."""
 
 from dataclasses import replace
 
