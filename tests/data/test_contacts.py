@@ -114,7 +114,7 @@ def test_a_larger_hand_covers_more_and_wider_waves_swing_further():
         ahead = np.array([np.cos(reach.hand[0, 2]), np.sin(reach.hand[0, 2])])
         aside = np.abs(way[:, 1] * ahead[0] - way[:, 0] * ahead[1]).max()
         video = made.render([], reach, rng).float()
-        return aside, (video[:, 0] > 150).float().mean()
+        return aside, (video[:, 0] > 150).float().mean().item()
 
     aside, covered = drawn()
     assert aside == pytest.approx(0.04, rel=0.1)

@@ -249,8 +249,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
 
     Runs and files of released weights say nothing here: their sizes have to be those of ``run``. But the ``learner``
-    of an objective around another one becomes that of a run whose weights would not fit it. ``typed`` are the dotted
-    names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+    of an objective around another one becomes that of a run whose weights would not fit it, or the encoder of the
+    Hub's layout. ``typed`` are the dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
 
     Raises:
         UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
