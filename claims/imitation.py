@@ -16,7 +16,8 @@ from filmstrip.inference import inference
 from filmstrip.systems.control.behaviour_cloning import BehaviourCloning, BehaviourCloningConfig
 
 SIZE = 32
-TASK = TableTask()
+TASK = TableTask(goal="touch", steps=20)
+"""The gripper is to be at the thing: what a policy has to know is where that is, and how to get there."""
 FRAMES = TASK.steps + 1
 CPU = torch.device("cpu")
 

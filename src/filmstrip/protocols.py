@@ -282,6 +282,10 @@ class Objective(nn.Module):
         """The ordered optimiser groups of one step; by default a single one with everything trainable."""
         return (Phase("main", (self,)),)
 
+    def started(self) -> None:
+        """Called when weights have come from elsewhere (``init``), before the first step: a momentum teacher that did
+        not come with them begins as its student, so that no step learns from one that is untrained."""
+
     def after_step(self, step: int) -> None:
         """Called after each optimiser step (momentum teacher, codebook restarts); ``step`` counts from 1."""
 

@@ -99,3 +99,26 @@ def test_one_noun_does_not_tell_the_verb():
     table = np.zeros((len(NOUNS), len(VERBS)))
     np.add.at(table, tuple(np.array(pairs).T), 1)
     assert table.min() > 8
+
+
+def test_a_larger_hand_covers_more_and_wider_waves_swing_further():
+    def drawn(**settings):
+        """The scene of a hand that comes in waves, its video, and how far it swings from its straight way."""
+        made = Reaches(**settings)
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            _, reach = made.scene(rng)
+            if VERBS[reach.verb] == "shake":
+                break
+        way = reach.hand[:, :2] - [reach.thing.x, reach.thing.y]
+        ahead = np.array([np.cos(reach.hand[0, 2]), np.sin(reach.hand[0, 2])])
+        aside = np.abs(way[:, 1] * ahead[0] - way[:, 0] * ahead[1]).max()
+        video = made.render([], reach, rng).float()
+        return aside, (video[:, 0] > 150).float().mean().item()
+
+    aside, covered = drawn()
+    assert aside == pytest.approx(0.04, rel=0.1)
+    wider, same = drawn(wave=0.08)
+    assert wider == pytest.approx(2 * aside) and same == pytest.approx(covered, rel=0.3)
+    narrow, more = drawn(hand=0.09)
+    assert narrow == pytest.approx(aside) and more > 1.5 * covered

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmstrip.nn.roi_align import roi_align
+from filmstrip.nn.roi_align import roi_align, roi_align_levels
 
 
 def loops(features, box, size, samples, aligned=True):
@@ -127,3 +127,21 @@ def test_what_is_no_map_or_no_box_is_refused():
         roi_align(torch.zeros(2, 3, 4, 4), torch.zeros(1, 5, 4))
     with pytest.raises(ValueError, match="one or more"):
         roi_align(torch.zeros(1, 3, 4, 4), torch.zeros(1, 5, 4), samples=0)
+
+
+@pytest.mark.parametrize("samples", [None, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_each_box_is_read_from_its_level(samples, aligned):
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 3, 8 // n, 12 // n, generator=generator, requires_grad=True) for n in (1, 2, 4)]
+    first = torch.rand(2, 20, 2, generator=generator) * 4
+    boxes = torch.cat([first, first + torch.rand(2, 20, 2, generator=generator) * 6], dim=-1)
+    level = torch.arange(40).view(2, 20) % 3
+    scaled = [boxes / n for n in (1, 2, 4)]
+    found = roi_align_levels(maps, scaled, level, size=4, samples=samples, aligned=aligned)
+    each = [roi_align(m, b, size=4, samples=samples, aligned=aligned) for m, b in zip(maps, scaled)]
+    expected = sum(x * (level == i)[..., None, None, None] for i, x in enumerate(each))
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn(found.shape, generator=generator)
+    for one, other in zip(*(torch.autograd.grad((x * weight).sum(), maps) for x in (found, expected))):
+        torch.testing.assert_close(one, other)

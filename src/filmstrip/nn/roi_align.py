@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -29,14 +32,46 @@ def roi_align(
         )
     if samples is not None and samples < 1:
         raise ValueError(f"samples is one or more, or none, not {samples}")
+    rows, columns = _rows_and_columns(features, boxes, size, samples, aligned)
+    return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
+
+
+def roi_align_levels(
+    levels: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    level: Tensor,
+    *,
+    size: int = 7,
+    samples: int | None = None,
+    aligned: bool = True,
+) -> Tensor:
+    """The same of a pyramid of maps, each box on its own ``level`` (``B M``, integers): ``B M C size size``.
+
+    ``boxes`` are those of each level, in positions of its map. As in any static shape all levels are computed for all
+    boxes, but only up to their rows: columns of all levels are summed in one product.
+    """
+    parts, shares = [], []
+    for number, (features, on_map) in enumerate(zip(levels, boxes, strict=True)):
+        rows, columns = _rows_and_columns(features, on_map, size, samples, aligned)
+        rows = rows * (level == number).to(rows.dtype)[..., None, None]
+        read = rows.flatten(1, 2) @ rearrange(features, "b c h w -> b h (w c)")
+        parts.append(rearrange(read, "b (m p) (w c) -> b m p w c", p=size, c=features.shape[1]))
+        shares.append(columns)
+    found = torch.cat(shares, dim=-1)[:, :, None] @ torch.cat(parts, dim=3)
+    return rearrange(found, "b m p q c -> b m c p q")
+
+
+def _rows_and_columns(
+    features: Tensor, boxes: Tensor, size: int, samples: int | None, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """Weights of the map's rows and columns in the cells of each box, ``B M size H`` and ``B M size W``."""
     left, top, right, bottom = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).unbind(-1)
     if aligned:  # from coordinates of which a position covers 0 to 1 to those of the positions' centres
         left, top, right, bottom = left - 0.5, top - 0.5, right - 0.5, bottom - 0.5
     else:
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
     rows = _shares(top, bottom, features.shape[2], size, samples).to(features.dtype)
-    columns = _shares(left, right, features.shape[3], size, samples).to(features.dtype)
-    return torch.einsum("bmph,bchw,bmqw->bmcpq", rows, features, columns)
+    return rows, _shares(left, right, features.shape[3], size, samples).to(features.dtype)
 
 
 def _shares(first: Tensor, last: Tensor, extent: int, size: int, samples: int | None) -> Tensor:

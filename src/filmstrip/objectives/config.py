@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, Self, cast
 
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.protocols import Objective
@@ -91,3 +92,28 @@ class FrozenNetworksConfig(ObjectiveConfig):
             self.part_of(name): FrozenPart(f"objective.{name}_run", self.only_training)
             for name in self.frozen_networks()
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AroundLearnerConfig(ObjectiveConfig):
+    """A method around another one, whose encoder it uses."""
+
+    learner: ObjectiveConfig
+    """Method that has the encoder; on the command line a run or a model given as ``--init`` replaces it by its own
+    where their sizes differ."""
+
+    def bind(self, info: DataInfo) -> Self:
+        """Tell the learner of the data."""
+        return dataclasses.replace(self, learner=self.learner.bind(info))
+
+    def for_clip(self, clip: Clip) -> Self:
+        """The learner for clips of another length and size."""
+        return dataclasses.replace(self, learner=self.learner.for_clip(clip))
+
+    def goes_on_learning(self) -> str | None:
+        """How to stop the learner's learning by its own loss, as a message; none where it does not learn so."""
+        raise TypeError(f"{type(self).__name__} does not define goes_on_learning()")
+
+    def with_learner(self, learner: ObjectiveConfig, typed: Collection[str] = ()) -> Self:
+        """This method around another learner; ``typed`` are the dotted names of settings that a person gave."""
+        return dataclasses.replace(self, learner=learner)

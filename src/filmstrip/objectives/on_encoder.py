@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import nn
 
 from filmstrip.bounds import Weight
-from filmstrip.data.config import Clip, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
-from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.config import AroundLearnerConfig, FrozenPart
 from filmstrip.protocols import (
     Batch,
     EncoderModule,
@@ -112,24 +111,17 @@ class OnEncoder(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEncoderConfig(ObjectiveConfig):
-    """The encoder, and how it is trained."""
+class OnEncoderConfig(AroundLearnerConfig):
+    """An encoder, whose layers have one width, and how it is trained."""
 
-    learner: ObjectiveConfig
-    """System whose encoder has layers of one width; on the command line a run given as ``--init`` replaces it by
-    its own where their sizes differ."""
     frozen: bool = False
     """Whether the encoder is not trained."""
     learner_weight: Weight = 0.0
     """Weight of the encoder's own loss on the same clips; zero trains it by the task's alone."""
 
-    def bind(self, info: DataInfo) -> Self:
-        """Tell the learner of the data."""
-        return replace(self, learner=self.learner.bind(info))
-
-    def for_clip(self, clip: Clip) -> Self:
-        """The encoder for clips of another length and size."""
-        return replace(self, learner=self.learner.for_clip(clip))
+    def goes_on_learning(self) -> str | None:
+        """See :meth:`AroundLearnerConfig.goes_on_learning`."""
+        return "set objective.learner_weight to 0" if self.learner_weight else None
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """The encoder, if it is not trained, or what it freezes itself, such as a tokenizer."""

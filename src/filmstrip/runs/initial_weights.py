@@ -17,7 +17,8 @@ from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer
-from filmstrip.models.vit import ViT
+from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.objectives.config import AroundLearnerConfig, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
     EncoderModule,
@@ -33,7 +34,7 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
-from filmstrip.runs.hub import hub_sizes, hub_weights
+from filmstrip.runs.hub import hub_architecture, hub_sizes, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
@@ -86,9 +87,16 @@ def start(objective: Objective, source: str | Path) -> None:
     Raises:
         UserError: the source has no such part, or is no run of the same method, or its weights have other shapes.
     """
-    if isinstance(learner := getattr(objective, "learner", None), Objective):
-        start(learner, source)
+    if (learner := getattr(objective, "learner", None)) is not None:
+        from filmstrip.objectives.teachers import EncoderOnly  # other methods do without its rooms
+
+        start(learner if isinstance(learner, Objective) else EncoderOnly(learner), source)
         return
+    _start(objective, source)
+    objective.started()
+
+
+def _start(objective: Objective, source: str | Path) -> None:
     if objective.starts_whole:
         _start_whole(objective, source)
         return
@@ -241,8 +249,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """This run with the sizes of the encoder that ``run.init`` names in the Hub's layout, and clips of its size.
 
     Runs and files of released weights say nothing here: their sizes have to be those of ``run``. But the ``learner``
-    of an objective around another one becomes that of a run whose weights would not fit it. ``typed`` are the dotted
-    names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+    of an objective around another one becomes that of a run whose weights would not fit it, or the encoder of the
+    Hub's layout. ``typed`` are the dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
 
     Raises:
         UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
@@ -257,6 +265,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
 
     if isinstance(run.objective, ContrastiveConfig):
         return _with_towers_of_init(run, typed)
+    if isinstance(run.objective, AroundLearnerConfig):
+        return _with_encoder_of_hub(run, run.objective, typed)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
@@ -329,30 +339,73 @@ def _with_tokenizer_of_init(run: Run, typed: Collection[str]) -> Run:
 def _with_learner_of_init(run: Run, typed: Collection[str]) -> Run:
     """This run with the learner, and the clips, of the run that ``init`` names, if that has other sizes.
 
+    Frames from all over a video stay as many as they are here where the learner's positions follow them: how long
+    clips were in pretraining says nothing of those.
+
     Raises:
         UserError: a setting of the learner or of its clips was given.
     """
-    own = getattr(run.objective, "learner", None)
-    if own is None or run.init is None:
+    if not isinstance(run.objective, AroundLearnerConfig) or run.init is None:
         return run
-    there = read_config(Path(run.init) / CONFIG)
+    own, there = run.objective.learner, read_config(Path(run.init) / CONFIG)
     learner = getattr(there.objective, "learner", there.objective)
-    with torch.device("meta"):
-        shapes = [
-            {name: value.shape for name, value in config.build().state_dict().items()} for config in (own, learner)
-        ]
-    if shapes[0] == shapes[1]:
+    shapes = _shapes(learner)
+    if _shapes(own) == shapes:
         return run
-    if given := sorted(name for name in typed if name.startswith(("objective.learner.", "data.clip."))):
+    _check_typed(run, typed, ("objective.learner.",))
+    if isinstance(learner, LatentConfig):  # its tokenizer comes with its weights
+        learner = replace(learner, tokenizer_run=None)
+    log.warning("%s says what learns: %s", run.init, type(learner).__name__)
+    clip = run.data.clip
+    if clip.sampling == "uniform" and _shapes(here := learner.for_clip(clip)) == shapes:
+        return _around(run, run.objective, here, clip, typed)
+    _check_typed(run, typed, ("data.clip.",))
+    log.warning("%s says from which clips", run.init)
+    return _around(run, run.objective, learner, there.data.clip, typed)
+
+
+def _shapes(config: ObjectiveConfig) -> dict[str, torch.Size]:
+    """Shapes of the weights of a method, by their names."""
+    with torch.device("meta"):
+        return {name: value.shape for name, value in config.build().state_dict().items()}
+
+
+def _with_encoder_of_hub(run: Run, objective: AroundLearnerConfig, typed: Collection[str]) -> Run:
+    """This run around the encoder that ``init`` names on the Hub or in its layout, and clips of its size; clips that
+    were given stay where the encoder's positions follow them.
+
+    Raises:
+        UserError: a setting of the learner was given, it is to go on learning by a loss of its own, or the encoder is
+            of no kind that can be trained here.
+    """
+    if off := objective.goes_on_learning():
+        raise UserError(f"{run.init} is an encoder alone, which has no loss of its own: start from a run, or {off}")
+    from filmstrip.objectives.teachers import as_encoder  # other methods do without its rooms
+
+    architecture = hub_architecture(str(run.init))
+    video = isinstance(architecture, ViTArchitecture)
+    _check_typed(run, typed, ("objective.learner.",) if video else ("objective.learner.", "data.clip.size"))
+    sizes = {key: getattr(architecture, key) for key in ("num_frames", "size")[not video :]}
+    sizes = {key: value for key, value in sizes.items() if f"data.clip.{key}" not in typed}
+    clip = _clip_of(run.data.clip, sizes, typed)
+    learner = as_encoder(architecture).for_clip(clip)
+    log.warning("%s says how large the network is, and its clips: %s", run.init, type(learner).__name__)
+    return _around(run, objective, learner, clip, typed)
+
+
+def _around(
+    run: Run, objective: AroundLearnerConfig, learner: ObjectiveConfig, clip: Clip, typed: Collection[str]
+) -> Run:
+    """This run around another learner, on its clips."""
+    return replace(run, objective=objective.with_learner(learner, typed), data=replace(run.data, clip=clip))
+
+
+def _check_typed(run: Run, typed: Collection[str], settings: tuple[str, ...]) -> None:
+    if given := sorted(name for name in typed if name.startswith(settings)):
         raise UserError(
             f"{run.init} is of other sizes than the preset's learner, and brings its own and its clips: leave out "
             f"{', '.join(given)}"
         )
-    log.warning("%s says what learns and from which clips: %s", run.init, type(learner).__name__)
-    if isinstance(learner, LatentConfig):  # its tokenizer comes with its weights
-        learner = replace(learner, tokenizer_run=None)
-    objective = replace(run.objective, **{"learner": learner})
-    return replace(run, objective=objective, data=replace(run.data, clip=there.data.clip))
 
 
 def _clip_of(clip: Clip, sizes: Mapping[str, Any], typed: Collection[str]) -> Clip:

@@ -78,6 +78,10 @@ class Reaches(Synthetic):
     size: EvenSize = 64
     slowest: Rate = 0.1
     """Lowest speed of the hand, in frame sides a second; the highest is three times as much."""
+    hand: Rate = 0.06
+    """Radius of the hand, in frame sides: a larger one is easier to see."""
+    wave: Rate = 0.04
+    """Distance by which a hand that comes in waves swings to each side, in frame sides."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -115,7 +119,7 @@ class Reaches(Synthetic):
         angle = np.full(self.num_frames, away)
         side = np.zeros(self.num_frames)
         if VERBS[verb] == "shake":
-            side = 0.04 * np.sin(2 * np.pi * 1.5 * rest)
+            side = self.wave * np.sin(2 * np.pi * 1.5 * rest)
         elif VERBS[verb] == "turn":
             angle = away + 2 * np.pi * 0.5 * rest
         x = thing.x + distance * np.cos(away) - side * np.sin(away)
@@ -132,7 +136,7 @@ class Reaches(Synthetic):
         frames = []
         for x, y, angle in reach.hand:
             frame = still.copy()
-            _draw_hand(ImageDraw.Draw(frame), x * side, y * side, angle, 0.06 * side)
+            _draw_hand(ImageDraw.Draw(frame), x * side, y * side, angle, self.hand * side)
             frames.append(np.asarray(frame.resize((self.size, self.size), Image.Resampling.BOX)))
         video = torch.from_numpy(np.stack(frames)).float()
         noise = torch.from_numpy(rng.standard_normal(video.shape[:3], dtype=np.float32))[..., None]

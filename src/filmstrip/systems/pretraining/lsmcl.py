@@ -55,6 +55,7 @@ class LSMCL(Objective):
     """A student of short clips, a momentum teacher of long videos, and a contrastive loss between their vectors."""
 
     requires = ("video", "seed")
+    starts_rest = True  # projector and predictor, of a run of its own kind
 
     def __init__(self, config: LSMCLConfig) -> None:
         super().__init__()
@@ -102,6 +103,10 @@ class LSMCL(Objective):
     def predict(self, short: Tensor, seeds: Tensor) -> Tensor:
         """The student's vectors of short clips, ``B head_width``."""
         return self.predictor(self.projector(self.encoder(short, seeds=seeds).pooled()))
+
+    def started(self) -> None:
+        """The teacher begins as the student."""
+        self.teacher.load_state_dict(nn.ModuleList([self.encoder, self.projector]).state_dict())
 
     @torch.no_grad()
     def targets(self, video: Tensor, seeds: Tensor) -> Tensor:

@@ -144,6 +144,11 @@ class MVD(MaskedTubelets):
             drop_path=config.drop_path,
         )
 
+    def started(self) -> None:
+        """A teacher that is the student's average begins as the student."""
+        if self.momentum is not None:
+            self.video_teacher.encoder.load_state_dict(self.encoder.state_dict())
+
     def masks(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """The visible and the masked tubelets of each clip; where teaching goes by tokens, all are both."""
         if not self.per_token:

@@ -36,7 +36,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.inference import encoder_of
 from filmstrip.nn.attentive_pooling import PlainAttentivePooling
-from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.config import AroundLearnerConfig, FrozenPart
 from filmstrip.protocols import (
     Batch,
     EncoderModule,
@@ -186,14 +186,11 @@ class Probe(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig(ObjectiveConfig):
+class ProbeConfig(AroundLearnerConfig):
     """A self-supervised method, and how its layers are probed."""
 
     on_another_run: ClassVar[bool] = True
 
-    learner: ObjectiveConfig
-    """Self-supervised method; on the command line a run given as ``--init`` replaces it by its own where their sizes
-    differ."""
     num_classes: Count
     """Number of classes. In training it comes from the data; a preset states its paper's."""
     frozen: bool = False
@@ -204,12 +201,12 @@ class ProbeConfig(ObjectiveConfig):
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""
-        bound = replace(self, learner=self.learner.bind(info))
+        bound = super().bind(info)
         return replace(bound, num_classes=len(info.classes)) if info.classes else bound
 
-    def for_clip(self, clip: Clip) -> Self:
-        """The learner for clips of another length and size."""
-        return replace(self, learner=self.learner.for_clip(clip))
+    def goes_on_learning(self) -> str | None:
+        """See :meth:`AroundLearnerConfig.goes_on_learning`."""
+        return None if self.frozen else "set objective.frozen"
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
         """What is frozen of the learner: all of it, or what it freezes itself, such as a tokenizer."""

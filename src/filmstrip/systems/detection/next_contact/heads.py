@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.nn.roi_align import roi_align
+from filmstrip.nn.roi_align import roi_align_levels
 from filmstrip.protocols import Batch, NextContacts
 from filmstrip.randomness import uniform
 from filmstrip.systems.detection.next_contact import boxes as geometry
@@ -82,15 +82,11 @@ class ContactHead(nn.Module):
         finest = size[0] / maps[0].shape[2]
         level = (side / (finest * self.box_strides)).clamp(min=1e-6).log2() + 1e-6
         level = level.floor().clamp(0, len(maps) - 1)
-        found = None
-        for i, feature_map in enumerate(maps):
+        on_maps = []
+        for feature_map in maps:
             scale = [n / pixels for n, pixels in zip(feature_map.shape[2:], size)]
-            on_map = boxes * torch.tensor([scale[1], scale[0]] * 2, device=boxes.device)
-            cells = roi_align(feature_map, on_map, size=CELLS, samples=self.samples, aligned=False)
-            cells = cells * (level == i).to(cells.dtype)[..., None, None, None]
-            found = cells if found is None else found + cells
-        assert found is not None, "there are five maps"
-        return found
+            on_maps.append(boxes * torch.tensor([scale[1], scale[0]] * 2, device=boxes.device))
+        return roi_align_levels(maps, on_maps, level, size=CELLS, samples=self.samples, aligned=False)
 
     @torch.no_grad()
     def choose(self, proposed: Tensor, there: Tensor, boxes: Tensor, batch: Batch) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
@@ -12,6 +13,8 @@ from filmstrip.bounds import Bounds, Count, Rate, Share, Weight
 from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.contacts import ContactInfo
 from filmstrip.errors import UserError
+from filmstrip.inference import encoder_of
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.on_encoder import OnEncoder, OnEncoderConfig
 from filmstrip.protocols import Batch, Features, Loss, NextContacts
 from filmstrip.systems.detection.next_contact.heads import ContactHead
@@ -140,6 +143,15 @@ class NextContactConfig(OnEncoderConfig):
             raise UserError("the data have no contacts with objects: read such data (--data.reads contacts)")
         return replace(super().bind(info), num_nouns=len(info.classes), num_verbs=len(info.verbs))
 
+    def with_learner(self, learner: ObjectiveConfig, typed: Collection[str] = ()) -> Self:
+        """The detector on another encoder; of one with more or fewer layers it reads five that are evenly spaced,
+        unless ``typed`` says which."""
+        with torch.device("meta"):
+            before, depth = (getattr(encoder_of(c.build()), "depth", 0) for c in (self.learner, learner))
+        if depth in (0, before) or "objective.layers" in typed:
+            return super().with_learner(learner)
+        return replace(self, learner=learner, layers=evenly_spaced(depth))
+
     def build(self) -> NextContact:
         """Build the network with fresh weights.
 
@@ -149,3 +161,8 @@ class NextContactConfig(OnEncoderConfig):
         if len(self.layers) != LEVELS:
             raise UserError(f"the pyramid has {LEVELS} levels, and objective.layers {len(self.layers)}")
         return NextContact(self)
+
+
+def evenly_spaced(depth: int) -> tuple[int, ...]:
+    """Numbers of five of so many layers, from one, the last one among them."""
+    return tuple(max(1, round(level * depth / LEVELS)) for level in range(1, LEVELS + 1))

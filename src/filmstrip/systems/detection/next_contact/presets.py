@@ -25,8 +25,11 @@ _SMALL = {
     "candidates": 64,
     "proposals": 64,
     "samples": 64,
+    "min_score": 0.001,
     "contacts": 20,
 }
+"""Sizes for frames of 64 pixels. Scores are low after minutes of training: one of five objects, by one of three verbs,
+has 0.07 where nothing tells which. So contacts below the paper's 0.05 are kept here; mAP ranks all of them."""
 
 
 def tiny() -> Run:
@@ -65,6 +68,24 @@ def tiny_one_frame() -> Run:
         run,
         data=replace(run.data, clip=replace(run.data.clip, num_frames=1)),
         objective=replace(run.objective, learner=learner),
+    )
+
+
+def reaches() -> Run:
+    """What learns in minutes on one CPU core: four frames, a quarter of a second apart, of 1,200 videos."""
+    run = tiny()
+    return replace(
+        run,
+        data=replace(
+            run.data,
+            synthetic=Reaches(num_train=1200, num_test=100, hand=0.09, wave=0.08),
+            reads=ContactClips(max_objects=1),
+            clip=replace(run.data.clip, num_frames=4, stride=2),
+            num_workers=1,
+        ),
+        objective=replace(run.objective, learner=replace(run.objective.learner, num_frames=4), samples=32),
+        optim=AdamW(lr=2e-3, schedule=Cosine(warmup=0.1)),
+        train=Loop(length=Steps(500)),
     )
 
 
