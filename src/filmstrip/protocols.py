@@ -503,6 +503,37 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
+class Matcher(Protocol):
+    """An objective or model that reads video and text together, and says whether they belong together."""
+
+    def see(self, video: Tensor) -> Tensor:
+        """What is seen of ``B T C H W`` video: tokens ``B M C``; it serves any number of texts."""
+        ...
+
+    def match(self, visual: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Log-odds ``B`` that texts (ids ``B L``, padded, of which ``lengths`` are none) belong to what was seen."""
+        ...
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """An objective or model that says in words what is seen, in token ids."""
+
+    def see(self, video: Tensor) -> Tensor:
+        """What is seen of ``B T C H W`` video: tokens ``B M C``; zeros in their place tell nothing."""
+        ...
+
+    def caption(
+        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int = 0, writing: Any = None
+    ) -> Tensor:
+        """A caption of each, ids ``B N`` behind the ``prompt``'s, with ``end`` behind what was said.
+
+        ``writing`` is a :class:`~filmstrip.nn.decoding.Writing`; row ``i`` draws from ``seed + i``.
+        """
+        ...
+
+
+@runtime_checkable
 class FlowClassifier(Classifier, Protocol):
     """A :class:`Classifier` that also uses optical flow."""
 

@@ -5,9 +5,9 @@ from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.query_connector import QueryConnectorConfig
 from filmstrip.models.query_transformer import QueryTransformerConfig
+from filmstrip.objectives.matching import similar
 from filmstrip.objectives.teachers import ImageTowerConfig
 from filmstrip.systems.language.blip2 import Blip2Config, Blip2LanguageConfig
-from filmstrip.systems.language.blip2.alignment import _similar
 from filmstrip.systems.language.instructblip import InstructBlipConfig
 
 TOWER = dict(width=16, depth=1, num_heads=2, num_frames=2, size=16, patch_size=8, pool="class")
@@ -61,7 +61,7 @@ def test_hard_negatives_are_similar_and_never_the_same():
     same = torch.eye(3, dtype=torch.bool)
     same[1, 2] = same[2, 1] = True
     chance = torch.full((3, 1), 0.5)
-    assert _similar(logits, same, chance).tolist() == [1, 0, 0]
+    assert similar(logits, same, chance).tolist() == [1, 0, 0]
 
 
 def test_equal_captions_are_no_negatives():
@@ -93,7 +93,7 @@ def test_language_models_start_from_the_first_stage(kind, vocab_size):
     model.load_state_dict(taken, strict=False)
     told = batch()
     with torch.no_grad():
-        want = first.eval().bridge(first.context(told["video"])).queries
+        want = first.eval().bridge(first.see(told["video"])).queries
         tokens, _ = model.eval().encoded(told["video"])
         torch.testing.assert_close(model.connector.reader.of_steps(tokens, 1), want)
     assert model.taken_from(model.decoder) is None
