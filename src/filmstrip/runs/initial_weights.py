@@ -257,6 +257,10 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
 
     if isinstance(run.objective, ContrastiveConfig):
         return _with_towers_of_init(run, typed)
+    if run.objective.has_hub_sizes:
+        from filmstrip.runs.hub_captioned import with_method_of_init
+
+        return with_method_of_init(run, typed, _clip_of)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):

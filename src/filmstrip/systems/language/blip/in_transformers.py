@@ -158,17 +158,23 @@ def from_blip(theirs: Mapping[str, Tensor], *, shared: bool = False) -> Weights:
 
 def to_retrieval(ours: Mapping[str, Tensor], patch_size: int) -> Weights:
     """The state of a ``BlipForImageTextRetrieval``; what it has no place for is left out."""
-    return queries.unfused(RETRIEVAL.theirs(_shaped(ours, patch_size)))
+    return _apart(RETRIEVAL.theirs(_shaped(ours, patch_size)))
 
 
 def to_captioner(ours: Mapping[str, Tensor], patch_size: int) -> Weights:
     """The state of a ``BlipForConditionalGeneration``; what it has no place for is left out."""
     shared = not any(name.startswith("decoder_attention.") for name in ours)
-    theirs = queries.unfused(WRITERS[shared].theirs(_shaped(ours, patch_size)))
+    theirs = _apart(WRITERS[shared].theirs(_shaped(ours, patch_size)))
     head = "text_decoder.cls.predictions"
     theirs[f"{head}.decoder.weight"] = theirs["text_decoder.bert.embeddings.word_embeddings.weight"]
     theirs[f"{head}.decoder.bias"] = theirs[f"{head}.bias"]
     return theirs
+
+
+def _apart(theirs: Weights) -> Weights:
+    """With queries, keys and values apart in texts; in images they are in one there too."""
+    text = {name: tensor for name, tensor in theirs.items() if name.startswith("text_")}
+    return {name: tensor for name, tensor in theirs.items() if name not in text} | queries.unfused(text)
 
 
 def _shaped(ours: Mapping[str, Tensor], patch_size: int) -> Weights:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,8 @@ from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.text_transformer import SelfAttention, TextArchitecture, TextTransformer, WordHead
 from filmstrip.nn.decoding import Writing, write
 from filmstrip.nn.initialisation import init_normal
-from filmstrip.nn.masks import Mask, causal, present
+from filmstrip.nn.masks import causal, present
+from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
 from filmstrip.objectives.language import averaged, token_losses
@@ -29,7 +30,7 @@ from filmstrip.objectives.matching import matching_loss, valid_tokens
 from filmstrip.objectives.momentum import KeyQueue, Keys, follow
 from filmstrip.protocols import Batch, Loss, Objective, PassOn
 from filmstrip.randomness import uniform
-from filmstrip.systems.language.blip.in_transformers import from_blip
+from filmstrip.systems.language.blip.in_transformers import blip_in_hub, from_blip
 from filmstrip.weights.keymap import Weights, some
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ _SCALES = (1 / 0.5, 1 / 0.001)
 @dataclass(frozen=True, kw_only=True)
 class BlipConfig(ObjectiveConfig):
     """A tower of frames, a transformer of texts that reads it, and three losses."""
+
+    has_hub_sizes: ClassVar[bool] = True
 
     vision: ImageTowerArchitecture
     """Tower of frames, with a class token."""
@@ -106,6 +109,17 @@ class BlipConfig(ObjectiveConfig):
                 "tokenizer of its weights (--data.reads.tokenizer FOLDER)"
             )
         return self
+
+    def of_hub(
+        self, config: Mapping[str, Any], statistics: Mapping[str, Any] | None, source: str
+    ) -> tuple[Self, int]:
+        """With the sizes of a BLIP; see :meth:`ObjectiveConfig.of_hub`.
+
+        Raises:
+            UserError: the model is of another kind.
+        """
+        found = blip_in_hub(config, statistics or {"mean": CLIP_MEAN, "std": CLIP_STD}, source)
+        return replace(self, **found._asdict()), found.vision.size
 
     def for_clip(self, clip: Clip) -> Self:
         """With frames of the clip's size."""
@@ -225,7 +239,7 @@ class Blip(Objective):
         drawn = uniform(seeds, writing.max_tokens, "blip.caption")
         return write(next_logits, begun, writing, end=end, uniform=drawn)
 
-    def caption_logits(self, visual: Tensor, ids: Tensor, mask: Mask | None = None) -> Tensor:
+    def caption_logits(self, visual: Tensor, ids: Tensor) -> Tensor:
         """Logits ``B L V`` of the token after each of ``B L`` ids, the first of which is replaced by the start of a
         caption."""
         told = self.text(self._begun(ids, self.begins_caption), mask=causal(), context=visual, own=self.decoder_attention)
