@@ -190,12 +190,12 @@ class Answers(Protocol):
         ...
 
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int = 0, sampling: Any = None
+        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer to each prompt, one position at a time.
 
         A prompt is ``text`` and ``text_length`` of a conversation that ends where the answer begins. Row ``i`` draws
-        from ``seed + i``; without ``sampling`` the most probable id is taken.
+        from ``seed + i``, or from ``seed[i] + i``; without ``sampling`` the most probable id is taken.
         """
         ...
 
@@ -524,11 +524,12 @@ class Captioner(Protocol):
         ...
 
     def caption(
-        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int = 0, writing: Any = None
+        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int | Tensor = 0, writing: Any = None
     ) -> Tensor:
         """A caption of each, ids ``B N`` behind the ``prompt``'s, with ``end`` behind what was said.
 
-        ``writing`` is a :class:`~filmstrip.nn.decoding.Writing`; row ``i`` draws from ``seed + i``.
+        ``writing`` is a :class:`~filmstrip.nn.decoding.Writing`; row ``i`` draws from ``seed + i``, or from
+        ``seed[i] + i``.
         """
         ...
 

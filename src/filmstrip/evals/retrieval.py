@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from filmstrip.bounds import Count, NotEmpty
-from filmstrip.evals.captions import compared, dual_encoder, ranks, recalls, similarities
+from filmstrip.evals.compared import compared, dual_encoder, ranks, recalls, similarities
 from filmstrip.runs.evaluation import Evaluation, Subject
 
 

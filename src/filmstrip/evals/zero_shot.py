@@ -12,7 +12,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, NotEmpty
 from filmstrip.errors import UserError
-from filmstrip.evals.captions import dual_encoder, encode_texts
+from filmstrip.evals.compared import dual_encoder, encode_texts
 from filmstrip.evals.clips import map_clips
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch

@@ -26,18 +26,20 @@ _LENGTH = 30
 
 
 def load_hub_method(
-    source: str, sized: Callable[[Weights], ObjectiveConfig]
-) -> tuple[Objective, Data]:
+    source: str, method: Callable[[Weights], ObjectiveConfig | None]
+) -> tuple[Objective, Data] | None:
     """A model in the Hub's layout as one of our methods, and how its data are read.
 
-    ``sized`` gives the method's configuration for its weights, with any sizes.
+    ``method`` gives the configuration for its weights, with any sizes, or none for weights of another kind.
 
     Raises:
         UserError: there is no such model, it has no safetensors, or they do not fit.
     """
     folder = hub_folder(source)
     theirs = weights_of(source, folder)
-    config, size = _in_hub(sized(theirs), folder, source)
+    if (configuration := method(theirs)) is None:
+        return None
+    config, size = _in_hub(configuration, folder, source)
     objective = config.build()
     objective.load_state_dict(cast(FromTransformers, objective).from_transformers(theirs))
     clip = Clip(num_frames=1, sampling="uniform", size=size)

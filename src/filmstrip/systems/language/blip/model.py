@@ -209,7 +209,13 @@ class Blip(Objective):
         return yes - no
 
     def caption(
-        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int = 0, writing: Writing | None = None
+        self,
+        visual: Tensor,
+        prompt: Sequence[int] = (),
+        *,
+        end: int,
+        seed: int | Tensor = 0,
+        writing: Writing | None = None,
     ) -> Tensor:
         """See :class:`~filmstrip.protocols.Captioner`; without a ``writing`` the most probable tokens."""
         writing = writing or Writing()

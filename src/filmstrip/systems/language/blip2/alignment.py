@@ -137,7 +137,13 @@ class Blip2(Objective):
         return yes - no
 
     def caption(
-        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int = 0, writing: Writing | None = None
+        self,
+        visual: Tensor,
+        prompt: Sequence[int] = (),
+        *,
+        end: int,
+        seed: int | Tensor = 0,
+        writing: Writing | None = None,
     ) -> Tensor:
         """See :class:`~filmstrip.protocols.Captioner`; without a ``writing`` the most probable tokens."""
         writing = writing or Writing()

@@ -14,7 +14,7 @@ from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.calibration import Calibration, calibration_error
-from filmstrip.evals.captions import ranks, recalls
+from filmstrip.evals.compared import ranks, recalls
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.evals.zero_shot import ZeroShot
 from filmstrip.protocols import Objective
