@@ -13,7 +13,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.distributed import map_items
 from filmstrip.inference import inference
-from filmstrip.protocols import Batch, DualEncoder
+from filmstrip.protocols import Batch, DualEncoder, Matcher
 from filmstrip.runs.evaluation import Subject
 
 
@@ -28,6 +28,8 @@ class Compared(NamedTuple):
     """Vectors of their captions, ``M D``, on the CPU."""
     matches: Tensor
     """Whether a caption is one of a video's, or in the same words, ``N M`` bool."""
+    captions: list[str]
+    """The captions in words, ``M``."""
 
 
 def dual_encoder(subject: Subject) -> tuple[DualEncoder, CaptionedSource]:
@@ -67,7 +69,7 @@ def compared(subject: Subject, split: str, *, all_captions: bool, batch_size: in
     owned = torch.zeros(len(told), len(distinct), dtype=torch.bool)
     for row, texts in zip(owned, told):
         row[[place[text] for text in texts]] = True
-    return Compared(videos, index, vectors[order], owned[:, order])
+    return Compared(videos, index, vectors[order], owned[:, order], [text for texts in told for text in texts])
 
 
 def similarities(subject: Subject, found: Compared) -> Tensor:
@@ -77,6 +79,58 @@ def similarities(subject: Subject, found: Compared) -> Tensor:
     with inference(subject.objective):
         rows = [objective.similarity(videos.to(subject.device), texts).cpu() for videos in found.videos.split(256)]
     return torch.cat(rows)
+
+
+def reranked(
+    subject: Subject, found: Compared, similarity: Tensor, split: str, top: int, *, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Scores ``N M`` of captions for videos, and of videos for captions, whose ``top`` most similar are judged anew.
+
+    Those are ordered by the log-odds of a match, before all others, which stay in the order of their similarity.
+
+    Raises:
+        UserError: the objective does not read video and text together.
+    """
+    model, source = matcher(subject)
+
+    def see(batch: Batch, before: int) -> Tensor:
+        with inference(subject.objective):
+            return model.see(batch["video"]).cpu()
+
+    visual = list(map_clips(subject, see, split, batch_size=batch_size))
+    rows = [row for part in visual for row in part]
+    ids, lengths = source.tokens(found.captions)
+
+    def odds(pairs: Tensor) -> Tensor:
+        seen = torch.stack([rows[i] for i in pairs[:, 0].tolist()]).to(subject.device)
+        texts = pairs[:, 1]
+        with inference(subject.objective):
+            return model.match(seen, ids[texts].to(subject.device), lengths[texts].to(subject.device)).float().cpu()
+
+    scores = []
+    for matrix, transposed in ((similarity, False), (similarity.T, True)):
+        best = matrix.topk(min(top, matrix.shape[1])).indices
+        own = torch.arange(len(matrix))[:, None].expand_as(best)
+        pairs = torch.stack([best, own] if transposed else [own, best], dim=2).flatten(0, 1)
+        judged = torch.cat(list(map_items(subject, pairs.split(batch_size), odds, "matching"))).view_as(best)
+        below = matrix - matrix.amax() + judged.amin() - 1
+        scores.append(below.scatter(1, best, judged))
+    return scores[0], scores[1].T
+
+
+def matcher(subject: Subject) -> tuple[Matcher, CaptionedSource]:
+    """The objective, as what reads video and text together, and the source.
+
+    Raises:
+        UserError: it does not, or the data have no captions.
+    """
+    _, source = dual_encoder(subject)
+    if not isinstance(subject.objective, Matcher):
+        raise UserError(
+            f"{type(subject.objective).__name__} has no matching head to rank results anew: leave rerank out, or "
+            "evaluate language.blip or language.blip2"
+        )
+    return subject.objective, source
 
 
 def encode_texts(subject: Subject, texts: Sequence[str], *, batch_size: int) -> Tensor:
