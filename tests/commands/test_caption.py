@@ -84,7 +84,9 @@ def model(monkeypatch):
     painter = Painter()
     writer = CaptionWriter(painter, TOKENIZER, "", Writing())
     monkeypatch.setattr(work, "load_describer", lambda command: work.Describer(painter, writer, clip))
-    monkeypatch.setattr(judging, "load_searcher", lambda source: Searcher(painter, clip, Captioned(max_length=8), TOKENIZER))
+    monkeypatch.setattr(
+        judging, "load_searcher", lambda source: Searcher(painter, clip, Captioned(max_length=8), TOKENIZER)
+    )
     return painter
 
 

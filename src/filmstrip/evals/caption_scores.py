@@ -35,8 +35,8 @@ def check_metrics(metrics: Sequence[Metric]) -> None:
         import pycocoevalcap.bleu.bleu  # noqa: F401
     except ImportError:
         raise UserError(
-            "CIDEr, BLEU, ROUGE-L and METEOR need pycocoevalcap: pip install pycocoevalcap, or compare captions word "
-            "for word alone (--metrics exact)"
+            "CIDEr, BLEU, ROUGE-L and METEOR need pycocoevalcap: pip install 'filmstrip[captions]', or compare "
+            "captions word for word alone (--metrics exact)"
         ) from None
     if shutil.which("java") is None:
         lost = " and METEOR" if "meteor" in metrics else ""

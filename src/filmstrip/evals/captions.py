@@ -99,8 +99,8 @@ def writer_of(
     if isinstance(objective, Answers) and isinstance(text, Serialiser):
         if beams not in (None, 1) or writing.min_tokens or writing.repetition != 1.0:
             raise UserError(
-                f"{type(objective).__name__} is a language model, whose captions have no beams, no minimum length and "
-                "no factor of repetitions: leave these out"
+                f"{type(objective).__name__} is a language model, whose captions have no beams, no minimum length "
+                "and no factor of repetitions: leave these out"
             )
         return AnswerWriter(objective, text, prompt, writing)
     raise UserError(
@@ -195,9 +195,7 @@ class Captions(Evaluation):
             raise UserError(f"{source.root} was read without captions: use --data.reads captioned")
         text: Any = source.text_tokenizer if isinstance(source, CaptionedSource) else source.serialiser
         writing = Writing(min_tokens=self.min_tokens, max_tokens=self.max_tokens)
-        return writer_of(
-            subject.objective, text, prompt=question or self.prompt, writing=writing, beams=self.beams
-        )
+        return writer_of(subject.objective, text, prompt=question or self.prompt, writing=writing, beams=self.beams)
 
 
 def _question(sample: Any) -> str:

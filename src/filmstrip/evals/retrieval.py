@@ -32,7 +32,7 @@ class Retrieval(Evaluation):
     batch_size: Count = 32
 
     def check(self, subject: Subject) -> None:
-        """The objective encodes video and text, and has a matching head if that is to rank; the data have captions."""
+        """The objective encodes video and text, and matches them if that is to rank; the data have captions."""
         (matcher if self.rerank else dual_encoder)(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class Writing:
     """Minimum number of tokens before the end."""
     beams: Count = 1
     """Number of beginnings that are continued side by side (beam search); one draws tokens as ``sampling`` says."""
-    sampling: Sampling = Sampling(temperature=0.0)
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.0))
     """Drawing of tokens, by default the most probable one."""
     repetition: Rate = 1.0
     """Divisor of a token's logit, or its factor below zero, once the text has the token (Keskar et al. 2019)."""

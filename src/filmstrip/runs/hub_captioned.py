@@ -1,4 +1,4 @@
-"""Methods of captioned data that begin with a model in the Hub's layout: its sizes, its tokenizer, and its weights."""
+"""Methods of captioned data that begin with a model in the Hub's layout: its sizes, tokenizer and weights."""
 
 from __future__ import annotations
 

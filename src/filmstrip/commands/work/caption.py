@@ -64,7 +64,9 @@ def caption(command: Caption) -> int:
     """
     check_out(command.out)
     if command.number > 1 and command.temperature == 0:
-        raise UserError(f"{command.number} captions of a clip are the same unless they are drawn: give a --temperature")
+        raise UserError(
+            f"{command.number} captions of a clip are the same unless they are drawn: give a --temperature"
+        )
     describer = load_describer(command)
     rows = find_clips(command.videos)
     about = {
@@ -87,7 +89,9 @@ def caption(command: Caption) -> int:
         console.print(Text(f"not read: {path}: {reason}", "yellow"))
     if not found:
         notes.remove()
-        raise UserError(f"none of the {len(rows)} files of {command.videos} can be read: `filmstrip data check` says why")
+        raise UserError(
+            f"none of the {len(rows)} files of {command.videos} can be read: `filmstrip data check` says why"
+        )
     notes.remove()
     print(f"{command.out}: {sum(len(row.synthetic) for row in found)} captions of {len(found)} clips")
     return int(bool(unreadable))

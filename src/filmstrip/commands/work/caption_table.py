@@ -120,7 +120,9 @@ def read_captions(path: Path) -> list[Captioned]:
     if not path.exists():
         raise UserError(f"there is no table {path}: give one that `filmstrip caption` wrote, or a manifest")
     told = _told(path) if path.is_file() else None
-    rows = rows_of(open_videos(path), path) if told is None else [_read(row, path, i) for i, row in enumerate(told, 1)]
+    rows = (
+        rows_of(open_videos(path), path) if told is None else [_read(row, path, i) for i, row in enumerate(told, 1)]
+    )
     if not any(row.texts for row in rows):
         raise UserError(f"{path} has no captions: write some first (filmstrip caption)")
     return rows
@@ -156,7 +158,9 @@ def _read(told: dict[str, Any], path: Path, number: int) -> Captioned:
     return Captioned(file, told.get("split") or "", told.get("label") or None, start, end, web, synthetic)
 
 
-def write_table(rows: Iterable[Captioned], out: Path, scores: Mapping[str, Mapping[str, float]] | None = None) -> None:
+def write_table(
+    rows: Iterable[Captioned], out: Path, scores: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
     """Write a table, atomically; ``scores`` are those of captions, by a row's key and the caption."""
     folder = out.absolute().parent
     table = []

@@ -63,7 +63,9 @@ def filter_captions(command: Filter) -> int:
         scores = {row.key: notes.found[row.key] for row in rows if row.key in notes.found}
         kept = kept_of(rows, scores, _threshold(command, scores))
         if kept:
-            write_table(kept, command.out, {row.key: found for row, found in zip(kept, _scores_of(kept, rows, scores))})
+            write_table(
+                kept, command.out, {row.key: found for row, found in zip(kept, _scores_of(kept, rows, scores))}
+            )
     notes.remove()
     for path, reason in unreadable:
         console.print(Text(f"not read: {path}: {reason}", "yellow"))
@@ -143,9 +145,7 @@ def scored(
     return grouped
 
 
-def kept_of(
-    rows: Sequence[Captioned], scores: dict[str, dict[str, float]], threshold: float
-) -> list[Captioned]:
+def kept_of(rows: Sequence[Captioned], scores: dict[str, dict[str, float]], threshold: float) -> list[Captioned]:
     """The rows with those of their captions whose score reaches the threshold; those with none are dropped."""
     kept = []
     for row in rows:

@@ -16,13 +16,13 @@ Vision-Language Understanding and Generation", ICML 2022.
 
 The paper's figure lets the modes differ by their masks alone; the public code, as here, gives encoder and decoder
 self-attention of their own. From the public code come also: vectors of 256, a temperature that is learned from 0.07
-within 0.001 and 0.5, copies with a momentum of 0.995, queues of 57,600 keys, targets that become soft over two epochs,
-one hard pair for each video and each text, drawn by its similarity, and label smoothing of 0.1 in captioning.
+within 0.001 and 0.5, copies with a momentum of 0.995, queues of 57,600 keys, targets that become soft over two
+epochs, one hard pair for each video and each text, drawn by its similarity, and label smoothing of 0.1 in captioning.
 
 Where we deviate: of a video the mean of its frames' class tokens is contrasted, and all their tokens are read
 together; equal captions are no negatives; the copies run without dropout; the learning rate falls along a cosine
-instead of by a tenth an epoch; attention weights have no dropout. Captions of a fine-tuned captioner begin as the data
-have it: the published prompt, "a picture of", is given to ``filmstrip caption --prompt``.
+instead of by a tenth an epoch; attention weights have no dropout. Captions of a fine-tuned captioner begin as the
+data have it: the published prompt, "a picture of", is given to ``filmstrip caption --prompt``.
 
 The paper reports: with ViT-L and 129M images, CIDEr on NoCaps 113.2; recall at 1 on Flickr30K without examples 96.7
 from image to text and 86.7 from text to image; fine-tuned on COCO 82.4 and 65.1.

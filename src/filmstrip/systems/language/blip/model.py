@@ -100,7 +100,9 @@ class BlipConfig(ObjectiveConfig):
                 "data.reads.max_length, or raise objective.text.max_length"
             )
         if info.tokenizer.start is None:
-            raise UserError("captions need a start, which two other tokens take the place of: their tokenizer has none")
+            raise UserError(
+                "captions need a start, which two other tokens take the place of: their tokenizer has none"
+            )
         if self.starts is None:
             return replace(self, text=replace(self.text, vocab_size=info.tokenizer.size + 2))
         if info.tokenizer.size > self.text.vocab_size:
@@ -248,7 +250,9 @@ class Blip(Objective):
     def caption_logits(self, visual: Tensor, ids: Tensor) -> Tensor:
         """Logits ``B L V`` of the token after each of ``B L`` ids, the first of which is replaced by the start of a
         caption."""
-        told = self.text(self._begun(ids, self.begins_caption), mask=causal(), context=visual, own=self.decoder_attention)
+        told = self.text(
+            self._begun(ids, self.begins_caption), mask=causal(), context=visual, own=self.decoder_attention
+        )
         return self.words(told, self.text.embed.weight)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -347,7 +351,9 @@ class Blip(Objective):
 
     def _judge(self, visual: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
         """Logits ``B 2`` of no and yes."""
-        return self.match_head(self.text(self._begun(ids, self.begins_match), mask=present(valid), context=visual)[:, 0])
+        return self.match_head(
+            self.text(self._begun(ids, self.begins_match), mask=present(valid), context=visual)[:, 0]
+        )
 
     def _contrast(self, video: Tensor, text: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         """The loss, the similarities within the batch (videos to texts, texts to videos), and which pairs match."""

@@ -52,7 +52,14 @@ def tiny() -> Run:
         ),
         objective=BlipConfig(
             vision=ImageTowerArchitecture(
-                width=64, depth=3, num_heads=4, num_frames=4, size=48, patch_size=12, pool="class", linear_init="glorot"
+                width=64,
+                depth=3,
+                num_heads=4,
+                num_frames=4,
+                size=48,
+                patch_size=12,
+                pool="class",
+                linear_init="glorot",
             ),
             text=TextArchitecture(
                 width=64,

@@ -18,8 +18,8 @@ from filmstrip.errors import UserError
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.query_transformer import QueryTransformer, QueryTransformerConfig
 from filmstrip.models.text_transformer import WordHead
-from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.decoding import Writing, write
+from filmstrip.nn.initialisation import init_normal
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
 from filmstrip.objectives.language import averaged, token_losses
