@@ -26,7 +26,7 @@ from filmstrip.text.tokenizers import Words, WordTokenizer
 
 SIZE, CLEAN, WEB, TESTS, LENGTH, BATCH = 32, 200, 1800, 300, 12, 32
 NOISE = 0.5
-STEPS = {"start": 500, "captioner": 150, "filter": 150, "new": 500}
+STEPS = {"start": 400, "captioner": 120, "filter": 120, "new": 400}
 SHAPES = NarratedShapes(num_frames=1, size=SIZE)
 ARMS = ("web", "web, filtered", "web and written", "both, filtered")
 
@@ -78,7 +78,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         model = config.build()
         if start is not None:
             model.load_state_dict(start.state_dict())
-        rate = 1e-3 if start is None else 5e-4
+        rate = 2e-3 if start is None else 1e-3
         batches = drawn(pictures, texts, tokenizer, seed)
         return learn(model, batches, steps=STEPS[part], lr=rate, warmup=0.1, clip_grad=1.0)
 
@@ -114,12 +114,12 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
 
 
 def configuration(tokenizer: WordTokenizer) -> BlipConfig:
-    """A BLIP of two layers, and three of pictures."""
+    """A BLIP of one layer of texts and two of pictures."""
     shape = {"width": 64, "num_heads": 4, "linear_init": "glorot"}
     return BlipConfig(
-        vision=ImageTowerArchitecture(**shape, depth=3, num_frames=1, size=SIZE, patch_size=8, pool="class"),
+        vision=ImageTowerArchitecture(**shape, depth=2, num_frames=1, size=SIZE, patch_size=8, pool="class"),
         text=TextArchitecture(
-            **shape, depth=2, mlp_ratio=2.0, norm="post", vocab_size=tokenizer.size + 2, max_length=LENGTH
+            **shape, depth=1, mlp_ratio=2.0, norm="post", vocab_size=tokenizer.size + 2, max_length=LENGTH
         ),
         embed_dim=32,
         momentum=None,

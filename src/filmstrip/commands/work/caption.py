@@ -39,7 +39,8 @@ from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Objective
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import default_device, load_objective
-from filmstrip.text.tokenizers import open_tokenizer
+from filmstrip.text.conversation import Serialiser
+from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError
 from filmstrip.weights.fingerprint import fingerprint
@@ -132,10 +133,9 @@ def load_describer(command: Caption) -> Describer:
         tokenizer = None if not isinstance(reads, CaptionedKind) else reads.tokenizer.fit((), ())
     if tokenizer is None:
         raise UserError(f"{command.run} holds a {type(objective).__name__}, which was trained without captions")
+    text: TextTokenizer | Serialiser = tokenizer
     if isinstance(reads, Conversations):
         text, prompt = serialiser_of(reads, tokenizer), prompt or QUESTION
-    else:
-        text = tokenizer
     if command.frames is not None:
         clip = replace(clip, num_frames=command.frames, sampling="uniform")
     return Describer(objective, writer_of(objective, text, prompt=prompt, writing=writing, beams=command.beams), clip)
