@@ -11,6 +11,7 @@ import torch
 from filmstrip import systems
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.caption_scores import PLAIN, caption_scores, plain
@@ -125,3 +126,45 @@ def test_what_writes_no_captions_is_refused(subject):
     drawn = Writing(sampling=Sampling(temperature=1.0))
     with pytest.raises(UserError, match="give one"):
         writer_of(subject.objective, subject.source.text_tokenizer, prompt="", writing=drawn, beams=3)
+
+
+class Talker(Objective):
+    """A language model that says the mean colour of what it is asked about, if it is asked for it."""
+
+    def __init__(self, serialiser):
+        super().__init__()
+        self.serialiser = serialiser
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def see(self, video):
+        return video.float().mean(dim=(1, 3, 4))[:, None]
+
+    def answer(self, visual, prompt, *, count, seed=0, sampling=None):
+        colour = self.serialiser.tokenizer.encode("colour")[0]
+        asked = (prompt["text"] == colour).any(dim=1).tolist()
+        texts = [NAMES[i] if yes else "nothing" for i, yes in zip(visual[:, 0].argmax(dim=1).tolist(), asked)]
+        rows = [self.serialiser.answer(text) for text in texts]
+        yield from torch.tensor(rows).T
+
+    def score(self, visual, batch):
+        raise NotImplementedError
+
+
+def test_a_language_model_is_asked_what_its_conversations_ask(tmp_path):
+    rows = ["video,question,answer,split"]
+    for name in NAMES:
+        write_grid(
+            tmp_path / f"{name}.png", [torch.tensor(COLOURS[name]).view(1, 3, 1, 1).expand(1, 3, 16, 16)], gap=0
+        )
+        rows += [f"{name}.png,which colour?,{name},{split}" for split in ("train", "test")]
+        rows += [f"{name}.png,what else?,nothing,{split}" for split in ("train", "test")]
+    (tmp_path / "dialogues.csv").write_text("\n".join(rows))
+    data = Data(path=tmp_path, reads=Conversations(), clip=Clip(num_frames=1, size=16), num_workers=0)
+    source = open_source(data)
+    talker = Talker(source.serialiser)
+    asked = Subject(objective=talker, source=source, data=data, device=torch.device("cpu"))
+    found = dict(Captions(metrics=("exact",))(asked))
+    assert (found["captions/exact"], found["captions/count"]) == (1.0, 6.0)
+    assert found["captions/blind/exact"] == pytest.approx(4 / 6)  # all that is not of colours, and one colour
+    with pytest.raises(UserError, match="is a language model, whose captions have no beams"):
+        writer_of(talker, source.serialiser, prompt="", writing=Writing(), beams=3)

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.query_connector import QueryConnectorConfig
 from filmstrip.models.query_transformer import QueryTransformerConfig
+from filmstrip.nn.decoding import Writing
 from filmstrip.objectives.matching import similar
 from filmstrip.objectives.teachers import ImageTowerConfig
 from filmstrip.systems.language.blip2 import Blip2Config, Blip2LanguageConfig
@@ -128,3 +130,18 @@ def test_queries_know_the_question_and_not_the_answer():
     assert not torch.equal(read(), read(3))
     prompt = {"text": told["text"][:, :5], "text_length": torch.tensor([5])}
     torch.testing.assert_close(model.in_text(seen, prompt), read())
+
+
+@torch.no_grad()
+def test_the_first_stage_writes_captions():
+    model = first_stage().eval()
+    told = batch()
+    said = model.caption(model.see(told["video"]), (4,), end=2, writing=Writing(max_tokens=5, beams=2, min_tokens=2))
+    assert said.shape == (4, 5) and not (said == model.starts_caption).any() and not (said[:, :2] == 2).any()
+    visual = model.see(told["video"])
+    text = torch.tensor([[model.starts_caption, 4]]).expand(4, -1)
+    logits = model.words(model.bridge(visual, text, sees="generation").text[:, -1], model.bridge.embed.weight)
+    greedy = model.caption(visual, (4,), end=2, writing=Writing(max_tokens=3))
+    assert torch.equal(greedy[:, 0], logits[:, : model.starts_caption].argmax(dim=1))
+    with pytest.raises(UserError, match="are longer than the 10 tokens"):
+        model.caption(visual, (4,), end=2, writing=Writing(max_tokens=9))

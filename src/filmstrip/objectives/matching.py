@@ -1,4 +1,4 @@
-"""Matching of video and text that are read together: pairs that belong together, and similar ones that do not.
+"""Video and text that are read together: which pairs belong together, and which similar ones do not; texts' lengths.
 
 Li et al. 2021 (ALBEF): for each video one text of the batch is drawn by its similarity, and for each text one video.
 """
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from filmstrip.errors import UserError
+from filmstrip.nn.decoding import Writing
 from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.randomness import uniform
 
@@ -55,6 +57,21 @@ def similar(logits: Tensor, same: Tensor, chance: Tensor) -> Tensor:
     """
     weights = (logits.softmax(dim=1) + 1e-4).masked_fill(same, 0.0) + 1e-12
     return draw(weights.log(), chance[:, 0], Sampling())
+
+
+def check_length(begun: int, writing: Writing, most: int) -> int:
+    """The length of a text of which so many tokens have ``begun``, once it is written.
+
+    Raises:
+        UserError: it is longer than the network reads.
+    """
+    length = begun + writing.max_tokens
+    if length > most:
+        raise UserError(
+            f"captions of {writing.max_tokens} tokens after a beginning of {begun} are longer than the {most} tokens "
+            "that the network reads: lower the maximum (--max-tokens)"
+        )
+    return length
 
 
 def valid_tokens(ids: Tensor, lengths: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
 from filmstrip.objectives.language import averaged, token_losses
-from filmstrip.objectives.matching import matching_loss, valid_tokens
+from filmstrip.objectives.matching import check_length, matching_loss, valid_tokens
 from filmstrip.objectives.momentum import KeyQueue, Keys, follow
 from filmstrip.protocols import Batch, Loss, Objective, PassOn
 from filmstrip.randomness import uniform
@@ -226,12 +226,7 @@ class Blip(Objective):
             None if pair is None else tuple(x.repeat_interleave(writing.beams, dim=0) for x in pair)
             for pair in self.text.keys_and_values(visual)
         ]
-        length = begun.shape[1] + writing.max_tokens
-        if length > self.config.text.max_length:
-            raise UserError(
-                f"captions of {writing.max_tokens} tokens after a prompt of {begun.shape[1]} are longer than the "
-                f"{self.config.text.max_length} tokens that the network reads"
-            )
+        length = check_length(begun.shape[1], writing, self.config.text.max_length)
         caches = self.text.new_caches(len(visual) * writing.beams, length)
         never = torch.tensor([self.begins_caption, self.begins_match], device=visual.device)
 

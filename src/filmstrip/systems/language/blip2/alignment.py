@@ -23,7 +23,7 @@ from filmstrip.nn.initialisation import init_normal
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
 from filmstrip.objectives.language import averaged, token_losses
-from filmstrip.objectives.matching import matching_loss, valid_tokens
+from filmstrip.objectives.matching import check_length, matching_loss, valid_tokens
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import uniform
 
@@ -148,6 +148,7 @@ class Blip2(Objective):
         """See :class:`~filmstrip.protocols.Captioner`; without a ``writing`` the most probable tokens."""
         writing = writing or Writing()
         begun = torch.tensor([[self.starts_caption, *prompt]], device=visual.device).expand(len(visual), -1)
+        check_length(begun.shape[1], writing, self.config.queries.max_length)
         seen = visual.repeat_interleave(writing.beams, dim=0)
 
         def next_logits(text: Tensor, rows: Tensor) -> Tensor:
