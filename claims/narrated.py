@@ -13,7 +13,7 @@ from claims.training import learn
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.data.synthetic.narration import caption, paraphrases, with_wrong_captions
 from filmstrip.data.texts import tokenised
-from filmstrip.evals.captions import ranks
+from filmstrip.evals.compared import ranks
 from filmstrip.models.dual_encoder import SIGLIP_PIXELS
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.text_transformer import TextArchitecture

@@ -35,6 +35,8 @@ COMMANDS = {
     "detect": "filmstrip.commands.detect:Detect",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
+    "caption": "filmstrip.commands.caption:Caption",
+    "filter": "filmstrip.commands.filter:Filter",
     "search": "filmstrip.commands.search:Search",
     "find": "filmstrip.commands.find:Find",
     "explain": "filmstrip.commands.explain:Explain",

@@ -190,12 +190,12 @@ class Answers(Protocol):
         ...
 
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int = 0, sampling: Any = None
+        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer to each prompt, one position at a time.
 
         A prompt is ``text`` and ``text_length`` of a conversation that ends where the answer begins. Row ``i`` draws
-        from ``seed + i``; without ``sampling`` the most probable id is taken.
+        from ``seed + i``, or from ``seed[i] + i``; without ``sampling`` the most probable id is taken.
         """
         ...
 
@@ -503,6 +503,38 @@ class DualEncoder(Protocol):
 
     def similarity(self, video: Tensor, text: Tensor) -> Tensor:
         """Logits ``N M`` of the vectors of ``N`` videos and of ``M D`` of texts."""
+        ...
+
+
+@runtime_checkable
+class Matcher(Protocol):
+    """An objective or model that reads video and text together, and says whether they belong together."""
+
+    def see(self, video: Tensor) -> Tensor:
+        """What is seen of ``B T C H W`` video: tokens ``B M C``; it serves any number of texts."""
+        ...
+
+    def match(self, visual: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Log-odds ``B`` that texts (ids ``B L``, padded, of which ``lengths`` are none) belong to what was seen."""
+        ...
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """An objective or model that says in words what is seen, in token ids."""
+
+    def see(self, video: Tensor) -> Tensor:
+        """What is seen of ``B T C H W`` video: tokens ``B M C``; zeros in their place tell nothing."""
+        ...
+
+    def caption(
+        self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int | Tensor = 0, writing: Any = None
+    ) -> Tensor:
+        """A caption of each, ids ``B N`` behind the ``prompt``'s, with ``end`` behind what was said.
+
+        ``writing`` is a :class:`~filmstrip.nn.decoding.Writing`; row ``i`` draws from ``seed + i``, or from
+        ``seed[i] + i``.
+        """
         ...
 
 

@@ -1,13 +1,15 @@
 import pytest
 import torch
 
+from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.query_connector import QueryConnectorConfig
 from filmstrip.models.query_transformer import QueryTransformerConfig
+from filmstrip.nn.decoding import Writing
+from filmstrip.objectives.matching import similar
 from filmstrip.objectives.teachers import ImageTowerConfig
 from filmstrip.systems.language.blip2 import Blip2Config, Blip2LanguageConfig
-from filmstrip.systems.language.blip2.alignment import _similar
 from filmstrip.systems.language.instructblip import InstructBlipConfig
 
 TOWER = dict(width=16, depth=1, num_heads=2, num_frames=2, size=16, patch_size=8, pool="class")
@@ -61,7 +63,7 @@ def test_hard_negatives_are_similar_and_never_the_same():
     same = torch.eye(3, dtype=torch.bool)
     same[1, 2] = same[2, 1] = True
     chance = torch.full((3, 1), 0.5)
-    assert _similar(logits, same, chance).tolist() == [1, 0, 0]
+    assert similar(logits, same, chance).tolist() == [1, 0, 0]
 
 
 def test_equal_captions_are_no_negatives():
@@ -93,7 +95,7 @@ def test_language_models_start_from_the_first_stage(kind, vocab_size):
     model.load_state_dict(taken, strict=False)
     told = batch()
     with torch.no_grad():
-        want = first.eval().bridge(first.context(told["video"])).queries
+        want = first.eval().bridge(first.see(told["video"])).queries
         tokens, _ = model.eval().encoded(told["video"])
         torch.testing.assert_close(model.connector.reader.of_steps(tokens, 1), want)
     assert model.taken_from(model.decoder) is None
@@ -128,3 +130,18 @@ def test_queries_know_the_question_and_not_the_answer():
     assert not torch.equal(read(), read(3))
     prompt = {"text": told["text"][:, :5], "text_length": torch.tensor([5])}
     torch.testing.assert_close(model.in_text(seen, prompt), read())
+
+
+@torch.no_grad()
+def test_the_first_stage_writes_captions():
+    model = first_stage().eval()
+    told = batch()
+    said = model.caption(model.see(told["video"]), (4,), end=2, writing=Writing(max_tokens=5, beams=2, min_tokens=2))
+    assert said.shape == (4, 5) and not (said == model.starts_caption).any() and not (said[:, :2] == 2).any()
+    visual = model.see(told["video"])
+    text = torch.tensor([[model.starts_caption, 4]]).expand(4, -1)
+    logits = model.words(model.bridge(visual, text, sees="generation").text[:, -1], model.bridge.embed.weight)
+    greedy = model.caption(visual, (4,), end=2, writing=Writing(max_tokens=3))
+    assert torch.equal(greedy[:, 0], logits[:, : model.starts_caption].argmax(dim=1))
+    with pytest.raises(UserError, match="are longer than the 10 tokens"):
+        model.caption(visual, (4,), end=2, writing=Writing(max_tokens=9))

@@ -26,6 +26,36 @@ def test_two_towers(address):
     assert counts == [pytest.approx(count, rel=1e-4) for count in TWO_TOWERS[address]]
 
 
+# Without momentum copies, by hand: a tower, BERT's base size without its pooling and its embedding of types (108.9M),
+# self-attention of the decoder and cross-attention with a norm in every layer, the head of words.
+BERT, OWN = 108.888576, 12 * (4 * 768 * 769 + 2 * 768) / 1e6
+CROSS = {768: 12 * (4 * 768 * 769 + 2 * 768) / 1e6, 1024: 12 * (2 * 768 * 769 + 2 * 768 * 1025 + 2 * 768) / 1e6}
+WORDS = (768 * 769 + 2 * 768 + 30_524) / 1e6
+BLIP = {
+    "language.blip:vit_b": (85.798656 + BERT + OWN + CROSS[768] + WORDS, 0.4),
+    "language.blip:vit_l": (303.301632 + BERT + OWN + CROSS[1024] + WORDS, 0.5),
+    "language.blip:captioner_vit_b": (86.090496 + BERT + OWN + CROSS[768] + WORDS, 0.4),
+    "language.blip:filter_vit_b": (86.090496 + BERT + OWN + CROSS[768] + WORDS, 0.4),
+}
+
+
+@pytest.mark.parametrize("address", BLIP)
+def test_blip(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    count = sum(p.numel() for name, p in objective.named_parameters() if not name.startswith("copies")) / 1e6
+    expected, heads = BLIP[address]
+    assert expected < count < expected + heads
+
+
+def test_blip_that_captions_is_as_large_as_the_paper_says():
+    """446M with ViT-L: the tower, the decoder and the head of words."""
+    with torch.device("meta"):
+        objective = systems.find("language.blip:vit_l").objective.build()
+    parts = (objective.encoder, objective.text, objective.words)
+    assert sum(p.numel() for part in parts for p in part.parameters()) / 1e6 == pytest.approx(446, rel=0.001)
+
+
 VICUNA_7B, VICUNA_13B, CLIP_L, CLIP_L_336 = 6738.415616, 13015.86432, 303.179776, 303.507456
 """Millions of parameters of the public models, heads included."""
 # Those of the whole, and those that are trained, by hand: one layer with a bias, or two; 128 (inputs + outputs) for
@@ -107,4 +137,4 @@ def test_llava_is_as_large_as_is_said():
 
 
 def test_every_preset_is_named():
-    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES)
+    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES, BLIP)

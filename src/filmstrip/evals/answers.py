@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -117,12 +117,19 @@ def by_kind(
 
 
 def answers(
-    model: Answers, visual: Tensor, asked: Batch, serialiser: Serialiser, *, count: int, seed: int = 0
+    model: Answers,
+    visual: Tensor,
+    asked: Batch,
+    serialiser: Serialiser,
+    *,
+    count: int,
+    seed: int | Tensor = 0,
+    sampling: Any = None,
 ) -> list[str]:
-    """The most probable answer to each prompt; drawing ends when all have ended."""
+    """An answer to each prompt, without a ``sampling`` the most probable one; drawing ends when all have ended."""
     rows: list[list[int]] = [[] for _ in range(visual.shape[0])]
     stop = serialiser.stop
-    for ids in model.answer(visual, asked, count=count, seed=seed):
+    for ids in model.answer(visual, asked, count=count, seed=seed, sampling=sampling):
         for row, token in zip(rows, ids.tolist()):
             if tuple(row[-len(stop) :]) != stop:
                 row.append(token)

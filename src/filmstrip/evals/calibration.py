@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.evals.captions import compared, dual_encoder
+from filmstrip.evals.compared import compared, dual_encoder
 from filmstrip.inference import inference
 from filmstrip.runs.evaluation import Evaluation, Subject
 

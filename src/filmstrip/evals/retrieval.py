@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from filmstrip.bounds import Count, NotEmpty
-from filmstrip.evals.captions import compared, dual_encoder, ranks, recalls, similarities
+from filmstrip.bounds import Count, CountOrZero, NotEmpty
+from filmstrip.evals.compared import compared, dual_encoder, matcher, ranks, recalls, reranked, similarities
 from filmstrip.runs.evaluation import Evaluation, Subject
 
 
@@ -24,18 +24,30 @@ class Retrieval(Evaluation):
     """Numbers of results among which the match may be."""
     all_captions: bool = True
     """Whether all captions of a video are searched and searched for, instead of its first."""
+    rerank: CountOrZero = 0
+    """Number of the most similar results that a matching head orders anew (BLIP: 256 on COCO, 128 on MSR-VTT); zero
+    for similarity alone."""
     split: str | None = None
     """Name of the split; none for the data's ``eval_split``."""
     batch_size: Count = 32
 
     def check(self, subject: Subject) -> None:
-        """The objective encodes video and text, and the data have captions."""
-        dual_encoder(subject)
+        """The objective encodes video and text, and matches them if that is to rank; the data have captions."""
+        (matcher if self.rerank else dual_encoder)(subject)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
-        """Yield ``retrieval/text_to_video_r1``, ... and ``retrieval/video_to_text_r1``, ..."""
+        """Yield ``retrieval/text_to_video_r1``, ... and ``retrieval/video_to_text_r1``, ..., and ``reranked/`` ones.
+
+        Raises:
+            UserError: as :meth:`check`, or no video can be read.
+        """
+        self.check(subject)
         split = self.split or subject.data.eval_split
         found = compared(subject, split, all_captions=self.all_captions, batch_size=self.batch_size)
         similarity = similarities(subject, found)
         yield from recalls("retrieval/text_to_video", ranks(similarity.T, found.matches.T), self.at)
         yield from recalls("retrieval/video_to_text", ranks(similarity, found.matches), self.at)
+        if self.rerank:
+            texts, videos = reranked(subject, found, similarity, split, self.rerank, batch_size=self.batch_size)
+            yield from recalls("retrieval/reranked/text_to_video", ranks(videos.T, found.matches.T), self.at)
+            yield from recalls("retrieval/reranked/video_to_text", ranks(texts, found.matches), self.at)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, NotEmpty
 from filmstrip.errors import UserError
-from filmstrip.evals.captions import dual_encoder, encode_texts
 from filmstrip.evals.clips import map_clips
+from filmstrip.evals.compared import dual_encoder, encode_texts
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch
 from filmstrip.runs.evaluation import Evaluation, Subject

@@ -17,7 +17,7 @@ from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.weights.keymap import KeyMap, Weights
 from filmstrip.weights.layers import layers
 
-_BLOCK = (
+BLOCK = (
     ("layer_norm1.weight", "norm1.weight"),
     ("layer_norm1.bias", "norm1.bias"),
     ("self_attn.qkv.weight", "attention.qkv.weight"),
@@ -45,7 +45,7 @@ VISION = (
     ("vision_model.embeddings.class_embedding", "encoder.cls_token"),
     ("vision_model.embeddings.position_embedding", "encoder.pos_embed"),
     *pair("vision_model.embeddings.patch_embedding", "encoder.embed.proj"),
-    *layers("vision_model.encoder.layers", "encoder.blocks", _BLOCK),
+    *layers("vision_model.encoder.layers", "encoder.blocks", BLOCK),
     *pair("vision_model.post_layernorm", "visual_norm"),
 )
 """The frozen encoder and the norm of its tokens."""

@@ -1,7 +1,8 @@
 """The transformer of texts in models of vision and language: SigLIP's and CLIP's text towers, and BERT's kind.
 
 Self-attention to both sides or, by a mask given at the call, to earlier tokens alone; norms before each part
-(``pre``) or after it (``post``, BERT); cross-attention to visual tokens in every ``cross_every``-th layer.
+(``pre``) or after it (``post``, BERT); cross-attention to visual tokens in every ``cross_every``-th layer. The same
+network can run with other self-attention, which is all that BLIP's encoder and decoder of texts do not share.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.nn.attention import Attention, KVCache
-from filmstrip.nn.initialisation import STD, LinearInit, init_linear
+from filmstrip.nn.initialisation import STD, LinearInit, init_linear, init_normal
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import GELU, MLP
 
@@ -54,6 +55,20 @@ class TextArchitecture:
     """Initialisation of linear layers; ``glorot`` suits a narrow network that is trained from scratch."""
 
 
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of what one layer's cross-attention reads, each ``B H M D``."""
+
+
+class SelfAttention(nn.Module):
+    """Self-attention and its norm, in place of those of a :class:`TextBlock`."""
+
+    def __init__(self, config: TextArchitecture) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.attention = Attention(config.width, config.num_heads)
+        init_linear(self, config.linear_init)
+
+
 class TextBlock(nn.Module):
     """Self-attention, cross-attention to a context if ``crosses``, and a feed-forward network, all residual."""
 
@@ -78,12 +93,21 @@ class TextBlock(nn.Module):
         context: Tensor | None = None,
         context_mask: Mask | None = None,
         cache: KVCache | None = None,
+        read: KeysValues | None = None,
+        own: SelfAttention | None = None,
     ) -> Tensor:
-        """``B L D`` to the same; ``context`` is ``B M C``. Without a context, cross-attention is left out."""
-        x = self._added(x, self.norm1, lambda y: self.attention(y, mask=mask, cache=cache))
-        if self.cross_attention is not None and context is not None:
+        """``B L D`` to the same; ``context`` is ``B M C``, or ``read`` what is known of it already.
+
+        Without both, cross-attention is left out. ``own`` takes the place of self-attention and its norm.
+        """
+        norm, attention = (self.norm1, self.attention) if own is None else (own.norm1, own.attention)
+        x = self._added(x, norm, lambda y: attention(y, mask=mask, cache=cache))
+        if self.cross_attention is not None:
             cross = self.cross_attention
-            x = self._added(x, self.norm_cross, lambda y: cross(y, context=context, mask=context_mask))
+            if read is not None:
+                x = self._added(x, self.norm_cross, lambda y: cross.read(y, *read, context_mask))
+            elif context is not None:
+                x = self._added(x, self.norm_cross, lambda y: cross(y, context=context, mask=context_mask))
         return self._added(x, self.norm2, self.mlp)
 
     def _added(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
@@ -120,11 +144,15 @@ class TextTransformer(nn.Module):
         context: Tensor | None = None,
         context_mask: Mask | None = None,
         caches: Sequence[KVCache] | None = None,
+        read: Sequence[KeysValues | None] | None = None,
+        own: Sequence[SelfAttention] | None = None,
     ) -> Tensor:
         """Vectors ``B L D`` of ids ``B L``, or of embeddings ``B L D``.
 
         ``mask`` says what a token attends to, by default all, padding included; ``context`` (``B M C``) is read by
-        the layers with cross-attention, as ``context_mask`` allows. Positions count on from what the ``caches`` hold.
+        the layers with cross-attention, as ``context_mask`` allows; ``read`` is what :meth:`keys_and_values` made of
+        it before. Positions count on from what the ``caches`` hold. ``own`` is self-attention for each block in place
+        of its own.
 
         Raises:
             ValueError: the text is longer than the network was built for.
@@ -136,9 +164,22 @@ class TextTransformer(nn.Module):
         x = ids if ids.is_floating_point() else self.embed(ids)
         x = self.dropout(self.embed_norm(x + self.pos_embed[start:end]))
         for i, block in enumerate(self.blocks):
-            cache = caches[i] if caches else None
-            x = block(x, mask=mask, context=context, context_mask=context_mask, cache=cache)
+            x = block(
+                x,
+                mask=mask,
+                context=context,
+                context_mask=context_mask,
+                cache=caches[i] if caches else None,
+                read=read[i] if read else None,
+                own=own[i] if own else None,
+            )
         return self.norm(x)
+
+    def keys_and_values(self, context: Tensor) -> list[KeysValues | None]:
+        """What each layer's cross-attention makes of a context ``B M C``, for several calls; none where it has
+        none."""
+        crossing = (block.cross_attention for block in self.blocks)
+        return [None if cross is None else cross.keys_and_values(context) for cross in crossing]
 
     def new_caches(self, batch: int, length: int) -> list[KVCache]:
         """Empty caches, one a block, for ``batch`` texts of up to ``length`` tokens."""
@@ -153,6 +194,21 @@ class TextTransformer(nn.Module):
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
         return self.depth + 1 if name.startswith("norm.") else 0
+
+
+class WordHead(nn.Module):
+    """Logits of the next token as BERT has them: a layer, GELU, a norm, and the transposed embedding with a bias."""
+
+    def __init__(self, width: int, vocab_size: int, *, norm_eps: float) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.apply(init_normal)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """``... D`` and the embedding ``V D`` to ``... V``."""
+        return F.linear(self.norm(F.gelu(self.fc(x))), embedding, self.bias)
 
 
 def at_last(tokens: Tensor) -> Tensor:

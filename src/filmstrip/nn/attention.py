@@ -50,6 +50,10 @@ class KVCache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def reorder(self, rows: Tensor) -> None:
+        """Row ``i`` (``rows`` ``B``) continues with what row ``rows[i]`` holds."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
     def rewind(self, length: int) -> None:
         """Drop all tokens but the first ``length``."""
         self.length = min(self.length, length)
@@ -142,6 +146,19 @@ class Attention(nn.Module):
             offset = cache.length
             k, v = cache.extend(k, v)
         return self.out(rearrange(self.attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
+
+    def read(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
+        """Attend from ``x`` (``B N D``) to a context by its :meth:`keys_and_values`, which serve several calls.
+
+        Raises:
+            ValueError: this attention was built without a context.
+        """
+        if not self.cross:
+            raise ValueError("this attention was built without context_width: it reads no context")
+        q = self.q_norm(rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads))
+        if self.score_scale != 1:
+            q = q * self.score_scale
+        return self.out(rearrange(self.attend(q, self.k_norm(keys), values, mask), "b h n d -> b n (h d)"))
 
     def weights(self, x: Tensor, queries: int) -> Tensor:
         """Weights of self-attention from the first ``queries`` of ``B N D`` tokens to all, ``B H queries N``."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.protocols import Objective
@@ -29,6 +29,21 @@ class ObjectiveConfig:
 
     has_language: ClassVar[bool] = False
     """Whether its encoder and its language model can come from other runs (:mod:`filmstrip.runs.language`)."""
+
+    has_hub_sizes: ClassVar[bool] = False
+    """Whether a model in the Hub's layout can say how large all its networks are (:meth:`of_hub`)."""
+
+    def of_hub(
+        self, config: Mapping[str, Any], statistics: Mapping[str, Any] | None, source: str
+    ) -> tuple[ObjectiveConfig, int]:
+        """This method with the sizes of a model by its ``config.json``, and the height and width of its frames.
+
+        ``statistics`` are those of pixels, none if the model does not state them.
+
+        Raises:
+            UserError: the model is of another kind.
+        """
+        raise TypeError(f"{type(self).__name__} does not define of_hub()")
 
     def bind(self, info: DataInfo) -> ObjectiveConfig:
         """Fill in what only the data can tell, such as the number of classes; by default nothing."""

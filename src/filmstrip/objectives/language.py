@@ -218,7 +218,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return -token_losses(logits, batch["text"][:, 1:], learnt).sum(dim=1), learnt.sum(dim=1)
 
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int = 0, sampling: Sampling | None = None
+        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Sampling | None = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer, one position at a time; row ``i`` draws from ``seed + i``."""
         text = prompt["text"]

@@ -250,7 +250,8 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
 
     Runs and files of released weights say nothing here: their sizes have to be those of ``run``. But the ``learner``
     of an objective around another one becomes that of a run whose weights would not fit it, or the encoder of the
-    Hub's layout. ``typed`` are the dotted names of settings that a person gave. Clips that were given stay where the encoder's positions follow them.
+    Hub's layout. ``typed`` are the dotted names of settings that a person gave. Clips that were given stay where the
+    encoder's positions follow them.
 
     Raises:
         UserError: a setting that was given contradicts the encoder's; or there is no such encoder.
@@ -267,6 +268,10 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         return _with_towers_of_init(run, typed)
     if isinstance(run.objective, AroundLearnerConfig):
         return _with_encoder_of_hub(run, run.objective, typed)
+    if run.objective.has_hub_sizes:
+        from filmstrip.runs.hub_captioned import with_method_of_init
+
+        return with_method_of_init(run, typed, _clip_of)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):

@@ -275,11 +275,14 @@ class HubTokenizer:
         self.hub = _open_hub(folder)
         """The tokenizer of ``transformers``, with the chat template of the model."""
         self._added = tuple(specials)
-        if self.hub.eos_token_id is None:
+        # BERT's texts begin with its token of a class, and end with that of a separation.
+        self.start = self.hub.cls_token_id if self.hub.bos_token_id is None else self.hub.bos_token_id
+        end = self.hub.sep_token_id if self.hub.eos_token_id is None else self.hub.eos_token_id
+        if end is None:
             raise UserError(f"the tokenizer of {folder} has no end of text (eos_token): add it to its configuration")
         self.hub.add_tokens(list(specials), special_tokens=True)
         self.size = 1 + max(self.hub.get_vocab().values())
-        self.start, self.end = self.hub.bos_token_id, self.hub.eos_token_id
+        self.end: int = end
         self.pad = self.end if self.hub.pad_token_id is None else self.hub.pad_token_id
 
     def encode(self, text: str) -> list[int]:

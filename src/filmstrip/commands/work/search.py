@@ -20,6 +20,7 @@ from torch import Tensor
 from filmstrip.commands.search import Search
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.commands.work.encode import find_source
+from filmstrip.commands.work.hub_blip import load_hub_blip
 from filmstrip.data.config import Clip
 from filmstrip.data.features import FeatureSource, FeatureWriter, names_in
 from filmstrip.data.files import VideoFile, files_of
@@ -145,8 +146,9 @@ def load_searcher(source: str) -> Searcher:
             )
         reads, clip = run.data.reads.as_recorded(Path(source)), run.data.clip
     else:
-        if (loaded := load_hub_towers(source)) is None:
-            raise UserError(f"{source} is no SigLIP or CLIP with a tokenizer: give one, or a run folder")
+        loaded = load_hub_towers(source) or load_hub_blip(source, writes=False)
+        if loaded is None:
+            raise UserError(f"{source} is no SigLIP, CLIP or BLIP for retrieval: give one, or a run folder")
         objective, data = loaded
         objective, clip, reads = objective.to(default_device()), data.clip, cast(Captioned, data.reads)
     return Searcher(objective, clip, reads, reads.tokenizer.fit((), ()))

@@ -35,6 +35,7 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.knn import KNN
 from filmstrip.models.selective_s4 import SelectiveS4Architecture, SelectiveS4Encoder, is_dynamics
 from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.momentum import follow
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -116,14 +117,9 @@ class LSMCL(Objective):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Move the copy that the mask generator reads, and the teacher.
-
-        The first step copies the student whole: a run may have started it from elsewhere.
-        """
+        """Move the copy that the mask generator reads, and the teacher."""
         self.encoder.video.move()
-        student = [*self.encoder.parameters(), *self.projector.parameters()]
-        weight = 1.0 if step == 1 else 1 - self.momentum
-        torch._foreach_lerp_(list(self.teacher.parameters()), student, weight)
+        follow(self.teacher, nn.ModuleList([self.encoder, self.projector]), self.momentum, step)
 
     def no_decay(self, name: str, param: nn.Parameter) -> bool:
         """Biases and scales, as everywhere, and the dynamics of state spaces."""

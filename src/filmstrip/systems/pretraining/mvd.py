@@ -46,6 +46,7 @@ from filmstrip.nn.initialisation import init_glorot
 from filmstrip.nn.tubelet_masking import Masking
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.masked_tubelets import MaskedTubelets, Prediction
+from filmstrip.objectives.momentum import follow
 from filmstrip.objectives.targets import Pixels, Teacher, TeacherFrames
 from filmstrip.objectives.teachers import ImageTransformerConfig, TaughtConfig, VideoTransformerConfig
 from filmstrip.protocols import Layout
@@ -160,9 +161,7 @@ class MVD(MaskedTubelets):
     def after_step(self, step: int) -> None:
         """Move a teacher that is the student's average, which begins as the student after its first step."""
         if self.momentum is not None:
-            weight = 1 - self.momentum if step > 1 else 1.0
-            teacher = list(self.video_teacher.encoder.parameters())
-            torch._foreach_lerp_(teacher, list(self.encoder.parameters()), weight)
+            follow(self.video_teacher.encoder, self.encoder, self.momentum, step)
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter: the student's, then the decoders."""

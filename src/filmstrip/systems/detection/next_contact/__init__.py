@@ -25,8 +25,8 @@ StillFast 16.20, 7.47, 4.94, 2.48.
 
 Measured here, in trials with the data and sizes of ``tiny`` but four frames and 2e-3 (one seed, 60 unseen videos,
 top-5 mAP of nouns): 11.9 after 100 steps, 27.0 after 200, 32.7 after 300; on the 300 training videos 69.9 after 385.
-``reaches`` therefore has four times as many videos, a larger hand and wider waves; it has not been run to its end, and
-nothing was run with Toto.
+``reaches`` therefore has four times as many videos, a larger hand and wider waves; it has not been run to its end,
+and nothing was run with Toto.
 """
 
 from filmstrip.systems.detection.next_contact.model import NextContact, NextContactConfig

@@ -28,8 +28,8 @@ _SMALL = {
     "min_score": 0.001,
     "contacts": 20,
 }
-"""Sizes for frames of 64 pixels. Scores are low after minutes of training: one of five objects, by one of three verbs,
-has 0.07 where nothing tells which. So contacts below the paper's 0.05 are kept here; mAP ranks all of them."""
+"""Sizes for frames of 64 pixels. Scores are low after minutes of training: one of five objects, by one of three
+verbs, has 0.07 where nothing tells which. So contacts below the paper's 0.05 are kept here; mAP ranks all of them."""
 
 
 def tiny() -> Run:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate, ShareBelowOne
@@ -17,10 +17,13 @@ from filmstrip.data.kinds.captioned import CaptionInfo
 from filmstrip.errors import UserError
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.query_transformer import QueryTransformer, QueryTransformerConfig
+from filmstrip.models.text_transformer import WordHead
+from filmstrip.nn.decoding import Writing, write
 from filmstrip.nn.initialisation import init_normal
-from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.objectives.contrastive import Rows, matching, softmax_loss
+from filmstrip.objectives.language import averaged, token_losses
+from filmstrip.objectives.matching import check_length, matching_loss, valid_tokens
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.randomness import uniform
 
@@ -73,23 +76,10 @@ class Blip2Config(ObjectiveConfig):
         return Blip2(self)
 
 
-class WordHead(nn.Module):
-    """Logits of the next token as BERT has them: a layer, GELU, a norm, and the transposed embedding with a bias."""
-
-    def __init__(self, width: int, vocab_size: int, *, norm_eps: float) -> None:
-        super().__init__()
-        self.fc = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.apply(init_normal)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """``... D`` and the embedding ``V D`` to ``... V``."""
-        return F.linear(self.norm(F.gelu(self.fc(x))), embedding, self.bias)
-
-
 class Blip2(Objective):
     """A :class:`~filmstrip.protocols.DualEncoder` whose videos have a vector for each query: the most similar counts.
+
+    It is a :class:`~filmstrip.protocols.Matcher` and a :class:`~filmstrip.protocols.Captioner` too.
 
     Contrast sees queries and text apart, matching sees them together, and captioning lets text see queries and what
     was said before.
@@ -121,7 +111,7 @@ class Blip2(Objective):
         self.encoder.eval()
         return self
 
-    def context(self, video: Tensor) -> Tensor:
+    def see(self, video: Tensor) -> Tensor:
         """What queries read of ``B T C H W`` video: the tokens of all frames and their summaries, ``B M C``."""
         with torch.no_grad():
             seen = self.encoder(video)
@@ -130,32 +120,57 @@ class Blip2(Objective):
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Vectors ``B K D`` of ``B T C H W`` video, one for each query, of length one."""
-        return self._video_vectors(self.context(video))
+        return self._video_vectors(self.see(video))
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""
-        text = self.bridge(None, ids, valid=_valid(ids, lengths)).text
+        text = self.bridge(None, ids, valid=valid_tokens(ids, lengths)).text
         return F.normalize(self.text_head(text[:, 0]).float(), dim=-1)
 
     def similarity(self, video: Tensor, text: Tensor) -> Tensor:
         """Logits ``N M``: scaled cosines of texts and their most similar query."""
         return torch.einsum("nkd, md -> nmk", video, text).amax(dim=-1) * self.log_scale.exp()
 
-    def match(self, video: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Log-odds ``B`` that a text belongs to its video."""
-        no, yes = self._match(self.context(video), ids, _valid(ids, lengths)).unbind(dim=-1)
+    def match(self, visual: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Log-odds ``B`` that a text belongs to what was seen (``B M C``)."""
+        no, yes = self._match(visual, ids, valid_tokens(ids, lengths)).unbind(dim=-1)
         return yes - no
+
+    def caption(
+        self,
+        visual: Tensor,
+        prompt: Sequence[int] = (),
+        *,
+        end: int,
+        seed: int | Tensor = 0,
+        writing: Writing | None = None,
+    ) -> Tensor:
+        """See :class:`~filmstrip.protocols.Captioner`; without a ``writing`` the most probable tokens."""
+        writing = writing or Writing()
+        begun = torch.tensor([[self.starts_caption, *prompt]], device=visual.device).expand(len(visual), -1)
+        check_length(begun.shape[1], writing, self.config.queries.max_length)
+        seen = visual.repeat_interleave(writing.beams, dim=0)
+
+        def next_logits(text: Tensor, rows: Tensor) -> Tensor:
+            told = self.bridge(seen, text, sees="generation").text[:, -1]
+            logits = self.words(told, self.bridge.embed.weight)
+            return logits.index_fill(1, begun[0, :1], -torch.inf)
+
+        seeds = torch.arange(len(visual), device=visual.device) + seed
+        drawn = uniform(seeds, writing.max_tokens, "blip2.caption")
+        return write(next_logits, begun, writing, end=end, uniform=drawn)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The sum of the three losses."""
-        ids, valid = batch["text"], _valid(batch["text"], batch["text_length"])
-        context = self.context(batch["video"])
+        ids, valid = batch["text"], valid_tokens(batch["text"], batch["text_length"])
+        context = self.see(batch["video"])
         text = self.encode_text(ids, batch["text_length"])
         logits = self.similarity(self._video_vectors(context), text)
         rows = Rows(text, ids, batch["index"])
         same = matching(rows, rows)
         contrast = softmax_loss(logits, same, self.config.smoothing)
-        found, right = self._matching(context, ids, valid, logits.detach(), same, batch["seed"])
+        similarity = logits.detach(), logits.detach().T
+        found, right = matching_loss(self._match, context, ids, valid, similarity, same, batch["seed"], "blip2")
         captioning = self._captioning(context, ids, valid)
         metrics = {
             "contrast": contrast.detach(),
@@ -172,43 +187,11 @@ class Blip2(Objective):
         """Logits ``B 2`` of no and yes: the mean over queries."""
         return self.match_head(self.bridge(context, ids, valid=valid, sees="together").queries).mean(dim=1)
 
-    def _matching(
-        self, context: Tensor, ids: Tensor, valid: Tensor, logits: Tensor, same: Tensor, seeds: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of matching, with a similar video for every text and a similar text for every video."""
-        videos = _similar(logits.T, same.T, uniform(seeds, 1, "blip2.other_video"))
-        texts = _similar(logits, same, uniform(seeds, 1, "blip2.other_text"))
-        others = F.embedding(videos, context.flatten(1)).view_as(context)
-        said = self._match(
-            torch.cat([context, others, context]),
-            torch.cat([ids, ids, ids[texts]]),
-            torch.cat([valid, valid, valid[texts]]),
-        )
-        rows = torch.arange(ids.shape[0], device=ids.device)
-        label = torch.cat([torch.ones_like(same[0]), same[videos, rows], same[rows, texts]]).to(torch.int64)
-        return F.cross_entropy(said, label), (said.argmax(dim=1) == label).float().mean()
-
     def _captioning(self, context: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
         """The loss of the next token; a caption begins with a token of its own in place of the text's start."""
         begun = torch.cat([torch.full_like(ids[:, :1], self.starts_caption), ids[:, 1:]], dim=1)
         text = self.bridge(context, begun, valid=valid, sees="generation").text
-        logits = self.words(text[:, :-1], self.bridge.embed.weight).float()
-        loss = F.cross_entropy(
-            rearrange(logits, "b l v -> b v l"), ids[:, 1:], reduction="none", label_smoothing=self.config.smoothing
-        )
-        learnt = valid[:, 1:].to(loss.dtype)
-        return (loss * learnt).sum() / learnt.sum()
-
-
-def _valid(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Which tokens are no padding, ``B L``."""
-    return torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-
-
-def _similar(logits: Tensor, same: Tensor, chance: Tensor) -> Tensor:
-    """A column for each row, ``B``, drawn by its similarity from those that are not the same.
-
-    Where all are the same, it is one of them.
-    """
-    weights = (logits.softmax(dim=1) + 1e-4).masked_fill(same, 0.0) + 1e-12
-    return draw(weights.log(), chance[:, 0], Sampling())
+        logits = self.words(text[:, :-1], self.bridge.embed.weight)
+        learnt = valid[:, 1:]
+        losses = token_losses(logits, ids[:, 1:], learnt, smoothing=self.config.smoothing)
+        return averaged(losses, learnt, "tokens")

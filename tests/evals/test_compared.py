@@ -14,7 +14,7 @@ from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.calibration import Calibration, calibration_error
-from filmstrip.evals.captions import ranks, recalls
+from filmstrip.evals.compared import ranks, recalls
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.evals.zero_shot import ZeroShot
 from filmstrip.protocols import Objective
@@ -70,6 +70,31 @@ def test_a_model_that_sees_all_finds_all(data):
     assert values["retrieval/text_to_video_r1"] == values["retrieval/video_to_text_r1"] == 1
     assert values["retrieval/video_to_text_median_rank"] == 1
     assert dict(ZeroShot()(subject(data))) == {"zero_shot/top1": 1.0}
+
+
+class Judge(Colours):
+    """The same, which reads a video and a text together: never blind then."""
+
+    def see(self, video):
+        return video.float().mean(dim=(1, 3, 4))[:, None]
+
+    def match(self, visual, ids, lengths):
+        texts = [self.tokenizer.decode(row[:count].tolist()).split() for row, count in zip(ids, lengths)]
+        told = torch.tensor([COLOURS[next(word for word in text if word in COLOURS)] for text in texts])
+        return (F.normalize(visual[:, 0], dim=1) * told).sum(dim=1) - 0.5
+
+
+def test_a_matching_head_orders_the_most_similar_anew(data):
+    source = open_source(data)
+    judge = Judge(source.text_tokenizer, blind="green")
+    seen = Subject(objective=judge, source=source, data=data, device=torch.device("cpu"))
+    values = dict(Retrieval(at=(1,), rerank=8)(seen))
+    assert values["retrieval/text_to_video_r1"] < 1 and values["retrieval/video_to_text_r1"] < 1
+    assert values["retrieval/reranked/text_to_video_r1"] == values["retrieval/reranked/video_to_text_r1"] == 1
+    few = dict(Retrieval(at=(1,), rerank=1)(seen))
+    assert few["retrieval/reranked/text_to_video_r1"] == few["retrieval/text_to_video_r1"]
+    with pytest.raises(UserError, match="has no matching head"):
+        Retrieval(rerank=4).check(subject(data))
 
 
 def test_a_colour_that_is_not_read_is_not_found(data):
