@@ -31,10 +31,8 @@ from filmstrip.protocols import Batch, Layout, Loss, Objective, PassOn
 
 @dataclass(frozen=True, kw_only=True)
 class PairingConfig(ObjectiveConfig):
-    """A tower of texts and a contrastive loss. Methods add the encoder of video."""
+    """A contrastive loss of video and text. Methods add the networks that encode both."""
 
-    text: TextArchitecture
-    """Tower of texts."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Contrastive loss: one question for each pair, or a choice among the texts, and videos, of the batch."""
     scale: Rate = 10.0
@@ -47,6 +45,14 @@ class PairingConfig(ObjectiveConfig):
     same_texts: bool = True
     """Whether equal texts of a batch count as matching, instead of as negatives."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig(PairingConfig):
+    """The same, of texts that have a network of their own."""
+
+    text: TextArchitecture
+    """Tower of texts."""
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
@@ -58,19 +64,29 @@ class PairingConfig(ObjectiveConfig):
         Raises:
             UserError: the data have no captions, or longer ones than the network reads.
         """
-        if not isinstance(info, CaptionInfo):
-            raise UserError("this method learns from captions: read data with captions (--data.reads captioned)")
-        if info.max_length > self.text.max_length:
-            raise UserError(
-                f"captions of {info.max_length} tokens are longer than the network's {self.text.max_length}: lower "
-                "data.reads.max_length, or raise objective.text.max_length"
-            )
-        size = max(info.tokenizer.size, self.text.vocab_size)
+        told = captions_of(info, self.text.max_length, "objective.text.max_length")
+        size = max(told.tokenizer.size, self.text.vocab_size)
         return replace(self, text=replace(self.text, vocab_size=size))
 
 
+def captions_of(info: DataInfo, max_length: int, setting: str) -> CaptionInfo:
+    """What is known of captions, which a network reads up to ``max_length``, as ``setting`` says.
+
+    Raises:
+        UserError: the data have no captions, or longer ones.
+    """
+    if not isinstance(info, CaptionInfo):
+        raise UserError("this method learns from captions: read data with captions (--data.reads captioned)")
+    if info.max_length > max_length:
+        raise UserError(
+            f"captions of {info.max_length} tokens are longer than the network's {max_length}: lower "
+            f"data.reads.max_length, or raise {setting}"
+        )
+    return info
+
+
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveConfig(PairingConfig):
+class ContrastiveConfig(TextTowerConfig):
     """Two towers and a contrastive loss. Systems add how the towers are pooled and projected."""
 
     vision: ImageTowerArchitecture

@@ -45,7 +45,7 @@ from filmstrip.models.text_transformer import TextArchitecture, TextTransformer
 from filmstrip.models.video_transformer import SPACE_RESIDUAL, SpaceTimeTransformer, TransformerArchitecture
 from filmstrip.nn.masks import present
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.objectives.contrastive import Pairing, PairingConfig, normalised, projection
+from filmstrip.objectives.contrastive import Pairing, TextTowerConfig, normalised, projection
 from filmstrip.protocols import Layout
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -145,7 +145,7 @@ class FrozenInTime(Pairing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenInTimeConfig(TransformerArchitecture, PairingConfig):
+class FrozenInTimeConfig(TransformerArchitecture, TextTowerConfig):
     """A transformer of clips, one of texts, and the vectors in which they are compared."""
 
     loss: Literal["sigmoid", "softmax"] = "softmax"
