@@ -67,6 +67,26 @@ def test_blip_that_captions_is_as_large_as_the_paper_says():
     assert sum(p.numel() for part in parts for p in part.parameters()) / 1e6 == pytest.approx(446, rel=0.001)
 
 
+# Without heads, as the paper and the authors' list of models count: an image transformer and BERT's embeddings.
+ONE = {
+    "language.all_in_one:ti": (12, 192),
+    "language.all_in_one:s": (33, 384),
+    "language.all_in_one:base": (110, 768),
+}
+
+
+@pytest.mark.parametrize("address", ONE)
+def test_one_transformer(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    encoder, text = (sum(p.numel() for p in part.parameters()) for part in (objective.encoder, objective.text))
+    millions, width = ONE[address]
+    block = 12 * width**2 + 13 * width
+    assert encoder == 12 * block + (768 + 1 + 1 + 197 + 3 + 2) * width
+    assert text == (30_522 + 40 + 2) * width
+    assert (encoder + text) / 1e6 == pytest.approx(millions, abs=0.75)
+
+
 VICUNA_7B, VICUNA_13B, CLIP_L, CLIP_L_336 = 6738.415616, 13015.86432, 303.179776, 303.507456
 """Millions of parameters of the public models, heads included."""
 # Those of the whole, and those that are trained, by hand: one layer with a bias, or two; 128 (inputs + outputs) for
@@ -149,3 +169,6 @@ def test_llava_is_as_large_as_is_said():
 
 def test_every_preset_is_named():
     assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES, BLIP)
+
+
+    assert not unnamed("language", TWO_TOWERS, ONE, MODELS, QUERIES)

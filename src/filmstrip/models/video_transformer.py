@@ -226,13 +226,7 @@ class SpaceTimeTransformer(_Patches):
 
     def at_own_length(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`~filmstrip.protocols.Grows`."""
-        return {name: self.frames_of(value) if name == "time_pos_embed" else value for name, value in state.items()}
-
-    def frames_of(self, positions: Tensor) -> Tensor:
-        """Positions of frames ``t D``, of clips of another length, for those of this network, if it grows."""
-        if not self.grows:
-            return positions
-        return F.pad(positions[: self.grid.t], (0, 0, 0, max(0, self.grid.t - len(positions))))
+        return with_frames(state, self.grid.t) if self.grows else dict(state)
 
 
 class FactorisedEncoder(nn.Module):
@@ -293,6 +287,17 @@ class FactorisedEncoder(nn.Module):
         self.frames.load_image(image)
         if self.frozen:
             self.temporal.load_image(image, self.frames.depth)
+
+
+def with_frames(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Weights of which the positions of frames (``time_pos_embed``) are those of so many."""
+    name = "time_pos_embed"
+    return {**state, name: as_many_frames(state[name], count)} if name in state else dict(state)
+
+
+def as_many_frames(positions: Tensor, count: int) -> Tensor:
+    """The first ``count`` positions of frames, of ``t D``; those that are missing are zero."""
+    return F.pad(positions[:count], (0, 0, 0, max(0, count - len(positions))))
 
 
 def layer_of(name: str, norm: int) -> int:

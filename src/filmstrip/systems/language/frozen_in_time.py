@@ -42,7 +42,12 @@ from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer
-from filmstrip.models.video_transformer import SPACE_RESIDUAL, SpaceTimeTransformer, TransformerArchitecture
+from filmstrip.models.video_transformer import (
+    SPACE_RESIDUAL,
+    SpaceTimeTransformer,
+    TransformerArchitecture,
+    as_many_frames,
+)
 from filmstrip.nn.masks import present
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.objectives.contrastive import Pairing, TextTowerConfig, normalised, projection
@@ -105,7 +110,7 @@ class FrozenInTimeEncoder(SpaceTimeTransformer):
         """Patches are projected by a convolution there; positions of frames may be more or fewer."""
         if name.endswith(_PATCHES):
             return conv_to_linear(tensor[:, :, None])
-        return self.frames_of(tensor[0]) if name.endswith("time_pos_embed") else tensor
+        return as_many_frames(tensor[0], self.grid.t) if name.endswith("time_pos_embed") else tensor
 
     def _to_theirs(self, name: str, tensor: Tensor) -> Tensor:
         if name.endswith(_PATCHES):
