@@ -481,6 +481,15 @@ class FromImage(Protocol):
 
 
 @runtime_checkable
+class Grows(Protocol):
+    """A video's encoder that one for clips of another length can start."""
+
+    def at_own_length(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of such an encoder, made to fit this one."""
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """An objective or model that classifies video."""
 

@@ -17,6 +17,17 @@ TWO_TOWERS = {
     "language.clip:l14_224": (427.617, 303.180),
 }
 
+# By hand: a ViT-B/16 (85.799 million) with a second attention and norm in each block and a position for each frame, a
+# DistilBERT (66.363 million, counted in transformers), and two projections to 256.
+TIMED = (85_798_656 + 12 * (4 * (768 * 768 + 768) + 2 * 768)) / 1e6
+TWO_TOWERS |= {
+    f"language.frozen_in_time:base_{frames}f": (
+        TIMED + frames * 768 / 1e6 + 66.36288 + 2 * 769 * 256 / 1e6 + 1e-6,
+        TIMED + frames * 768 / 1e6,
+    )
+    for frames in (1, 4, 8)
+}
+
 
 @pytest.mark.parametrize("address", TWO_TOWERS)
 def test_two_towers(address):
@@ -54,6 +65,38 @@ def test_blip_that_captions_is_as_large_as_the_paper_says():
         objective = systems.find("language.blip:vit_l").objective.build()
     parts = (objective.encoder, objective.text, objective.words)
     assert sum(p.numel() for part in parts for p in part.parameters()) / 1e6 == pytest.approx(446, rel=0.001)
+
+
+# Without heads, as the paper and the authors' list of models count: an image transformer and BERT's embeddings.
+ONE = {
+    "language.all_in_one:ti": (12, 192),
+    "language.all_in_one:s": (33, 384),
+    "language.all_in_one:base": (110, 768),
+}
+
+
+@pytest.mark.parametrize("address", ONE)
+def test_one_transformer(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    encoder, text = (sum(p.numel() for p in part.parameters()) for part in (objective.encoder, objective.text))
+    millions, width = ONE[address]
+    block = 12 * width**2 + 13 * width
+    assert encoder == 12 * block + (768 + 1 + 1 + 197 + 3 + 2) * width
+    assert text == (30_522 + 40 + 2) * width
+    assert (encoder + text) / 1e6 == pytest.approx(millions, abs=0.75)
+
+
+# All-in-one's paper counts 198M of VIOLET, heads included; its tokenizer is no part of that.
+MASKED = {"language.violet:small_webvid": 198}
+
+
+@pytest.mark.parametrize("address", MASKED)
+def test_masked_visual_tokens(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    own = sum(p.numel() for name, p in objective.named_parameters() if not name.startswith("target."))
+    assert own / 1e6 == pytest.approx(MASKED[address], rel=0.01)
 
 
 VICUNA_7B, VICUNA_13B, CLIP_L, CLIP_L_336 = 6738.415616, 13015.86432, 303.179776, 303.507456
@@ -137,4 +180,4 @@ def test_llava_is_as_large_as_is_said():
 
 
 def test_every_preset_is_named():
-    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES, BLIP)
+    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED)

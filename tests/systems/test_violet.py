@@ -10,10 +10,10 @@ from filmstrip import systems
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.objectives.targets import Codes, resized
+from filmstrip.objectives.visual_tokens import choose_attended, choose_blocks
 from filmstrip.protocols import Grid
 from filmstrip.runs import experiment
 from filmstrip.runs.frozen import read_references
-from filmstrip.systems.pretraining.violet import choose_attended, choose_blocks
 from filmstrip.train.lengths import Steps
 
 CONFIG = systems.find("pretraining.violet:tiny").objective

@@ -19,7 +19,7 @@ from filmstrip.nn.initialisation import STD, LinearInit, init_linear
 from filmstrip.nn.mlp import GELU
 from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.nn.patches import PatchEmbed
-from filmstrip.nn.space_time import DividedBlock
+from filmstrip.nn.space_time import DividedBlock, SpaceResidualBlock
 from filmstrip.protocols import Features, Grid, check_video
 
 TubeletInit = Literal["central_frame", "inflate"]
@@ -76,15 +76,20 @@ class _Patches(nn.Module):
         self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
         self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std)
 
-    def _tokens(self, video: Tensor, any_length: bool = False, visible: Tensor | None = None) -> tuple[Tensor, Grid]:
+    def _tokens(
+        self, video: Tensor, any_length: bool = False, visible: Tensor | None = None, shorter: bool = False
+    ) -> tuple[Tensor, Grid]:
         """The tubelets of ``B T C H W`` video, ``B N D``, or those at ``visible`` (``B K``), and the whole grid.
+
+        It may have ``any_length``, or be ``shorter`` than the network was built for.
 
         Raises:
             ValueError: the video has another size than the network was built for.
         """
         check_video(video, multiple=self.patch_size)
         grid = Grid(*(n // p for n, p in zip((video.shape[1], *video.shape[3:]), self.patch_size)))
-        if grid[1:] != self.grid[1:] or (grid.t != self.grid.t and not any_length):
+        lasts = any_length or grid.t == self.grid.t or (shorter and grid.t < self.grid.t)
+        if grid[1:] != self.grid[1:] or not lasts:
             raise ValueError(
                 f"this network was built for a grid of {tuple(self.grid)} tubelets of {self.patch_size} pixels, "
                 f"got {tuple(grid)}: cut clips of the size that it was built for"
@@ -149,18 +154,23 @@ JOINT = BlockKind(Block)
 """Attention from every token to every other."""
 DIVIDED = BlockKind(DividedBlock, on_grid=True)
 """TimeSformer's attention over time, then within frames."""
+SPACE_RESIDUAL = BlockKind(SpaceResidualBlock, on_grid=True)
+"""Frozen in Time's attention over time, on which that within frames looks."""
 
 
 class SpaceTimeTransformer(_Patches):
     """One transformer over all tokens of a clip.
 
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
-    the grid.
+    the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
+    that was built for clips of another length: positions of frames that that one lacks begin at zero.
     """
 
-    def __init__(self, kind: BlockKind, config: TransformerArchitecture, *, time_positions: bool = False) -> None:
+    def __init__(
+        self, kind: BlockKind, config: TransformerArchitecture, *, time_positions: bool = False, grows: bool = False
+    ) -> None:
         super().__init__(config)
-        self.kind = kind
+        self.kind, self.grows = kind, grows
         width = config.width
         t, h, w = self.grid
         self.cls_token = nn.Parameter(torch.zeros(width)) if kind.class_token else None
@@ -175,6 +185,9 @@ class SpaceTimeTransformer(_Patches):
             for block in self.blocks[1:]:
                 nn.init.zeros_(block.time_fc.weight)
                 nn.init.zeros_(block.time_fc.bias)
+        if kind == SPACE_RESIDUAL:
+            for block in self.blocks:
+                nn.init.zeros_(block.time_attention.out.weight)
 
     def forward(self, video: Tensor, layers: bool = False, visible: Tensor | None = None) -> Features:
         """Encode ``B T C H W`` video into tokens ``B N D``; with ``layers`` also return each block's output.
@@ -186,11 +199,11 @@ class SpaceTimeTransformer(_Patches):
         """
         if visible is not None and self.kind.on_grid:
             raise ValueError("attention that is divided over space and time needs all tubelets of a clip")
-        tokens, grid = self._tokens(video, visible=visible)
+        tokens, grid = self._tokens(video, visible=visible, shorter=self.grows)
         first = 0 if self.cls_token is None else 1
         positions = self.pos_embed[first:]
         if self.time_pos_embed is not None:
-            positions = rearrange(positions + self.time_pos_embed[:, None], "t p d -> (t p) d")
+            positions = rearrange(positions + self.time_pos_embed[: grid.t, None], "t p d -> (t p) d")
         if visible is not None:
             positions = F.embedding(visible, positions)
         x = tokens + positions
@@ -202,13 +215,18 @@ class SpaceTimeTransformer(_Patches):
         return Features(x[:, first:], grid, seen, x[:, :1] if first else None)
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
-        """Take over an image transformer's weights, in place; attention over time starts as that over space."""
+        """Take over an image transformer's weights, in place; TimeSformer's attention over time starts as that over
+        space, and Frozen in Time's stays as it is."""
         given = dict(image)
         if self.kind == DIVIDED:
             for name, value in image.items():
                 if re.match(r"blocks\.\d+\.(attention|norm1)\.", name):
                     given[name.replace(".attention.", ".time_attention.").replace(".norm1.", ".time_norm.")] = value
         start_from_image(self, given)
+
+    def at_own_length(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`~filmstrip.protocols.Grows`."""
+        return with_frames(state, self.grid.t) if self.grows else dict(state)
 
 
 class FactorisedEncoder(nn.Module):
@@ -269,6 +287,17 @@ class FactorisedEncoder(nn.Module):
         self.frames.load_image(image)
         if self.frozen:
             self.temporal.load_image(image, self.frames.depth)
+
+
+def with_frames(state: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Weights of which the positions of frames (``time_pos_embed``) are those of so many."""
+    name = "time_pos_embed"
+    return {**state, name: as_many_frames(state[name], count)} if name in state else dict(state)
+
+
+def as_many_frames(positions: Tensor, count: int) -> Tensor:
+    """The first ``count`` positions of frames, of ``t D``; those that are missing are zero."""
+    return F.pad(positions[:count], (0, 0, 0, max(0, count - len(positions))))
 
 
 def layer_of(name: str, norm: int) -> int:

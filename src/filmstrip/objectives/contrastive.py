@@ -30,13 +30,9 @@ from filmstrip.protocols import Batch, Layout, Loss, Objective, PassOn
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveConfig(ObjectiveConfig):
-    """Two towers and a contrastive loss. Systems add how the towers are pooled and projected."""
+class PairingConfig(ObjectiveConfig):
+    """A contrastive loss of video and text. Methods add the networks that encode both."""
 
-    vision: ImageTowerArchitecture
-    """Tower of frames."""
-    text: TextArchitecture
-    """Tower of texts."""
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Contrastive loss: one question for each pair, or a choice among the texts, and videos, of the batch."""
     scale: Rate = 10.0
@@ -49,6 +45,14 @@ class ContrastiveConfig(ObjectiveConfig):
     same_texts: bool = True
     """Whether equal texts of a batch count as matching, instead of as negatives."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig(PairingConfig):
+    """The same, of texts that have a network of their own."""
+
+    text: TextArchitecture
+    """Tower of texts."""
+
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
@@ -60,15 +64,33 @@ class ContrastiveConfig(ObjectiveConfig):
         Raises:
             UserError: the data have no captions, or longer ones than the network reads.
         """
-        if not isinstance(info, CaptionInfo):
-            raise UserError("this method learns from captions: read data with captions (--data.reads captioned)")
-        if info.max_length > self.text.max_length:
-            raise UserError(
-                f"captions of {info.max_length} tokens are longer than the network's {self.text.max_length}: lower "
-                "data.reads.max_length, or raise objective.text.max_length"
-            )
-        size = max(info.tokenizer.size, self.text.vocab_size)
+        told = captions_of(info, self.text.max_length, "objective.text.max_length")
+        size = max(told.tokenizer.size, self.text.vocab_size)
         return replace(self, text=replace(self.text, vocab_size=size))
+
+
+def captions_of(info: DataInfo, max_length: int, setting: str) -> CaptionInfo:
+    """What is known of captions, which a network reads up to ``max_length``, as ``setting`` says.
+
+    Raises:
+        UserError: the data have no captions, or longer ones.
+    """
+    if not isinstance(info, CaptionInfo):
+        raise UserError("this method learns from captions: read data with captions (--data.reads captioned)")
+    if info.max_length > max_length:
+        raise UserError(
+            f"captions of {info.max_length} tokens are longer than the network's {max_length}: lower "
+            f"data.reads.max_length, or raise {setting}"
+        )
+    return info
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(TextTowerConfig):
+    """Two towers and a contrastive loss. Systems add how the towers are pooled and projected."""
+
+    vision: ImageTowerArchitecture
+    """Tower of frames."""
 
     def for_clip(self, clip: Clip) -> Self:
         """With frames of the clip's size."""
@@ -103,33 +125,17 @@ class Rows(NamedTuple):
     """Index of each sample in its split, ``B``."""
 
 
-class Contrastive(Objective):
-    """A :class:`~filmstrip.protocols.DualEncoder` trained by a contrastive loss.
+class Pairing(Objective):
+    """A :class:`~filmstrip.protocols.DualEncoder` trained by a contrastive loss; methods say how they encode.
 
-    A clip's vector is the mean of its frames' vectors. ``pool`` and ``causal_text`` say how texts are read: SigLIP
-    takes the last position of a text that attends to its padding, CLIP the end of one read from left to right.
-    ``embed_dim`` adds projections of both sides without biases (CLIP); without, the text's has a bias (SigLIP).
+    A method that fixes the temperature stops the gradient of ``log_scale``.
     """
 
     requires = ("video", "text", "text_length", "index")
-    starts_whole = True
 
-    def __init__(
-        self,
-        config: ContrastiveConfig,
-        *,
-        pool: Literal["last", "end"],
-        causal_text: bool,
-        embed_dim: Count | None = None,
-        layouts: tuple[Layout, ...] = (),
-    ) -> None:
+    def __init__(self, config: PairingConfig) -> None:
         super().__init__()
-        self.config, self.pool, self.causal_text = config, pool, causal_text
-        self.encoder = ImageTower(config.vision, layouts)
-        self.text = TextTransformer(config.text)
-        width = embed_dim or config.vision.width
-        self.video_head = nn.Identity() if embed_dim is None else _projection(config.vision.width, width, bias=False)
-        self.text_head = _projection(config.text.width, width, bias=embed_dim is None)
+        self.config = config
         self.log_scale = nn.Parameter(torch.full((1,), math.log(config.scale)))
         self.bias = nn.Parameter(torch.full((1,), float(config.bias))) if config.loss == "sigmoid" else None
         self._pass_on: PassOn | None = None
@@ -137,12 +143,11 @@ class Contrastive(Objective):
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Vectors ``B D`` of ``B T C H W`` video, of length one."""
-        return _normalised(self.video_head(self.encoder(video).pooled()))
+        raise TypeError(f"{type(self).__name__} does not define encode_video(video)")
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""
-        tokens = self.text(ids, mask=causal() if self.causal_text else None)
-        return _normalised(self.text_head(at_last(tokens) if self.pool == "last" else at_end(tokens, lengths)))
+        raise TypeError(f"{type(self).__name__} does not define encode_text(ids, lengths)")
 
     def similarity(self, video: Tensor, text: Tensor) -> Tensor:
         """Logits ``N M``: scaled cosines, with the bias of the sigmoid loss."""
@@ -217,6 +222,44 @@ class Contrastive(Objective):
         return (losses[0] + losses[1]) / 2
 
 
+class Contrastive(Pairing):
+    """Two towers. A clip's vector is the mean of its frames' vectors.
+
+    ``pool`` and ``causal_text`` say how texts are read: SigLIP takes the last position of a text that attends to its
+    padding, CLIP the end of one read from left to right. ``embed_dim`` adds projections of both sides without biases
+    (CLIP); without, the text's has a bias (SigLIP).
+    """
+
+    starts_whole = True
+    config: ContrastiveConfig
+
+    def __init__(
+        self,
+        config: ContrastiveConfig,
+        *,
+        pool: Literal["last", "end"],
+        causal_text: bool,
+        embed_dim: Count | None = None,
+        layouts: tuple[Layout, ...] = (),
+    ) -> None:
+        super().__init__(config)
+        self.pool, self.causal_text = pool, causal_text
+        self.encoder = ImageTower(config.vision, layouts)
+        self.text = TextTransformer(config.text)
+        width = embed_dim or config.vision.width
+        self.video_head = nn.Identity() if embed_dim is None else projection(config.vision.width, width, bias=False)
+        self.text_head = projection(config.text.width, width, bias=embed_dim is None)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Vectors ``B D`` of ``B T C H W`` video, of length one."""
+        return normalised(self.video_head(self.encoder(video).pooled()))
+
+    def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""
+        tokens = self.text(ids, mask=causal() if self.causal_text else None)
+        return normalised(self.text_head(at_last(tokens) if self.pool == "last" else at_end(tokens, lengths)))
+
+
 def matching(rows: Rows, others: Rows) -> Tensor:
     """Whether pairs match, ``N M`` bool: clips and texts of one sample, or of samples with equal texts."""
     return (rows.index[:, None] == others.index) | (rows.ids[:, None] == others.ids).all(dim=2)
@@ -250,12 +293,13 @@ def _recomputed(function: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
     return result
 
 
-def _normalised(vectors: Tensor) -> Tensor:
+def normalised(vectors: Tensor) -> Tensor:
     """Vectors of length one, float32."""
     return F.normalize(vectors.float(), dim=-1)
 
 
-def _projection(width: int, outputs: int, *, bias: bool) -> nn.Linear:
+def projection(width: int, outputs: int, *, bias: bool) -> nn.Linear:
+    """A linear layer to the vectors that are compared, whose outputs are as large as its inputs at first."""
     layer = nn.Linear(width, outputs, bias=bias)
     nn.init.normal_(layer.weight, std=width**-0.5)
     if bias:

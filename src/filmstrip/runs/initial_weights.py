@@ -24,6 +24,7 @@ from filmstrip.protocols import (
     EncoderModule,
     FromImage,
     FromTransformers,
+    Grows,
     MaskedPredictor,
     Objective,
     Published,
@@ -202,7 +203,10 @@ def start_encoder(objective: Objective, source: str | Path) -> None:
     elif isinstance(given, FrameTransformer) and isinstance(target, FromImage):
         _start_from_image(given, cast(EncoderModule, target), source)
     else:
-        _copy(given.state_dict(), target, source, spare=(_LAST_NORM,))
+        state = given.state_dict()
+        if isinstance(target, Grows):
+            state = target.at_own_length(state)
+        _copy(state, target, source, spare=(_LAST_NORM,))
 
 
 def _start_from_image(given: FrameTransformer, target: EncoderModule, source: str | Path) -> None:
