@@ -247,6 +247,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "real_weights",
         "textures",
         "codes",
+        "digits",
         "moving",
         "next_codes",
         "probed",
