@@ -181,13 +181,18 @@ class CodeModel(LikelihoodModel, Protocol):
 
 
 @runtime_checkable
-class Answers(Protocol):
-    """A language model that answers questions about video, in token ids."""
+class Seer(Protocol):
+    """A model that looks at video before it is told, or asked for, words: one look serves any number of texts."""
 
     def see(self, video: Tensor) -> Tensor:
-        """What is seen of ``B T C H W`` video: tokens ``B N D`` of the language model, or what it makes them of, in
-        any shape that begins with ``B``; zeros in its place tell it nothing."""
+        """What is seen of ``B T C H W`` video: tokens ``B N D``, or what they are made of, in any shape that begins
+        with ``B``; zeros in its place tell nothing."""
         ...
+
+
+@runtime_checkable
+class Answers(Seer, Protocol):
+    """A language model that answers questions about video, in token ids."""
 
     def answer(
         self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
@@ -516,25 +521,17 @@ class DualEncoder(Protocol):
 
 
 @runtime_checkable
-class Matcher(Protocol):
+class Matcher(Seer, Protocol):
     """An objective or model that reads video and text together, and says whether they belong together."""
 
-    def see(self, video: Tensor) -> Tensor:
-        """What is seen of ``B T C H W`` video: tokens ``B M C``; it serves any number of texts."""
-        ...
-
     def match(self, visual: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Log-odds ``B`` that texts (ids ``B L``, padded, of which ``lengths`` are none) belong to what was seen."""
+        """Log-odds ``B`` that texts (ids ``B L``, of which ``lengths`` are no padding) belong to what was seen."""
         ...
 
 
 @runtime_checkable
-class Captioner(Protocol):
+class Captioner(Seer, Protocol):
     """An objective or model that says in words what is seen, in token ids."""
-
-    def see(self, video: Tensor) -> Tensor:
-        """What is seen of ``B T C H W`` video: tokens ``B M C``; zeros in their place tell nothing."""
-        ...
 
     def caption(
         self, visual: Tensor, prompt: Sequence[int] = (), *, end: int, seed: int | Tensor = 0, writing: Any = None

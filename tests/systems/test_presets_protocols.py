@@ -10,6 +10,7 @@ from drawn import objective_of
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
     Answers,
+    Captioner,
     Classifier,
     CodeModel,
     ContactForecaster,
@@ -27,8 +28,10 @@ from filmstrip.protocols import (
     LikelihoodModel,
     Localiser,
     MaskedPredictor,
+    Matcher,
     Policy,
     Published,
+    Seer,
     SharesRows,
     StreamingGenerator,
     Tokenizer,
@@ -48,7 +51,7 @@ MEANT = {
     "detection": {ContactForecaster, Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "grounding": {Grounder},
-    "language": {Answers, DualEncoder, SharesRows},
+    "language": {Answers, Captioner, DualEncoder, Matcher, Seer, SharesRows},
     "localisation": {Localiser},
     "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel, CodeModel, LayeredLearner},
     "procedures": {Forecaster},
