@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from filmstrip.text.tokenizers import Words
 
 FRAMES, SIZE, LENGTH, BATCH = 4, 32, 16, 32
 TRAIN, TEST = 2000, 300
-STILL, MOVING = 800, 200
+STILL, MOVING = 600, 150
 """Steps on single frames, and on clips after them."""
 SHAPES = NarratedShapes(num_frames=FRAMES, size=SIZE)
 
@@ -114,7 +113,7 @@ def learnt(network: FrozenInTime, told: Told, frames: int, steps: int, seed: int
 
 def grown(network: FrozenInTime, config: FrozenInTimeConfig) -> FrozenInTime:
     """The same network for longer clips."""
-    longer = replace(config).build()
+    longer = config.build()
     state = network.state_dict()
     encoder = {name.removeprefix("encoder."): x for name, x in state.items() if name.startswith("encoder.")}
     fitted = {f"encoder.{name}": x for name, x in longer.encoder.at_own_length(encoder).items()}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from filmstrip.bounds import Count
+from filmstrip.bounds import Count, NotEmpty
 from filmstrip.data.kinds.captioned import CaptionedSource
 from filmstrip.errors import UserError
-from filmstrip.evals.compared import ranks, recalls
 from filmstrip.evals.clips import map_clips
+from filmstrip.evals.compared import ranks, recalls
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Matcher
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -28,7 +28,7 @@ class PairMatching(Evaluation):
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "text"})
 
-    at: tuple[Count, ...] = (1, 5, 10)
+    at: Annotated[tuple[Count, ...], NotEmpty] = (1, 5, 10)
     """Numbers of results among which the match may be."""
     batch_size: Count = 64
     """Number of pairs that are judged at once."""

@@ -7,6 +7,7 @@ that are read apart, matching of clips and texts that are read together, and mas
 Exploring Unified Video-Language Pre-training", CVPR 2023.
 
     filmstrip train language.all_in_one:base --data PATH --data.reads.tokenizer BERT --init VIT
+    filmstrip eval RUN --protocol retrieval --rerank 128
     filmstrip search RUN videos/ "a red ball rolls behind the cup"
 
 ``--init`` takes a ViT of the Hub, or a file of the authors' weights, whose embeddings of token types and modalities
