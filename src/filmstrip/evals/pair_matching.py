@@ -12,8 +12,8 @@ from torch import Tensor
 from filmstrip.bounds import Count
 from filmstrip.data.kinds.captioned import CaptionedSource
 from filmstrip.errors import UserError
-from filmstrip.evals.compared import ranks, recalls
 from filmstrip.evals.clips import map_clips
+from filmstrip.evals.compared import ranks, recalls
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Matcher
 from filmstrip.runs.evaluation import Evaluation, Subject
