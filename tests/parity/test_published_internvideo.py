@@ -1,14 +1,17 @@
-"""InternVideo's encoder of video and text (a ``recognition.uniformer_v2``) and the published code, by stored outputs.
+"""InternVideo's model of video and text (``language.internvideo``) and the published code, by stored outputs.
 
-Of the coordination nothing is published: cross-model attention is compared with torch's own attention instead.
+Its encoder is a ``recognition.uniformer_v2``. Of the coordination nothing is published: cross-model attention is
+compared with torch's own attention instead.
 """
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from published import TOLERANCE, recipe_video, recipe_weights, shapes_of, stored
+from published import TOLERANCE, recipe_input, recipe_video, recipe_weights, shapes_of, stored
 
+from filmstrip.models.text_transformer import TextArchitecture
 from filmstrip.runs.initial_weights import start
+from filmstrip.systems.language.internvideo import CaptionerArchitecture, InternVideoTextConfig
 from filmstrip.systems.recognition.internvideo import CrossModelAttention
 from filmstrip.systems.recognition.uniformer_v2 import UniFormerV2Config
 from filmstrip.weights.released import from_published, published_names, to_published
@@ -66,3 +69,38 @@ def test_cross_model_attention_is_that_of_torch():
     expected = x + ours.norm1(theirs(x, y, y)[0])
     expected = expected + ours.norm2(ours.mlp.fc2(F.gelu(ours.mlp.fc1(expected))))
     assert (ours(x, y) - expected).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_the_model_of_video_and_text_and_its_captioner_are_the_published_ones(tmp_path):
+    pair, captioner = stored("internvideo"), stored("internvideo_captioner")
+    text = TextArchitecture(vocab_size=20, width=16, depth=1, num_heads=2, max_length=11, gelu="quick", norm_eps=1e-5)
+    config = InternVideoTextConfig(
+        vision=CONFIG,
+        text=text,
+        captioner=CaptionerArchitecture(depth=2, num_heads=2, num_queries=5),
+        embed_dim=24,
+    )
+    weights = {f"clip.{name}": tensor for name, tensor in pair.weights().items()} | captioner.weights()
+    pool = "caption_decoder.visual_attn_pooler."
+    weights |= {f"{pool}norm.beta": torch.zeros(16), f"{pool}context_norm.beta": torch.zeros(32)}
+    objective, file = config.build().eval(), tmp_path / "cotrain.ckpt"
+    torch.save({"state_dict": weights}, file)
+    start(objective, file)
+    projected = pair.outputs["projected"].view(2, 24)
+    video = objective.encode_video(recipe_video("video", (2, 8, 3, 64, 64)))
+    assert (video - F.normalize(projected, dim=1)).abs().max() < TOLERANCE
+    ids = (recipe_video("text", (3, 11)) % 18).long()
+    ids[:, 7] = 19
+    told = objective.encode_text(ids, torch.full((3,), 8))
+    assert (told - F.normalize(pair.outputs["text"].view(3, 24), dim=1)).abs().max() < TOLERANCE
+    context = rearrange(recipe_input("context", (7, 2, 1, 32)), "n b 1 d -> b n d")
+    assert captioner.error("logits", objective.captioner(recipe_input("tokens", (2, 6, 16)), context)) < TOLERANCE
+    theirs = {name.removeprefix("clip."): tensor for name, tensor in weights.items()}
+    del theirs["text_mask_embedding"]
+    back = to_published(objective)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in theirs.items())
+    # Released files have no captioner, which begins anew then.
+    torch.save({"state_dict": {name: w for name, w in weights.items() if name.startswith("clip.")}}, file)
+    start(config.build(), file)

@@ -165,6 +165,100 @@ def test_queries_and_native_sizes(address):
     assert counts == pytest.approx(QUERIES[address], rel=0.01)
 
 
+# The papers say 1B and 6B for the encoder; counted by hand over the published layout.
+def _with_bert(width, encoder):
+    """Millions of parameters of both encoders and the heads; BERT-large has 24 layers, 5 of which read the clip."""
+    layer = 12 * 1024**2 + 13 * 1024
+    cross = 2 * 1024 * 1025 + 2 * 1024 * (width + 1) + 2 * 1024
+    embedding = (30_522 + 512 + 2) * 1024
+    heads = 769 * 512 + 1025 * 512 + 2 * 1025 + 1
+    words = 1024 * 1025 + 2 * 1024 + 30_522
+    return encoder + (24 * layer + 5 * cross + embedding + heads + words) / 1e6
+
+
+ENCODERS = {
+    "language.internvideo2:one_b": (1408, 40, 4.363636),
+    "language.internvideo2:six_b": (3200, 48, 4.0),
+}
+
+
+@pytest.mark.parametrize("address", ENCODERS)
+def test_encoders_of_video_with_bert(address):
+    width, depth, ratio = ENCODERS[address]
+    hidden = int(width * ratio + 1e-3)
+    layer = 4 * width**2 + width + (2 * hidden + 1) * width + hidden + 6 * width
+    pool = 3 * width * (width + 1) + 768 * (width + 1) + 6 * width
+    encoder = depth * layer + pool + (588 + 1) * width + (1 + 1 + 4 * 256) * width
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (objective, objective.encoder)]
+    assert counts == pytest.approx([_with_bert(width, encoder / 1e6), encoder / 1e6], rel=1e-4)
+
+
+CAPTIONERS = {
+    "language.internvideo:b16": ("b16_8_k400", 768, 512, 149.621 - 85.799),
+    "language.internvideo:l14": ("l14_8_k400", 1024, 768, 427.617 - 303.180),
+}
+"""The preset of the encoder, its width and that of the text, and CLIP's millions beside its image tower."""
+
+
+# By hand: Mistral-7B, the encoder of 1B over 8 or 16 frames, three layers of queries, and products of rank 8.
+def _chat(frames):
+    width, hidden = 1408, 6144
+    layer = 4 * width**2 + width + (2 * hidden + 1) * width + hidden + 6 * width
+    pool = 3 * width * (width + 1) + 768 * (width + 1) + 6 * width
+    encoder = 40 * layer + pool + 589 * width + (2 + frames * 256) * width
+    mlp = 2 * 768 * 3072 + 3840
+    reader = 3 * (4 * 768 * 769 + 2 * 768 * 769 + 2 * 768 * 1409 + mlp + 6 * 768)
+    connector = reader + 2 * 1408 + 34 * 768 + 769 * 4096
+    adaptation = 32 * 8 * (2 * 8192 + 2 * (4096 + 1024))
+    return (7241.732096 + (encoder + connector + adaptation) / 1e6, (connector + adaptation) / 1e6)
+
+
+CHATS = {
+    "language.internvideo2_chat:mistral_7b": _chat(8),
+    "language.internvideo2_chat:mistral_7b_hd": _chat(8),
+    "language.internvideo2_chat:mistral_7b_hd_16": _chat(16),
+}
+
+
+@pytest.mark.parametrize("address", CHATS)
+def test_chats(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
+    counts = sum(n for n, _ in sizes) / 1e6, sum(n for n, trained in sizes if trained) / 1e6
+    assert counts == pytest.approx(CHATS[address], rel=1e-4)
+
+
+def test_internvideo_2_5():
+    """By hand: InternViT-300M without its layer scales, two layers, and InternLM2.5-7B (7.74B, as published)."""
+    address = "language.internvideo2_5:chat_8b"
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    encoder = 24 * (12 * 1024**2 + 13 * 1024) + (3 * 14**2 + 1 + 1 + 1025) * 1024
+    connector = 1025 * 4096 + 4097 * 4096
+    layer = 4096 * (4096 + 2 * 1024 + 4096 + 3 * 14_336 + 2)
+    decoder = 2 * 92_553 * 4096 + 32 * layer + 4096
+    parts = (objective.encoder, objective.connector, objective.decoder)
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    assert counts == [encoder, connector, decoder] and decoder == pytest.approx(7.74e9, rel=0.001)
+
+
+@pytest.mark.parametrize("address", CAPTIONERS)
+def test_captioners(address):
+    name, seen, width, clip = CAPTIONERS[address]
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+        below = systems.find(f"recognition.uniformer_v2:{name}").objective.build().encoder
+    sides = 4 * width * 128 + 8 * 3 * 4 * width**2 + 8 * (2 * width**2 + width) + 4 * width * 128
+    pool = 256 * width + 2 * width**2 + 128 * seen + 4 * width + 2 * seen
+    head = 4 * width + (width + 1) * width + (width + 1) * 49_408
+    expected = clip + (sides + pool + 2 * width + head + 2 * seen) / 1e6
+    counts = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (objective, below)]
+    assert counts[0] - counts[1] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("address", MODELS)
 def test_models(address):
     pytest.importorskip("transformers")
@@ -180,4 +274,5 @@ def test_llava_is_as_large_as_is_said():
 
 
 def test_every_preset_is_named():
-    assert not unnamed("language", TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED)
+    tables = (TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED, ENCODERS, CAPTIONERS, CHATS)
+    assert not unnamed("language", *tables, ("language.internvideo2_5:chat_8b",))

@@ -127,3 +127,14 @@ def test_own_special_tokens_come_first():
         tokenizer.special(name) for name in (PAD, START, END)
     )
     assert tokenizer.pad == 0 and tokenizer.size == 4 + len(SPECIALS) + 256
+
+
+def test_bert_s_tokenizer_begins_with_a_class_token_and_ends_with_a_separator(tmp_path):
+    from transformers import BertTokenizer
+
+    names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ball")
+    BertTokenizer(vocab={name: i for i, name in enumerate(names)}).save_pretrained(tmp_path)
+    tokenizer = Pretrained(folder=str(tmp_path)).fit((), ())
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end, tokenizer.mask) == (0, 2, 3, 4)
+    assert tokenizer.encode("A red ball") == [5, 6, 7] and tokenizer.size == 8
+    assert Words().fit(["red"]).mask is None

@@ -29,6 +29,8 @@ class Vocabulary:
     """Id of the start of a text, if there is one."""
     end: CountOrZero
     """Id of the end of a text."""
+    mask: CountOrZero | None = None
+    """Id that stands for a masked token, if there is one."""
     specials: tuple[tuple[str, CountOrZero], ...] = ()
     """Names and ids of further special tokens, such as the place of a video."""
 
@@ -40,6 +42,7 @@ class Vocabulary:
             pad=tokenizer.pad,
             start=tokenizer.start,
             end=tokenizer.end,
+            mask=tokenizer.mask,
             specials=tuple((name, tokenizer.special(name)) for name in specials),
         )
 

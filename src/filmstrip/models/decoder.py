@@ -19,7 +19,7 @@ not cover depth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -148,6 +148,7 @@ class LanguageModel(nn.Module):
         allowed: slice = slice(None),
         padding: Tensor | None = None,
         positions: Tensor | None = None,
+        of_prompt: Mapping[str, Any] | None = None,
     ) -> Iterator[Tensor]:
         """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
 
@@ -155,6 +156,7 @@ class LanguageModel(nn.Module):
         Each costs one step on what the blocks remember of earlier tokens. Of prompts of different lengths, the first
         ``padding`` (``B``) tokens are none. ``positions`` (``B P+N``, or along three axes ``B P+N 3``) are those of
         the prompt and of what follows it; by default they count from the first token that is no padding.
+        ``of_prompt`` are further arguments of :meth:`forward` for the prompt.
         """
         count = uniform.shape[1]
         options: dict[str, Any] = {}
@@ -170,7 +172,8 @@ class LanguageModel(nn.Module):
                 options["positions"] = positions[:, start:end]
             elif padding is not None:
                 options["positions"] = (at[start:end] - padding[:, None]).clamp(min=0)
-            hidden = self(tokens, caches=caches, **options).hidden[:, -1]
+            more = of_prompt or {} if n == 0 else {}
+            hidden = self(tokens, caches=caches, **options, **more).hidden[:, -1]
             token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
             yield token
             tokens, start = token[:, None], end
@@ -236,20 +239,21 @@ class Decoder(LanguageModel):
         if positions is None:
             start = caches[0].length if caches else 0
             positions = torch.arange(start, start + x.shape[1], device=x.device)
-        angles = None
-        if self.rotary is None:
-            x = x + sincos(positions, x.shape[2]).to(x.dtype)
-        else:
-            angles = self.rotary(self._along_axes(positions))
-        mask = mask or causal()
-        if self.config.window is not None:
-            mask = mask & local(self.config.window - 1)
+        x, angles, mask = self.prepared(x, positions, mask or causal())
         outputs = []
         for i, block in enumerate(self.blocks):
             x = block(x, mask=mask, angles=angles, cache=caches[i] if caches else None)
             if layers:
                 outputs.append(x)
         return DecoderOutput(self.norm(x), tuple(outputs))
+
+    def prepared(self, x: Tensor, positions: Tensor, mask: Mask) -> tuple[Tensor, Tensor | None, Mask]:
+        """Tokens with their positions added, or the angles of rotary ones, and the mask with the window."""
+        if self.config.window is not None:
+            mask = mask & local(self.config.window - 1)
+        if self.rotary is None:
+            return x + sincos(positions, x.shape[2]).to(x.dtype), None, mask
+        return x, self.rotary(self._along_axes(positions)), mask
 
     def _along_axes(self, positions: Tensor) -> Tensor:
         """Positions ``... N axes``; those of one axis are the same on all."""

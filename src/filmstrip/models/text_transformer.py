@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
 from filmstrip.nn.attention import Attention, KVCache
 from filmstrip.nn.initialisation import STD, LinearInit, init_linear, init_normal
 from filmstrip.nn.masks import Mask
@@ -48,7 +48,9 @@ class TextArchitecture:
     dropout: ShareBelowOne = 0.0
     """Dropout rate of the embedding and of each part's output."""
     cross_every: Count | None = None
-    """Distance between layers with cross-attention, of which the first layer is one; none for no such layers."""
+    """Distance between layers with cross-attention; none for no such layers."""
+    cross_from: CountOrZero = 0
+    """Number of layers before the first with cross-attention."""
     context_width: Count | None = None
     """Channels of the tokens that cross-attention reads; none for those of the text."""
     linear_init: LinearInit = "normal"
@@ -127,10 +129,7 @@ class TextTransformer(nn.Module):
         post = config.norm == "post"
         self.embed_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if post else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        every = config.cross_every
-        self.blocks = nn.ModuleList(
-            TextBlock(config, crosses=every is not None and i % every == 0) for i in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(TextBlock(config, crosses=_crosses(config, i)) for i in range(config.depth))
         self.norm = nn.Identity() if post else nn.LayerNorm(config.width, eps=config.norm_eps)
         init_linear(self, config.linear_init)
         nn.init.normal_(self.embed.weight, std=STD)
@@ -146,13 +145,14 @@ class TextTransformer(nn.Module):
         caches: Sequence[KVCache] | None = None,
         read: Sequence[KeysValues | None] | None = None,
         own: Sequence[SelfAttention] | None = None,
+        depth: int | None = None,
     ) -> Tensor:
         """Vectors ``B L D`` of ids ``B L``, or of embeddings ``B L D``.
 
         ``mask`` says what a token attends to, by default all, padding included; ``context`` (``B M C``) is read by
         the layers with cross-attention, as ``context_mask`` allows; ``read`` is what :meth:`keys_and_values` made of
         it before. Positions count on from what the ``caches`` hold. ``own`` is self-attention for each block in place
-        of its own.
+        of its own. With a ``depth`` only that many layers are run, whose output :meth:`fused` takes.
 
         Raises:
             ValueError: the text is longer than the network was built for.
@@ -163,7 +163,7 @@ class TextTransformer(nn.Module):
             raise ValueError(f"this network was built for texts of up to {self.max_length} tokens, got {end}")
         x = ids if ids.is_floating_point() else self.embed(ids)
         x = self.dropout(self.embed_norm(x + self.pos_embed[start:end]))
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks[:depth]):
             x = block(
                 x,
                 mask=mask,
@@ -173,6 +173,12 @@ class TextTransformer(nn.Module):
                 read=read[i] if read else None,
                 own=own[i] if own else None,
             )
+        return x if depth is not None else self.norm(x)
+
+    def fused(self, x: Tensor, context: Tensor, *, start: int, mask: Mask | None = None) -> Tensor:
+        """Vectors ``B L D`` that layers from ``start`` on make of the output of the one before it, with a context."""
+        for block in self.blocks[start:]:
+            x = block(x, mask=mask, context=context)
         return self.norm(x)
 
     def keys_and_values(self, context: Tensor) -> list[KeysValues | None]:
@@ -194,6 +200,11 @@ class TextTransformer(nn.Module):
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
         return self.depth + 1 if name.startswith("norm.") else 0
+
+
+def _crosses(config: TextArchitecture, layer: int) -> bool:
+    behind = layer - config.cross_from
+    return config.cross_every is not None and behind >= 0 and behind % config.cross_every == 0
 
 
 class WordHead(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,12 +115,25 @@ class VideoLanguageModel(nn.Module):
         both = torch.cat([words, visual.to(words.dtype)], dim=1)
         return both.gather(1, where.source[..., None].expand(-1, -1, both.shape[2])), where
 
-    def logits(self, visual: Tensor, text: Tensor, text_length: Tensor) -> Tensor:
-        """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it."""
+    def logits(self, visual: Tensor, text: Tensor, text_length: Tensor, learnt: Tensor | None = None) -> Tensor:
+        """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it.
+
+        ``learnt`` (``B L`` bool) marks answers, the first of which ends the question.
+        """
         x, where = self.sequence(visual, text, text_length)
-        before = (where.start[:, 1:] - 1)[..., None].expand(-1, -1, x.shape[2])
-        positions = self.positions(visual, where.source >= text.shape[1])
-        return self.decoder.logits(self.decoder(x, positions=positions).hidden.gather(1, before))
+        before = where.start[:, 1:] - 1
+        is_visual = where.source >= text.shape[1]
+        asks = where.length - 1
+        if learnt is not None:
+            asks = before.gather(1, learnt[:, 1:].int().argmax(dim=1, keepdim=True))[:, 0]
+        options = self.options(visual, is_visual, asks)
+        hidden = self.decoder(x, positions=self.positions(visual, is_visual), **options).hidden
+        return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
+
+    def options(self, visual: Tensor, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
+        """Further arguments of the decoder for a sequence in which ``is_visual`` (``B N`` bool) marks the tokens
+        ``visual`` of what was seen, and the last token of the question is at ``asks`` (``B``); by default none."""
+        return {}
 
     def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
         """Positions in the decoder of a sequence in which ``is_visual`` (``B N`` bool) marks the tokens of what was
@@ -144,4 +157,7 @@ class VideoLanguageModel(nn.Module):
             after = torch.arange(x.shape[1] + count, device=x.device)
             index = (after - padding[:, None]).clamp(min=0)[..., None].expand(-1, -1, positions.shape[2])
             positions = positions.gather(1, index)
-        yield from self.decoder.decode(x, uniform, sampling, padding=padding, positions=positions)
+        is_visual = (where.source >= text.shape[1]).gather(1, moved)
+        asks = torch.full_like(padding, x.shape[1] - 1)
+        options = self.options(visual, is_visual, asks)
+        yield from self.decoder.decode(x, uniform, sampling, padding=padding, positions=positions, of_prompt=options)

@@ -166,6 +166,23 @@ class Attention(nn.Module):
         q, k = self.q_norm(q[:, :, :queries]), self.k_norm(k)
         return (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)
 
+    def weights_at(
+        self, x: Tensor, index: Tensor, *, angles: Tensor | None = None, allowed: Tensor | None = None
+    ) -> Tensor:
+        """Weights ``B H N`` of self-attention from the token at ``index`` (``B``) of ``B N D`` to those that are
+        ``allowed`` (``B N`` bool)."""
+        q, k, _ = self._project(x, None)
+        q = q.gather(2, index[:, None, None, None].expand(-1, q.shape[1], 1, q.shape[3]))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if angles is not None:
+            q = rotate(q, angles.gather(1, index[:, None, None].expand(-1, 1, angles.shape[2])))
+            k = rotate(k, angles)
+        k = k.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
+        scores = (q @ k.transpose(-2, -1))[:, :, 0].float() * (self.score_scale * self.head_dim**-0.5)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed[:, None], float("-inf"))
+        return scores.softmax(dim=-1)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
         """Each head's output, ``B H N D``: every query attends to all keys that the mask allows."""
         return attend(q, k, v, mask, offset)

@@ -195,7 +195,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
         """Nats per learnt token; logs the share of them that the model puts first."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
         visual = self.in_text(self.see(batch["video"]), batch)
-        logits = self.logits(visual, batch["text"], batch["text_length"])
+        logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
         return Loss(averaged(losses, learnt, self.average), {"top1": right})
@@ -213,7 +213,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
     @torch.no_grad()
     def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Log-likelihood ``B`` of the learnt tokens of conversations about what was seen, and their number."""
-        logits = self.logits(self.in_text(visual, batch), batch["text"], batch["text_length"])
+        logits = self.logits(self.in_text(visual, batch), batch["text"], batch["text_length"], batch["learnt"])
         learnt = batch["learnt"][:, 1:]
         return -token_losses(logits, batch["text"][:, 1:], learnt).sum(dim=1), learnt.sum(dim=1)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
+from filmstrip.models.aligned_encoder import AlignedArchitecture, AlignedEncoder
 from filmstrip.models.frozen_networks import Tower, build_frozen
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
@@ -43,6 +44,17 @@ class ImageTowerConfig(ImageTowerArchitecture, ObjectiveConfig):
     def build(self) -> EncoderOnly:
         """Build the network with fresh weights."""
         return EncoderOnly(ImageTower(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedEncoderConfig(AlignedArchitecture, ObjectiveConfig):
+    """InternVideo2's encoder of clips, alone; its tokens are read, and not its pooled output, which is frozen."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        encoder = AlignedEncoder(self)
+        encoder.pool.requires_grad_(False)
+        return EncoderOnly(encoder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,8 @@ class TextTokenizer(Protocol):
     """Id of the start of a text, if there is one."""
     end: int
     """Id of the end of a text."""
+    mask: int | None
+    """Id that stands for a masked token, if there is one (BERT)."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without start and end."""
@@ -183,6 +185,7 @@ class _OwnTokenizer:
 
     kind: str
     start: int | None
+    mask: int | None = None
 
     def __init__(self, specials: Sequence[str], ordinary: int) -> None:
         names = dict.fromkeys((PAD, START, END, UNKNOWN, *specials))
@@ -283,6 +286,7 @@ class HubTokenizer:
         self.hub.add_tokens(list(specials), special_tokens=True)
         self.size = 1 + max(self.hub.get_vocab().values())
         self.end: int = end
+        self.mask = self.hub.mask_token_id
         self.pad = self.end if self.hub.pad_token_id is None else self.hub.pad_token_id
 
     def encode(self, text: str) -> list[int]:

@@ -134,5 +134,8 @@ def _layout(objective: nn.Module, name: str | None) -> Layout:
 
 
 def _network(objective: nn.Module) -> nn.Module:
+    """What knows the layouts: the whole, where it says any, else its encoder."""
+    if isinstance(objective, Released):
+        return objective
     encoder = find_encoder(objective)
     return objective if encoder is None else encoder
