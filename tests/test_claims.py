@@ -250,7 +250,6 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "digits",
         "moving",
         "next_codes",
-        "probed",
         "mobilenet",
         "squares",
         "taught",

@@ -31,6 +31,7 @@ from filmstrip.protocols import (
     Matcher,
     Policy,
     Published,
+    Released,
     Seer,
     SharesRows,
     StreamingGenerator,
@@ -44,7 +45,7 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
-FILES = {FromTransformers, InDiffusers, InTransformers, Published}
+FILES = {FromTransformers, InDiffusers, InTransformers, Published, Released}
 """Protocols of other people's files, which methods of any group may offer."""
 MEANT = {
     "control": {GoalPlanner, Policy},
