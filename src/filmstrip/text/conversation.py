@@ -102,7 +102,7 @@ class Serialiser:
     """Turns conversations into ids, for one tokenizer and one format.
 
     ``visual_tokens`` is the number of tokens of the language model at the place of a visual: it counts for
-    ``max_length``, and the ids hold the place once.
+    ``max_length``, and the ids hold the place once, between the special tokens ``around_visual``, if there are any.
 
     Raises:
         UserError: there is no format of that name, or the tokenizer has none of its own (``hub``), or one without an
@@ -116,10 +116,12 @@ class Serialiser:
         *,
         max_length: int | None = None,
         visual_tokens: int = 1,
+        around_visual: tuple[str, str] = ("", ""),
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.visual_tokens = visual_tokens
+        self._before, self._after = ([tokenizer.special(name)] if name else [] for name in around_visual)
         self.places = {name: tokenizer.special(name) for name in PLACES}
         if isinstance(template, str) and template not in (*TEMPLATES, HUB):
             raise UserError(
@@ -188,7 +190,7 @@ class Serialiser:
         for match in _PLACE.finditer(text):
             if before := text[end : match.start()]:
                 yield _Piece(self.tokenizer.encode(before))
-            yield _Piece([self.places[match.group()]], kept=True)
+            yield _Piece([*self._before, self.places[match.group()], *self._after], kept=True)
             end = match.end()
         if rest := text[end:]:
             yield _Piece(self.tokenizer.encode(rest))

@@ -63,8 +63,11 @@ class Conversations(Kind):
     max_length: Count = 2048
     """Maximum number of tokens of a conversation, of which a visual takes ``visual_tokens``; the oldest text of a
     longer one is cut."""
-    visual_tokens: Count = 1
-    """Number of tokens that a visual takes in the language model, for ``max_length``."""
+    visual_tokens: Count | None = None
+    """Number of tokens that a visual takes in the language model, for ``max_length``; in training by default as many
+    as the model makes of a clip."""
+    around_visual: tuple[str, str] = ("", "")
+    """Special tokens of the tokenizer before and after the place of a visual, by their names; empty for none."""
 
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
@@ -85,7 +88,7 @@ class Conversations(Kind):
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``, and the longest text."""
         clip = data.clip
-        length = max(1, self.max_length - self.visual_tokens + 1)
+        length = max(1, self.max_length - (self.visual_tokens or 1) + 1)
         return {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size, "L": length}
 
     def told_sizes(self, data: Data, info: ConversationInfo) -> dict[str, int]:
@@ -210,7 +213,13 @@ class ConversationSource(Source):
 
 def serialiser_of(config: Conversations, tokenizer: TextTokenizer) -> Serialiser:
     """What turns conversations into ids, for a tokenizer that was fitted or opened."""
-    return Serialiser(tokenizer, config.format, max_length=config.max_length, visual_tokens=config.visual_tokens)
+    return Serialiser(
+        tokenizer,
+        config.format,
+        max_length=config.max_length,
+        visual_tokens=config.visual_tokens or 1,
+        around_visual=config.around_visual,
+    )
 
 
 def _open(config: Conversations, path: Path, train_split: str) -> ConversationSource:
