@@ -44,6 +44,19 @@ def llava():
     return transformers.LlavaForConditionalGeneration(config), {}
 
 
+def llava_onevision():
+    vision = transformers.SiglipVisionConfig(**TOWER, image_size=34, patch_size=8, vision_use_head=False)
+    text = transformers.Qwen2Config(**TEXT, num_key_value_heads=2)
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_grid_pinpoints=[[34, 34], [68, 68]],
+    )
+    return transformers.LlavaOnevisionForConditionalGeneration(config), {}
+
+
 QUERIES = dict(
     hidden_size=24,
     intermediate_size=40,
@@ -79,6 +92,7 @@ def instructblip():
 KINDS = {
     "language.qwen2_vl:lora": qwen2_vl,
     "language.llava:v15_7b_lora": llava,
+    "language.llava_onevision:lora": llava_onevision,
     "language.blip2:stage2_vit_g_vicuna_7b": blip2,
     "language.instructblip:vicuna_7b": instructblip,
 }
@@ -137,7 +151,7 @@ def arguments(address, shapes, folder, *more):
         "--data.num-workers",
         "0",
     ]
-    if "qwen2" in address:
+    if "qwen2" in address or "onevision" in address:
         short += ["--data.clip.num-frames", "4", "--data.clip.size", "32", "--data.clip.short-side", "32", "32"]
     if "instructblip" in address:
         short += ["--data.clip.num-frames", "1"]
@@ -154,7 +168,7 @@ def test_fine_tuned_from_the_command_line_and_read_by_transformers_again(publish
     places = json.loads((tmp_path / "run" / "frozen.json").read_text())
     assert [place["path"] for place in places["init"]] == [str(folder)]
     adapted = "lora" in address
-    trained = {"decoder"} if "qwen2" in address else {"decoder", "connector"} if adapted else {"connector"}
+    trained = {"connector"} if not adapted else {"decoder", "connector"} if "v15" in address else {"decoder"}
     assert {name.partition(".")[0] for name in own} == trained
     assert all("lora_" in name for name in own if name.startswith("decoder."))
     objective, run = load_objective(tmp_path / "run", "cpu")

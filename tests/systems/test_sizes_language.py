@@ -152,7 +152,16 @@ QUERIES = {
         8291.375616 + 20.19,
         8 * 28 * (2 * 7168 + 2 * (3584 + 512) + 3 * (3584 + 18_944)) / 1e6,
     ),
+    # SigLIP's so400m without its last block and its head, a connector with a token that ends rows, and Qwen2.
+    "language.llava_onevision:stage1_0b5": (494.03 + 397.75 + 1.84, 1.84),
+    "language.llava_onevision:stage1_7b": (8030, 16.98),
+    "language.llava_onevision:stage1_72b": (72_706.2 + 397.75 + 76.57, 76.57),
+    "language.llava_onevision:stage1_5_7b": (8030, 8030),
+    "language.llava_onevision:stage2a_7b": (8030, 8030),
+    "language.llava_onevision:stage2b_7b": (8030, 8030),
+    "language.llava_onevision:lora": (8030 + 20.19, 20.19),
 }
+QUERIES["language.qwen2_vl:lora"] = QUERIES["language.qwen2_vl:lora_7b"]
 
 
 @pytest.mark.parametrize("address", QUERIES)

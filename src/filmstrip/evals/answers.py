@@ -17,6 +17,7 @@ from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference, on_device
+from filmstrip.models.video_language import Seen
 from filmstrip.protocols import Answers, Batch
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.text.conversation import Serialiser
@@ -58,7 +59,7 @@ class AnswerAccuracy(Evaluation):
         def right(batch: Batch, samples: Sequence[ConversationSample], serialiser: Serialiser) -> list[Tensor]:
             asked = on_device(prompts(serialiser, [s.dialogue.turns[:-1] for s in samples]), subject.device)
             given = [normalised(s.dialogue.turns[-1].text) for s in samples]
-            visual = model.see(batch["video"])
+            visual = model.watch(batch)
             found = []
             for seen in (visual, visual * 0)[: 1 + self.blind]:
                 said = answers(model, seen, asked, serialiser, count=self.max_tokens)
@@ -118,7 +119,7 @@ def by_kind(
 
 def answers(
     model: Answers,
-    visual: Tensor,
+    visual: Seen,
     asked: Batch,
     serialiser: Serialiser,
     *,

@@ -18,7 +18,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.connectors import CONNECTORS, ConnectorConfig, MlpConnector
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.models.llama_layout import adapt
-from filmstrip.models.video_language import VideoLanguageModel
+from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
@@ -128,6 +128,8 @@ class VideoLanguageConfig(ObjectiveConfig):
             raise UserError(f"{type(self).__name__} has a connector of its own, {type(self.connector).__name__}")
         return replace(self, connector=connector)
 
+    any_size: ClassVar[bool] = False
+    """Whether frames of any size are seen, whatever the encoder's."""
     hub_types: ClassVar[tuple[str, ...]] = ()
     """Kinds of published models, by their ``model_type``, that are this method."""
 
@@ -212,11 +214,13 @@ class VideoLanguage(VideoLanguageModel, Objective):
 
     requires = ("video", "text", "text_length", "learnt")
     starts_whole = True
-    blocks_in_transformers = "model.language_model.layers"
+    blocks_in_transformers: ClassVar[str] = "model.language_model.layers"
     """Where the language model's blocks are in ``transformers``' model."""
     told_by_data: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Sizes in parts of a published ``config.json`` that the data decide here."""
-    one_frame_in_transformers = False
+    sees_several: ClassVar[bool] = True
+    """Whether a conversation may be about several images and videos."""
+    one_frame_in_transformers: ClassVar[bool] = False
     """Whether ``transformers``' model sees one image alone."""
 
     def __init__(self, config: VideoLanguageConfig) -> None:
@@ -307,7 +311,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per learnt token; logs the share of them that the model puts first."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
-        visual = self.in_text(self.see(batch["video"]), batch)
+        visual = self.in_text(self.watch(batch), batch)
         logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
@@ -318,20 +322,25 @@ class VideoLanguage(VideoLanguageModel, Objective):
         visual = super().see(video)
         return visual if self.sees else visual * 0
 
-    def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
+    def watch(self, batch: Batch) -> Seen:
+        """What is seen of a batch: of one image or video a row, or of as many as its ``frames`` tell apart."""
+        frames = batch.get("frames")
+        return self.see(batch["video"]) if frames is None else self.see_each(batch["video"], frames)
+
+    def in_text(self, visual: Seen, batch: Batch) -> Seen:
         """Tokens ``B N D`` at the place of what was seen in the texts of a batch or a prompt; by default what was
         seen."""
         return visual
 
     @torch.no_grad()
-    def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def score(self, visual: Seen, batch: Batch) -> tuple[Tensor, Tensor]:
         """Log-likelihood ``B`` of the learnt tokens of conversations about what was seen, and their number."""
         logits = self.logits(self.in_text(visual, batch), batch["text"], batch["text_length"], batch["learnt"])
         learnt = batch["learnt"][:, 1:]
         return -token_losses(logits, batch["text"][:, 1:], learnt).sum(dim=1), learnt.sum(dim=1)
 
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Sampling | None = None
+        self, visual: Seen, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Sampling | None = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer, one position at a time; row ``i`` draws from ``seed + i``."""
         text = prompt["text"]

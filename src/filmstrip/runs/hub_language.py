@@ -51,7 +51,7 @@ def with_language_of_init(run: Run, typed: Collection[str]) -> Run:
     objective = replace(own.as_published(config, preprocessing_of(folder), source), published=True)
     size = getattr(objective.encoder, "size", None) or _size_of(objective.encoder)
     clip = run.data.clip
-    if size is not None and size != clip.size:
+    if size is not None and size != clip.size and not own.any_size:
         if "data.clip.size" in typed:
             raise UserError(f"data.clip.size is {clip.size} and {source} sees {size} pixels: leave it out")
         low, high = (round(side * size / clip.size) for side in clip.short_side)

@@ -69,6 +69,13 @@ def with_visual_tokens(run: Run) -> Run:
             takes = model.num_tokens(clip)
         except ValueError as error:
             raise UserError(f"this model cannot see clips of {clip.size} x {clip.size} pixels: {error}") from None
+    still = None
+    if reads.visuals > 1:
+        if not model.sees_several:
+            raise UserError(
+                f"{type(model).__name__} reads one visual a conversation: data.reads.visuals is {reads.visuals}"
+            )
+        still = model.num_tokens(replace(clip, num_frames=1))
     frames = f"{clip.num_frames} frames of {clip.size} x {clip.size} pixels take {takes} tokens"
     if reads.visual_tokens not in (None, takes):
         raise UserError(f"data.reads.visual_tokens is {reads.visual_tokens}, and {frames}: leave it out")
@@ -77,7 +84,8 @@ def with_visual_tokens(run: Run) -> Run:
             f"{frames}, and a conversation has at most {reads.max_length}: nothing is left for what is said; raise "
             "--data.reads.max-length, or lower --data.clip.num-frames or --data.clip.size"
         )
-    return replace(run, data=replace(run.data, reads=replace(reads, visual_tokens=takes)))
+    reads = replace(reads, visual_tokens=takes, image_tokens=still)
+    return replace(run, data=replace(run.data, reads=reads))
 
 
 def start_trained_parts(objective: Objective, run: Run) -> None:

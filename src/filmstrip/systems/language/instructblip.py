@@ -40,6 +40,7 @@ from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.image_tower import ImageTower
 from filmstrip.models.query_connector import QueryConnector, QueryConnectorConfig, begun_from
 from filmstrip.models.query_transformer import INSTRUCTBLIP, QueryTransformerConfig
+from filmstrip.models.video_language import Seen
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.objectives.language import Part, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import ImageTowerConfig
@@ -108,6 +109,7 @@ class InstructBlip(VideoLanguage):
     """
 
     told_by_data = (("qformer_config", "vocab_size"),)
+    sees_several = False
     config: InstructBlipConfig
     connector: QueryConnector
 
@@ -122,11 +124,12 @@ class InstructBlip(VideoLanguage):
         seen = tokens.unflatten(1, (grid.t, -1))
         return seen if self.sees else seen * 0
 
-    def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
+    def in_text(self, visual: Seen, batch: Batch) -> Seen:
         """Tokens ``B N D`` of the language model: queries' view of what was seen, knowing what is asked.
 
         That is what stands before the first learnt token, the places of visuals left out.
         """
+        assert isinstance(visual, Tensor), "one visual a conversation"
         grid = Grid(visual.shape[1], 1, visual.shape[2])
         if not self.instructed:
             return self.connector(visual.flatten(1, 2), grid)

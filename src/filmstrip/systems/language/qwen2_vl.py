@@ -50,6 +50,7 @@ from filmstrip.models.native_vit import (
     native_size,
     to_tower,
 )
+from filmstrip.models.video_language import Places, Seen, Visuals
 from filmstrip.nn.rotary import rope_ids
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
@@ -240,14 +241,17 @@ class Qwen2VL(VideoLanguage):
         seen = self.connector(tokens, grid).unflatten(1, tuple(self.connector.merged(grid)))
         return seen if self.sees else seen * 0
 
-    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, object]:
-        """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; ``visual`` is ``B T H W D``."""
-        return super().sequence(visual.flatten(1, 3), text, text_length)
+    def sequence(self, visual: Seen, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
+        """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; one ``visual`` is ``B T H W D``."""
+        return super().sequence(visual.flatten(1, 3) if isinstance(visual, Tensor) else visual, text, text_length)
 
-    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+    def positions(self, visual: Seen, is_visual: Tensor) -> Tensor | None:
         """Positions on three axes, ``B N 3``; on one axis the order of the sequence."""
         if self.decoder.config.rope_sections is None:
             return None
+        if isinstance(visual, Visuals):
+            rows = [[Grid(*grid) for grid in row if grid[0]] for row in visual.grids.tolist()]
+            return torch.cat([rope_ids(where[None], grids) for where, grids in zip(is_visual, rows)])
         return rope_ids(is_visual, [Grid(*visual.shape[1:4])])
 
 
