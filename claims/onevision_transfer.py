@@ -31,11 +31,11 @@ CLAIM = Claim(
     finding=__doc__.strip(),
     paper="Li et al. 2024, section 5: the model of single images answers questions about videos, and the last stage, "
     "with videos, improves it; in words and by table, without a blind row.",
-    here="One shape a picture of 32 pixels; videos of 4 frames of the same kind, in which it moves. The encoder learns "
+    here="One shape a picture of 32 pixels; videos of 4 frames in which it moves. The encoder learns "
     "colours, sizes and places of pictures and is frozen; connector and a language model of 2 layers of 64 learn "
-    "from questions about pictures (400 steps), then from questions about pictures and videos (150 steps). 200 unseen "
-    "videos, questions of colour, size and place where the motion does not change them; an answer counts if it is the "
-    "right one, word for word. A picture has 17 visual tokens and a video as many.",
+    "from questions about pictures (400 steps), then about pictures and videos (150 steps). 200 unseen videos, "
+    "questions of colour, size and place where the motion does not change them; an answer counts if it is the right "
+    "one, word for word. A picture has 17 visual tokens and a video as many.",
     baseline="The same model with visual tokens that are zeros; and the mixed stage alone.",
     figures={
         "images": Figure(says="pictures alone, asked of videos, right answers, %"),
@@ -126,7 +126,8 @@ def learn_attributes(encoder: nn.Module, pictures: Tensor, scenes: list[Shape], 
     """Teach an encoder the colour, size and place of the shape, from all of its patches."""
     names = (tuple(COLOURS), tuple(SIZES), tuple(range(len(PLACES))))
     labels = torch.tensor([[names[0].index(s.colour), names[1].index(s.size), s.cell] for s in scenes])
-    heads = nn.ModuleList(nn.Linear(64 * (SIZE // PATCH) ** 2, len(each)) for each in names)
+    channels = encoder(pictures[:1]).tokens.flatten(1).shape[1]
+    heads = nn.ModuleList(nn.Linear(channels, len(each)) for each in names)
     encoder.requires_grad_(True)
     optimiser = torch.optim.AdamW([*encoder.parameters(), *heads.parameters()], lr=2e-3)
     generator = torch.Generator().manual_seed(seed)

@@ -141,6 +141,22 @@ def test_data_hold_each_with_its_frames(file):
     assert len(open_source(data_of(file, max_length=length)).samples[0].cut(data)[0].content["text"]) == length - 21
 
 
+def test_times_stand_before_the_tokens_of_frames(file):
+    data = data_of(file, timestamps=True)
+    source = open_source(data)
+    rows = next(iter(EvalLoader(source, data, "train", batch_size=3)))
+    assert not list(source.kind.specification.faults(rows))
+    assert rows["times"].shape == (3, 3, 2) and rows["times"][0, :2].unique().tolist() == [-1]
+    assert rows["times"][1, 0, 0] == 0 and rows["times"][1, 0, 1] == rows["span"][1, 1]
+    last = float(rows["times"][1, 0, 1])
+    shown = source.split("train")[1].as_shown(rows, 1).dialogue.turns[0].text
+    times = [f"Time {last * i / 3:.1f}s:<video>" for i in range(4)]
+    assert shown.startswith(",".join(times) + "\n")
+    text = rows["text"][1, : rows["text_length"][1]].tolist()
+    assert text == source.samples[1].serialiser.mark(source.split("train")[1].as_shown(rows, 1).dialogue.turns).ids
+    assert source.split("train")[0].as_shown(rows, 0).dialogue.turns[0].text.startswith("<image>\n<image>\n")
+
+
 def test_too_many_visuals_and_boxes_that_are_none_are_named(file, tmp_path):
     with pytest.raises(UserError, match=r"0 has 3 visuals, and a conversation may have 1: allow .*\.visuals 3"):
         open_source(data_of(file, visuals=1))
@@ -176,6 +192,22 @@ def test_trained_evaluated_and_asked(file, tmp_path, capsys):
     assert "at least one video or image" in capsys.readouterr().err
     assert main(["ask", str(tmp_path / "run"), "gone.mp4", "what is it?"]) == 2
     assert "gone.mp4" in capsys.readouterr().err
+
+
+def test_what_has_not_changed_is_left_out_of_films_that_are_asked_about(file, tmp_path, capsys):
+    run = systems.find("language.video_llama3:tiny")
+    data = data_of(file, visual_tokens=None, image_tokens=None, timestamps=True, max_length=400)
+    evals = (AnswerAccuracy(), MultipleChoice())
+    result = experiment.train(
+        replace(run, data=data, train=replace(run.train, length=Steps(1)), evals=evals), tmp_path / "run"
+    )
+    assert (result.run.data.reads.visual_tokens, result.run.data.reads.image_tokens) == (16, 16)
+    files = [str(file.parent / name) for name in ("train/00000.mp4", "0.png", "train/00001.mp4")]
+    capsys.readouterr()
+    assert main(["ask", str(tmp_path / "run"), *files, "which moves?", "--json"]) == 0
+    films = json.loads(capsys.readouterr().out)["videos"]
+    assert films[1]["visual_tokens"] == 16 and all(4 + 3 <= films[i]["visual_tokens"] < 16 for i in (0, 2))
+    assert main(["ask", str(tmp_path / "run"), files[0], "what moves?", "--json"]) == 0
 
 
 def test_places_of_a_question():

@@ -57,6 +57,15 @@ def llava_onevision():
     return transformers.LlavaOnevisionForConditionalGeneration(config), {}
 
 
+def video_llama3():
+    vision = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, patch_size=8)
+    text = TEXT | {"model_type": "qwen2", "num_key_value_heads": 2}
+    config = transformers.VideoLlama3Config(
+        vision_config=vision, text_config=text, image_token_id=IMAGE, video_token_id=VIDEO
+    )
+    return transformers.VideoLlama3ForConditionalGeneration(config), {"min_pixels": 64, "max_pixels": 4096}
+
+
 QUERIES = dict(
     hidden_size=24,
     intermediate_size=40,
@@ -93,6 +102,7 @@ KINDS = {
     "language.qwen2_vl:lora": qwen2_vl,
     "language.llava:v15_7b_lora": llava,
     "language.llava_onevision:lora": llava_onevision,
+    "language.video_llama3:lora": video_llama3,
     "language.blip2:stage2_vit_g_vicuna_7b": blip2,
     "language.instructblip:vicuna_7b": instructblip,
 }
@@ -151,7 +161,7 @@ def arguments(address, shapes, folder, *more):
         "--data.num-workers",
         "0",
     ]
-    if "qwen2" in address or "onevision" in address:
+    if any(name in address for name in ("qwen2", "onevision", "llama3")):
         short += ["--data.clip.num-frames", "4", "--data.clip.size", "32", "--data.clip.short-side", "32", "32"]
     if "instructblip" in address:
         short += ["--data.clip.num-frames", "1"]

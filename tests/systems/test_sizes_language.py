@@ -160,6 +160,14 @@ QUERIES = {
     "language.llava_onevision:stage2a_7b": (8030, 8030),
     "language.llava_onevision:stage2b_7b": (8030, 8030),
     "language.llava_onevision:lora": (8030 + 20.19, 20.19),
+    # SigLIP's so400m without positions and head (412.1M), a connector of two layers, and Qwen2.5.
+    "language.video_llama3:stage1_2b": (412.15 + 4.13 + 1543.71, 416.28),
+    "language.video_llama3:stage1_7b": (412.15 + 16.98 + 7615.62, 429.13),
+    "language.video_llama3:stage2_7b": (8044.75, 8044.75),
+    "language.video_llama3:stage3_7b": (8044.75, 8044.75),
+    "language.video_llama3:stage4_2b": (1959.99, 1959.99),
+    "language.video_llama3:stage4_7b": (8044.75, 8044.75),
+    "language.video_llama3:lora": (8044.75 + 20.19, 20.19),
 }
 QUERIES["language.qwen2_vl:lora"] = QUERIES["language.qwen2_vl:lora_7b"]
 

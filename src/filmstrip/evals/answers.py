@@ -97,7 +97,7 @@ def by_kind(
     found: dict[str, list[Tensor]] = defaultdict(list)
 
     def of_batch(batch: Batch, before: int) -> Answered:
-        rows = [samples[i] for i in batch["index"].tolist()]
+        rows = [samples[i].as_shown(batch, row) for row, i in enumerate(batch["index"].tolist())]
         with inference(subject.objective):
             values = function(on_device(batch, subject.device), rows, source.serialiser)
         return Answered([row.dialogue.kind for row in rows], [value.cpu() for value in values])

@@ -82,6 +82,18 @@ class Visuals:
         """A single row, as ``count`` ones."""
         return Visuals(self.tokens.expand(count, -1, -1), self.grids.expand(count, -1, -1))
 
+    def parts(self, row: int = 0) -> list[Tensor]:
+        """The tokens ``N D`` of each visual of a row."""
+        sizes = self.sizes[row].tolist()
+        return list(self.tokens[row, : sum(sizes)].split([size for size in sizes if size]))
+
+    @classmethod
+    def joined(cls, seen: Sequence[Seen]) -> Visuals:
+        """One row of what was seen of several images and videos, a row each."""
+        return cls.of_rows(
+            [[part for each in seen for part in (each.parts() if isinstance(each, Visuals) else each)]]
+        )
+
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[Tensor]]) -> Visuals:
         """Visuals of rows, each the tokens ``N D`` or ``T H W D`` of one."""

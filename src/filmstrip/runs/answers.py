@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +18,10 @@ from filmstrip.data.kinds.conversations import Conversations, prompts, serialise
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
-from filmstrip.models.video_language import Visuals
+from filmstrip.models.video_language import Seen, Visuals
 from filmstrip.protocols import Answers, Objective
 from filmstrip.runs.loading import load_objective
-from filmstrip.text.conversation import Serialiser, Turn
+from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
@@ -31,13 +32,18 @@ class Film:
     """What a model has seen of a video file: it is encoded once, whatever is asked."""
 
     path: str
-    visual: Tensor
+    visual: Seen
     """Tokens of the language model, ``1 N D``."""
     span: tuple[float, float]
     """Times of the first and last frame, in seconds."""
     num_frames: int
     damaged: bool
     """Whether some frames were damaged, or the file ends prematurely."""
+
+    @property
+    def times(self) -> list[float]:
+        """Times of its frames in seconds; none of an image."""
+        return [] if is_image(self.path) else np.linspace(*self.span, self.num_frames).tolist()
 
     @property
     def num_tokens(self) -> int:
@@ -56,8 +62,10 @@ class Answerer:
         backend: Backend = "auto",
         *,
         images_stand_still: bool = True,
+        timestamps: bool = False,
     ) -> None:
-        """Wrap a model; images may stand still for as many frames as a video has, or be one frame.
+        """Wrap a model; images may stand still for as many frames as a video has, or be one frame, and videos' frames
+        may have their times as text.
 
         Raises:
             UserError: it does not answer questions.
@@ -68,7 +76,7 @@ class Answerer:
         self.serialiser = serialiser
         self.clip = clip
         self.backend: Backend = backend
-        self.images_stand_still = images_stand_still
+        self.images_stand_still, self.timestamps = images_stand_still, timestamps
 
     def see(self, path: Path | str, num_frames: int | None = None, *, alone: bool = True) -> Film:
         """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
@@ -115,8 +123,9 @@ class Answerer:
             UserError: the question has a placeholder that is not known.
         """
         films = films if isinstance(films, Sequence) else [films]
-        told = prompts(self.serialiser, [turns_of(question, history, visuals=len(films))])
-        visual = films[0].visual if len(films) == 1 else Visuals.of_rows([[film.visual[0] for film in films]])
+        turns = turns_of(question, history, visuals=len(films))
+        told = prompts(self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns])
+        visual = films[0].visual if len(films) == 1 else Visuals.joined([film.visual for film in films])
         asked = on_device(told, visual.device)
         drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
         ids: list[int] = []
@@ -167,4 +176,5 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
         run.data.clip,
         run.data.backend,
         images_stand_still=reads.visuals == 1,
+        timestamps=reads.timestamps,
     )

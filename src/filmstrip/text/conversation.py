@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from filmstrip.errors import UserError
@@ -257,6 +257,21 @@ def check_turns(turns: Sequence[Turn], name: str) -> None:
             )
         if turn.role != "user" and _PLACE.search(turn.text):
             raise UserError(f"{name} has the place of a visual in a text of the {turn.role}: only users show them")
+
+
+def timed(turns: Sequence[Turn], times: Sequence[Sequence[float]]) -> tuple[Turn, ...]:
+    """Turns in which the place of a visual is one for each of its frames, after the frame's time in seconds.
+
+    ``times`` are those of the frames of each visual, in order; the place of one without times stays. So Video-LLaMA 3
+    writes times (Zhang et al. 2025).
+    """
+    of_each = iter(times)
+
+    def shown(match: re.Match[str]) -> str:
+        own = next(of_each, ())
+        return ",".join(f"Time {time:.1f}s:{match.group()}" for time in own) or match.group()
+
+    return tuple(replace(turn, text=_PLACE.sub(shown, turn.text)) for turn in turns)
 
 
 def count_places(turns: Sequence[Turn]) -> int:

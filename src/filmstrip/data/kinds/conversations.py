@@ -24,7 +24,7 @@ from filmstrip.data.sample import Sample, Source, hold_out
 from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
-from filmstrip.text.conversation import HUB, TEMPLATES, Serialiser, Turn, count_places
+from filmstrip.text.conversation import HUB, TEMPLATES, Serialiser, Turn, count_places, timed
 from filmstrip.text.tokenizers import SPECIALS, Saved, TextTokenizer, TextTokenizerConfig, Words
 from filmstrip.video.images import is_image
 
@@ -39,6 +39,13 @@ SPECIFICATION = Specification(
             "number of frames of each image and video, which are one after another in `video`",
             padding=0,
             when="`data.reads.visuals` above 1",
+        ),
+        "times": of(
+            "B K 2",
+            torch.float64,
+            "times of the first and last frame of each video, in seconds; -1 for an image",
+            padding=-1,
+            when="`data.reads.timestamps`",
         ),
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
@@ -79,6 +86,8 @@ class Conversations(Kind):
     visuals: Count = 1
     """Maximum number of images and videos of a conversation. With more than one an image is one frame; with one it
     stands still for as many frames as a video has."""
+    timestamps: bool = False
+    """Whether the place of a video becomes one for each of its frames, after the frame's time as text."""
     around_visual: tuple[str, str] = ("", "")
     """Special tokens of the tokenizer before and after the place of a visual, by their names; empty for none."""
 
@@ -159,7 +168,9 @@ class ConversationSample(Sample):
     files: tuple[str, ...] = ()
     """Paths of all of its images and videos, where a conversation may have several; empty where each has one."""
     sizes: tuple[int, ...] = ()
-    """Number of tokens of each of them."""
+    """Number of tokens of each of its images and videos, where they are not all the serialiser's."""
+    timestamps: bool = False
+    """Whether the place of a video becomes one for each of its frames."""
 
     @property
     def specification(self) -> Specification:
@@ -186,6 +197,8 @@ class ConversationSample(Sample):
             content = {"video": torch.zeros(shape, dtype=torch.uint8)}
             if data.reads.visuals > 1:
                 content["frames"] = torch.tensor([data.clip.num_frames])
+            if self.timestamps:
+                content["times"] = torch.full((1, 2), -1.0, dtype=torch.float64)
             return self._told([Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops))
         if not self.files:
             return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
@@ -200,7 +213,17 @@ class ConversationSample(Sample):
             )
             for file in self.files
         ]
-        return self._told([_joined(rows) for rows in zip(*parts)])
+        images = [is_image(file) for file in self.files]
+        return self._told([_joined(rows, images, timestamps=self.timestamps) for rows in zip(*parts)])
+
+    def as_shown(self, batch: Batch, row: int) -> Self:
+        """The sample with the turns that say of a row of a batch when its frames are, if they do."""
+        if not self.timestamps:
+            return self
+        count = batch["video"].shape[1]
+        frames = batch["frames"][row].tolist() if "frames" in batch else [count]
+        turns = timed(self.dialogue.turns, _times_of(batch["times"][row].tolist(), frames))
+        return replace(self, dialogue=replace(self.dialogue, turns=turns))
 
     @classmethod
     def cut_in_turn(
@@ -213,20 +236,50 @@ class ConversationSample(Sample):
         return [sample._told(rows) for sample, rows in zip(samples, found)]
 
     def _told(self, rows: Sequence[Row]) -> list[Row]:
-        ids, learnt = self.serialiser.mark(self.dialogue.turns, self.name, self.sizes)
-        told: dict[str, Tensor] = {
+        if not self.timestamps:
+            told = self._marked(self.dialogue.turns, self.sizes)
+            return [replace(row, content={**row.content, **told}) for row in rows]
+        found = []
+        for row in rows:
+            content: dict[str, Tensor] = dict(row.content)
+            if "times" not in content:
+                span = (-1.0, -1.0) if is_image(self.path) else row.times
+                content["times"] = torch.tensor([span], dtype=torch.float64)
+            frames = content["frames"].tolist() if "frames" in content else [len(content["video"])]
+            times = _times_of(content["times"].tolist(), frames)
+            sizes = [
+                each
+                for size, own in zip(self.sizes, times)
+                for each in ([size // len(own)] * len(own) if own else [size])
+            ]
+            told = self._marked(timed(self.dialogue.turns, times), sizes)
+            found.append(replace(row, content={**content, **told}))
+        return found
+
+    def _marked(self, turns: Sequence[Turn], sizes: Sequence[int]) -> dict[str, Tensor]:
+        ids, learnt = self.serialiser.mark(turns, self.name, sizes)
+        return {
             "text": torch.tensor(ids),
             "text_length": torch.tensor(len(ids)),
             "learnt": torch.tensor(learnt),
         }
-        return [replace(row, content={**row.content, **told}) for row in rows]
 
 
-def _joined(rows: Sequence[Row]) -> Row:
+def _joined(rows: Sequence[Row], images: Sequence[bool], *, timestamps: bool) -> Row:
     """One row of several images and videos."""
     videos = [row.content["video"] for row in rows]
-    frames = torch.tensor([len(video) for video in videos])
-    return replace(rows[0], content={**rows[0].content, "video": torch.cat(videos), "frames": frames})
+    content = {"video": torch.cat(videos), "frames": torch.tensor([len(video) for video in videos])}
+    if timestamps:
+        spans = [(-1.0, -1.0) if still else row.times for row, still in zip(rows, images)]
+        content["times"] = torch.tensor(spans, dtype=torch.float64)
+    return replace(rows[0], content={**rows[0].content, **content})
+
+
+def _times_of(spans: Sequence[Sequence[float]], frames: Sequence[int]) -> list[list[float]]:
+    """The times of the frames of each visual, evenly between those of its first and last; none of an image."""
+    return [
+        [] if first < 0 else np.linspace(first, last, count).tolist() for (first, last), count in zip(spans, frames)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +322,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
     found = _there(found, media, config.missing, path)
     _check_visuals(found, config.visuals, path)
     tokens = [
-        tuple(config.image_tokens or 1 if is_image(v) else config.visual_tokens or 1 for v in d.visuals)
+        tuple((config.image_tokens if is_image(v) else None) or config.visual_tokens or 1 for v in d.visuals)
         for d in found
     ]
     samples = [
@@ -283,7 +336,8 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
             dialogue=d,
             serialiser=None,  # type: ignore[arg-type]  # its tokenizer depends on which are for training
             files=tuple(str(media / visual) for visual in d.visuals) if config.visuals > 1 else (),
-            sizes=sizes if config.visuals > 1 else (),
+            sizes=sizes if config.visuals > 1 or config.timestamps else (),
+            timestamps=config.timestamps,
         )
         for d, sizes in zip(found, tokens)
     ]

@@ -42,6 +42,7 @@ from filmstrip.models.connectors import ConnectorConfig, TokenwiseMlp
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.image_tower import ImageTower
 from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config, from_llama, to_llama
+from filmstrip.models.siglip_layout import QKV, TOWER
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import ImageTowerConfig
@@ -53,7 +54,7 @@ from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
 from filmstrip.weights.hub import statistics_of
 from filmstrip.weights.keymap import KeyMap, Weights, renamed
-from filmstrip.weights.layers import fuse, layers, unfuse
+from filmstrip.weights.layers import fuse, unfuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +223,7 @@ class LlavaOnevision(VideoLanguage):
         return rearrange(self.connector(tokens, grid), "n (h w) d -> n d h w", h=grid.h)
 
     def tiles(self, image: Tensor) -> Tensor:
-        """Tiles ``B rows columns C tile tile`` of ``B C H W`` images, resized in their shape and padded with black."""
+        """Tiles ``B rows columns C tile tile`` of ``B C H W`` images, resized in their shape, padded with black."""
         height, width = image.shape[2:]
         rows, columns = best_grid(height, width, self.tile, self.most_rows)
         room = rows * self.tile, columns * self.tile
@@ -334,30 +335,10 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.clamp(0, 1)
 
 
-_BLOCK = (
-    ("layer_norm1.weight", "norm1.weight"),
-    ("layer_norm1.bias", "norm1.bias"),
-    ("self_attn.qkv.weight", "attention.qkv.weight"),
-    ("self_attn.qkv.bias", "attention.qkv.bias"),
-    ("self_attn.out_proj.weight", "attention.out.weight"),
-    ("self_attn.out_proj.bias", "attention.out.bias"),
-    ("layer_norm2.weight", "norm2.weight"),
-    ("layer_norm2.bias", "norm2.bias"),
-    ("mlp.fc1.weight", "mlp.fc1.weight"),
-    ("mlp.fc1.bias", "mlp.fc1.bias"),
-    ("mlp.fc2.weight", "mlp.fc2.weight"),
-    ("mlp.fc2.bias", "mlp.fc2.bias"),
-)
 _VISION = KeyMap(
-    (
-        ("embeddings.patch_embedding.weight", "embed.proj.weight"),
-        ("embeddings.patch_embedding.bias", "embed.proj.bias"),
-        ("embeddings.position_embedding.weight", "pos_embed"),
-        *layers("encoder.layers", "blocks", _BLOCK),
-    ),
+    (*TOWER, ("embeddings.position_embedding.weight", "pos_embed")),
     spare=(r"post_layernorm\..*", r"head\..*", r".*position_ids"),
 )
-_QKV = ("q_proj", "k_proj", "v_proj")
 _CONNECTOR = KeyMap(
     (
         ("linear_1.weight", "layers.0.weight"),
@@ -387,7 +368,7 @@ def from_onevision(theirs: Mapping[str, Tensor], ours: LlavaOnevision) -> Weight
         {name.removeprefix(room): x for name, x in theirs.items() if name.startswith(room)} for room in rooms
     )
     words = {name: x for name, x in theirs.items() if not name.startswith(rooms)}
-    seen = _VISION.ours(fuse(tower, _QKV))
+    seen = _VISION.ours(fuse(tower, QKV))
     if (patches := seen.get("embed.proj.weight")) is not None:
         seen["embed.proj.weight"] = conv_to_linear(patches[:, :, None])
     statistics = {name: x for name, x in ours.encoder.state_dict().items() if ".normalise." in f".{name}"}
@@ -407,7 +388,7 @@ def to_onevision(ours: LlavaOnevision) -> Weights:
     """The inverse of :func:`from_onevision`, by the names in files; a norm that nothing reads is one of ones."""
     state = {name: x for name, x in ours.encoder.state_dict().items() if "normalise." not in name}
     state["embed.proj.weight"] = linear_to_conv(state["embed.proj.weight"], ours.encoder.patch_size)[:, :, 0]
-    tower = unfuse(_VISION.theirs(state), _QKV)
+    tower = unfuse(_VISION.theirs(state), QKV)
     width = ours.encoder.width
     tower |= {"post_layernorm.weight": torch.ones(width), "post_layernorm.bias": torch.zeros(width)}
     connector = {name: x for name, x in ours.connector.state_dict().items() if name != "newline"}
