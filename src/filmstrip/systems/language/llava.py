@@ -10,6 +10,7 @@ every frame's patches are given, one frame after another.
     filmstrip train language.llava:v15_7b_stage1 --data blip_laion_cc_sbu_558k.json --data.reads.media IMAGES \\
         --objective.decoder-run VICUNA --data.reads.tokenizer VICUNA --objective.encoder-run CLIP
     filmstrip train language.llava:v15_7b_stage2 --data llava_v1_5_mix665k.json --init RUN ...
+    filmstrip train language.llava:v15_7b_lora --data OWN.jsonl --init hf:llava-hf/llava-1.5-7b-hf
     filmstrip train language.llava:tiny
 
 The network is in ``models/video_language.py`` and ``objectives/language.py``.

@@ -16,8 +16,7 @@ frequencies of each axis). Text goes on after the largest position of any axis, 
 leaves out time, so that text after a long video has the positions of its last frames.
 
 Where we deviate: the clips of a batch are squares of one size, as all clips here; frames of any shape are read where
-a model is used (``see``). A conversation is about one image or video. Learning rates, which the paper does not give,
-are those of Qwen-VL.
+a model is used (``see``). Learning rates, which the paper does not give, are those of Qwen-VL.
 
 The paper reports, from rotary positions of one axis to three: Perception Test 46.6 and 47.4, NextQA 43.9 and 46.0,
 STAR 55.5 and 57.9, MMBench 58.6 and 60.6; and for 7B: TextVQA 84.3, MVBench 67.0.
