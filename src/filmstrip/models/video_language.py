@@ -123,6 +123,8 @@ class VideoLanguageModel(nn.Module):
     which a visual stands. Parts that are not ``trained`` need no gradient, and the encoder none through it.
     """
 
+    placeholders: Tensor
+
     def __init__(
         self,
         encoder: EncoderModule,

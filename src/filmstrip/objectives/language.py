@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -66,12 +66,15 @@ class Adaptation:
     down_proj."""
 
 
-ADAPTATIONS: dict[str, Callable[[], Adaptation | Literal["full", "none"]]] = {
-    "lora": Adaptation,
-    "full": lambda: "full",
-    "none": lambda: "none",
-}
-"""What is learnt of the language model, by name: an adaptation of low rank, all of its weights, or nothing."""
+class Learnt(NamedTuple):
+    """What is learnt of the language model."""
+
+    adaptation: Adaptation | None = None
+    weights: bool = False
+
+
+ADAPTATIONS = {"lora": Learnt(Adaptation()), "full": Learnt(weights=True), "none": Learnt()}
+"""What can be learnt of the language model, by name: an adaptation of low rank, all of its weights, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +114,11 @@ class VideoLanguageConfig(ObjectiveConfig):
     """Whether the run's ``init`` is a published model in the Hub's layout, in which parts that are not trained are
     left; the command line finds out."""
 
-    def adapted(self, how: Callable[[], Adaptation | Literal["full", "none"]]) -> Self:
-        """This method with one of :data:`ADAPTATIONS`."""
-        chosen, others = how(), tuple(part for part in self.trains if part != "decoder")
-        if isinstance(chosen, Adaptation):
-            return replace(self, trains=others, adaptation=self.adaptation or chosen)
-        return replace(self, trains=(*others, "decoder") if chosen == "full" else others, adaptation=None)
+    def adapted(self, learnt: Learnt) -> Self:
+        """This method with one of :data:`ADAPTATIONS`; an adaptation that it has stays as it is."""
+        others = tuple(part for part in self.trains if part != "decoder")
+        adaptation = learnt.adaptation and (self.adaptation or learnt.adaptation)
+        return replace(self, trains=(*others, "decoder") if learnt.weights else others, adaptation=adaptation)
 
     def with_connector(self, connector: ConnectorConfig) -> Self:
         """This method with another connector.

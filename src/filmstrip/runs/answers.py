@@ -124,9 +124,11 @@ class Answerer:
         """
         films = films if isinstance(films, Sequence) else [films]
         turns = turns_of(question, history, visuals=len(films))
-        told = prompts(self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns])
+        prompt = prompts(
+            self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns]
+        )
         visual = films[0].visual if len(films) == 1 else Visuals.joined([film.visual for film in films])
-        asked = on_device(told, visual.device)
+        asked = on_device(prompt, visual.device)
         drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
         ids: list[int] = []
         told, stop = 0, self.serialiser.stop

@@ -269,9 +269,11 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """
     if not run.init or Path(run.init).is_file():
         return run
-    if run.init.startswith(HUB) and (folder := Path(run.init.removeprefix(HUB)).expanduser()).is_dir():
-        run = replace(run, init=str(folder))
-    if is_run(run.init):
+    init = run.init
+    if init.startswith(HUB) and (folder := Path(init.removeprefix(HUB)).expanduser()).is_dir():
+        init = str(folder)
+        run = replace(run, init=init)
+    if is_run(init):
         return _with_learner_of_init(_with_tokenizer_of_init(run, typed), typed)
     from filmstrip.objectives.contrastive import (
         ContrastiveConfig,
@@ -293,7 +295,7 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
         return run
-    sizes, own = hub_sizes(run.init), cast(Any, run.objective)
+    sizes, own = hub_sizes(init), cast(Any, run.objective)
     if "patch_size" in sizes:
         patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
         if isinstance(own.patch_size, tuple):

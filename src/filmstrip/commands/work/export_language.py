@@ -47,9 +47,7 @@ def export_language(source: str, objective: Objective, run: Run, out: Path, form
             base = run.init if run.objective.published else run.objective.decoder_run
             write_json(config | {"base_model_name_or_path": base}, written / "adapter_config.json")
             write_tensors(weights, written / "adapter_model.safetensors")
-            said = (
-                f"the adaptation of {', '.join(run.objective.adaptation.layers) if run.objective.adaptation else ''}"
-            )
+            said = "the adaptation of the language model"
             found = None
         else:
             merge(objective.decoder)
@@ -138,7 +136,7 @@ def both(objective: VideoLanguage, network: Any, clip: Clip) -> tuple[Tensor, Te
         inputs = objective.in_transformers(video, text)
     is_video = "pixel_values_videos" in inputs or config.model_type == "instructblipvideo"
     order = names if not is_video else (names[1], names[3], *names)
-    place = next(places[name] for name in order if places[name] is not None)
+    place = next(found for name in order if (found := places[name]) is not None)
     inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == -1, place)
     theirs = network(**inputs, attention_mask=torch.ones_like(inputs["input_ids"])).logits
     return theirs[:, -ours.shape[1] - 1 : -1], ours

@@ -165,6 +165,8 @@ class ConversationSample(Sample):
 
     dialogue: Dialogue = field(repr=False)
     serialiser: Serialiser = field(repr=False, compare=False)
+    several: bool = False
+    """Whether conversations of its source may have several images and videos."""
     files: tuple[str, ...] = ()
     """Paths of all of its images and videos, where a conversation may have several; empty where each has one."""
     sizes: tuple[int, ...] = ()
@@ -195,7 +197,7 @@ class ConversationSample(Sample):
         if self.dialogue.visual is None:
             shape = (data.clip.num_frames, 3, data.clip.size, data.clip.size)
             content = {"video": torch.zeros(shape, dtype=torch.uint8)}
-            if data.reads.visuals > 1:
+            if self.several:
                 content["frames"] = torch.tensor([data.clip.num_frames])
             if self.timestamps:
                 content["times"] = torch.full((1, 2), -1.0, dtype=torch.float64)
@@ -335,6 +337,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
             end=d.end,
             dialogue=d,
             serialiser=None,  # type: ignore[arg-type]  # its tokenizer depends on which are for training
+            several=config.visuals > 1,
             files=tuple(str(media / visual) for visual in d.visuals) if config.visuals > 1 else (),
             sizes=sizes if config.visuals > 1 or config.timestamps else (),
             timestamps=config.timestamps,

@@ -10,8 +10,8 @@ the frames follow one another. The query transformer and the layer behind it lea
         --objective.encoder-run BLIP2_RUN --objective.decoder-run VICUNA --data.reads.tokenizer VICUNA
 
 The network is in ``models/query_transformer.py``, ``models/query_connector.py`` and ``objectives/language.py``.
-``--init`` takes a run of ``language.blip2``'s first stage, or a published InstructBLIP with a LLaMA in it (``hf:``, or
-a folder), whose queries then learn words anew.
+``--init`` takes a run of ``language.blip2``'s first stage, or a published InstructBLIP with a LLaMA in it (``hf:``,
+or a folder), whose queries then learn words anew.
 
 Where we deviate: queries read the instruction in the language model's tokens (published: in BERT's), since a batch
 has one tokenizer, with what the format of conversations puts around it. The last layer has no feed-forward network
@@ -109,6 +109,7 @@ class InstructBlip(VideoLanguage):
     What it sees (``see``) are the encoder's tokens, ``B T M C``; the queries read them with every text.
     """
 
+    blocks_in_transformers = "language_model.model.layers"
     told_by_data = (("qformer_config", "vocab_size"),)
     sees_several = False
     config: InstructBlipConfig

@@ -55,6 +55,7 @@ class Blip2Language(VideoLanguage):
 
     config: Blip2LanguageConfig
     connector: QueryConnector
+    blocks_in_transformers = "language_model.model.layers"
     one_frame_in_transformers = True
 
     def taken_from(self, other: Objective) -> Mapping[str, Tensor] | None:
