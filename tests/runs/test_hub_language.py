@@ -257,6 +257,11 @@ def test_what_cannot_begin_is_refused_before_anything_is_read(shapes, tmp_path, 
     for told, given in refused.items():
         assert main(["train", given[0], "--data", str(shapes), "--init", str(folder), *given[1:]]) == 2, told
         assert told in capsys.readouterr().err
+    told = ["train", "language.video_llama3", "--data", str(shapes), "--data.reads.visuals", "2"]
+    assert main([*told, "--data.reads.no-timestamps"]) == 2
+    assert "tells several videos apart by the times" in capsys.readouterr().err
+    assert main(["train", "language.llava", "--data", str(shapes), "--data.reads.timestamps"]) == 2
+    assert "has no place for times between frames" in capsys.readouterr().err
     for file in folder.glob("tokenizer*"):
         file.unlink()
     assert main(["train", "language.llava:v15_7b_lora", "--data", str(shapes), "--init", str(folder)]) == 2

@@ -88,11 +88,11 @@ class Visuals:
         return list(self.tokens[row, : sum(sizes)].split([size for size in sizes if size]))
 
     @classmethod
-    def joined(cls, seen: Sequence[Seen]) -> Visuals:
-        """One row of what was seen of several images and videos, a row each."""
-        return cls.of_rows(
-            [[part for each in seen for part in (each.parts() if isinstance(each, Visuals) else each)]]
-        )
+    def joined(cls, seen: Sequence[Seen], *, apart: bool) -> Visuals:
+        """One row of what was seen of several images and videos, a row each: a visual of each, or of each of their
+        frames where these are ``apart``."""
+        parts = [each.parts() if isinstance(each, Visuals) else [each[0]] for each in seen]
+        return cls.of_rows([[one for own in parts for one in (own if apart else [_together(own)])]])
 
     @classmethod
     def of_rows(cls, rows: Sequence[Sequence[Tensor]]) -> Visuals:
@@ -102,6 +102,11 @@ class Visuals:
         grids = torch.tensor([[*row, *[(0, 0, 0)] * (most - len(row))] for row in shapes])
         flat = [torch.cat([each.flatten(0, -2) for each in row]) for row in rows]
         return cls(nn.utils.rnn.pad_sequence(flat, batch_first=True), grids.to(flat[0].device))
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Tokens of parts of one visual; of a single one as they are."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 Seen = Tensor | Visuals

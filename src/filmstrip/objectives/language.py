@@ -222,6 +222,8 @@ class VideoLanguage(VideoLanguageModel, Objective):
     """Sizes in parts of a published ``config.json`` that the data decide here."""
     sees_several: ClassVar[bool] = True
     """Whether a conversation may be about several images and videos."""
+    frames_apart: ClassVar[bool] = False
+    """Whether what is seen of a video is a visual a frame, so that the frames' times may stand among them."""
     one_frame_in_transformers: ClassVar[bool] = False
     """Whether ``transformers``' model sees one image alone."""
 

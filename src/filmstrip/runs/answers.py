@@ -127,7 +127,9 @@ class Answerer:
         prompt = prompts(
             self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns]
         )
-        visual = films[0].visual if len(films) == 1 else Visuals.joined([film.visual for film in films])
+        visual = films[0].visual
+        if len(films) > 1:
+            visual = Visuals.joined([film.visual for film in films], apart=self.timestamps)
         asked = on_device(prompt, visual.device)
         drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
         ids: list[int] = []

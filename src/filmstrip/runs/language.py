@@ -76,6 +76,15 @@ def with_visual_tokens(run: Run) -> Run:
                 f"{type(model).__name__} reads one visual a conversation: data.reads.visuals is {reads.visuals}"
             )
         still = model.num_tokens(replace(clip, num_frames=1))
+    if reads.timestamps and not model.frames_apart:
+        raise UserError(
+            f"{type(model).__name__} has no place for times between frames: leave out data.reads.timestamps"
+        )
+    if reads.visuals > 1 and model.frames_apart and not reads.timestamps:
+        raise UserError(
+            f"{type(model).__name__} tells several videos apart by the times of their frames: give "
+            "--data.reads.timestamps, or one visual a conversation"
+        )
     frames = f"{clip.num_frames} frames of {clip.size} x {clip.size} pixels take {takes} tokens"
     if reads.visual_tokens not in (None, takes):
         raise UserError(f"data.reads.visual_tokens is {reads.visual_tokens}, and {frames}: leave it out")

@@ -183,6 +183,7 @@ def changed(video: Tensor, patch: int, threshold: float) -> Tensor:
 class VideoLlama3(VideoLanguage):
     """A language model that reads of every frame of a video what has changed; what it sees are a visual a frame."""
 
+    frames_apart = True
     config: VideoLlama3Config
     encoder: NativeViT
     connector: TokenwiseMlp
