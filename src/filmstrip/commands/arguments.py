@@ -171,8 +171,7 @@ def _with_language_parts(preset: Run, arguments: list[str]) -> tuple[Run, list[s
     refined = any(word.startswith(f"{flags[0]}.") for word in arguments)
     if not refined and not any(word.partition("=")[0] in flags for word in arguments):
         return preset, arguments
-    from filmstrip.models.connectors import CONNECTORS
-    from filmstrip.objectives.language import ADAPTATIONS, VideoLanguageConfig
+    from filmstrip.objectives.language import ADAPTATIONS, CONNECTORS, VideoLanguageConfig
 
     objective = preset.objective
     if not isinstance(objective, VideoLanguageConfig):

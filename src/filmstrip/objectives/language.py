@@ -17,7 +17,7 @@ from filmstrip.data.kinds.conversations import ConversationInfo
 from filmstrip.errors import UserError
 from filmstrip.models.connectors import CONNECTORS, ConnectorConfig, MlpConnector
 from filmstrip.models.decoder import Decoder, DecoderConfig
-from filmstrip.models.llama_layout import adapt
+from filmstrip.models.llama_layout import adapt, to_peft
 from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.sampling import Sampling
@@ -269,6 +269,14 @@ class VideoLanguage(VideoLanguageModel, Objective):
             UserError: ``transformers`` has no such model.
         """
         raise UserError(f"transformers has no network like {type(self).__name__}")
+
+    def to_peft(self) -> tuple[dict[str, Any], Weights]:
+        """The adaptation of the language model as ``peft`` writes it for that model of ``transformers``.
+
+        Raises:
+            UserError: the language model is not adapted.
+        """
+        return to_peft(self.decoder, self.blocks_in_transformers)
 
     def place(self, name: str) -> int:
         """The id at the place of ``<video>`` or ``<image>``, as published tokenizers have them.

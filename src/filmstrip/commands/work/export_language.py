@@ -17,7 +17,6 @@ from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import write_json, write_tensors
 from filmstrip.inference import inference
-from filmstrip.models.llama_layout import to_peft
 from filmstrip.nn.lora import merge
 from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
 from filmstrip.protocols import Objective
@@ -43,7 +42,7 @@ def export_language(source: str, objective: Objective, run: Run, out: Path, form
         written = Path(folder) / out.name
         written.mkdir()
         if format == "peft":
-            config, weights = to_peft(objective.decoder, objective.blocks_in_transformers)
+            config, weights = objective.to_peft()
             base = run.init if run.objective.published else run.objective.decoder_run
             write_json(config | {"base_model_name_or_path": base}, written / "adapter_config.json")
             write_tensors(weights, written / "adapter_model.safetensors")
