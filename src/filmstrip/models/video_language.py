@@ -72,6 +72,9 @@ class Visuals:
         """That of the tokens."""
         return self.tokens.device
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
     def __mul__(self, factor: float) -> Visuals:
         return Visuals(self.tokens * factor, self.grids)
 
