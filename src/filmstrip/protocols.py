@@ -194,8 +194,20 @@ class Seer(Protocol):
 class Answers(Seer, Protocol):
     """A language model that answers questions about video, in token ids."""
 
+    sees_several: bool
+    """Whether a conversation may be about several images and videos."""
+
+    def see_among(self, video: Tensor) -> Tensor:
+        """As :meth:`see`, of an image or a video that is one of several."""
+        ...
+
+    def watch(self, batch: Batch) -> Any:
+        """What is seen of a batch's ``video``, whose rows may hold several images and videos (``frames``): as of
+        :meth:`see`, or a value with rows that can be sliced, expanded and multiplied by zero."""
+        ...
+
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
+        self, visual: Any, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer to each prompt, one position at a time.
 
@@ -204,7 +216,7 @@ class Answers(Seer, Protocol):
         """
         ...
 
-    def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def score(self, visual: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Log-likelihood ``B`` of what is ``learnt`` in conversations, and its number of tokens ``B``."""
         ...
 

@@ -41,7 +41,7 @@ def test_visuals_of_any_size_take_their_places():
     found = places(is_visual, torch.tensor([5, 4, 0]), torch.tensor([[2, 3], [1, 2], [1, 1]]), 5)
     text, first, second = list("abcde"), ["A", "B"], ["X", "Y", "Z"]
     both = text + first + second
-    assert "".join(both[i] for i in found.source[0]) == "aABcXYZe"
+    assert "".join(both[i] for i in found.source[0][:8]) == "aABcXYZe"
     assert "".join((text + list("VWW__"))[i] for i in found.source[1][:4]) == "abVd"
     assert found.length.tolist() == [8, 4, 0]
     assert found.start[0].tolist() == [0, 1, 3, 4, 7]

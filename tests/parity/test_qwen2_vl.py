@@ -5,6 +5,7 @@ import torch
 from test_qwen2_vl_parts import IMAGE, SIZES, TEXT, VIDEO, rows
 
 from filmstrip.models.decoder import DecoderConfig
+from filmstrip.models.video_language import Visuals
 from filmstrip.nn.sampling import Sampling
 from filmstrip.systems.language.qwen2_vl import Qwen2VLConfig, VisionConfig, from_qwen2_vl, to_qwen2_vl
 
@@ -80,6 +81,35 @@ def test_logits_agree(models, place, shape, assert_close):
     want = want.gather(1, before[..., None].expand(-1, -1, 40))
     visual = ours.in_text(ours.see(batch["video"]), batch)
     assert_close(ours.logits(visual, batch["text"], batch["text_length"]), want, 1e-4)
+
+
+@torch.no_grad()
+def test_two_images_and_a_video_agree(models, assert_close):
+    ours, theirs = models
+    generator = torch.Generator().manual_seed(3)
+    clips = [
+        torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=generator)
+        for shape in ((1, 3, 16, 24), (1, 3, 8, 32), (4, 3, 16, 16))
+    ]
+    text = torch.randint(1, 30, (1, 12), generator=generator)
+    text[0, [1, 4, 8]] = torch.tensor([IMAGE, IMAGE, VIDEO])
+    pixels, grids = zip(*(rows(ours.encoder, x if x.shape[1] > 1 else x.expand(-1, 2, -1, -1, -1)) for x in clips))
+    repeats = torch.ones_like(text)
+    repeats[0, [1, 4, 8]] = torch.tensor([int(grid.prod()) // 4 for grid in grids])
+    ids = text[0].repeat_interleave(repeats[0])[None]
+    want = theirs(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=(ids == IMAGE).int() + 2 * (ids == VIDEO).int(),
+        pixel_values=torch.cat(pixels[:2]),
+        image_grid_thw=torch.cat(grids[:2]),
+        pixel_values_videos=pixels[2],
+        video_grid_thw=grids[2],
+    ).logits
+    before = (repeats.cumsum(dim=1) - repeats)[:, 1:] - 1
+    visual = Visuals.of_rows([[ours.see_among(clip)[0] for clip in clips]])
+    found = ours.logits(visual, text, torch.tensor([12]))
+    assert_close(found, want.gather(1, before[..., None].expand(-1, -1, 40)), 1e-4)
 
 
 @torch.no_grad()

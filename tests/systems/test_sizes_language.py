@@ -152,7 +152,24 @@ QUERIES = {
         8291.375616 + 20.19,
         8 * 28 * (2 * 7168 + 2 * (3584 + 512) + 3 * (3584 + 18_944)) / 1e6,
     ),
+    # SigLIP's so400m without its last block and its head, a connector with a token that ends rows, and Qwen2.
+    "language.llava_onevision:stage1_0b5": (494.03 + 397.75 + 1.84, 1.84),
+    "language.llava_onevision:stage1_7b": (8030, 16.98),
+    "language.llava_onevision:stage1_72b": (72_706.2 + 397.75 + 76.57, 76.57),
+    "language.llava_onevision:stage1_5_7b": (8030, 8030),
+    "language.llava_onevision:stage2a_7b": (8030, 8030),
+    "language.llava_onevision:stage2b_7b": (8030, 8030),
+    "language.llava_onevision:lora": (8030 + 20.19, 20.19),
+    # SigLIP's so400m without positions and head (412.1M), a connector of two layers, and Qwen2.5.
+    "language.video_llama3:stage1_2b": (412.15 + 4.13 + 1543.71, 416.28),
+    "language.video_llama3:stage1_7b": (412.15 + 16.98 + 7615.62, 429.13),
+    "language.video_llama3:stage2_7b": (8044.75, 8044.75),
+    "language.video_llama3:stage3_7b": (8044.75, 8044.75),
+    "language.video_llama3:stage4_2b": (1959.99, 1959.99),
+    "language.video_llama3:stage4_7b": (8044.75, 8044.75),
+    "language.video_llama3:lora": (8044.75 + 20.19, 20.19),
 }
+QUERIES["language.qwen2_vl:lora"] = QUERIES["language.qwen2_vl:lora_7b"]
 
 
 @pytest.mark.parametrize("address", QUERIES)

@@ -89,6 +89,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
     preset, arguments = _with_tokenizer(preset, arguments)
+    preset, arguments = _with_language_parts(preset, arguments)
     arguments = _with_data(arguments)
     run = read(
         Run,
@@ -157,6 +158,31 @@ def _with_tokenizer(preset: Run, arguments: list[str]) -> tuple[Run, list[str]]:
         raise UserError(f"--data.reads.tokenizer is for data with text, and {type(reads).__name__} have none")
     reads = replace(reads, **{"tokenizer": tokenizer_named(name)})
     return replace(preset, data=replace(preset.data, reads=reads)), arguments
+
+
+def _with_language_parts(preset: Run, arguments: list[str]) -> tuple[Run, list[str]]:
+    """The preset with the adaptation of the language model and the connector that are asked for, and the other
+    arguments.
+
+    Raises:
+        UserError: there is no such adaptation or connector, or the preset has no language model that sees.
+    """
+    flags = ("--objective.adaptation", "--objective.connector")
+    refined = any(word.startswith(f"{flags[0]}.") for word in arguments)
+    if not refined and not any(word.partition("=")[0] in flags for word in arguments):
+        return preset, arguments
+    from filmstrip.objectives.language import ADAPTATIONS, CONNECTORS, VideoLanguageConfig
+
+    objective = preset.objective
+    if not isinstance(objective, VideoLanguageConfig):
+        raise UserError(f"{flags[0]} and {flags[1]} are for language models that see (language.*)")
+    name, arguments = option(arguments, flags[0])
+    if name or (refined and objective.adaptation is None):
+        objective = objective.adapted(_named(name or "lora", ADAPTATIONS, flags[0]))
+    name, arguments = option(arguments, flags[1])
+    if name:
+        objective = objective.with_connector(_named(name, CONNECTORS, flags[1])())
+    return replace(preset, objective=objective), arguments
 
 
 def _named(name: str, known: Mapping[str, T], flag: str) -> T:

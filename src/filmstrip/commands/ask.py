@@ -9,22 +9,24 @@ from typing import Annotated
 import tyro
 
 from filmstrip.bounds import Count, Seed, Weight
-from filmstrip.commands.command import Command, File, RunFolder
+from filmstrip.commands.command import Command, RunFolder
 
-Question = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="QUESTION")]
+Inputs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE... [QUESTION]")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Command):
-    """Ask a language model about a video: one question, or a conversation on the terminal without one."""
+    """Ask a language model about a video: one question, or a conversation on the terminal without one.
 
-    usage = "RUN FILE [QUESTION] [options]"
+    Of several images and videos each stands, in order, where the question has <video> or <image>, or in front of it.
+    """
+
+    usage = "RUN FILE... [QUESTION] [options]"
     run: RunFolder
     """Run folder of a language model that sees (language.*)."""
-    video: File
-    """Video or image to ask about."""
-    question: Question = None
-    """Question; none for a conversation, which an empty line ends."""
+    inputs: Inputs
+    """Videos and images to ask about, and the question; without one there is a conversation, which an empty line
+    ends."""
     frames: Count | None = None
     """Number of frames to look at, evenly over the video; by default as in training."""
     max_tokens: Count = 128
@@ -37,6 +39,18 @@ class Ask(Command):
     """Whether to print one JSON object instead of text; it needs a question."""
     out: Path | None = None
     """File that the conversation is written to, as JSON."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The videos and images: all inputs but the question."""
+        return self.inputs if self.question is None else self.inputs[:-1]
+
+    @property
+    def question(self) -> str | None:
+        """The last input, if it is no file and does not look like the name of one."""
+        last = self.inputs[-1] if self.inputs else ""
+        named = Path(last).suffix[1:].isalnum() and not any(letter.isspace() for letter in last)
+        return None if not last or named or Path(last).exists() else last
 
     def __call__(self) -> None:
         from filmstrip.commands.work.ask import ask

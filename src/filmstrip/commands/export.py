@@ -11,7 +11,7 @@ import tyro
 from filmstrip.commands.command import Command
 from filmstrip.errors import UserError
 
-Format = Literal["torch", "onnx", "transformers", "diffusers", "released", "run"]
+Format = Literal["torch", "onnx", "transformers", "diffusers", "peft", "released", "run"]
 Part = Literal["model", "encoder"]
 
 
@@ -27,7 +27,9 @@ class Export(Command):
     left, top, right, bottom, fractions of the frame; others return their tokens and the clip's vector.
 
     A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, and
-    of pretraining.videomae; one for diffusers: runs of tokenizers.vqgan and vae_kl. Released weights are a file with
+    of pretraining.videomae, and of language models that see (language.llava, blip2, instructblip, qwen2_vl) with
+    their adaptation merged; peft: their adaptation alone, which peft adds to the model that it began with; one for
+    diffusers: runs of tokenizers.vqgan and vae_kl. Released weights are a file with
     the tensor names of the method's authors, which --init reads, too. A run is a copy of the run folder that needs no
     other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
     """
@@ -39,7 +41,7 @@ class Export(Command):
     """File to write: .pt2 for torch, .onnx for onnx, .safetensors for released; or a new folder for other formats."""
     format: Format = "torch"
     """File of torch.export (read by torch.export.load), ONNX (needs the extra `export`) or released weights; or a
-    folder for transformers, for diffusers, or of the run itself."""
+    folder for transformers, for peft, for diffusers, or of the run itself."""
     layout: str | None = None
     """Layout of released weights that have several, such as PyTorchVideo and SlowFast; by default the first. An
     unknown name lists them."""

@@ -17,6 +17,7 @@ from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference, on_device
+from filmstrip.models.video_language import Seen
 from filmstrip.protocols import Answers, Batch
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.text.conversation import Serialiser
@@ -58,7 +59,7 @@ class AnswerAccuracy(Evaluation):
         def right(batch: Batch, samples: Sequence[ConversationSample], serialiser: Serialiser) -> list[Tensor]:
             asked = on_device(prompts(serialiser, [s.dialogue.turns[:-1] for s in samples]), subject.device)
             given = [normalised(s.dialogue.turns[-1].text) for s in samples]
-            visual = model.see(batch["video"])
+            visual = model.watch(batch)
             found = []
             for seen in (visual, visual * 0)[: 1 + self.blind]:
                 said = answers(model, seen, asked, serialiser, count=self.max_tokens)
@@ -96,7 +97,7 @@ def by_kind(
     found: dict[str, list[Tensor]] = defaultdict(list)
 
     def of_batch(batch: Batch, before: int) -> Answered:
-        rows = [samples[i] for i in batch["index"].tolist()]
+        rows = [samples[i].as_shown(batch, row) for row, i in enumerate(batch["index"].tolist())]
         with inference(subject.objective):
             values = function(on_device(batch, subject.device), rows, source.serialiser)
         return Answered([row.dialogue.kind for row in rows], [value.cpu() for value in values])
@@ -118,7 +119,7 @@ def by_kind(
 
 def answers(
     model: Answers,
-    visual: Tensor,
+    visual: Seen,
     asked: Batch,
     serialiser: Serialiser,
     *,

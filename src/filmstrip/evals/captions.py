@@ -184,6 +184,8 @@ class Captions(Evaluation):
     def lacking(self, source: Source, data: Data) -> str | None:
         """Every clip of the split has a caption."""
         for split in self.splits_of(data):
+            if any(isinstance(s, ConversationSample) and s.several for s in source.split(split)):
+                return f"Captions describes one image or video, and conversations of {source.root} may have several"
             without = [s.name for s in source.split(split) if not isinstance(s, ConversationSample) and not s.text]
             if without:
                 return f"Captions needs captions, and {without[0]} of {source.root} has none"

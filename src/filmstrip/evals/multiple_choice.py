@@ -15,6 +15,7 @@ from filmstrip.data.kinds.conversations import ConversationSample, with_answers
 from filmstrip.data.sources import Source
 from filmstrip.evals.answers import REQUIRES, by_kind, model_of
 from filmstrip.inference import on_device
+from filmstrip.models.video_language import Seen
 from filmstrip.protocols import Answers, Batch
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.text.conversation import Serialiser
@@ -61,24 +62,23 @@ class MultipleChoice(Evaluation):
         model = model_of(subject)
 
         def right(batch: Batch, samples: Sequence[ConversationSample], serialiser: Serialiser) -> list[Tensor]:
-            visual = model.see(batch["video"])
+            visual = model.watch(batch)
             found = []
             for seen in (visual, visual * 0)[: 1 + self.blind]:
-                found.append(
-                    torch.tensor([self._is_right(model, v[None], s, serialiser) for v, s in zip(seen, samples)])
-                )
+                rows = [seen[i : i + 1] for i in range(len(samples))]
+                found.append(torch.tensor([self._is_right(model, v, s, serialiser) for v, s in zip(rows, samples)]))
             return found
 
         yield from by_kind(subject, right, self.split, self.batch_size, self.num_questions)
 
-    def _is_right(self, model: Answers, visual: Tensor, sample: ConversationSample, serialiser: Serialiser) -> float:
+    def _is_right(self, model: Answers, visual: Seen, sample: ConversationSample, serialiser: Serialiser) -> float:
         options, turns = sample.dialogue.options, sample.dialogue.turns
         scores = option_scores(model, visual, sample, serialiser, by=self.by)
         return float(options[int(scores.argmax())] == turns[-1].text)
 
 
 def option_scores(
-    model: Answers, visual: Tensor, sample: ConversationSample, serialiser: Serialiser, *, by: str
+    model: Answers, visual: Seen, sample: ConversationSample, serialiser: Serialiser, *, by: str
 ) -> Tensor:
     """Log-likelihood of every option, of its whole or of its mean token."""
     options, asked = sample.dialogue.options, sample.dialogue.turns[:-1]

@@ -44,6 +44,10 @@ class MlpConnector(ConnectorConfig):
         return TokenwiseMlp(visual_width, width, depth=self.depth, gelu=self.gelu)
 
 
+CONNECTORS: dict[str, type[ConnectorConfig]] = {"linear": LinearConnector, "mlp": MlpConnector}
+"""Connectors of any encoder and any language model, by name."""
+
+
 class Connector(nn.Module):
     """The base of connectors: ``B M C`` tokens on a grid to ``B N D``."""
 

@@ -41,6 +41,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, config: ImageTowerArchitecture, layouts: tuple[Layout, ...] = ()) -> None:
         super().__init__()
+        self.config = config
         self.width = width = config.width
         self.depth = config.depth
         self.patch_size = config.tubelet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -256,12 +257,15 @@ def _outputs(decoder: Decoder) -> dict[str, int]:
     )
 
 
-_PEFT = "base_model.model.model.layers"
+_PEFT = "model.layers"
+"""Where a language model's blocks are in ``transformers``' models, but for the room of a larger one."""
 _ROOMS = {"attention": "self_attn", "mlp": "mlp"}
 
 
-def to_peft(decoder: Decoder) -> tuple[dict[str, Any], Weights]:
+def to_peft(decoder: Decoder, blocks: str = _PEFT) -> tuple[dict[str, Any], Weights]:
     """The adaptation of a decoder as ``peft`` writes it: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    ``blocks`` is where its blocks are in the model of ``transformers`` that it is part of.
 
     Raises:
         UserError: the decoder is not adapted.
@@ -273,7 +277,8 @@ def to_peft(decoder: Decoder) -> tuple[dict[str, Any], Weights]:
         for name in layer.names:
             targets[name] = None
             for side, tensor in zip("AB", layer.product(name)):
-                weights[f"{_PEFT}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"] = tensor.detach().clone()
+                key = f"base_model.model.{blocks}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"
+                weights[key] = tensor.detach().clone()
     if layer is None:
         raise UserError("the language model is not adapted: there is no adaptation to write")
     config = {
@@ -282,7 +287,10 @@ def to_peft(decoder: Decoder) -> tuple[dict[str, Any], Weights]:
         "r": layer.rank,
         "lora_alpha": layer.alpha,
         "lora_dropout": layer.dropout.p,
-        "target_modules": list(targets),
+        # By their places: the same names may occur in a vision network beside the language model.
+        "target_modules": list(targets)
+        if blocks == _PEFT
+        else rf"{re.escape(blocks)}\.\d+\.(?:self_attn|mlp)\.(?:{'|'.join(targets)})",
         "bias": "none",
         "inference_mode": True,
     }
@@ -317,7 +325,7 @@ def adapt_from_peft(decoder: Decoder, config: Mapping[str, Any], theirs: Mapping
         for i, room, layer in _adapted(decoder):
             for name in layer.names:
                 for side, parameter in zip("AB", layer.product(name)):
-                    parameter.copy_(theirs[f"{_PEFT}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"])
+                    parameter.copy_(theirs[f"base_model.model.{_PEFT}.{i}.{_ROOMS[room]}.{name}.lora_{side}.weight"])
 
 
 def _adapted(decoder: Decoder) -> Iterator[tuple[int, str, Lora]]:

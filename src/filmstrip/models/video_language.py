@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -30,21 +31,89 @@ def places(is_visual: Tensor, text_length: Tensor, sizes: Tensor, visual_tokens:
     """The order of a sequence in which every visual stands at its place in the text.
 
     ``is_visual`` (``B L`` bool) marks the places, of which the first visuals take the first; ``sizes`` (``B K``) are
-    the numbers of tokens of the visuals, which lie one after another among ``visual_tokens``. The sequence has
-    ``L + visual_tokens - K`` tokens, padding included.
+    the numbers of tokens of the visuals, which lie one after another among ``visual_tokens``; rows with fewer visuals
+    end with zeros. The sequence has ``L + visual_tokens - 1`` tokens, padding included.
     """
     length = is_visual.shape[1]
     number = (is_visual.cumsum(dim=1) - 1).clamp(min=0, max=sizes.shape[1] - 1)
     width = torch.where(is_visual, sizes.gather(1, number), 1)
     end = width.cumsum(dim=1)
     start = end - width
-    at = torch.arange(length + visual_tokens - sizes.shape[1], device=is_visual.device).expand(len(is_visual), -1)
+    at = torch.arange(length + visual_tokens - 1, device=is_visual.device).expand(len(is_visual), -1)
     text = torch.searchsorted(end, at.contiguous(), right=True).clamp(max=length - 1)
     first = (sizes.cumsum(dim=1) - sizes).gather(1, number.gather(1, text))
     visual = length + first + at - start.gather(1, text)
     source = torch.where(is_visual.gather(1, text), visual.clamp(max=length + visual_tokens - 1), text)
     last = (text_length - 1).clamp(min=0)[:, None]
     return Places(source, start, torch.where(text_length > 0, end.gather(1, last)[:, 0], 0))
+
+
+@dataclass(frozen=True)
+class Visuals:
+    """What is seen of several images and videos a row."""
+
+    tokens: Tensor
+    """Tokens of the language model, those of a row's visuals one after another, then padding, ``B N D``."""
+    grids: Tensor
+    """Time steps, rows and columns of the tokens of each visual, ``B K 3`` int64; zeros for none."""
+
+    @property
+    def sizes(self) -> Tensor:
+        """Number of tokens of each visual, ``B K``."""
+        return self.grids.prod(dim=-1)
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the tokens."""
+        return self.tokens.shape
+
+    @property
+    def device(self) -> torch.device:
+        """That of the tokens."""
+        return self.tokens.device
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __mul__(self, factor: float) -> Visuals:
+        return Visuals(self.tokens * factor, self.grids)
+
+    def __getitem__(self, rows: slice) -> Visuals:
+        return Visuals(self.tokens[rows], self.grids[rows])
+
+    def expand(self, count: int, *rest: int) -> Visuals:
+        """A single row, as ``count`` ones."""
+        return Visuals(self.tokens.expand(count, -1, -1), self.grids.expand(count, -1, -1))
+
+    def parts(self, row: int = 0) -> list[Tensor]:
+        """The tokens ``N D`` of each visual of a row."""
+        sizes = self.sizes[row].tolist()
+        return list(self.tokens[row, : sum(sizes)].split([size for size in sizes if size]))
+
+    @classmethod
+    def joined(cls, seen: Sequence[Seen], *, apart: bool) -> Visuals:
+        """One row of what was seen of several images and videos, a row each: a visual of each, or of each of their
+        frames where these are ``apart``."""
+        parts = [each.parts() if isinstance(each, Visuals) else [each[0]] for each in seen]
+        return cls.of_rows([[one for own in parts for one in (own if apart else [_together(own)])]])
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[Tensor]]) -> Visuals:
+        """Visuals of rows, each the tokens ``N D`` or ``T H W D`` of one."""
+        most = max(1, *(len(row) for row in rows))
+        shapes = [[(1, 1, *each.shape[:-1])[-3:] for each in row] for row in rows]
+        grids = torch.tensor([[*row, *[(0, 0, 0)] * (most - len(row))] for row in shapes])
+        flat = [torch.cat([each.flatten(0, -2) for each in row]) for row in rows]
+        return cls(nn.utils.rnn.pad_sequence(flat, batch_first=True), grids.to(flat[0].device))
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Tokens of parts of one visual; of a single one as they are."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+Seen = Tensor | Visuals
+"""What is seen of one visual a row, tokens ``B N D``, or of several."""
 
 
 def _with_summary(tokens: Tensor, seen: Features) -> Tensor:
@@ -61,6 +130,8 @@ class VideoLanguageModel(nn.Module):
     ``layer`` counts the encoder's layers from the last: -1 is its output. ``placeholders`` are the ids of text at
     which a visual stands. Parts that are not ``trained`` need no gradient, and the encoder none through it.
     """
+
+    placeholders: Tensor
 
     def __init__(
         self,
@@ -96,6 +167,30 @@ class VideoLanguageModel(nn.Module):
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video."""
         return self.connector(*self.encoded(video))
 
+    def see_among(self, video: Tensor) -> Tensor:
+        """As :meth:`see`, of an image or a video that is one of several; by default the same."""
+        return self.see(video)
+
+    def see_each(self, video: Tensor, frames: Tensor) -> Visuals:
+        """What is seen of several images and videos a row.
+
+        ``video`` (``B F C H W``) has their frames one after another, ``frames`` (``B K``) their numbers; zeros for
+        none.
+        """
+        starts = frames.cumsum(dim=1) - frames
+        alone = (frames > 0).sum(dim=1) == 1
+        found: dict[tuple[int, int], Tensor] = {}
+        for count in sorted(set(frames.flatten().tolist()) - {0}):
+            for single in (True, False):
+                rows, numbers = ((frames == count) & (alone[:, None] == single)).nonzero(as_tuple=True)
+                if len(rows):
+                    at = starts[rows, numbers][:, None] + torch.arange(count, device=video.device)
+                    clips = video[rows[:, None], at]
+                    seen = self.see(clips) if single else self.see_among(clips)
+                    found |= dict(zip(zip(rows.tolist(), numbers.tolist()), seen))
+        order = range(frames.shape[1])
+        return Visuals.of_rows([[found[i, k] for k in order if (i, k) in found] for i in range(len(video))])
+
     def encoded(self, video: Tensor) -> tuple[Tensor, Grid]:
         """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
@@ -106,16 +201,19 @@ class VideoLanguageModel(nn.Module):
         dtype = next(self.connector.parameters()).dtype
         return tokens if torch.is_autocast_enabled() else tokens.to(dtype), seen.grid
 
-    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
-        """Embeddings ``B S D`` of text (``B L`` ids) in which one visual (``B N D``) takes its place."""
+    def sequence(self, visual: Seen, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
+        """Embeddings ``B S D`` of text (``B L`` ids) in which visuals (``B N D``) take their places."""
         is_visual = torch.isin(text, self.placeholders)
-        sizes = torch.full((text.shape[0], 1), visual.shape[1], device=text.device)
-        where = places(is_visual, text_length, sizes, visual.shape[1])
+        if isinstance(visual, Visuals):
+            sizes, tokens = visual.sizes, visual.tokens
+        else:
+            sizes, tokens = torch.full((text.shape[0], 1), visual.shape[1], device=text.device), visual
+        where = places(is_visual, text_length, sizes, tokens.shape[1])
         words = self.decoder.embed(text.masked_fill(is_visual, 0))
-        both = torch.cat([words, visual.to(words.dtype)], dim=1)
+        both = torch.cat([words, tokens.to(words.dtype)], dim=1)
         return both.gather(1, where.source[..., None].expand(-1, -1, both.shape[2])), where
 
-    def logits(self, visual: Tensor, text: Tensor, text_length: Tensor, learnt: Tensor | None = None) -> Tensor:
+    def logits(self, visual: Seen, text: Tensor, text_length: Tensor, learnt: Tensor | None = None) -> Tensor:
         """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it.
 
         ``learnt`` (``B L`` bool) marks answers, the first of which ends the question.
@@ -130,19 +228,19 @@ class VideoLanguageModel(nn.Module):
         hidden = self.decoder(x, positions=self.positions(visual, is_visual), **options).hidden
         return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
 
-    def options(self, visual: Tensor, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
+    def options(self, visual: Seen, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
         """Further arguments of the decoder for a sequence in which ``is_visual`` (``B N`` bool) marks the tokens
         ``visual`` of what was seen, and the last token of the question is at ``asks`` (``B``); by default none."""
         return {}
 
-    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+    def positions(self, visual: Seen, is_visual: Tensor) -> Tensor | None:
         """Positions in the decoder of a sequence in which ``is_visual`` (``B N`` bool) marks the tokens of what was
         seen; none, by default, for the order of the sequence."""
         return None
 
     @torch.no_grad()
     def continued(
-        self, visual: Tensor, text: Tensor, text_length: Tensor, uniform: Tensor, sampling: Sampling
+        self, visual: Seen, text: Tensor, text_length: Tensor, uniform: Tensor, sampling: Sampling
     ) -> Iterator[Tensor]:
         """The ids ``B`` after a prompt, one position at a time, as many as ``uniform`` (``B N``) has columns."""
         x, where = self.sequence(visual, text, text_length)

@@ -79,4 +79,5 @@ def rope_ids(visual: Tensor, grids: Sequence[Grid]) -> Tensor:
     start = texts.cumsum(dim=1) - texts + spans[complete]
     within = [grid_positions(tuple(grid), device) for grid in grids]
     table = torch.cat([*within, torch.zeros(1, 3, dtype=torch.int64, device=device)])
-    return start[..., None] + table[before] * visual[..., None]
+    within_visuals = before.clamp(max=len(table) - 1)  # padding behind the last visual may be marked, too
+    return start[..., None] + table[within_visuals] * visual[..., None]

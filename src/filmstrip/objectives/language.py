@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +15,18 @@ from filmstrip.bounds import Bounds, Count, CountOrZero, Rate, Share, ShareBelow
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.conversations import ConversationInfo
 from filmstrip.errors import UserError
-from filmstrip.models.connectors import ConnectorConfig, MlpConnector
+from filmstrip.models.connectors import CONNECTORS, ConnectorConfig, MlpConnector
 from filmstrip.models.decoder import Decoder, DecoderConfig
-from filmstrip.models.llama_layout import adapt
-from filmstrip.models.video_language import VideoLanguageModel
+from filmstrip.models.llama_layout import adapt, to_peft
+from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
-from filmstrip.protocols import Batch, Loss, Objective, find_encoder
+from filmstrip.protocols import Batch, Grid, Loss, Objective, find_encoder
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE
+from filmstrip.text.tokenizers import VIDEO
+from filmstrip.weights.keymap import Weights
 
 Part = Literal["encoder", "connector", "decoder"]
 PARTS: tuple[Part, ...] = ("encoder", "connector", "decoder")
@@ -63,6 +66,17 @@ class Adaptation:
     down_proj."""
 
 
+class Learnt(NamedTuple):
+    """What is learnt of the language model."""
+
+    adaptation: Adaptation | None = None
+    weights: bool = False
+
+
+ADAPTATIONS = {"lora": Learnt(Adaptation()), "full": Learnt(weights=True), "none": Learnt()}
+"""What can be learnt of the language model, by name: an adaptation of low rank, all of its weights, or nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoLanguageConfig(ObjectiveConfig):
     """An encoder, a connector and a language model, and which of them are trained."""
@@ -96,6 +110,38 @@ class VideoLanguageConfig(ObjectiveConfig):
     """Whether the language model sees visual tokens: without, zeros take their places, for a blind baseline."""
     placeholders: tuple[CountOrZero, ...] = ()
     """Ids at the places of visuals. In training they come from the data."""
+    published: bool = False
+    """Whether the run's ``init`` is a published model in the Hub's layout, in which parts that are not trained are
+    left; the command line finds out."""
+
+    def adapted(self, learnt: Learnt) -> Self:
+        """This method with one of :data:`ADAPTATIONS`; an adaptation that it has stays as it is."""
+        others = tuple(part for part in self.trains if part != "decoder")
+        adaptation = learnt.adaptation and (self.adaptation or learnt.adaptation)
+        return replace(self, trains=(*others, "decoder") if learnt.weights else others, adaptation=adaptation)
+
+    def with_connector(self, connector: ConnectorConfig) -> Self:
+        """This method with another connector.
+
+        Raises:
+            UserError: it has a connector of its own.
+        """
+        if type(self.connector) not in CONNECTORS.values():
+            raise UserError(f"{type(self).__name__} has a connector of its own, {type(self.connector).__name__}")
+        return replace(self, connector=connector)
+
+    any_size: ClassVar[bool] = False
+    """Whether frames of any size are seen, whatever the encoder's."""
+    hub_types: ClassVar[tuple[str, ...]] = ()
+    """Kinds of published models, by their ``model_type``, that are this method."""
+
+    def as_published(self, config: Mapping[str, Any], preprocessing: Mapping[str, Any], source: str) -> Self:
+        """This method with the sizes of a published model, by its ``config.json`` and what it says of pixels.
+
+        Raises:
+            UserError: it has a part that this method does not have.
+        """
+        raise TypeError(f"{type(self).__name__} does not define as_published(config, preprocessing, source)")
 
     def bind(self, info: DataInfo) -> Self:
         """Take the ids from the data, and the size of the vocabulary for a language model that is new.
@@ -107,12 +153,13 @@ class VideoLanguageConfig(ObjectiveConfig):
             return self
         words = info.tokenizer
         decoder = self.decoder
-        if self.decoder_run is None:
+        if self.decoder_run is None and not self.published:
             decoder = replace(decoder, vocab_size=words.size)
         elif words.size > decoder.vocab_size + len(words.specials):
+            which = self.decoder_run or "that this run starts from"
             raise UserError(
-                f"the tokenizer has {words.size} ids and the language model {self.decoder_run} {decoder.vocab_size}: "
-                f"give its own (--data.reads.tokenizer {self.decoder_run})"
+                f"the tokenizer has {words.size} ids and the language model {which} {decoder.vocab_size}: "
+                f"give its own (--data.reads.tokenizer {self.decoder_run or 'FOLDER'})"
             )
         return replace(self, decoder=decoder, placeholders=tuple(sorted(i for _, i in words.specials)))
 
@@ -121,7 +168,9 @@ class VideoLanguageConfig(ObjectiveConfig):
         return self if self.encoder_run is not None else replace(self, encoder=self.encoder.for_clip(clip))
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
-        """The encoder and the language model, where they are not trained."""
+        """The encoder and the language model, where they are not trained; of a published model its connector, too."""
+        if self.published:
+            return {part: FrozenPart("init") for part in PARTS if part not in self.trains}
         return {
             part: FrozenPart(f"objective.{part}_run") for part in ("encoder", "decoder") if part not in self.trains
         }
@@ -167,9 +216,20 @@ class VideoLanguage(VideoLanguageModel, Objective):
 
     requires = ("video", "text", "text_length", "learnt")
     starts_whole = True
+    blocks_in_transformers: ClassVar[str] = "model.language_model.layers"
+    """Where the language model's blocks are in ``transformers``' model."""
+    told_by_data: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Sizes in parts of a published ``config.json`` that the data decide here."""
+    sees_several: ClassVar[bool] = True
+    """Whether a conversation may be about several images and videos."""
+    frames_apart: ClassVar[bool] = False
+    """Whether what is seen of a video is a visual a frame, so that the frames' times may stand among them."""
+    one_frame_in_transformers: ClassVar[bool] = False
+    """Whether ``transformers``' model sees one image alone."""
 
     def __init__(self, config: VideoLanguageConfig) -> None:
         super().__init__(**config.built_parts())
+        self.config = config
         self.average = config.average
         self.label_smoothing = config.label_smoothing
         self.sees = config.sees
@@ -177,6 +237,75 @@ class VideoLanguage(VideoLanguageModel, Objective):
             how = config.adaptation
             adapt(self.decoder, how.layers, rank=how.rank, alpha=how.alpha, dropout=how.dropout)
             self.train(self.training)
+
+    def num_tokens(self, clip: Clip) -> int:
+        """Number of tokens of the language model that a clip takes."""
+        return self.connector.num_tokens(self.grid_of(clip.num_frames, clip.size, clip.size))
+
+    def entered(self, clip: Clip) -> tuple[int, int]:
+        """Height and width at which frames of a clip enter."""
+        return clip.size, clip.size
+
+    def grid_of(self, frames: int, height: int, width: int) -> Grid:
+        """The grid of the encoder's tokens of a clip."""
+        sizes = zip((frames, height, width), self.encoder.patch_size)
+        return Grid(*(math.ceil(size / patch) for size, patch in sizes))
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """The weights from those of a published model, by the names in its files.
+
+        Raises:
+            UserError: a weight has no place here; or no published layout of this method is known.
+        """
+        raise UserError(
+            f"no published layout of {type(self).__name__} is known: start it from a run, or its parts from theirs "
+            "(--objective.encoder-run, --objective.decoder-run)"
+        )
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """The ``config.json`` of the same model of ``transformers``, and its weights by the names in its files.
+
+        Raises:
+            UserError: ``transformers`` has no such model.
+        """
+        raise UserError(f"transformers has no network like {type(self).__name__}")
+
+    def to_peft(self) -> tuple[dict[str, Any], Weights]:
+        """The adaptation of the language model as ``peft`` writes it for that model of ``transformers``.
+
+        Raises:
+            UserError: the language model is not adapted.
+        """
+        return to_peft(self.decoder, self.blocks_in_transformers)
+
+    def place(self, name: str) -> int:
+        """The id at the place of ``<video>`` or ``<image>``, as published tokenizers have them.
+
+        Raises:
+            UserError: the language model has no such id.
+        """
+        ids = self.placeholders.tolist()
+        found = ids[0 if name == VIDEO or len(ids) == 1 else 1]
+        if not self.config.published and found >= self.decoder.config.vocab_size:
+            raise UserError(
+                f"{name} has the id {found}, and the language model {self.decoder.config.vocab_size}: transformers "
+                "needs the place of a visual among them"
+            )
+        return int(found)
+
+    def spread(self, text: Tensor, count: int) -> Tensor:
+        """Texts ``B L`` with one place of a visual each, where ``count`` ids of -1 stand: ``B L+count-1``."""
+        where = torch.isin(text, self.placeholders)
+        repeats = torch.where(where, count, 1)
+        rows = text.masked_fill(where, -1)
+        return torch.stack([row.repeat_interleave(times) for row, times in zip(rows, repeats)])
+
+    def in_transformers(self, video: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """What ``transformers``' model is given for ``B T C H W`` video and texts ``B L`` that have a place for it.
+
+        Ids at the place are -1, as many as it takes tokens there.
+        """
+        raise TypeError(f"{type(self).__name__} does not define in_transformers(video, text)")
 
     def is_kept_elsewhere(self, name: str) -> bool:
         """Whether a parameter or buffer belongs to a part that is kept elsewhere; an adaptation is the run's own."""
@@ -194,7 +323,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per learnt token; logs the share of them that the model puts first."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
-        visual = self.in_text(self.see(batch["video"]), batch)
+        visual = self.in_text(self.watch(batch), batch)
         logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
@@ -205,20 +334,25 @@ class VideoLanguage(VideoLanguageModel, Objective):
         visual = super().see(video)
         return visual if self.sees else visual * 0
 
-    def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
+    def watch(self, batch: Batch) -> Seen:
+        """What is seen of a batch: of one image or video a row, or of as many as its ``frames`` tell apart."""
+        frames = batch.get("frames")
+        return self.see(batch["video"]) if frames is None else self.see_each(batch["video"], frames)
+
+    def in_text(self, visual: Seen, batch: Batch) -> Seen:
         """Tokens ``B N D`` at the place of what was seen in the texts of a batch or a prompt; by default what was
         seen."""
         return visual
 
     @torch.no_grad()
-    def score(self, visual: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def score(self, visual: Seen, batch: Batch) -> tuple[Tensor, Tensor]:
         """Log-likelihood ``B`` of the learnt tokens of conversations about what was seen, and their number."""
         logits = self.logits(self.in_text(visual, batch), batch["text"], batch["text_length"], batch["learnt"])
         learnt = batch["learnt"][:, 1:]
         return -token_losses(logits, batch["text"][:, 1:], learnt).sum(dim=1), learnt.sum(dim=1)
 
     def answer(
-        self, visual: Tensor, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Sampling | None = None
+        self, visual: Seen, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Sampling | None = None
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` of an answer, one position at a time; row ``i`` draws from ``seed + i``."""
         text = prompt["text"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +18,13 @@ from filmstrip.data.kinds.conversations import Conversations, prompts, serialise
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
+from filmstrip.models.video_language import Seen, Visuals
 from filmstrip.protocols import Answers, Objective
 from filmstrip.runs.loading import load_objective
-from filmstrip.text.conversation import Serialiser, Turn
+from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
 from filmstrip.video.decode import Backend
+from filmstrip.video.images import is_image
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Film:
     """What a model has seen of a video file: it is encoded once, whatever is asked."""
 
     path: str
-    visual: Tensor
+    visual: Seen
     """Tokens of the language model, ``1 N D``."""
     span: tuple[float, float]
     """Times of the first and last frame, in seconds."""
@@ -36,12 +40,32 @@ class Film:
     damaged: bool
     """Whether some frames were damaged, or the file ends prematurely."""
 
+    @property
+    def times(self) -> list[float]:
+        """Times of its frames in seconds; none of an image."""
+        return [] if is_image(self.path) else np.linspace(*self.span, self.num_frames).tolist()
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens that were made of it."""
+        return math.prod(self.visual.shape[1:-1])
+
 
 class Answerer:
     """A model of a run folder, with the tokenizer, the format and the clips that it was trained with."""
 
-    def __init__(self, objective: Objective, serialiser: Serialiser, clip: Clip, backend: Backend = "auto") -> None:
-        """Wrap a model.
+    def __init__(
+        self,
+        objective: Objective,
+        serialiser: Serialiser,
+        clip: Clip,
+        backend: Backend = "auto",
+        *,
+        images_stand_still: bool = True,
+        timestamps: bool = False,
+    ) -> None:
+        """Wrap a model; images may stand still for as many frames as a video has, or be one frame, and videos' frames
+        may have their times as text.
 
         Raises:
             UserError: it does not answer questions.
@@ -52,27 +76,36 @@ class Answerer:
         self.serialiser = serialiser
         self.clip = clip
         self.backend: Backend = backend
+        self.images_stand_still, self.timestamps = images_stand_still, timestamps
 
-    def see(self, path: Path | str, num_frames: int | None = None) -> Film:
+    def see(self, path: Path | str, num_frames: int | None = None, *, alone: bool = True) -> Film:
         """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
 
+        It may be one of several that are asked about (not ``alone``).
+
         Raises:
-            UserError: it cannot be read at all, or the encoder takes another number of frames.
+            UserError: it cannot be read at all, the encoder takes another number of frames, or the model sees no
+                several.
         """
         clip = self.clip
-        if num_frames is not None:
+        if not alone and not self.objective.sees_several:
+            raise UserError(f"{type(self.objective).__name__} sees one image or video: give one file")
+        if is_image(path) and not self.images_stand_still:
+            clip = replace(clip, num_frames=1)
+        elif num_frames is not None:
             clip = replace(clip, num_frames=num_frames, sampling="uniform")
         views = read_views(path, clip, backend=self.backend)
         with inference(self.objective):
             try:
-                visual = self.objective.see(views.video.to(device_of(self.objective)))
+                look = self.objective.see if alone else self.objective.see_among
+                visual = look(views.video.to(device_of(self.objective)))
             except ValueError as error:
                 raise UserError(f"this model cannot see {clip.num_frames} frames of {path}: {error}") from None
         return Film(str(path), visual, views.spans[0], clip.num_frames, views.damaged)
 
     def say(
         self,
-        film: Film,
+        films: Film | Sequence[Film],
         question: str,
         history: Sequence[Turn] = (),
         *,
@@ -82,13 +115,23 @@ class Answerer:
     ) -> Iterator[str]:
         """The answer to a question after what was said before, in pieces that end with whole words.
 
+        It is about a film, or about several, which stand in front of it unless it says where each stands.
+
         Without ``sampling`` the most probable words are taken.
 
         Raises:
             UserError: the question has a placeholder that is not known.
         """
-        asked = on_device(prompts(self.serialiser, [turns_of(question, history)]), film.visual.device)
-        drawn = self.objective.answer(film.visual, asked, count=max_tokens, seed=seed, sampling=sampling)
+        films = films if isinstance(films, Sequence) else [films]
+        turns = turns_of(question, history, visuals=len(films))
+        prompt = prompts(
+            self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns]
+        )
+        visual = films[0].visual
+        if len(films) > 1:
+            visual = Visuals.joined([film.visual for film in films], apart=self.timestamps)
+        asked = on_device(prompt, visual.device)
+        drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
         ids: list[int] = []
         told, stop = 0, self.serialiser.stop
         for token in stepwise(self.objective, iter(drawn)):
@@ -108,7 +151,8 @@ class Answerer:
         turns = turns_of(question)
         batch = on_device(with_answers(self.serialiser, [turns] * len(answers), answers), film.visual.device)
         with inference(self.objective):
-            total, count = self.objective.score(film.visual.expand(len(answers), -1, -1), batch)
+            seen = film.visual.expand(len(answers), *film.visual.shape[1:])
+            total, count = self.objective.score(seen, batch)
         return total / count
 
 
@@ -130,4 +174,11 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
     reads = run.data.reads
     if not isinstance(objective, Answers) or not isinstance(reads, Conversations):
         raise UserError(f"{folder} holds a {type(objective).__name__}, which does not answer questions")
-    return Answerer(objective, serialiser_of(reads, open_tokenizer(folder)), run.data.clip, run.data.backend)
+    return Answerer(
+        objective,
+        serialiser_of(reads, open_tokenizer(folder)),
+        run.data.clip,
+        run.data.backend,
+        images_stand_still=reads.visuals == 1,
+        timestamps=reads.timestamps,
+    )

@@ -72,13 +72,13 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         UserError: the folder holds another run, or another training is at work in it; or the data, their
             augmentation, ``run.init`` or a tokenizer's run cannot be used, or an evaluation cannot be made.
     """
+    if run.objective.has_language:
+        from filmstrip.runs.language import with_parts, with_visual_tokens  # other methods do without its rooms
+
+        run = with_visual_tokens(with_parts(run, folder))
     source = open_source(run.data)
     info = source.info(run.data.train_split)
     run = with_teachers(with_tokenizer(run, folder), folder)
-    if run.objective.has_language:
-        from filmstrip.runs.language import with_parts  # other methods do without its rooms
-
-        run = with_parts(run, folder)
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():

@@ -40,6 +40,7 @@ from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.weights.files import read_weights
+from filmstrip.weights.hub import HUB
 from filmstrip.weights.keymap import check_names, some
 from filmstrip.weights.released import copy_published, from_published, has_head, load_published
 
@@ -127,9 +128,15 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
     elif Path(source).is_file():
         load_published(Path(source), objective)
     elif isinstance(objective, FromTransformers):
-        weights = objective.from_transformers(hub_weights(str(source)))
-        _check_shapes(weights, objective.state_dict(), source)
-        objective.load_state_dict(weights)
+        try:
+            weights = objective.from_transformers(hub_weights(str(source)))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        wanted = {name: x for name, x in objective.state_dict().items() if not objective.is_fresh(name)}
+        weights = {name: x for name, x in weights.items() if not objective.is_fresh(name)}
+        check_names(f"{source} cannot start this network: it, by our names,", weights, wanted)
+        _check_shapes(weights, wanted, source)
+        objective.load_state_dict(weights, strict=False)
     else:
         copy_published(hub_weights(str(source)), objective, source)
 
@@ -262,7 +269,11 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     """
     if not run.init or Path(run.init).is_file():
         return run
-    if is_run(run.init):
+    init = run.init
+    if init.startswith(HUB) and (folder := Path(init.removeprefix(HUB)).expanduser()).is_dir():
+        init = str(folder)
+        run = replace(run, init=init)
+    if is_run(init):
         return _with_learner_of_init(_with_tokenizer_of_init(run, typed), typed)
     from filmstrip.objectives.contrastive import (
         ContrastiveConfig,
@@ -276,11 +287,15 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         from filmstrip.runs.hub_captioned import with_method_of_init
 
         return with_method_of_init(run, typed, _clip_of)
+    if run.objective.has_language:
+        from filmstrip.runs.hub_language import with_language_of_init  # other methods do without its rooms
+
+        return with_language_of_init(run, typed)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
         return run
-    sizes, own = hub_sizes(run.init), cast(Any, run.objective)
+    sizes, own = hub_sizes(init), cast(Any, run.objective)
     if "patch_size" in sizes:
         patch, tubelet = sizes["patch_size"], sizes.pop("tubelet", None)
         if isinstance(own.patch_size, tuple):

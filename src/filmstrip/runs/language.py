@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import Decoder
 from filmstrip.models.llama_layout import copy_decoder, load_decoder
@@ -47,6 +50,51 @@ def with_parts(run: Run, folder: Path | None = None) -> Run:
         known = begun is not None and getattr(begun, f"{part}_run") == source
         networks[part] = getattr(begun, part) if known else _network_of(source, part)
     return replace(run, objective=replace(own, **networks)) if networks else run
+
+
+def with_visual_tokens(run: Run) -> Run:
+    """This run, told how many tokens of a conversation a visual takes.
+
+    Raises:
+        UserError: it was told another number, or conversations have no room for text beside a visual.
+    """
+    reads = run.data.reads
+    if not isinstance(run.objective, VideoLanguageConfig) or not isinstance(reads, Conversations):
+        return run
+    clip = run.data.clip
+    with torch.device("meta"):
+        model = run.objective.build()
+        assert isinstance(model, VideoLanguage)
+        try:
+            takes = model.num_tokens(clip)
+        except ValueError as error:
+            raise UserError(f"this model cannot see clips of {clip.size} x {clip.size} pixels: {error}") from None
+    still = None
+    if reads.visuals > 1:
+        if not model.sees_several:
+            raise UserError(
+                f"{type(model).__name__} reads one visual a conversation: data.reads.visuals is {reads.visuals}"
+            )
+        still = model.num_tokens(replace(clip, num_frames=1))
+    if reads.timestamps and not model.frames_apart:
+        raise UserError(
+            f"{type(model).__name__} has no place for times between frames: leave out data.reads.timestamps"
+        )
+    if reads.visuals > 1 and model.frames_apart and not reads.timestamps:
+        raise UserError(
+            f"{type(model).__name__} tells several videos apart by the times of their frames: give "
+            "--data.reads.timestamps, or one visual a conversation"
+        )
+    frames = f"{clip.num_frames} frames of {clip.size} x {clip.size} pixels take {takes} tokens"
+    if reads.visual_tokens not in (None, takes):
+        raise UserError(f"data.reads.visual_tokens is {reads.visual_tokens}, and {frames}: leave it out")
+    if reads.max_length <= takes:
+        raise UserError(
+            f"{frames}, and a conversation has at most {reads.max_length}: nothing is left for what is said; raise "
+            "--data.reads.max-length, or lower --data.clip.num-frames or --data.clip.size"
+        )
+    reads = replace(reads, visual_tokens=takes, image_tokens=still)
+    return replace(run, data=replace(run.data, reads=reads))
 
 
 def start_trained_parts(objective: Objective, run: Run) -> None:

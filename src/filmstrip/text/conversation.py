@@ -7,12 +7,14 @@ token. What is learnt are the assistant's words and the stop that follows them.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from filmstrip.errors import UserError
+from filmstrip.text.boxes import MARKS
 from filmstrip.text.tokenizers import IMAGE, VIDEO, TextTokenizer
 
 Role = Literal["system", "user", "assistant"]
@@ -102,7 +104,7 @@ class Serialiser:
     """Turns conversations into ids, for one tokenizer and one format.
 
     ``visual_tokens`` is the number of tokens of the language model at the place of a visual: it counts for
-    ``max_length``, and the ids hold the place once.
+    ``max_length``, and the ids hold the place once, between the special tokens ``around_visual``, if there are any.
 
     Raises:
         UserError: there is no format of that name, or the tokenizer has none of its own (``hub``), or one without an
@@ -116,10 +118,13 @@ class Serialiser:
         *,
         max_length: int | None = None,
         visual_tokens: int = 1,
+        around_visual: tuple[str, str] = ("", ""),
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.visual_tokens = visual_tokens
+        self._marks = _marks_of(tokenizer)
+        self._before, self._after = ([tokenizer.special(name)] if name else [] for name in around_visual)
         self.places = {name: tokenizer.special(name) for name in PLACES}
         if isinstance(template, str) and template not in (*TEMPLATES, HUB):
             raise UserError(
@@ -133,8 +138,10 @@ class Serialiser:
         """The ids that end what the assistant says."""
         return self._format.stop
 
-    def mark(self, turns: Sequence[Turn], name: str = "a conversation") -> Marked:
+    def mark(self, turns: Sequence[Turn], name: str = "a conversation", sizes: Sequence[int] | None = None) -> Marked:
         """The ids of a whole conversation, and which are learnt; the oldest text is cut beyond ``max_length``.
+
+        ``sizes`` are the numbers of tokens of its visuals, in order, where they are not all ``visual_tokens``.
 
         Raises:
             UserError: it is no alternation of user and assistant that ends with an answer, has unknown placeholders,
@@ -143,7 +150,7 @@ class Serialiser:
         check_turns(turns, name)
         if turns[-1].role != "assistant":
             raise UserError(f"{name} ends with a question: give its answer, or leave the question out")
-        marked = self._cut(list(self._pieces(turns, prompt=False)), name)
+        marked = self._cut(list(self._pieces(turns, prompt=False)), name, sizes)
         if not any(marked.learnt):
             raise UserError(
                 f"{name} has no answer within {self.max_length} tokens, of which a visual takes "
@@ -164,7 +171,7 @@ class Serialiser:
 
     def answer(self, text: str) -> list[int]:
         """The ids that the assistant says for an answer, with the stop."""
-        return [*self._format.answer(text), *self.stop]
+        return [*(i for piece in self._worded(text, self._format.answer) for i in piece), *self.stop]
 
     def decode(self, ids: Sequence[int]) -> str:
         """What the assistant said, up to the stop."""
@@ -177,26 +184,45 @@ class Serialiser:
 
     def _pieces(self, turns: Sequence[Turn], *, prompt: bool) -> Iterator[_Piece]:
         for part in self._format.parts(turns, prompt=prompt):
-            if part.said is None:
-                yield _Piece(part.ids, part.learnt, part.kept)
-            else:
+            if part.said is not None:
                 yield from self._said(part.said)
+            elif part.answer is not None:
+                for ids in self._worded(part.answer, self._format.answer):
+                    yield _Piece(ids, learnt=True)
+            else:
+                yield _Piece(part.ids, part.learnt, part.kept)
 
     def _said(self, text: str) -> Iterator[_Piece]:
         """What a user says, with the places of visuals."""
         end = 0
         for match in _PLACE.finditer(text):
             if before := text[end : match.start()]:
-                yield _Piece(self.tokenizer.encode(before))
-            yield _Piece([self.places[match.group()]], kept=True)
+                yield from map(_Piece, self._worded(before, self.tokenizer.encode))
+            yield _Piece([*self._before, self.places[match.group()], *self._after], kept=True)
             end = match.end()
         if rest := text[end:]:
-            yield _Piece(self.tokenizer.encode(rest))
+            yield from map(_Piece, self._worded(rest, self.tokenizer.encode))
 
-    def _cut(self, pieces: list[_Piece], name: str) -> Marked:
+    def _worded(self, text: str, first: Callable[[str], list[int]]) -> Iterator[list[int]]:
+        """Ids of a text, in which marks of boxes are special tokens where the tokenizer has them.
+
+        ``first`` encodes what stands before the first mark.
+        """
+        if not self._marks:
+            yield first(text)
+            return
+        encode = first
+        for i, part in enumerate(_MARK.split(text)):
+            if i % 2 and part in self._marks:
+                yield [self._marks[part]]
+            elif part:
+                yield encode(part)
+            encode = self.tokenizer.encode
+
+    def _cut(self, pieces: list[_Piece], name: str, sizes: Sequence[int] | None = None) -> Marked:
         """All pieces in one, without as many of the oldest tokens that may be cut as are too many."""
-        visual = set(self.places.values())
-        total = sum(self.visual_tokens if i in visual else 1 for piece in pieces for i in piece.ids)
+        visual, told = set(self.places.values()), iter(sizes or ())
+        total = sum(next(told, self.visual_tokens) if i in visual else 1 for piece in pieces for i in piece.ids)
         excess = max(0, total - self.max_length) if self.max_length is not None else 0
         ids: list[int] = []
         learnt: list[bool] = []
@@ -233,18 +259,47 @@ def check_turns(turns: Sequence[Turn], name: str) -> None:
             raise UserError(f"{name} has the place of a visual in a text of the {turn.role}: only users show them")
 
 
+def timed(turns: Sequence[Turn], times: Sequence[Sequence[float]]) -> tuple[Turn, ...]:
+    """Turns in which the place of a visual is one for each of its frames, after the frame's time in seconds.
+
+    ``times`` are those of the frames of each visual, in order; the place of one without times stays. So Video-LLaMA 3
+    writes times (Zhang et al. 2025).
+    """
+    of_each = iter(times)
+
+    def shown(match: re.Match[str]) -> str:
+        own = next(of_each, ())
+        return ",".join(f"Time {time:.1f}s:{match.group()}" for time in own) or match.group()
+
+    return tuple(replace(turn, text=_PLACE.sub(shown, turn.text)) for turn in turns)
+
+
 def count_places(turns: Sequence[Turn]) -> int:
     """Number of places of visuals in a conversation."""
     return sum(len(_PLACE.findall(turn.text)) for turn in turns)
 
 
 class _Part(NamedTuple):
-    """A part of a serialised conversation: ids, or what a user says."""
+    """A part of a serialised conversation: ids, or what a user says, or what the assistant answers."""
 
     ids: list[int]
     learnt: bool = False
     kept: bool = False
     said: str | None = None
+    answer: str | None = None
+
+
+_MARK = re.compile("(" + "|".join(map(re.escape, MARKS)) + ")")
+
+
+def _marks_of(tokenizer: TextTokenizer) -> dict[str, int]:
+    """The ids of the marks of boxes, by Qwen-VL's names, that a tokenizer has as special tokens."""
+    found = {}
+    for name, other in MARKS.items():
+        for spelt in (name, other):
+            with contextlib.suppress(UserError):
+                found[name] = tokenizer.special(spelt)
+    return found
 
 
 class _PlainFormat:
@@ -274,7 +329,7 @@ class _PlainFormat:
                 yield _Part([], said=text)
                 yield _Part(encode(t.after_user + t.assistant) if t.after_user + t.assistant else [])
             else:
-                yield _Part(self.answer(turn.text), learnt=True)
+                yield _Part([], answer=turn.text)
                 yield _Part(list(self.stop), learnt=True)
 
 
@@ -298,7 +353,7 @@ class _HubFormat:
             )
         self._specials = set(self.hub.all_special_ids) | set(self.hub.added_tokens_decoder)
         probe = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "d")]
-        stops = [part.ids for part in self.parts(probe, prompt=False) if part.learnt][1::2]
+        stops = [part.ids for part in self.parts(probe, prompt=False) if part.learnt]
         self.stop: tuple[int, ...] = tuple(stops[0])
 
     def answer(self, text: str) -> list[int]:
@@ -313,7 +368,7 @@ class _HubFormat:
         for number, after in zip(pieces[1::2], pieces[2::2]):
             turn, ids = turns[int(number)], self._template(after)
             if turn.role == "assistant":
-                yield _Part(self.answer(turn.text), learnt=True)
+                yield _Part([], answer=turn.text)
                 end = next((i + 1 for i, token in enumerate(ids) if token in self._specials), 0)
                 if not end:
                     raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def preprocessing_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def statistics_of(preprocessing: dict[str, Any]) -> dict[str, Any]:
+def statistics_of(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     """The mean and deviation of pixels in 0..1 that a preprocessor's rescaling and normalising come to."""
     scale = 255 * preprocessing.get("rescale_factor", 1 / 255) if preprocessing.get("do_rescale", True) else 255.0
     offset = 1.0 if preprocessing.get("offset", False) else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,20 +37,25 @@ def ask(command: Ask) -> None:
         UserError: the run does not answer questions, the video cannot be read, or JSON is asked for without a
             question.
     """
+    if not command.files:
+        raise UserError("give at least one video or image, before the question")
     if command.json and command.question is None:
         raise UserError("--json prints the answer to one question: give the question after the video")
     answerer = load_answerer(command.run)
     notes = Console(stderr=True, soft_wrap=True)
     began = time.perf_counter()
-    film = answerer.see(command.video, command.frames)
+    alone = len(command.files) == 1
+    films = [answerer.see(path, command.frames, alone=alone) for path in command.files]
     seeing = time.perf_counter() - began
-    if film.damaged:
-        notes.print(f"{film.path} is damaged: the answer is from what could be read of it", highlight=False)
+    for film in films:
+        if film.damaged:
+            notes.print(f"{film.path} is damaged: the answer is from what could be read of it", highlight=False)
     if command.question is not None:
-        answers = [_answer(answerer, film, command.question, [], command, shown=not command.json)]
+        answers = [_answer(answerer, films, command.question, [], command, shown=not command.json)]
     else:
-        answers = _converse(answerer, film, command)
-    told = {"run": str(command.run), **_about(film), "seconds_of_seeing": seeing, "answers": [*map(asdict, answers)]}
+        answers = _converse(answerer, films, command)
+    about = _about(films[0]) if alone else {"videos": [*map(_about, films)]}
+    told = {"run": str(command.run), **about, "seconds_of_seeing": seeing, "answers": [*map(asdict, answers)]}
     if command.json:
         json.dump(told, sys.stdout, indent=2)
         print()
@@ -62,18 +68,18 @@ def _about(film: Film) -> dict[str, Any]:
         "video": film.path,
         "span": list(film.span),
         "frames": film.num_frames,
-        "visual_tokens": film.visual.shape[1],
+        "visual_tokens": film.num_tokens,
         "damaged": film.damaged,
     }
 
 
-def _converse(answerer: Answerer, film: Film, command: Ask) -> list[Answer]:
+def _converse(answerer: Answerer, films: Sequence[Film], command: Ask) -> list[Answer]:
     """Ask until a line is empty or input ends."""
     answers: list[Answer] = []
     history: list[Turn] = []
-    first, last = film.span
-    tokens = film.visual.shape[1]
-    print(f"{film.path}: {film.num_frames} frames, {first:.1f} to {last:.1f} s, {tokens} tokens")
+    for film in films:
+        first, last = film.span
+        print(f"{film.path}: {film.num_frames} frames, {first:.1f} to {last:.1f} s, {film.num_tokens} tokens")
     while True:
         try:
             question = input("> ").strip()
@@ -83,19 +89,19 @@ def _converse(answerer: Answerer, film: Film, command: Ask) -> list[Answer]:
         if not question:
             return answers
         try:
-            answers.append(_answer(answerer, film, question, history, command, shown=True))
+            answers.append(_answer(answerer, films, question, history, command, shown=True))
         except UserError as error:
             print(error)
             continue
-        history = [*turns_of(question, history), Turn("assistant", answers[-1].answer)]
+        history = [*turns_of(question, history, visuals=len(films)), Turn("assistant", answers[-1].answer)]
 
 
 def _answer(
-    answerer: Answerer, film: Film, question: str, history: list[Turn], command: Ask, *, shown: bool
+    answerer: Answerer, films: Sequence[Film], question: str, history: list[Turn], command: Ask, *, shown: bool
 ) -> Answer:
     began, said = time.perf_counter(), ""
     for piece in answerer.say(
-        film,
+        films,
         question,
         history,
         max_tokens=command.max_tokens,

@@ -46,6 +46,13 @@ def export_folder(source: str, out: Path, format: str) -> None:
         print(f"{out}: the run in {source}, which needs no other folder; without its states")
         return
     objective, run = load_objective(source, "cpu")
+    if run.objective.has_language and format in ("transformers", "peft"):
+        from filmstrip.commands.work.export_language import export_language  # others do without its rooms
+
+        export_language(source, objective, run, out, format)
+        return
+    if format == "peft":
+        raise UserError(f"{type(objective).__name__} has no language model that could be adapted")
     if format == "transformers":
         if not isinstance(objective, InTransformers):
             raise UserError(

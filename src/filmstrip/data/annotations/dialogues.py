@@ -1,19 +1,22 @@
 """Conversations about images and videos, from the files of public instruction data.
 
-JSON or JSON Lines as LLaVA, ShareGPT4V and LLaVA-Video write them, or a table (CSV, TSV) with the columns ``video``
-(or ``image``), ``question`` and ``answer``.
+JSON or JSON Lines as LLaVA, ShareGPT4V and LLaVA-Video write them, with a list of paths where a conversation is
+about several images or videos; or a table (CSV, TSV) with the columns ``video`` (or ``image``), ``question`` and
+``answer``.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filmstrip.errors import UserError
+from filmstrip.text.boxes import box_text, time_text
 from filmstrip.text.conversation import PLACES, Turn, check_turns, count_places
 from filmstrip.text.tokenizers import IMAGE, VIDEO
 
@@ -37,8 +40,8 @@ class Dialogue:
     """One conversation."""
 
     name: str
-    visual: str | None
-    """Path of its image or video, as the file states it; none for text alone."""
+    visuals: tuple[str, ...] = ()
+    """Paths of its images and videos, in the order of their places, as the file states them; none for text alone."""
     turns: tuple[Turn, ...]
     split: str = ""
     kind: str = ""
@@ -48,6 +51,11 @@ class Dialogue:
     start: float | None = None
     end: float | None = None
     """Part of the video, in seconds."""
+
+    @property
+    def visual(self) -> str | None:
+        """The first of its images and videos, if there is any."""
+        return self.visuals[0] if self.visuals else None
 
 
 def files_of(path: Path) -> list[Path]:
@@ -129,12 +137,9 @@ def _from_record(record: Any, where: str, split: str) -> Dialogue:
     name = str(record.get("id", where))
     where = f"{where} ({name})"
     told = record.get("video") or record.get("image") or None
-    if isinstance(told, list):
-        if len(told) != 1:
-            raise UserError(f"{where} has {len(told)} visuals: one a conversation is read")
-        told = told[0]
-    if told is not None and not isinstance(told, str):
-        raise UserError(f"{where} has a visual that is no path: {told!r}")
+    visuals = tuple(told) if isinstance(told, list) else () if told is None else (told,)
+    if odd := [each for each in visuals if not isinstance(each, str)]:
+        raise UserError(f"{where} has a visual that is no path: {odd[0]!r}")
     turns = []
     for turn in record["conversations"]:
         role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
@@ -146,8 +151,8 @@ def _from_record(record: Any, where: str, split: str) -> Dialogue:
     return _checked(
         Dialogue(
             name=name,
-            visual=told,
-            turns=_placed(turns, shown if told else None),
+            visuals=visuals,
+            turns=grounded(_placed(turns, shown, len(visuals)), record, where),
             split=str(record.get("split", split)),
             kind=str(record.get("kind", record.get("type", ""))),
             options=tuple(map(str, record.get("options", ()))),
@@ -185,8 +190,8 @@ def _from_row(row: dict[str, str], where: str, split: str) -> Dialogue:
     return _checked(
         Dialogue(
             name=f"{row['visual']} {where}",
-            visual=row["visual"],
-            turns=_placed(turns, VIDEO),
+            visuals=(row["visual"],),
+            turns=_placed(turns, VIDEO, 1),
             split=row.get("split") or split,
             kind=row.get("kind", ""),
             options=_options(row.get("options", "")),
@@ -206,15 +211,46 @@ def _options(cell: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in cell.split("|") if part.strip())
 
 
-def _placed(turns: list[Turn], visual: str | None) -> tuple[Turn, ...]:
-    """Turns in which the visual, if there is one, has its place: first, where no text says otherwise.
+def _placed(turns: list[Turn], visual: str, count: int) -> tuple[Turn, ...]:
+    """Turns in which the visuals, if there are any, have their places: first, where no text says otherwise.
 
     Videos may stand at ``<image>`` too (LLaVA-Video).
     """
-    if visual is None or count_places(turns):
+    if not count or count_places(turns):
         return tuple(turns)
-    first = next((i for i, turn in enumerate(turns) if turn.role == "user"), None)
-    return tuple(Turn(turn.role, f"{visual}\n{turn.text}") if i == first else turn for i, turn in enumerate(turns))
+    first, shown = next((i for i, turn in enumerate(turns) if turn.role == "user"), None), f"{visual}\n" * count
+    return tuple(Turn(turn.role, f"{shown}{turn.text}") if i == first else turn for i, turn in enumerate(turns))
+
+
+def grounded(turns: Sequence[Turn], record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
+    """Turns in which ``<box>`` and ``<time>`` are the record's ``boxes`` and ``times``, in their order, as text.
+
+    Boxes are left, top, right and bottom: shares of the frame, or pixels where the record has ``width`` and
+    ``height``. Times are seconds. Both may also stand in the text as they are.
+
+    Raises:
+        UserError: there are other numbers of them than places, or one is none.
+    """
+    if "boxes" not in record and "times" not in record:
+        return tuple(turns)
+    boxes, times = list(record.get("boxes", ())), list(record.get("times", ()))
+    size = (record.get("width", 1), record.get("height", 1))
+    texts = [turn.text for turn in turns]
+    for name, given, written in (
+        ("<box>", boxes, lambda box: box_text(box, size)),
+        ("<time>", times, time_text),
+    ):
+        bare = re.compile(re.escape(name) + r"(?!\s*\()")
+        if (places := sum(len(bare.findall(text)) for text in texts)) != len(given):
+            raise UserError(f"{where} has {places} places {name} and {len(given)} of what stands there")
+        try:
+            said = [written(each) for each in given]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where} has what is no {name[1:-1]}: {error}") from None
+        pieces = [bare.split(text) for text in texts]
+        filled = iter(said)
+        texts = ["".join([first, *(next(filled) + rest for rest in others)]) for first, *others in pieces]
+    return tuple(Turn(turn.role, text) for turn, text in zip(turns, texts))
 
 
 def _checked(dialogue: Dialogue, where: str) -> Dialogue:
@@ -224,8 +260,8 @@ def _checked(dialogue: Dialogue, where: str) -> Dialogue:
     places = count_places(dialogue.turns)
     if places and dialogue.visual is None:
         raise UserError(f"{where} has a place of a visual ({' or '.join(PLACES)}) and no image or video")
-    if places > 1:
-        raise UserError(f"{where} has {places} places of visuals, and one visual")
+    if places != (count := len(dialogue.visuals)):
+        raise UserError(f"{where} has {places} places of visuals, and {count} visual{'s' if count > 1 else ''}")
     if dialogue.options and dialogue.turns[-1].text not in dialogue.options:
         raise UserError(f"{where}: the answer {dialogue.turns[-1].text!r} is none of its options")
     return dialogue

@@ -24,14 +24,29 @@ from filmstrip.data.sample import Sample, Source, hold_out
 from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
-from filmstrip.text.conversation import HUB, TEMPLATES, Serialiser, Turn
+from filmstrip.text.conversation import HUB, TEMPLATES, Serialiser, Turn, count_places, timed
 from filmstrip.text.tokenizers import SPECIALS, Saved, TextTokenizer, TextTokenizerConfig, Words
+from filmstrip.video.images import is_image
 
 log = logging.getLogger(__name__)
 
 SPECIFICATION = Specification(
     {
-        "video": clips.VIDEO,
+        "video": replace(clips.VIDEO, padding=0),
+        "frames": of(
+            "B K",
+            torch.int64,
+            "number of frames of each image and video, which are one after another in `video`",
+            padding=0,
+            when="`data.reads.visuals` above 1",
+        ),
+        "times": of(
+            "B K 2",
+            torch.float64,
+            "times of the first and last frame of each video, in seconds; -1 for an image",
+            padding=-1,
+            when="`data.reads.timestamps`",
+        ),
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
         "learnt": of("B L", torch.bool, "whether the assistant says the token", padding=0),
@@ -43,7 +58,7 @@ Format = Literal["plain", "caption", "v0", "v1", "hub"]
 
 @dataclass(frozen=True, kw_only=True)
 class Conversations(Kind):
-    """Conversations about one image or video each, or about none.
+    """Conversations about an image or a video each, about several (``visuals``), or about none.
 
     ``data.path`` is a file in the layout of LLaVA, ShareGPT4V or LLaVA-Video (JSON, JSON Lines), a table with the
     columns ``video``, ``question`` and ``answer`` (CSV), or a folder with such a file called ``dialogues``, or with
@@ -63,8 +78,18 @@ class Conversations(Kind):
     max_length: Count = 2048
     """Maximum number of tokens of a conversation, of which a visual takes ``visual_tokens``; the oldest text of a
     longer one is cut."""
-    visual_tokens: Count = 1
-    """Number of tokens that a visual takes in the language model, for ``max_length``."""
+    visual_tokens: Count | None = None
+    """Number of tokens that a visual takes in the language model, for ``max_length``; in training by default as many
+    as the model makes of a clip."""
+    image_tokens: Count | None = None
+    """The same of an image, where that is one frame."""
+    visuals: Count = 1
+    """Maximum number of images and videos of a conversation. With more than one an image is one frame; with one it
+    stands still for as many frames as a video has."""
+    timestamps: bool = False
+    """Whether the place of a video becomes one for each of its frames, after the frame's time as text."""
+    around_visual: tuple[str, str] = ("", "")
+    """Special tokens of the tokenizer before and after the place of a visual, by their names; empty for none."""
 
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
@@ -85,7 +110,7 @@ class Conversations(Kind):
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``, and the longest text."""
         clip = data.clip
-        length = max(1, self.max_length - self.visual_tokens + 1)
+        length = max(1, self.max_length - (self.visual_tokens or 1) + 1)
         return {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size, "L": length}
 
     def told_sizes(self, data: Data, info: ConversationInfo) -> dict[str, int]:
@@ -140,6 +165,14 @@ class ConversationSample(Sample):
 
     dialogue: Dialogue = field(repr=False)
     serialiser: Serialiser = field(repr=False, compare=False)
+    several: bool = False
+    """Whether conversations of its source may have several images and videos."""
+    files: tuple[str, ...] = ()
+    """Paths of all of its images and videos, where a conversation may have several; empty where each has one."""
+    sizes: tuple[int, ...] = ()
+    """Number of tokens of each of its images and videos, where they are not all the serialiser's."""
+    timestamps: bool = False
+    """Whether the place of a video becomes one for each of its frames."""
 
     @property
     def specification(self) -> Specification:
@@ -163,28 +196,92 @@ class ConversationSample(Sample):
         """
         if self.dialogue.visual is None:
             shape = (data.clip.num_frames, 3, data.clip.size, data.clip.size)
-            black = Row(content={"video": torch.zeros(shape, dtype=torch.uint8)}, times=(0.0, 0.0))
-            return self._told([black] * (num_clips * num_crops))
-        return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
+            content = {"video": torch.zeros(shape, dtype=torch.uint8)}
+            if self.several:
+                content["frames"] = torch.tensor([data.clip.num_frames])
+            if self.timestamps:
+                content["times"] = torch.full((1, 2), -1.0, dtype=torch.float64)
+            return self._told([Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops))
+        if not self.files:
+            return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
+        still = replace(data, clip=replace(data.clip, num_frames=1))
+        parts = [
+            clips.cut(
+                replace(self, path=file),
+                still if is_image(file) else data,
+                rng=rng,
+                num_clips=num_clips,
+                num_crops=num_crops,
+            )
+            for file in self.files
+        ]
+        images = [is_image(file) for file in self.files]
+        return self._told([_joined(rows, images, timestamps=self.timestamps) for rows in zip(*parts)])
+
+    def as_shown(self, batch: Batch, row: int) -> Self:
+        """The sample with the turns that say of a row of a batch when its frames are, if they do."""
+        if not self.timestamps:
+            return self
+        count = batch["video"].shape[1]
+        frames = batch["frames"][row].tolist() if "frames" in batch else [count]
+        turns = timed(self.dialogue.turns, _times_of(batch["times"][row].tolist(), frames))
+        return replace(self, dialogue=replace(self.dialogue, turns=turns))
 
     @classmethod
     def cut_in_turn(
         cls, samples: Sequence[Self], data: Data, num_clips: int = 1, num_crops: int = 1
     ) -> list[list[Row]]:
         """Conversations about one file share one opening of it."""
-        if samples[0].dialogue.visual is None:
+        if samples[0].dialogue.visual is None or any(sample.files for sample in samples):
             return [sample.cut(data, num_clips=num_clips, num_crops=num_crops) for sample in samples]
         found = clips.cut_in_turn(samples, data, num_clips, num_crops)
         return [sample._told(rows) for sample, rows in zip(samples, found)]
 
     def _told(self, rows: Sequence[Row]) -> list[Row]:
-        ids, learnt = self.serialiser.mark(self.dialogue.turns, self.name)
-        told: dict[str, Tensor] = {
+        if not self.timestamps:
+            told = self._marked(self.dialogue.turns, self.sizes)
+            return [replace(row, content={**row.content, **told}) for row in rows]
+        found = []
+        for row in rows:
+            content: dict[str, Tensor] = dict(row.content)
+            if "times" not in content:
+                span = (-1.0, -1.0) if is_image(self.path) else row.times
+                content["times"] = torch.tensor([span], dtype=torch.float64)
+            frames = content["frames"].tolist() if "frames" in content else [len(content["video"])]
+            times = _times_of(content["times"].tolist(), frames)
+            sizes = [
+                each
+                for size, own in zip(self.sizes, times)
+                for each in ([size // len(own)] * len(own) if own else [size])
+            ]
+            told = self._marked(timed(self.dialogue.turns, times), sizes)
+            found.append(replace(row, content={**content, **told}))
+        return found
+
+    def _marked(self, turns: Sequence[Turn], sizes: Sequence[int]) -> dict[str, Tensor]:
+        ids, learnt = self.serialiser.mark(turns, self.name, sizes)
+        return {
             "text": torch.tensor(ids),
             "text_length": torch.tensor(len(ids)),
             "learnt": torch.tensor(learnt),
         }
-        return [replace(row, content={**row.content, **told}) for row in rows]
+
+
+def _joined(rows: Sequence[Row], images: Sequence[bool], *, timestamps: bool) -> Row:
+    """One row of several images and videos."""
+    videos = [row.content["video"] for row in rows]
+    content = {"video": torch.cat(videos), "frames": torch.tensor([len(video) for video in videos])}
+    if timestamps:
+        spans = [(-1.0, -1.0) if still else row.times for row, still in zip(rows, images)]
+        content["times"] = torch.tensor(spans, dtype=torch.float64)
+    return replace(rows[0], content={**rows[0].content, **content})
+
+
+def _times_of(spans: Sequence[Sequence[float]], frames: Sequence[int]) -> list[list[float]]:
+    """The times of the frames of each visual, evenly between those of its first and last; none of an image."""
+    return [
+        [] if first < 0 else np.linspace(first, last, count).tolist() for (first, last), count in zip(spans, frames)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +307,13 @@ class ConversationSource(Source):
 
 def serialiser_of(config: Conversations, tokenizer: TextTokenizer) -> Serialiser:
     """What turns conversations into ids, for a tokenizer that was fitted or opened."""
-    return Serialiser(tokenizer, config.format, max_length=config.max_length, visual_tokens=config.visual_tokens)
+    return Serialiser(
+        tokenizer,
+        config.format,
+        max_length=config.max_length,
+        visual_tokens=config.visual_tokens or 1,
+        around_visual=config.around_visual,
+    )
 
 
 def _open(config: Conversations, path: Path, train_split: str) -> ConversationSource:
@@ -219,6 +322,11 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
     media = Path(config.media).expanduser() if config.media is not None else root
     found = [dialogue for file in files for dialogue in read_dialogues(file)]
     found = _there(found, media, config.missing, path)
+    _check_visuals(found, config.visuals, path)
+    tokens = [
+        tuple((config.image_tokens if is_image(v) else None) or config.visual_tokens or 1 for v in d.visuals)
+        for d in found
+    ]
     samples = [
         ConversationSample(
             path=str(media / d.visual) if d.visual is not None else str(path),
@@ -229,15 +337,19 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
             end=d.end,
             dialogue=d,
             serialiser=None,  # type: ignore[arg-type]  # its tokenizer depends on which are for training
+            several=config.visuals > 1,
+            files=tuple(str(media / visual) for visual in d.visuals) if config.visuals > 1 else (),
+            sizes=sizes if config.visuals > 1 or config.timestamps else (),
+            timestamps=config.timestamps,
         )
-        for d in found
+        for d, sizes in zip(found, tokens)
     ]
     if not any(sample.split for sample in samples):
         samples = hold_out(samples)
     texts = [turn.text for s in samples if s.split == train_split for turn in s.dialogue.turns]
     around = TEMPLATES[config.format].texts if config.format != HUB else ()
     serialiser = serialiser_of(config, config.tokenizer.fit([*texts, *around]))
-    _check_lengths([sample.dialogue for sample in samples], serialiser, path)
+    _check_lengths(samples, serialiser, path)
     return ConversationSource(
         root=root,
         classes=(),
@@ -253,7 +365,7 @@ def _there(found: list[Dialogue], media: Path, missing: str, path: Path) -> list
     Raises:
         UserError: some are not, and they are not to be skipped, or none is.
     """
-    known = {d.visual: os.path.exists(media / d.visual) for d in found if d.visual is not None}
+    known = {visual: os.path.exists(media / visual) for d in found for visual in d.visuals}
     absent = [visual for visual, there in known.items() if not there]
     if not absent:
         return found
@@ -264,21 +376,36 @@ def _there(found: list[Dialogue], media: Path, missing: str, path: Path) -> list
             f"{said}: name their folder (--data.reads.media FOLDER), or skip them (--data.reads.missing skip)"
         )
     log.warning("%s; their conversations are skipped", said)
-    return [d for d in found if d.visual is None or known[d.visual]]
+    return [d for d in found if all(known[visual] for visual in d.visuals)]
 
 
-def _check_lengths(dialogues: Sequence[Dialogue], serialiser: Serialiser, path: Path) -> None:
+def _check_visuals(found: Sequence[Dialogue], most: int, path: Path) -> None:
+    """See that no conversation has more images and videos than may be.
+
+    Raises:
+        UserError: one has.
+    """
+    if more := [d for d in found if len(d.visuals) > most]:
+        largest = max(len(d.visuals) for d in more)
+        raise UserError(
+            f"{path}: {more[0].name} has {len(more[0].visuals)} visuals, and a conversation may have {most}: allow "
+            f"them (--data.reads.visuals {largest}), for a method that reads several"
+        )
+
+
+def _check_lengths(samples: Sequence[ConversationSample], serialiser: Serialiser, path: Path) -> None:
     """See that every conversation that may be too long keeps an answer; a token is at least a byte.
 
     Raises:
         UserError: some do not.
     """
     errors = []
-    for d in dialogues:
-        most = sum(len(turn.text.encode()) for turn in d.turns) + 64 * len(d.turns) + 256 + serialiser.visual_tokens
+    for sample in samples:
+        d, seen = sample.dialogue, sum(sample.sizes) or serialiser.visual_tokens
+        most = sum(len(turn.text.encode()) for turn in d.turns) + 64 * len(d.turns) + 256 + seen
         if serialiser.max_length is not None and most > serialiser.max_length:
             try:
-                serialiser.mark(d.turns, d.name)
+                serialiser.mark(d.turns, d.name, sample.sizes)
             except UserError as error:
                 errors.append(str(error))
     if errors:
@@ -308,6 +435,17 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> Batch:
     return {"text": text, "text_length": torch.tensor([len(ids) for ids in rows])}
 
 
-def turns_of(question: str, history: Sequence[Turn] = ()) -> list[Turn]:
-    """The turns of a question about one visual, which stands first, after those that were said before."""
-    return [*history, Turn("user", question if history else f"<video>\n{question}")]
+def turns_of(question: str, history: Sequence[Turn] = (), *, visuals: int = 1) -> list[Turn]:
+    """The turns of a question after those that were said before; the first one is about as many ``visuals``.
+
+    They stand first, unless the question says where each stands (``<video>``, ``<image>``).
+
+    Raises:
+        UserError: the question has places of another number of visuals.
+    """
+    asked = Turn("user", question)
+    if not history and not (places := count_places([asked])):
+        asked = Turn("user", "<video>\n" * visuals + question)
+    elif (expected := 0 if history else visuals) != (places := count_places([asked])):
+        raise UserError(f"the question has places of {places} visuals, and there are {expected}: name each once")
+    return [*history, asked]

@@ -10,7 +10,8 @@ the frames follow one another. The query transformer and the layer behind it lea
         --objective.encoder-run BLIP2_RUN --objective.decoder-run VICUNA --data.reads.tokenizer VICUNA
 
 The network is in ``models/query_transformer.py``, ``models/query_connector.py`` and ``objectives/language.py``.
-``--init`` takes a run of ``language.blip2``'s first stage.
+``--init`` takes a run of ``language.blip2``'s first stage, or a published InstructBLIP with a LLaMA in it (``hf:``,
+or a folder), whose queries then learn words anew.
 
 Where we deviate: queries read the instruction in the language model's tokens (published: in BERT's), since a batch
 has one tokenizer, with what the format of conversations puts around it. The last layer has no feed-forward network
@@ -23,9 +24,10 @@ The paper reports, for FlanT5-XL with and without the instruction in the query t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -33,10 +35,13 @@ from torch import Tensor
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.kinds.conversations import ConversationInfo, Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
-from filmstrip.models.blip_layout import from_hub, to_hub
+from filmstrip.errors import UserError
+from filmstrip.models.blip_layout import config_of, from_hub, sizes_of, to_hub
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.models.query_connector import QueryConnectorConfig, begun_from
+from filmstrip.models.image_tower import ImageTower
+from filmstrip.models.query_connector import QueryConnector, QueryConnectorConfig, begun_from
 from filmstrip.models.query_transformer import INSTRUCTBLIP, QueryTransformerConfig
+from filmstrip.models.video_language import Seen
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.objectives.language import Part, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import ImageTowerConfig
@@ -47,6 +52,8 @@ from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,21 @@ class InstructBlipConfig(VideoLanguageConfig):
     """Parts that are trained; the others are frozen, and kept by reference where their run is named."""
     instructed: bool = True
     """Whether queries read the instruction; without, as in BLIP-2, they see the same whatever is asked."""
+
+    hub_types: ClassVar[tuple[str, ...]] = ("instructblip", "instructblipvideo")
+
+    def as_published(self, config: Mapping[str, Any], preprocessing: Mapping[str, Any], source: str) -> Self:
+        """With the sizes of an ``InstructBlipForConditionalGeneration``, or that of video.
+
+        Raises:
+            UserError: its language model is of another family than LLaMA's.
+        """
+        sizes = sizes_of(config, preprocessing, source, reads_text=self.instructed)
+        if self.instructed:
+            log.warning("queries read the instruction in the language model's tokens: their words are learnt anew")
+        connector = replace(self.connector, queries=sizes.queries)
+        encoder = ImageTowerConfig(**sizes.tower)
+        return replace(self, encoder=encoder, layer=-1, connector=connector, decoder=sizes.decoder)
 
     def bind(self, info: DataInfo) -> Self:
         """Take the ids and the size of the vocabulary from the data.
@@ -87,6 +109,12 @@ class InstructBlip(VideoLanguage):
     What it sees (``see``) are the encoder's tokens, ``B T M C``; the queries read them with every text.
     """
 
+    blocks_in_transformers = "language_model.model.layers"
+    told_by_data = (("qformer_config", "vocab_size"),)
+    sees_several = False
+    config: InstructBlipConfig
+    connector: QueryConnector
+
     def __init__(self, config: InstructBlipConfig) -> None:
         super().__init__(config)
         self.instructed = config.instructed
@@ -98,11 +126,12 @@ class InstructBlip(VideoLanguage):
         seen = tokens.unflatten(1, (grid.t, -1))
         return seen if self.sees else seen * 0
 
-    def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
+    def in_text(self, visual: Seen, batch: Batch) -> Seen:
         """Tokens ``B N D`` of the language model: queries' view of what was seen, knowing what is asked.
 
         That is what stands before the first learnt token, the places of visuals left out.
         """
+        assert isinstance(visual, Tensor), "one visual a conversation"
         grid = Grid(visual.shape[1], 1, visual.shape[2])
         if not self.instructed:
             return self.connector(visual.flatten(1, 2), grid)
@@ -112,6 +141,56 @@ class InstructBlip(VideoLanguage):
             text, self.placeholders
         )
         return self.connector(visual.flatten(1, 2), grid, text, asked)
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """The weights from those of an InstructBLIP with a LLaMA in it; words of another vocabulary begin anew.
+
+        Raises:
+            UserError: a weight has no place here, or words begin anew in a part that is not trained.
+        """
+        words, found = "connector.reader.bridge.embed.weight", from_instructblip(theirs, self)
+        own = self.state_dict().get(words)
+        if own is not None and words in found and found[words].shape != own.shape:
+            if "connector" not in self.trained:
+                raise UserError(
+                    f"the queries there read instructions in a vocabulary of {len(found[words])}, and this run has "
+                    f"one of {len(own)}, which has to be learnt: train the connector (--objective.trains connector)"
+                )
+            found[words] = own
+        return found
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """An ``InstructBlipVideoForConditionalGeneration``.
+
+        Raises:
+            UserError: it has no such encoder, or the place of a visual is outside its vocabulary.
+        """
+        if not isinstance(self.encoder, ImageTower) or not self.instructed:
+            raise UserError("transformers' InstructBLIP has EVA-CLIP's encoder, and reads the instruction")
+        bridge = self.config.connector.queries
+        config = config_of(self.encoder, bridge, self.decoder.config) | {
+            "model_type": "instructblipvideo",
+            "architectures": ["InstructBlipVideoForConditionalGeneration"],
+            "video_token_index": self.place("<video>"),
+        }
+        weights = to_instructblip(self)
+        # What the last layer makes of text is read by nothing: zeros do.
+        layer = f"qformer.encoder.layer.{bridge.depth - 1}"
+        for name, tensor in list(weights.items()):
+            if name.startswith(f"{layer}.intermediate_query.") or name.startswith(f"{layer}.output_query."):
+                weights[name.replace("_query.", ".", 1)] = torch.zeros_like(tensor)
+        return config, weights
+
+    def in_transformers(self, video: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels, ids for the queries and for the language model."""
+        asked = ~torch.isin(text, self.placeholders)
+        pixels = self.encoder.embed.normalise(video)
+        return {
+            "pixel_values": pixels[:, 0] if video.shape[1] == 1 else pixels,
+            "qformer_input_ids": text.masked_fill(~asked, 0),
+            "qformer_attention_mask": asked.long(),
+            "input_ids": self.spread(text, self.connector.num_queries * video.shape[1]),
+        }
 
     def taken_from(self, other: Objective) -> Mapping[str, Tensor] | None:
         """The encoder, its norm and the query transformer of BLIP-2's first stage."""
@@ -172,7 +251,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=frames * queries),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=InstructBlipConfig(
@@ -206,7 +285,7 @@ def vicuna_7b() -> Run:
     return Run(
         data=Data(
             clip=Clip(num_frames=frames, sampling="uniform", size=224, crop="random_resized"),
-            reads=Conversations(format="v1", max_length=512, visual_tokens=32 * frames),
+            reads=Conversations(format="v1", max_length=512),
             batch_size=128,
             num_workers=8,
         ),

@@ -95,6 +95,11 @@ class InternVideo2Chat(VideoLanguage):
         super().__init__(config)
         self.crops = config.crops
 
+    def num_tokens(self, clip: Clip) -> int:
+        """Number of tokens of the language model that a clip takes: those of its crops, and of the whole."""
+        each = super().num_tokens(replace(clip, size=clip.size // self.crops))
+        return each * (self.crops**2 + 1) if self.crops > 1 else each
+
     def see(self, video: Tensor) -> Tensor:
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video: row by row the crops', then the whole's."""
         if self.crops == 1:
@@ -113,7 +118,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=5 * 2),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=InternVideo2ChatConfig(
@@ -153,7 +158,7 @@ def mistral_7b() -> Run:
         data=Data(
             clip=Clip(num_frames=8, sampling="segments", size=224, crop="random_resized", area=(0.5, 1.0)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(format="hub", max_length=512 + 32, visual_tokens=32),
+            reads=Conversations(format="hub", max_length=512 + 32),
             batch_size=128,
             num_workers=8,
         ),
@@ -177,7 +182,7 @@ def mistral_7b_hd() -> Run:
         data=replace(
             run.data,
             clip=replace(run.data.clip, size=448, short_side=(448, 448)),
-            reads=Conversations(format="hub", max_length=512 + 5 * 32, visual_tokens=5 * 32),
+            reads=Conversations(format="hub", max_length=512 + 5 * 32),
         ),
         objective=replace(run.objective, crops=2),
         optim=replace(run.optim, lr=1e-5, schedule=Cosine(warmup=0.0, final=0.01)),

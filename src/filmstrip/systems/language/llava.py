@@ -10,6 +10,7 @@ every frame's patches are given, one frame after another.
     filmstrip train language.llava:v15_7b_stage1 --data blip_laion_cc_sbu_558k.json --data.reads.media IMAGES \\
         --objective.decoder-run VICUNA --data.reads.tokenizer VICUNA --objective.encoder-run CLIP
     filmstrip train language.llava:v15_7b_stage2 --data llava_v1_5_mix665k.json --init RUN ...
+    filmstrip train language.llava:v15_7b_lora --data OWN.jsonl --init hf:llava-hf/llava-1.5-7b-hf
     filmstrip train language.llava:tiny
 
 The network is in ``models/video_language.py`` and ``objectives/language.py``.
@@ -27,16 +28,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
-from filmstrip.models.connectors import LinearConnector, MlpConnector
+from filmstrip.errors import UserError
+from filmstrip.models.connectors import LinearConnector, MlpConnector, TokenwiseMlp
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.models.llama_layout import ADAPTABLE, from_llama, to_llama
+from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config, from_llama, to_llama
 from filmstrip.objectives.language import Adaptation, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import ImageTransformerConfig, TowerConfig
 from filmstrip.runs.config import Run
@@ -44,6 +46,7 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.weights.hub import statistics_of
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 VICUNA_7B = DecoderConfig(
@@ -76,10 +79,61 @@ class Llava(VideoLanguage):
         """
         return from_llava(theirs, self)
 
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """A ``LlavaForConditionalGeneration``.
+
+        Raises:
+            UserError: it has no such encoder or connector.
+        """
+        encoder, layers = (
+            self.config.encoder,
+            self.connector.layers if isinstance(self.connector, TokenwiseMlp) else (),
+        )
+        if not isinstance(encoder, TowerConfig) or len(layers) != 3:
+            raise UserError(
+                "transformers' LLaVA has a vision network of transformers and a connector of two layers: others "
+                "cannot be written"
+            )
+        config = {
+            "model_type": "llava",
+            "architectures": ["LlavaForConditionalGeneration"],
+            "vision_config": {"model_type": encoder.model_type, **dict(encoder.settings)},
+            "text_config": config_in_hub(self.decoder.config),
+            "image_token_id": self.place("<image>"),
+            "vision_feature_layer": self.layer,
+            "vision_feature_select_strategy": "default" if self.encoder.prefix else "full",
+            "tie_word_embeddings": self.decoder.config.tied,
+        }
+        return config, to_llava(self)
+
+    def in_transformers(self, video: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels of all frames, and ids; see :class:`~filmstrip.objectives.language.VideoLanguage`."""
+        pixels = self.encoder.normalise(video).flatten(0, 1)
+        return {"pixel_values": pixels, "input_ids": self.spread(text, self.see(video[:1]).shape[1])}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaConfig(VideoLanguageConfig):
     """An image encoder, a connector and a language model."""
+
+    hub_types: ClassVar[tuple[str, ...]] = ("llava",)
+
+    def as_published(self, config: Mapping[str, Any], preprocessing: Mapping[str, Any], source: str) -> Self:
+        """With the sizes of a ``LlavaForConditionalGeneration``.
+
+        Raises:
+            UserError: it reads several layers, or its connector is another one.
+        """
+        layer = config.get("vision_feature_layer", -2)
+        if not isinstance(layer, int) or layer >= 0 or not config.get("multimodal_projector_bias", True):
+            raise UserError(f"{source} reads other layers of its encoder than one counted from the last, {layer}")
+        return replace(
+            self,
+            encoder=tower_of(config.get("vision_config") or {}, preprocessing),
+            layer=layer,
+            connector=MlpConnector(),
+            decoder=decoder_config(config.get("text_config") or {"model_type": "llama"}, source),
+        )
 
     def build(self) -> Llava:
         """Build the model with fresh weights.
@@ -90,6 +144,29 @@ class LlavaConfig(VideoLanguageConfig):
         """
         return Llava(self)
 
+
+def tower_of(config: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> TowerConfig:
+    """A vision network of ``transformers`` by its part of a ``config.json``; what that leaves out is CLIP-L's."""
+    kind = config.get("model_type", "clip_vision_model")
+    kept = {k: v for k, v in config.items() if k in _TOWER and isinstance(v, (bool, int, float, str))}
+    defaults = dict(CLIP_L_336.settings) if kind == "clip_vision_model" else {}
+    pixels = statistics_of(preprocessing) if "image_mean" in preprocessing else {}
+    return TowerConfig(model_type=kind, settings=tuple(sorted({**defaults, **kept}.items())), **pixels)
+
+
+_TOWER = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "projection_dim",
+    "vision_use_head",
+)
+"""Sizes of a vision network that decide what it computes."""
 
 _SPELLINGS = (
     (r"^model\.(?=vision_tower|multi_modal_projector|language_model)", ""),
@@ -121,7 +198,7 @@ def from_llava(theirs: Mapping[str, Tensor], model: Llava) -> Weights:
         for name, tensor in renamed_all.items()
         if name.startswith("encoder.") and not name.endswith("position_ids")
     }
-    own = model.state_dict()
+    own = {name: tensor for name, tensor in model.state_dict().items() if not model.is_fresh(name)}
     constant = r"encoder\.normalise\..*"
     whole = any(name.startswith("encoder.") for name in renamed_all)
     check_names("this LLaVA", found, own, optional=(constant,) if whole else (r"encoder\..*",))
@@ -142,11 +219,11 @@ def to_llava(model: Llava) -> Weights:
     return found
 
 
-def _data(*, size: int, visual_tokens: int, form: Literal["caption", "v0", "v1"], batch_size: int) -> Data:
+def _data(*, size: int, form: Literal["caption", "v0", "v1"], batch_size: int) -> Data:
     return Data(
         clip=Clip(num_frames=1, stride=1, size=size, short_side=(size, size)),
         augment=Augment(mirror=0.0),
-        reads=Conversations(format=form, max_length=2048, visual_tokens=visual_tokens),
+        reads=Conversations(format=form, max_length=2048),
         batch_size=batch_size,
         num_workers=8,
     )
@@ -170,7 +247,7 @@ def _v0(decoder: DecoderConfig, *, stage: int) -> Run:
         trains=("connector",) if stage == 1 else ("connector", "decoder"),
     )
     form: Literal["caption", "v0"] = "caption" if stage == 1 else "v0"
-    data = _data(size=224, visual_tokens=256, form=form, batch_size=128 if stage == 1 else 32)
+    data = _data(size=224, form=form, batch_size=128 if stage == 1 else 32)
     return _run(objective, data, lr=2e-3 if stage == 1 else 2e-5, epochs=1 if stage == 1 else 3)
 
 
@@ -183,7 +260,7 @@ def _v15(decoder: DecoderConfig, *, stage: int) -> Run:
         trains=("connector",) if stage == 1 else ("connector", "decoder"),
     )
     form: Literal["caption", "v1"] = "caption" if stage == 1 else "v1"
-    data = _data(size=336, visual_tokens=576, form=form, batch_size=256 if stage == 1 else 128)
+    data = _data(size=336, form=form, batch_size=256 if stage == 1 else 128)
     return _run(objective, data, lr=1e-3 if stage == 1 else 2e-5, epochs=1)
 
 
@@ -195,7 +272,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=128, visual_tokens=frames * (size // patch) ** 2),
+            reads=Conversations(max_length=128),
             batch_size=16,
         ),
         objective=LlavaConfig(

@@ -8,7 +8,7 @@ al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any
 
     filmstrip train language.qwen2_vl:stage1_7b --data CAPTIONS.json --objective.decoder-run QWEN2 \\
         --data.reads.tokenizer QWEN2
-    filmstrip train language.qwen2_vl:lora_7b --data DIALOGUES.json --init QWEN2_VL --data.reads.format hub
+    filmstrip train language.qwen2_vl:lora --data DIALOGUES.jsonl --init hf:Qwen/Qwen2-VL-2B-Instruct
 
 The vision transformer, the merger and the rule of sizes are in ``models/native_vit.py``, the positions in
 ``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the public code (the text has
@@ -16,8 +16,7 @@ frequencies of each axis). Text goes on after the largest position of any axis, 
 leaves out time, so that text after a long video has the positions of its last frames.
 
 Where we deviate: the clips of a batch are squares of one size, as all clips here; frames of any shape are read where
-a model is used (``see``). A conversation is about one image or video. Learning rates, which the paper does not give,
-are those of Qwen-VL.
+a model is used (``see``). Learning rates, which the paper does not give, are those of Qwen-VL.
 
 The paper reports, from rotary positions of one axis to three: Perception Test 46.6 and 47.4, NextQA 43.9 and 46.0,
 STAR 55.5 and 57.9, MMBench 58.6 and 60.6; and for 7B: TextVQA 84.3, MVBench 67.0.
@@ -27,17 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
+from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.models.llama_layout import ADAPTABLE, from_llama, to_llama
+from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config, from_llama, to_llama
 from filmstrip.models.native_vit import (
     NativeViT,
     NativeViTConfig,
@@ -47,6 +49,7 @@ from filmstrip.models.native_vit import (
     native_size,
     to_tower,
 )
+from filmstrip.models.video_language import Places, Seen, Visuals
 from filmstrip.nn.rotary import rope_ids
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
@@ -54,10 +57,11 @@ from filmstrip.objectives.teachers import EncoderOnly
 from filmstrip.protocols import Grid, as_float
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
-from filmstrip.train.lengths import Steps
+from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
-from filmstrip.weights.keymap import Weights
+from filmstrip.weights.hub import statistics_of
+from filmstrip.weights.keymap import Weights, renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,43 @@ class Qwen2VLConfig(VideoLanguageConfig):
     video_tokens: Count = 115_200
     """Maximum number of tokens of a video, unless its frames are at their minimum."""
 
+    hub_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
+
+    def as_published(self, config: Mapping[str, Any], preprocessing: Mapping[str, Any], source: str) -> Self:
+        """With the sizes of a ``Qwen2VLForConditionalGeneration``.
+
+        Raises:
+            UserError: it has a part that this model does not have.
+        """
+        vision, text = config["vision_config"], config.get("text_config") or config
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        if "mrope_section" not in rope or vision.get("hidden_act", "quick_gelu") != "quick_gelu":
+            raise UserError(f"{source} has no positions on three axes, or another vision network than Qwen2-VL's")
+        theta = rope.get("rope_theta") or text.get("rope_theta", 1e6)
+        plain = {"rope_type": "default", "rope_theta": theta}
+        tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
+        told = {"rms_norm_eps": 1e-5, **text, "model_type": "qwen2", "rope_parameters": plain, "rope_scaling": None}
+        decoder = decoder_config({**told, "tie_word_embeddings": tied}, source)
+        width, patch = vision["embed_dim"], vision.get("patch_size", 14)
+        encoder = VisionConfig(
+            width=width,
+            depth=vision["depth"],
+            num_heads=vision["num_heads"],
+            mlp_dim=int(width * vision.get("mlp_ratio", 4)),
+            patch_size=(vision.get("temporal_patch_size", 2), patch, patch),
+            **(statistics_of(preprocessing) if "image_mean" in preprocessing else {}),
+        )
+        size = preprocessing.get("size") or {}
+        least = preprocessing.get("min_pixels") or size.get("shortest_edge") or self.image_pixels[0]
+        most = preprocessing.get("max_pixels") or size.get("longest_edge") or self.image_pixels[1]
+        return replace(
+            self,
+            encoder=encoder,
+            connector=TileMergerConfig(side=vision.get("spatial_merge_size", 2)),
+            decoder=replace(decoder, rope_sections=tuple(rope["mrope_section"])),
+            image_pixels=(least, most),
+        )
+
     def build(self) -> Qwen2VL:
         """Build the model with fresh weights.
 
@@ -102,6 +143,77 @@ class Qwen2VL(VideoLanguage):
         super().__init__(config)
         self.image_pixels, self.video_pixels = config.image_pixels, config.video_pixels
         self.video_tokens = config.video_tokens
+
+    def entered(self, clip: Clip) -> tuple[int, int]:
+        """Height and width at which frames of a clip enter."""
+        return self.size_of(clip.num_frames, clip.size, clip.size)
+
+    def grid_of(self, frames: int, height: int, width: int) -> Grid:
+        """The grid of the encoder's tokens of a clip, at the size at which it enters."""
+        return super().grid_of(frames, *self.size_of(frames, height, width))
+
+    def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """The weights from those of a ``Qwen2VLForConditionalGeneration``.
+
+        Raises:
+            UserError: a weight has no place here.
+        """
+        return from_qwen2_vl(theirs, self)
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """A ``Qwen2VLForConditionalGeneration``.
+
+        Raises:
+            UserError: its positions are on one axis, or the place of a visual is outside its vocabulary.
+        """
+        vision, decoder = self.encoder.config, self.decoder.config
+        if decoder.rope_sections is None or not decoder.qkv_bias:
+            raise UserError("transformers' Qwen2-VL has positions on three axes, and biases in its attention")
+        text = config_in_hub(replace(decoder, rope_sections=None)) | {"model_type": "qwen2_vl_text"}
+        text["rope_parameters"] |= {"mrope_section": list(decoder.rope_sections)}
+        config = {
+            "model_type": "qwen2_vl",
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "text_config": {key: value for key, value in text.items() if key not in ("architectures", "head_dim")},
+            "vision_config": {
+                "model_type": "qwen2_vl_vision",
+                "depth": vision.depth,
+                "embed_dim": vision.width,
+                "hidden_size": decoder.width,
+                "num_heads": vision.num_heads,
+                "mlp_ratio": vision.mlp_dim / vision.width,
+                "patch_size": vision.patch_size[1],
+                "temporal_patch_size": vision.patch_size[0],
+                "spatial_merge_size": self.connector.side,
+            },
+            "image_token_id": self.place("<image>"),
+            "video_token_id": self.place("<video>"),
+            "tie_word_embeddings": decoder.tied,
+        }
+        return config, to_qwen2_vl(self)
+
+    def in_transformers(self, video: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Rows of normalised pixels, their grids, and ids; the sizes of frames must be those at which they enter."""
+        tubelet, patch, _ = self.encoder.patch_size
+        if short := -video.shape[1] % tubelet:
+            video = torch.cat([video, video[:, -1:].expand(-1, short, -1, -1, -1)], dim=1)
+        grid = super().grid_of(video.shape[1], *video.shape[3:])
+        rows = rearrange(
+            self.encoder.embed.normalise(video),
+            "b (t f) c (h m p) (w n q) -> (b t h w m n) (c f p q)",
+            f=tubelet,
+            m=self.connector.side,
+            n=self.connector.side,
+            p=patch,
+            q=patch,
+        )
+        ids = self.spread(text, self.connector.num_tokens(grid))
+        return {
+            "pixel_values_videos": rows,
+            "video_grid_thw": torch.tensor([tuple(grid)] * len(video)),
+            "input_ids": ids,
+            "mm_token_type_ids": (ids == -1).int() * 2,
+        }
 
     def size_of(self, frames: int, height: int, width: int) -> tuple[int, int]:
         """Height and width at which frames of an image or a video enter.
@@ -128,18 +240,23 @@ class Qwen2VL(VideoLanguage):
         seen = self.connector(tokens, grid).unflatten(1, tuple(self.connector.merged(grid)))
         return seen if self.sees else seen * 0
 
-    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, object]:
-        """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; ``visual`` is ``B T H W D``."""
-        return super().sequence(visual.flatten(1, 3), text, text_length)
+    def sequence(self, visual: Seen, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
+        """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; one ``visual`` is ``B T H W D``."""
+        return super().sequence(visual.flatten(1, 3) if isinstance(visual, Tensor) else visual, text, text_length)
 
-    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+    def positions(self, visual: Seen, is_visual: Tensor) -> Tensor | None:
         """Positions on three axes, ``B N 3``; on one axis the order of the sequence."""
         if self.decoder.config.rope_sections is None:
             return None
+        if isinstance(visual, Visuals):
+            rows = [[Grid(*grid) for grid in row if grid[0]] for row in visual.grids.tolist()]
+            return torch.cat([rope_ids(where[None], grids) for where, grids in zip(is_visual, rows)])
         return rope_ids(is_visual, [Grid(*visual.shape[1:4])])
 
 
 _TEXT, _VISION = "model.language_model.", "model.visual."
+_SPELLINGS = ((r"^visual\.", _VISION), (r"^model\.(?!visual\.|language_model\.)", _TEXT))
+"""Names in files of ``transformers``, which differ from those of its models."""
 
 
 def from_qwen2_vl(theirs: Mapping[str, Tensor], ours: Qwen2VL) -> Weights:
@@ -148,6 +265,7 @@ def from_qwen2_vl(theirs: Mapping[str, Tensor], ours: Qwen2VL) -> Weights:
     Raises:
         UserError: they have names that no such model has.
     """
+    theirs = {renamed(name, _SPELLINGS): x for name, x in theirs.items()}
     visual = {name.removeprefix(_VISION): x for name, x in theirs.items() if name.startswith(_VISION)}
     text = {name.replace(_TEXT, "model."): x for name, x in theirs.items() if not name.startswith(_VISION)}
     tower, merger = from_tower(visual)
@@ -190,7 +308,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=8),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=Qwen2VLConfig(
@@ -231,6 +349,17 @@ def stage3_7b() -> Run:
     return _stage(QWEN2_7B, 3)
 
 
+def lora() -> Run:
+    """A published model (``--init``, of any size) on one's own conversations: as ``lora_7b``, 8 of them a step."""
+    run = lora_7b()
+    return replace(
+        run,
+        data=replace(run.data, reads=replace(run.data.reads, max_length=4096), batch_size=8),
+        optim=replace(run.optim, schedule=Cosine(warmup=0.03)),
+        train=replace(run.train, length=Epochs(1)),
+    )
+
+
 def lora_7b() -> Run:
     """Instructions, with all layers of the language model adapted at rank 8 and all else frozen."""
     run = stage3_7b()
@@ -257,7 +386,7 @@ def _stage(decoder: DecoderConfig, stage: Literal[1, 2, 3]) -> Run:
             reads=Conversations(
                 format="caption" if stage == 1 else "hub",
                 max_length=16_384,
-                visual_tokens=frames // 2 * (side // 28) ** 2,
+                around_visual=("<|vision_start|>", "<|vision_end|>"),
             ),
             batch_size=batch_size,
             num_workers=8,

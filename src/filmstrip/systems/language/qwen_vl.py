@@ -129,7 +129,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=frames * side**2),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=QwenVLConfig(
@@ -181,7 +181,7 @@ def _stage(stage: Literal[1, 2, 3]) -> Run:
         data=Data(
             clip=Clip(num_frames=1, size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(format="caption" if stage == 1 else "hub", max_length=2048, visual_tokens=256),
+            reads=Conversations(format="caption" if stage == 1 else "hub", max_length=2048),
             batch_size=batch_size,
             num_workers=8,
         ),

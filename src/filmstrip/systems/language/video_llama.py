@@ -143,7 +143,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=4),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=VideoLlamaConfig(
@@ -192,7 +192,7 @@ def _stage(
     return Run(
         data=Data(
             clip=Clip(num_frames=8, sampling="uniform", size=224, crop="random_resized"),
-            reads=Conversations(format=form, max_length=352, visual_tokens=32),
+            reads=Conversations(format=form, max_length=352),
             batch_size=batch_size,
             num_workers=8,
         ),

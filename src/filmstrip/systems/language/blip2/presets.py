@@ -97,7 +97,7 @@ def tiny_stage2() -> Run:
     queries = replace(first.objective.queries, vocab_size=None)
     return replace(
         first,
-        data=replace(first.data, reads=Conversations(max_length=64, visual_tokens=queries.num_queries)),
+        data=replace(first.data, reads=Conversations(max_length=64)),
         objective=Blip2LanguageConfig(
             encoder=ImageTowerConfig(**vars(first.objective.vision)),
             connector=QueryConnectorConfig(queries=queries),
@@ -142,7 +142,7 @@ def stage2_vit_g_vicuna_7b() -> Run:
     return Run(
         data=Data(
             clip=Clip(num_frames=1, size=224, crop="random_resized"),
-            reads=Conversations(format="caption", max_length=64, visual_tokens=32),
+            reads=Conversations(format="caption", max_length=64),
             batch_size=1520,
             num_workers=8,
         ),

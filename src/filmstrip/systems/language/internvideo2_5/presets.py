@@ -24,7 +24,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=frames * 4),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=InternVideo25Config(
@@ -55,7 +55,7 @@ def chat_8b() -> Run:
         data=Data(
             clip=Clip(num_frames=frames, sampling="uniform", size=448, short_side=(448, 448)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(format="hub", max_length=4096, visual_tokens=frames * 16),
+            reads=Conversations(format="hub", max_length=4096),
             batch_size=256,
             num_workers=8,
         ),

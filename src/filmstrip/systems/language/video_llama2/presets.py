@@ -48,7 +48,7 @@ def tiny() -> Run:
             synthetic=NarratedShapes(num_train=200, num_test=40, num_frames=8, size=size),
             clip=Clip(num_frames=frames, sampling="uniform", size=size, short_side=(size, size)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(max_length=64, visual_tokens=8),
+            reads=Conversations(max_length=64),
             batch_size=16,
         ),
         objective=VideoLlama2Config(
@@ -87,7 +87,7 @@ def _stage(form: Literal["caption", "v1"], *, trains: tuple[Part, ...], batch_si
         data=Data(
             clip=Clip(num_frames=16, sampling="uniform", size=336, short_side=(336, 336)),
             augment=Augment(mirror=0.0),
-            reads=Conversations(format=form, max_length=2048, visual_tokens=8 * 12 * 12),
+            reads=Conversations(format=form, max_length=2048),
             batch_size=batch_size,
             num_workers=8,
         ),
