@@ -281,8 +281,8 @@ def gated(width: int, layers: int) -> float:
     return (layers * (12 * width**2 + 13 * width + 2) + pooling) / 1e6
 
 
-# GPT-2 has 124M and GPT-2 XL 1558M (published). The TimeSformer is CLIP's image tower with attention over time in each
-# block, positions of four frames, and a bias of patches; CLIP's text tower is without its head.
+# GPT-2 has 124M and GPT-2 XL 1558M (published). The TimeSformer is CLIP's image tower with attention over time in
+# each block, positions of four frames, and a bias of patches; CLIP's text tower is without its head.
 GPT2, GPT2_XL = 124.439808, 1557.6112
 TIMESFORMER_B = 85.799424 + (12 * (4 * 768**2 + 6 * 768) + 5 * 768) / 1e6
 TIMESFORMER_L = 303.179776 + (24 * (4 * 1024**2 + 6 * 1024) + 5 * 1024) / 1e6
