@@ -9,7 +9,10 @@ import torch
 from drawn import draw_batch, info_for
 
 from filmstrip import systems
+from filmstrip.commands.caption import Caption
 from filmstrip.data.config import DataInfo
+from filmstrip.data.layouts.manifest import open_manifest
+from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
 from filmstrip.nn.decoding import Writing
@@ -161,7 +164,8 @@ def test_a_narrator_keeps_its_frozen_parts_by_reference(tmp_path):
     path = NarratedShapes(num_train=8, num_test=2, num_frames=2, size=24).generate(tmp_path / "shapes")
     experiment.train(small(TOWERS, path), tmp_path / "towers")
     torch.manual_seed(0)
-    sizes = {"vocab_size": 256, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    words = open_source(small(NARRATOR, path).data).text_tokenizer.size
+    sizes = {"vocab_size": words, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
     parts = {"encoder_run": str(tmp_path / "towers"), "decoder_run": str(tmp_path / "gpt2"), "trains": ("connector",)}
     experiment.train(small(NARRATOR, path, **parts), tmp_path / "narrator")
@@ -171,6 +175,10 @@ def test_a_narrator_keeps_its_frozen_parts_by_reference(tmp_path):
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "gpt2")
     assert torch.equal(model.decoder.embed.weight, theirs.transformer.wte.weight)
     assert model.gated["0"].attention_gate != 0
+    out, drawn = tmp_path / "told" / "manifest.csv", {"number": 2, "temperature": 0.7, "top_p": 0.95}
+    out.parent.mkdir()
+    assert Caption(run=str(tmp_path / "narrator"), videos=path / "test", out=out, max_tokens=6, **drawn)() == 0
+    assert [bool(sample.text) for sample in open_manifest(out).samples] == [True, True]
     towers, _ = load_objective(tmp_path / "towers", "cpu")
     assert torch.equal(model.encoder.blocks[0].mlp.fc1.weight, towers.encoder.blocks[0].mlp.fc1.weight)
 

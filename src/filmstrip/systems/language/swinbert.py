@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, CountOrZero, PositiveShare, ShareBelowOne, Weight
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
-from filmstrip.data.kinds.captioned import Captioned, CaptionInfo
+from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
 from filmstrip.models.video_swin import VideoSwin, VideoSwinArchitecture
@@ -44,6 +44,7 @@ from filmstrip.nn.decoding import Writing, write
 from filmstrip.nn.initialisation import STD, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.contrastive import captions_of
 from filmstrip.protocols import Batch, Layout, Loss, Objective
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -110,17 +111,10 @@ class SwinBertConfig(VideoSwinArchitecture, ObjectiveConfig):
         Raises:
             UserError: the data have no captions, or longer ones than the network reads, or they have no start.
         """
-        if not isinstance(info, CaptionInfo):
-            raise UserError("this method learns from captions: read data with captions (--data.reads captioned)")
-        if info.max_length > self.max_length:
-            raise UserError(
-                f"captions of {info.max_length} tokens are longer than the network's {self.max_length}: lower "
-                "data.reads.max_length, or raise objective.max_length"
-            )
-        if info.tokenizer.start is None:
+        told = captions_of(info, self.max_length, "objective.max_length").tokenizer
+        if told.start is None:
             raise UserError("a caption begins with the tokenizer's start of text, and this tokenizer has none")
-        size = max(info.tokenizer.size, self.vocab_size)
-        return replace(self, vocab_size=size, start=info.tokenizer.start)
+        return replace(self, vocab_size=max(told.size, self.vocab_size), start=told.start)
 
     def build(self) -> SwinBert:
         """Build the network with fresh weights.
