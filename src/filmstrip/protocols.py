@@ -499,10 +499,10 @@ class FromImage(Protocol):
 
 @runtime_checkable
 class Grows(Protocol):
-    """A video's encoder that one for clips of another length can start."""
+    """A video's encoder, or an objective, that one for clips of another length can start."""
 
     def at_own_length(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of such an encoder, made to fit this one."""
+        """The weights of such a network, made to fit this one."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -157,3 +158,25 @@ def test_tokenizers_are_named_on_the_command_line(tmp_path):
     assert tokenizer_named(str(tmp_path)) == Saved(folder=str(tmp_path))
     with pytest.raises(UserError, match="there is no text tokenizer 'byte'"):
         tokenizer_named("byte")
+
+
+def test_sources_of_texts_mix_if_they_share_a_tokenizer(folder, tmp_path):
+    """As a narrator's texts beside those of people."""
+    rows = [f"{path},train,it said so\n" for path in sorted((folder / "train").glob("*.mp4"))[:6]]
+    narrated = tmp_path / "narrated" / "manifest.csv"
+    narrated.parent.mkdir()
+    narrated.write_text("path,split,caption\n" + "".join(rows))
+
+    def both(**reads):
+        wanted = data(folder, **reads)
+        return replace(wanted, path=None, mixture=(folder, narrated), weights=(1.0, 1.0))
+
+    with pytest.raises(UserError, match=r"differ in text_tokenizer \(\d+ words, \d+ words\)"):
+        open_source(both())
+    wanted = both(tokenizer=Bytes())
+    source = open_source(wanted)
+    assert [sample.origin for sample in source.split("train")] == [0] * 40 + [1] * 6
+    stream = TrainLoader(source, wanted, seed=0).stream(0)
+    said = [source.text_tokenizer.decode(row) for _ in range(20) for row in next(stream)["text"].tolist()]
+    assert 25 < said.count("it said so") < 55
+    assert Bytes().fit(()) == Bytes().fit(("other",)) and Bytes().fit(()) != open_source(data(folder)).text_tokenizer

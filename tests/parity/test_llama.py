@@ -182,7 +182,7 @@ def test_rows_of_different_lengths_are_decoded_as_alone(models, ids):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "gpt2"}, "is a gpt2"),
+        ({"model_type": "gpt_neox"}, "is a gpt_neox"),
         ({"model_type": "llama", "rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
         ({"model_type": "llama", "hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ],

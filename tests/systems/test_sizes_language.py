@@ -290,6 +290,48 @@ def test_llava_is_as_large_as_is_said():
     assert MODELS["language.llava:v15_7b_stage2"][0] == pytest.approx(7060, rel=0.001)
 
 
+def gated(width: int, layers: int) -> float:
+    """Gated layers, with four matrices of attention and a network four times as wide, and the pooling with 256
+    queries in heads of 64, whose input is a TimeSformer's tokens."""
+    seen = 768 if layers == 12 else 1024
+    pooling = 256 * width + 2 * width**2 + 2 * 64 * seen + 2 * (2 * width + seen)
+    return (layers * (12 * width**2 + 13 * width + 2) + pooling) / 1e6
+
+
+# GPT-2 has 124M and GPT-2 XL 1558M (published). The TimeSformer is CLIP's image tower with attention over time in
+# each block, positions of four frames, and a bias of patches; CLIP's text tower is without its head.
+GPT2, GPT2_XL = 124.439808, 1557.6112
+TIMESFORMER_B = 85.799424 + (12 * (4 * 768**2 + 6 * 768) + 5 * 768) / 1e6
+TIMESFORMER_L = 303.179776 + (24 * (4 * 1024**2 + 6 * 1024) + 5 * 1024) / 1e6
+TIMESFORMER_L_336 = TIMESFORMER_L + (24**2 - 16**2) * 1024 / 1e6
+TOWERS_B = TIMESFORMER_B + 63.165952 + 256 * (768 + 512) / 1e6
+TOWERS_L = TIMESFORMER_L + 123.060480 + 256 * (1024 + 768) / 1e6
+NARRATORS = {
+    "language.lavila:base": (TOWERS_B, TOWERS_B),
+    "language.lavila:large": (TOWERS_L, TOWERS_L),
+    "language.lavila:large_336": (TOWERS_L + TIMESFORMER_L_336 - TIMESFORMER_L,) * 2,
+    "language.lavila:narrator_base_gpt2": (TIMESFORMER_B + GPT2 + gated(768, 12), gated(768, 12)),
+    "language.lavila:narrator_large_gpt2_xl": (TIMESFORMER_L + GPT2_XL + gated(1600, 24), gated(1600, 24)),
+    "language.lavila:narrator_large_gpt2_xl_336": (TIMESFORMER_L_336 + GPT2_XL + gated(1600, 16), gated(1600, 16)),
+}
+# Swin-B without a head (87.6M), two layers to BERT's width, BERT-base's embeddings of words (and of the mask) and
+# positions, 12 layers of 7.1M, its head with an output layer of its own, and a weight for each pair of 784 tokens.
+SWIN_B, BERT_LAYERS = 87.638984, 12 * (12 * 768**2 + 13 * 768) / 1e6
+BETWEEN = (1025 * 512 + 513 * 768 + (30_523 + 512 + 2) * 768 + 769 * 768 + 2 * 768 + 769 * 30_522) / 1e6
+SWINBERT = SWIN_B + BERT_LAYERS + BETWEEN + 784**2 / 1e6
+NARRATORS |= {f"language.swinbert:{name}": (SWINBERT,) * 2 for name in ("msrvtt", "msvd", "vatex", "youcook2", "tvc")}
+NARRATORS["language.swinbert:msrvtt_64"] = (SWINBERT + 3 * 784**2 / 1e6,) * 2
+
+
+@pytest.mark.parametrize("address", NARRATORS)
+def test_narrators(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    sizes = [(p.numel(), p.requires_grad) for p in objective.parameters()]
+    counts = sum(n for n, _ in sizes) / 1e6, sum(n for n, trained in sizes if trained) / 1e6
+    assert counts == pytest.approx(NARRATORS[address], rel=1e-6)
+
+
 def test_every_preset_is_named():
-    tables = (TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED, ENCODERS, CAPTIONERS, CHATS)
+    tables = (TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED, ENCODERS, CAPTIONERS, CHATS, NARRATORS)
     assert not unnamed("language", *tables, ("language.internvideo2_5:chat_8b",))

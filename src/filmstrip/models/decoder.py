@@ -19,11 +19,12 @@ not cover depth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
@@ -61,8 +62,11 @@ class DecoderConfig:
     block: Literal["llama", "gpt2"] = "llama"
     """Parts of a block: RMS normalisation and SwiGLU without biases (``llama``), or layer normalisation and a GELU
     network with biases (``gpt2``)."""
-    positions: Literal["rotary", "sincos"] = "rotary"
-    """Position embeddings: rotated queries and keys, or sines and cosines added to the tokens."""
+    positions: Literal["rotary", "sincos", "learned"] = "rotary"
+    """Position embeddings: rotated queries and keys, or sines and cosines, or learned vectors (GPT-2), added to the
+    tokens."""
+    max_length: Count | None = None
+    """Number of learned positions; none for other kinds."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings."""
     rope_sections: tuple[Count, Count, Count] | None = None
@@ -93,6 +97,10 @@ class DecoderConfig:
         if self.base_width is None or self.base_head_dim is None:
             return 1.0
         return (self.base_head_dim / (self.head_dim or self.width // self.num_heads)) ** 0.5
+
+
+BeforeBlock = Callable[[int, Tensor], Tensor]
+"""What is done to the tokens ``B N D`` that enter a block, by its number, such as looking at a video."""
 
 
 class DecoderOutput(NamedTuple):
@@ -149,6 +157,7 @@ class LanguageModel(nn.Module):
         padding: Tensor | None = None,
         positions: Tensor | None = None,
         of_prompt: Mapping[str, Any] | None = None,
+        before: BeforeBlock | None = None,
     ) -> Iterator[Tensor]:
         """The tokens that follow ``prompt`` (``B P`` ids or ``B P D`` embeddings), one position at a time: ``B``.
 
@@ -156,10 +165,10 @@ class LanguageModel(nn.Module):
         Each costs one step on what the blocks remember of earlier tokens. Of prompts of different lengths, the first
         ``padding`` (``B``) tokens are none. ``positions`` (``B P+N``, or along three axes ``B P+N 3``) are those of
         the prompt and of what follows it; by default they count from the first token that is no padding.
-        ``of_prompt`` are further arguments of :meth:`forward` for the prompt.
+        ``of_prompt`` are further arguments of :meth:`forward` for the prompt, and ``before`` is one for all tokens.
         """
         count = uniform.shape[1]
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if before is None else {"before": before}
         if padding is not None:
             options["mask"] = causal() & without_first(padding)
         caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
@@ -186,7 +195,7 @@ class Decoder(LanguageModel):
         """Build it with fresh weights.
 
         Raises:
-            UserError: muP with tied weights, or a base head without a base width.
+            UserError: muP with tied weights, a base head without a base width, or learned positions without a number.
         """
         if config.base_width and config.tied:
             raise UserError(
@@ -195,8 +204,12 @@ class Decoder(LanguageModel):
             )
         if config.base_head_dim and not config.base_width:
             raise UserError("base_head_dim belongs to muP: give base_width too")
+        if (config.positions == "learned") != (config.max_length is not None):
+            raise UserError("learned positions have a number (max_length), and no others have: give both or neither")
         super().__init__(config.vocab_size, config.width, tied=config.tied)
         self.config = config
+        learned = config.max_length is not None
+        self.pos_embed = nn.Parameter(STD * torch.randn(config.max_length, config.width)) if learned else None
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.depth))
         self.norm = _norm(config)
         head_dim = self.blocks[0].attention.head_dim
@@ -229,11 +242,13 @@ class Decoder(LanguageModel):
         positions: Tensor | None = None,
         caches: Sequence[KVCache] | None = None,
         layers: bool = False,
+        before: BeforeBlock | None = None,
     ) -> DecoderOutput:
         """Run all blocks on token ids (``B N`` int64) or embeddings (``B N D``).
 
-        ``mask`` replaces plain causality. ``positions`` (``N`` or ``B N``; along three axes ``B N 3``) by default
-        count on from what the ``caches`` hold, which are extended by the ``N`` tokens.
+        ``before`` is applied to the tokens that enter each block. ``mask`` replaces plain causality. ``positions``
+        (``N`` or ``B N``; along three axes ``B N 3``) by default count on from what the ``caches`` hold, which are
+        extended by the ``N`` tokens.
         """
         x = self.embedded(tokens)
         if positions is None:
@@ -242,6 +257,8 @@ class Decoder(LanguageModel):
         x, angles, mask = self.prepared(x, positions, mask or causal())
         outputs = []
         for i, block in enumerate(self.blocks):
+            if before is not None:
+                x = before(i, x)
             x = block(x, mask=mask, angles=angles, cache=caches[i] if caches else None)
             if layers:
                 outputs.append(x)
@@ -251,6 +268,8 @@ class Decoder(LanguageModel):
         """Tokens with their positions added, or the angles of rotary ones, and the mask with the window."""
         if self.config.window is not None:
             mask = mask & local(self.config.window - 1)
+        if self.pos_embed is not None:
+            return x + F.embedding(positions, self.pos_embed), None, mask
         if self.rotary is None:
             return x + sincos(positions, x.shape[2]).to(x.dtype), None, mask
         return x, self.rotary(self._along_axes(positions)), mask

@@ -1,4 +1,8 @@
-"""Decoder-only language models in LLaMA's layout, in which Mistral's, Qwen's and SmolLM's files are written too."""
+"""Decoder-only language models in LLaMA's layout, in which Mistral's, Qwen's and SmolLM's files are written too.
+
+What loads a language model takes GPT-2's files too, whose layout is another one
+(:mod:`filmstrip.models.gpt2_layout`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import Decoder, DecoderConfig
+from filmstrip.models.gpt2_layout import KIND, from_gpt2, gpt2_config
 from filmstrip.nn.lora import Lora, is_adaptation
 from filmstrip.weights.keymap import KeyMap, Weights, check_names
 from filmstrip.weights.layers import fuse, layers, unfuse
@@ -53,7 +58,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": {"vocab_size": 151_936, "intermediate_size": 22_016, "num_key_value_heads": 32},
 }
 """What a ``config.json`` may leave out, by family, as ``transformers`` completes it."""
-FAMILIES = tuple(_DEFAULTS)
+FAMILIES = (*_DEFAULTS, KIND)
 """The families that become a :class:`~filmstrip.models.decoder.Decoder`, by ``model_type``."""
 
 
@@ -64,6 +69,8 @@ def decoder_config(config: Mapping[str, Any], source: str) -> DecoderConfig:
         UserError: it is of no family in :data:`FAMILIES`, or asks for a part that the decoder does not have.
     """
     kind = config.get("model_type", "model of unknown type")
+    if kind == KIND:
+        return gpt2_config(config, source)
     if kind not in _DEFAULTS:
         raise UserError(
             f"{source} is a {kind}; the language models that can be loaded from the Hub's layout are: "
@@ -145,7 +152,7 @@ def load_decoder(decoder: Decoder, theirs: Mapping[str, Tensor], source: str) ->
         UserError: the tensors are others than the decoder needs.
     """
     try:
-        weights = from_llama(theirs, decoder.config)
+        weights = (from_gpt2 if decoder.config.positions == "learned" else from_llama)(theirs, decoder.config)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     copy_decoder(decoder, weights, f"{source}, by our names and its config.json,")
@@ -222,8 +229,13 @@ def adapt(decoder: Decoder, names: Sequence[str], *, rank: int, alpha: float, dr
     """Adapt layers of every block by products of low rank, in place; nothing else of the decoder is trained then.
 
     Raises:
-        UserError: a name is not in :data:`ADAPTABLE`.
+        UserError: a name is not in :data:`ADAPTABLE`, or the blocks are not LLaMA's.
     """
+    if decoder.config.block != "llama":
+        raise UserError(
+            f"only LLaMA's blocks can be adapted, and this language model has those of {decoder.config.block}: train "
+            "it (decoder in objective.trains), or keep it frozen"
+        )
     if unknown := [name for name in names if name not in ADAPTABLE]:
         raise UserError(f"{', '.join(unknown)} cannot be adapted: choose from {', '.join(ADAPTABLE)}")
     decoder.requires_grad_(False)

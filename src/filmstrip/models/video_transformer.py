@@ -164,10 +164,17 @@ class SpaceTimeTransformer(_Patches):
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
     the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
     that was built for clips of another length: positions of frames that that one lacks begin at zero.
+    ``norm_before``: tokens are normalised before the first block, as CLIP's are.
     """
 
     def __init__(
-        self, kind: BlockKind, config: TransformerArchitecture, *, time_positions: bool = False, grows: bool = False
+        self,
+        kind: BlockKind,
+        config: TransformerArchitecture,
+        *,
+        time_positions: bool = False,
+        grows: bool = False,
+        norm_before: bool = False,
     ) -> None:
         super().__init__(config)
         self.kind, self.grows = kind, grows
@@ -177,6 +184,7 @@ class SpaceTimeTransformer(_Patches):
         count = (1 if time_positions else t) * h * w + (self.cls_token is not None)
         self.pos_embed = nn.Parameter(torch.zeros(count, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
+        self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if norm_before else nn.Identity()
         self.blocks = blocks_of(kind.make, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         start(self, config.linear_init)
@@ -210,6 +218,7 @@ class SpaceTimeTransformer(_Patches):
         if first:
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
+        x = self.norm_before(x)
         x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind.on_grid else []))
         x, seen = self.norm(x), tuple(s[:, first:] for s in seen)
         return Features(x[:, first:], grid, seen, x[:, :1] if first else None)

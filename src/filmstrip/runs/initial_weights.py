@@ -151,7 +151,10 @@ def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> N
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}: start it from a run of its own kind")
     fresh = [name for name in objective.state_dict() if objective.is_fresh(name)]
-    _copy(given.state_dict(), objective, source, optional=fresh)
+    state = given.state_dict()
+    if isinstance(objective, Grows):
+        state = objective.at_own_length(state)
+    _copy(state, objective, source, optional=fresh)
 
 
 def _start_decoder(objective: Objective, source: str | Path) -> None:

@@ -181,7 +181,10 @@ def open_tokenizer(folder: Path) -> TextTokenizer:
 
 
 class _OwnTokenizer:
-    """What the tokenizers of bytes and of words share: special tokens first, then ``ordinary`` ids."""
+    """What the tokenizers of bytes and of words share: special tokens first, then ``ordinary`` ids.
+
+    Two with the same ids are equal, so that sources that were read with them mix.
+    """
 
     kind: str
     start: int | None
@@ -193,6 +196,18 @@ class _OwnTokenizer:
         self._names = tuple(names)
         self.size = len(names) + ordinary
         self.pad, self.start, self.end = (self._specials[name] for name in (PAD, START, END))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _OwnTokenizer) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        return f"{self.size} {self.kind}"
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.kind, self._names, *self._about().values()
 
     def special(self, name: str) -> int:
         """The id of a special token.
@@ -288,6 +303,15 @@ class HubTokenizer:
         self.end: int = end
         self.mask = self.hub.mask_token_id
         self.pad = self.end if self.hub.pad_token_id is None else self.hub.pad_token_id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HubTokenizer) and self.hub.get_vocab() == other.hub.get_vocab()
+
+    def __hash__(self) -> int:
+        return hash(self.size)
+
+    def __repr__(self) -> str:
+        return f"{self.size} tokens of {self.hub.name_or_path}"
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without start and end."""

@@ -40,6 +40,7 @@ class Captioned(Kind):
     have no text then.
     """
 
+    mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = Specification(
         {
             "video": VIDEO,
