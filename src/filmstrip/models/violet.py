@@ -147,9 +147,7 @@ class VioletEncoder(nn.Module):
         x, valid = self._joined(visual, text, valid)
         total, mask = torch.zeros(x.shape[:2], device=x.device), present(valid)
         for block in self.blocks:
-            q, k, _ = block.attention._project(x, None)
-            scores = (q @ k.transpose(-2, -1) * block.attention.head_dim**-0.5).float()
-            weights = scores.masked_fill(~valid[:, None, None], float("-inf")).softmax(dim=-1)
+            weights = block.attention.weights(x, x.shape[1], valid).float()
             total = total + (weights.mean(dim=1) * valid[:, :, None]).sum(dim=1)
             x = block(x, mask)
         return total

@@ -160,11 +160,17 @@ class Attention(nn.Module):
             q = q * self.score_scale
         return self.out(rearrange(self.attend(q, self.k_norm(keys), values, mask), "b h n d -> b n (h d)"))
 
-    def weights(self, x: Tensor, queries: int) -> Tensor:
-        """Weights of self-attention from the first ``queries`` of ``B N D`` tokens to all, ``B H queries N``."""
+    def weights(self, x: Tensor, queries: int, valid: Tensor | None = None) -> Tensor:
+        """Weights of self-attention from the first ``queries`` of ``B N D`` tokens to all, ``B H queries N``.
+
+        Tokens that are not ``valid`` (``B N`` bool) are not attended to.
+        """
         q, k, _ = self._project(x, None)
         q, k = self.q_norm(q[:, :, :queries]), self.k_norm(k)
-        return (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)
+        scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
+        if valid is not None:
+            scores = scores.masked_fill(~valid[:, None, None], float("-inf"))
+        return scores.softmax(dim=-1)
 
     def weights_at(
         self, x: Tensor, index: Tensor, *, angles: Tensor | None = None, allowed: Tensor | None = None
