@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 VARIANTS = (
     "detection.next_contact:tiny_toto",
     "language.blip2:tiny_stage2",
+    "language.siglip2:tiny_tail",
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",

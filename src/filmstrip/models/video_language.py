@@ -106,10 +106,16 @@ class VideoLanguageModel(nn.Module):
         dtype = next(self.connector.parameters()).dtype
         return tokens if torch.is_autocast_enabled() else tokens.to(dtype), seen.grid
 
-    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
-        """Embeddings ``B S D`` of text (``B L`` ids) in which one visual (``B N D``) takes its place."""
+    def sequence(
+        self, visual: Tensor, text: Tensor, text_length: Tensor, sizes: Tensor | None = None
+    ) -> tuple[Tensor, Places]:
+        """Embeddings ``B S D`` of text (``B L`` ids) in which one visual (``B N D``) takes its place.
+
+        ``sizes`` (``B 1``) are the numbers of its tokens where they differ; padding follows them.
+        """
         is_visual = torch.isin(text, self.placeholders)
-        sizes = torch.full((text.shape[0], 1), visual.shape[1], device=text.device)
+        if sizes is None:
+            sizes = torch.full((text.shape[0], 1), visual.shape[1], device=text.device)
         where = places(is_visual, text_length, sizes, visual.shape[1])
         words = self.decoder.embed(text.masked_fill(is_visual, 0))
         both = torch.cat([words, visual.to(words.dtype)], dim=1)

@@ -80,3 +80,14 @@ def rope_ids(visual: Tensor, grids: Sequence[Grid]) -> Tensor:
     within = [grid_positions(tuple(grid), device) for grid in grids]
     table = torch.cat([*within, torch.zeros(1, 3, dtype=torch.int64, device=device)])
     return start[..., None] + table[before] * visual[..., None]
+
+
+def rope_ids_of_rows(visual: Tensor, grids: Tensor) -> Tensor:
+    """The same where each row has one visual of its own size, on grids ``B 3``."""
+    before = visual.cumsum(dim=1) - visual.to(torch.int64)
+    time, height, width = grids[:, :, None].unbind(dim=1)
+    texts = (~visual).to(torch.int64)
+    ended = before >= time * height * width
+    start = texts.cumsum(dim=1) - texts + ended * grids.amax(dim=1, keepdim=True)
+    within = torch.stack([before // (height * width), before // width % height, before % width], dim=-1)
+    return start[..., None] + within * visual[..., None]

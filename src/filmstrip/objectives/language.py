@@ -194,7 +194,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Nats per learnt token; logs the share of them that the model puts first."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
-        visual = self.in_text(self.see(batch["video"]), batch)
+        visual = self.in_text(self.seen(batch), batch)
         logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
@@ -204,6 +204,11 @@ class VideoLanguage(VideoLanguageModel, Objective):
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros for a model that is blind."""
         visual = super().see(video)
         return visual if self.sees else visual * 0
+
+    def seen(self, batch: Batch) -> Tensor:
+        """What is seen of a batch, by default of its video; frames that differ in size need a method that reads
+        them."""
+        return self.see(batch["video"])
 
     def in_text(self, visual: Tensor, batch: Batch) -> Tensor:
         """Tokens ``B N D`` at the place of what was seen in the texts of a batch or a prompt; by default what was

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 SPECIFICATION = Specification(
     {
-        "video": clips.VIDEO,
+        "video": replace(clips.VIDEO, padding=0),
+        **clips.NATIVE,
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
         "learnt": of("B L", torch.bool, "whether the assistant says the token", padding=0),
@@ -86,7 +87,8 @@ class Conversations(Kind):
         """Sizes of ``data.clip``, and the longest text."""
         clip = data.clip
         length = max(1, self.max_length - self.visual_tokens + 1)
-        return {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size, "L": length}
+        frames = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
+        return frames | clips.native_sizes(clip) | {"L": length}
 
     def told_sizes(self, data: Data, info: ConversationInfo) -> dict[str, int]:
         """Those of :meth:`sizes`."""
@@ -162,9 +164,10 @@ class ConversationSample(Sample):
             DecodeError, OSError: the image or video cannot be read.
         """
         if self.dialogue.visual is None:
-            shape = (data.clip.num_frames, 3, data.clip.size, data.clip.size)
-            black = Row(content={"video": torch.zeros(shape, dtype=torch.uint8)}, times=(0.0, 0.0))
-            return self._told([black] * (num_clips * num_crops))
+            frames, side, native = data.clip.num_frames, data.clip.size, data.clip.native
+            size = (side, side) if native is None else native.size_of(frames, side, side)
+            black = Row(content={"video": torch.zeros((frames, 3, *size), dtype=torch.uint8)}, times=(0.0, 0.0))
+            return self._told(clips.with_sizes([black] * (num_clips * num_crops), data.clip))
         return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
 
     @classmethod

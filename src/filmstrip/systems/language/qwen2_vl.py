@@ -10,14 +10,14 @@ al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any
         --data.reads.tokenizer QWEN2
     filmstrip train language.qwen2_vl:lora_7b --data DIALOGUES.json --init QWEN2_VL --data.reads.format hub
 
-The vision transformer, the merger and the rule of sizes are in ``models/native_vit.py``, the positions in
-``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the public code (the text has
-frequencies of each axis). Text goes on after the largest position of any axis, as in the paper; transformers' code
-leaves out time, so that text after a long video has the positions of its last frames.
+The vision transformer and the merger are in ``models/native_vit.py``, the rule of sizes is in ``video/geometry.py``,
+the positions are in ``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the
+public code (the text has frequencies of each axis). Text goes on after the largest position of any axis, as in the
+paper; transformers' code leaves out time, so that text after a long video has the positions of its last frames.
 
-Where we deviate: the clips of a batch are squares of one size, as all clips here; frames of any shape are read where
-a model is used (``see``). A conversation is about one image or video. Learning rates, which the paper does not give,
-are those of Qwen-VL.
+Clips of a batch have frames of their own shapes where ``data.clip.native`` says so, as in the paper's presets; where
+a model is used it reads frames of any shape (``see``). Where we deviate: a conversation is about one image or video.
+Learning rates, which the paper does not give, are those of Qwen-VL.
 
 The paper reports, from rotary positions of one axis to three: Perception Test 46.6 and 47.4, NextQA 43.9 and 46.0,
 STAR 55.5 and 57.9, MMBench 58.6 and 60.6; and for 7B: TextVQA 84.3, MVBench 67.0.
@@ -27,13 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.config import Augment, Clip, Data, PixelRange
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.models.decoder import DecoderConfig
@@ -44,19 +45,20 @@ from filmstrip.models.native_vit import (
     TileMerger,
     TileMergerConfig,
     from_tower,
-    native_size,
     to_tower,
 )
-from filmstrip.nn.rotary import rope_ids
+from filmstrip.nn.patches import NativeFrames
+from filmstrip.nn.rotary import rope_ids, rope_ids_of_rows
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import EncoderOnly
-from filmstrip.protocols import Grid, as_float
+from filmstrip.protocols import Batch, Grid, as_float
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.video.geometry import native_size
 from filmstrip.weights.keymap import Weights
 
 
@@ -92,9 +94,19 @@ class Qwen2VLConfig(VideoLanguageConfig):
         return Qwen2VL(self)
 
 
+class Several(NamedTuple):
+    """What is seen of clips whose frames differ in size."""
+
+    tokens: Tensor
+    """Tokens of each clip, then padding, ``B N D``."""
+    grids: Tensor
+    """Time, height and width of their grid, ``B 3``."""
+
+
 class Qwen2VL(VideoLanguage):
     """A language model that reads frames of any size; what it sees (``see``) are tokens on a grid, ``B T H W D``."""
 
+    takes_native = True
     encoder: NativeViT
     connector: TileMerger
 
@@ -128,14 +140,37 @@ class Qwen2VL(VideoLanguage):
         seen = self.connector(tokens, grid).unflatten(1, tuple(self.connector.merged(grid)))
         return seen if self.sees else seen * 0
 
-    def sequence(self, visual: Tensor, text: Tensor, text_length: Tensor) -> tuple[Tensor, object]:
+    def seen(self, batch: Batch) -> Tensor | Several:
+        """As :meth:`see`; of clips whose frames differ in size, the tokens of each with their own grid."""
+        frames = NativeFrames.of(batch)
+        return super().seen(batch) if frames is None else self.see_native(batch["video"], frames)
+
+    def see_native(self, video: Tensor, frames: NativeFrames) -> Several:
+        """Tokens of ``B T C H W`` video whose clips have frames of their own sizes, which stay as they are."""
+        sides = frames.grids(self.encoder.patch_size)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
+            tokens = self.encoder.native(video, frames)
+        merged = self.connector.native(tokens, sides)
+        _, steps, room, _ = merged.shape
+        grids = F.pad((sides // self.connector.side).clamp(min=1), (1, 0), value=steps)
+        each = grids[:, 1:].prod(dim=1, keepdim=True)
+        token = torch.arange(steps * room, device=video.device)
+        index = (token // each).clamp(max=steps - 1) * room + token % each
+        rows = merged.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, merged.shape[3]))
+        return Several(rows if self.sees else rows * 0, grids)
+
+    def sequence(self, visual: Tensor | Several, text: Tensor, text_length: Tensor) -> tuple[Tensor, object]:
         """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; ``visual`` is ``B T H W D``."""
+        if isinstance(visual, Several):
+            return super().sequence(visual.tokens, text, text_length, visual.grids.prod(dim=1, keepdim=True))
         return super().sequence(visual.flatten(1, 3), text, text_length)
 
-    def positions(self, visual: Tensor, is_visual: Tensor) -> Tensor | None:
+    def positions(self, visual: Tensor | Several, is_visual: Tensor) -> Tensor | None:
         """Positions on three axes, ``B N 3``; on one axis the order of the sequence."""
         if self.decoder.config.rope_sections is None:
             return None
+        if isinstance(visual, Several):
+            return rope_ids_of_rows(is_visual, visual.grids)
         return rope_ids(is_visual, [Grid(*visual.shape[1:4])])
 
 
@@ -252,12 +287,12 @@ def _stage(decoder: DecoderConfig, stage: Literal[1, 2, 3]) -> Run:
     ]
     return Run(
         data=Data(
-            clip=Clip(num_frames=frames, sampling="uniform", size=side, short_side=(side, side)),
+            clip=Clip(num_frames=frames, sampling="uniform", size=side, short_side=(side, side), native=PixelRange()),
             augment=Augment(mirror=0.0),
             reads=Conversations(
                 format="caption" if stage == 1 else "hub",
                 max_length=16_384,
-                visual_tokens=frames // 2 * (side // 28) ** 2,
+                visual_tokens=frames // 2 * 768,
             ),
             batch_size=batch_size,
             num_workers=8,
