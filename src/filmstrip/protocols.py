@@ -258,6 +258,8 @@ class Objective(nn.Module):
     starts_whole: bool = False
     """Whether a run that is to start from another one, or from released weights, takes all of them: those of its own
     method alone. Otherwise it takes the encoder, or the predictor, from any method that has one."""
+    takes_native: bool = False
+    """Whether clips of a batch may have frames of different sizes (:class:`~filmstrip.nn.patches.NativeFrames`)."""
     starts_rest: bool = False
     """Whether it also takes what it has beside its encoder, where the other run, or the file, has that too."""
 
@@ -287,8 +289,9 @@ class Objective(nn.Module):
         return False
 
     def taken_from(self, other: Objective) -> Mapping[str, Tensor] | None:
-        """Weights that this method begins with where it starts from a run of another one, by their names here; the
-        rest begins anew. None, by default, if it cannot start from such a run."""
+        """Weights that this method begins with where it starts from a run of another one, or of its own with other
+        parts, by their names here; the rest begins anew. None, by default, if it cannot start from such a run, or
+        takes all of it."""
         return None
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
@@ -519,8 +522,9 @@ class Classifier(Protocol):
 class DualEncoder(Protocol):
     """An objective or model that encodes video and text as vectors which can be compared, both of length one."""
 
-    def encode_video(self, video: Tensor) -> Tensor:
-        """Vectors ``B D`` of ``B T C H W`` video, or ``B K D``, several of each."""
+    def encode_video(self, video: Tensor, *native: Any) -> Tensor:
+        """Vectors ``B D`` of ``B T C H W`` video, or ``B K D``, several of each. Models of frames of any size also
+        take those of the batch (:class:`~filmstrip.nn.patches.NativeFrames`)."""
         ...
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -553,6 +557,17 @@ class Captioner(Seer, Protocol):
         ``writing`` is a :class:`~filmstrip.nn.decoding.Writing`; row ``i`` draws from ``seed + i``, or from
         ``seed[i] + i``.
         """
+        ...
+
+
+@runtime_checkable
+class Refers(Protocol):
+    """An objective or model that finds what a phrase names in the frames of a video."""
+
+    def locate(self, video: Tensor, phrase: Tensor, lengths: Tensor, *native: Any) -> Tensor:
+        """Boxes ``B M T 4`` in each frame of ``B T C H W`` video (left, top, right, bottom, as fractions of it), of
+        phrases: token ids ``B M P``, padded, and their numbers ``B M`` without the padding. ``native`` are sizes that
+        differ (:class:`~filmstrip.nn.patches.NativeFrames`)."""
         ...
 
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from filmstrip.errors import UserError
-from filmstrip.models.native_vit import NativeViT, NativeViTConfig, TileMerger, native_size
+from filmstrip.models.native_vit import NativeViT, NativeViTConfig, TileMerger
 from filmstrip.protocols import Encoder, Grid
+from filmstrip.video.geometry import native_size
 
 
 @pytest.fixture

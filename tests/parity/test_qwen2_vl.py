@@ -126,3 +126,25 @@ def test_names_go_both_ways(models):
     ours, theirs = models
     back, want = to_qwen2_vl(ours), theirs.state_dict()
     assert set(back) == set(want) and all(torch.equal(back[name], want[name]) for name in want)
+
+
+def test_clips_of_several_sizes_in_one_batch_are_read_as_each_alone(models):
+    ours, _ = models
+    sizes = torch.tensor([[16, 24], [24, 8], [8, 32]])
+    batch, _, _ = asked(ours, VIDEO, (4, 24, 32))
+    video = torch.cat([batch["video"], batch["video"][:1]])
+    text, lengths = torch.cat([batch["text"], batch["text"][:1]]), torch.tensor([9, 9, 7])
+    room = 30
+    is_patch = torch.arange(room) < (sizes // 4).prod(dim=1, keepdim=True)
+    native = {"video": video, "frame_size": sizes, "is_patch": is_patch, "text": text, "text_length": lengths}
+    native["learnt"] = torch.arange(9) < lengths[:, None]
+    with torch.no_grad():
+        seen = ours.watch(native)
+        together = ours.logits(seen, text, lengths)
+        for i, (height, width) in enumerate(sizes.tolist()):
+            own = video[i : i + 1, ..., :height, :width]
+            assert ours.size_of(4, height, width) == (height, width)
+            alone = ours.logits(ours.see(own), text[i : i + 1], lengths[i : i + 1])
+            count = int(lengths[i]) - 1
+            torch.testing.assert_close(together[i, :count], alone[0, :count], rtol=1e-4, atol=1e-4)
+        assert ours(native).total.isfinite()

@@ -5,9 +5,10 @@ import torch
 
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.models.llama_layout import from_llama
-from filmstrip.models.native_vit import NativeViT, NativeViTConfig, TileMerger, from_tower, native_size, to_tower
+from filmstrip.models.native_vit import NativeViT, NativeViTConfig, TileMerger, from_tower, to_tower
 from filmstrip.nn.rotary import rope_ids
 from filmstrip.protocols import Grid
+from filmstrip.video.geometry import native_size
 
 transformers = pytest.importorskip("transformers")
 qwen = pytest.importorskip("transformers.models.qwen2_vl.modeling_qwen2_vl")

@@ -7,14 +7,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 
+from filmstrip import systems
 from filmstrip.commands.arguments import run_from
 from filmstrip.commands.train import Train
+from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.evals.zero_shot import ZeroShot
 from filmstrip.runs.experiment import evaluate, train
-from filmstrip.text.tokenizers import Saved, Words
+from filmstrip.runs.loading import load_objective
+from filmstrip.text.tokenizers import Pretrained, Saved, Words
+from filmstrip.train.lengths import Steps
 
 transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
@@ -62,12 +67,16 @@ def test_a_run_starts_another_with_its_tokenizer(shapes, tmp_path, caplog):
     assert other.data.reads.tokenizer == Words()
 
 
-@pytest.fixture(params=["siglip", "clip"])
+@pytest.fixture(params=["siglip", "clip", "siglip2"])
 def folder(request, tmp_path, shapes):
     torch.manual_seed(0)
     if request.param == "siglip":
         config = transformers.SiglipConfig(text_config=TEXT, vision_config=VISION)
         model = transformers.SiglipModel(config)
+    elif request.param == "siglip2":
+        vision = {**VISION, "num_patches": 16}
+        config = transformers.Siglip2Config(text_config=TEXT, vision_config=vision)
+        model = transformers.Siglip2Model(config)
     else:
         config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16)
         model = transformers.CLIPModel(config)
@@ -104,3 +113,24 @@ def test_a_folder_starts_a_run_with_its_sizes_and_its_tokenizer(folder, shapes, 
     vector = model.text_model.final_layer_norm.weight
     assert torch.allclose(objective.text.norm.weight, vector, atol=0.01)
     assert run.data.reads.max_length == 16 and run.data.reads.start == (kind == "clip")
+
+
+def test_a_folder_of_siglip_2_chooses_what_another_learns_from(folder, shapes, tmp_path):
+    path, model, kind = folder
+    if kind == "clip":
+        pytest.skip("it has no logits of single pairs")
+    run = systems.find("language.siglip2")
+    reads = Captioned(tokenizer=Pretrained(folder=str(path)), max_length=16, start=False)
+    data = replace(run.data, path=shapes, reads=reads, batch_size=4, num_workers=0)
+    objective = replace(run.objective, decoder=None, curator_run=str(path))
+    short = replace(run, data=data, objective=objective, train=replace(run.train, length=Steps(1)), evals=())
+    short = short.on_clip(replace(data.clip, num_frames=1, size=32, short_side=(32, 32)))
+    trained = train(short, tmp_path / "run").objective
+    vector = trained.curator.text.norm.weight
+    assert torch.equal(vector, model.text_model.final_layer_norm.weight)
+    kept = safe_open(tmp_path / "run" / "weights.safetensors", "pt").keys()
+    assert "encoder.pos_embed" in kept and not [name for name in kept if name.startswith("curator.")]
+    loaded, _ = load_objective(tmp_path / "run", "cpu")
+    assert torch.equal(loaded.encoder.pos_embed, trained.encoder.pos_embed)
+    path.rename(tmp_path / "elsewhere")  # training alone needs it
+    load_objective(tmp_path / "run", "cpu")

@@ -23,6 +23,7 @@ VARIANTS = (
     "detection.next_contact:tiny_toto",
     "language.blip2:tiny_stage2",
     "language.lavila:tiny_narrator",
+    "language.siglip2:tiny_tail",
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",

@@ -22,6 +22,7 @@ from filmstrip.protocols import (
     Generator,
     GoalPlanner,
     Grounder,
+    Grows,
     InDiffusers,
     InTransformers,
     LayeredLearner,
@@ -31,6 +32,7 @@ from filmstrip.protocols import (
     Matcher,
     Policy,
     Published,
+    Refers,
     Released,
     Seer,
     SharesRows,
@@ -45,14 +47,14 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
-FILES = {FromTransformers, InDiffusers, InTransformers, Published, Released}
-"""Protocols of other people's files, which methods of any group may offer."""
+FILES = {FromTransformers, Grows, InDiffusers, InTransformers, Published, Released}
+"""Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
     "control": {GoalPlanner, Policy},
     "detection": {ContactForecaster, Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "grounding": {Grounder},
-    "language": {Answers, Captioner, DualEncoder, Matcher, Seer, SharesRows},
+    "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesRows},
     "localisation": {Localiser},
     "pretraining": {MaskedPredictor, Generator, StreamingGenerator, LikelihoodModel, CodeModel, LayeredLearner},
     "procedures": {Forecaster},

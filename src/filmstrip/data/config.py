@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from filmstrip.bounds import (
     Ascending,
     Bounds,
     Count,
     CountOrZero,
+    NotEmpty,
     PositiveShare,
     Rate,
     Seed,
@@ -19,6 +20,85 @@ from filmstrip.bounds import (
 )
 from filmstrip.data.kinds.kind import Kind
 from filmstrip.settings import FREE
+from filmstrip.video.geometry import fitting_size, native_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeSize:
+    """Frames at their own shape: whole ones, scaled to whole patches, instead of square crops of one size.
+
+    Clips of several sizes share a batch: they lie at the top left of a video that is padded, and batches have
+    ``frame_size`` and ``is_patch``.
+    """
+
+    patch: Count = 16
+    """Side of a patch, in pixels."""
+
+    def size_of(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which frames of a clip of so many enter, pixels."""
+        raise TypeError(f"{type(self).__name__} does not define size_of(num_frames, height, width)")
+
+    def room(self, num_frames: int) -> int:
+        """Number of patches for which a batch has room in each frame."""
+        raise TypeError(f"{type(self).__name__} does not define room(num_frames)")
+
+    def of_batch(self, seed: int) -> Self:
+        """The sizes of one batch of training, drawn from a seed; by default these."""
+        return self
+
+    def evaluated(self) -> Self:
+        """The sizes in evaluation; by default these."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchNumber(NativeSize):
+    """Frames as large as a number of patches allows (NaFlex, Tschannen et al. 2025)."""
+
+    max_patches: Annotated[tuple[Count, ...], NotEmpty] = (256,)
+    """Maximum numbers of patches of a frame. Training draws one of them for each batch."""
+    eval_patches: Count = 256
+    """Maximum number of patches of a frame in evaluation."""
+
+    def size_of(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
+        """See :func:`~filmstrip.video.geometry.fitting_size`, with the largest of the numbers."""
+        return fitting_size(height, width, patch=self.patch, max_patches=max(self.max_patches))
+
+    def room(self, num_frames: int) -> int:
+        """The largest of the numbers."""
+        return max(self.max_patches)
+
+    def of_batch(self, seed: int) -> Self:
+        """One of the numbers."""
+        return replace(self, max_patches=(self.max_patches[seed % len(self.max_patches)],))
+
+    def evaluated(self) -> Self:
+        """The number of evaluation."""
+        return replace(self, max_patches=(self.eval_patches,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelRange(NativeSize):
+    """Frames near their own size, within a range of pixels (Qwen2-VL, Wang et al. 2024)."""
+
+    patch: Count = 14
+    merged: Count = 2
+    """Rows and columns of patches that become one token later: sides are multiples of as many patches."""
+    image_pixels: Annotated[tuple[Count, Count], Ascending] = (56 * 56, 28 * 28 * 1280)
+    """Minimum and maximum number of pixels of an image."""
+    video_pixels: Annotated[tuple[Count, Count], Ascending] = (28 * 28 * 128, 28 * 28 * 768)
+    """Minimum and maximum number of pixels of a video's frame."""
+
+    def size_of(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
+        """See :func:`~filmstrip.video.geometry.native_size`."""
+        low, high = self.image_pixels if num_frames == 1 else self.video_pixels
+        multiple = self.patch * self.merged
+        return native_size(height, width, multiple=multiple, min_pixels=low, max_pixels=high)
+
+    def room(self, num_frames: int) -> int:
+        """The number of patches of the maximum of pixels."""
+        high = self.image_pixels[1] if num_frames == 1 else self.video_pixels[1]
+        return high // (self.patch * self.merged) ** 2 * self.merged**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +114,8 @@ class Clip:
     ``segments``: one frame from each of ``num_frames`` equal segments, at random in training (TSN)."""
     size: Count = 224
     """Height and width of the clip, in pixels."""
+    native: NativeSize | None = None
+    """Sizes of whole frames at their own shape, in place of square crops of ``size``; none for squares."""
     crop: Literal["short_side", "random_resized"] = "short_side"
     """Training crop. ``short_side``: scale the short side to a random length and crop a square; ``random_resized``:
     crop a rectangle of random size and shape (``area``, ``aspect``) and resize it."""

@@ -35,6 +35,11 @@ def open_source(data: Data) -> Source:
             chosen, and some have none.
     """
     source = _open_mixture(data) if data.mixture else data.reads.open(data)
+    if data.clip.native is not None and "is_patch" not in source.kind.specification.keys:
+        raise UserError(
+            f"{source.kind.__name__} come as square crops of one size: leave out data.clip.native, or read captioned "
+            "clips, regions or conversations (--data.reads)"
+        )
     if data.videos_per_class is None:
         return source
     return few_of_each(source, data.train_split, data.videos_per_class, seed=data.subset_seed)

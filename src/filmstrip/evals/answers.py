@@ -33,6 +33,7 @@ class AnswerAccuracy(Evaluation):
     """
 
     requires: ClassVar[frozenset[str]] = REQUIRES
+    takes_native: ClassVar[bool] = True
 
     max_tokens: Count = 32
     """Maximum number of tokens of an answer."""
@@ -92,7 +93,8 @@ def by_kind(
     source = cast(ConversationSource, subject.source)
     chosen = split or subject.data.eval_split
     samples = cast("Sequence[ConversationSample]", source.split(chosen))
-    loader = EvalLoader(source, subject.data, chosen, batch_size=batch_size)
+    alone = subject.data.clip.native is not None  # one clip needs no padding, so that any model can see it
+    loader = EvalLoader(source, subject.data, chosen, batch_size=1 if alone else batch_size)
     kinds: list[str] = []
     found: dict[str, list[Tensor]] = defaultdict(list)
 

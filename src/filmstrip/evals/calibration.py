@@ -23,6 +23,7 @@ class Calibration(Evaluation):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "text"})
+    takes_native: ClassVar[bool] = True
 
     num_bins: Count = 15
     """Number of intervals of the probability, all as wide."""

@@ -13,6 +13,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.distributed import map_items
 from filmstrip.inference import inference
+from filmstrip.nn.patches import NativeFrames
 from filmstrip.protocols import Batch, DualEncoder, Matcher
 from filmstrip.runs.evaluation import Subject
 
@@ -56,7 +57,7 @@ def compared(subject: Subject, split: str, *, all_captions: bool, batch_size: in
 
     def encode(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
         with inference(subject.objective):
-            return batch["index"].cpu(), objective.encode_video(batch["video"]).float().cpu()
+            return batch["index"].cpu(), video_vectors(objective, batch).cpu()
 
     found = list(map_clips(subject, encode, split, batch_size=batch_size))
     index, videos = (torch.cat(parts) for parts in zip(*found))
@@ -70,6 +71,14 @@ def compared(subject: Subject, split: str, *, all_captions: bool, batch_size: in
     for row, texts in zip(owned, told):
         row[[place[text] for text in texts]] = True
     return Compared(videos, index, vectors[order], owned[:, order], [text for texts in told for text in texts])
+
+
+def video_vectors(objective: DualEncoder, batch: Batch) -> Tensor:
+    """Vectors ``B D`` (or ``B K D``) of a batch's videos, whose frames may differ in size, float32."""
+    frames = NativeFrames.of(batch)
+    if frames is None:
+        return objective.encode_video(batch["video"]).float()
+    return objective.encode_video(batch["video"], frames).float()
 
 
 def similarities(subject: Subject, found: Compared) -> Tensor:

@@ -29,6 +29,7 @@ class MultipleChoice(Evaluation):
     """
 
     requires: ClassVar[frozenset[str]] = REQUIRES
+    takes_native: ClassVar[bool] = True
 
     by: Literal["token", "answer"] = "token"
     """Likelihood that is compared: that of the mean token of an answer, or that of the whole answer, which favours

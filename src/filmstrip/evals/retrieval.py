@@ -19,6 +19,7 @@ class Retrieval(Evaluation):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"video", "text"})
+    takes_native: ClassVar[bool] = True
 
     at: Annotated[tuple[Count, ...], NotEmpty] = (1, 5, 10)
     """Numbers of results among which the match may be."""

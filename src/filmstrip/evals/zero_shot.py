@@ -13,7 +13,7 @@ from torch import Tensor
 from filmstrip.bounds import Count, NotEmpty
 from filmstrip.errors import UserError
 from filmstrip.evals.clips import map_clips
-from filmstrip.evals.compared import dual_encoder, encode_texts
+from filmstrip.evals.compared import dual_encoder, encode_texts, video_vectors
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -24,6 +24,7 @@ class ZeroShot(Evaluation):
     """Top-1 and top-5 accuracy of classes as prompts; a class's vector is the mean over the templates."""
 
     compares_classes: ClassVar[bool] = True
+    takes_native: ClassVar[bool] = True
 
     templates: Annotated[tuple[str, ...], NotEmpty] = ("a {}", "a photo of a {}", "a video of a {}")
     """Sentences in which ``{}`` stands for the name of a class; underscores in names are read as spaces."""
@@ -45,7 +46,7 @@ class ZeroShot(Evaluation):
 
         def predict(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
             with inference(subject.objective):
-                vectors = objective.encode_video(batch["video"]).float()
+                vectors = video_vectors(objective, batch)
                 return objective.similarity(vectors, classes.to(vectors.device)).cpu(), batch["index"].cpu()
 
         parts = list(map_clips(subject, predict, batch_size=self.batch_size))

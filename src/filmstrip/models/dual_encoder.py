@@ -1,7 +1,8 @@
-"""SigLIP and CLIP of ``transformers`` as ours: the layouts of their weights, and sizes from a ``config.json``."""
+"""SigLIP, SigLIP 2 and CLIP of ``transformers`` as ours: layouts of their weights, sizes from a ``config.json``."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -46,15 +47,18 @@ _RULES = (
     (r"^log_scale$", "logit_scale"),
     (r"^bias$", "logit_bias"),
 )
+_SIGLIP = ((r"^text_head\.", "text_model.head."),)
 _HEADS = {
-    "siglip": ((r"^text_head\.", "text_model.head."),),
+    "siglip": _SIGLIP,
+    "siglip2": _SIGLIP,
     "clip": ((r"^text_head\.", "text_projection."), (r"^video_head\.", "visual_projection.")),
 }
 _GELU: dict[str, GELU] = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "quick_gelu": "quick"}
 
 
 def layouts_of(kind: str, patch_size: tuple[int, int, int]) -> tuple[Layout, ...]:
-    """The layout of a two-tower model of ``transformers`` (``siglip`` or ``clip``), with patches of that size."""
+    """The layout of a two-tower model of ``transformers`` with patches of that size: ``siglip`` (also SigLIP 2 for
+    frames of one size), ``siglip2`` (for frames of any, NaFlex) or ``clip``."""
     return (
         Layout(
             name=kind,
@@ -70,9 +74,10 @@ def layouts_of(kind: str, patch_size: tuple[int, int, int]) -> tuple[Layout, ...
 
 
 def _to_ours(name: str, tensor: Tensor) -> Tensor:
-    """Patches are projected by a convolution there, and the pool's queries, keys and values are in one."""
+    """Patches are projected by a convolution there, but of SigLIP 2's NaFlex; the pool's queries, keys and values are
+    in one."""
     if name.endswith(_PROJECTION):
-        return conv_to_linear(tensor[:, :, None])
+        return tensor if tensor.ndim == 2 else conv_to_linear(tensor[:, :, None])
     if name.startswith((f"{_POOL}q.", f"{_POOL}kv.")):
         width = len(tensor) // 3
         return tensor[:width] if name.startswith(f"{_POOL}q.") else tensor[width:]
@@ -80,7 +85,7 @@ def _to_ours(name: str, tensor: Tensor) -> Tensor:
 
 
 def _to_theirs(kind: str, patch_size: tuple[int, int, int], name: str, tensor: Tensor) -> Tensor:
-    if name.endswith(_PROJECTION):
+    if name.endswith(_PROJECTION) and kind != "siglip2":
         return linear_to_conv(tensor, patch_size)[:, :, 0].contiguous()
     if name == "encoder.pool.queries":
         return tensor[None]
@@ -95,9 +100,10 @@ def has_two_towers(config: Mapping[str, Any]) -> bool:
 def towers_in_hub(
     config: Mapping[str, Any], statistics: Mapping[str, Any], source: str
 ) -> tuple[ImageTowerArchitecture, TextArchitecture]:
-    """The two towers that a ``config.json`` of a SigLIP or CLIP describes; ``statistics`` are those of pixels.
+    """The two towers that a ``config.json`` of a SigLIP (2) or CLIP describes; ``statistics`` are those of pixels.
 
-    Frames are the largest square of whole patches: what is left beside the last patch is not read.
+    Frames are the largest square of whole patches: what is left beside the last patch is not read. Of NaFlex they are
+    the square whose positions are learned.
 
     Raises:
         UserError: it is of another kind, or of a form that is not known here.
@@ -109,10 +115,13 @@ def towers_in_hub(
     clip = kind == "clip"
     wide = {"width": 512 if clip else 768, "depth": 12, "num_heads": 8 if clip else 12}
     patch = vision.get("patch_size", 32 if clip else 16)
+    size = vision.get("image_size", 224) // patch * patch
+    if kind == "siglip2":
+        size = math.isqrt(vision.get("num_patches", 256)) * patch
     image = ImageTowerArchitecture(
         **_sizes(vision, {"width": 768, "depth": 12, "num_heads": 12, "hidden": 3072}, kind, source),
         num_frames=1,
-        size=vision.get("image_size", 224) // patch * patch,
+        size=size,
         patch_size=patch,
         pool="class" if clip else "probe",
         norm_before=clip,

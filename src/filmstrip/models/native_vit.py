@@ -1,7 +1,7 @@
 """A vision transformer for frames of any size: rotary positions of rows and columns, attention within a frame.
 
-The tower of Qwen2-VL (Wang et al. 2024), with the rule that says at which size a frame enters and the layer that
-merges neighbouring tokens.
+The tower of Qwen2-VL (Wang et al. 2024), with the layer that merges neighbouring tokens. The rule that says at which
+size a frame enters is in :mod:`filmstrip.video.geometry`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.bounds import AnyNumber, Count, Rate
-from filmstrip.errors import UserError
 from filmstrip.models.connectors import Connector, ConnectorConfig
 from filmstrip.nn.block import Block
 from filmstrip.nn.initialisation import init_normal
+from filmstrip.nn.masks import present
 from filmstrip.nn.mlp import GELU, MLP
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
-from filmstrip.nn.patches import PatchEmbed, conv_to_linear, linear_to_conv
+from filmstrip.nn.patches import NativeFrames, PatchEmbed, conv_to_linear, linear_to_conv
 from filmstrip.nn.rotary import Rotary, grid_positions
 from filmstrip.protocols import Features, Grid, check_video
 from filmstrip.weights.keymap import KeyMap, Weights, check_names
@@ -106,6 +106,20 @@ class NativeViT(nn.Module):
         x, *seen = (rearrange(y, "(b t) n d -> b (t n) d", t=grid.t) for y in (self.norm(x), *seen))
         return Features(x, grid, tuple(seen))
 
+    def native(self, video: Tensor, frames: NativeFrames) -> Tensor:
+        """Tokens ``B T N D`` of clips whose frames differ in size; those of padding come last, and nothing reads
+        them."""
+        if short := -video.shape[1] % self.patch_size[0]:
+            video = torch.cat([video, video[:, -1:].expand(-1, short, -1, -1, -1)], dim=1)
+        x = self.embed.native(video, frames)
+        steps = x.shape[1]
+        angles = self.rotary(frames.places(self.patch_size)).repeat_interleave(steps, dim=0)
+        mask = present(frames.valid().repeat_interleave(steps, dim=0))
+        x = x.flatten(0, 1)
+        for block in self.blocks:
+            x = block(x, angles=angles, mask=mask)
+        return self.norm(x).unflatten(0, (-1, steps))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileMergerConfig(ConnectorConfig):
@@ -157,33 +171,19 @@ class TileMerger(Connector):
         )
         return self.mlp(rows)
 
+    def native(self, tokens: Tensor, grids: Tensor) -> Tensor:
+        """``B T N D`` of frames that differ in size, on grids ``B 2`` (rows, columns), to ``B T N/side^2 outputs``.
 
-def native_size(
-    height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int, max_aspect: float = 200.0
-) -> tuple[int, int]:
-    """Height and width at which a frame enters: multiples of ``multiple``, of about its own shape.
-
-    They are the nearest to its own, unless their product is out of the range of pixels: then both are scaled into it,
-    and rounded down where there were too many pixels, and up where there were too few.
-
-    Raises:
-        UserError: the longer side is more than ``max_aspect`` times the shorter.
-    """
-    if max(height, width) > max_aspect * min(height, width):
-        raise UserError(
-            f"frames of {height} x {width} pixels are too long: at most {max_aspect:g} times their shorter side"
-        )
-    sides = tuple(round(side / multiple) for side in (height, width))
-    pixels = math.prod(sides) * multiple**2
-    if min_pixels <= pixels <= max_pixels:
-        return sides[0] * multiple, sides[1] * multiple
-    if pixels > max_pixels:
-        scale = math.sqrt(height * width / max_pixels)
-        sides = tuple(max(1, math.floor(side / scale / multiple)) for side in (height, width))
-    else:
-        scale = math.sqrt(min_pixels / (height * width))
-        sides = tuple(math.ceil(side * scale / multiple) for side in (height, width))
-    return sides[0] * multiple, sides[1] * multiple
+        Each frame's squares are in order, then comes padding.
+        """
+        merged = (grids // self.side).clamp(min=1)
+        square = torch.arange(tokens.shape[2] // self.side**2, device=tokens.device)
+        square = torch.minimum(square, merged.prod(dim=1, keepdim=True) - 1)
+        row, column = square // merged[:, 1:] * self.side, square % merged[:, 1:] * self.side
+        inner = grid_positions((self.side, self.side), tokens.device)
+        places = (row[..., None] + inner[:, 0]) * grids[:, 1, None, None] + column[..., None] + inner[:, 1]
+        index = places.flatten(1)[:, None, :, None].expand(-1, tokens.shape[1], -1, tokens.shape[3])
+        return self.mlp(self.norm(tokens).gather(2, index).unflatten(2, (-1, self.side**2)).flatten(3))
 
 
 _BLOCK = (

@@ -262,8 +262,9 @@ class QueryPooling(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.apply(init_normal)
 
-    def forward(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
-        """Pool visual tokens ``B M C``, of one time step of a ``grid`` if the queries have positions."""
+    def forward(self, tokens: Tensor, grid: Grid | None = None, *, mask: Mask | None = None) -> Tensor:
+        """Pool visual tokens ``B M C``, of one time step of a ``grid`` if the queries have positions, as far as a
+        ``mask`` allows."""
         queries = self.query_norm(self.queries)
         places = None
         if self.positions is not None:
@@ -273,7 +274,7 @@ class QueryPooling(nn.Module):
             places = self._resized(grid)
         context = self.context_norm(self.project(tokens))
         queries = queries.expand(tokens.shape[0], -1, -1)
-        pooled = self.norm(self.attention(queries, context=context, context_positions=places))
+        pooled = self.norm(self.attention(queries, context=context, mask=mask, context_positions=places))
         return pooled if self.mlp is None else pooled + self.mlp(self.mlp_norm(pooled))
 
     def _resized(self, grid: Grid) -> Tensor:

@@ -97,6 +97,11 @@ def present(valid: Tensor) -> Mask:
     return Mask(lambda b, h, q, k: valid[b, k] | (q == k), batch=valid.shape[0])
 
 
+def readable(valid: Tensor) -> Mask:
+    """Any token attends to the ``valid`` ones (``B N`` bool) of a context, of which there is one at least."""
+    return Mask(lambda b, h, q, k: valid[b, k], batch=valid.shape[0])
+
+
 def without_first(padding: Tensor) -> Mask:
     """A token attends to none of the first ``padding`` (``B``) tokens of its sample, but to itself."""
     return Mask(lambda b, h, q, k: (k >= padding[b]) | (q == k), batch=padding.shape[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -27,6 +28,37 @@ def unpatchify(patches: Tensor, grid: Grid, patch_size: Sequence[int]) -> Tensor
 def take(tokens: Tensor, index: Tensor) -> Tensor:
     """The tokens at ``index`` (``B K``) of ``B N ...``: ``B K ...``."""
     return tokens[torch.arange(tokens.shape[0], device=tokens.device)[:, None], index]
+
+
+class NativeFrames(NamedTuple):
+    """Clips whose frames differ in size: they lie at the top left of a video that is padded to one size."""
+
+    size: Tensor
+    """Height and width of each clip's frames, pixels, ``B 2``; multiples of a patch's."""
+    is_patch: Tensor
+    """Whether each of the ``N`` tokens of a frame is one of its patches, which come first, ``B N`` bool."""
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> NativeFrames | None:
+        """Those of a batch; none where all frames have one size."""
+        return cls(batch["frame_size"], batch["is_patch"]) if "is_patch" in batch else None
+
+    def grids(self, patch_size: Sequence[int]) -> Tensor:
+        """Rows and columns of patches, at least one each, ``B 2``."""
+        height, width = self.size.unbind(dim=1)
+        return torch.stack([height // patch_size[1], width // patch_size[2]], dim=1).clamp(min=1)
+
+    def places(self, patch_size: Sequence[int]) -> Tensor:
+        """Row and column of each token in its own frame, ``B N 2``; of padding, those of the last patch."""
+        grids = self.grids(patch_size)
+        token = torch.arange(self.is_patch.shape[1], device=self.size.device)
+        token = torch.minimum(token, grids.prod(dim=1, keepdim=True) - 1)
+        return torch.stack([token // grids[:, 1:], token % grids[:, 1:]], dim=-1)
+
+    def valid(self) -> Tensor:
+        """``is_patch``, with at least one patch for every clip."""
+        first = torch.arange(self.is_patch.shape[1], device=self.is_patch.device) == 0
+        return self.is_patch | first
 
 
 class PatchEmbed(nn.Module):
@@ -58,6 +90,16 @@ class PatchEmbed(nn.Module):
         if visible is not None:
             patches = take(patches, visible)
         return self.proj(self.normalise(patches, channels=-1).flatten(2))
+
+    def native(self, video: Tensor, frames: NativeFrames) -> Tensor:
+        """Tokens ``B T N D`` of the patches of frames that differ in size, row by row, with padding behind them."""
+        p, _, r = self.patch_size
+        places = frames.places(self.patch_size)
+        index = places[..., 0] * (video.shape[4] // r) + places[..., 1]
+        steps = video.shape[1] // p
+        folded = rearrange(video, "b (t p) c h w -> (b t) p c h w", p=p)
+        tokens = self(folded, index.repeat_interleave(steps, dim=0))
+        return rearrange(tokens, "(b t) n d -> b t n d", t=steps)
 
 
 def conv_to_linear(weight: Tensor) -> Tensor:

@@ -68,3 +68,30 @@ def sincos_plane(rows: int, columns: int, width: int) -> Tensor:
 def fixed_positions(kind: PositionKind, grid: Grid, width: int) -> Tensor:
     """Sine-cosine vectors of a grid's positions, ``N width``, float32."""
     return sincos_axes(grid, width) if kind == "axes" else sincos_table(grid.t * grid.h * grid.w, width)
+
+
+def resized(table: Tensor, grid: tuple[int, int], places: Tensor, grids: Tensor) -> Tensor:
+    """Learned positions of another grid than theirs, by bilinear interpolation with antialiasing: ``B N D``.
+
+    ``table`` (``h*w D``) are those of ``grid`` (rows and columns); ``places`` (``B N 2``) are the rows and columns
+    that are wanted, of ``grids`` (``B 2``) which may all be of other sizes. Every position is a mean of the table's,
+    whose weights fall linearly with the distance and sum to one, as those of ``torch.nn.functional.interpolate``.
+    """
+    rows, columns = (_shares(places[..., i], grids[:, i : i + 1], grid[i]) for i in (0, 1))
+    both = (rows[..., :, None] * columns[..., None, :]).flatten(2)
+    return both.to(table.dtype) @ table
+
+
+def resized_whole(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """All positions (``h*w D``) of another grid, as :func:`resized`."""
+    sizes = torch.tensor([wanted], device=table.device)
+    return resized(table, grid, grid_positions(wanted, table.device)[None], sizes)[0]
+
+
+def _shares(place: Tensor, size: Tensor, extent: int) -> Tensor:
+    """Weights of ``extent`` positions along one axis for places ``B N`` among ``size`` (``B 1``): ``B N extent``."""
+    step = extent / size.to(torch.float32)
+    centre = (place + 0.5) * step
+    near = torch.arange(extent, device=place.device) + 0.5
+    share = (1 - (near - centre[..., None]).abs() / step.clamp(min=1)[..., None]).clamp(min=0)
+    return share / share.sum(dim=-1, keepdim=True)

@@ -84,6 +84,8 @@ class FrozenNetworksConfig(ObjectiveConfig):
     """Name of such a network in messages and in the switch."""
     only_training: ClassVar[bool] = False
     """Whether using the trained objective does without these networks."""
+    takes_towers: ClassVar[bool] = False
+    """Whether the networks are models of video and text, in two towers (``of_towers``), instead of encoders."""
 
     def frozen_networks(self) -> tuple[str, ...]:
         """Names of the networks that the method uses."""
@@ -92,6 +94,10 @@ class FrozenNetworksConfig(ObjectiveConfig):
     def part_of(self, name: str) -> str:
         """The name of a network among the objective's parts."""
         return name
+
+    def of_towers(self, vision: Any, text: Any) -> ObjectiveConfig:
+        """The configuration of a network whose towers have these architectures, where such networks are taken."""
+        raise TypeError(f"{type(self).__name__} takes no networks of two towers")
 
     def network_run(self, name: str) -> str | None:
         """The run folder, or the model of the Hub or in its layout, that a network comes from."""

@@ -25,6 +25,7 @@ from filmstrip.models.dual_encoder import layouts_of, towers_in_hub
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer, at_end, at_last
 from filmstrip.nn.masks import causal
+from filmstrip.nn.patches import NativeFrames
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Batch, Layout, Loss, Objective, PassOn
 
@@ -104,11 +105,12 @@ def contrastive_in_hub(config: Mapping[str, Any], statistics: Mapping[str, Any],
         UserError: it describes another model.
     """
     vision, text = towers_in_hub(config, statistics, source)
-    layouts = layouts_of(config["model_type"], vision.tubelet)
-    if config["model_type"] == "siglip":
-        return Contrastive(
-            ContrastiveConfig(vision=vision, text=text), pool="last", causal_text=False, layouts=layouts
-        )
+    kind = config["model_type"]
+    layouts = layouts_of(kind, vision.tubelet)
+    if kind != "clip":
+        siglip = ContrastiveConfig(vision=vision, text=text)
+        naflex = kind == "siglip2"
+        return Contrastive(siglip, pool="last", causal_text=False, layouts=layouts, resizes=naflex)
     own = ContrastiveConfig(vision=vision, text=text, loss="softmax", scale=1 / 0.07, max_scale=100.0)
     dim = config.get("projection_dim", 512)
     return Contrastive(own, pool="end", causal_text=True, embed_dim=dim, layouts=layouts)
@@ -141,7 +143,7 @@ class Pairing(Objective):
         self._pass_on: PassOn | None = None
         self._processes = 1
 
-    def encode_video(self, video: Tensor) -> Tensor:
+    def encode_video(self, video: Tensor, *native: NativeFrames) -> Tensor:
         """Vectors ``B D`` of ``B T C H W`` video, of length one."""
         raise TypeError(f"{type(self).__name__} does not define encode_video(video)")
 
@@ -155,7 +157,11 @@ class Pairing(Objective):
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of a batch, with that of all processes where there are several."""
-        video = self.encode_video(batch["video"])
+        frames = NativeFrames.of(batch)
+        return self.contrast(self.encode_video(batch["video"], *(() if frames is None else (frames,))), batch)
+
+    def contrast(self, video: Tensor, batch: Batch) -> Loss:
+        """The loss of videos by their vectors ``B D`` and the batch's texts."""
         text = self.encode_text(batch["text"], batch["text_length"])
         loss = self._sigmoid if self.config.loss == "sigmoid" else self._softmax
         with torch.autocast(video.device.type, enabled=False):
@@ -227,7 +233,7 @@ class Contrastive(Pairing):
 
     ``pool`` and ``causal_text`` say how texts are read: SigLIP takes the last position of a text that attends to its
     padding, CLIP the end of one read from left to right. ``embed_dim`` adds projections of both sides without biases
-    (CLIP); without, the text's has a bias (SigLIP).
+    (CLIP); without, the text's has a bias (SigLIP). One that ``resizes`` takes frames of any size (SigLIP 2).
     """
 
     starts_whole = True
@@ -241,18 +247,26 @@ class Contrastive(Pairing):
         causal_text: bool,
         embed_dim: Count | None = None,
         layouts: tuple[Layout, ...] = (),
+        resizes: bool = False,
     ) -> None:
         super().__init__(config)
         self.pool, self.causal_text = pool, causal_text
-        self.encoder = ImageTower(config.vision, layouts)
+        self.encoder = ImageTower(config.vision, layouts, resizes=resizes)
+        self.takes_native = resizes
         self.text = TextTransformer(config.text)
         width = embed_dim or config.vision.width
         self.video_head = nn.Identity() if embed_dim is None else projection(config.vision.width, width, bias=False)
         self.text_head = projection(config.text.width, width, bias=embed_dim is None)
 
-    def encode_video(self, video: Tensor) -> Tensor:
-        """Vectors ``B D`` of ``B T C H W`` video, of length one."""
-        return normalised(self.video_head(self.encoder(video).pooled()))
+    def encode_video(self, video: Tensor, *native: NativeFrames) -> Tensor:
+        """Vectors ``B D`` of ``B T C H W`` video, of length one; ``native`` are sizes of frames that differ."""
+        if not native:
+            return self.to_vectors(self.encoder(video).pooled())
+        return self.to_vectors(self.encoder.native(video, *native).summary.mean(dim=1))
+
+    def to_vectors(self, pooled: Tensor) -> Tensor:
+        """Vectors of length one that are compared, of means over frames, ``B D``."""
+        return normalised(self.video_head(pooled))
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""

@@ -335,7 +335,10 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return visual if self.sees else visual * 0
 
     def watch(self, batch: Batch) -> Seen:
-        """What is seen of a batch: of one image or video a row, or of as many as its ``frames`` tell apart."""
+        """What is seen of a batch: of one image or video a row, or of as many as its ``frames`` tell apart.
+
+        Frames that differ in size need a method that reads them.
+        """
         frames = batch.get("frames")
         return self.see(batch["video"]) if frames is None else self.see_each(batch["video"], frames)
 

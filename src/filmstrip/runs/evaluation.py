@@ -37,6 +37,8 @@ class Evaluation:
     """Batch keys that the protocol needs; encoded videos come without ``video``."""
     compares_classes: ClassVar[bool] = False
     """Whether the protocol compares classes, and so needs labelled videos of at least two classes."""
+    takes_native: ClassVar[bool] = False
+    """Whether the protocol takes frames of several sizes in a batch (``data.clip.native``)."""
     uses_training_split: ClassVar[bool] = False
     """Whether the protocol reads the training split too, to fit or count."""
 
@@ -70,6 +72,8 @@ class Evaluation:
         name = type(self).__name__
         if missing := self.requires - source.gives:
             return f"{name} needs {', '.join(sorted(missing))}, which {source.root} does not hold"
+        if data.clip.native is not None and not self.takes_native:
+            return f"{name} needs frames of one size, and data.clip.native gives each clip its own"
         for split in self.splits_of(data):
             labels = [sample.label for sample in source.split(split)]
             if self.compares_classes and all(label is None for label in labels):

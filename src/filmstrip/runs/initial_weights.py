@@ -142,12 +142,12 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
 
 
 def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> None:
+    if (taken := objective.taken_from(given)) is not None:
+        wanted = {name: objective.state_dict()[name] for name in taken}
+        _check_shapes(taken, wanted, source)
+        objective.load_state_dict(taken, strict=False)
+        return
     if type(given) is not type(objective):
-        if (taken := objective.taken_from(given)) is not None:
-            wanted = {name: objective.state_dict()[name] for name in taken}
-            _check_shapes(taken, wanted, source)
-            objective.load_state_dict(taken, strict=False)
-            return
         kinds = f"{type(given).__name__}, and this run trains a {type(objective).__name__}"
         raise UserError(f"{source} holds a {kinds}: start it from a run of its own kind")
     fresh = [name for name in objective.state_dict() if objective.is_fresh(name)]
@@ -329,14 +329,18 @@ def _with_towers_of_init(run: Run, typed: Collection[str]) -> Run:
     Raises:
         UserError: a setting of the towers was given, or the source is no such model.
     """
-    from filmstrip.runs.hub_towers import hub_towers  # other methods do without its rooms
+    from filmstrip.data.kinds.captioned import Captioned  # other methods do without its rooms
+    from filmstrip.runs.hub_towers import hub_towers
 
     if (found := hub_towers(str(run.init))) is None:
         raise UserError(f"{run.init} is no SigLIP or CLIP in the Hub's layout: start two towers from one, or a run")
     if given := sorted(name for name in typed if name.startswith(("objective.vision.", "objective.text."))):
         raise UserError(f"{run.init} says how large its towers are: leave out {', '.join(given)}")
     own = any(name.startswith("data.reads") for name in typed)
-    reads: Kind = run.data.reads if own else found.reads
+    reads: Kind = run.data.reads
+    if not own and isinstance(reads, Captioned):  # a kind that reads more than captions goes on doing so
+        told = found.reads
+        reads = replace(reads, tokenizer=told.tokenizer, max_length=told.max_length, start=told.start)
     log.warning("%s says how large the towers are, and how captions are read", run.init)
     clip = _clip_of(run.data.clip, {"size": found.vision.size}, typed)
     changed: dict[str, Any] = {"vision": replace(found.vision, num_frames=clip.num_frames), "text": found.text}

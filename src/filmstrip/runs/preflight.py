@@ -62,6 +62,11 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     """
     objective, source, data = subject.objective, subject.source, subject.data
     check_requires(type(objective).__name__, objective.requires, source.gives, str(source.root))
+    if data.clip.native is not None and not objective.takes_native:
+        raise UserError(
+            f"{type(objective).__name__} takes frames of one size, and data.clip.native gives each clip its own: "
+            "leave it out, or train a method for frames of any size (language.siglip2, language.qwen2_vl)"
+        )
     learnt_from = source.split(data.train_split)
     unlabelled = [sample.name for sample in learnt_from if sample.label is None]
     if "label" in objective.requires and unlabelled:

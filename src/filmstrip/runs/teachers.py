@@ -41,7 +41,7 @@ def with_teachers(run: Run, folder: Path | None = None) -> Run:
         if source is None:
             continue
         known = begun is not None and begun.network_run(name) == source
-        networks[name] = getattr(begun, name) if known else _network_of(source)
+        networks[name] = getattr(begun, name) if known else _network_of(objective, source)
     return replace(run, objective=replace(objective, **networks))
 
 
@@ -73,11 +73,25 @@ def start_teachers(
                 )
             log.warning("the %s %s is untrained: name a trained one with --objective.%s-run", kind, name, option)
             continue
-        copy_encoder(objective.get_submodule(config.part_of(name)), source, f"the {kind} {name}")
+        part = objective.get_submodule(config.part_of(name))
+        if isinstance(part, Objective):
+            from filmstrip.runs.initial_weights import start  # starts frozen networks in turn
+
+            start(part, source)
+        else:
+            copy_encoder(part, source, f"the {kind} {name}")
 
 
-def _network_of(source: str) -> ObjectiveConfig:
+def _network_of(config: FrozenNetworksConfig, source: str) -> ObjectiveConfig:
     """The configuration of the network that a source holds."""
-    from filmstrip.objectives.teachers import as_encoder  # methods without such networks do without its rooms
+    if is_run(source):
+        return read_config(Path(source) / CONFIG).objective
+    if config.takes_towers:
+        from filmstrip.runs.hub_towers import hub_towers  # methods without such networks do without its rooms
 
-    return read_config(Path(source) / CONFIG).objective if is_run(source) else as_encoder(hub_architecture(source))
+        if (found := hub_towers(source)) is None:
+            raise UserError(f"{source} is no SigLIP or SigLIP 2 in the Hub's layout, nor a run folder")
+        return config.of_towers(found.vision, found.text)
+    from filmstrip.objectives.teachers import as_encoder
+
+    return as_encoder(hub_architecture(source))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,8 @@ from filmstrip.video.batched_reading import read_batched
 from filmstrip.video.decoder import Crop, DecodeError, Decoder, Frames, Request, VideoInfo
 from filmstrip.video.geometry import centre_crop, random_resized, random_short_side, three_crops
 
+NativeSize = Callable[[int, int, int], tuple[int, int]]
+"""Height and width at which whole frames enter, from a clip's number of frames and their own height and width."""
 _LATE = 2.5
 """Frames between a requested time and the start of the returned frame beyond which the header overstated the
 duration."""
@@ -33,10 +35,13 @@ class _Cutter:
     area: tuple[float, float] = (0.5, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     key_starts: bool = False
+    native: NativeSize | None = None
 
     def __post_init__(self) -> None:
         if self.num_crops not in (1, 3):
             raise ValueError(f"num_crops is 1 (centre) or 3 (along the longer side), got {self.num_crops}")
+        if self.native is not None and self.num_crops != 1:
+            raise ValueError("frames at their own shape are whole: num_crops is 1")
 
     def requests(self, decoder: Decoder, start: float, end: float, rng: np.random.Generator | None) -> list[Request]:
         """Decoding requests for all clips of the span, clip by clip."""
@@ -49,6 +54,9 @@ class _Cutter:
                 (self._random_times(decoder, start, end, rng), self._random_crop(decoder, rng))
                 for _ in range(self.num_clips)
             ]
+        if self.native is not None:
+            size = self.native(self.num_frames, decoder.info.height, decoder.info.width)
+            return [Request(times, None, size) for times, _ in views]
         return [Request(times, crop, self.size) for times, crop in views]
 
     def _random_times(self, decoder: Decoder, start: float, end: float, rng: np.random.Generator) -> np.ndarray:
@@ -100,13 +108,14 @@ def read_clips(
     end: float | None = None,
     snap: bool = False,
     key_starts: bool = False,
+    native: NativeSize | None = None,
 ) -> list[Frames]:
     """Sample clips of a video, each ``T C H W`` uint8 of ``size`` (height, width), in one pass over the file.
 
     With ``rng`` (training): ``num_clips`` random clips. Without (testing): ``num_clips`` evenly spaced clips of
     ``num_crops`` crops each: 1 for the centre, 3 along the longer side; clip by clip. ``start`` and ``end`` (seconds)
     bound the part of the video. In training, ``snap`` allows neighbouring frames where that saves decoding, and
-    ``key_starts`` starts dense clips at key frames.
+    ``key_starts`` starts dense clips at key frames. With ``native`` clips have whole frames of the size it says.
 
     Raises:
         DecodeError: nothing could be decoded, or the video has no such part.
@@ -124,13 +133,15 @@ def read_clips(
         num_clips=num_clips,
         num_crops=num_crops,
         key_starts=key_starts,
+        native=native,
     )
     first, last = _bounds(decoder.info, start, end)
     requests = cutter.requests(decoder, first, last, rng)
     clips = decoder.read(requests, snap=snap)
     if (held := _held(decoder, requests, clips, first, last)) is not None:
-        clips = decoder.read(cutter.requests(decoder, first, held, rng), snap=snap)
-    return clips
+        requests = cutter.requests(decoder, first, held, rng)
+        clips = decoder.read(requests, snap=snap)
+    return _with_crops(clips, requests)
 
 
 def read_parts(
@@ -143,6 +154,7 @@ def read_parts(
     size: int | tuple[int, int] = 224,
     num_clips: int = 1,
     num_crops: int = 1,
+    native: NativeSize | None = None,
 ) -> Iterator[list[Frames]]:
     """Test clips as from :func:`read_clips` for each part (start and end, seconds) of a video, in order.
 
@@ -157,12 +169,20 @@ def read_parts(
         size=_both(size),
         num_clips=num_clips,
         num_crops=num_crops,
+        native=native,
     )
     bounds = [_bounds(decoder.info, start, end) for start, end in parts]
     asked = [cutter.requests(decoder, first, last, None) for first, last in bounds]
     for (first, last), requests, clips in zip(bounds, asked, read_batched(decoder, asked)):
-        held = _held(decoder, requests, clips, first, last)
-        yield clips if held is None else decoder.read(cutter.requests(decoder, first, held, None))
+        if (held := _held(decoder, requests, clips, first, last)) is not None:
+            requests = cutter.requests(decoder, first, held, None)
+            clips = decoder.read(requests)
+        yield _with_crops(clips, requests)
+
+
+def _with_crops(clips: Sequence[Frames], requests: Sequence[Request]) -> list[Frames]:
+    """Decoded clips, each with the crop that was requested."""
+    return [replace(clip, crop=request.crop) for clip, request in zip(clips, requests, strict=True)]
 
 
 def _both(size: int | tuple[int, int]) -> tuple[int, int]:

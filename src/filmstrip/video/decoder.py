@@ -87,6 +87,8 @@ class Frames:
     substitute for a frame that could not be decoded."""
     truncated: str = ""
     """Reason why the file is known to end early; empty if it is not."""
+    crop: Crop | None = None
+    """Part of the frame that was cut out, where a clip was (:mod:`filmstrip.video.clips`)."""
 
     def __len__(self) -> int:
         return len(self.times)

@@ -6,7 +6,11 @@ import math
 
 import numpy as np
 
+from filmstrip.errors import UserError
 from filmstrip.video.decoder import Crop
+
+_SCALE_STEP = 1e-5
+"""Precision of the factor of :func:`fitting_size`."""
 
 
 def centre_crop(height: int, width: int, size: tuple[int, int], short_side: int | None = None) -> Crop:
@@ -63,3 +67,50 @@ def _covering(height: int, width: int, size: tuple[int, int], short_side: int | 
     if short_side is not None:
         scale = max(scale, short_side / min(height, width))
     return max(1, min(height, round(size[0] / scale))), max(1, min(width, round(size[1] / scale)))
+
+
+def native_size(
+    height: int, width: int, *, multiple: int, min_pixels: int, max_pixels: int, max_aspect: float = 200.0
+) -> tuple[int, int]:
+    """Height and width at which a frame enters: multiples of ``multiple``, of about its own shape.
+
+    They are the nearest to its own, unless their product is out of the range of pixels: then both are scaled into it,
+    and rounded down where there were too many pixels, and up where there were too few.
+
+    Raises:
+        UserError: the longer side is more than ``max_aspect`` times the shorter.
+    """
+    if max(height, width) > max_aspect * min(height, width):
+        raise UserError(
+            f"frames of {height} x {width} pixels are too long: at most {max_aspect:g} times their shorter side"
+        )
+    sides = tuple(round(side / multiple) for side in (height, width))
+    pixels = math.prod(sides) * multiple**2
+    if min_pixels <= pixels <= max_pixels:
+        return sides[0] * multiple, sides[1] * multiple
+    if pixels > max_pixels:
+        scale = math.sqrt(height * width / max_pixels)
+        sides = tuple(max(1, math.floor(side / scale / multiple)) for side in (height, width))
+    else:
+        scale = math.sqrt(min_pixels / (height * width))
+        sides = tuple(math.ceil(side * scale / multiple) for side in (height, width))
+    return sides[0] * multiple, sides[1] * multiple
+
+
+def fitting_size(height: int, width: int, *, patch: int, max_patches: int) -> tuple[int, int]:
+    """Height and width at which a whole frame has at most so many patches (SigLIP 2's NaFlex, its public code).
+
+    Both are scaled by the largest factor for which their patches, begun ones included, are no more than
+    ``max_patches``, and rounded up to whole patches: the aspect ratio changes by no more than that. The factor is
+    found by bisection to 1e-5 between zero and 100, as published.
+    """
+
+    def sides(scale: float) -> tuple[int, int]:
+        return tuple(max(1, math.ceil(side * scale / patch)) for side in (height, width))
+
+    low, high = _SCALE_STEP / 10, 100.0
+    while high - low >= _SCALE_STEP:
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.prod(sides(middle)) <= max_patches else (low, middle)
+    rows, columns = sides(low)
+    return rows * patch, columns * patch

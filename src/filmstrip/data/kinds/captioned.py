@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from filmstrip.bounds import Bounds, Count
 from filmstrip.data.actions import ActionSpace
 from filmstrip.data.config import Data, DataInfo
-from filmstrip.data.kinds.clips import LABEL, VIDEO, Clips, draw_clips
+from filmstrip.data.kinds.clips import LABEL, NATIVE, VIDEO, Clips, draw_clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification
 from filmstrip.data.sample import Sample, Source
@@ -43,7 +44,8 @@ class Captioned(Kind):
     mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = Specification(
         {
-            "video": VIDEO,
+            "video": replace(VIDEO, padding=0),
+            **NATIVE,
             "text": replace(TEXT, unmixed="captions", when="captioned samples"),
             "text_length": replace(TEXT_LENGTH, when="captioned samples"),
             "label": LABEL,
@@ -65,11 +67,19 @@ class Captioned(Kind):
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
         return replace(self, tokenizer=Saved(folder=str(folder)))
 
-    def open(self, data: Data) -> Source:
+    def open(self, data: Data) -> CaptionedSource:
         """The captioned samples of ``data.path`` or of a synthetic set, which is generated first if necessary.
 
         Raises:
             UserError: there is nothing to read, or no sample has a caption.
+        """
+        return self.with_tokenizer(self.captioned(data), (), data.train_split)
+
+    def captioned(self, data: Data) -> Source:
+        """The collection, without the samples that lack a caption if others have one.
+
+        Raises:
+            UserError: as :meth:`open`.
         """
         source = Clips(layout=self.layout, actions=False).open(data)
         if source.kind is not Clips:
@@ -85,12 +95,16 @@ class Captioned(Kind):
             log.warning(
                 "%s: %d of %d samples have no caption and are left out", source.root, missing, len(source.samples)
             )
-        texts = (text for sample in captioned if sample.split == data.train_split for text in sample.text)
-        tokenizer = self.tokenizer.fit(texts, ())
+        return replace(source, samples=tuple(captioned))
+
+    def with_tokenizer(self, source: Source, others: Iterable[str], train_split: str) -> CaptionedSource:
+        """A collection whose captions are read by a tokenizer, fitted to those of training and to ``others``."""
+        texts = (text for sample in source.samples if sample.split == train_split for text in sample.text)
+        tokenizer = self.tokenizer.fit(chain(texts, others), ())
         return CaptionedSource(
             root=source.root,
             classes=source.classes,
-            samples=tuple(_with_tokenizer(sample, tokenizer, self) for sample in captioned),
+            samples=tuple(_with_tokenizer(sample, tokenizer, self) for sample in source.samples),
             directional=True,
             text_tokenizer=tokenizer,
             reads=self,
@@ -160,6 +174,10 @@ class CaptionedSample(Sample):
     ) -> list[Row]:
         """Clips as of any sample, each with a caption of its own draw, or with the first one without ``rng``."""
         rows = super().cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions)
+        return self.captioned(rows, rng)
+
+    def captioned(self, rows: Sequence[Row], rng: np.random.Generator | None) -> list[Row]:
+        """Rows with a caption each, of its own draw, or the first one without ``rng``."""
         return [
             self._told(row, 0 if rng is None or not self.text else int(rng.integers(len(self.text)))) for row in rows
         ]

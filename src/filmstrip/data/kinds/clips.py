@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -27,7 +28,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
-from filmstrip.video.decoder import DecodeError, Decoder, Frames
+from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoInfo
 
 if TYPE_CHECKING:
     from filmstrip.data.sample import Sample, Source
@@ -36,6 +37,17 @@ _TRIED = 16
 """Number of videos that are tried for the size of a state."""
 VIDEO = of("B T C H W", torch.uint8, "frames")
 LABEL = of("B", torch.int64, "class; `B K` probabilities after mixing", when="labelled videos")
+NATIVE = {
+    "frame_size": of("B 2", torch.int64, "height and width of the frames, in pixels", when="`data.clip.native`"),
+    "is_patch": of(
+        "B N",
+        torch.bool,
+        "whether each of `N` tokens of a frame is one of its patches, which come first",
+        padding=0,
+        when="`data.clip.native`",
+    ),
+}
+"""Keys of clips whose frames have their own sizes; a kind that reads them pads ``video``, too."""
 IMAGES = of("B", torch.bool, "whether the frames are unrelated images", when="`data.reads.images sequence`")
 ACTION = Key(
     "entry `t` is the action since frame `t - 1`: discrete, or `A` numbers",
@@ -163,7 +175,7 @@ class Clips(Kind):
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``."""
         clip = data.clip
-        shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
+        shape = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size} | native_sizes(clip)
         vectors = {"A": getattr(network, "action_dim", 0), "S": getattr(network, "state_dim", 0)}
         return shape | vectors | {"K": getattr(network, "num_classes", None) or 1}
 
@@ -200,6 +212,15 @@ class ClipInfo(DataInfo):
     """Dimension of the state at each frame; zero if none are read."""
 
 
+def native_sizes(clip: Clip) -> dict[str, int]:
+    """Sizes of square frames of the largest number of patches, where frames have their own sizes."""
+    if (native := clip.native) is None:
+        return {}
+    room = native.room(clip.num_frames)
+    side = max(1, math.isqrt(room)) * native.patch
+    return {"H": side, "W": side, "N": room}
+
+
 def cut(
     sample: Sample,
     data: Data,
@@ -208,10 +229,11 @@ def cut(
     num_clips: int = 1,
     num_crops: int = 1,
     actions: ActionSpace | None = None,
+    numbered: bool = False,
 ) -> list[Row]:
     """Sample clips from one video: at random with ``rng``, else evenly spaced, each as ``num_crops`` square crops.
 
-    With ``actions``, the rows include the clips' actions.
+    With ``actions``, the rows include the clips' actions; if ``numbered``, the numbers of their frames in the file.
 
     Raises:
         DecodeError, OSError: the video or its actions cannot be read.
@@ -223,16 +245,17 @@ def cut(
     with open_video(sample.file(), backend=data.backend) as decoder:
         clips = read_clips(
             decoder,
-            **asdict(data.clip) | exact,
+            **asdict(replace(data.clip, native=None)) | exact | _native(data.clip),
             rng=rng,
             num_clips=num_clips,
             num_crops=num_crops,
             start=sample.start,
             end=sample.end,
         )
-        is_images = _is_images(sample, data)
+        is_images, info = _is_images(sample, data), decoder.info
         if actions is None:
-            return [_row(clip, is_images=is_images) for clip in clips]
+            rows = with_sizes([_row(clip, info, is_images=is_images) for clip in clips], data.clip)
+            return _numbered(rows, clips, decoder) if numbered else rows
         frame_times = decoder.times()
     reads = data.reads if isinstance(data.reads, Clips) else Clips()
     where: dict[str, Any] = {"path": sample.path, "frame_times": frame_times, "shown": [clip.times for clip in clips]}
@@ -250,7 +273,14 @@ def cut(
             beside.append(clip_states(sample.actions, name, **where))
         else:
             beside.append([None] * len(clips))
-    return [_row(clip, *own, is_images=is_images) for clip, *own in zip(clips, done, *beside)]
+    return [_row(clip, info, *own, is_images=is_images) for clip, *own in zip(clips, done, *beside)]
+
+
+def _numbered(rows: Sequence[Row], clips: Sequence[Frames], decoder: Decoder) -> list[Row]:
+    """Rows with the number in the file of each frame that was decoded for them."""
+    times = decoder.times()
+    found = [np.searchsorted(times, clip.times + 1e-6, side="right") - 1 for clip in clips]
+    return [replace(row, numbers=tuple(numbers.clip(min=0).tolist())) for row, numbers in zip(rows, found)]
 
 
 def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_crops: int = 1) -> list[list[Row]]:
@@ -263,9 +293,30 @@ def cut_in_turn(samples: Sequence[Sample], data: Data, num_clips: int = 1, num_c
         parts = [(sample.start, sample.end) for sample in samples]
         is_images = _is_images(samples[0], data)
         return [
-            [_row(clip, is_images=is_images) for clip in clips]
+            with_sizes([_row(clip, decoder.info, is_images=is_images) for clip in clips], data.clip)
             for clips in cut_parts(decoder, data.clip, parts, num_clips, num_crops)
         ]
+
+
+def _native(clip: Clip) -> dict[str, Any]:
+    """The size of whole frames, as readers of clips take it."""
+    return {"native": None if clip.native is None else clip.native.size_of}
+
+
+def with_sizes(rows: Sequence[Row], clip: Clip) -> list[Row]:
+    """Rows with the size of their frames, where these have their own."""
+    if (native := clip.native) is None:
+        return list(rows)
+    told = []
+    for row in rows:
+        frames, _, height, width = row.content["video"].shape
+        room, count = native.room(frames), (height // native.patch) * (width // native.patch)
+        sizes = {
+            "frame_size": torch.tensor([height, width]),
+            "is_patch": torch.arange(max(room, count)) < count,
+        }
+        told.append(replace(row, content=row.content | sizes))
+    return told
 
 
 def _is_images(sample: Sample, data: Data) -> bool | None:
@@ -277,6 +328,7 @@ def _is_images(sample: Sample, data: Data) -> bool | None:
 
 def _row(
     clip: Frames,
+    info: VideoInfo,
     action: np.ndarray | None = None,
     state: np.ndarray | None = None,
     expert: np.ndarray | None = None,
@@ -290,7 +342,11 @@ def _row(
     if is_images is not None:
         content["images"] = torch.tensor(is_images)
     times = (clip.times[0], clip.times[-1])
-    return Row(content=content, times=times, damaged=clip.damaged, truncated=clip.truncated)
+    shown = (0.0, 0.0, 1.0, 1.0)
+    if (crop := clip.crop) is not None:
+        ends = crop.left + crop.width, crop.top + crop.height
+        shown = (crop.left / info.width, crop.top / info.height, ends[0] / info.width, ends[1] / info.height)
+    return Row(content=content, times=times, damaged=clip.damaged, truncated=clip.truncated, shown=shown)
 
 
 def cut_parts(
@@ -314,6 +370,7 @@ def cut_parts(
         size=clip.size,
         num_clips=num_clips,
         num_crops=num_crops,
+        **_native(clip if clip.native is None else replace(clip, native=clip.native.evaluated())),
     )
 
 

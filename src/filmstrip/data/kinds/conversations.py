@@ -47,6 +47,7 @@ SPECIFICATION = Specification(
             padding=-1,
             when="`data.reads.timestamps`",
         ),
+        **clips.NATIVE,
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
         "learnt": of("B L", torch.bool, "whether the assistant says the token", padding=0),
@@ -100,10 +101,16 @@ class Conversations(Kind):
 
         Raises:
             UserError: there are none, a file is damaged, images or videos are missing, or a conversation cannot be
-                learnt from; the message lists the first of them.
+                learnt from; the message lists the first of them; or frames keep their sizes, which those of several
+                cannot.
         """
         if data.path is None and data.synthetic is None:
             raise UserError("no data was provided: set data.path to a file of conversations (--data PATH)")
+        if data.clip.native is not None and (self.visuals > 1 or self.timestamps):
+            raise UserError(
+                "conversations about several images and videos, or with times, have frames of one size: leave out "
+                "data.clip.native, or data.reads.visuals and data.reads.timestamps"
+            )
         path = data.synthetic.generate() if data.path is None and data.synthetic else Path(data.path or ".")
         return _open(self, path.expanduser(), data.train_split)
 
@@ -111,7 +118,8 @@ class Conversations(Kind):
         """Sizes of ``data.clip``, and the longest text."""
         clip = data.clip
         length = max(1, self.max_length - (self.visual_tokens or 1) + 1)
-        return {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size, "L": length}
+        frames = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
+        return frames | clips.native_sizes(clip) | {"L": length}
 
     def told_sizes(self, data: Data, info: ConversationInfo) -> dict[str, int]:
         """Those of :meth:`sizes`."""
@@ -195,13 +203,15 @@ class ConversationSample(Sample):
             DecodeError, OSError: the image or video cannot be read.
         """
         if self.dialogue.visual is None:
-            shape = (data.clip.num_frames, 3, data.clip.size, data.clip.size)
-            content = {"video": torch.zeros(shape, dtype=torch.uint8)}
+            frames, side, native = data.clip.num_frames, data.clip.size, data.clip.native
+            size = (side, side) if native is None else native.size_of(frames, side, side)
+            content = {"video": torch.zeros((frames, 3, *size), dtype=torch.uint8)}
             if self.several:
-                content["frames"] = torch.tensor([data.clip.num_frames])
+                content["frames"] = torch.tensor([frames])
             if self.timestamps:
                 content["times"] = torch.full((1, 2), -1.0, dtype=torch.float64)
-            return self._told([Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops))
+            rows = [Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops)
+            return self._told(clips.with_sizes(rows, data.clip))
         if not self.files:
             return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
         still = replace(data, clip=replace(data.clip, num_frames=1))

@@ -30,6 +30,10 @@ class Row:
     """Whether each used frame is damaged."""
     truncated: str = ""
     """Description of a premature end of the file; empty if there is none."""
+    shown: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    """Part of the file's frames that the clip shows: left, top, right, bottom, as fractions of width and height."""
+    numbers: tuple[int, ...] = ()
+    """Number of each frame in the file, where a kind of sample asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,9 +110,10 @@ class TrainingSet(_SampleSet):
         """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
         report = ReadReport()
         rows = _Rows(self.labelled, self.specification)
+        data = _of_batch(self.data, derive_seed(self.seed, "native", draws[0].position))
         try:
             for draw in draws:
-                found = [self._read(draw, i, pick, report) for i, pick in enumerate(_picks(draw))]
+                found = [self._read(data, draw, i, pick, report) for i, pick in enumerate(_picks(draw))]
                 if not all(found):
                     return None, report
                 rows.add(*_joined([one for one in found if one is not None]))
@@ -129,13 +130,13 @@ class TrainingSet(_SampleSet):
             seed = derive_seed(self.seed, "replacement", draw.position, attempt, *own)
             yield first + seed % self.portions[draw.source].num_samples
 
-    def _read(self, draw: Draw, number: int, pick: Pick, report: ReadReport) -> _Read | None:
+    def _read(self, data: Data, draw: Draw, number: int, pick: Pick, report: ReadReport) -> _Read | None:
         """The clips of a row's sample of this number, or of what stands in for it; bad ones are in the report."""
         together = self.portions[draw.source].together > 1
         for index in self._candidates(draw, number, pick.index):
             seeds = [derive_seed(self.seed, pick.epoch, index, clip) for clip in range(self.data.clips_per_video)]
-            data = self.of_one_frame if together else self.data
-            clips = self._cut(index, report, data, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
+            own = self.of_one_frame if together else data
+            clips = self._cut(index, report, own, rng=np.random.default_rng(seeds[0]), num_clips=len(seeds))
             if clips is not None:
                 return _Read(self.samples[index], index, clips, seeds)
         return None
@@ -152,6 +153,9 @@ class EvaluationSet(_SampleSet):
         num_crops: int,
         actions: ActionSpace | None = None,
     ):
+        native = data.clip.native
+        if native is not None:
+            data = replace(data, clip=replace(data.clip, native=native.evaluated()))
         super().__init__(samples, data, actions)
         self.num_clips = num_clips
         self.num_crops = num_crops
@@ -243,6 +247,13 @@ class _Rows:
         if self.labelled:
             batch["label"] = torch.tensor(self.labels, dtype=torch.int64)
         return batch
+
+
+def _of_batch(data: Data, seed: int) -> Data:
+    """The data with the sizes of one batch, where frames have their own."""
+    if (native := data.clip.native) is None:
+        return data
+    return replace(data, clip=replace(data.clip, native=native.of_batch(seed)))
 
 
 def _picks(draw: Draw) -> tuple[Pick, ...]:

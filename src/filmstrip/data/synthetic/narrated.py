@@ -177,7 +177,7 @@ class NarratedShapes(Synthetic):
             split = path.parent.name
             label = {"label": self._class_of(shapes[0])} if self.classes else {}
             rows.append({"path": name, "split": split, **label, "captions": json.dumps(texts)})
-            boxes.append({"path": name, "split": split, "wrong": is_wrong, "shapes": self._described(shapes)})
+            boxes.append({"path": name, "split": split, "wrong": is_wrong, "shapes": self.described(shapes)})
             told = questions(shapes, np.random.default_rng((*seed, 1)), in_turn=self.in_turn)
             asked += dialogues(name, split, told, visual=self.visual)
         write_csv(rows, folder / "manifest.csv")
@@ -198,7 +198,7 @@ class NarratedShapes(Synthetic):
             return MOTIONS[shape.motion]
         return shape.colour if self.labels == "colour" else shape.form
 
-    def _described(self, shapes: tuple[Shape, ...]) -> list[dict[str, Any]]:
+    def described(self, shapes: tuple[Shape, ...]) -> list[dict[str, Any]]:
         """Each shape with its phrase and its box (left, top, right, bottom, shares of the frame) in every frame."""
         return [
             {

@@ -10,13 +10,14 @@ al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any
         --data.reads.tokenizer QWEN2
     filmstrip train language.qwen2_vl:lora --data DIALOGUES.jsonl --init hf:Qwen/Qwen2-VL-2B-Instruct
 
-The vision transformer, the merger and the rule of sizes are in ``models/native_vit.py``, the positions in
-``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the public code (the text has
-frequencies of each axis). Text goes on after the largest position of any axis, as in the paper; transformers' code
-leaves out time, so that text after a long video has the positions of its last frames.
+The vision transformer and the merger are in ``models/native_vit.py``, the rule of sizes is in ``video/geometry.py``,
+the positions are in ``nn/rotary.py``. One ladder of frequencies is cut into runs, time's the fastest, as in the
+public code (the text has frequencies of each axis). Text goes on after the largest position of any axis, as in the
+paper; transformers' code leaves out time, so that text after a long video has the positions of its last frames.
 
-Where we deviate: the clips of a batch are squares of one size, as all clips here; frames of any shape are read where
-a model is used (``see``). Learning rates, which the paper does not give, are those of Qwen-VL.
+Clips of a batch have frames of their own shapes where ``data.clip.native`` says so, as in the paper's presets; where
+a model is used it reads frames of any shape (``see``). Where we deviate: learning rates, which the paper does not
+give, are those of Qwen-VL.
 
 The paper reports, from rotary positions of one axis to three: Perception Test 46.6 and 47.4, NextQA 43.9 and 46.0,
 STAR 55.5 and 57.9, MMBench 58.6 and 60.6; and for 7B: TextVQA 84.3, MVBench 67.0.
@@ -34,7 +35,7 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.config import Augment, Clip, Data, PixelRange
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
@@ -46,20 +47,21 @@ from filmstrip.models.native_vit import (
     TileMerger,
     TileMergerConfig,
     from_tower,
-    native_size,
     to_tower,
 )
 from filmstrip.models.video_language import Places, Seen, Visuals
+from filmstrip.nn.patches import NativeFrames
 from filmstrip.nn.rotary import rope_ids
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.language import Adaptation, Part, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import EncoderOnly
-from filmstrip.protocols import Grid, as_float
+from filmstrip.protocols import Batch, Grid, as_float
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.video.geometry import native_size
 from filmstrip.weights.hub import statistics_of
 from filmstrip.weights.keymap import Weights, renamed
 
@@ -136,6 +138,7 @@ class Qwen2VLConfig(VideoLanguageConfig):
 class Qwen2VL(VideoLanguage):
     """A language model that reads frames of any size; what it sees (``see``) are tokens on a grid, ``B T H W D``."""
 
+    takes_native = True
     encoder: NativeViT
     connector: TileMerger
 
@@ -239,6 +242,26 @@ class Qwen2VL(VideoLanguage):
         tokens, grid = self.encoded(video)
         seen = self.connector(tokens, grid).unflatten(1, tuple(self.connector.merged(grid)))
         return seen if self.sees else seen * 0
+
+    def watch(self, batch: Batch) -> Seen:
+        """See :class:`~filmstrip.objectives.language.VideoLanguage`; of clips whose frames differ in size, the tokens
+        of each with their own grid."""
+        frames = NativeFrames.of(batch)
+        return super().watch(batch) if frames is None else self.see_native(batch["video"], frames)
+
+    def see_native(self, video: Tensor, frames: NativeFrames) -> Visuals:
+        """Tokens of ``B T C H W`` video whose clips have frames of their own sizes, which stay as they are."""
+        sides = frames.grids(self.encoder.patch_size)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
+            tokens = self.encoder.native(video, frames)
+        merged = self.connector.native(tokens, sides)
+        _, steps, room, _ = merged.shape
+        grids = F.pad((sides // self.connector.side).clamp(min=1), (1, 0), value=steps)
+        each = grids[:, 1:].prod(dim=1, keepdim=True)
+        token = torch.arange(steps * room, device=video.device)
+        index = (token // each).clamp(max=steps - 1) * room + token % each
+        rows = merged.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, merged.shape[3]))
+        return Visuals(rows if self.sees else rows * 0, grids[:, None])
 
     def sequence(self, visual: Seen, text: Tensor, text_length: Tensor) -> tuple[Tensor, Places]:
         """See :class:`~filmstrip.models.video_language.VideoLanguageModel`; one ``visual`` is ``B T H W D``."""
@@ -381,7 +404,7 @@ def _stage(decoder: DecoderConfig, stage: Literal[1, 2, 3]) -> Run:
     ]
     return Run(
         data=Data(
-            clip=Clip(num_frames=frames, sampling="uniform", size=side, short_side=(side, side)),
+            clip=Clip(num_frames=frames, sampling="uniform", size=side, short_side=(side, side), native=PixelRange()),
             augment=Augment(mirror=0.0),
             reads=Conversations(
                 format="caption" if stage == 1 else "hub",

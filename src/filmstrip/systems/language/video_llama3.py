@@ -42,7 +42,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.connectors import MlpConnector, TokenwiseMlp
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config, from_llama, to_llama
-from filmstrip.models.native_vit import NativeViT, NativeViTConfig, native_size
+from filmstrip.models.native_vit import NativeViT, NativeViTConfig
 from filmstrip.models.siglip_layout import QKV, TOWER
 from filmstrip.models.video_language import Places, Seen, Visuals
 from filmstrip.nn.mlp import GELU
@@ -56,6 +56,7 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.video.geometry import native_size
 from filmstrip.weights.hub import statistics_of
 from filmstrip.weights.keymap import KeyMap, Weights, renamed
 from filmstrip.weights.layers import fuse, unfuse
