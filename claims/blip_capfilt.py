@@ -26,7 +26,7 @@ from filmstrip.text.tokenizers import Words, WordTokenizer
 
 SIZE, CLEAN, WEB, TESTS, LENGTH, BATCH = 32, 200, 1800, 300, 12, 32
 NOISE = 0.5
-STEPS = {"start": 400, "captioner": 120, "filter": 120, "new": 400}
+STEPS = {"start": 300, "captioner": 100, "filter": 100, "new": 300}
 SHAPES = NarratedShapes(num_frames=1, size=SIZE)
 ARMS = ("web", "web, filtered", "web and written", "both, filtered")
 
@@ -58,7 +58,7 @@ CLAIM = Claim(
         above("right kept", "right before", "what the filter keeps is right more often, by 20 points", by=20.0),
     ),
     seeds=3,
-    minutes=6,
+    minutes=9,
 )
 
 Texts = list[tuple[str, ...]]
