@@ -28,8 +28,15 @@ class Reader(Objective):
         self.tokenizer, self.stop = source.serialiser.tokenizer, source.serialiser.stop
         self.weight = nn.Parameter(torch.zeros(1))
 
+    sees_several = False
+
     def see(self, video):
         return video.float().mean(dim=(1, 2, 3, 4)).view(-1, 1, 1)
+
+    see_among = see
+
+    def watch(self, batch):
+        return self.see(batch["video"])
 
     def word(self, visual, text):
         if "how" not in self.tokenizer.decode(text):

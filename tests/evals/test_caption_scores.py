@@ -136,8 +136,15 @@ class Talker(Objective):
         self.serialiser = serialiser
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
+    sees_several = False
+
     def see(self, video):
         return video.float().mean(dim=(1, 3, 4))[:, None]
+
+    see_among = see
+
+    def watch(self, batch):
+        return self.see(batch["video"])
 
     def answer(self, visual, prompt, *, count, seed=0, sampling=None):
         colour = self.serialiser.tokenizer.encode("colour")[0]

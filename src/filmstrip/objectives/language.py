@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Bounds, Count, CountOrZero, Rate, Share, ShareBelowOne
-from filmstrip.data.config import Clip, DataInfo
+from filmstrip.data.config import Clip, DataInfo, NativeSize
 from filmstrip.data.kinds.conversations import ConversationInfo
 from filmstrip.errors import UserError
 from filmstrip.models.connectors import CONNECTORS, ConnectorConfig, MlpConnector
@@ -142,6 +142,10 @@ class VideoLanguageConfig(ObjectiveConfig):
             UserError: it has a part that this method does not have.
         """
         raise TypeError(f"{type(self).__name__} does not define as_published(config, preprocessing, source)")
+
+    def frame_sizes(self, native: NativeSize) -> NativeSize:
+        """The sizes at which frames of their own shape enter this network; by default those given."""
+        return native
 
     def bind(self, info: DataInfo) -> Self:
         """Take the ids from the data, and the size of the vocabulary for a language model that is new.

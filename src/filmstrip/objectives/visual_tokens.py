@@ -68,8 +68,7 @@ class VisualTokens(Objective):
         attended = choose_attended(seeds, self.encoder.attended(video), self.count).view(-1, *grid)
         if self.masking == "attended":
             return attended
-        coin = uniform(seeds, 1, "violet.masking")[:, :, None, None] < 0.5
-        return torch.where(coin, choose_blocks(seeds, grid), attended)
+        return torch.where(in_blocks(seeds)[:, None, None, None], choose_blocks(seeds, grid), attended)
 
     def predict(self, video: Tensor, masked: Tensor) -> Tensor:
         """Logits of codes, ``B N K`` float32, of ``B T C H W`` video with ``masked`` patches (``B t h w`` bool)."""
@@ -87,6 +86,11 @@ class VisualTokens(Objective):
         count = masked.sum()
         right = (logits.detach().argmax(dim=-1) == codes) & masked
         return torch.where(masked, nats, 0.0).sum() / count, right.sum() / count
+
+
+def in_blocks(seeds: Tensor) -> Tensor:
+    """Whether a clip is masked in blocks, ``B`` bool, where a coin decides; drawn from its seed (``B``)."""
+    return uniform(seeds, 1, "violet.masking")[:, 0] < 0.5
 
 
 def choose_blocks(seeds: Tensor, grid: Grid) -> Tensor:

@@ -58,6 +58,8 @@ def with_language_of_init(run: Run, typed: Collection[str]) -> Run:
         clip = replace(
             clip, size=size, short_side=clip.short_side if "data.clip.short_side" in typed else (low, high)
         )
+    if clip.native is not None and not any(name.startswith("data.clip.native") for name in typed):
+        clip = replace(clip, native=objective.frame_sizes(clip.native))
     log.warning("%s says how large the network is, and how text is read", source)
     reads = _read_as_there(run.data.reads, folder, source, typed)
     return replace(run, objective=objective.for_clip(clip), data=replace(run.data, clip=clip, reads=reads))

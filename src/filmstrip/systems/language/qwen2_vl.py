@@ -35,7 +35,7 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.bounds import Count
-from filmstrip.data.config import Augment, Clip, Data, PixelRange
+from filmstrip.data.config import Augment, Clip, Data, NativeSize, PixelRange
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
@@ -123,6 +123,19 @@ class Qwen2VLConfig(VideoLanguageConfig):
             connector=TileMergerConfig(side=vision.get("spatial_merge_size", 2)),
             decoder=replace(decoder, rope_sections=tuple(rope["mrope_section"])),
             image_pixels=(least, most),
+            video_pixels=tuple(min(pixels, most) for pixels in self.video_pixels),
+        )
+
+    def frame_sizes(self, native: NativeSize) -> NativeSize:
+        """Those of this network's patches and ranges of pixels."""
+        if not isinstance(native, PixelRange):
+            return native
+        return replace(
+            native,
+            patch=self.encoder.patch_size[1],
+            merged=self.connector.side,
+            image_pixels=self.image_pixels,
+            video_pixels=self.video_pixels,
         )
 
     def build(self) -> Qwen2VL:

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from filmstrip.bounds import Count, Weight
+from filmstrip.bounds import AnyNumber, Count, Rate, Weight
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
@@ -75,9 +75,9 @@ class NativeSiglipConfig(NativeViTConfig, ObjectiveConfig):
     """Whether the last tokens are normalised."""
     gelu: GELU = "tanh"
     """Nonlinearity of the feed-forward networks."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[AnyNumber, AnyNumber, AnyNumber] = (0.5, 0.5, 0.5)
     """Mean RGB, subtracted from pixels in 0..1."""
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[Rate, Rate, Rate] = (0.5, 0.5, 0.5)
     """Standard deviation of RGB, by which pixels are divided."""
 
     def build(self) -> EncoderOnly:

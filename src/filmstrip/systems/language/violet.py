@@ -40,7 +40,13 @@ from filmstrip.objectives.contrastive import Rows, captions_of, matching
 from filmstrip.objectives.language import averaged, token_losses
 from filmstrip.objectives.masked_words import mask_words
 from filmstrip.objectives.matching import valid_tokens
-from filmstrip.objectives.visual_tokens import VisualTokens, VisualTokensConfig, choose_attended, choose_blocks
+from filmstrip.objectives.visual_tokens import (
+    VisualTokens,
+    VisualTokensConfig,
+    choose_attended,
+    choose_blocks,
+    in_blocks,
+)
 from filmstrip.protocols import Batch, Loss
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -123,9 +129,9 @@ class VioletWithText(VisualTokens):
         patches = most[:, : visual.shape[1]].unflatten(1, (grid.t, -1))[:, :, 1:].reshape(-1, *grid)
         attended = most[:, visual.shape[1] :]
         if self.masking == "both":
-            coin = uniform(seeds, 1, "violet.masking") < 0.5
-            patches = torch.where(coin[:, :, None, None], blocks, patches)
-            attended = torch.where(coin, chosen, attended)
+            coin = in_blocks(seeds)
+            patches = torch.where(coin[:, None, None, None], blocks, patches)
+            attended = torch.where(coin[:, None], chosen, attended)
         return patches, torch.where(attended, mask_id, ids), attended
 
     def _count(self, ids: Tensor) -> int:

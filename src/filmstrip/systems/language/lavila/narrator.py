@@ -253,7 +253,7 @@ class Narrator(VideoLanguage):
         """
         writing = writing or Writing(max_tokens=77, sampling=NUCLEUS)
         seeds = torch.arange(len(visual), device=visual.device) + seed
-        drawn = uniform(seeds, writing.max_tokens, "lavila.narration", 0)
+        drawn = uniform(seeds, writing.max_tokens, "lavila.caption")
         return self._written(visual, prompt, drawn, writing, end)
 
     def _written(self, visual: Tensor, prompt: Sequence[int], drawn: Tensor, writing: Writing, end: int) -> Tensor:
