@@ -61,6 +61,8 @@ CLAIM = Claim(
         below("toto error", "untrained error", "their policy errs less than an untrained network's"),
         below("toto error", "mae error", "and less than VideoMAE's"),
     ),
+    analysis="One seed: after every number of steps the policy on Toto's features solves the most tables, and the "
+    "one on the untrained network's no more after 800 steps than after 50.",
     minutes=9,
 )
 

@@ -52,6 +52,10 @@ CLAIM = Claim(
         above(f"dagger {EPISODES[-1]}", f"cloning {FIRST}", "and more than what it began with"),
         above(f"cloning {FIRST}", "random", "which is more than actions at random"),
     ),
+    analysis="Nine tables in ten are far from the floor now, and the first demonstrations alone solve three times as "
+    "many as chance does. DAgger and cloning stay level at every number of episodes: the expert's own "
+    "states already cover what the policy meets on an empty table of one thing, whatever it does. DAgger "
+    "pays where mistakes lead to states that demonstrations never show.",
     minutes=5,
 )
 

@@ -131,7 +131,7 @@ def plan_runs(data: Path | None) -> Plan:
         clip = classifier.data.clip
         frames = replace(single_frame.tiny().data.clip, size=clip.size, short_side=clip.short_side)
         return Plan(
-            pretrain=_with(future_frames.tiny(), data, 800, clips_per_video=2),
+            pretrain=_with(future_frames.tiny(), data, 1000, clips_per_video=2),
             classifier=_with(classifier, data, 150, clips_per_video=2),
             steps_on_all=200,
             others={SINGLE_FRAME: _with(single_frame.tiny().on_clip(frames), data, 100)},
