@@ -18,7 +18,7 @@ def alone(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 4])
 def together(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     run_processes([str(WORKER), str(folder)], request.param)
