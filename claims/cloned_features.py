@@ -61,8 +61,10 @@ CLAIM = Claim(
         below("toto error", "untrained error", "their policy errs less than an untrained network's"),
         below("toto error", "mae error", "and less than VideoMAE's"),
     ),
-    analysis="One seed: after every number of steps the policy on Toto's features solves the most tables, and the "
-    "one on the untrained network's no more after 800 steps than after 50.",
+    analysis="The order of the paper: frozen features of Toto solve about twice as many tables as an untrained "
+    "network's, which gain nothing by more steps, in every seed. VideoMAE's, learnt in as many steps, are "
+    "hardly above the untrained. A policy from pixels errs less by the end, and solves about as many as "
+    "Toto's.",
     minutes=9,
 )
 
