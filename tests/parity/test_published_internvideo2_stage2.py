@@ -9,7 +9,7 @@ from published import TOLERANCE, recipe_video, stored
 from filmstrip.errors import UserError
 from filmstrip.models.aligned_encoder import AlignedArchitecture
 from filmstrip.objectives.contrastive import Rows, matching
-from filmstrip.objectives.matching import valid_tokens
+from filmstrip.objectives.matching import pairs_loss, valid_tokens
 from filmstrip.runs.initial_weights import start
 from filmstrip.systems.language.internvideo2 import BERT_LARGE, InternVideo2TextConfig
 from filmstrip.weights.released import from_published, published_names, to_published
@@ -68,7 +68,7 @@ def test_vectors_matches_and_losses_are_the_published_ones():
     assert torch.equal(matching(*rows), same)
     assert kept.error("contrast", model._softmax(*rows)) < TOLERANCE
     videos, other_texts = (x.masked_fill(same, -torch.inf).argmax(dim=1) for x in (logits.T, logits))
-    found, _ = model.matching_loss(seen, tokens, valid, same, videos, other_texts)
+    found, _ = pairs_loss(model.matched, seen, tokens, valid, same, videos, other_texts)
     assert kept.error("matching", found) < TOLERANCE
     wanted = valid & ((place + clip) % 3 == 1) & (place > 0)
     assert kept.error("words", model.word_loss(seen, ids, valid, torch.where(wanted, 39, ids), wanted)) < TOLERANCE

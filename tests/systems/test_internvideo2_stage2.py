@@ -13,6 +13,7 @@ from filmstrip.__main__ import main
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.models.aligned_encoder import resized_positions
+from filmstrip.objectives.matching import pairs_loss
 from filmstrip.protocols import DualEncoder, Grid, Matcher, SharesRows
 
 RUN = systems.find("language.internvideo2")
@@ -69,7 +70,7 @@ def test_losses_are_those_of_torch():
     valid = torch.arange(ids.shape[1]) < lengths[:, None]
     tokens, other = objective.read(ids, valid), torch.tensor([1, 0, 3, 2])
     same = torch.eye(4, dtype=torch.bool)
-    found, _ = objective.matching_loss(context, tokens, valid, same, other, other)
+    found, _ = pairs_loss(objective.matched, context, tokens, valid, same, other, other)
     swapped = objective.match(context[other], ids, lengths), objective.match(context, ids[other], lengths[other])
     expected = [-F.logsigmoid(odds), *(-F.logsigmoid(-one) for one in swapped)]
     torch.testing.assert_close(found, torch.cat(expected).mean())

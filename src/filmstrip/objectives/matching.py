@@ -17,7 +17,8 @@ from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.randomness import uniform
 
 Judge = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Logits ``N 2`` of no and yes, of visual tokens ``N M C``, ids ``N L`` and which of them are no padding."""
+"""Logits ``N 2`` of no and yes, of visual tokens ``N M C``, a text (ids ``N L``, or vectors ``N L D``) and which of
+its tokens are no padding."""
 
 
 def matching_loss(
@@ -39,15 +40,26 @@ def matching_loss(
     video_to_text, text_to_video = similarity
     videos = similar(text_to_video, same.T, uniform(seeds, 1, f"{use}.other_video"))
     texts = similar(video_to_text, same, uniform(seeds, 1, f"{use}.other_text"))
-    others = F.embedding(videos, visual.flatten(1)).view_as(visual)
+    return pairs_loss(judge, visual, ids, valid, same, videos, texts)
+
+
+def pairs_loss(
+    judge: Judge, visual: Tensor, text: Tensor, valid: Tensor, same: Tensor, videos: Tensor, texts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As :func:`matching_loss`, where the other ``videos`` and ``texts`` are chosen (``B``); ``text`` is whatever is
+    judged, ids ``B L`` or vectors ``B L D``."""
     said = judge(
-        torch.cat([visual, others, visual]),
-        torch.cat([ids, ids, ids[texts]]),
+        torch.cat([visual, _at(visual, videos), visual]),
+        torch.cat([text, text, _at(text, texts)]),
         torch.cat([valid, valid, valid[texts]]),
     )
-    rows = torch.arange(ids.shape[0], device=ids.device)
+    rows = torch.arange(text.shape[0], device=text.device)
     label = torch.cat([torch.ones_like(same[0]), same[videos, rows], same[rows, texts]]).to(torch.int64)
     return F.cross_entropy(said.float(), label), (said.argmax(dim=1) == label).float().mean()
+
+
+def _at(rows: Tensor, index: Tensor) -> Tensor:
+    return F.embedding(index, rows.flatten(1)).view_as(rows)
 
 
 def similar(logits: Tensor, same: Tensor, chance: Tensor) -> Tensor:

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,6 +50,7 @@ from filmstrip.models.video_transformer import (
 from filmstrip.nn.masks import present
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.objectives.contrastive import Pairing, TextTowerConfig, normalised, projection
+from filmstrip.objectives.matching import valid_tokens
 from filmstrip.protocols import Layout
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
@@ -145,7 +145,7 @@ class FrozenInTime(Pairing):
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""
-        valid = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        valid = valid_tokens(ids, lengths)
         return normalised(self.text_head(F.relu(self.text(ids, mask=present(valid))[:, 0])))
 
 

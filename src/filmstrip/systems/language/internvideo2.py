@@ -54,7 +54,7 @@ from filmstrip.nn.masks import present
 from filmstrip.nn.tubelet_masking import choose_tubelets
 from filmstrip.objectives.contrastive import Pairing, Rows, TextTowerConfig, captions_of, matching
 from filmstrip.objectives.masked_words import mask_words
-from filmstrip.objectives.matching import similar, valid_tokens
+from filmstrip.objectives.matching import pairs_loss, similar, valid_tokens
 from filmstrip.protocols import Batch, Layout, Loss, Objective
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -207,8 +207,8 @@ class InternVideo2Text(Pairing):
         if config.matching_weight:
             videos = similar(logits.T, same.T, uniform(seeds, 1, "internvideo2.other_video"))
             texts = similar(logits, same, uniform(seeds, 1, "internvideo2.other_text"))
-            losses["matching"], metrics["matched_right"] = self.matching_loss(
-                context, tokens, valid, same, videos, texts
+            losses["matching"], metrics["matched_right"] = pairs_loss(
+                self.matched, context, tokens, valid, same, videos, texts
             )
         if config.words_weight:
             losses["words"] = self.word_loss(context, ids, valid, *self.masked(ids, valid, seeds))
@@ -221,24 +221,6 @@ class InternVideo2Text(Pairing):
         if not ratio:
             return None
         return choose_tubelets(seeds, self.encoder.grid, "random", ratio, use="internvideo2.visible")[0]
-
-    def matching_loss(
-        self, context: Tensor, tokens: Tensor, valid: Tensor, same: Tensor, videos: Tensor, texts: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of matching pairs, and as many with other ``videos`` and ``texts`` (``B``), and the share of them
-        that is told right."""
-
-        def at(rows: Tensor, index: Tensor) -> Tensor:
-            return F.embedding(index, rows.flatten(1)).view_as(rows)
-
-        said = self.matched(
-            torch.cat([context, at(context, videos), context]),
-            torch.cat([tokens, tokens, at(tokens, texts)]),
-            torch.cat([valid, valid, valid[texts]]),
-        )
-        rows = torch.arange(len(tokens), device=tokens.device)
-        label = torch.cat([torch.ones_like(same[0]), same[videos, rows], same[rows, texts]]).to(torch.int64)
-        return F.cross_entropy(said, label), (said.argmax(dim=1) == label).float().mean()
 
     def masked(self, ids: Tensor, valid: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Texts with masked tokens (``B L``), and which tokens are to be predicted (``B L`` bool).

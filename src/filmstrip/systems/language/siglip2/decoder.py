@@ -12,6 +12,7 @@ from filmstrip.bounds import Count, Share, Weight
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer
 from filmstrip.nn.masks import Mask, causal, present, readable
 from filmstrip.objectives.language import averaged, token_losses
+from filmstrip.objectives.matching import valid_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class CaptionDecoder(nn.Module):
         before = torch.where(parallel[:, None], self.mask_id, before)
         mask = Mask(lambda b, h, q, k: parallel[b] | (k <= q), batch=len(ids))
         logits = self._logits(before, mask, context, readable_tokens)
-        learnt = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        learnt = valid_tokens(ids, lengths)
         return averaged(token_losses(logits, ids, learnt), learnt, "tokens")
 
     def region_losses(
@@ -82,7 +83,7 @@ class CaptionDecoder(nn.Module):
         Regions of ``lengths`` (``R``) 0 are padding.
         """
         corners = self.to_ids(boxes)
-        there = torch.arange(phrase.shape[1], device=phrase.device) < lengths[:, None]
+        there = valid_tokens(phrase, lengths)
         given = (lengths > 0)[:, None].expand(-1, 4)
         nothing, box = torch.zeros_like(there), torch.zeros_like(given)
         between = torch.full_like(corners[:, :1], self.between_id), given[:, :1], box[:, :1]
@@ -104,7 +105,7 @@ class CaptionDecoder(nn.Module):
         self, phrase: Tensor, lengths: Tensor, context: Tensor, readable_tokens: Tensor | None = None
     ) -> Tensor:
         """The boxes ``R 4`` of phrases (ids ``R P``), each coordinate the most probable one after those before."""
-        there = torch.arange(phrase.shape[1], device=phrase.device) < lengths[:, None]
+        there = valid_tokens(phrase, lengths)
         ids = F.pad(F.pad(phrase, (1, 0), value=self.refer_id), (0, 1), value=self.between_id)
         valid = F.pad(there, (1, 1), value=True)
         for _ in range(4):
