@@ -47,7 +47,7 @@ def parity(name: str) -> str:
     """The parity tests that import the system, or name it."""
     group, module = name.split(".")
     dotted = re.escape(name)
-    used = re.compile(rf'systems\.{group} import .*\b{module}\b|systems\.{dotted}\b|"{dotted}\b')
+    used = re.compile(rf'systems\.{group} import .*\b{module}\b|systems\.{dotted}\b|["`]{dotted}\b')
     paths = [path for path in sorted((ROOT / "tests/parity").glob("*.py")) if used.search(path.read_text())]
     return ", ".join(f"[{label(path.stem)}](../tests/parity/{path.name})" for path in paths)
 
