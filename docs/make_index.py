@@ -29,13 +29,22 @@ the same weights; where its name begins with `published`, to the outputs of the 
 """
 
 
-def row(name: str) -> str:
-    """One system's line of the table."""
+def claims() -> dict[str, list[str]]:
+    """The claims about each system that has any."""
+    found: dict[str, list[str]] = {}
+    for claim in ledger.names():
+        for system in ledger.find(claim).systems:
+            found.setdefault(system, []).append(claim)
+    return found
+
+
+def row(name: str, claims: list[str]) -> str:
+    """One system's line of the table, with the claims about it."""
     checks = (
         (ROOT / "tests/golden" / f"{name}.txt").exists(),
         f'"{name}:' in (ROOT / f"tests/systems/test_sizes_{name.split('.')[0]}.py").read_text(),
         parity(name),
-        ", ".join(f"[{claim}](claims.md#{claim})" for claim in ledger.names() if name in ledger.find(claim).systems),
+        ", ".join(f"[{claim}](claims.md#{claim})" for claim in claims),
     )
     shown = [mark if isinstance(mark, str) else ("yes" if mark else "") for mark in checks]
     presets = ", ".join(f"`{preset}`" for preset in systems.presets(name))
@@ -60,7 +69,8 @@ def label(stem: str) -> str:
 
 def main() -> int:
     """Write or check the page."""
-    page, path = HEAD + "".join(map(row, systems.names())), ROOT / "docs/systems.md"
+    path, about = ROOT / "docs/systems.md", claims()
+    page = HEAD + "".join(row(name, about.get(name, [])) for name in systems.names())
     if "--check" in sys.argv[1:]:
         return int(path.read_text() != page)
     path.write_text(page)

@@ -28,10 +28,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """What shares fixtures runs in one process: a file; but in long files each system's tests by themselves.
 
-    Tests that start several processes run in one as well, so that no two of them do at once.
+    Tests that start several processes run in one as well, so that no two of them do at once. pytest-xdist reads the
+    groups in the same hook: before it, or there are none.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
