@@ -97,7 +97,7 @@ def plan_runs(out: Path, data: Synthetic) -> dict[str, Run]:
             data=videos, objective=network, optim=AdamW(lr=3e-3, weight_decay=0.0), train=Loop(length=Steps(700))
         ),
         PRIOR: Run(
-            data=replace(videos, synthetic=None, path=out / TOKENS, batch_size=32, clips_per_video=1, num_workers=0),
+            data=replace(videos, synthetic=None, path=out / TOKENS, batch_size=16, clips_per_video=1, num_workers=0),
             objective=prior,
             optim=AdamW(lr=2e-3, weight_decay=0.01, betas=(0.9, 0.95)),
             train=Loop(length=Steps(500)),
