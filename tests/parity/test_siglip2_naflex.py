@@ -1,4 +1,4 @@
-"""``language.siglip2`` with the weights of ``transformers``' NaFlex model: frames of several sizes in one batch, and back."""
+"""``language.siglip2`` with the weights of ``transformers``' NaFlex model: several sizes in one batch, and back."""
 
 import pytest
 import torch

@@ -32,7 +32,7 @@ VARIANTS = (
 )
 """Small presets of networks and losses that a system's ``tiny`` does not have."""
 LARGER_STEPS = {"pretraining.vjepa": 4, "pretraining.vjepa:tiny_dense": 4}
-"""Times the preset's learning rate at which one batch is learnt in fewer steps, where it takes more than a hundred."""
+"""Factors of the learning rate that make fewer steps of overfitting, where those were more than a hundred."""
 
 
 @pytest.fixture(params=[*systems.names(), *VARIANTS])
