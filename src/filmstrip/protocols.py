@@ -385,8 +385,9 @@ PassOn = Callable[[Tensor], Tensor]
 class SharesRows(Protocol):
     """An objective whose loss compares each row of a batch with all others, those in other processes included."""
 
-    def share_rows(self, pass_on: PassOn, processes: int) -> None:
-        """Compare with the rows of all ``processes`` from now on, each of which passes its own on along a ring."""
+    def share_rows(self, pass_on: PassOn, processes: int, rank: int) -> None:
+        """Compare with the rows of all ``processes`` from now on, each of which passes its own on along a ring; this
+        is the one with number ``rank``, whose rows of a batch come after those of lower ones."""
         ...
 
 

@@ -46,7 +46,7 @@ def of_vectors(loss):
     ids, index = torch.arange(ROWS)[:, None] % 6, torch.arange(ROWS)
     objective = network(loss).double()
     if process.is_several():
-        objective.share_rows(pass_on, process.world_size())
+        objective.share_rows(pass_on, process.world_size(), process.rank())
     leaves = [share(video).clone().requires_grad_(), share(text).clone().requires_grad_()]
     rows = [Rows(leaf, share(ids), share(index)) for leaf in leaves]
     total = (objective._sigmoid if loss == "sigmoid" else objective._softmax)(*rows)
