@@ -164,7 +164,8 @@ class SpaceTimeTransformer(_Patches):
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
     the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
     that was built for clips of another length: positions of frames that that one lacks begin at zero.
-    ``norm_before``: tokens are normalised before the first block, as CLIP's are.
+    ``norm_before``: tokens are normalised before the first block, as CLIP's are. ``images``: a clip whose frames are
+    all equal is an image, which has neither positions of frames nor attention over time; one frame is enough of it.
     """
 
     def __init__(
@@ -175,9 +176,10 @@ class SpaceTimeTransformer(_Patches):
         time_positions: bool = False,
         grows: bool = False,
         norm_before: bool = False,
+        images: bool = False,
     ) -> None:
         super().__init__(config)
-        self.kind, self.grows = kind, grows
+        self.kind, self.grows, self.images = kind, grows, images
         width = config.width
         t, h, w = self.grid
         self.cls_token = nn.Parameter(torch.zeros(width)) if kind.class_token else None
@@ -207,11 +209,17 @@ class SpaceTimeTransformer(_Patches):
         """
         if visible is not None and self.kind.on_grid:
             raise ValueError("attention that is divided over space and time needs all tubelets of a clip")
+        if self.images and video.shape[1] == 1:
+            video = video.expand(-1, self.patch_size[0], -1, -1, -1)
+        moving = (video != video[:, :1]).flatten(1).any(dim=1) if self.images else None
         tokens, grid = self._tokens(video, visible=visible, shorter=self.grows)
         first = 0 if self.cls_token is None else 1
         positions = self.pos_embed[first:]
         if self.time_pos_embed is not None:
-            positions = rearrange(positions + self.time_pos_embed[: grid.t, None], "t p d -> (t p) d")
+            along = self.time_pos_embed[: grid.t, None]
+            if moving is not None:
+                along = along.where(moving[:, None, None, None], 0.0)
+            positions = rearrange(positions + along, "... t p d -> ... (t p) d")
         if visible is not None:
             positions = F.embedding(visible, positions)
         x = tokens + positions
@@ -219,7 +227,8 @@ class SpaceTimeTransformer(_Patches):
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
         x = self.norm_before(x)
-        x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind.on_grid else []))
+        told = ([grid] if self.kind.on_grid else []) + ([moving] if moving is not None else [])
+        x, seen = run_blocks(self.blocks, x, layers, *told)
         x, seen = self.norm(x), tuple(s[:, first:] for s in seen)
         return Features(x[:, first:], grid, seen, x[:, :1] if first else None)
 
