@@ -463,6 +463,19 @@ class InTransformers(Protocol):
 
 
 @runtime_checkable
+class SeveralInTransformers(Protocol):
+    """An objective that ``transformers`` has as several models, for different uses."""
+
+    def to_transformers_as(self, model: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The same as of :class:`InTransformers`, as a ``model`` of this name.
+
+        Raises:
+            UserError: ``transformers`` has none of this name and kind; the message names those that it has.
+        """
+        ...
+
+
+@runtime_checkable
 class FromTransformers(Protocol):
     """An objective that starts from a model of ``transformers`` with all that is around its encoder."""
 

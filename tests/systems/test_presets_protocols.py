@@ -35,6 +35,7 @@ from filmstrip.protocols import (
     Refers,
     Released,
     Seer,
+    SeveralInTransformers,
     SharesRows,
     StreamingGenerator,
     Tokenizer,
@@ -47,7 +48,7 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
-FILES = {FromTransformers, Grows, InDiffusers, InTransformers, Published, Released}
+FILES = {FromTransformers, Grows, InDiffusers, InTransformers, Published, Released, SeveralInTransformers}
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
     "control": {GoalPlanner, Policy},

@@ -19,10 +19,21 @@ from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.text_transformer import SelfAttention, TextTransformer
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.objectives.three_losses import COPIED, ThreeLosses, ThreeLossesConfig
-from filmstrip.systems.language.blip.in_transformers import blip_in_hub, from_blip
+from filmstrip.systems.language.blip.in_transformers import (
+    HubBlip,
+    blip_in_hub,
+    config_in_hub,
+    from_blip,
+    to_captioner,
+    to_retrieval,
+)
 from filmstrip.weights.keymap import Weights, some
 
 log = logging.getLogger(__name__)
+
+_WRITER, _JUDGE = "BlipForConditionalGeneration", "BlipForImageTextRetrieval"
+_LEARNT = {_WRITER: {"captioning"}, _JUDGE: {"contrast", "matching"}}
+"""Models of ``transformers`` that a BLIP can be, by the losses that they need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,3 +140,26 @@ class Blip(ThreeLosses):
         for number, (name, module) in enumerate(zip(COPIED, self.copies or ())):
             ours |= {f"copies.{number}.{key}": ours[f"{name}.{key}"] for key in module.state_dict()}
         return ours
+
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """See :class:`~filmstrip.protocols.InTransformers`: the model that writes captions, if that was learnt, or
+        the one for retrieval; both see one frame."""
+        return self.to_transformers_as(_WRITER if "captioning" in self.config.losses else _JUDGE)
+
+    def to_transformers_as(self, model: str) -> tuple[dict[str, Any], Weights]:
+        """See :class:`~filmstrip.protocols.SeveralInTransformers`.
+
+        Raises:
+            UserError: ``transformers`` has no such BLIP, or it needs what was not learnt.
+        """
+        if model not in _LEARNT:
+            raise UserError(f"transformers has BLIP as {' and '.join(_LEARNT)}, not as {model}")
+        config = self.config
+        if lacking := sorted(_LEARNT[model] - set(config.losses)):
+            raise UserError(f"{model} needs {' and '.join(lacking)}, which this run did not learn (objective.losses)")
+        found = HubBlip(config.vision, config.text, config.embed_dim, config.begins)
+        described = config_in_hub(found, model)
+        write = to_captioner if model == _WRITER else to_retrieval
+        theirs = write(self.state_dict(), self.encoder.patch_size[1])
+        # The head of words is the embedding, of which a file holds one.
+        return described, {name: x for name, x in theirs.items() if ".cls.predictions.decoder." not in name}
