@@ -515,6 +515,19 @@ class FromImage(Protocol):
 
 
 @runtime_checkable
+class TextFromTransformers(Protocol):
+    """An objective whose tower of texts starts from a model of text of ``transformers``."""
+
+    def text_from_transformers(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of that tower, by this objective's names, from those of such a model.
+
+        Raises:
+            UserError: a weight has no place there.
+        """
+        ...
+
+
+@runtime_checkable
 class Grows(Protocol):
     """A video's encoder, or an objective, that one for clips of another length can start."""
 

@@ -38,6 +38,7 @@ from filmstrip.protocols import (
     SeveralInTransformers,
     SharesRows,
     StreamingGenerator,
+    TextFromTransformers,
     Tokenizer,
     find_encoder,
     find_tokenizer,
@@ -48,7 +49,16 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
-FILES = {FromTransformers, Grows, InDiffusers, InTransformers, Published, Released, SeveralInTransformers}
+FILES = {
+    FromTransformers,
+    Grows,
+    InDiffusers,
+    InTransformers,
+    Published,
+    Released,
+    SeveralInTransformers,
+    TextFromTransformers,
+}
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
     "control": {GoalPlanner, Policy},

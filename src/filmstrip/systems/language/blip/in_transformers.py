@@ -9,12 +9,12 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.models import query_transformer as queries
-from filmstrip.models.blip_layout import BLOCK, pair
+from filmstrip.models.blip_layout import BLOCK
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.text_transformer import TextArchitecture
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.weights.keymap import KeyMap, Weights
-from filmstrip.weights.layers import layers
+from filmstrip.weights.layers import layers, pair
 
 _OWN = (
     *pair("attention.self.qkv", "attention.qkv"),
