@@ -32,7 +32,7 @@ class Rephrase(Command):
     split: str | None = None
     """Name of the split whose captions are rephrased, such as train; by default all are."""
     prompt: str = "paraphrase: "
-    """What comes before a caption when the model is asked."""
+    """Beginning of what the model is asked, before a caption."""
     groups: Count = 20
     """Number of texts that are written of a caption, of which the most probable ones are kept."""
     diversity: Weight = 0.7

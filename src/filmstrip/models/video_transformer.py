@@ -68,13 +68,13 @@ class TransformerArchitecture:
 class _Patches(nn.Module):
     """The input of all networks here: tubelets to tokens on a fixed grid, with pixels normalised inside."""
 
-    def __init__(self, config: TransformerArchitecture) -> None:
+    def __init__(self, config: TransformerArchitecture, *, patch_bias: bool = True) -> None:
         super().__init__()
         self.width, self.depth = config.width, config.depth
         self.patch_size = config.tubelet
         self.tubelet_init = config.tubelet_init
         self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
-        self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std)
+        self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std, bias=patch_bias)
 
     def _tokens(
         self, video: Tensor, any_length: bool = False, visible: Tensor | None = None, shorter: bool = False
@@ -164,7 +164,8 @@ class SpaceTimeTransformer(_Patches):
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
     the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
     that was built for clips of another length: positions of frames that that one lacks begin at zero.
-    ``norm_before``: tokens are normalised before the first block, as CLIP's are. ``images``: a clip whose frames are
+    ``norm_before``: tokens are normalised before the first block, and their projection has no ``patch_bias``, as
+    CLIP's. ``images``: a clip whose frames are
     all equal is an image, which has neither positions of frames nor attention over time; one frame is enough of it.
     """
 
@@ -176,9 +177,10 @@ class SpaceTimeTransformer(_Patches):
         time_positions: bool = False,
         grows: bool = False,
         norm_before: bool = False,
+        patch_bias: bool = True,
         images: bool = False,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, patch_bias=patch_bias)
         self.kind, self.grows, self.images = kind, grows, images
         width = config.width
         t, h, w = self.grid
@@ -186,7 +188,7 @@ class SpaceTimeTransformer(_Patches):
         count = (1 if time_positions else t) * h * w + (self.cls_token is not None)
         self.pos_embed = nn.Parameter(torch.zeros(count, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
-        self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if norm_before else nn.Identity()
+        self.norm_before = nn.LayerNorm(width, eps=1e-5) if norm_before else nn.Identity()
         self.blocks = blocks_of(kind.make, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         start(self, config.linear_init)

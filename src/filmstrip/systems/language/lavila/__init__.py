@@ -15,7 +15,8 @@ Video Representations from Large Language Models", CVPR 2023.
 ``REPHRASED`` and ``NARRATED`` are manifests of clips in folders of their own: human sentences with what the
 rephraser made of them, and what the narrator said of these and other clips (``filmstrip caption``, or
 :meth:`Narrator.narrate`). With weights 1 and 1 half of the texts are the narrator's, as published. The language model
-may be of LLaMA's family, too.
+may be of LLaMA's family, too. ``--init`` takes a file of the authors' two towers, where the texts' is CLIP's (their
+checkpoints hold an object of their code beside the weights: save ``state_dict`` alone).
 
 Numbers that the paper leaves out are those of the public code: 256 queries, whose heads share keys and values; a
 layer before every block of GPT-2, or every second one; squared ReLUs in it; a temperature of 0.7.
