@@ -164,9 +164,9 @@ class SpaceTimeTransformer(_Patches):
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
     the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
     that was built for clips of another length: positions of frames that that one lacks begin at zero.
-    ``norm_before``: tokens are normalised before the first block, and their projection has no ``patch_bias``, as
-    CLIP's. ``images``: a clip whose frames are
-    all equal is an image, which has neither positions of frames nor attention over time; one frame is enough of it.
+    ``norm_before``: tokens are normalised before the first block, as CLIP's, whose projection of patches has no
+    ``patch_bias`` either. ``images``: a clip whose frames are all equal is an image, which has neither positions of
+    frames nor attention over time; one frame is enough of it.
     """
 
     def __init__(
@@ -188,6 +188,7 @@ class SpaceTimeTransformer(_Patches):
         count = (1 if time_positions else t) * h * w + (self.cls_token is not None)
         self.pos_embed = nn.Parameter(torch.zeros(count, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
+        # CLIP's adds another constant than the blocks' norms.
         self.norm_before = nn.LayerNorm(width, eps=1e-5) if norm_before else nn.Identity()
         self.blocks = blocks_of(kind.make, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
