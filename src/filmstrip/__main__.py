@@ -37,6 +37,7 @@ COMMANDS = {
     "track": "filmstrip.commands.track:Track",
     "caption": "filmstrip.commands.caption:Caption",
     "filter": "filmstrip.commands.filter:Filter",
+    "rephrase": "filmstrip.commands.rephrase:Rephrase",
     "search": "filmstrip.commands.search:Search",
     "find": "filmstrip.commands.find:Find",
     "explain": "filmstrip.commands.explain:Explain",

@@ -385,8 +385,9 @@ PassOn = Callable[[Tensor], Tensor]
 class SharesRows(Protocol):
     """An objective whose loss compares each row of a batch with all others, those in other processes included."""
 
-    def share_rows(self, pass_on: PassOn, processes: int) -> None:
-        """Compare with the rows of all ``processes`` from now on, each of which passes its own on along a ring."""
+    def share_rows(self, pass_on: PassOn, processes: int, rank: int) -> None:
+        """Compare with the rows of all ``processes`` from now on, each of which passes its own on along a ring; this
+        is the one with number ``rank``, whose rows of a batch come after those of lower ones."""
         ...
 
 
@@ -462,6 +463,19 @@ class InTransformers(Protocol):
 
 
 @runtime_checkable
+class SeveralInTransformers(Protocol):
+    """An objective that ``transformers`` has as several models, for different uses."""
+
+    def to_transformers_as(self, model: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The same as of :class:`InTransformers`, as a ``model`` of this name.
+
+        Raises:
+            UserError: ``transformers`` has none of this name and kind; the message names those that it has.
+        """
+        ...
+
+
+@runtime_checkable
 class FromTransformers(Protocol):
     """An objective that starts from a model of ``transformers`` with all that is around its encoder."""
 
@@ -496,6 +510,19 @@ class FromImage(Protocol):
 
         Raises:
             RuntimeError: a weight has another shape.
+        """
+        ...
+
+
+@runtime_checkable
+class TextFromTransformers(Protocol):
+    """An objective whose tower of texts starts from a model of text of ``transformers``."""
+
+    def text_from_transformers(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of that tower, by this objective's names, from those of such a model.
+
+        Raises:
+            UserError: a weight has no place there.
         """
         ...
 

@@ -180,3 +180,34 @@ def test_sources_of_texts_mix_if_they_share_a_tokenizer(folder, tmp_path):
     said = [source.text_tokenizer.decode(row) for _ in range(20) for row in next(stream)["text"].tolist()]
     assert 25 < said.count("it said so") < 55
     assert Bytes().fit(()) == Bytes().fit(("other",)) and Bytes().fit(()) != open_source(data(folder)).text_tokenizer
+
+
+def test_captions_are_made_of_classes_where_there_are_none(folder, tmp_path):
+    """Beside captions of another source, whose own classes are not named; classes are counted over both."""
+    paths = sorted((folder / "train").glob("*.mp4"))[:6]
+    rows = [f"{path},train,{('the_jump', 'circle')[i % 2]},\n" for i, path in enumerate(paths)]
+    named = tmp_path / "named" / "manifest.csv"
+    named.parent.mkdir()
+    named.write_text("path,split,label,caption\n" + "".join(rows) + f"{paths[0]},train,circle,its own\n")
+    prompts = ("a video of {}", "{}")
+    wanted = data(folder, tokenizer=Bytes(), prompts=prompts)
+    wanted = replace(wanted, path=None, mixture=(folder, named), weights=(1.0, 1.0))
+    source = open_source(wanted)
+    assert {sample.text for sample in source.samples if sample.origin} == {
+        ("a video of the jump", "the jump"),
+        ("a video of circle", "circle"),
+        ("its own",),
+    }
+    assert "named_class" in source.gives and "named_class" not in open_source(data(folder)).gives
+    stream, seen = TrainLoader(source, wanted, seed=0).stream(0), set()
+    for batch in (next(stream) for _ in range(20)):
+        assert list(source.kind.specification.faults(batch)) == []
+        for row, index, named_class in zip(batch["text"], batch["index"].tolist(), batch["named_class"].tolist()):
+            text = source.text_tokenizer.decode(row.tolist())
+            said = {name: text in (f"a video of {name}", name) for name in ("the jump", "circle")}
+            own = source.split("train")[index].origin == 0 or text == "its own"
+            assert named_class == (-1 if own else source.classes.index("the_jump" if said["the jump"] else "circle"))
+            seen.add(text)
+    assert {"the jump", "a video of circle", "its own"} <= seen
+    with pytest.raises(UserError, match="has no place for a class"):
+        open_source(data(folder, prompts=("a video",)))

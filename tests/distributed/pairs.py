@@ -1,4 +1,4 @@
-"""One process's share of a contrastive loss: python pairs.py FOLDER. With one process, the whole."""
+"""One process's share of contrastive losses: python pairs.py FOLDER. With one process, the whole."""
 
 import dataclasses
 import sys
@@ -46,7 +46,7 @@ def of_vectors(loss):
     ids, index = torch.arange(ROWS)[:, None] % 6, torch.arange(ROWS)
     objective = network(loss).double()
     if process.is_several():
-        objective.share_rows(pass_on, process.world_size())
+        objective.share_rows(pass_on, process.world_size(), process.rank())
     leaves = [share(video).clone().requires_grad_(), share(text).clone().requires_grad_()]
     rows = [Rows(leaf, share(ids), share(index)) for leaf in leaves]
     total = (objective._sigmoid if loss == "sigmoid" else objective._softmax)(*rows)
@@ -77,15 +77,37 @@ def of_network(loss):
     return {name: parameter.grad for name, parameter in objective.named_parameters()}
 
 
+def of_queue(name):
+    """Keys and gradients of two steps of contrast with momentum copies and a queue, whose weights stay."""
+    run = systems.find(name)
+    small = {"width": 16, "depth": 1, "num_heads": 2}
+    vision = dataclasses.replace(run.objective.vision, **small, num_frames=1, size=16, patch_size=8)
+    text = dataclasses.replace(run.objective.text, **small)
+    losses = {"losses": ("contrast",), "embed_dim": 8, "queue_size": ROWS + 4}
+    torch.manual_seed(0)
+    objective = dataclasses.replace(run.objective, vision=vision, text=text, **losses).build().train()
+    model = parallelise(objective, "none", blocks=(), device=torch.device("cpu"), partial=False)
+    classes = torch.tensor([-1, 1, -1, 2, 1, -1, 1, 2])  # of which some are in several processes
+    first = batch() | {"named_class": share(classes)}
+    later = first | {"video": first["video"].flip(-1), "index": first["index"] + ROWS, "text": first["text"].flip(1)}
+    for step, told in enumerate((first, later), start=1):
+        objective.zero_grad()
+        model(told).total.backward()
+        objective.after_step(step)
+    found = {f"queue.{name}": value.float() for name, value in objective.queue.state_dict().items()}
+    return found | {f"weights.{name}": p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+
 def main(folder):
     if process.world_size() > 1:
         dist.init_process_group("gloo")
-    for loss in ("sigmoid", "softmax"):
-        found = of_vectors(loss) | {f"weights.{name}": grad for name, grad in of_network(loss).items()}
+    for name in ("sigmoid", "softmax", "language.blip", "language.omnivl"):
+        if name.startswith("language."):
+            found = of_queue(name)
+        else:
+            found = of_vectors(name) | {f"weights.{key}": grad for key, grad in of_network(name).items()}
         if process.rank() == 0:
-            save_file(
-                {name: value.contiguous() for name, value in found.items()}, Path(folder) / f"{loss}.safetensors"
-            )
+            save_file({key: value.contiguous() for key, value in found.items()}, Path(folder) / f"{name}.safetensors")
     if process.is_several():
         dist.destroy_process_group()
 

@@ -33,3 +33,15 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(alone, together, loss
         tolerance = {"rel": 1e-4, "abs": 1e-5} if name.startswith("weights.") else {"rel": 1e-12, "abs": 1e-12}
         assert got[name].flatten().tolist() == pytest.approx(value.flatten().tolist(), **tolerance), name
     assert expected["weights.text.embed.weight"].any() and expected["weights.encoder.embed.proj.weight"].any()
+
+
+@pytest.mark.parametrize("name", ["language.blip", "language.omnivl"])
+def test_queues_and_gradients_are_those_of_one_process(alone, together, name):
+    """Keys of all processes are in the queue, in the order of the batch, and are what each compares with."""
+    expected, got = (load_file(folder / f"{name}.safetensors") for folder in (alone, together))
+    assert expected.keys() == got.keys() and {"queue.video", "queue.index", "weights.text_head.weight"} <= got.keys()
+    marks = expected["queue.index"].tolist()
+    assert len(marks) == 12 and len(set(marks)) == (12 if name == "language.blip" else 6)
+    for key, value in expected.items():
+        tolerance = {"rel": 1e-4, "abs": 1e-5}
+        assert got[key].flatten().tolist() == pytest.approx(value.flatten().tolist(), **tolerance), key

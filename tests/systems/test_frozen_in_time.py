@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 from drawn import draw_batch, info_for
+from safetensors.torch import load_file, save_file
 
 from filmstrip import systems
 from filmstrip.__main__ import main
@@ -14,6 +16,8 @@ from filmstrip.errors import UserError
 from filmstrip.nn.space_time import DividedAttention
 from filmstrip.protocols import Grid
 from filmstrip.runs.initial_weights import start
+from filmstrip.runs.loading import load_objective
+from filmstrip.text.tokenizers import open_tokenizer
 
 
 def built(num_frames=4):
@@ -101,3 +105,72 @@ def test_time_is_learnt():
         if name.endswith("time_attention.qkv.weight"):
             q, k, _ = (value - start_of[name]).chunk(3)
             assert q.any() and k.any()
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "big", "small", "red", "blue", "disc", "square", "moves"]
+KINDS = {"bert": "Bert", "distilbert": "DistilBert"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def text_model(request, tmp_path_factory):
+    """A small random BERT or DistilBERT, as its folder, and the model itself."""
+    transformers = pytest.importorskip("transformers")
+    folder, kind = tmp_path_factory.mktemp(request.param), KINDS[request.param]
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 3}
+    if kind == "DistilBert":
+        sizes = {"dim": 24, "hidden_dim": 40, "n_layers": 2, "n_heads": 3}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=len(WORDS), max_position_embeddings=20, **sizes)
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=float("norm" in name.lower() and "weight" in name), std=0.3)
+    model.save_pretrained(folder)
+    transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(WORDS)}).save_pretrained(folder)
+    return folder, model
+
+
+def few(*more):
+    words = ["train", "language.frozen_in_time", "--data.synthetic.num-train", "12", "--data.synthetic.num-test", "4"]
+    return [*words, "--data.num-workers", "0", "--data.batch-size", "4", "--optim.lr", "1e-12", *more]
+
+
+def test_texts_begin_as_a_bert(text_model, tmp_path, synthetic_cache):
+    folder, theirs = text_model
+    out = tmp_path / "run"
+    command = few("--objective.text-run", f"hf:{folder}", "--out", str(out), "--optim.weight-decay", "0")
+    assert main([*command, "--train.steps", "1"]) == 0
+    assert main([*command, "--train.steps", "2"]) == 0  # it goes on
+    objective, run = load_objective(out, "cpu")
+    text = run.objective.text
+    assert (text.width, text.depth, text.num_heads, text.mlp_ratio) == (24, 2, 3, 40 / 24)
+    ids, lengths = torch.tensor([[2, 5, 8, 10, 12, 3], [2, 7, 11, 3, 0, 0]]), torch.tensor([6, 4])
+    with torch.no_grad():
+        mask = (torch.arange(6) < lengths[:, None]).long()
+        first = theirs(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+        expected = torch.nn.functional.normalize(objective.text_head(first.relu()), dim=1)
+        torch.testing.assert_close(objective.encode_text(ids, lengths), expected, rtol=1e-4, atol=1e-5)
+    told = open_tokenizer(out)
+    assert told.encode("a red disc") == [5, 8, 10] and len(objective.text.embed.weight) == told.size
+
+
+def test_other_models_of_text_are_refused(text_model, tmp_path, synthetic_cache, capsys):
+    folder, _ = text_model
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    command = few("--objective.text-run", str(other), "--out", str(tmp_path / "run"))
+
+    def refused(message, **changes):
+        config = json.loads((folder / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | changes))
+        assert main(command) == 2
+        assert message in capsys.readouterr().err
+
+    refused("can begin as a BERT or a DistilBERT", model_type="roberta")
+    refused("'gelu' and absolute positions are known", hidden_act="relu", activation="relu")
+    refused("has other shapes", max_position_embeddings=30)
+    state = load_file(folder / "model.safetensors")
+    gone = next(name for name in state if name.endswith("LayerNorm.weight"))
+    save_file({name: x for name, x in state.items() if name != gone}, other / "model.safetensors")
+    refused("cannot start the tower of texts: it lacks text.embed_norm.weight")
+    save_file(state | {"adapter.weight": torch.ones(2)}, other / "model.safetensors")
+    refused("no place for: adapter.weight")

@@ -10,8 +10,10 @@ from drawn import draw_batch, info_for
 from filmstrip import systems
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
+from filmstrip.nn.decoding import Writing
 from filmstrip.nn.masks import causal
-from filmstrip.protocols import DualEncoder
+from filmstrip.nn.sampling import Sampling
+from filmstrip.protocols import Captioner, DualEncoder
 
 RUN = systems.find("language.internvideo")
 RUN = RUN.bound(info_for(RUN.data.reads))
@@ -56,6 +58,33 @@ def test_a_word_depends_on_the_clip_and_on_words_before_it():
     assert not torch.allclose(objective.captioner(tokens, context + 1), before)
     swapped = objective.captioner(tokens[:, [1, 0, 2, 3, 4]], context)
     assert not torch.allclose(swapped[:, 4], before[:, 4])
+
+
+@torch.no_grad()
+def test_captions_are_written_from_what_was_said_and_seen():
+    objective = built().eval()
+    for parameter in objective.captioner.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    assert isinstance(objective, Captioner) and objective.config.start == 1
+    seen = objective.see(draw_batch(RUN.data, size=3, seed=1)["video"])
+    said = objective.caption(seen, (7, 9), end=2, writing=Writing(max_tokens=5))
+    for row, text in zip(seen, said.tolist()):
+        ids = [1, 7, 9]
+        for token in text:
+            tokens = objective.text(torch.tensor([ids]), mask=causal())
+            logits = objective.captioner(tokens, row[None])[0, -1]
+            logits[1] = -torch.inf  # a text does not start again
+            assert token == (2 if ids[3:] and ids[-1] == 2 else int(logits.argmax()))
+            ids.append(token)
+    sampled = Writing(max_tokens=5, sampling=Sampling(temperature=1.0))
+    drawn, alone = objective.caption(seen, end=2, seed=4, writing=sampled), seen[2:]
+    same = objective.caption(alone, end=2, seed=6, writing=sampled)
+    assert drawn[2, : same.shape[1]].tolist() == same[0].tolist()
+    assert objective.caption(seen, end=2, writing=Writing(max_tokens=5, beams=3)).shape[0] == 3
+    with pytest.raises(UserError, match="are longer than the 16 tokens"):
+        objective.caption(seen, end=2, writing=Writing(max_tokens=16))
+    with pytest.raises(UserError, match="texts without a start"):
+        built(start=None).caption(seen, end=2)
 
 
 def test_a_classifier_starts_its_encoder():

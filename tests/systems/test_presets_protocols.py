@@ -35,8 +35,10 @@ from filmstrip.protocols import (
     Refers,
     Released,
     Seer,
+    SeveralInTransformers,
     SharesRows,
     StreamingGenerator,
+    TextFromTransformers,
     Tokenizer,
     find_encoder,
     find_tokenizer,
@@ -47,7 +49,16 @@ PROTOCOLS = [
     for _, cls in inspect.getmembers(protocols, inspect.isclass)
     if cls.__module__ == protocols.__name__ and getattr(cls, "_is_protocol", False)
 ]
-FILES = {FromTransformers, Grows, InDiffusers, InTransformers, Published, Released}
+FILES = {
+    FromTransformers,
+    Grows,
+    InDiffusers,
+    InTransformers,
+    Published,
+    Released,
+    SeveralInTransformers,
+    TextFromTransformers,
+}
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
     "control": {GoalPlanner, Policy},

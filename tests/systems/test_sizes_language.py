@@ -51,9 +51,9 @@ def test_two_towers(address):
     assert counts == [pytest.approx(count, rel=1e-4) for count in TWO_TOWERS[address]]
 
 
-# Without momentum copies, by hand: a tower, BERT's base size without its pooling and its embedding of types (108.9M),
-# self-attention of the decoder and cross-attention with a norm in every layer, the head of words.
-BERT, OWN = 108.888576, 12 * (4 * 768 * 769 + 2 * 768) / 1e6
+# Without momentum copies, by hand: a tower, BERT's base size with two ids more and without its pooling and its
+# embedding of types, self-attention of the decoder and cross-attention with a norm in every layer, the head of words.
+BERT, OWN = 108.891648, 12 * (4 * 768 * 769 + 2 * 768) / 1e6
 CROSS = {768: 12 * (4 * 768 * 769 + 2 * 768) / 1e6, 1024: 12 * (2 * 768 * 769 + 2 * 768 * 1025 + 2 * 768) / 1e6}
 WORDS = (768 * 769 + 2 * 768 + 30_524) / 1e6
 BLIP = {
@@ -79,6 +79,24 @@ def test_blip_that_captions_is_as_large_as_the_paper_says():
         objective = systems.find("language.blip:vit_l").objective.build()
     parts = (objective.encoder, objective.text, objective.words)
     assert sum(p.numel() for part in parts for p in part.parameters()) / 1e6 == pytest.approx(446, rel=0.001)
+
+
+# The paper gives no count. By hand: Frozen in Time's encoder with one layer more behind attention over time, BERT's
+# base size three times, twice with cross-attention; heads are the rest.
+OMNIVL = {
+    f"language.omnivl:{preset}": (TIMED + (12 * 768 * 769 + frames * 768) / 1e6, 3 * BERT + 2 * CROSS[768] + WORDS)
+    for preset, frames in (("base_images", 1), ("base_joint", 8))
+}
+
+
+@pytest.mark.parametrize("address", OMNIVL)
+def test_omnivl(address):
+    with torch.device("meta"):
+        objective = systems.find(address).objective.build()
+    encoder, texts = OMNIVL[address]
+    count = sum(p.numel() for name, p in objective.named_parameters() if not name.startswith("copies")) / 1e6
+    assert sum(p.numel() for p in objective.encoder.parameters()) / 1e6 == pytest.approx(encoder, rel=1e-6)
+    assert count == pytest.approx(encoder + texts + (2 * 769 * 256 + 769 * 2 + 1) / 1e6, rel=1e-6)
 
 
 # Without heads, as the paper and the authors' list of models count: an image transformer and BERT's embeddings.
@@ -347,5 +365,5 @@ def test_narrators(address):
 
 
 def test_every_preset_is_named():
-    tables = (TWO_TOWERS, MODELS, QUERIES, BLIP, ONE, MASKED, ENCODERS, CAPTIONERS, CHATS, NARRATORS)
+    tables = (TWO_TOWERS, MODELS, QUERIES, BLIP, OMNIVL, ONE, MASKED, ENCODERS, CAPTIONERS, CHATS, NARRATORS)
     assert not unnamed("language", *tables, ("language.internvideo2_5:chat_8b",))

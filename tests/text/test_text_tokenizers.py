@@ -121,6 +121,15 @@ def test_no_texts_and_no_tokenizer_are_refused(tmp_path):
         HubTokenizer(tmp_path)
 
 
+@pytest.mark.parametrize("config", [Bytes(), Words()])
+def test_ids_of_another_tokenizer_are_refused(config):
+    tokenizer = config.fit(["a red ball"])
+    assert tokenizer.decode([tokenizer.size - 1])
+    for i in (tokenizer.size, -1):
+        with pytest.raises(UserError, match=f"no token {i}: .* has the ids 0 to {tokenizer.size - 1}"):
+            tokenizer.decode([tokenizer.end, i])
+
+
 def test_own_special_tokens_come_first():
     tokenizer = Bytes().fit(())
     assert (tokenizer.pad, tokenizer.start, tokenizer.end) == tuple(

@@ -22,7 +22,7 @@ class Caption(Command):
 
     usage = "RUN FILE|FOLDER|MANIFEST --out TABLE [options]"
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of a captioner (BLIP, BLIP-2) or of a language model that sees; or hf:OWNER/NAME or a local folder
+    """Run folder of a captioner (BLIP, BLIP-2, OmniVL) or of a language model that sees; or hf:OWNER/NAME or a folder
     in the Hub's layout of a BLIP that writes captions."""
     videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|FOLDER|MANIFEST")]
     """Videos or images to describe."""

@@ -26,12 +26,13 @@ class Export(Command):
     height and width (a message says so if the network does not support that) and boxes, B M 4 float32 with any M:
     left, top, right, bottom, fractions of the frame; others return their tokens and the clip's vector.
 
-    A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, and
-    of pretraining.videomae, and of language models that see (language.llava, blip2, instructblip, qwen2_vl) with
-    their adaptation merged; peft: their adaptation alone, which peft adds to the model that it began with; one for
-    diffusers: runs of tokenizers.vqgan and vae_kl. Released weights are a file with
-    the tensor names of the method's authors, which --init reads, too. A run is a copy of the run folder that needs no
-    other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
+    A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, of
+    pretraining.videomae, of language.blip (which sees one frame there), and of language models that see
+    (language.llava, blip2, instructblip, qwen2_vl) with their adaptation merged; peft: their adaptation alone, which
+    peft adds to the model that it began with; one for diffusers: runs of tokenizers.vqgan and vae_kl. Released
+    weights are a file with the tensor names of the method's authors, which --init reads, too. A run is a copy of the
+    run folder that needs no other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left
+    out.
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"
@@ -43,14 +44,14 @@ class Export(Command):
     """File of torch.export (read by torch.export.load), ONNX (needs the extra `export`) or released weights; or a
     folder for transformers, for peft, for diffusers, or of the run itself."""
     layout: str | None = None
-    """Layout of released weights that have several, such as PyTorchVideo and SlowFast; by default the first. An
-    unknown name lists them."""
+    """Layout of released weights that have several, such as PyTorchVideo and SlowFast, or model of transformers where
+    that has several of a method; by default the first. An unknown name lists them."""
     part: Part = "model"
     """Part to export: the whole network, or only its encoder."""
 
     def __call__(self) -> None:
-        if self.layout is not None and self.format != "released":
-            raise UserError(f"--layout goes with --format released, not with {self.format}")
+        if self.layout is not None and self.format not in ("released", "transformers"):
+            raise UserError(f"--layout goes with --format released or transformers, not with {self.format}")
         if self.format not in ("torch", "onnx"):
             from filmstrip.commands.work.export_folder import export_folder, export_released
 
@@ -61,7 +62,7 @@ class Export(Command):
             if self.format == "released":
                 export_released(self.run, self.out, self.layout)
                 return
-            export_folder(self.run, self.out, self.format)
+            export_folder(self.run, self.out, self.format, self.layout)
             return
         from filmstrip.commands.work.export import export
 

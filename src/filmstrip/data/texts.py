@@ -17,6 +17,18 @@ TEXT = of("B L", torch.int64, "token ids of a text, followed by the tokenizer's 
 TEXT_LENGTH = of("B", torch.int64, "number of token ids before the padding")
 
 
+def prompts_of(name: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """A class in words: templates with its name in place of ``{}``, underscores read as spaces.
+
+    Raises:
+        UserError: a template has no such place, or several.
+    """
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(f"the template {template!r} has no place for a class: write {{}} once, as in 'a {{}}'")
+    return tuple(template.format(name.replace("_", " ")) for template in templates)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """Properties of a text tokenizer that objectives need."""

@@ -42,7 +42,7 @@ def parallelise(
         if isinstance(part, SharesStatistics):
             part.share_statistics(sum_all=sum_over_processes, from_first=from_first_process)
         if isinstance(part, SharesRows):
-            part.share_rows(pass_on, process.world_size())
+            part.share_rows(pass_on, process.world_size(), process.rank())
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(unsynchronised))

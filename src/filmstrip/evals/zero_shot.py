@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, NotEmpty
-from filmstrip.errors import UserError
+from filmstrip.data.texts import prompts_of
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.compared import dual_encoder, encode_texts, video_vectors
 from filmstrip.inference import inference
@@ -33,11 +33,7 @@ class ZeroShot(Evaluation):
     def check(self, subject: Subject) -> None:
         """The objective encodes video and text, and every template has a place for the name."""
         dual_encoder(subject)
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise UserError(
-                    f"the template {template!r} has no place for a class: write {{}} once, as in 'a {{}}'"
-                )
+        prompts_of("", self.templates)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``zero_shot/top1`` and, of more than five classes, ``zero_shot/top5``."""
@@ -61,6 +57,6 @@ class ZeroShot(Evaluation):
 
     def vectors(self, subject: Subject, classes: tuple[str, ...]) -> Tensor:
         """A vector of length one for each class, ``K D``."""
-        prompts = [template.format(name.replace("_", " ")) for name in classes for template in self.templates]
+        prompts = [prompt for name in classes for prompt in prompts_of(name, self.templates)]
         encoded = encode_texts(subject, prompts, batch_size=self.batch_size)
         return F.normalize(encoded.unflatten(0, (len(classes), -1)).mean(dim=1), dim=1)

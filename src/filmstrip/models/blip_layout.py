@@ -20,7 +20,7 @@ from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.weights.hub import statistics_of
 from filmstrip.weights.keymap import KeyMap, Weights
-from filmstrip.weights.layers import layers
+from filmstrip.weights.layers import layers, pair
 
 BLOCK = (
     ("layer_norm1.weight", "norm1.weight"),
@@ -39,11 +39,6 @@ BLOCK = (
 _PATCHES = "encoder.embed.proj.weight"
 _OWN_NORM = ("encoder.norm.weight", "encoder.norm.bias")
 """The norm of our encoder, which theirs lacks: in front of another one it changes nothing while it scales by one."""
-
-
-def pair(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
-    """The rows of a layer: its weight and its bias."""
-    return tuple((f"{theirs}.{kind}", f"{ours}.{kind}") for kind in ("weight", "bias"))
 
 
 VISION = (

@@ -68,13 +68,13 @@ class TransformerArchitecture:
 class _Patches(nn.Module):
     """The input of all networks here: tubelets to tokens on a fixed grid, with pixels normalised inside."""
 
-    def __init__(self, config: TransformerArchitecture) -> None:
+    def __init__(self, config: TransformerArchitecture, *, patch_bias: bool = True) -> None:
         super().__init__()
         self.width, self.depth = config.width, config.depth
         self.patch_size = config.tubelet
         self.tubelet_init = config.tubelet_init
         self.grid = grid_of_tiles(config.num_frames, config.size, config.tubelet)
-        self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std)
+        self.embed = PatchEmbed(config.width, config.tubelet, mean=config.mean, std=config.std, bias=patch_bias)
 
     def _tokens(
         self, video: Tensor, any_length: bool = False, visible: Tensor | None = None, shorter: bool = False
@@ -164,7 +164,9 @@ class SpaceTimeTransformer(_Patches):
     ``time_positions``: learned positions of frames beside those within a frame; otherwise one for each position of
     the grid. With ``grows`` as well, clips may be shorter than the network was built for, and it may start from one
     that was built for clips of another length: positions of frames that that one lacks begin at zero.
-    ``norm_before``: tokens are normalised before the first block, as CLIP's are.
+    ``norm_before``: tokens are normalised before the first block, as CLIP's, whose projection of patches has no
+    ``patch_bias`` either. ``images``: a clip whose frames are all equal is an image, which has neither positions of
+    frames nor attention over time; one frame is enough of it.
     """
 
     def __init__(
@@ -175,16 +177,19 @@ class SpaceTimeTransformer(_Patches):
         time_positions: bool = False,
         grows: bool = False,
         norm_before: bool = False,
+        patch_bias: bool = True,
+        images: bool = False,
     ) -> None:
-        super().__init__(config)
-        self.kind, self.grows = kind, grows
+        super().__init__(config, patch_bias=patch_bias)
+        self.kind, self.grows, self.images = kind, grows, images
         width = config.width
         t, h, w = self.grid
         self.cls_token = nn.Parameter(torch.zeros(width)) if kind.class_token else None
         count = (1 if time_positions else t) * h * w + (self.cls_token is not None)
         self.pos_embed = nn.Parameter(torch.zeros(count, width))
         self.time_pos_embed = nn.Parameter(torch.zeros(t, width)) if time_positions else None
-        self.norm_before = nn.LayerNorm(width, eps=config.norm_eps) if norm_before else nn.Identity()
+        # CLIP's adds another constant than the blocks' norms.
+        self.norm_before = nn.LayerNorm(width, eps=1e-5) if norm_before else nn.Identity()
         self.blocks = blocks_of(kind.make, config)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         start(self, config.linear_init)
@@ -207,11 +212,17 @@ class SpaceTimeTransformer(_Patches):
         """
         if visible is not None and self.kind.on_grid:
             raise ValueError("attention that is divided over space and time needs all tubelets of a clip")
+        if self.images and video.shape[1] == 1:
+            video = video.expand(-1, self.patch_size[0], -1, -1, -1)
+        moving = (video != video[:, :1]).flatten(1).any(dim=1) if self.images else None
         tokens, grid = self._tokens(video, visible=visible, shorter=self.grows)
         first = 0 if self.cls_token is None else 1
         positions = self.pos_embed[first:]
         if self.time_pos_embed is not None:
-            positions = rearrange(positions + self.time_pos_embed[: grid.t, None], "t p d -> (t p) d")
+            along = self.time_pos_embed[: grid.t, None]
+            if moving is not None:
+                along = along.where(moving[:, None, None, None], 0.0)
+            positions = rearrange(positions + along, "... t p d -> ... (t p) d")
         if visible is not None:
             positions = F.embedding(visible, positions)
         x = tokens + positions
@@ -219,7 +230,8 @@ class SpaceTimeTransformer(_Patches):
             cls = (self.cls_token + self.pos_embed[0]).expand(x.shape[0], 1, -1)
             x = torch.cat([cls.to(x.dtype), x], dim=1)
         x = self.norm_before(x)
-        x, seen = run_blocks(self.blocks, x, layers, *([grid] if self.kind.on_grid else []))
+        told = ([grid] if self.kind.on_grid else []) + ([moving] if moving is not None else [])
+        x, seen = run_blocks(self.blocks, x, layers, *told)
         x, seen = self.norm(x), tuple(s[:, first:] for s in seen)
         return Features(x[:, first:], grid, seen, x[:, :1] if first else None)
 

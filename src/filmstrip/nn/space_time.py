@@ -42,12 +42,17 @@ class DividedBlock(nn.Module):
         self.mlp = MLP(width, round(width * mlp_ratio), gelu=gelu)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """``B 1+N D -> B 1+N D``, with ``N = t * h * w`` tokens after the class token."""
+    def forward(self, x: Tensor, grid: Grid, moving: Tensor | None = None) -> Tensor:
+        """``B 1+N D -> B 1+N D``, with ``N = t * h * w`` tokens after the class token.
+
+        Clips that are not ``moving`` (``B`` bool, by default all are) attend within frames alone.
+        """
         t, cls, tokens = grid.t, x[:, :1], x[:, 1:]
-        along = rearrange(tokens, "b (t p) d -> (b p) t d", t=t)
-        along = self.time_fc(self.drop_path(self.time_attention(self.time_norm(along))))
-        tokens = tokens + rearrange(along, "(b p) t d -> b (t p) d", b=x.shape[0])
+        if moving is None or t > 1:
+            along = rearrange(tokens, "b (t p) d -> (b p) t d", t=t)
+            along = self.time_fc(self.drop_path(self.time_attention(self.time_norm(along))))
+            along = rearrange(along, "(b p) t d -> b (t p) d", b=x.shape[0])
+            tokens = tokens + (along if moving is None else along.where(moving[:, None, None], 0.0))
         frames = torch.cat(
             [repeat(cls, "b 1 d -> (b t) 1 d", t=t), rearrange(tokens, "b (t p) d -> (b t) p d", t=t)], 1
         )

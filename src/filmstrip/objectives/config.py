@@ -45,6 +45,18 @@ class ObjectiveConfig:
         """
         raise TypeError(f"{type(self).__name__} does not define of_hub()")
 
+    has_text_run: ClassVar[bool] = False
+    """Whether a setting ``text_run`` names a model of text in the Hub's layout, as which the tower of texts begins
+    (:mod:`filmstrip.runs.text_towers`)."""
+
+    def with_text_of_hub(self, config: Mapping[str, Any], source: str) -> ObjectiveConfig:
+        """This method with a tower of texts that a ``config.json`` describes.
+
+        Raises:
+            UserError: it describes another kind of model.
+        """
+        raise TypeError(f"{type(self).__name__} does not define with_text_of_hub()")
+
     def bind(self, info: DataInfo) -> ObjectiveConfig:
         """Fill in what only the data can tell, such as the number of classes; by default nothing."""
         return self

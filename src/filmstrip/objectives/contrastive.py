@@ -181,7 +181,7 @@ class Pairing(Objective):
             with torch.no_grad():
                 self.log_scale.clamp_(max=math.log(self.config.max_scale))
 
-    def share_rows(self, pass_on: PassOn, processes: int) -> None:
+    def share_rows(self, pass_on: PassOn, processes: int, rank: int) -> None:
         """See :class:`~filmstrip.protocols.SharesRows`."""
         self._pass_on, self._processes = pass_on, processes
 

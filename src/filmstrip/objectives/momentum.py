@@ -32,7 +32,7 @@ class Keys(NamedTuple):
     ids: Tensor
     """Token ids of the texts, ``N L``."""
     index: Tensor
-    """Index of each sample in its split, ``N``."""
+    """Number of each sample, ``N``: its index in the split, or one that samples of a class share."""
 
 
 class KeyQueue(nn.Module):
@@ -53,6 +53,12 @@ class KeyQueue(nn.Module):
     def keys(self) -> Keys:
         """All that it holds; a later :meth:`push` changes what was returned."""
         return Keys(self.video, self.text, self.ids, self.index)
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Forget of which samples and texts the keys are, which then match nothing."""
+        self.ids.fill_(-1)
+        self.index.fill_(-1)
 
     @torch.no_grad()
     def push(self, keys: Keys) -> None:

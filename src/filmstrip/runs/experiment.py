@@ -76,6 +76,10 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
         from filmstrip.runs.language import with_parts, with_visual_tokens  # other methods do without its rooms
 
         run = with_visual_tokens(with_parts(run, folder))
+    if run.objective.has_text_run:
+        from filmstrip.runs.text_towers import with_text_tower
+
+        run = with_text_tower(run, folder)
     source = open_source(run.data)
     info = source.info(run.data.train_split)
     run = with_teachers(with_tokenizer(run, folder), folder)
@@ -174,6 +178,10 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
             from filmstrip.runs.language import start_trained_parts
 
             start_trained_parts(objective, run)
+        if run.objective.has_text_run:
+            from filmstrip.runs.text_towers import start_text_tower
+
+            start_text_tower(objective, run)
         if run.init:
             start(objective, run.init)
         elif why := run.objective.needs_init():

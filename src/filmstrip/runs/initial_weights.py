@@ -135,7 +135,7 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
         wanted = {name: x for name, x in objective.state_dict().items() if not objective.is_fresh(name)}
         weights = {name: x for name, x in weights.items() if not objective.is_fresh(name)}
         check_names(f"{source} cannot start this network: it, by our names,", weights, wanted)
-        _check_shapes(weights, wanted, source)
+        check_shapes(weights, wanted, source)
         objective.load_state_dict(weights, strict=False)
     else:
         copy_published(hub_weights(str(source)), objective, source)
@@ -144,7 +144,7 @@ def _start_whole(objective: Objective, source: str | Path) -> None:
 def _copy_whole(given: Objective, objective: Objective, source: str | Path) -> None:
     if (taken := objective.taken_from(given)) is not None:
         wanted = {name: objective.state_dict()[name] for name in taken}
-        _check_shapes(taken, wanted, source)
+        check_shapes(taken, wanted, source)
         objective.load_state_dict(taken, strict=False)
         return
     if type(given) is not type(objective):
@@ -177,7 +177,7 @@ def _start_decoder(objective: Objective, source: str | Path) -> None:
     given = {name: value for name, value in given.items() if name in wanted}
     if given:
         check_names(f"{source} cannot start this network: it", given, wanted)
-        _check_shapes(given, wanted, source)
+        check_shapes(given, wanted, source)
         objective.load_state_dict(given, strict=False)
 
 
@@ -189,7 +189,7 @@ def _start_from_file(objective: Objective, path: Path) -> None:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     state = objective.state_dict()
-    _check_shapes(weights, {name: state[name] for name in weights}, path)
+    check_shapes(weights, {name: state[name] for name in weights}, path)
     objective.load_state_dict(weights, strict=False)
 
 
@@ -245,11 +245,16 @@ def _copy(
     lack the ``optional`` ones."""
     wanted = {name: value for name, value in target.state_dict().items() if name in given or name not in optional}
     check_names(f"{source} cannot start this network: it", given, wanted, spare=spare)
-    _check_shapes(given, wanted, source)
+    check_shapes(given, wanted, source)
     target.load_state_dict({name: given[name] for name in wanted}, strict=not optional)
 
 
-def _check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
+def check_shapes(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
+    """See that the weights that a network is ``given`` have the shapes of those that it has.
+
+    Raises:
+        UserError: some have others.
+    """
     unlike = [
         f"{name} ({tuple(given[name].shape)} there, {tuple(value.shape)} here)"
         for name, value in wanted.items()

@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -224,6 +224,20 @@ class _OwnTokenizer:
     def _about(self) -> dict[str, Any]:
         return {}
 
+    def _checked(self, ids: Iterable[int]) -> Iterator[int]:
+        """Ids as integers.
+
+        Raises:
+            UserError: one of them is none of this tokenizer's.
+        """
+        for i in map(int, ids):
+            if not 0 <= i < self.size:
+                raise UserError(
+                    f"there is no token {i}: this tokenizer has the ids 0 to {self.size - 1} ({self.kind}), and the "
+                    "text seems to be written with another one"
+                )
+            yield i
+
 
 class ByteTokenizer(_OwnTokenizer):
     """Text as the bytes of its UTF-8 form, after the special tokens."""
@@ -238,8 +252,12 @@ class ByteTokenizer(_OwnTokenizer):
         return [len(self._names) + byte for byte in text.encode("utf-8", errors="replace")]
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        """The text of ids; bytes that are not UTF-8 become replacement characters."""
-        text = b"".join(self._bytes(int(i), specials) for i in ids)
+        """The text of ids; bytes that are not UTF-8 become replacement characters.
+
+        Raises:
+            UserError: an id is none of this tokenizer's.
+        """
+        text = b"".join(self._bytes(i, specials) for i in self._checked(ids))
         return text.decode("utf-8", errors="replace")
 
     def _bytes(self, i: int, specials: bool) -> bytes:
@@ -269,8 +287,12 @@ class WordTokenizer(_OwnTokenizer):
         return [self._ids.get(word, unknown) for word in _words(text)]
 
     def decode(self, ids: Iterable[int], *, specials: bool = False) -> str:
-        """The text of ids."""
-        return "".join(self._word(int(i), specials) for i in ids).removeprefix(" ")
+        """The text of ids.
+
+        Raises:
+            UserError: an id is none of this tokenizer's.
+        """
+        return "".join(self._word(i, specials) for i in self._checked(ids)).removeprefix(" ")
 
     def _word(self, i: int, specials: bool) -> str:
         first = len(self._names)

@@ -27,6 +27,11 @@ LAYER = (
 _PARTS = ("query", "key", "value")
 
 
+def pair(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
+    """The rows of a linear layer or a norm: its weight and its bias."""
+    return tuple((f"{theirs}.{kind}", f"{ours}.{kind}") for kind in ("weight", "bias"))
+
+
 def layers(theirs: str, ours: str, rows: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """The rows of one layer, for all the layers under two prefixes."""
     return tuple((f"{theirs}.{{i}}.{a}", f"{ours}.{{i}}.{b}") for a, b in rows)

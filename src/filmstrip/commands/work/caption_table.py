@@ -199,13 +199,14 @@ def write_table(
 
 
 class Notes:
-    """What was found of each clip so far, a line for each in a hidden file beside the table.
+    """What was found of each clip so far, or of ``what`` else, a line for each in a hidden file beside the table.
 
     Raises:
         UserError: another model, or the same with other settings, began the table.
     """
 
-    def __init__(self, out: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, about: Mapping[str, Any], *, what: str = "clips") -> None:
+        self.what = what
         self.path = out.with_name(f".{out.name}.notes.jsonl")
         self.found: dict[str, Any] = {}
         first = json.dumps(dict(about))
@@ -224,7 +225,7 @@ class Notes:
             append_line(first, self.path)
 
     def add(self, key: str, value: Any) -> None:
-        """Note what was found of a clip, on disk."""
+        """Note what was found of one of them, on disk."""
         append_line(json.dumps([key, value]), self.path)
         self.found[key] = value
 
@@ -234,7 +235,7 @@ class Notes:
 
         def said() -> str:
             count = len(self.found)
-            return f"{self.path} keeps {count} clips: the same command resumes" if count else NOTHING_KEPT
+            return f"{self.path} keeps {count} {self.what}: the same command resumes" if count else NOTHING_KEPT
 
         with keeping(said):
             yield

@@ -22,18 +22,32 @@ from filmstrip.files import write_json, write_tensors
 from filmstrip.inference import inference
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.patches import PatchEmbed
+from filmstrip.objectives.three_losses import ThreeLosses
 from filmstrip.objectives.tokenizing import TokenizerObjective
-from filmstrip.protocols import Classifier, InDiffusers, InTransformers, MaskedPredictor, Objective
+from filmstrip.protocols import (
+    Classifier,
+    DualEncoder,
+    InDiffusers,
+    InTransformers,
+    MaskedPredictor,
+    Objective,
+    SeveralInTransformers,
+)
 from filmstrip.runs.frozen import copy_whole
 from filmstrip.runs.loading import load_classes, load_objective
+from filmstrip.text.tokenizers import FOLDER, open_tokenizer
 from filmstrip.weights.keymap import some
 from filmstrip.weights.released import from_published, to_published
 
+_LENGTH = 9
+"""Number of tokens of the texts that are compared."""
 _FILES = {"transformers": "model.safetensors", "diffusers": "diffusion_pytorch_model.safetensors"}
 
 
-def export_folder(source: str, out: Path, format: str) -> None:
+def export_folder(source: str, out: Path, format: str, model: str | None = None) -> None:
     """Write a run as ``save_pretrained`` of ``transformers`` or ``diffusers`` would, or (``run``) as a run folder.
+
+    ``model`` is that of ``transformers``, where it has several of a method.
 
     Raises:
         UserError: ``out`` exists, the library has no such network, or what it reads says something else.
@@ -46,6 +60,8 @@ def export_folder(source: str, out: Path, format: str) -> None:
         print(f"{out}: the run in {source}, which needs no other folder; without its states")
         return
     objective, run = load_objective(source, "cpu")
+    if model is not None and not isinstance(objective, SeveralInTransformers):
+        raise UserError(f"transformers has one model like {type(objective).__name__}: leave out --layout {model}")
     if run.objective.has_language and format in ("transformers", "peft"):
         from filmstrip.commands.work.export_language import export_language  # others do without its rooms
 
@@ -57,12 +73,17 @@ def export_folder(source: str, out: Path, format: str) -> None:
         if not isinstance(objective, InTransformers):
             raise UserError(
                 f"transformers has no network like {type(objective).__name__}: export runs of "
-                "recognition.vit, timesformer or vivit, or of pretraining.videomae"
+                "recognition.vit, timesformer or vivit, of pretraining.videomae, or of language.blip"
             )
-        config, weights = objective.to_transformers()
+        if model is not None and isinstance(objective, SeveralInTransformers):
+            config, weights = objective.to_transformers_as(model)
+        else:
+            config, weights = objective.to_transformers()
         if isinstance(objective, Classifier):
             names = load_classes(source)
             config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        if isinstance(objective, DualEncoder):
+            config["text_config"] |= _special_ids(Path(source))
     else:
         if not isinstance(objective, InDiffusers):
             raise UserError(
@@ -78,6 +99,8 @@ def export_folder(source: str, out: Path, format: str) -> None:
         write_tensors(weights, written / _FILES[format])
         if format == "transformers":
             write_json(_preprocessor(objective, run.data.clip), written / "preprocessor_config.json")
+            for path in tokenizer_files(Path(source)):
+                shutil.copyfile(path, written / path.name)
         found = _difference(objective, run.data.clip, config, written, format)
         shutil.move(written, out)
     kind = config.get("_class_name") or config["architectures"][0]
@@ -113,20 +136,38 @@ def _normalise_of(objective: Objective) -> Normalise:
 
 
 def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
-    """How ``transformers`` is to make pixels of frames: as evaluation does here."""
+    """How ``transformers`` is to make pixels of frames: as evaluation does here; whole images become squares, where
+    its processor of images crops none."""
     normalise = _normalise_of(objective)
-    return {
+    square = {"height": clip.size, "width": clip.size}
+    cropped = {
         "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
         "size": {"shortest_edge": clip.size},
         "do_center_crop": True,
-        "crop_size": {"height": clip.size, "width": clip.size},
+        "crop_size": square,
+    }
+    whole = {"image_processor_type": "BlipImageProcessor", "size": square}
+    return {
+        **(whole if isinstance(objective, DualEncoder) else cropped),
+        "do_resize": True,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": normalise.mean.flatten().tolist(),
         "image_std": normalise.std.flatten().tolist(),
     }
+
+
+def tokenizer_files(run: Path) -> list[Path]:
+    """Files of a published tokenizer that a run keeps; none if its tokenizer is of another kind."""
+    folder = run / FOLDER
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _special_ids(run: Path) -> dict[str, int]:
+    """The ids of padding and of a text's end, of a run's tokenizer."""
+    tokenizer = open_tokenizer(run)
+    return {"pad_token_id": tokenizer.pad, "sep_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
 
 
 def _difference(
@@ -180,5 +221,30 @@ def _both(
         places = torch.zeros(len(video), visible.shape[1] + masked.shape[1], dtype=torch.bool)
         theirs = network.eval()(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
         return theirs, objective.predict_masked(video, visible, masked)
-    assert isinstance(objective, Classifier), "transformers has classifiers and masked predictors"
+    if isinstance(objective, ThreeLosses):
+        return _of_pairs(objective, network.eval(), video[:, :1], pixels[:, 0])
+    assert isinstance(objective, Classifier), "transformers has classifiers, masked predictors and BLIP"
     return network.eval()(pixels).logits, objective.classify(video)
+
+
+def _of_pairs(objective: ThreeLosses, network: Any, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """What a BLIP says of images and drawn texts: logits of words, or of matches beside cosines."""
+    length = min(_LENGTH, objective.config.text.max_length)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(objective.config.vocab_size, (len(images), length), generator=generator)
+    lengths, visual = torch.full((len(images),), length), objective.see(images)
+    told = {"pixel_values": pixels, "attention_mask": torch.ones_like(ids)}
+
+    def begun(first: int) -> Tensor:
+        return torch.cat([torch.full_like(ids[:, :1], first), ids[:, 1:]], dim=1)
+
+    if hasattr(network, "text_decoder"):
+        return network(**told, input_ids=begun(objective.begins_caption)).logits, objective.caption_logits(
+            visual, ids
+        )
+    no, yes = network(**told, input_ids=begun(objective.begins_match)).itm_score.unbind(dim=1)
+    cosines = network(**told, input_ids=ids, use_itm_head=False).itm_score
+    ours = objective.encode_video(images) @ objective.encode_text(ids, lengths).T
+    return torch.cat([cosines, (yes - no)[:, None]], dim=1), torch.cat(
+        [ours, objective.match(visual, ids, lengths)[:, None]], dim=1
+    )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.work.export import TOLERANCE
+from filmstrip.commands.work.export_folder import tokenizer_files
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import write_json, write_tensors
@@ -22,7 +23,6 @@ from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.hub_language import described_in
-from filmstrip.text.tokenizers import FOLDER
 
 _LENGTH, _IDS = 9, 30
 
@@ -70,8 +70,7 @@ def _whole(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The ``config.json`` and the weights; what goes with them is written."""
     published: dict[str, Any] = {}
-    tokenizer = Path(source) / FOLDER
-    others = sorted(tokenizer.iterdir()) if tokenizer.is_dir() else []
+    others = tokenizer_files(Path(source))
     if run.objective.published and run.init is not None:  # type: ignore[attr-defined]  # seen to by the caller
         published, others = described_in(run.init)
     config, weights = objective.to_transformers()

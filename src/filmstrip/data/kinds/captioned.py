@@ -19,15 +19,22 @@ from filmstrip.data.actions import ActionSpace
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds.clips import LABEL, NATIVE, VIDEO, Clips, draw_clips
 from filmstrip.data.kinds.kind import Kind, Row
-from filmstrip.data.kinds.specification import COMMON, Specification
+from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.sample import Sample, Source
-from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary, as_tokens, tokenised
+from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary, as_tokens, prompts_of, tokenised
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.text.tokenizers import Saved, TextTokenizer, TextTokenizerConfig, Words
 
 log = logging.getLogger(__name__)
 
+NAMED_CLASS = of(
+    "B",
+    torch.int64,
+    "class of which the caption is made; -1 for a caption of the sample's own",
+    unmixed="captions",
+    when="`data.reads.prompts`",
+)
 _DRAWN_LENGTH, _DRAWN_SIZE = 12, 128
 """Length and vocabulary of drawn captions, unless they are given."""
 
@@ -36,7 +43,8 @@ _DRAWN_LENGTH, _DRAWN_SIZE = 12, 128
 class Captioned(Kind):
     """Clips with captions: of a manifest with a column ``caption`` (or several), or of shards with ``key.txt``.
 
-    Of several captions training draws one, and evaluation takes the first. Nothing is mirrored, since captions tell
+    Of several captions training draws one, and evaluation takes the first. Captions may be made of classes
+    (``prompts``); batches then say of which. Nothing is mirrored, since captions tell
     left from right. With a tokenizer that is not fitted to captions, as that of a run, samples may have none: batches
     have no text then.
     """
@@ -49,6 +57,7 @@ class Captioned(Kind):
             "text": replace(TEXT, unmixed="captions", when="captioned samples"),
             "text_length": replace(TEXT_LENGTH, when="captioned samples"),
             "label": LABEL,
+            "named_class": NAMED_CLASS,
             **COMMON,
         }
     )
@@ -62,6 +71,9 @@ class Captioned(Kind):
     """Number of token ids of a caption, its end and padding included; longer captions are cut."""
     start: bool = True
     """Whether captions begin with the tokenizer's start, if it has one."""
+    prompts: tuple[str, ...] = ()
+    """Captions of samples that have a class and none of their own, in which ``{}`` stands for the class's name, such
+    as "a video of {}"; none to leave such samples out."""
 
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
@@ -84,11 +96,20 @@ class Captioned(Kind):
         source = Clips(layout=self.layout, actions=False).open(data)
         if source.kind is not Clips:
             raise UserError(f"{source.root} holds features of videos: captions are read beside the videos themselves")
+        told = self._prompts(source)
+        source = replace(
+            source,
+            samples=tuple(
+                sample if sample.text else replace(sample, text=told.get(sample.label, ()))
+                for sample in source.samples
+            ),
+        )
         captioned = [sample for sample in source.samples if sample.text]
         if not captioned and isinstance(self.tokenizer, Words):
             raise UserError(
                 f"{source.root} has no captions: expected a manifest with a column caption (or caption_1, caption_2, "
-                "..., or a JSON list in it), or shards with key.txt beside key.mp4"
+                "..., or a JSON list in it), or shards with key.txt beside key.mp4; classes are captions by "
+                "--data.reads.prompts"
             )
         captioned = captioned or list(source.samples)
         if missing := len(source.samples) - len(captioned):
@@ -101,14 +122,22 @@ class Captioned(Kind):
         """A collection whose captions are read by a tokenizer, fitted to those of training and to ``others``."""
         texts = (text for sample in source.samples if sample.split == train_split for text in sample.text)
         tokenizer = self.tokenizer.fit(chain(texts, others), ())
+        told = self._prompts(source)
         return CaptionedSource(
             root=source.root,
             classes=source.classes,
-            samples=tuple(_with_tokenizer(sample, tokenizer, self) for sample in source.samples),
+            samples=tuple(
+                _with_tokenizer(sample, tokenizer, self, told.get(sample.label)) for sample in source.samples
+            ),
             directional=True,
             text_tokenizer=tokenizer,
             reads=self,
         )
+
+    def _prompts(self, source: Source) -> dict[int | None, tuple[str, ...]]:
+        """Captions of each class, if captions are made of classes."""
+        classes = source.classes if self.prompts else ()
+        return {label: prompts_of(name, self.prompts) for label, name in enumerate(classes)}
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of a clip, and of a caption (``L``) with its vocabulary (``V``)."""
@@ -162,6 +191,8 @@ class CaptionedSample(Sample):
     max_length: int
     starts: bool
     """Whether a caption begins with the tokenizer's start."""
+    names_class: bool | None = None
+    """Whether captions are made of the sample's class; none where no sample's are."""
 
     def cut(
         self,
@@ -194,7 +225,10 @@ class CaptionedSample(Sample):
         if not self.text:
             return row
         ids, count = as_tokens(self.text_tokenizer, self.text[number], self.max_length, start=self.starts)
-        return replace(row, content={**row.content, "text": ids, "text_length": count})
+        content = {**row.content, "text": ids, "text_length": count}
+        if self.names_class is not None:
+            content["named_class"] = torch.tensor(self.label if self.names_class else -1)
+        return replace(row, content=content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +242,12 @@ class CaptionedSource(Source):
 
     @property
     def gives(self) -> frozenset[str]:
-        """Keys of batches: without text where no sample has a caption."""
-        told = any(sample.text for sample in self.samples)
-        return super().gives - (frozenset() if told else {"text", "text_length"})
+        """Keys of batches: without text where no sample has a caption, and without classes where none is made of
+        them."""
+        absent = set() if self.reads.prompts else {"named_class"}
+        if not any(sample.text for sample in self.samples):
+            absent |= {"text", "text_length", "named_class"}
+        return super().gives - absent
 
     def info(self, train_split: str) -> CaptionInfo:
         """The properties of the collection that an objective needs before it is built."""
@@ -226,6 +263,15 @@ class CaptionedSource(Source):
         return tokenised(self.text_tokenizer, texts, self.reads.max_length, start=self.reads.start)
 
 
-def _with_tokenizer(sample: Sample, tokenizer: TextTokenizer, reads: Captioned) -> CaptionedSample:
+def _with_tokenizer(
+    sample: Sample, tokenizer: TextTokenizer, reads: Captioned, prompts: tuple[str, ...] | None
+) -> CaptionedSample:
+    """A sample that is captioned; ``prompts`` are the captions that would be made of its class, if any."""
     values = {each.name: getattr(sample, each.name) for each in fields(Sample)}
-    return CaptionedSample(**values, text_tokenizer=tokenizer, max_length=reads.max_length, starts=reads.start)
+    return CaptionedSample(
+        **values,
+        text_tokenizer=tokenizer,
+        max_length=reads.max_length,
+        starts=reads.start,
+        names_class=sample.text == prompts if reads.prompts else None,
+    )

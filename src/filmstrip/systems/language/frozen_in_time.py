@@ -13,7 +13,8 @@ Video and Image Encoder for End-to-End Retrieval", ICCV 2021. The block is
     filmstrip search runs/one videos/ "a red ball rolls behind the cup"
 
 ``--init`` also takes a ViT of the Hub, or a file of the authors' weights (their checkpoints hold an object of their
-code beside the weights, which is never run: save ``state_dict`` alone).
+code beside the weights, which is never run: save ``state_dict`` alone). ``--objective.text-run hf:OWNER/NAME`` begins
+the texts' tower as a BERT or DistilBERT in the Hub's layout, whose tokenizer then reads captions.
 
 Where we deviate: time begins at zero by the last layer of its attention. The authors' code zeroes queries, keys and
 values instead, whose gradients keep queries and keys at zero, and the values at rank one, for good: what it has as
@@ -27,10 +28,11 @@ remember the paper's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +41,7 @@ from filmstrip.bounds import Count, Rate
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.narrated import NarratedShapes
+from filmstrip.errors import UserError
 from filmstrip.evals.retrieval import Retrieval
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer
 from filmstrip.models.video_transformer import (
@@ -57,8 +60,8 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant, Cosine
-from filmstrip.weights.keymap import Weights
-from filmstrip.weights.layers import fuse, unfuse
+from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.layers import fuse, layers, pair, unfuse
 
 _PARTS = ("q_lin", "k_lin", "v_lin")
 _PATCHES = "embed.proj.weight"
@@ -82,6 +85,110 @@ _PUBLISHED = (
     (r"^text_head\.", "txt_proj.1."),
 )
 """Ours to theirs."""
+
+
+_ATTENTION, _WORDS = "attention.qkv", "embeddings.word_embeddings.weight"
+_EMBEDDINGS = (
+    (_WORDS, "embed.weight"),
+    ("embeddings.position_embeddings.weight", "pos_embed"),
+    *pair("embeddings.LayerNorm", "embed_norm"),
+)
+_BERT = KeyMap(
+    (
+        *_EMBEDDINGS,
+        *layers(
+            "encoder.layer",
+            "blocks",
+            (
+                *pair("attention.self.qkv", _ATTENTION),
+                *pair("attention.output.dense", "attention.out"),
+                *pair("attention.output.LayerNorm", "norm1"),
+                *pair("intermediate.dense", "mlp.fc1"),
+                *pair("output.dense", "mlp.fc2"),
+                *pair("output.LayerNorm", "norm2"),
+            ),
+        ),
+    ),
+    spare=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
+)
+_DISTILBERT = KeyMap(
+    (
+        *_EMBEDDINGS,
+        *layers(
+            "transformer.layer",
+            "blocks",
+            (
+                *pair("attention.qkv", _ATTENTION),
+                *pair("attention.out_lin", "attention.out"),
+                *pair("sa_layer_norm", "norm1"),
+                *pair("ffn.lin1", "mlp.fc1"),
+                *pair("ffn.lin2", "mlp.fc2"),
+                *pair("output_layer_norm", "norm2"),
+            ),
+        ),
+    ),
+    spare=(r"vocab_\w+\..*",),
+)
+_SIZES = {
+    "bert": {
+        "vocab_size": ("vocab_size", 30_522),
+        "width": ("hidden_size", 768),
+        "depth": ("num_hidden_layers", 12),
+        "num_heads": ("num_attention_heads", 12),
+        "max_length": ("max_position_embeddings", 512),
+        "dropout": ("hidden_dropout_prob", 0.1),
+        "norm_eps": ("layer_norm_eps", 1e-12),
+    },
+    "distilbert": {
+        "vocab_size": ("vocab_size", 30_522),
+        "width": ("dim", 768),
+        "depth": ("n_layers", 6),
+        "num_heads": ("n_heads", 12),
+        "max_length": ("max_position_embeddings", 512),
+        "dropout": ("dropout", 0.1),
+    },
+}
+"""Our sizes by theirs, with what a ``config.json`` may leave out."""
+
+
+def text_in_hub(config: Mapping[str, Any], own: TextArchitecture, source: str) -> TextArchitecture:
+    """The tower of texts that the ``config.json`` of a BERT or DistilBERT describes, initialised as ``own``.
+
+    Raises:
+        UserError: it describes another model, or one with another activation or other positions.
+    """
+    kind = config.get("model_type")
+    if kind not in _SIZES:
+        raise UserError(f"{source} is a {kind}: the tower of texts can begin as a BERT or a DistilBERT")
+    act = config.get("hidden_act" if kind == "bert" else "activation", "gelu")
+    positions = config.get("position_embedding_type", "absolute")
+    if act != "gelu" or positions != "absolute":
+        raise UserError(
+            f"{source} has the activation {act!r} and {positions} positions: 'gelu' and absolute positions are known"
+        )
+    found = {ours: config.get(theirs, missing) for ours, (theirs, missing) in _SIZES[kind].items()}
+    hidden = config.get("intermediate_size" if kind == "bert" else "hidden_dim", 3072)
+    return TextArchitecture(
+        **{"norm_eps": 1e-12, **found},
+        mlp_ratio=hidden / found["width"],
+        norm="post",
+        linear_init=own.linear_init,
+    )
+
+
+def text_from_hub(theirs: Mapping[str, Tensor]) -> Weights:
+    """Weights of a tower of texts from those of a BERT or DistilBERT; its only kind of segment is part of positions.
+
+    Raises:
+        UserError: it has a name that neither has, or lacks a part of an attention.
+    """
+    own = {re.sub(r"^(?:distil)?bert\.", "", name): value for name, value in theirs.items()}
+    if any(name.startswith("transformer.") for name in own):
+        return _DISTILBERT.ours(fuse(own, parts=_PARTS))
+    kinds, places = own.pop("embeddings.token_type_embeddings.weight", None), "embeddings.position_embeddings.weight"
+    if kinds is not None and places in own:
+        own[places] = own[places] + kinds[0]
+    return _BERT.ours(fuse(own))
 
 
 class FrozenInTimeEncoder(SpaceTimeTransformer):
@@ -139,6 +246,10 @@ class FrozenInTime(Pairing):
         self.video_head = projection(config.width, config.embed_dim, bias=True)
         self.text_head = projection(config.text.width, config.embed_dim, bias=True)
 
+    def text_from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
+        """See :class:`~filmstrip.protocols.TextFromTransformers`: those of a BERT or DistilBERT."""
+        return {f"text.{name}": value for name, value in text_from_hub(theirs).items()}
+
     def encode_video(self, video: Tensor) -> Tensor:
         """Vectors ``B D`` of ``B T C H W`` video, of length one; images have one frame."""
         return normalised(self.video_head(self.encoder(video).pooled()))
@@ -153,11 +264,24 @@ class FrozenInTime(Pairing):
 class FrozenInTimeConfig(TransformerArchitecture, TextTowerConfig):
     """A transformer of clips, one of texts, and the vectors in which they are compared."""
 
+    has_text_run: ClassVar[bool] = True
+
+    text_run: str | None = None
+    """Folder of a BERT or DistilBERT in the Hub's layout, or ``hf:OWNER/NAME``, as which the tower of texts begins
+    when training starts; its sizes replace those of ``text``."""
     loss: Literal["sigmoid", "softmax"] = "softmax"
     scale: Rate = 20.0
     """Factor of the cosines, the inverse of the temperature; it is not learned."""
     embed_dim: Count = 256
     """Channels of the vectors that are compared."""
+
+    def with_text_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
+        """See :meth:`ObjectiveConfig.with_text_of_hub`.
+
+        Raises:
+            UserError: it is no BERT or DistilBERT.
+        """
+        return replace(self, text=text_in_hub(config, self.text, source))
 
     def build(self) -> FrozenInTime:
         """Build the network with fresh weights."""

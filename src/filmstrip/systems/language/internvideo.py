@@ -8,6 +8,7 @@ Foundation Models via Generative and Discriminative Learning", 2022; the decoder
 Yu et al., "CoCa: Contrastive Captioners are Image-Text Foundation Models", 2022.
 
     filmstrip train language.internvideo:b16 --data PATH --data.reads.tokenizer CLIP --init UNIFORMER_V2_RUN
+    filmstrip caption RUN VIDEOS --out TABLE
 
 The encoder is :mod:`filmstrip.systems.recognition.uniformer_v2`; a run of this is a ``language_run`` of
 ``recognition.internvideo``, which joins it with a masked encoder. ``--init`` takes a run of UniFormerV2, or the
@@ -22,7 +23,7 @@ VATEX (L/14, as quoted with InternVideo2); captioning adds 3 to 8 points of vide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self, cast
@@ -31,8 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, Weight
-from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.bounds import Count, CountOrZero, Rate, Weight
+from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
@@ -40,14 +41,16 @@ from filmstrip.evals.retrieval import Retrieval
 from filmstrip.models.query_transformer import QueryPooling, QueryPoolingConfig
 from filmstrip.models.text_transformer import TextArchitecture, TextTransformer, at_end
 from filmstrip.nn.attention import Attention
+from filmstrip.nn.decoding import Writing, write
 from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.masks import causal
 from filmstrip.nn.mlp import GatedMLP
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.objectives.contrastive import Pairing, Rows, TextTowerConfig, matching
-from filmstrip.objectives.matching import valid_tokens
+from filmstrip.objectives.contrastive import Pairing, Rows, TextTowerConfig, captions_of, matching
+from filmstrip.objectives.matching import check_length, valid_tokens
 from filmstrip.protocols import Batch, Layout, Loss, Objective, Released, find_encoder
+from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
 from filmstrip.train.config import Loop
@@ -125,9 +128,13 @@ class Captioner(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """``B L D`` tokens of a text and ``B M C`` of a clip to logits ``B L vocab_size``."""
-        context, x = self.pool(context), self.norm(tokens)
+        return self.next_words(tokens, self.pool(context))
+
+    def next_words(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """The same, of what the queries pooled."""
+        x = self.norm(tokens)
         for words, clip in zip(self.words, self.clip):
-            x = clip(words(x), context)
+            x = clip(words(x), pooled)
         return self.head(x)
 
 
@@ -151,6 +158,17 @@ class InternVideoTextConfig(TextTowerConfig):
     """Maximum of the factor."""
     caption_weight: Weight = 1.0
     """Weight of captioning, relative to contrast."""
+    start: CountOrZero | None = None
+    """Id of the start of a text, with which captions begin; it comes from the data."""
+
+    def bind(self, info: DataInfo) -> Self:
+        """Take the vocabulary and the start of a text from the data.
+
+        Raises:
+            UserError: the data have no captions, or longer ones than the network reads.
+        """
+        words = captions_of(info, self.text.max_length, "objective.text.max_length").tokenizer
+        return replace(super().bind(info), start=words.start)
 
     def for_clip(self, clip: Clip) -> Self:
         """With clips of the data's length and size."""
@@ -166,7 +184,7 @@ class InternVideoTextConfig(TextTowerConfig):
 
 
 class InternVideoText(Pairing):
-    """A :class:`~filmstrip.protocols.DualEncoder` that also learns to caption."""
+    """A :class:`~filmstrip.protocols.DualEncoder` and a :class:`~filmstrip.protocols.Captioner`."""
 
     requires = ("video", "text", "text_length", "index")
     starts_whole = True
@@ -198,17 +216,50 @@ class InternVideoText(Pairing):
         """Vectors ``B D`` of texts, token ids ``B L`` and their lengths ``B``, of length one."""
         return self._text_vectors(self.text(ids, mask=causal()), lengths)
 
+    def see(self, video: Tensor) -> Tensor:
+        """Tokens ``B 1+N C`` of ``B T C H W`` video: its vector, then its patches."""
+        seen = self.encoder(video)
+        return torch.cat([seen.pooled()[:, None], seen.tokens], dim=1)
+
+    def caption(
+        self,
+        visual: Tensor,
+        prompt: Sequence[int] = (),
+        *,
+        end: int,
+        seed: int | Tensor = 0,
+        writing: Writing | None = None,
+    ) -> Tensor:
+        """See :class:`~filmstrip.protocols.Captioner`; without a ``writing`` the most probable tokens.
+
+        Raises:
+            UserError: texts had no start in training.
+        """
+        if self.config.start is None:
+            raise UserError("this network learnt from texts without a start, with which a caption would begin")
+        writing = writing or Writing()
+        begun = torch.tensor([[self.config.start, *prompt]], device=visual.device).expand(len(visual), -1)
+        check_length(begun.shape[1], writing, self.config.text.max_length)
+        pooled = self.captioner.pool(visual).repeat_interleave(writing.beams, dim=0)
+
+        def next_logits(text: Tensor, rows: Tensor) -> Tensor:
+            said = self.captioner.next_words(self.text(text, mask=causal()), pooled)[:, -1]
+            return said.index_fill(1, begun[0, :1], -torch.inf)
+
+        seeds = torch.arange(len(visual), device=visual.device) + seed
+        drawn = uniform(seeds, writing.max_tokens, "internvideo.caption")
+        return write(next_logits, begun, writing, end=end, uniform=drawn)
+
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """Contrast, and the weighted mean of the words' cross-entropies."""
         ids, lengths = batch["text"], batch["text_length"]
-        seen, tokens = self.encoder(batch["video"]), self.text(ids, mask=causal())
-        pooled = seen.pooled()
-        video, text = self._video_vectors(pooled), self._text_vectors(tokens, lengths)
+        visual, tokens = self.see(batch["video"]), self.text(ids, mask=causal())
+        video, text = self._video_vectors(visual[:, 0]), self._text_vectors(tokens, lengths)
         rows = [Rows(vectors, ids, batch["index"]) for vectors in (video, text)]
         with torch.autocast(video.device.type, enabled=False):
             contrast = self._softmax(*rows) if self.config.loss == "softmax" else self._sigmoid(*rows)
             nearest = self.similarity(video, text).detach().argmax(dim=1, keepdim=True)
-        logits = self.captioner(tokens[:, :-1], torch.cat([pooled[:, None], seen.tokens], dim=1))
+        logits = self.captioner(tokens[:, :-1], visual)
         loss = F.cross_entropy(logits.float().mT, ids[:, 1:], reduction="none")
         learnt = valid_tokens(ids, lengths)[:, 1:]
         captioning = torch.where(learnt, loss, 0.0).sum() / learnt.sum().clamp(min=1)

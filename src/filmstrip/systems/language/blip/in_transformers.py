@@ -9,12 +9,12 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 from filmstrip.models import query_transformer as queries
-from filmstrip.models.blip_layout import BLOCK, pair
+from filmstrip.models.blip_layout import BLOCK
 from filmstrip.models.image_tower import ImageTowerArchitecture
 from filmstrip.models.text_transformer import TextArchitecture
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.weights.keymap import KeyMap, Weights
-from filmstrip.weights.layers import layers
+from filmstrip.weights.layers import layers, pair
 
 _OWN = (
     *pair("attention.self.qkv", "attention.qkv"),
@@ -136,6 +136,57 @@ def blip_in_hub(config: Mapping[str, Any], statistics: Mapping[str, Any], source
     begins = text.get("bos_token_id", 30_522)
     # The published tokenizer adds the encoder's start behind the decoder's; no configuration names it.
     return HubBlip(image, words, config.get("image_text_hidden_size", 256), (begins, min(begins + 1, size - 1)))
+
+
+def config_in_hub(found: HubBlip, model: str) -> dict[str, Any]:
+    """The inverse of :func:`blip_in_hub`: the ``config.json`` of a ``model``, without ids that a tokenizer says.
+
+    Raises:
+        UserError: ``transformers`` has no BLIP like this.
+    """
+    vision, text, begins = found.vision, found.text, found.starts
+    kept = (vision.pool, vision.norm_before, vision.final_norm, vision.patch_bias, vision.gelu, text.gelu)
+    if kept != ("class", False, True, True, "exact", "exact") or not isinstance(vision.patch_size, int):
+        raise UserError(
+            "transformers has BLIP with a plain image transformer of square patches of one frame, a class token, a "
+            "last norm and exact GELUs, and this one differs"
+        )
+    if begins[1] != min(begins[0] + 1, text.vocab_size - 1):
+        raise UserError(
+            f"captions that are written begin with id {begins[0]}, and those that are matched with {begins[1]}: "
+            "transformers has the next one there"
+        )
+    return {
+        "model_type": "blip",
+        "architectures": [model],
+        "image_text_hidden_size": found.embed_dim,
+        "vision_config": {
+            "model_type": "blip_vision_model",
+            "hidden_size": vision.width,
+            "num_hidden_layers": vision.depth,
+            "num_attention_heads": vision.num_heads,
+            "intermediate_size": round(vision.width * vision.mlp_ratio),
+            "layer_norm_eps": vision.norm_eps,
+            "image_size": vision.size,
+            "patch_size": vision.patch_size,
+            "hidden_act": "gelu",
+        },
+        "text_config": {
+            "model_type": "blip_text_model",
+            "hidden_size": text.width,
+            "num_hidden_layers": text.depth,
+            "num_attention_heads": text.num_heads,
+            "intermediate_size": round(text.width * text.mlp_ratio),
+            "layer_norm_eps": text.norm_eps,
+            "hidden_dropout_prob": text.dropout,
+            "attention_probs_dropout_prob": 0.0,
+            "hidden_act": "gelu",
+            "encoder_hidden_size": vision.width,
+            "max_position_embeddings": text.max_length,
+            "vocab_size": text.vocab_size,
+            "bos_token_id": begins[0],
+        },
+    }
 
 
 def from_blip(theirs: Mapping[str, Tensor], *, shared: bool = False) -> Weights:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from filmstrip.models import query_transformer as queries
-from filmstrip.models.blip_layout import OURS_ALONE, VISION, pair, shaped_as_ours, shaped_as_theirs, unfused
+from filmstrip.models.blip_layout import OURS_ALONE, VISION, shaped_as_ours, shaped_as_theirs, unfused
 from filmstrip.weights.keymap import KeyMap, Weights
+from filmstrip.weights.layers import pair
 
 _MAP = KeyMap(
     (

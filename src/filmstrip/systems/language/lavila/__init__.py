@@ -9,12 +9,14 @@ Video Representations from Large Language Models", CVPR 2023.
     filmstrip train language.lavila:narrator_base_gpt2 --data HUMAN --data.reads.tokenizer GPT2 --out runs/narrator \\
         --objective.encoder-run runs/few --objective.decoder-run GPT2
     filmstrip caption runs/narrator VIDEOS --out NARRATED/manifest.parquet --number 10 --temperature 0.7 --top-p 0.95
-    filmstrip train language.lavila:base --data HUMAN NARRATED --data.weights 1 1 --data.reads.tokenizer CLIP
+    filmstrip rephrase T5 HUMAN --out REPHRASED/manifest.parquet --split train
+    filmstrip train language.lavila:base --data REPHRASED NARRATED --data.weights 1 1 --data.reads.tokenizer CLIP
 
-``HUMAN`` and ``NARRATED`` are manifests of clips in folders of their own, whose column ``caption`` holds one text or
-a JSON list: human sentences with what :func:`~filmstrip.systems.language.lavila.rephraser.rephrased` made of them,
-and what the narrator said of these and other clips (``filmstrip caption``, or :meth:`Narrator.narrate`). With weights
-1 and 1 half of the texts are the narrator's, as published. The language model may be of LLaMA's family, too.
+``REPHRASED`` and ``NARRATED`` are manifests of clips in folders of their own: human sentences with what the
+rephraser made of them, and what the narrator said of these and other clips (``filmstrip caption``, or
+:meth:`Narrator.narrate`). With weights 1 and 1 half of the texts are the narrator's, as published. The language model
+may be of LLaMA's family, too. ``--init`` takes a file of the authors' two towers, where the texts' is CLIP's (their
+checkpoints hold an object of their code beside the weights: save ``state_dict`` alone).
 
 Numbers that the paper leaves out are those of the public code: 256 queries, whose heads share keys and values; a
 layer before every block of GPT-2, or every second one; squared ReLUs in it; a temperature of 0.7.
