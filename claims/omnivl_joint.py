@@ -53,6 +53,7 @@ CLAIM = Claim(
         above("images, then both", "videos", "images help videos: by 5 points over videos alone", by=5.0),
         above("images, then both", "both", "and first they help more than beside videos from the start"),
         above("images after both", "images after videos", "images are not forgotten where they stay"),
+        above("images, then both", "both, as many steps", "and for as many steps, too"),
     ),
     seeds=3,
     minutes=6,
