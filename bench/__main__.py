@@ -16,6 +16,7 @@ SCRIPTS = (
     "layers",
     "plain_transformers",
     "llava",
+    "packing",
     "sampling",
     "tracking",
     "autoencoders",

@@ -258,6 +258,8 @@ class Objective(nn.Module):
     starts_whole: bool = False
     """Whether a run that is to start from another one, or from released weights, takes all of them: those of its own
     method alone. Otherwise it takes the encoder, or the predictor, from any method that has one."""
+    takes_packed: bool = False
+    """Whether several samples may share a row of its language model (masked packing)."""
     takes_native: bool = False
     """Whether clips of a batch may have frames of different sizes (:class:`~filmstrip.nn.patches.NativeFrames`)."""
     starts_rest: bool = False

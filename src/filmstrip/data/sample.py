@@ -19,6 +19,7 @@ from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import Specification
 from filmstrip.data.reading.order import Portion
+from filmstrip.data.reading.packing import Packing
 from filmstrip.errors import UserError
 from filmstrip.video.images import is_image
 
@@ -225,6 +226,14 @@ class Source:
                 )
             found.append(Portion(len(own), ingredient.weight, together.pop()))
         return tuple(found)
+
+    def packing(self, data: Data, seed: int) -> Packing | None:
+        """Which samples of the training split share a row of a batch; None where each has its own.
+
+        Raises:
+            UserError: a sample is longer than a row.
+        """
+        return None
 
     def told(self, train_split: str) -> dict[str, Any]:
         """The fields of :class:`DataInfo`, common to all kinds of data."""

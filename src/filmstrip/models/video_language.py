@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from filmstrip.models.connectors import Connector
 from filmstrip.models.decoder import Decoder
+from filmstrip.nn.masks import causal
+from filmstrip.nn.masks import document as within_document
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import EncoderModule, Features, Grid
 
@@ -46,6 +48,39 @@ def places(is_visual: Tensor, text_length: Tensor, sizes: Tensor, visual_tokens:
     source = torch.where(is_visual.gather(1, text), visual.clamp(max=length + visual_tokens - 1), text)
     last = (text_length - 1).clamp(min=0)[:, None]
     return Places(source, start, torch.where(text_length > 0, end.gather(1, last)[:, 0], 0))
+
+
+class Packs(NamedTuple):
+    """Where the tokens of a batch's examples lie in rows of one length that several examples share."""
+
+    document: Tensor
+    """Number of the example, from 1, at each place of the rows, ``R N``; zero for none. Its places are adjacent."""
+    index: Tensor
+    """For each place of the rows its token among the ``B S`` of all examples, ``R N``; any where there is none."""
+    offset: Tensor
+    """Number of the example's places before each one, ``R N``."""
+    start: Tensor
+    """First place of each example among all places, row by row, ``B``."""
+
+    @classmethod
+    def of(cls, document: Tensor, examples: int, length: int) -> Packs:
+        """Those of so many examples with ``length`` tokens each, padding included."""
+        owner = document.flatten()
+        at = torch.arange(owner.numel(), device=document.device)
+        start = torch.full((examples + 1,), owner.numel() - 1, device=document.device)
+        start = start.scatter_reduce(0, owner, at, "amin")
+        offset = (at - start[owner]).view_as(document)
+        index = (document - 1).clamp(min=0) * length + offset.clamp(max=length - 1)
+        return cls(document, index, offset, start[1:])
+
+    def packed(self, tokens: Tensor) -> Tensor:
+        """What ``B S ...`` tokens of examples have at the places of the rows, ``R N ...``."""
+        return tokens.flatten(0, 1)[self.index]
+
+    def unpacked(self, rows: Tensor, places: Tensor) -> Tensor:
+        """What ``R N D`` rows have at places ``B L`` of each example, counted from its first: ``B L D``."""
+        at = (self.start[:, None] + places).clamp(max=self.document.numel() - 1)
+        return rows.flatten(0, 1)[at]
 
 
 @dataclass(frozen=True)
@@ -213,10 +248,18 @@ class VideoLanguageModel(nn.Module):
         both = torch.cat([words, tokens.to(words.dtype)], dim=1)
         return both.gather(1, where.source[..., None].expand(-1, -1, both.shape[2])), where
 
-    def logits(self, visual: Seen, text: Tensor, text_length: Tensor, learnt: Tensor | None = None) -> Tensor:
+    def logits(
+        self,
+        visual: Seen,
+        text: Tensor,
+        text_length: Tensor,
+        learnt: Tensor | None = None,
+        document: Tensor | None = None,
+    ) -> Tensor:
         """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it.
 
-        ``learnt`` (``B L`` bool) marks answers, the first of which ends the question.
+        ``learnt`` (``B L`` bool) marks answers, the first of which ends the question. With ``document``, numbers of
+        examples as in :class:`Packs`, examples share rows in the decoder, which changes nothing but what it costs.
         """
         x, where = self.sequence(visual, text, text_length)
         before = where.start[:, 1:] - 1
@@ -224,9 +267,17 @@ class VideoLanguageModel(nn.Module):
         asks = where.length - 1
         if learnt is not None:
             asks = before.gather(1, learnt[:, 1:].int().argmax(dim=1, keepdim=True))[:, 0]
-        options = self.options(visual, is_visual, asks)
-        hidden = self.decoder(x, positions=self.positions(visual, is_visual), **options).hidden
-        return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
+        options, positions = self.options(visual, is_visual, asks), self.positions(visual, is_visual)
+        if document is None:
+            hidden = self.decoder(x, positions=positions, **options).hidden
+            return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
+        packs = Packs.of(document, *x.shape[:2])
+        hidden = self.decoder(
+            packs.packed(x),
+            mask=causal() & within_document(document),
+            positions=packs.offset if positions is None else packs.packed(positions),
+        ).hidden
+        return self.decoder.logits(packs.unpacked(hidden, before))
 
     def options(self, visual: Seen, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
         """Further arguments of the decoder for a sequence in which ``is_visual`` (``B N`` bool) marks the tokens

@@ -42,13 +42,18 @@ def token_losses(logits: Tensor, target: Tensor, learnt: Tensor, *, smoothing: f
     )
 
 
-def averaged(losses: Tensor, learnt: Tensor, average: Average) -> Tensor:
-    """The mean of ``B N`` losses over all learnt tokens, or over each example's and then over examples."""
-    if average == "tokens":
-        return losses.sum() / learnt.sum().clamp(min=1)
+def averaged(losses: Tensor, learnt: Tensor, average: Average, step_means: Tensor | None = None) -> Tensor:
+    """The mean of ``B N`` losses over all learnt tokens, or over each example's and then over examples.
+
+    Batches of a step may differ in both numbers. ``step_means`` (``2``) are then those of examples and of learnt
+    tokens of a batch, the means over the step, by which losses are divided instead: the mean over the batches is that
+    over all examples or tokens of the step.
+    """
     counts = learnt.sum(dim=1)
+    if average == "tokens":
+        return losses.sum() / (counts.sum().clamp(min=1) if step_means is None else step_means[1])
     means = losses.sum(dim=1) / counts.clamp(min=1)
-    return means.sum() / (counts > 0).sum().clamp(min=1)
+    return means.sum() / ((counts > 0).sum().clamp(min=1) if step_means is None else step_means[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +224,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
     """
 
     requires = ("video", "text", "text_length", "learnt")
+    takes_packed = True
     starts_whole = True
     blocks_in_transformers: ClassVar[str] = "model.language_model.layers"
     """Where the language model's blocks are in ``transformers``' model."""
@@ -325,13 +331,17 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return self.decoder.rate_of(own) if own != name and not is_adaptation(name) else 1.0
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Nats per learnt token; logs the share of them that the model puts first."""
+        """Nats per learnt token; logs the share of them that the model puts first, and that of shared rows' places
+        that are no padding."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
+        document = batch.get("document")
         visual = self.in_text(self.watch(batch), batch)
-        logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
+        logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"], document)
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
-        right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
-        return Loss(averaged(losses, learnt, self.average), {"top1": right})
+        metrics = {"top1": ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)}
+        if document is not None:
+            metrics["fill"] = (document > 0).float().mean()
+        return Loss(averaged(losses, learnt, self.average, batch.get("step_means")), metrics)
 
     def see(self, video: Tensor) -> Tensor:
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros for a model that is blind."""

@@ -67,6 +67,11 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
             f"{type(objective).__name__} takes frames of one size, and data.clip.native gives each clip its own: "
             "leave it out, or train a method for frames of any size (language.siglip2, language.qwen2_vl)"
         )
+    if getattr(data.reads, "pack", None) is not None and not objective.takes_packed:
+        raise UserError(
+            f"{type(objective).__name__} takes a row for each conversation, and data.reads.pack puts several in one: "
+            "leave it out"
+        )
     learnt_from = source.split(data.train_split)
     unlabelled = [sample.name for sample in learnt_from if sample.label is None]
     if "label" in objective.requires and unlabelled:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -173,6 +173,11 @@ class Serialiser:
         """The ids that the assistant says for an answer, with the stop."""
         return [*(i for piece in self._worded(text, self._format.answer) for i in piece), *self.stop]
 
+    def length(self, ids: Iterable[int], sizes: Sequence[int] | None = None) -> int:
+        """Number of tokens of the language model that ids take, whose visuals have ``sizes`` as in :meth:`mark`."""
+        visual, told = set(self.places.values()), iter(sizes or ())
+        return sum(next(told, self.visual_tokens) if i in visual else 1 for i in ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """What the assistant said, up to the stop."""
         ids = list(ids)
@@ -221,8 +226,7 @@ class Serialiser:
 
     def _cut(self, pieces: list[_Piece], name: str, sizes: Sequence[int] | None = None) -> Marked:
         """All pieces in one, without as many of the oldest tokens that may be cut as are too many."""
-        visual, told = set(self.places.values()), iter(sizes or ())
-        total = sum(next(told, self.visual_tokens) if i in visual else 1 for piece in pieces for i in piece.ids)
+        total = self.length((i for piece in pieces for i in piece.ids), sizes)
         excess = max(0, total - self.max_length) if self.max_length is not None else 0
         ids: list[int] = []
         learnt: list[bool] = []

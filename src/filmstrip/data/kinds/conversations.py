@@ -20,6 +20,7 @@ from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
+from filmstrip.data.reading.packing import Packing
 from filmstrip.data.sample import Sample, Source, hold_out
 from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary
 from filmstrip.errors import UserError
@@ -51,6 +52,18 @@ SPECIFICATION = Specification(
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
         "learnt": of("B L", torch.bool, "whether the assistant says the token", padding=0),
+        "document": of(
+            "R N",
+            torch.int64,
+            "number of the conversation, from 1, at each place of the rows that conversations share; 0 for none",
+            when="`data.reads.pack`",
+        ),
+        "step_means": of(
+            "2",
+            torch.float32,
+            "number of conversations and of learnt tokens in a batch, the means over those of an optimiser step",
+            when="`data.reads.pack`",
+        ),
         **COMMON,
     }
 )
@@ -91,6 +104,10 @@ class Conversations(Kind):
     """Whether the place of a video becomes one for each of its frames, after the frame's time as text."""
     around_visual: tuple[str, str] = ("", "")
     """Special tokens of the tokenizer before and after the place of a visual, by their names; empty for none."""
+    pack: Count | None = None
+    """Number of tokens of a row that several conversations share in the language model (masked packing), in training;
+    none for a row each, padded. ``data.batch_size`` then counts such rows. No conversation sees another, and the
+    loss is the mean over the whole step, as without."""
 
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
@@ -110,6 +127,11 @@ class Conversations(Kind):
             raise UserError(
                 "conversations about several images and videos, or with times, have frames of one size: leave out "
                 "data.clip.native, or data.reads.visuals and data.reads.timestamps"
+            )
+        if self.pack is not None and (data.clip.native is not None or self.timestamps or data.clips_per_video > 1):
+            raise UserError(
+                "conversations share rows by their numbers of tokens, which must be known before they are read: "
+                "leave out data.reads.pack, or data.clip.native, data.reads.timestamps and data.clips_per_video"
             )
         path = data.synthetic.generate() if data.path is None and data.synthetic else Path(data.path or ".")
         return _open(self, path.expanduser(), data.train_split)
@@ -228,6 +250,12 @@ class ConversationSample(Sample):
         images = [is_image(file) for file in self.files]
         return self._told([_joined(rows, images, timestamps=self.timestamps) for rows in zip(*parts)])
 
+    def num_tokens(self) -> tuple[int, int]:
+        """Number of tokens that the conversation takes in the language model, and how many of them are learnt."""
+        assert isinstance(self.serialiser, Serialiser)
+        ids, learnt = self.serialiser.mark(self.dialogue.turns, self.name, self.sizes)
+        return self.serialiser.length(ids, self.sizes), sum(learnt[1:])
+
     def as_shown(self, batch: Batch, row: int) -> Self:
         """The sample with the turns that say of a row of a batch when its frames are, if they do."""
         if not self.timestamps:
@@ -309,6 +337,16 @@ class ConversationSource(Source):
             tokenizer=Vocabulary.of(self.serialiser.tokenizer, SPECIALS),
             stop=self.serialiser.stop,
         )
+
+    def packing(self, data: Data, seed: int) -> Packing | None:
+        """See :meth:`Source.packing`; every conversation becomes ids for that."""
+        reads = data.reads
+        assert isinstance(reads, Conversations)
+        if reads.pack is None:
+            return None
+        samples = self.split(data.train_split)
+        lengths, learnt = zip(*(sample.num_tokens() for sample in samples))
+        return Packing.of([sample.name for sample in samples], lengths, learnt, reads.pack, seed)
 
     def record(self, folder: Path) -> None:
         """Write the tokenizer into a run folder."""

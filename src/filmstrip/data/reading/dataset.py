@@ -17,7 +17,7 @@ from filmstrip.data.actions import ActionSpace
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import Row
 from filmstrip.data.kinds.specification import Specification
-from filmstrip.data.reading.order import Draw, Pick, Portion, derive_seed
+from filmstrip.data.reading.order import Draw, Pick, Share, derive_seed
 from filmstrip.data.reading.workers import Current
 from filmstrip.data.sample import Sample
 from filmstrip.data.tools.parallel import CRASHED
@@ -95,13 +95,13 @@ class TrainingSet(_SampleSet):
         self,
         samples: Sequence[Sample],
         data: Data,
-        seed: int,
+        share: Share,
         actions: ActionSpace | None = None,
-        portions: Sequence[Portion] = (),
     ):
         super().__init__(samples, data, actions)
-        self.seed = seed
-        self.portions = portions or (Portion(len(samples)),)
+        self.share = share
+        self.seed = share.seed
+        self.portions = share.portions
         self.of_one_frame = replace(data, clip=replace(data.clip, num_frames=1))
         if any(portion.together > 1 for portion in self.portions):
             self.labelled = False  # samples of one row each have their own
@@ -116,19 +116,41 @@ class TrainingSet(_SampleSet):
                 found = [self._read(data, draw, i, pick, report) for i, pick in enumerate(_picks(draw))]
                 if not all(found):
                     return None, report
-                rows.add(*_joined([one for one in found if one is not None]))
+                reads = [one for one in found if one is not None]
+                for one in reads if self.share.packing else [_joined(reads)]:
+                    rows.add(*one)
         except UserError as error:
             return None, ReadReport(refused=str(error))
-        return rows.collate(), report
+        batch = rows.collate()
+        return batch if batch is None else batch | self._shared(draws, batch["index"].tolist()), report
+
+    def _shared(self, draws: Sequence[Draw], indices: Sequence[int]) -> Batch:
+        """Where samples lie in the rows that they share, if they do, and what a mean over the step divides by."""
+        if (packing := self.share.packing) is None:
+            return {}
+        document = torch.zeros((len(draws), packing.room), dtype=torch.int64)
+        number = 0
+        for row, draw in zip(document, draws):
+            start = 0
+            for _ in _picks(draw):
+                end = start + int(packing.lengths[indices[number]])
+                number += 1
+                row[start:end] = number
+                start = end
+        means = self.share.means(draws[0].position // self.share.videos)
+        return {"document": document, "step_means": torch.tensor(means, dtype=torch.float32)}
 
     def _candidates(self, draw: Draw, number: int, index: int) -> Iterable[int]:
         """A sample, and others of its source that may stand in for it."""
         yield index
+        packing = self.share.packing
         first = sum(portion.num_samples for portion in self.portions[: draw.source])
         own = (number,) if number else ()
         for attempt in range(ATTEMPTS):
             seed = derive_seed(self.seed, "replacement", draw.position, attempt, *own)
-            yield first + seed % self.portions[draw.source].num_samples
+            other = first + seed % self.portions[draw.source].num_samples
+            if packing is None or packing.lengths[other] <= packing.lengths[index]:  # it takes the same place
+                yield other
 
     def _read(self, data: Data, draw: Draw, number: int, pick: Pick, report: ReadReport) -> _Read | None:
         """The clips of a row's sample of this number, or of what stands in for it; bad ones are in the report."""

@@ -25,7 +25,8 @@ SHOWN = 20
 class TrainLoader:
     """An endless stream of training micro-batches of one process.
 
-    ``batch_size`` counts clips of one optimiser step over all ``world`` processes and ``accumulate`` micro-batches.
+    ``batch_size`` counts clips, or rows that samples share, of one optimiser step over all ``world`` processes and
+    ``accumulate`` micro-batches.
     Batches depend on the seed and the step alone: not on the number of workers, nor on where the stream began.
     """
 
@@ -34,7 +35,7 @@ class TrainLoader:
 
         Raises:
             UserError: the training split does not exist, or a source of several has none of it, or ``batch_size``
-                does not divide as it must.
+                does not divide as it must, or a sample is longer than the row that it shares with others.
         """
         samples = source.split(data.train_split)
         self._share = Share(
@@ -45,8 +46,9 @@ class TrainLoader:
             rank=rank,
             world=world,
             accumulate=accumulate,
+            packing=source.packing(data, seed),
         )
-        self._set = TrainingSet(samples, data, seed, source.actions, self._share.portions)
+        self._set = TrainingSet(samples, data, self._share, source.actions)
         self._data = data
         self._found: dict[str, Unreadable] = {}
         self._videos_read = 0
@@ -82,7 +84,7 @@ class TrainLoader:
         for batch, report in load(self._set, self._share.micro_batches(start), self._data.num_workers):
             self._take(report, exhausted=batch is None)
             assert batch is not None, "refused by _take"
-            self._videos_read += self._share.micro_videos
+            self._videos_read += len(batch["name"]) // self._data.clips_per_video
             yield batch
 
     def _take(self, report: ReadReport, exhausted: bool) -> None:

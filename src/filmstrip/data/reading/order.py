@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from filmstrip.errors import UserError
+
+if TYPE_CHECKING:
+    from filmstrip.data.reading.packing import Packing
 
 
 class Pick(NamedTuple):
@@ -102,6 +105,8 @@ class Share:
     rank: int = 0
     world: int = 1
     accumulate: int = 1
+    packing: Packing | None = None
+    """Samples that share rows, of a single source: its positions are then these rows, which the batch size counts."""
 
     def __post_init__(self) -> None:
         slices = self.world * self.accumulate * self.clips_per_video
@@ -126,7 +131,8 @@ class Share:
     @property
     def steps_per_epoch(self) -> float:
         """Optimiser steps in which as many positions are read as one pass over every source has."""
-        return sum(portion.num_rows for portion in self.portions) / self.videos
+        rows = sum(portion.num_rows for portion in self.portions) if self.packing is None else len(self.packing.rows)
+        return rows / self.videos
 
     @property
     def micro_videos(self) -> int:
@@ -135,12 +141,7 @@ class Share:
 
     def micro_batches(self, start: int) -> Iterator[tuple[Draw, ...]]:
         """The draws of this process's micro-batches, from optimiser step ``start`` on, without end."""
-        size = self.micro_videos
-        firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
-        orders = [
-            _Order(derive_seed(self.seed, "source", i) if i else self.seed, portion, first)
-            for i, (portion, first) in enumerate(zip(self.portions, firsts))
-        ]
+        size, orders = self.micro_videos, self._orders()
         step = start
         while True:
             for a in range(self.accumulate):
@@ -152,6 +153,26 @@ class Share:
                     draws.append(Draw(position, *pick, tuple(others), source))
                 yield tuple(draws)
             step += 1
+
+    def means(self, step: int) -> tuple[float, float]:
+        """Number of samples, and of learnt tokens, of a micro-batch: means over all those of a step, whose samples
+        share rows."""
+        assert self.packing is not None, "samples have rows of their own"
+        (order,) = self._orders()
+        places = range(step * self.videos, (step + 1) * self.videos)
+        learnt = self.packing.learnt[[pick.index for place in places for pick in order.at(place)]]
+        batches = self.world * self.accumulate
+        return np.count_nonzero(learnt) / batches, float(learnt.sum()) / batches
+
+    def _orders(self) -> Sequence[_Order | _RowOrder]:
+        """The endless order of each source."""
+        if self.packing is not None:
+            return [_RowOrder(self.seed, self.packing)]
+        firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
+        return [
+            _Order(derive_seed(self.seed, "source", i) if i else self.seed, portion, first)
+            for i, (portion, first) in enumerate(zip(self.portions, firsts))
+        ]
 
 
 class _Order:
@@ -173,3 +194,18 @@ class _Order:
                 self._epochs[epoch] = permutation(self._seed, epoch, n)
             picks.append(Pick(epoch, self._first + int(self._epochs[epoch][number % n])))
         return picks
+
+
+class _RowOrder:
+    """The endless order of rows that samples share."""
+
+    def __init__(self, seed: int, packing: Packing):
+        self._seed, self._rows = seed, packing.rows
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def at(self, place: int) -> list[Pick]:
+        """The samples of the ``place``-th row."""
+        epoch, number = divmod(place, len(self._rows))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, permutation(self._seed, epoch, len(self._rows))
+        return [Pick(epoch, index) for index in self._rows[self._order[number]]]

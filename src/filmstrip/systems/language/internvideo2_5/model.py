@@ -116,6 +116,7 @@ class InternVideo25(VideoLanguage):
     """A language model that reads a few tokens of each frame and drops most of them on the way."""
 
     sees_several = False
+    takes_packed = False
 
     def options(self, visual: Tensor, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
         """Which tokens may be dropped: all visual ones but the last of each row, and padding where there are none."""

@@ -163,6 +163,7 @@ class Narrator(VideoLanguage):
     """Learns what is said of a clip, word by word, and says it; one of :class:`~filmstrip.protocols.Answers`."""
 
     requires = ("video", "text", "text_length")
+    takes_packed = False
 
     def __init__(self, config: NarratorConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,106 @@
+"""Examples that share rows of the language model: nothing changes but the rows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from filmstrip import systems
+from filmstrip.data.reading.packing import first_fit
+from filmstrip.objectives.language import averaged
+from filmstrip.runs.language import with_visual_tokens
+
+PLACE = 119
+LENGTHS = (12, 5, 9, 7, 12, 4)
+METHODS = (
+    "language.llava",
+    "language.llava_onevision",
+    "language.qwen_vl",
+    "language.qwen2_vl",
+    "language.video_llama",
+    "language.video_llama2",
+    "language.video_llama3",
+    "language.blip2:tiny_stage2",
+    "language.instructblip",
+    "language.internvideo2_chat",
+)
+
+
+def drawn(run, lengths=LENGTHS):
+    """Conversations of several lengths, all but the last with a place of a video, and the rows that they share."""
+    clip, generator = run.data.clip, torch.Generator().manual_seed(2)
+    count, longest = len(lengths), max(lengths)
+    size = (count, clip.num_frames, 3, clip.size, clip.size)
+    at, length = torch.arange(longest), torch.tensor(lengths)
+    text = torch.randint(3, 100, (count, longest), generator=generator)
+    text[torch.arange(count - 1), torch.arange(count - 1) % 3] = PLACE
+    takes = [n + run.data.reads.visual_tokens - 1 for n in lengths[:-1]] + [lengths[-1]]
+    room = 2 * max(takes)
+    document = torch.zeros(0, room, dtype=torch.int64)
+    for row in first_fit(takes, room):
+        numbers = torch.tensor(row) + 1
+        places = numbers.repeat_interleave(torch.tensor([takes[i] for i in row]))
+        document = torch.cat([document, torch.nn.functional.pad(places, (0, room - len(places)))[None]])
+    return {
+        "video": torch.randint(0, 256, size, dtype=torch.uint8, generator=generator),
+        "text": text.where(at < length[:, None], 0),
+        "text_length": length,
+        "learnt": (at >= length[:, None] // 2 + 2) & (at < length[:, None]),
+        "document": document,
+        "step_means": torch.tensor([count, sum(n - n // 2 - 2 for n in lengths)], dtype=torch.float32),
+    }
+
+
+def built(address, **changes):
+    run = with_visual_tokens(systems.find(address))
+    torch.manual_seed(0)
+    return run, replace(run.objective, placeholders=(PLACE,), **changes).build()
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    loss = model(batch).total
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("address", METHODS)
+def test_loss_and_gradients_are_those_of_padded_rows(address):
+    run, model = built(address)
+    model.eval()  # nothing is dropped at random
+    batch = drawn(run)
+    assert len(batch["document"]) < len(LENGTHS)
+    own = {key: value for key, value in batch.items() if key not in ("document", "step_means")}
+    (packed, got), (padded, expected) = gradients(model, batch), gradients(model, own)
+    torch.testing.assert_close(packed, padded, rtol=1e-6, atol=1e-6)
+    assert got.keys() == expected.keys() and any(each.abs().max() > 1e-3 for each in got.values())
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_no_example_sees_another_that_shares_its_row():
+    run, model = built("language.llava")
+    batch = drawn(run)
+    arguments = [batch[key] for key in ("text", "text_length", "learnt", "document")]
+    with torch.no_grad():
+        seen = model.see(batch["video"])
+        before = model.logits(seen, *arguments)
+        changed = seen.clone()
+        changed[0] = 1e3
+        after = model.logits(changed, *arguments)
+    read = batch["learnt"][:, 1:]  # what stands at padding is nothing, and read by nobody
+    assert batch["document"][0].unique().tolist()[-2:] != [0, 1]
+    assert not torch.equal(before[0, read[0]], after[0, read[0]])
+    assert torch.equal(before[1:][read[1:]], after[1:][read[1:]])
+
+
+@pytest.mark.parametrize("average", ["tokens", "examples"])
+def test_means_are_those_of_the_whole_step(average):
+    losses = torch.rand(7, 5, generator=torch.Generator().manual_seed(0))
+    learnt = torch.arange(5) < torch.tensor([1, 5, 2, 4, 3, 1, 5])[:, None]
+    means = torch.tensor([7.0, 21.0]) / 3
+    parts = [slice(0, 1), slice(1, 5), slice(5, 7)]
+    got = sum(averaged(losses[part] * learnt[part], learnt[part], average, means) for part in parts) / 3
+    torch.testing.assert_close(got, averaged(losses * learnt, learnt, average))
+    of_batches = sum(averaged(losses[part] * learnt[part], learnt[part], average) for part in parts) / 3
+    assert abs(of_batches - got) > 1e-3
