@@ -20,7 +20,14 @@ class Mask:
     """
 
     def __init__(
-        self, rule: Rule, *, batch: int | None = None, plain_causal: bool = False, block: int | None = None
+        self,
+        rule: Rule,
+        *,
+        batch: int | None = None,
+        plain_causal: bool = False,
+        block: int | None = None,
+        documents: Tensor | None = None,
+        within_causal: bool = False,
     ) -> None:
         self.rule = rule
         self.batch = batch
@@ -29,6 +36,10 @@ class Mask:
         """Whether the rule is plain causality, which attention kernels support without a mask."""
         self.block = block
         """Block size in tokens where the rule is plain block causality: one block at a time needs no mask."""
+        self.documents = documents
+        """Document of each token, ``B N``, where a token attends to its own and the rule is no other, but perhaps
+        causality within it (``within_causal``): blocks of other documents need not be computed."""
+        self.within_causal = within_causal
         self._evaluated: dict[tuple[object, ...], Tensor | BlockMask] = {}
 
     def __and__(self, other: Mask) -> Mask:
@@ -36,7 +47,9 @@ class Mask:
             return self.rule(b, h, q, k) & other.rule(b, h, q, k)
 
         batch = self.batch if other.batch is None else other.batch
-        return Mask(both, batch=batch, plain_causal=self.plain_causal and other.plain_causal)
+        documents = self.documents if other.plain_causal else other.documents if self.plain_causal else None
+        both_causal = self.plain_causal and other.plain_causal
+        return Mask(both, batch=batch, plain_causal=both_causal, documents=documents, within_causal=True)
 
     def dense(self, queries: int, keys: int, device: torch.device, offset: int = 0) -> Tensor:
         """True where attention is allowed, ``B 1 Q K`` (``B`` = 1 if all samples share it).
@@ -76,7 +89,7 @@ def block_causal(block: int) -> Mask:
 
 def document(ids: Tensor) -> Mask:
     """A token attends to its own document only; ``ids`` (``B N``): the document of each token."""
-    return Mask(lambda b, h, q, k: ids[b, q] == ids[b, k], batch=ids.shape[0])
+    return Mask(lambda b, h, q, k: ids[b, q] == ids[b, k], batch=ids.shape[0], documents=ids)
 
 
 def sliding_window(reach: int) -> Mask:
