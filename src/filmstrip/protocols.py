@@ -379,6 +379,17 @@ class SharesStatistics(Protocol):
         ...
 
 
+class RingOfProcesses(Protocol):
+    """Processes that pass tensors on from each to the next: :class:`filmstrip.distributed.ring.Ring`."""
+
+    rank: int
+    size: int
+
+    def start(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """Begin to send tensors to the next process; the result waits for those of the one before."""
+        ...
+
+
 PassOn = Callable[[Tensor], Tensor]
 """Sends a tensor to the next process of a ring and returns that of the one before; gradients go the other way."""
 

@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+class Ring:
+    """The processes of a group (by default all), each of which sends to the next one."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+
+    def start(self, tensors: Sequence[Tensor], steps: int = 1) -> Callable[[], list[Tensor]]:
+        """Begin to send tensors to the process so many places further; the result waits for those that arrive here.
+
+        Every process of the group must call it, with tensors of the same shapes, which must not change meanwhile.
+        """
+        sent = [tensor.contiguous() for tensor in tensors]
+        received = [torch.empty_like(tensor) for tensor in sent]
+        to, source = (self.rank + steps) % self.size, (self.rank - steps) % self.size
+        exchange = [dist.P2POp(dist.isend, tensor, group=self.group, group_peer=to) for tensor in sent]
+        exchange += [dist.P2POp(dist.irecv, tensor, group=self.group, group_peer=source) for tensor in received]
+        works = dist.batch_isend_irecv(exchange)
+
+        def arrived() -> list[Tensor]:
+            for work in works:
+                work.wait()
+            sent.clear()  # they had to stay until now
+            return received
+
+        return arrived
 
 
 def pass_on(tensor: Tensor) -> Tensor:
@@ -20,22 +50,8 @@ def pass_on(tensor: Tensor) -> Tensor:
 class _PassOn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return _exchanged(tensor, 1)
+        return Ring().start([tensor], 1)()[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Tensor:
-        return _exchanged(gradients[0], -1)
-
-
-def _exchanged(tensor: Tensor, steps: int) -> Tensor:
-    """What arrives when every process sends its own to the one so many places further."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    sent = tensor.contiguous()
-    received = torch.empty_like(sent)
-    exchange = [
-        dist.P2POp(dist.isend, sent, (rank + steps) % world),
-        dist.P2POp(dist.irecv, received, (rank - steps) % world),
-    ]
-    for work in dist.batch_isend_irecv(exchange):
-        work.wait()
-    return received
+        return Ring().start([gradients[0]], -1)()[0]

@@ -266,7 +266,8 @@ def attend(
     if q.is_cuda:
         blocks = mask.blocks(queries, keys, q.device, offset)
         return _flex_attention()(q, k, v, block_mask=blocks, enable_gqa=grouped)
-    if mask.documents is not None and offset == 0 and queries == keys:
+    # Which blocks are computed depends on the documents, so that a compiled step would not be static.
+    if mask.documents is not None and offset == 0 and queries == keys and not torch.compiler.is_compiling():
         causal = mask.within_causal
         return attend_in_blocks(q, k, v, causal=causal, document=mask.documents, block=_DOCUMENT_BLOCK)
     dense = mask.dense(queries, keys, q.device, offset)

@@ -140,8 +140,8 @@ def _blocks(
 
 
 def _meet(queries: Tensor | None, keys: Tensor | None, size: int) -> list[list[bool]] | None:
-    """Which blocks of queries and of keys may have a document in common, by the ranges of its numbers; none if that is
-    not known, as on a GPU, which would have to be waited for."""
+    """Which blocks of queries and of keys may have a document in common, by the ranges of their numbers; none if that
+    is not known, as on a GPU, which would have to be waited for."""
     if queries is None or keys is None or queries.device.type != "cpu":
         return None
     least, most = (
@@ -168,7 +168,6 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return scores if mask is None else scores.masked_fill_(~mask[:, None, None], float("-inf"))
 
 
-@torch.compiler.disable  # which blocks are computed depends on the documents
 def attend_in_blocks(
     q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True, document: Tensor | None = None, block: int = BLOCK
 ) -> Tensor:
