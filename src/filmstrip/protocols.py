@@ -389,6 +389,26 @@ class RingOfProcesses(Protocol):
         """Begin to send tensors to the next process; the result waits for those of the one before."""
         ...
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor of each process, without gradients."""
+        ...
+
+
+@runtime_checkable
+class SharesContext(Protocol):
+    """An objective whose attention can be shared by processes that read the same batches (``train.context``)."""
+
+    def use_ring(self, ring: RingOfProcesses) -> None:
+        """Attend along a ring of those processes from now on; called once, before the first step.
+
+        The loss is that of the whole batch in each of them. Gradients may differ, as long as their mean over the
+        processes is that of the loss.
+
+        Raises:
+            UserError: this method's attention cannot be shared.
+        """
+        ...
+
 
 PassOn = Callable[[Tensor], Tensor]
 """Sends a tensor to the next process of a ring and returns that of the one before; gradients go the other way."""

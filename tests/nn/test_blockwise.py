@@ -107,6 +107,18 @@ def kept_bytes(function, inputs):
     return sum(kept.values()), out
 
 
+def test_what_attention_keeps_grows_with_the_length_and_not_its_square():
+    kept = {}
+    for length in (64, 128):
+        ids = torch.arange(length)[None] // 10
+        dense = (causal() & document(ids)).dense(length, length, CPU)
+        at_once = kept_bytes(lambda *x: attend(*x, allowed=dense), drawn(length=length, batch=1))  # noqa: B023
+        blocks = kept_bytes(lambda *x: attend_in_blocks(*x, document=ids), drawn(length=length, batch=1))  # noqa: B023
+        kept[length] = (at_once[0], blocks[0])
+    assert kept[128][1] == 2 * kept[64][1]
+    assert kept[128][0] > kept[128][1] + 128**2
+
+
 def test_cross_entropy_is_that_of_all_logits_at_once():
     generator = torch.Generator().manual_seed(0)
     inputs = [

@@ -156,7 +156,7 @@ class Probe(Objective):
 
 
 class Shared(Objective):
-    """A linear layer that each process along a mesh's context applies to its part of a clip's numbers."""
+    """A linear layer that each process of a ring applies to its part of a clip's numbers."""
 
     requires = ("video", "label")
 
@@ -166,11 +166,10 @@ class Shared(Objective):
         self.part, self.group = slice(None), None
         self.names = []
 
-    def use_mesh(self, mesh):
-        context = mesh["context"]
-        numbers = SIZE // context.size()
-        self.part = slice(context.get_local_rank() * numbers, (context.get_local_rank() + 1) * numbers)
-        self.group = context.get_group()
+    def use_ring(self, ring):
+        numbers = SIZE // ring.size
+        self.part = slice(ring.rank * numbers, (ring.rank + 1) * numbers)
+        self.group = ring.group
 
     def forward(self, batch, phase="main"):
         self.names.append(batch["name"])

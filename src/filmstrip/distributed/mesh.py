@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from filmstrip.distributed import process
+from filmstrip.distributed.ring import Ring
 from filmstrip.errors import UserError
+from filmstrip.protocols import SharesContext
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -64,17 +66,8 @@ class Mesh:
         return init_device_mesh(device.type, sizes, mesh_dim_names=("data", "context"))
 
 
-@runtime_checkable
-class SharesContext(Protocol):
-    """An objective whose attention can be shared by the processes along ``context``."""
-
-    def use_mesh(self, mesh: DeviceMesh) -> None:
-        """Attend along ``mesh["context"]`` from now on; called once, before the first step."""
-        ...
-
-
 def share_context(objective: nn.Module, mesh: Mesh, connected: DeviceMesh | None) -> None:
-    """Hand an objective the mesh along which it attends, if several processes share the tokens of its clips.
+    """Hand an objective the ring along which it attends, if several processes share the tokens of its clips.
 
     Raises:
         UserError: it cannot share them.
@@ -84,7 +77,7 @@ def share_context(objective: nn.Module, mesh: Mesh, connected: DeviceMesh | None
     if not isinstance(objective, SharesContext):
         raise UserError(
             f"train.context {mesh.context.size} shares the tokens of a clip among processes, and the attention of "
-            f"{type(objective).__name__} stays within one (it has no use_mesh): leave train.context at 1, so that "
+            f"{type(objective).__name__} stays within one (it has no use_ring): leave train.context at 1, so that "
             "processes share the clips of a batch"
         )
-    objective.use_mesh(connected)
+    objective.use_ring(Ring(connected.get_group("context")))

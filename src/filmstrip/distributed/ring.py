@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from filmstrip.distributed.reduce import sum_over_processes
+
 
 class Ring:
     """The processes of a group (by default all), each of which sends to the next one."""
@@ -37,6 +39,10 @@ class Ring:
             return received
 
         return arrived
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor of each process, without gradients."""
+        return sum_over_processes(tensor.detach().clone(), self.group)
 
 
 def pass_on(tensor: Tensor) -> Tensor:

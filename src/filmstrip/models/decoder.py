@@ -31,6 +31,7 @@ from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import KVCache
 from filmstrip.nn.block import Block
+from filmstrip.nn.blockwise import cross_entropy_in_blocks
 from filmstrip.nn.initialisation import STD
 from filmstrip.nn.linear import Linear, linear
 from filmstrip.nn.masks import Mask, causal, local, without_first
@@ -138,6 +139,15 @@ class LanguageModel(nn.Module):
         """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
         return linear(hidden, self.output_weight)
 
+    def losses(self, hidden: Tensor, target: Tensor, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Cross-entropy ``...`` of ``target`` ids ``...``, of normalised outputs ``... D``, and the ids put first.
+
+        The logits of one block of tokens are in memory at a time.
+        """
+        flat, weight = hidden.flatten(0, -2), self.output_weight.to(hidden.dtype)
+        losses, best = cross_entropy_in_blocks(flat, weight, target.flatten(), smoothing=smoothing)
+        return losses.view_as(target), best.view_as(target)
+
     def rate_of(self, name: str) -> float:
         """The factor of a parameter's learning rate that the width asks for, by its name in this module."""
         return 1.0
@@ -226,8 +236,16 @@ class Decoder(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``... vocab_size`` of the next token, of normalised outputs ``... D``."""
+        return super().logits(self._scaled(hidden))
+
+    def losses(self, hidden: Tensor, target: Tensor, *, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """See :meth:`LanguageModel.losses`."""
+        return super().losses(self._scaled(hidden), target, smoothing=smoothing)
+
+    def _scaled(self, hidden: Tensor) -> Tensor:
+        """What the output layer reads."""
         ratio = self.config.width_ratio
-        return super().logits(hidden if ratio == 1 else hidden / ratio)
+        return hidden if ratio == 1 else hidden / ratio
 
     def rate_of(self, name: str) -> float:
         """The factor of a parameter's learning rate, by its name in this module: muP's of the matrices in blocks."""

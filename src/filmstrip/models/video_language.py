@@ -14,8 +14,9 @@ from filmstrip.models.connectors import Connector
 from filmstrip.models.decoder import Decoder
 from filmstrip.nn.masks import causal
 from filmstrip.nn.masks import document as within_document
+from filmstrip.nn.ring_attention import own_tokens
 from filmstrip.nn.sampling import Sampling
-from filmstrip.protocols import EncoderModule, Features, Grid
+from filmstrip.protocols import EncoderModule, Features, Grid, RingOfProcesses
 
 
 class Places(NamedTuple):
@@ -278,6 +279,50 @@ class VideoLanguageModel(nn.Module):
             positions=packs.offset if positions is None else packs.packed(positions),
         ).hidden
         return self.decoder.logits(packs.unpacked(hidden, before))
+
+    def losses_along(
+        self,
+        ring: RingOfProcesses,
+        visual: Seen,
+        text: Tensor,
+        text_length: Tensor,
+        weight: Tensor,
+        document: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """This process's part of the weighted sum of losses, and how many ids the model puts first in it.
+
+        Processes share the tokens of each row in the decoder. ``weight`` (``B L-1``) is that of the loss of every id
+        of the text but the first; those of zero are not counted.
+        """
+        x, where = self.sequence(visual, text, text_length)
+        positions = self.positions(visual, where.source >= text.shape[1])
+        if document is None:
+            at = torch.arange(x.shape[1], device=x.device)
+            numbers = torch.arange(1, len(x) + 1, device=x.device)
+            document = numbers[:, None] * (at < where.length[:, None])
+        document = F.pad(document, (0, -document.shape[1] % ring.size))
+        packs = Packs.of(document, *x.shape[:2])
+        nowhere = document.numel()
+        predicts = (packs.start[:, None] + where.start[:, 1:] - 1).masked_fill(weight == 0, nowhere).flatten()
+
+        def own(rows: Tensor) -> Tensor:
+            return own_tokens(rows, ring, striped=True)
+
+        def at_places(values: Tensor) -> Tensor:
+            rows = values.new_zeros(nowhere + 1).scatter(0, predicts, values.flatten())
+            return own(rows[:nowhere].view_as(document))
+
+        index = own(packs.index)
+        hidden = self.decoder(
+            x.flatten(0, 1)[index],
+            mask=(causal() & within_document(own(document))).along(ring),
+            positions=own(packs.offset) if positions is None else positions.flatten(0, 1)[index],
+        ).hidden
+        target, weight = at_places(text[:, 1:]), at_places(weight)
+        losses, best = self.decoder.losses(hidden, target, smoothing=smoothing)
+        return (losses * weight).sum(), ((best == target) & (weight > 0)).sum()
 
     def options(self, visual: Seen, is_visual: Tensor, asks: Tensor) -> dict[str, Any]:
         """Further arguments of the decoder for a sequence in which ``is_visual`` (``B N`` bool) marks the tokens

@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from filmstrip.nn.blockwise import attend_in_blocks
 from filmstrip.nn.linear import Linear
 from filmstrip.nn.masks import Mask
+from filmstrip.nn.ring_attention import ring_attention
 from filmstrip.nn.rotary import rotate
 
 _LARGE_BLOCK = 128
@@ -247,6 +248,8 @@ def attend(
     determine; nothing else can be combined with it but ``dropout``, the rate at which weights are dropped. Keys and
     values may have fewer heads than queries, each serving as many heads of queries.
     """
+    if mask is not None and mask.ring is not None:
+        return ring_attention(q, k, v, mask.ring, causal=mask.within_causal, document=mask.documents, striped=True)
     queries, keys = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if allowed is not None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from filmstrip.nn.attention import Attention, KVCache
+from filmstrip.nn.blockwise import in_blocks
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import GELU, MLP, GatedMLP
@@ -60,6 +61,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Apply the block; the options are those of :class:`Attention`."""
         x = x + self.drop_path(self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache))
+        if mask is not None and mask.ring is not None:  # rows are shared out because they are long
+            return x + self.drop_path(in_blocks(self.mlp, self.norm2(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -204,34 +204,40 @@ class _InBlocks(torch.autograd.Function):
 def in_blocks(layer: nn.Module | Callable[[Tensor], Tensor], x: Tensor, *, block: int = BLOCK) -> Tensor:
     """What a layer that treats each of ``B N D`` tokens alone makes of them, some at a time.
 
-    What is within the layer is computed anew in the backward pass, so that only one block of it is in memory.
+    What is within the layer is computed anew in the backward pass, so that only one block of it is in memory; of a
+    single block it is kept.
     """
+    if x.shape[1] <= block:
+        return layer(x)  # type: ignore[no-any-return]  # a module does not say
     return torch.cat([checkpoint(layer, part, use_reentrant=False) for part in x.split(block, dim=1)], dim=1)
 
 
 def cross_entropy_in_blocks(
-    hidden: Tensor, weight: Tensor, target: Tensor, *, block: int = BLOCK
+    hidden: Tensor, weight: Tensor, target: Tensor, *, smoothing: float = 0.0, block: int = BLOCK
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy ``N`` of ``hidden @ weight.T``, and the ids with the largest logits, ``N``.
 
-    ``hidden`` are ``N D`` outputs, ``weight`` an output layer's ``K D`` and ``target`` ``N`` ids. The logits of one
-    block of tokens are in memory at a time, in the backward pass as well.
+    ``hidden`` are ``N D`` outputs, ``weight`` an output layer's ``K D`` and ``target`` ``N`` ids; ``smoothing`` is
+    the share of the loss that spreads evenly over all ids. The logits of one block of tokens are in memory at a time,
+    in the backward pass as well.
     """
-    return _CrossEntropy.apply(hidden, weight, target, block)  # type: ignore[no-any-return]  # torch does not say
+    return _CrossEntropy.apply(hidden, weight, target, smoothing, block)  # type: ignore[no-any-return]
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, smoothing: float, block: int
+    ) -> tuple[Tensor, Tensor]:
         lse, right, best = [], [], []
         for own, ids in zip(hidden.split(block), target.split(block)):
             logits = _wide(own @ weight.T)
             lse.append(logits.logsumexp(dim=-1))
-            right.append(logits.gather(1, ids[:, None])[:, 0])
+            right.append((1 - smoothing) * logits.gather(1, ids[:, None])[:, 0] + smoothing * logits.mean(dim=-1))
             best.append(logits.argmax(dim=-1))
         total = torch.cat(lse)
         ctx.save_for_backward(hidden, weight, target, total)
-        ctx.block = block
+        ctx.smoothing, ctx.block = smoothing, block
         chosen = torch.cat(best)
         ctx.mark_non_differentiable(chosen)
         return total - torch.cat(right), chosen
@@ -244,7 +250,9 @@ class _CrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.block):
             at = slice(start, start + ctx.block)
             change = (_wide(hidden[at] @ weight.T) - lse[at, None]).exp_()
-            change.scatter_add_(1, target[at, None], -torch.ones_like(change[:, :1])).mul_(gradients[0][at, None])
+            change.sub_(ctx.smoothing / len(weight))
+            change.scatter_add_(1, target[at, None], torch.full_like(change[:, :1], ctx.smoothing - 1))
+            change.mul_(gradients[0][at, None])
             of_hidden[at] = change.to(weight.dtype) @ weight
             of_weight += change.to(hidden.dtype).T @ hidden[at]
-        return of_hidden, of_weight.to(weight.dtype), None, None
+        return of_hidden, of_weight.to(weight.dtype), None, None, None

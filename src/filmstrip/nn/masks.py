@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from filmstrip.protocols import RingOfProcesses
+
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``rule(batch, head, query, key) -> bool``, elementwise over index tensors: what FlexAttention calls a mask_mod."""
 
@@ -40,6 +42,8 @@ class Mask:
         """Document of each token, ``B N``, where a token attends to its own and the rule is no other, but perhaps
         causality within it (``within_causal``): blocks of other documents need not be computed."""
         self.within_causal = within_causal
+        self.ring: RingOfProcesses | None = None
+        """Processes that share the tokens of each row, if there are several: ``documents`` are then this one's."""
         self._evaluated: dict[tuple[object, ...], Tensor | BlockMask] = {}
 
     def __and__(self, other: Mask) -> Mask:
@@ -47,9 +51,18 @@ class Mask:
             return self.rule(b, h, q, k) & other.rule(b, h, q, k)
 
         batch = self.batch if other.batch is None else other.batch
+        assert self.ring is None and other.ring is None, "a rule along a ring is not one of all tokens"
         documents = self.documents if other.plain_causal else other.documents if self.plain_causal else None
         both_causal = self.plain_causal and other.plain_causal
         return Mask(both, batch=batch, plain_causal=both_causal, documents=documents, within_causal=True)
+
+    def along(self, ring: RingOfProcesses) -> Mask:
+        """The same rule of documents, for rows whose tokens are shared out among processes, and the documents of this
+        one's."""
+        assert self.documents is not None, "only a rule of documents, and causality, is known along a ring"
+        shared = Mask(self.rule, batch=self.batch, documents=self.documents, within_causal=self.within_causal)
+        shared.ring = ring
+        return shared
 
     def dense(self, queries: int, keys: int, device: torch.device, offset: int = 0) -> Tensor:
         """True where attention is allowed, ``B 1 Q K`` (``B`` = 1 if all samples share it).

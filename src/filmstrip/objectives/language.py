@@ -22,7 +22,7 @@ from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
-from filmstrip.protocols import Batch, Grid, Loss, Objective, find_encoder
+from filmstrip.protocols import Batch, Grid, Loss, Objective, RingOfProcesses, find_encoder
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE
 from filmstrip.text.tokenizers import VIDEO
@@ -42,18 +42,24 @@ def token_losses(logits: Tensor, target: Tensor, learnt: Tensor, *, smoothing: f
     )
 
 
-def averaged(losses: Tensor, learnt: Tensor, average: Average, step_means: Tensor | None = None) -> Tensor:
-    """The mean of ``B N`` losses over all learnt tokens, or over each example's and then over examples.
+def loss_weights(learnt: Tensor, average: Average, step_means: Tensor | None = None) -> Tensor:
+    """What the losses of ``B N`` tokens are multiplied by for their mean over all learnt ones, or over each example's
+    and then over examples.
 
     Batches of a step may differ in both numbers. ``step_means`` (``2``) are then those of examples and of learnt
     tokens of a batch, the means over the step, by which losses are divided instead: the mean over the batches is that
     over all examples or tokens of the step.
     """
-    counts = learnt.sum(dim=1)
     if average == "tokens":
-        return losses.sum() / (counts.sum().clamp(min=1) if step_means is None else step_means[1])
-    means = losses.sum(dim=1) / counts.clamp(min=1)
-    return means.sum() / ((counts > 0).sum().clamp(min=1) if step_means is None else step_means[0])
+        return learnt / (learnt.sum().clamp(min=1) if step_means is None else step_means[1])
+    counts = learnt.sum(dim=1, keepdim=True)
+    examples = (counts > 0).sum().clamp(min=1) if step_means is None else step_means[0]
+    return learnt / counts.clamp(min=1) / examples
+
+
+def averaged(losses: Tensor, learnt: Tensor, average: Average, step_means: Tensor | None = None) -> Tensor:
+    """The mean of ``B N`` losses, by :func:`loss_weights`."""
+    return (losses * loss_weights(learnt, average, step_means)).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +242,8 @@ class VideoLanguage(VideoLanguageModel, Objective):
     """Whether what is seen of a video is a visual a frame, so that the frames' times may stand among them."""
     one_frame_in_transformers: ClassVar[bool] = False
     """Whether ``transformers``' model sees one image alone."""
+    ring: RingOfProcesses | None = None
+    """Processes that share the tokens of each row in training; none if each row is one process's."""
 
     def __init__(self, config: VideoLanguageConfig) -> None:
         super().__init__(**config.built_parts())
@@ -336,12 +344,48 @@ class VideoLanguage(VideoLanguageModel, Objective):
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
         document = batch.get("document")
         visual = self.in_text(self.watch(batch), batch)
+        if self.ring is not None and self.training:
+            return self._along(self.ring, visual, batch)
         logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"], document)
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
         metrics = {"top1": ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)}
         if document is not None:
             metrics["fill"] = (document > 0).float().mean()
         return Loss(averaged(losses, learnt, self.average, batch.get("step_means")), metrics)
+
+    def use_ring(self, ring: RingOfProcesses) -> None:
+        """Share the tokens of each row of the language model with other processes; see
+        :class:`~filmstrip.protocols.SharesContext`. What is seen is encoded by each.
+
+        Raises:
+            UserError: it takes no shared rows, or its tokens attend to the latest ones alone.
+        """
+        if not self.takes_packed or self.decoder.config.window is not None:
+            raise UserError(
+                f"the language model of this {type(self).__name__} has no attention that processes can share: leave "
+                "train.context at 1, so that they share the conversations of a batch"
+            )
+        self.ring = ring
+
+    def _along(self, ring: RingOfProcesses, visual: Seen, batch: Batch) -> Loss:
+        """The loss of the whole batch, whose gradient the processes of a ring have between them."""
+        learnt, document = batch["learnt"][:, 1:], batch.get("document")
+        weights = loss_weights(learnt, self.average, batch.get("step_means"))
+        own, right = self.losses_along(
+            ring,
+            visual,
+            batch["text"],
+            batch["text_length"],
+            weights,
+            document,
+            smoothing=self.label_smoothing,
+        )
+        whole = ring.sum(torch.stack([own, right.to(own.dtype)]))
+        part = own * ring.size  # processes average their gradients
+        metrics = {"top1": whole[1] / learnt.sum().clamp(min=1)}
+        if document is not None:
+            metrics["fill"] = (document > 0).float().mean()
+        return Loss(part + (whole[0] - part).detach(), metrics)
 
     def see(self, video: Tensor) -> Tensor:
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros for a model that is blind."""
