@@ -69,6 +69,20 @@ def test_bfloat16_is_as_near_the_exact_result_as_at_once():
         assert (one - true).norm() <= 1.5 * (other - true).norm()
 
 
+def test_mixed_precision_leaves_scores_as_they_are():
+    inputs = drawn(largest=50.0)
+    expected = attend_in_blocks(*inputs)
+    target = torch.arange(LENGTH) % 8
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(attend_in_blocks(*inputs), expected)
+        hidden, weight = inputs[0][0, 0], inputs[1][0, 0]
+        own = with_gradients(lambda x, w: cross_entropy_in_blocks(x, w, target, block=8)[0], [hidden, weight])
+        rounded = [x.detach().bfloat16().requires_grad_() for x in (hidden, weight)]
+    other = with_gradients(lambda x, w: cross_entropy_in_blocks(x, w, target, block=8)[0], rounded)
+    for one, two in zip(own, other):
+        torch.testing.assert_close(one, two.float(), rtol=1e-2, atol=1e-2)
+
+
 def test_a_query_without_keys_has_zeros():
     q, k, v = (x.detach() for x in drawn())
     softmax = RunningSoftmax(q, 4, 8, block=16)

@@ -144,8 +144,8 @@ class LanguageModel(nn.Module):
 
         The logits of one block of tokens are in memory at a time.
         """
-        flat, weight = hidden.flatten(0, -2), self.output_weight.to(hidden.dtype)
-        losses, best = cross_entropy_in_blocks(flat, weight, target.flatten(), smoothing=smoothing)
+        flat = hidden.flatten(0, -2)
+        losses, best = cross_entropy_in_blocks(flat, self.output_weight, target.flatten(), smoothing=smoothing)
         return losses.view_as(target), best.view_as(target)
 
     def rate_of(self, name: str) -> float:

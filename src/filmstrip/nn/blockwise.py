@@ -176,7 +176,8 @@ def attend_in_blocks(
     ``document`` (``B N``): tokens attend to those of their own document alone. Keys and values may have fewer heads
     than queries, each serving as many.
     """
-    return _InBlocks.apply(q, k, v, causal, document, block)  # type: ignore[no-any-return]  # torch does not say
+    with torch.autocast(q.device.type, enabled=False):  # a block's scores stay float32
+        return _InBlocks.apply(q, k, v, causal, document, block)  # type: ignore[no-any-return]  # torch does not say
 
 
 class _InBlocks(torch.autograd.Function):
@@ -221,7 +222,12 @@ def cross_entropy_in_blocks(
     the share of the loss that spreads evenly over all ids. The logits of one block of tokens are in memory at a time,
     in the backward pass as well.
     """
-    return _CrossEntropy.apply(hidden, weight, target, smoothing, block)  # type: ignore[no-any-return]
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(kind), weight.to(kind)
+    with torch.autocast(device, enabled=False):  # as in the backward pass
+        return _CrossEntropy.apply(hidden, weight, target, smoothing, block)  # type: ignore[no-any-return]
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -58,7 +58,8 @@ def ring_attention(
     of this process's tokens, which attend to their own document alone. Keys and values may have fewer heads than
     queries, each serving as many.
     """
-    return _RingAttention.apply(q, k, v, ring, causal, document, striped, block)  # type: ignore[no-any-return]
+    with torch.autocast(q.device.type, enabled=False):  # a block's scores stay float32
+        return _RingAttention.apply(q, k, v, ring, causal, document, striped, block)  # type: ignore[no-any-return]
 
 
 class _RingAttention(torch.autograd.Function):

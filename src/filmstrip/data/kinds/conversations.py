@@ -252,7 +252,6 @@ class ConversationSample(Sample):
 
     def num_tokens(self) -> tuple[int, int]:
         """Number of tokens that the conversation takes in the language model, and how many of them are learnt."""
-        assert isinstance(self.serialiser, Serialiser)
         ids, learnt = self.serialiser.mark(self.dialogue.turns, self.name, self.sizes)
         return self.serialiser.length(ids, self.sizes), sum(learnt[1:])
 

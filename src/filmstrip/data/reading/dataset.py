@@ -107,38 +107,30 @@ class TrainingSet(_SampleSet):
             self.labelled = False  # samples of one row each have their own
 
     def __getitem__(self, draws: Sequence[Draw]) -> tuple[Batch | None, ReadReport]:
-        """Decode the clips of each draw; a bad file gives way to another that depends on the position alone."""
+        """Decode the clips of each draw; a bad file gives way to another that depends on the position alone.
+
+        Where samples share rows, the other one is no longer, and a sample is left out if there is none.
+        """
         report = ReadReport()
         rows = _Rows(self.labelled, self.specification)
+        shared: list[list[int]] = []
         data = _of_batch(self.data, derive_seed(self.seed, "native", draws[0].position))
         try:
             for draw in draws:
                 found = [self._read(data, draw, i, pick, report) for i, pick in enumerate(_picks(draw))]
-                if not all(found):
-                    return None, report
                 reads = [one for one in found if one is not None]
+                if self.share.packing is None and len(reads) < len(found):
+                    return None, report
                 for one in reads if self.share.packing else [_joined(reads)]:
                     rows.add(*one)
+                shared.append([one.index for one in reads])
         except UserError as error:
             return None, ReadReport(refused=str(error))
         batch = rows.collate()
-        return batch if batch is None else batch | self._shared(draws, batch["index"].tolist()), report
-
-    def _shared(self, draws: Sequence[Draw], indices: Sequence[int]) -> Batch:
-        """Where samples lie in the rows that they share, if they do, and what a mean over the step divides by."""
-        if (packing := self.share.packing) is None:
-            return {}
-        document = torch.zeros((len(draws), packing.room), dtype=torch.int64)
-        number = 0
-        for row, draw in zip(document, draws):
-            start = 0
-            for _ in _picks(draw):
-                end = start + int(packing.lengths[indices[number]])
-                number += 1
-                row[start:end] = number
-                start = end
-        means = self.share.means(draws[0].position // self.share.videos)
-        return {"document": document, "step_means": torch.tensor(means, dtype=torch.float32)}
+        if batch is not None and self.share.packing is not None:
+            means = self.share.means(draws[0].position // self.share.videos)
+            batch |= {"document": self.share.packing.documents(shared), "step_means": torch.tensor(means)}
+        return batch, report
 
     def _candidates(self, draw: Draw, number: int, index: int) -> Iterable[int]:
         """A sample, and others of its source that may stand in for it."""

@@ -26,8 +26,8 @@ class TrainLoader:
     """An endless stream of training micro-batches of one process.
 
     ``batch_size`` counts clips, or rows that samples share, of one optimiser step over all ``world`` processes and
-    ``accumulate`` micro-batches.
-    Batches depend on the seed and the step alone: not on the number of workers, nor on where the stream began.
+    ``accumulate`` micro-batches. Batches depend on the seed and the step alone: not on the number of workers, nor on
+    where the stream began.
     """
 
     def __init__(self, source: Source, data: Data, *, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1):

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -158,16 +159,20 @@ class Share:
         """Number of samples, and of learnt tokens, of a micro-batch: means over all those of a step, whose samples
         share rows."""
         assert self.packing is not None, "samples have rows of their own"
-        (order,) = self._orders()
         places = range(step * self.videos, (step + 1) * self.videos)
-        learnt = self.packing.learnt[[pick.index for place in places for pick in order.at(place)]]
+        learnt = self.packing.learnt[[pick.index for place in places for pick in self._rows.at(place)]]
         batches = self.world * self.accumulate
-        return np.count_nonzero(learnt) / batches, float(learnt.sum()) / batches
+        return float(np.count_nonzero(learnt)) / batches, float(learnt.sum()) / batches
+
+    @cached_property
+    def _rows(self) -> _RowOrder:
+        assert self.packing is not None
+        return _RowOrder(self.seed, self.packing)
 
     def _orders(self) -> Sequence[_Order | _RowOrder]:
         """The endless order of each source."""
         if self.packing is not None:
-            return [_RowOrder(self.seed, self.packing)]
+            return [self._rows]
         firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
         return [
             _Order(derive_seed(self.seed, "source", i) if i else self.seed, portion, first)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
@@ -52,6 +54,20 @@ class Packing:
         found = first_fit([lengths[i] for i in order], room)
         rows = tuple(tuple(int(order[place]) for place in row) for row in found)
         return cls(room, np.array(lengths), np.array(learnt), rows)
+
+    def documents(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The number, from 1, of the sample at each place of rows that hold given ones: ``R N`` int64, 0 for none.
+
+        Samples are numbered through all rows.
+        """
+        found, number = torch.zeros((len(rows), self.room), dtype=torch.int64), 0
+        for row, samples in zip(found, rows):
+            end = 0
+            for sample in samples:
+                number += 1
+                start, end = end, end + int(self.lengths[sample])
+                row[start:end] = number
+        return found
 
     @property
     def fill(self) -> float:
