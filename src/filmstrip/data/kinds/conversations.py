@@ -343,7 +343,7 @@ class ConversationSource(Source):
         assert isinstance(reads, Conversations)
         if reads.pack is None:
             return None
-        samples = self.split(data.train_split)
+        samples = [sample for sample in self.split(data.train_split) if isinstance(sample, ConversationSample)]
         lengths, learnt = zip(*(sample.num_tokens() for sample in samples))
         return Packing.of([sample.name for sample in samples], lengths, learnt, reads.pack, seed)
 
