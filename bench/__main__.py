@@ -17,6 +17,7 @@ SCRIPTS = (
     "plain_transformers",
     "llava",
     "packing",
+    "blockwise",
     "sampling",
     "tracking",
     "autoencoders",
