@@ -85,17 +85,29 @@ def test_loss_and_gradients_are_those_of_padded_rows(address):
 def test_no_example_sees_another_that_shares_its_row():
     run, model = built("language.llava")
     batch = drawn(run)
-    arguments = [batch[key] for key in ("text", "text_length", "learnt", "document")]
+    first = batch["document"] == 1
+    assert (batch["document"][first.any(dim=1)] > 1).any()
+    weight = batch["learnt"][:, 1:].float()
     with torch.no_grad():
         seen = model.see(batch["video"])
-        before = model.logits(seen, *arguments)
         changed = seen.clone()
         changed[0] = 1e3
-        after = model.logits(changed, *arguments)
-    read = batch["learnt"][:, 1:]  # what stands at padding is nothing, and read by nobody
-    assert batch["document"][0].unique().tolist()[-2:] != [0, 1]
-    assert not torch.equal(before[0, read[0]], after[0, read[0]])
-    assert torch.equal(before[1:][read[1:]], after[1:][read[1:]])
+        for counted, same in ((weight * (torch.arange(len(weight)) > 0)[:, None], True), (weight, False)):
+            arguments = batch["text"], batch["text_length"], counted, batch["document"]
+            one, other = (model.packed_losses(visual, *arguments)[0] for visual in (seen, changed))
+            assert torch.equal(one, other) == same
+
+
+@pytest.mark.parametrize("length", [12, 60])
+def test_losses_are_the_same_where_texts_or_rows_are_the_shorter(length):
+    run, model = built("language.llava")
+    batch = drawn(run, (length, 5, 5, 4, 6, 4, 5))
+    assert (batch["text"][:, 1:].numel() > batch["document"].numel()) == (length == 60)
+    with torch.no_grad():
+        packed = model(batch)
+        padded = model({key: value for key, value in batch.items() if key not in ("document", "step_means")})
+    torch.testing.assert_close(packed.total, padded.total, rtol=1e-6, atol=1e-6)
+    assert packed.metrics["top1"] == padded.metrics["top1"]
 
 
 @pytest.mark.parametrize("average", ["tokens", "examples"])

@@ -54,8 +54,6 @@ def places(is_visual: Tensor, text_length: Tensor, sizes: Tensor, visual_tokens:
 class Packs(NamedTuple):
     """Where the tokens of a batch's examples lie in rows of one length that several examples share."""
 
-    document: Tensor
-    """Number of the example, from 1, at each place of the rows, ``R N``; zero for none. Its places are adjacent."""
     index: Tensor
     """For each place of the rows its token among the ``B S`` of all examples, ``R N``; any where there is none."""
     offset: Tensor
@@ -65,23 +63,18 @@ class Packs(NamedTuple):
 
     @classmethod
     def of(cls, document: Tensor, examples: int, length: int) -> Packs:
-        """Those of so many examples with ``length`` tokens each, padding included."""
+        """Those of so many examples with ``length`` tokens each, padding included.
+
+        ``document`` (``R N``) has the number of the example, from 1, at each place of the rows, and 0 for none. The
+        places of an example are adjacent.
+        """
         owner = document.flatten()
         at = torch.arange(owner.numel(), device=document.device)
         start = torch.full((examples + 1,), owner.numel() - 1, device=document.device)
         start = start.scatter_reduce(0, owner, at, "amin")
         offset = (at - start[owner]).view_as(document)
         index = (document - 1).clamp(min=0) * length + offset.clamp(max=length - 1)
-        return cls(document, index, offset, start[1:])
-
-    def packed(self, tokens: Tensor) -> Tensor:
-        """What ``B S ...`` tokens of examples have at the places of the rows, ``R N ...``."""
-        return tokens.flatten(0, 1)[self.index]
-
-    def unpacked(self, rows: Tensor, places: Tensor) -> Tensor:
-        """What ``R N D`` rows have at places ``B L`` of each example, counted from its first: ``B L D``."""
-        at = (self.start[:, None] + places).clamp(max=self.document.numel() - 1)
-        return rows.flatten(0, 1)[at]
+        return cls(index, offset, start[1:])
 
 
 @dataclass(frozen=True)
@@ -249,18 +242,10 @@ class VideoLanguageModel(nn.Module):
         both = torch.cat([words, tokens.to(words.dtype)], dim=1)
         return both.gather(1, where.source[..., None].expand(-1, -1, both.shape[2])), where
 
-    def logits(
-        self,
-        visual: Seen,
-        text: Tensor,
-        text_length: Tensor,
-        learnt: Tensor | None = None,
-        document: Tensor | None = None,
-    ) -> Tensor:
+    def logits(self, visual: Seen, text: Tensor, text_length: Tensor, learnt: Tensor | None = None) -> Tensor:
         """Logits ``B L-1 vocab_size`` of every id of the text but the first, each from all that stands before it.
 
-        ``learnt`` (``B L`` bool) marks answers, the first of which ends the question. With ``document``, numbers of
-        examples as in :class:`Packs`, examples share rows in the decoder, which changes nothing but what it costs.
+        ``learnt`` (``B L`` bool) marks answers, the first of which ends the question.
         """
         x, where = self.sequence(visual, text, text_length)
         before = where.start[:, 1:] - 1
@@ -268,21 +253,12 @@ class VideoLanguageModel(nn.Module):
         asks = where.length - 1
         if learnt is not None:
             asks = before.gather(1, learnt[:, 1:].int().argmax(dim=1, keepdim=True))[:, 0]
-        options, positions = self.options(visual, is_visual, asks), self.positions(visual, is_visual)
-        if document is None:
-            hidden = self.decoder(x, positions=positions, **options).hidden
-            return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
-        packs = Packs.of(document, *x.shape[:2])
-        hidden = self.decoder(
-            packs.packed(x),
-            mask=causal() & within_document(document),
-            positions=packs.offset if positions is None else packs.packed(positions),
-        ).hidden
-        return self.decoder.logits(packs.unpacked(hidden, before))
+        options = self.options(visual, is_visual, asks)
+        hidden = self.decoder(x, positions=self.positions(visual, is_visual), **options).hidden
+        return self.decoder.logits(hidden.gather(1, before[..., None].expand(-1, -1, x.shape[2])))
 
-    def losses_along(
+    def packed_losses(
         self,
-        ring: RingOfProcesses,
         visual: Seen,
         text: Tensor,
         text_length: Tensor,
@@ -290,11 +266,13 @@ class VideoLanguageModel(nn.Module):
         document: Tensor | None = None,
         *,
         smoothing: float = 0.0,
+        ring: RingOfProcesses | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """This process's part of the weighted sum of losses, and how many ids the model puts first in it.
+        """The weighted sum of the losses of all ids of the text but the first, and how many of them are put first.
 
-        Processes share the tokens of each row in the decoder. ``weight`` (``B L-1``) is that of the loss of every id
-        of the text but the first; those of zero are not counted.
+        ``weight`` (``B L-1``) is that of each loss; those of zero are not counted. With ``document``, numbers of
+        examples as in :class:`Packs`, examples share rows in the decoder, which changes nothing but what it costs.
+        Along a ``ring`` its processes share the tokens of each row, and this one returns its part of both sums.
         """
         x, where = self.sequence(visual, text, text_length)
         positions = self.positions(visual, where.source >= text.shape[1])
@@ -302,25 +280,30 @@ class VideoLanguageModel(nn.Module):
             at = torch.arange(x.shape[1], device=x.device)
             numbers = torch.arange(1, len(x) + 1, device=x.device)
             document = numbers[:, None] * (at < where.length[:, None])
-        document = F.pad(document, (0, -document.shape[1] % ring.size))
+        if ring is not None:
+            document = F.pad(document, (0, -document.shape[1] % ring.size))
         packs = Packs.of(document, *x.shape[:2])
-        nowhere = document.numel()
-        predicts = (packs.start[:, None] + where.start[:, 1:] - 1).masked_fill(weight == 0, nowhere).flatten()
+        count = document.numel()
+        predicts = (packs.start[:, None] + where.start[:, 1:] - 1).masked_fill(weight == 0, count).flatten()
 
         def own(rows: Tensor) -> Tensor:
-            return own_tokens(rows, ring, striped=True)
+            return rows if ring is None else own_tokens(rows, ring, striped=True)
 
         def at_places(values: Tensor) -> Tensor:
-            rows = values.new_zeros(nowhere + 1).scatter(0, predicts, values.flatten())
-            return own(rows[:nowhere].view_as(document))
+            rows = values.new_zeros(count + 1).scatter(0, predicts, values.flatten())
+            return own(rows[:count].view_as(document))
 
-        index = own(packs.index)
+        index, mask = own(packs.index), causal() & within_document(own(document))
         hidden = self.decoder(
             x.flatten(0, 1)[index],
-            mask=(causal() & within_document(own(document))).along(ring),
+            mask=mask if ring is None else mask.along(ring),
             positions=own(packs.offset) if positions is None else positions.flatten(0, 1)[index],
         ).hidden
-        target, weight = at_places(text[:, 1:]), at_places(weight)
+        target = text[:, 1:]
+        if ring is None and target.numel() <= count:  # what is said takes less room than rows do, padding included
+            hidden = hidden.flatten(0, 1)[predicts.view_as(target).clamp(max=count - 1)]
+        else:
+            target, weight = at_places(target), at_places(weight)
         losses, best = self.decoder.losses(hidden, target, smoothing=smoothing)
         return (losses * weight).sum(), ((best == target) & (weight > 0)).sum()
 

@@ -342,16 +342,39 @@ class VideoLanguage(VideoLanguageModel, Objective):
         """Nats per learnt token; logs the share of them that the model puts first, and that of shared rows' places
         that are no padding."""
         learnt, target = batch["learnt"][:, 1:], batch["text"][:, 1:]
-        document = batch.get("document")
         visual = self.in_text(self.watch(batch), batch)
-        if self.ring is not None and self.training:
-            return self._along(self.ring, visual, batch)
-        logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"], document)
+        if "document" in batch or (self.ring is not None and self.training):
+            return self._packed(visual, batch)
+        logits = self.logits(visual, batch["text"], batch["text_length"], batch["learnt"])
         losses = token_losses(logits, target, learnt, smoothing=self.label_smoothing)
-        metrics = {"top1": ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)}
+        right = ((logits.detach().argmax(dim=-1) == target) & learnt).sum() / learnt.sum().clamp(min=1)
+        return Loss(averaged(losses, learnt, self.average), {"top1": right})
+
+    def _packed(self, visual: Seen, batch: Batch) -> Loss:
+        """The loss of a batch whose rows several examples share, or several processes.
+
+        These have the gradient between them, and all of them the loss of the whole batch.
+        """
+        learnt, document = batch["learnt"][:, 1:], batch.get("document")
+        weights = loss_weights(learnt, self.average, batch.get("step_means"))
+        ring = self.ring if self.training else None
+        loss, right = self.packed_losses(
+            visual,
+            batch["text"],
+            batch["text_length"],
+            weights,
+            document,
+            smoothing=self.label_smoothing,
+            ring=ring,
+        )
+        if ring is not None:
+            whole = ring.sum(torch.stack([loss, right.to(loss.dtype)]))
+            part = loss * ring.size  # processes average their gradients
+            loss, right = part + (whole[0] - part).detach(), whole[1]
+        metrics = {"top1": right / learnt.sum().clamp(min=1)}
         if document is not None:
             metrics["fill"] = (document > 0).float().mean()
-        return Loss(averaged(losses, learnt, self.average, batch.get("step_means")), metrics)
+        return Loss(loss, metrics)
 
     def use_ring(self, ring: RingOfProcesses) -> None:
         """Share the tokens of each row of the language model with other processes; see
@@ -366,26 +389,6 @@ class VideoLanguage(VideoLanguageModel, Objective):
                 "train.context at 1, so that they share the conversations of a batch"
             )
         self.ring = ring
-
-    def _along(self, ring: RingOfProcesses, visual: Seen, batch: Batch) -> Loss:
-        """The loss of the whole batch, whose gradient the processes of a ring have between them."""
-        learnt, document = batch["learnt"][:, 1:], batch.get("document")
-        weights = loss_weights(learnt, self.average, batch.get("step_means"))
-        own, right = self.losses_along(
-            ring,
-            visual,
-            batch["text"],
-            batch["text_length"],
-            weights,
-            document,
-            smoothing=self.label_smoothing,
-        )
-        whole = ring.sum(torch.stack([own, right.to(own.dtype)]))
-        part = own * ring.size  # processes average their gradients
-        metrics = {"top1": whole[1] / learnt.sum().clamp(min=1)}
-        if document is not None:
-            metrics["fill"] = (document > 0).float().mean()
-        return Loss(part + (whole[0] - part).detach(), metrics)
 
     def see(self, video: Tensor) -> Tensor:
         """Tokens ``B N D`` of the language model, of ``B T C H W`` video; zeros for a model that is blind."""
