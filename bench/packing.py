@@ -6,13 +6,14 @@
 Questions about videos of NarratedShapes: one a conversation; 1 to 8, each as often; or ``halving``, 1 in half of the
 conversations, 2 in a quarter, 4 and 8 in an eighth each. A video takes 16 tokens. A step is a forward and a backward
 pass of LLaVA with a frozen encoder, of the same conversations in both, so that the losses are equal. Tokens are those
-that are no padding.
+that are no padding, and seconds those of the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections import defaultdict
 from dataclasses import replace
 from itertools import islice
@@ -99,7 +100,7 @@ def main() -> None:
                 used = sum(int((batch["document"] > 0).sum()) for batch in shared)
                 padded = sum(len(b["text"]) * (b["text"].shape[1] + 15) for b in shared)
                 both = {"shared": stepper(model, shared), "alone": stepper(model, alone)}
-                seconds = alternate(both, args.rounds)
+                seconds = alternate(both, args.rounds, time.process_time)
                 rates = {name: used / value for name, value in seconds.items()}
                 print(
                     f"| {questions} | {room} | {used / padded:.1%} | {fill:.1%} | {rates['alone']:,.0f} "
