@@ -40,7 +40,11 @@ CLAIM = Claim(
         above("gpt2, linear", "mamba, linear", "GPT-2 above Mamba"),
         above("llama, linear", "sincos, linear", "rotary positions alone are worth something"),
     ),
-    minutes=10,
+    analysis="What rotary positions give here is prediction: 0.342 nats a code, where Mamba needs 0.360, the same "
+    "network with sines and cosines 0.365 and GPT-2 0.370. Features do not follow: probes of the mean have LLaMA "
+    "with sines and cosines ahead, those with attention Mamba, on average; seeds differ as much as networks. At this "
+    "size the paper's order is not there.",
+    minutes=25,
     needs=(MNIST,),
 )
 

@@ -50,7 +50,7 @@ CLAIM = Claim(
         below("muP cost", "standard cost", "the narrowest's rate costs the widest network less under muP"),
         below("muP loss", "unigram", "the widest network has learnt something", by=0.1),
     ),
-    minutes=9,
+    minutes=19,
 )
 
 
