@@ -256,6 +256,10 @@ def test_every_file_is_a_claim_or_shared_by_two():
     }
 
 
+LONG = {"toto_architecture": 25}
+"""Claims of more than twenty minutes on one core, which are ten on two."""
+
+
 @pytest.mark.parametrize("name", ledger.names())
 def test_every_claim_declares_everything(name):
     claim = ledger.find(name)
@@ -264,7 +268,7 @@ def test_every_claim_declares_everything(name):
     assert "\n" not in claim.finding
     assert all(isinstance(figure, Figure) and figure.says for figure in claim.figures.values())
     assert all(expectation.says for expectation in claim.expected)
-    assert claim.seeds >= 2 and 0 < claim.minutes <= 10
+    assert claim.seeds >= 2 and 0 < claim.minutes <= LONG.get(name, 20)
     assert set(claim.systems) <= set(systems.names())
 
 
