@@ -43,6 +43,7 @@ from filmstrip.evals.knn import KNN
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs.config import Run, from_json, to_json
+from filmstrip.runs.evaluation import Evaluation
 from filmstrip.train.lengths import Steps
 
 
@@ -78,7 +79,7 @@ def configurations():
             importlib.import_module(module.name)
     presets = (systems.find(f"{name}:{preset}") for name in systems.names() for preset in systems.presets(name))
     found = {Run, Budget, SamplingRequest, Ascent, Recipe, Sampling, *evals.protocols().values()}
-    found |= every_subclass(ObjectiveConfig) | every_subclass(Synthetic) | every_subclass(evals.Evaluation)
+    found |= every_subclass(ObjectiveConfig) | every_subclass(Synthetic) | every_subclass(Evaluation)
     for run in presets:
         found |= held(run)
     return sorted((cls for cls in found if cls.__module__.startswith("filmstrip.")), key=lambda cls: cls.__qualname__)

@@ -1,13 +1,25 @@
+import csv
 import errno
+import json
 import os
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from filmstrip.files import append_line, replacing, write_csv, write_json, write_tensors, write_text
+from filmstrip.files import (
+    GrowingTable,
+    append_line,
+    replacing,
+    write_csv,
+    write_json,
+    write_rows,
+    write_tensors,
+    write_text,
+)
 
 SMALL_FILES_ONLY = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -89,6 +101,45 @@ def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path):
     assert done.stdout.split() == [str(errno.EFBIG)]
     append_line("z", path)
     assert path.read_text() == "x" * 99 + "\nz\n"
+
+
+def test_a_line_follows_a_torn_one_on_a_line_of_its_own(tmp_path):
+    (tmp_path / "lines").write_text("whole\nto")
+    append_line("z", tmp_path / "lines")
+    assert (tmp_path / "lines").read_text() == "whole\nto\nz\n"
+
+
+def rows_in(path):
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    with path.open(newline="") as file:
+        return [{"a": int(row["a"]), "b": row["b"] or None} for row in csv.DictReader(file)]
+
+
+ROWS = [{"a": 1, "b": 'x, "y"\n'}, {"a": 2, "b": None}, {"a": 3, "b": "ü"}]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_a_growing_table_holds_what_came_before_it_was_stopped(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    path.write_text("an older one")
+    with pytest.raises(KeyboardInterrupt), GrowingTable(path, ["a", "b"]) as table:
+        for i, row in enumerate(ROWS):
+            assert suffix == ".parquet" or rows_in(path) == ROWS[:i]
+            table.add(row)
+        raise KeyboardInterrupt
+    assert rows_in(path) == ROWS
+    write_rows(ROWS, path)
+    assert rows_in(path) == ROWS
+
+
+def test_a_parquet_table_is_written_again_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(GrowingTable, "SECONDS_AT_RISK", 0.0)
+    with GrowingTable(tmp_path / "rows.parquet", ["a", "b"]) as table:
+        table.add(ROWS[0])
+        assert rows_in(table.path) == ROWS[:1]
 
 
 def test_what_is_written_comes_back(tmp_path):

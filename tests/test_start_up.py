@@ -34,6 +34,7 @@ def imported(*words):
         "list",
         "list --help",
         "train --help",
+        "eval --help",
         "predict --help",
         "data --help",
         "data check --help",

@@ -13,9 +13,12 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +85,91 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[s
     write_text(text.getvalue(), path)
 
 
+TABLES = (".csv", ".parquet", ".json")
+"""Extensions of the tables that :func:`write_rows` writes."""
+
+
+def check_table_name(path: Path) -> None:
+    """See that a table can be written under this name.
+
+    Raises:
+        UserError: its extension is none of :data:`TABLES`.
+    """
+    if path.suffix.lower() not in TABLES:
+        raise UserError(f"cannot write the table {path}: give it a name that ends with {', '.join(TABLES)}")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] | None = None) -> None:
+    """Write rows as CSV, Parquet or a JSON list, by the extension, atomically; ``columns`` are as in
+    :func:`write_csv`.
+
+    Raises:
+        UserError: the extension is none of these.
+    """
+    check_table_name(path)
+    if path.suffix.lower() == ".csv":
+        write_csv(rows, path, columns)
+    elif path.suffix.lower() == ".json":
+        write_json([dict(row) for row in rows], path)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = list(columns or rows[0])
+        table = pa.table({name: [row.get(name) for row in rows] for name in names})
+        with replacing(path) as part:
+            pq.write_table(table, part)
+
+
+class GrowingTable:
+    """A table as of :func:`write_rows` whose rows are on disk when they are added; it replaces another at once.
+
+    Parquet cannot grow: it is rewritten when a row comes ``SECONDS_AT_RISK`` after the last writing, and at the end of
+    the context, however that ends.
+    """
+
+    SECONDS_AT_RISK = 60.0
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        check_table_name(path)
+        self.path, self.columns = path, list(columns)
+        self.kind = path.suffix.lower()
+        self.count = 0
+        """Number of rows so far."""
+        self._rows: list[Mapping[str, Any]] = []
+        self._written = time.monotonic()
+        write_rows([], path, self.columns)
+
+    def __enter__(self) -> GrowingTable:
+        return self
+
+    def __exit__(self, *stopped: object) -> None:
+        if self._rows:
+            write_rows(self._rows, self.path, self.columns)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self.count += 1
+        if self.kind == ".csv":
+            text = io.StringIO(newline="")
+            csv.DictWriter(text, self.columns, lineterminator="").writerow(row)
+            append_line(text.getvalue(), self.path)
+        elif self.kind == ".json":
+            self._add_to_list(json.dumps(dict(row)))
+        else:
+            self._rows.append(row)
+            if time.monotonic() - self._written > self.SECONDS_AT_RISK:
+                write_rows(self._rows, self.path, self.columns)
+                self._written = time.monotonic()
+
+    def _add_to_list(self, row: str) -> None:
+        """Put a row in place of the bracket that closes a JSON list, and the bracket after it."""
+        with naming(self.path), self.path.open("r+b") as file:
+            end, before = ("\n]\n", ",\n") if self.count > 1 else ("]\n", "\n")
+            file.seek(-len(end), os.SEEK_END)
+            file.write(f"{before}{row}\n]\n".encode())
+
+
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None, durable: bool = True
 ) -> None:
@@ -104,10 +192,11 @@ def write_tensors(
 
 
 def append_line(line: str, path: Path) -> None:
-    """Append a line to a text file, which does not change if that fails."""
-    with naming(path), path.open("ab", buffering=0) as file:
+    """Append a line to a text file, which does not change if that fails; one that a crash left torn stays a line."""
+    with naming(path), path.open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
-        content = f"{line}\n".encode()
+        file.seek(max(0, end - 1))
+        content = f"{line}\n".encode() if file.read(1) in (b"", b"\n") else f"\n{line}\n".encode()
         try:
             while content:
                 content = content[file.write(content) :]

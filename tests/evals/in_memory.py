@@ -27,13 +27,14 @@ class MemorySource:
 
 
 def memory_batches(source, data, split, *, num_clips=1, num_crops=1, batch_size=2):
-    """Stands for the evaluation loader: one row a view, unreadable videos left out."""
+    """Stands for the evaluation loader: one row a view, unreadable videos left out. A clip lasts half a second."""
     rows = [
-        (index, sample.label, value)
+        (index, sample.label, value, (i // num_crops, i // num_crops + 0.5))
         for index, sample in enumerate(source.split(split))
-        for value in sample.video.views[: num_clips * num_crops]
+        for i, value in enumerate(sample.video.views[: num_clips * num_crops])
     ]
     for start in range(0, len(rows), batch_size):
-        index, label, value = zip(*rows[start : start + batch_size])
+        index, label, value, span = zip(*rows[start : start + batch_size])
         video = torch.tensor(value, dtype=torch.uint8).view(-1, 1, 1, 1, 1).expand(-1, 2, 3, 4, 4)
-        yield {"video": video, "index": torch.tensor(index), "label": torch.tensor([v or 0 for v in label])}
+        labels = torch.tensor([v or 0 for v in label])
+        yield {"video": video, "index": torch.tensor(index), "label": labels, "span": torch.tensor(span)}

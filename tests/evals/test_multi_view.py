@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,6 +91,20 @@ def test_confusion_has_truth_in_rows(subject_of):
     source = MemorySource("ab", test=[Video("x", 0, (1,)), Video("y", 0, (1,)), Video("z", 1, (1,))])
     predictions = MultiView().predictions(subject_of(Table(torch.eye(2).tolist()), source))
     assert predictions.confusion().tolist() == [[0, 2], [0, 1]]
+
+
+def test_predictions_are_handed_on_and_clips_only_where_asked_for(subject_of):
+    """Two clips of two crops: views 0, 1 | 1, 1 of a video, after one without a label, in batches that split clips."""
+    videos = [Video("unlabelled", None, (0, 0, 0, 0)), Video("x", 1, (0, 1, 1, 1)), Video("y", 0, (0, 0, 0, 1))]
+    subject = subject_of(Table(log((0.8, 0.2), (0.4, 0.6))), MemorySource("ab", test=videos))
+    kept = []
+    values(replace(subject, keep=kept.append), num_clips=2, num_crops=2, batch_size=3)
+    assert kept[0].names == ("x", "y") and kept[0].clips is None
+    found = MultiView(num_clips=2, num_crops=2, batch_size=3).predictions(replace(subject, per_clip=True))
+    assert torch.equal(found.probabilities, kept[0].probabilities)
+    assert found.clips.video.tolist() == [0, 0, 1, 1]
+    assert found.clips.spans.tolist() == [[0.0, 0.5], [1.0, 1.5]] * 2
+    assert found.clips.probabilities[:, 0].tolist() == pytest.approx([0.6, 0.4, 0.8, 0.6])
 
 
 def test_modes_are_restored_and_inference_does_not_leak(subject_of):

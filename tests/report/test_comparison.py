@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from filmstrip.data.config import Clip
-from filmstrip.evals.multi_view import Predictions
+from filmstrip.runs.predictions import Predictions
 from filmstrip.report.comparison import (
     Entry,
     best,

@@ -2,52 +2,75 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from filmstrip.commands.arguments import HELP, leading, option
+from rich.text import Text
+
+from filmstrip.commands.arguments import HELP, leading, option, options_given
 from filmstrip.commands.command import Command, read
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
     from filmstrip.runs.evaluation import Evaluation
+    from filmstrip.runs.predictions import PredictionTable
+
+_OPTIONS = {
+    "--protocol NAME": "Protocol to evaluate by, with its own options after it; by default all that the run has.",
+    "--data PATH": "Other data than the run's own; needed for an encoder of the Hub.",
+    "--predictions FILE": "Table of predictions to write, too: .csv, .parquet or .json.",
+    "--top-k K": "Number of classes that the tables have for each file (5).",
+    "--per-clip": "Rows of the single clips of each file, too, with their start and end in seconds.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
     """Evaluate a run, or an encoder of the Hub, by one protocol, or a run by all that it is configured with.
 
-    Results on the run's own data are added to its report, including curves over frames.
+    Results on the run's own data are added to its metrics and its report, including curves over frames; those on other
+    data (--data) are kept in its folder `evaluations/`. A protocol that classifies files also keeps predictions.csv
+    (each file with its class and the most probable ones), classes.csv (figures of each class) and confusion.csv.
     """
 
-    usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH]"
+    usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH] [--predictions FILE [--top-k K] [--per-clip]]"
     run: str
     """Run folder, hf:OWNER/NAME, a short name such as dinov2, or a local folder in the Hub's layout."""
     protocols: tuple[Evaluation, ...] = ()
     """Protocols to evaluate by; if empty, those of the run."""
     data: Path | None = None
+    table: PredictionTable
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
+        if any(word in HELP for word in arguments[:1]):
+            _print_help(cls, prog)
+            raise SystemExit(0)
         folder, arguments = leading(cls, arguments, prog, "RUN")
         data, arguments = option(arguments, "--data")
         name, arguments = option(arguments, "--protocol")
-        protocols: tuple[Evaluation, ...] = ()
-        if name or arguments:
-            from filmstrip import evals
+        if not name and any(word in HELP for word in arguments):
+            _print_help(cls, prog)
+            raise SystemExit(0)
+        from filmstrip import evals
 
-            if name:
-                usage = f"RUN --protocol {name} [options] [--data PATH]"
-                protocols = (read(evals.protocol(name), arguments, prog, usage),)
-            elif arguments[0] in HELP:
-                leading(cls, arguments, prog, "RUN")
-            else:
-                raise UserError(
-                    f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
-                )
-        return cls(run=folder, protocols=protocols, data=Path(data) if data else None)
+        kind = evals.protocol(name) if name else None
+        table, arguments = _table(arguments, kind)
+        protocols: tuple[Evaluation, ...] = ()
+        if kind is not None:
+            usage = f"RUN --protocol {name} [options] [--data PATH]"
+            if kind.classifies:
+                usage += " [--predictions FILE] [--top-k K] [--per-clip]"
+            protocols = (read(kind, arguments, prog, usage),)
+        elif arguments:
+            raise UserError(
+                f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
+            )
+        return cls(run=folder, protocols=protocols, data=Path(data) if data else None, table=table)
 
     def __call__(self) -> None:
         from filmstrip import evals
@@ -55,7 +78,7 @@ class Eval(Command):
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
         from filmstrip.runs.config import read_config
-        from filmstrip.runs.contents import CONFIG
+        from filmstrip.runs.contents import CONFIG, is_run
         from filmstrip.runs.hub import is_on_hub
 
         run = Path(self.run)
@@ -63,8 +86,57 @@ class Eval(Command):
             raise UserError(
                 f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
             )
-        for key, value in experiment.evaluate(self.run, self.protocols, self.data):
+        for key, value in experiment.evaluate(self.run, self.protocols, self.data, self.table):
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)
-        if self.data is None:
+        if self.table.path is not None:
+            print(self.table.path)
+        if is_run(self.run):
             print(run_report(run))
+
+
+def _print_help(command: type[Command], prog: str) -> None:
+    """Print the command's help, with a line for each protocol."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from filmstrip import evals
+
+    print(f"usage: {prog} {command.usage}\n\n{inspect.getdoc(command)}\n")
+    options = Table("options", "", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, said in _OPTIONS.items():
+        options.add_row(name, Text(said))
+    rows = Table("protocol", "what it measures", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, said in evals.summaries().items():
+        rows.add_row(name, Text(re.sub(r":\w+:`[~.]*(?:\w+\.)*(\w+)`", r"\1", said).replace("``", "")))
+    console = Console()
+    for table in (options, rows):
+        console.print(table)
+        console.print()
+    print(f"`{prog} RUN --protocol NAME --help` shows the options of a protocol.")
+
+
+def _table(arguments: list[str], protocol: type[Evaluation] | None) -> tuple[PredictionTable, list[str]]:
+    """The table of predictions that is asked for, and the other arguments: those of a protocol that does not classify
+    are its own.
+
+    Raises:
+        UserError: a value is invalid.
+    """
+    from filmstrip.runs.predictions import PredictionTable
+
+    if protocol is not None and not protocol.classifies:
+        if given := options_given(arguments) & {"predictions", "per_clip"}:
+            raise UserError(
+                f"--{min(given).replace('_', '-')} goes with a protocol that classifies files (multi_view, zero_shot), "
+                f"and {protocol.__name__} does not"
+            )
+        return PredictionTable(), arguments
+    path, arguments = option(arguments, "--predictions")
+    top_k, arguments = option(arguments, "--top-k")
+    if top_k is not None and not top_k.isdecimal():
+        raise UserError(f"--top-k {top_k}: expected a whole number, at least 1")
+    per_clip = "--per-clip" in arguments
+    told = {} if top_k is None else {"top_k": int(top_k)}
+    table = PredictionTable(path=Path(path) if path else None, per_clip=per_clip, **told)
+    return table, [word for word in arguments if word != "--per-clip"]

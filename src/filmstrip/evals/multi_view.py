@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.predictions import ClipPredictions, Predictions
 
 
 def classifier_of(subject: Subject) -> Classifier:
@@ -30,45 +31,12 @@ def classifier_of(subject: Subject) -> Classifier:
     return subject.objective
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Class probabilities of each readable video of a split."""
-
-    names: tuple[str, ...]
-    labels: Tensor
-    """True classes, ``N`` int64."""
-    probabilities: Tensor
-    """Softmax averaged over views, ``N K``."""
-    classes: tuple[str, ...]
-    unreadable: int
-    """Number of unreadable videos of the split; they are excluded from all metrics."""
-
-    def confusion(self) -> Tensor:
-        """``K K`` counts: row is the true class, column the predicted one."""
-        # Importing torchmetrics imports all of it, with transformers and scipy where they are installed.
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-        return multiclass_confusion_matrix(self.probabilities, self.labels, num_classes=len(self.classes))
-
-    def accuracy(self, top_k: int = 1) -> float:
-        """Share of videos whose class is among the ``top_k`` most probable."""
-        from torchmetrics.functional.classification import multiclass_accuracy
-
-        num_classes = len(self.classes)
-        return float(multiclass_accuracy(self.probabilities, self.labels, num_classes, average="micro", top_k=top_k))
-
-    def mean_class_accuracy(self) -> float:
-        """Accuracy within each class, averaged over the classes that occur in the split."""
-        confusion = self.confusion().double()
-        videos = confusion.sum(dim=1)
-        return float((confusion.diag() / videos)[videos > 0].mean())
-
-
 @dataclass(frozen=True, kw_only=True)
 class MultiView(Evaluation):
     """Top-1, top-5 and mean class accuracy over ``num_clips`` x ``num_crops`` views of each test video."""
 
     compares_classes: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
 
     num_clips: Count = 5
     """Number of clips, evenly spaced along the video."""
@@ -82,6 +50,7 @@ class MultiView(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``top1``, ``top5`` (for six classes or more), ``mean_class_accuracy``, ``count``, ``unreadable``."""
         predictions = self.predictions(subject)
+        subject.keep(predictions)
         yield "top1", predictions.accuracy()
         if len(predictions.classes) > 5:
             yield "top5", predictions.accuracy(top_k=5)
@@ -94,7 +63,7 @@ class MultiView(Evaluation):
         classifier_of(subject)
 
     def predictions(self, subject: Subject) -> Predictions:
-        """Classify every video of the split.
+        """Classify every video of the split, and tell its single clips apart where the subject asks for that.
 
         Raises:
             UserError: the objective is not a classifier, its classes are not the data's, its output is not finite, or
@@ -106,6 +75,7 @@ class MultiView(Evaluation):
         classes = subject.source.classes
         # Accumulated on the CPU: on a GPU the order of additions, and so the rounding, varies.
         sums, views = torch.zeros(len(samples), len(classes)), torch.zeros(len(samples))
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
         loader = EvalLoader(
             subject.source,
             subject.data,
@@ -115,16 +85,19 @@ class MultiView(Evaluation):
             batch_size=self.batch_size,
         )
 
-        def classify(batch: Batch, before: int) -> tuple[Tensor, Tensor]:
+        def classify(batch: Batch, before: int) -> tuple[Tensor, Tensor, Tensor]:
             with inference(subject.objective):
                 logits = classifier.classify(batch["video"].to(subject.device, non_blocking=True))
                 if logits.shape[1] != len(classes):
                     raise UserError(f"the model has {logits.shape[1]} classes, but the data has {len(classes)}")
-                return batch["index"], logits.float().softmax(dim=1).cpu()
+                spans = batch["span"] if subject.per_clip else torch.zeros(0, 2)
+                return batch["index"], logits.float().softmax(dim=1).cpu(), spans
 
-        for index, scores in map_batches(subject, loader, classify):
+        for index, scores, spans in map_batches(subject, loader, classify):
             sums.index_add_(0, index, scores)
             views.index_add_(0, index, torch.ones(len(scores)))
+            if subject.per_clip:
+                seen.append((index, scores, spans))
         probabilities = sums / views[:, None]
         evaluated = [i for i, count in enumerate(views.tolist()) if count and samples[i].label is not None]
         if not evaluated:
@@ -137,4 +110,13 @@ class MultiView(Evaluation):
             probabilities=probabilities[evaluated],
             classes=classes,
             unreadable=int((views == 0).sum()),
+            clips=self._clips(seen, evaluated) if subject.per_clip else None,
         )
+
+    def _clips(self, seen: Sequence[tuple[Tensor, Tensor, Tensor]], evaluated: Sequence[int]) -> ClipPredictions:
+        """Single clips of the videos that are ``evaluated``, from the views of all batches in their order."""
+        index, scores, spans = (torch.cat(parts).unflatten(0, (-1, self.num_crops)) for parts in zip(*seen))
+        place = {video: i for i, video in enumerate(evaluated)}
+        kept = [i for i, video in enumerate(index[:, 0].tolist()) if video in place]
+        videos = torch.tensor([place[video] for video in index[kept, 0].tolist()])
+        return ClipPredictions(videos, spans[kept, 0], scores[kept].mean(dim=1))

@@ -17,6 +17,7 @@ from filmstrip.evals.compared import dual_encoder, encode_texts, video_vectors
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.predictions import Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class ZeroShot(Evaluation):
     """Top-1 and top-5 accuracy of classes as prompts; a class's vector is the mean over the templates."""
 
     compares_classes: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     takes_native: ClassVar[bool] = True
 
     templates: Annotated[tuple[str, ...], NotEmpty] = ("a {}", "a photo of a {}", "a video of a {}")
@@ -47,13 +49,22 @@ class ZeroShot(Evaluation):
 
         parts = list(map_clips(subject, predict, batch_size=self.batch_size))
         scores, index = (torch.cat(values) for values in zip(*parts))
-        labels = [source.split(subject.data.eval_split)[i].label for i in index.tolist()]
-        kept = torch.tensor([label is not None for label in labels])
-        truth = torch.tensor([label for label in labels if label is not None])
-        ranked = scores[kept].argsort(dim=1, descending=True) == truth[:, None]
-        yield "zero_shot/top1", ranked[:, :1].any(dim=1).float().mean().item()
+        samples = source.split(subject.data.eval_split)
+        kept = [row for row, i in enumerate(index.tolist()) if samples[i].label is not None]
+        if not kept:
+            raise UserError(f"no readable video of the split {subject.data.eval_split!r} has a label")
+        labelled = [samples[i] for i in index[kept].tolist()]
+        predictions = Predictions(
+            names=tuple(sample.name for sample in labelled),
+            labels=torch.tensor([sample.label for sample in labelled]),
+            probabilities=scores[kept].float().softmax(dim=1),
+            classes=source.classes,
+            unreadable=len(samples) - len(index),
+        )
+        subject.keep(predictions)
+        yield "zero_shot/top1", predictions.accuracy()
         if len(source.classes) > 5:
-            yield "zero_shot/top5", ranked[:, :5].any(dim=1).float().mean().item()
+            yield "zero_shot/top5", predictions.accuracy(top_k=5)
 
     def vectors(self, subject: Subject, classes: tuple[str, ...]) -> Tensor:
         """A vector of length one for each class, ``K D``."""

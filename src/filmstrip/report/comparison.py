@@ -13,7 +13,7 @@ from torch import Tensor
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source
-from filmstrip.evals.multi_view import Predictions
+from filmstrip.runs.predictions import Predictions
 from filmstrip.report.clips import CaptionedClip, ClipGallery
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves

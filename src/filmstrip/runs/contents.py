@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,20 @@ LOCK = ".lock"
 """Held while the run trains."""
 METRICS = "metrics.jsonl"
 """Metrics, a JSON object a line."""
+PREDICTIONS = "predictions.csv"
+"""What a classifier predicted for each file when it was evaluated last."""
+CLASSES = "classes.csv"
+"""The figures of each class, of these predictions."""
+CONFUSION = "confusion.csv"
+"""The confusion matrix of these predictions."""
+EVALUATIONS = "evaluations"
+"""A folder with a folder for each other collection on which the run was evaluated: metrics, and predictions."""
 UNREADABLE = "unreadable.csv"
 """Files that could not be read in full."""
 REPORT = "report.html"
 """The report, made from the other files."""
+PROTOCOL = "protocol"
+"""In a line of metrics that an evaluation wrote: its protocol's name and settings."""
 
 
 def is_run(source: str | Path) -> bool:
@@ -64,10 +75,22 @@ def history(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """
     recorded: dict[str, dict[int, float]] = {}
     for row in metrics_of(folder):
-        for name, value in flat(row):
+        for name, value in flat({key: value for key, value in row.items() if key != PROTOCOL}):
             if isinstance(value, int | float) and name != "step":
                 recorded.setdefault(name, {})[row["step"]] = float(value)
     return {name: (sorted(values), [values[s] for s in sorted(values)]) for name, values in recorded.items()}
+
+
+def evaluations_folder(folder: Path, data: Path) -> Path:
+    """The folder in a run folder for results on other data: named like them, and numbered where several are."""
+    place = str(data.expanduser().resolve())
+    for number in itertools.count(1):
+        name = data.expanduser().resolve().stem or "root"
+        found = folder / EVALUATIONS / (name if number == 1 else f"{name}-{number}")
+        recorded = next(metrics_of(found), None)
+        if recorded is None or recorded.get("data") == place:
+            return found
+    raise AssertionError("there are endlessly many numbers")
 
 
 def training_seconds(folder: Path) -> float:

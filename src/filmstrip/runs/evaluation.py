@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from filmstrip.data.config import Data
     from filmstrip.data.sources import Source
     from filmstrip.protocols import Objective
+    from filmstrip.runs.predictions import Predictions
+
+
+def _forget(predictions: Predictions) -> None:
+    """Where nobody keeps predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,10 @@ class Subject:
     device: torch.device
     mesh: Mesh = field(default_factory=Mesh.of_processes)
     """How the processes share the batches."""
+    keep: Callable[[Predictions], None] = _forget
+    """What is done with the predictions of a protocol that classifies."""
+    per_clip: bool = False
+    """Whether those are to tell single clips apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,8 @@ class Evaluation:
     """Whether the protocol compares classes, and so needs labelled videos of at least two classes."""
     takes_native: ClassVar[bool] = False
     """Whether the protocol takes frames of several sizes in a batch (``data.clip.native``)."""
+    classifies: ClassVar[bool] = False
+    """Whether the protocol predicts a class of each file, and hands its predictions to ``Subject.keep``."""
     uses_training_split: ClassVar[bool] = False
     """Whether the protocol reads the training split too, to fit or count."""
 

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from filmstrip.data.augment.pipeline import apply_augment, check_augment, effective_augment
-from filmstrip.data.config import DataInfo
+from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
 from filmstrip.distributed.mesh import Mesh
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
+from filmstrip.files import write_rows
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
-from filmstrip.runs.config import Run, differences, read_config, write_config
-from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
+from filmstrip.runs.contents import CONFIG, PROTOCOL, evaluations_folder, is_run
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
 from filmstrip.runs.initial_weights import build_begun, start
 from filmstrip.runs.loading import save_data_info
+from filmstrip.runs.predictions import PredictionTable, Predictions, keep_predictions
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.runs.teachers import start_teachers, with_teachers
@@ -121,7 +124,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
                 num_classes=len(source.classes) or None,
                 specification=source.kind.specification,
             ),
-            evaluate=_evaluator(replace(run, evals=protocols), source, metrics) if protocols else None,
+            evaluate=_evaluator(replace(run, evals=protocols), source, files.path, metrics) if protocols else None,
             begun=partial(_describe, run, source, info, references, files.path),
         )
     finally:
@@ -202,56 +205,103 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
 
 
 def evaluate(
-    evaluated: str | Path, protocols: tuple[Evaluation, ...] = (), data: Path | None = None
+    evaluated: str | Path,
+    protocols: tuple[Evaluation, ...] = (),
+    data: Path | None = None,
+    table: PredictionTable = PredictionTable(),
 ) -> Iterator[tuple[str, float]]:
     """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
     the Hub on ``data``.
 
-    What a run's own data say is added to its ``metrics.jsonl``, as of its last step.
+    A run folder keeps what is found, a line of metrics for each protocol with its settings, as of its last step, and
+    the predictions of one that classifies: those of its own data beside its training's, others in ``evaluations/``.
 
     Raises:
-        UserError: there is no such run or encoder, or the data lack what a protocol looks at.
+        UserError: there is no such run or encoder, or the data lack what a protocol looks at; or a table is asked for
+            of protocols that do not classify, or of several that do.
     """
     objective, described, own = load_for_evaluation(evaluated, data)
     shared = functools.cache(partial(open_source, described))
+    _check_table(table, protocols or own)
+    kept = None
+    if is_run(evaluated):
+        kept = Path(evaluated) if data is None else evaluations_folder(Path(evaluated), data)
     subjects = []
     for protocol in protocols or own:
         source = protocol.own_source(described) or shared()
         if why := protocol.lacking(source, described):
             raise UserError(f"{why}: give other data (--data PATH)")
         # Processes share the batches, however the run was trained.
-        subjects.append(Subject(objective=objective, source=source, data=described, device=device_of(objective)))
+        subjects.append(
+            Subject(
+                objective=objective,
+                source=source,
+                data=described,
+                device=device_of(objective),
+                keep=partial(_keep, table=table, folder=kept),
+                per_clip=table.per_clip,
+            )
+        )
         protocol.check(subjects[-1])
     for protocol, subject in zip(protocols, subjects):  # a run's own ask for as many clips as its paper does
         for split in protocol.splits_of(described):
             preflight.check_clips(subject.source.split(split), getattr(protocol, "num_clips", 1))
-    values = {}
     buffers_from_first_process(objective)
     for protocol, subject in zip(protocols or own, subjects):
+        values = {}
         for name, value in protocol(subject):
             values[f"eval/{name}"] = value
             yield name, value
-    if data is None:
-        files = RunFolder(Path(evaluated))
-        files.append_metrics({"step": files.last_step(), **values})
+        if kept is not None:
+            about: dict[str, Any] = {"step": RunFolder(evaluated).last_step(), PROTOCOL: _settings(protocol, described)}
+            if data is not None:
+                about["data"] = str(data.expanduser().resolve())
+            RunFolder(kept).append_metrics(about | values)
+
+
+def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> None:
+    count = sum(protocol.classifies for protocol in protocols)
+    if (table.path is not None or table.per_clip) and count != 1:
+        names = ", ".join(type(protocol).__name__ for protocol in protocols)
+        reason = "none of these predicts" if count == 0 else "several of these predict"
+        raise UserError(f"a table of predictions is of one protocol, and {reason} the classes of files: {names}")
+
+
+def _keep(predictions: Predictions, table: PredictionTable, folder: Path | None) -> None:
+    """Write the predictions of an evaluation: where the run keeps them, and where else they were asked for."""
+    if process.rank() != 0:
+        return
+    if folder is not None:
+        keep_predictions(predictions, folder, table.top_k)
+    if table.path is not None:
+        write_rows(list(predictions.rows(table.top_k)), table.path)
+
+
+def _settings(protocol: Evaluation, data: Data) -> dict[str, Any]:
+    """The name and the settings of a protocol, with the split that it takes by default."""
+    kind = type(protocol)
+    settings = {key: value for key, value in to_json(protocol).items() if key != "type"}
+    if settings.get("split", "") is None:
+        settings["split"] = data.eval_split
+    return {"name": kind.__module__.rpartition(".")[2], **settings}
 
 
 def _evaluator(
-    run: Run, source: Source, metrics: dict[str, float]
+    run: Run, source: Source, folder: Path, metrics: dict[str, float]
 ) -> Callable[[Objective, int], Iterator[tuple[str, float]]]:
     """The loop's view of the run's evaluations; keeps the latest values in ``metrics``."""
 
     def evaluate_at(objective: Objective, step: int) -> Iterator[tuple[str, float]]:
-        for name, value in _evaluate(objective, source, run):
+        for name, value in _evaluate(objective, source, run, folder):
             metrics[name] = value
             yield name, value
 
     return evaluate_at
 
 
-def _evaluate(objective: Objective, source: Source, run: Run) -> Iterator[tuple[str, float]]:
+def _evaluate(objective: Objective, source: Source, run: Run, folder: Path) -> Iterator[tuple[str, float]]:
     buffers_from_first_process(objective)
-    subject = _subject(objective, source, run)
+    subject = replace(_subject(objective, source, run), keep=partial(_keep, table=PredictionTable(), folder=folder))
     for protocol in run.evals:
         yield from protocol(subject)
 

@@ -17,7 +17,7 @@ from filmstrip.data.config import Data
 from filmstrip.data.sources import Source, open_source
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.evals.multi_view import MultiView, Predictions
+from filmstrip.evals.multi_view import MultiView
 from filmstrip.report import Facts, Report, Section
 from filmstrip.report.comparison import (
     Entry,
@@ -32,6 +32,7 @@ from filmstrip.report.run import duration
 from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import training_seconds
+from filmstrip.runs.predictions import Predictions
 from filmstrip.systems.pretraining import future_frames
 from filmstrip.systems.recognition import r2plus1d, single_frame
 from filmstrip.train import lengths
