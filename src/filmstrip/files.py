@@ -124,8 +124,8 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[
 class GrowingTable:
     """A table as of :func:`write_rows` whose rows are on disk when they are added; it replaces another at once.
 
-    Parquet cannot grow: it is rewritten when a row comes ``SECONDS_AT_RISK`` after the last writing, and at the end of
-    the context, however that ends.
+    Parquet cannot grow: it is rewritten when a row comes ``SECONDS_AT_RISK`` after the last writing, and at the end
+    of the context, however that ends.
     """
 
     SECONDS_AT_RISK = 60.0

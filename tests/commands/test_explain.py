@@ -5,10 +5,10 @@ from einops import rearrange
 from colour_videos import write_colours
 from filmstrip import systems
 from filmstrip.__main__ import main
-from filmstrip.commands.work import explain
 from filmstrip.commands.work.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.errors import UserError
 from filmstrip.models.video_transformer import JOINT, SpaceTimeTransformer, TransformerArchitecture
+from filmstrip.runs import classifiers
 from filmstrip.video import open_video
 
 TRANSFORMERS = (
@@ -106,8 +106,9 @@ def test_overlay_colours_where_the_heat_is():
 @pytest.fixture
 def a_run(monkeypatch):
     def use(address):
-        monkeypatch.setattr(explain, "load_objective", lambda folder: (built(address), systems.find(address)))
-        monkeypatch.setattr(explain, "load_classes", lambda folder: LABELS)
+        monkeypatch.setattr(classifiers, "is_run", lambda folder: True)
+        monkeypatch.setattr(classifiers, "load_objective", lambda folder, *_: (built(address), systems.find(address)))
+        monkeypatch.setattr(classifiers, "load_classes", lambda folder: LABELS)
 
     return use
 

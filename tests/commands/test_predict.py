@@ -1,22 +1,19 @@
+import csv
 import io
 import json
 import math
 
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
 from colour_videos import CLIP, RGB, Colours, write_colours
 from filmstrip.commands.work import predict
-from filmstrip.commands.work.predict import Failure, Moment, Prediction, predict_file, predict_files, render
-from filmstrip.data.config import Data
+from filmstrip.commands.work.predict import Failure, predict_files, render
 from filmstrip.errors import UserError
-from filmstrip.objectives.config import ObjectiveConfig
-from filmstrip.protocols import Objective
-from filmstrip.runs.config import Run
-from filmstrip.train.config import Loop
-from filmstrip.train.lengths import Steps
+from filmstrip.runs.classifiers import Moment, Prediction, VideoClassifier, load_classifier
+from run_folders import save_run
 
-RUN = Run(data=Data(clip=CLIP), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
 SURE = math.exp(10) / (math.exp(10) + 2)
 
 
@@ -26,12 +23,10 @@ def flag(tmp_path):
 
 
 @pytest.fixture
-def run_of(monkeypatch):
-    def use(objective):
-        monkeypatch.setattr(predict, "load_objective", lambda folder: (objective, RUN))
-        monkeypatch.setattr(predict, "load_classes", lambda folder: tuple(RGB))
-
-    return use
+def colours(monkeypatch):
+    found = VideoClassifier(Colours(), tuple(RGB), CLIP)
+    monkeypatch.setattr(predict, "load_classifier", lambda source: found)
+    return found
 
 
 def text(result, width=80):
@@ -40,8 +35,8 @@ def text(result, width=80):
     return console.file.getvalue()
 
 
-def test_timeline_and_average(flag):
-    found = predict_file(Colours(), RUN, flag, classes=tuple(RGB), num_clips=4, num_crops=3, top_k=2)
+def test_timeline_and_average(flag, colours):
+    found = colours.predict(flag, num_clips=4, num_crops=3, top_k=2)
     assert [m.label for m in found.timeline] == ["red", "red", "blue", "blue"]
     assert all(m.probability == pytest.approx(SURE, rel=0.02) for m in (found.timeline[0], found.timeline[-1]))
     starts, ends = [m.start for m in found.timeline], [m.end for m in found.timeline]
@@ -53,8 +48,7 @@ def test_timeline_and_average(flag):
     assert not found.damaged
 
 
-def test_a_bad_file_does_not_stop_the_others(flag, tmp_path, run_of, capsys):
-    run_of(Colours())
+def test_a_bad_file_does_not_stop_the_others(flag, tmp_path, colours, capsys):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"this is no video")
     assert predict_files(tmp_path, [broken, flag, tmp_path / "absent.mp4"], as_json=True) == 1
@@ -65,15 +59,71 @@ def test_a_bad_file_does_not_stop_the_others(flag, tmp_path, run_of, capsys):
     assert predict_files(tmp_path, [flag], as_json=True) == 0
 
 
-def test_a_run_that_is_no_classifier_is_refused(flag, run_of):
-    run_of(Objective())
+def test_a_run_that_is_no_classifier_is_refused(tmp_path):
+    save_run(tmp_path / "run", "pretraining.videomae:tiny")
     with pytest.raises(UserError, match="is not a classifier"):
-        predict_files(flag.parent, [flag])
+        load_classifier(tmp_path / "run")
 
 
 def test_classes_must_be_the_models(flag):
     with pytest.raises(UserError, match="has 3 classes, but 2 names"):
-        predict_file(Colours(), RUN, flag, classes=("a", "b"))
+        VideoClassifier(Colours(), ("a", "b"), CLIP).predict(flag)
+
+
+@pytest.fixture
+def collection(tmp_path):
+    """A folder of classes, with a file that is no video and one beside the classes, and a manifest of some of it."""
+    for name in ("red/1.mp4", "red/2.mp4", "blue/1.mp4"):
+        write_colours(tmp_path / "set" / name, name.partition("/")[0])
+    (tmp_path / "set/broken.mp4").write_bytes(b"no video")
+    (tmp_path / "set/notes.txt").write_text("no video either")
+    write_colours(tmp_path / "flag.mp4", "red", "blue")
+    rows = ["path,label,start,end", "flag.mp4,red,0,1.5", "flag.mp4,blue,2.5,4", "set/red/1.mp4,,,"]
+    (tmp_path / "some.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
+def test_folders_and_manifests_become_a_table(collection, colours, capsys, suffix):
+    out = collection / f"said{suffix}"
+    paths = [collection / "set", collection / "some.csv"]
+    assert predict_files("run", paths, top_k=2, num_clips=2, out=out) == 1
+    if suffix == ".csv":
+        with out.open(newline="") as file:
+            rows = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(file)]
+    else:
+        rows = pq.read_table(out).to_pylist() if suffix == ".parquet" else json.loads(out.read_text())
+    said = [(row["file"], row.get("label"), row.get("class_1"), bool(row.get("error"))) for row in rows]
+    folder = str(collection / "set")
+    assert said == [
+        (f"{folder}/broken.mp4", None, None, True),
+        (f"{folder}/blue/1.mp4", None, "blue", False),
+        (f"{folder}/red/1.mp4", None, "red", False),
+        (f"{folder}/red/2.mp4", None, "red", False),
+        (rows[4]["file"], "red", "red", False),
+        (rows[5]["file"], "blue", "blue", False),
+        ("set/red/1.mp4", None, "red", False),
+    ]
+    assert float(rows[1]["score_1"]) == pytest.approx(SURE, abs=0.02)
+    assert "broken.mp4" in (said := capsys.readouterr()).out and "7 files, 1 unreadable" in said.err
+
+
+def test_what_was_predicted_before_ctrl_c_is_kept(collection, colours, monkeypatch):
+    seen = []
+    whole = VideoClassifier.predict_views
+
+    def stopped(self, name, views, **options):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(name)
+        return whole(self, name, views, **options)
+
+    monkeypatch.setattr(VideoClassifier, "predict_views", stopped)
+    out = collection / "said.parquet"
+    with pytest.raises(KeyboardInterrupt) as stop:
+        predict_files("run", [collection / "some.csv"], num_clips=1, out=out)
+    assert [row["file"] for row in pq.read_table(out).to_pylist()] == seen
+    assert stop.value.__notes__ == [f"{out} keeps 2 of 3 rows"]
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -101,15 +151,16 @@ def test_names_with_markup_are_printed_as_they_are():
     assert "[/b] is bad" in text(Failure("a.mp4", "[/b] is bad"))
 
 
-def test_no_more_clips_than_frames(flag, caplog):
-    found = predict_file(Colours(), RUN, flag, classes=tuple(RGB), num_clips=100_000, num_crops=1)
+def test_no_more_clips_than_frames(flag, colours, caplog):
+    found = colours.predict(flag, num_clips=100_000, num_crops=1)
     assert len(found.timeline) == 32
     assert "32 clips are cut of it, as many as it has frames, and not 100000" in caplog.text
 
 
-def test_files_are_needed(flag, run_of):
-    run_of(Colours())
+def test_files_are_needed(tmp_path, colours):
     with pytest.raises(UserError, match="predict needs videos"):
-        predict_files(flag.parent, [])
-    with pytest.raises(UserError, match=r"is a folder, and predict takes files"):
-        predict_files(flag.parent, [flag, flag.parent])
+        predict_files("run", [])
+    with pytest.raises(UserError, match="holds no videos"):
+        predict_files("run", [tmp_path])
+    with pytest.raises(UserError, match=r"ends with \.csv"):
+        predict_files("run", [tmp_path], out=tmp_path / "said.txt")

@@ -94,7 +94,7 @@ def test_confusion_has_truth_in_rows(subject_of):
 
 
 def test_predictions_are_handed_on_and_clips_only_where_asked_for(subject_of):
-    """Two clips of two crops: views 0, 1 | 1, 1 of a video, after one without a label, in batches that split clips."""
+    """Two clips of two crops: views 0, 1 | 1, 1 of a video, after one without a label; batches split clips."""
     videos = [Video("unlabelled", None, (0, 0, 0, 0)), Video("x", 1, (0, 1, 1, 1)), Video("y", 0, (0, 0, 0, 1))]
     subject = subject_of(Table(log((0.8, 0.2), (0.4, 0.6))), MemorySource("ab", test=videos))
     kept = []

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from filmstrip.data.config import Clip
-from filmstrip.runs.predictions import Predictions
 from filmstrip.report.comparison import (
     Entry,
     best,
@@ -17,6 +16,7 @@ from filmstrip.report.comparison import (
     training_curves,
     wilson_interval,
 )
+from filmstrip.runs.predictions import Predictions
 
 
 def predictions(labels, guesses, num_classes=3):

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     run = Run(data=Data(), objective=ObjectiveConfig(), train=Loop(length=Steps(1)))
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
     opened = []  # in one evaluation
-    loaded = (nn.Identity(), run.data, ())
+    loaded = (nn.Identity(), run.data, (), ())
     monkeypatch.setattr(experiment, "load_for_evaluation", lambda folder, data: opened.clear() or loaded)
     monkeypatch.setattr(experiment, "open_source", lambda data: opened.append(data) or source)
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 40, "loss": 0.5}\n{"step": 7')

@@ -32,12 +32,15 @@ _OPTIONS = {
 class Eval(Command):
     """Evaluate a run, or an encoder of the Hub, by one protocol, or a run by all that it is configured with.
 
-    Results on the run's own data are added to its metrics and its report, including curves over frames; those on other
-    data (--data) are kept in its folder `evaluations/`. A protocol that classifies files also keeps predictions.csv
-    (each file with its class and the most probable ones), classes.csv (figures of each class) and confusion.csv.
+    Results on the run's own data are added to its metrics and its report, including curves over frames; those on
+    other data (--data) are kept in its folder `evaluations/`. A protocol that classifies files also keeps
+    predictions.csv (each file with its class and the most probable ones), classes.csv (figures of each class) and
+    confusion.csv.
     """
 
-    usage = "RUN [--protocol NAME [options of the protocol]] [--data PATH] [--predictions FILE [--top-k K] [--per-clip]]"
+    usage = (
+        "RUN [--protocol NAME [options of the protocol]] [--data PATH] [--predictions FILE [--top-k K] [--per-clip]]"
+    )
     run: str
     """Run folder, hf:OWNER/NAME, a short name such as dinov2, or a local folder in the Hub's layout."""
     protocols: tuple[Evaluation, ...] = ()
@@ -128,7 +131,7 @@ def _table(arguments: list[str], protocol: type[Evaluation] | None) -> tuple[Pre
     if protocol is not None and not protocol.classifies:
         if given := options_given(arguments) & {"predictions", "per_clip"}:
             raise UserError(
-                f"--{min(given).replace('_', '-')} goes with a protocol that classifies files (multi_view, zero_shot), "
+                f"--{min(given).replace('_', '-')} goes with protocols that classify files (multi_view, zero_shot), "
                 f"and {protocol.__name__} does not"
             )
         return PredictionTable(), arguments

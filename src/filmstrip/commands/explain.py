@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from filmstrip.commands.command import Command, File, RunFolder
+from filmstrip.commands.command import Command, File, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class Explain(Command):
     """
 
     usage = "RUN FILE [options]"
-    run: RunFolder
-    """Run folder of a classifier."""
+    run: Source
+    """Run folder of a classifier, hf:OWNER/NAME, or a local folder in the Hub's layout."""
     video: File
     """Video to analyse; its middle clip is shown."""
     out: Path = Path("overlay.mp4")

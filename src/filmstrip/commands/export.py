@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from filmstrip.commands.command import Command
+from filmstrip.commands.command import Command, Source
 from filmstrip.errors import UserError
 
 Format = Literal["torch", "onnx", "transformers", "diffusers", "peft", "released", "run"]
@@ -36,7 +34,7 @@ class Export(Command):
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Source
     """Run folder, or an encoder of the Hub, hf:OWNER/NAME."""
     out: Path
     """File to write: .pt2 for torch, .onnx for onnx, .safetensors for released; or a new folder for other formats."""

@@ -120,7 +120,9 @@ class Clip:
     """Training crop. ``short_side``: scale the short side to a random length and crop a square; ``random_resized``:
     crop a rectangle of random size and shape (``area``, ``aspect``) and resize it."""
     short_side: Annotated[tuple[Count, Count], Ascending] = (256, 320)
-    """Range of the short side in training, in pixels; evaluation scales the short side to ``size``."""
+    """Range of the short side in training, in pixels; evaluation has ``eval_short_side``."""
+    eval_short_side: Count | None = None
+    """Short side that frames are scaled to in evaluation before ``size`` is cut out, pixels; by default ``size``."""
     area: Annotated[tuple[PositiveShare, PositiveShare], Ascending] = (0.5, 1.0)
     """Range of a random resized crop's area, as a fraction of the frame."""
     aspect: Annotated[tuple[Rate, Rate], Ascending] = (3 / 4, 4 / 3)

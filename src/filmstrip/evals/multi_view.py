@@ -31,6 +31,21 @@ def classifier_of(subject: Subject) -> Classifier:
     return subject.objective
 
 
+def _numbers_of(data: Sequence[str], model: Sequence[str]) -> list[int]:
+    """The number that the model has for each class of the data.
+
+    Raises:
+        UserError: the model does not know one of them.
+    """
+    numbers = {name: i for i, name in enumerate(model)}
+    if unknown := [name for name in data if name not in numbers]:
+        raise UserError(
+            f"the model has no class {unknown[0]!r} of the data ({len(unknown)} of {len(data)} are not known; "
+            f"it has {', '.join(model[:3])}, ...): evaluate on data of its classes, or train a head for these"
+        )
+    return [numbers[name] for name in data]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MultiView(Evaluation):
     """Top-1, top-5 and mean class accuracy over ``num_clips`` x ``num_crops`` views of each test video."""
@@ -72,7 +87,8 @@ class MultiView(Evaluation):
         classifier = classifier_of(subject)
         split = self.split or subject.data.eval_split
         samples = subject.source.split(split)
-        classes = subject.source.classes
+        classes = subject.classes or subject.source.classes
+        numbers = _numbers_of(subject.source.classes, classes)
         # Accumulated on the CPU: on a GPU the order of additions, and so the rounding, varies.
         sums, views = torch.zeros(len(samples), len(classes)), torch.zeros(len(samples))
         seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -106,7 +122,7 @@ class MultiView(Evaluation):
             raise UserError("the model's logits are not finite: its training diverged")
         return Predictions(
             names=tuple(samples[i].name for i in evaluated),
-            labels=torch.tensor([samples[i].label for i in evaluated]),
+            labels=torch.tensor([numbers[label] for i in evaluated if (label := samples[i].label) is not None]),
             probabilities=probabilities[evaluated],
             classes=classes,
             unreadable=int((views == 0).sum()),

@@ -13,10 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from filmstrip.bounds import AnyNumber, AnyWhole, Rate
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
 from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from filmstrip.weights.hub import sizes_of_frames
 from filmstrip.weights.keymap import check_names, some
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -43,6 +46,8 @@ class _Kind:
     tubelet: Callable[[Any], int] = lambda config: 1
     options: tuple[str, ...] = ()
     """Names of flags that are true in every call."""
+    classifier: str | None = None
+    """Name of the class that classifies video in ``transformers``: the network, its ``pooler`` and ``classifier``."""
     spare: tuple[str, ...] = (r"classifier\..*",)
     """Patterns of names that a checkpoint may hold beside the network: a classifier, the other tower, constants."""
 
@@ -79,6 +84,7 @@ KINDS: dict[str, _Kind] = {
     ),
     "vjepa2": _Kind(
         network="VJEPA2Model",
+        classifier="VJEPA2ForVideoClassification",
         pixels="frames_first",
         size=lambda config: config.crop_size,
         tubelet=lambda config: config.tubelet_size,
@@ -123,11 +129,29 @@ def load_frozen(
     """
     kind = kind_of(model_type)
     network = _load_network(getattr(_transformers(), kind.network), folder, source, kind)
-    size = (kind.pixels != "patches" and _size(preprocessing)) or kind.size(network.config)
+    size = (kind.pixels != "patches" and sizes_of_frames(preprocessing)[0]) or kind.size(network.config)
     _check_scale(preprocessing, source)
     mean = preprocessing.get("image_mean") or kind.statistics[0]
     std = preprocessing.get("image_std") or kind.statistics[1]
     return _around(network, kind, mean, std), size
+
+
+def load_frozen_classifier(
+    folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]
+) -> tuple[FrozenEncoder, nn.Module]:
+    """The network in a folder of the Hub's layout and its head, which maps tokens ``B N D`` to logits ``B K``.
+
+    Raises:
+        UserError: as :func:`load_frozen`.
+    """
+    kind = kind_of(model_type)
+    assert kind is not None and kind.classifier is not None, "asked for before"
+    whole = _load_network(getattr(_transformers(), kind.classifier), folder, source, kind)
+    _check_scale(preprocessing, source)
+    mean = preprocessing.get("image_mean") or kind.statistics[0]
+    std = preprocessing.get("image_std") or kind.statistics[1]
+    head = nn.Sequential(whole.pooler, whole.classifier)
+    return _around(getattr(whole, whole.base_model_prefix), kind, mean, std), head.requires_grad_(False)
 
 
 def build_frozen(tower: Tower) -> FrozenEncoder:
@@ -198,21 +222,12 @@ def _load_network(cls: type, folder: Path, source: str, kind: _Kind) -> Any:
         )
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{source} cannot be loaded as a {kind.network}: {str(error).splitlines()[0]}") from None
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("predictor."))
+    missing = sorted(name for name in report["missing_keys"] if "predictor." not in name)
     if missing or report["mismatched_keys"]:
         said = some([*missing, *(str(key[0]) for key in report["mismatched_keys"])])
         raise UserError(f"{source} lacks weights that its config.json asks for, or has them in other shapes: {said}")
     check_names(source, sorted(report["unexpected_keys"]), (), spare=kind.spare)
     return network
-
-
-def _size(preprocessing: dict[str, Any]) -> int | None:
-    """The side of the square that the network is shown, pixels: not always its config's (DINOv2: 224, not 518)."""
-    for key in ("crop_size", "size"):
-        said = preprocessing.get(key)
-        if said and (key == "size" or preprocessing.get("do_center_crop", True)):
-            return said if isinstance(said, int) else said.get("height", said.get("shortest_edge"))
-    return None
 
 
 def _check_scale(preprocessing: dict[str, Any], source: str) -> None:

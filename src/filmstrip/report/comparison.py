@@ -13,13 +13,13 @@ from torch import Tensor
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.sources import Source
-from filmstrip.runs.predictions import Predictions
 from filmstrip.report.clips import CaptionedClip, ClipGallery
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves
 from filmstrip.report.page import Group
 from filmstrip.report.sections import Cell, Column, Table
 from filmstrip.runs.contents import history
+from filmstrip.runs.predictions import Predictions
 
 WHOLE_VIDEO = Clip(num_frames=24, sampling="uniform", size=112, short_side=(112, 112))
 """Clip configuration of test videos on the page."""

@@ -14,11 +14,11 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, inference
-from filmstrip.protocols import EncoderModule, Features, Objective
-from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.protocols import Classifier, EncoderModule, Features, Objective
+from filmstrip.runs.contents import CONFIG, DATA, is_run
 from filmstrip.runs.evaluation import Evaluation
 from filmstrip.runs.hub import is_on_hub, load_hub
-from filmstrip.runs.loading import default_device, load_objective
+from filmstrip.runs.loading import default_device, load_classes, load_objective
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
 from filmstrip.weights.keymap import check_names
@@ -76,8 +76,9 @@ class EncoderAlone(Objective):
 
 def load_for_evaluation(
     source: str | Path, data: Path | None = None, device: torch.device | str | None = None
-) -> tuple[Objective, Data, tuple[Evaluation, ...]]:
-    """A run's objective, or an encoder of the Hub; its data, at another path if given; and its own evaluations.
+) -> tuple[Objective, Data, tuple[Evaluation, ...], tuple[str, ...]]:
+    """A run's objective, or an encoder of the Hub; its data, at another path if given; its own evaluations; and the
+    names of its classes, where these may differ from the data's.
 
     Raises:
         UserError: there is no such run or encoder, or an encoder of the Hub is to be evaluated without data.
@@ -88,26 +89,42 @@ def load_for_evaluation(
         from filmstrip.runs.hub_towers import load_hub_towers  # other sources do without its rooms
 
         if (both := load_hub_towers(str(source))) is not None:
-            return both[0].to(default_device(device)), both[1].at(data), ()
+            return both[0].to(default_device(device)), both[1].at(data), (), ()
+        from filmstrip.runs.hub_classifiers import classifier_or_none
+
+        if (whole := classifier_or_none(str(source))) is not None:
+            return whole.objective.to(default_device(device)), Data(path=data, clip=whole.clip), (), whole.classes
         encoder, clip = load_hub(str(source))
         objective = EncoderAlone(cast(EncoderModule, encoder))
-        return objective.to(default_device(device)), Data(path=data, clip=clip), ()
+        return objective.to(default_device(device)), Data(path=data, clip=clip), (), ()
     trained, run = load_objective(source, device)
     recorded = replace(run.data, reads=run.data.reads.as_recorded(Path(source)))
-    return trained, recorded if data is None else recorded.at(data), run.evals
+    if data is None:
+        return trained, recorded, run.evals, ()
+    classes = load_classes(source) if isinstance(trained, Classifier) and (Path(source) / DATA).exists() else ()
+    return trained, recorded.at(data), run.evals, classes
 
 
 def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:
-    """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout.
+    """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout; of what
+    classifies video with its head, as a :class:`~filmstrip.runs.classifiers.VideoClassifier`.
 
     By default it goes to a CUDA device where there is one.
 
     Raises:
         UserError: there is no such source, or what it holds has no encoder.
     """
+    from filmstrip.runs.classifiers import VideoClassifier  # made of what is above
+
     if is_run(source):
         objective, run = load_objective(source, device)
+        if isinstance(objective, Classifier) and (Path(source) / DATA).exists():
+            return VideoClassifier(objective, load_classes(source), run.data.clip, run.data.backend)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)
+    from filmstrip.runs.hub_classifiers import classifier_or_none  # runs do without its rooms
+
+    if (whole := classifier_or_none(str(source))) is not None:
+        return VideoClassifier(whole.objective, whole.classes, whole.clip).to(default_device(device))
     encoder, clip = load_hub(str(source))
     return VideoEncoder(cast(EncoderModule, encoder), clip).to(default_device(device))
 

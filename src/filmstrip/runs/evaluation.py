@@ -32,6 +32,8 @@ class Subject:
     device: torch.device
     mesh: Mesh = field(default_factory=Mesh.of_processes)
     """How the processes share the batches."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes of the objective's logits, where they may be others than the data's."""
     keep: Callable[[Predictions], None] = _forget
     """What is done with the predictions of a protocol that classifies."""
     per_clip: bool = False

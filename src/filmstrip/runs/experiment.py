@@ -31,7 +31,7 @@ from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
 from filmstrip.runs.initial_weights import build_begun, start
 from filmstrip.runs.loading import save_data_info
-from filmstrip.runs.predictions import PredictionTable, Predictions, keep_predictions
+from filmstrip.runs.predictions import NO_TABLE, Predictions, PredictionTable, keep_predictions
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.runs.teachers import start_teachers, with_teachers
@@ -187,6 +187,10 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
             start_text_tower(objective, run)
         if run.init:
             start(objective, run.init)
+            if not is_run(run.init) and not Path(run.init).is_file():
+                from filmstrip.runs.hub_classifiers import start_head  # other runs do without its rooms
+
+                start_head(objective, run.init, source.classes)
         elif why := run.objective.needs_init():
             raise UserError(why)
         if run.objective.has_language:
@@ -208,7 +212,7 @@ def evaluate(
     evaluated: str | Path,
     protocols: tuple[Evaluation, ...] = (),
     data: Path | None = None,
-    table: PredictionTable = PredictionTable(),
+    table: PredictionTable = NO_TABLE,
 ) -> Iterator[tuple[str, float]]:
     """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
     the Hub on ``data``.
@@ -220,7 +224,7 @@ def evaluate(
         UserError: there is no such run or encoder, or the data lack what a protocol looks at; or a table is asked for
             of protocols that do not classify, or of several that do.
     """
-    objective, described, own = load_for_evaluation(evaluated, data)
+    objective, described, own, classes = load_for_evaluation(evaluated, data)
     shared = functools.cache(partial(open_source, described))
     _check_table(table, protocols or own)
     kept = None
@@ -238,6 +242,7 @@ def evaluate(
                 source=source,
                 data=described,
                 device=device_of(objective),
+                classes=classes,
                 keep=partial(_keep, table=table, folder=kept),
                 per_clip=table.per_clip,
             )
@@ -253,7 +258,10 @@ def evaluate(
             values[f"eval/{name}"] = value
             yield name, value
         if kept is not None:
-            about: dict[str, Any] = {"step": RunFolder(evaluated).last_step(), PROTOCOL: _settings(protocol, described)}
+            about: dict[str, Any] = {
+                "step": RunFolder(evaluated).last_step(),
+                PROTOCOL: _settings(protocol, described),
+            }
             if data is not None:
                 about["data"] = str(data.expanduser().resolve())
             RunFolder(kept).append_metrics(about | values)
@@ -301,7 +309,7 @@ def _evaluator(
 
 def _evaluate(objective: Objective, source: Source, run: Run, folder: Path) -> Iterator[tuple[str, float]]:
     buffers_from_first_process(objective)
-    subject = replace(_subject(objective, source, run), keep=partial(_keep, table=PredictionTable(), folder=folder))
+    subject = replace(_subject(objective, source, run), keep=partial(_keep, table=NO_TABLE, folder=folder))
     for protocol in run.evals:
         yield from protocol(subject)
 

@@ -20,7 +20,16 @@ from filmstrip.models.hub_networks import (
 from filmstrip.models.llama_layout import decoder_config
 from filmstrip.models.video_transformer import TransformerArchitecture
 from filmstrip.models.vit import ViTArchitecture
-from filmstrip.weights.hub import HUB, config_of, folder_of, preprocessing_of, shards_of, statistics_of, weights_of
+from filmstrip.weights.hub import (
+    HUB,
+    config_of,
+    folder_of,
+    preprocessing_of,
+    shards_of,
+    sizes_of_frames,
+    statistics_of,
+    weights_of,
+)
 from filmstrip.weights.keymap import Weights
 
 KNOWN = {
@@ -84,6 +93,38 @@ def load_hub(source: str) -> tuple[OwnEncoder | FrozenEncoder, Clip]:
     num_frames = encoder.grid.t * encoder.patch_size[0]
     stride = _STRIDES.get((kind, num_frames), _STRIDE)
     return encoder, Clip(num_frames=num_frames, stride=stride, size=config.get("image_size", 224))
+
+
+def hub_classes(source: str) -> tuple[str, ...]:
+    """The names of the classes of a model that classifies video, in the order of its logits; none of any other.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    config = config_of(source, hub_folder(source, "config.json"))
+    if not any(name.endswith("ForVideoClassification") for name in config.get("architectures") or ()):
+        return ()
+    names = config.get("id2label") or {}
+    count = len(names) or config.get("num_labels", 2)  # transformers leaves two classes without names out
+    return tuple(names.get(str(i), f"LABEL_{i}") for i in range(count))
+
+
+def hub_clip(source: str) -> Clip:
+    """How clips are cut for a model that classifies video, as its image processor says.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    folder = hub_folder(source, "*.json")
+    config, preprocessing = config_of(source, folder), preprocessing_of(folder)
+    kind = config.get("model_type", "")
+    size, short_side = sizes_of_frames(preprocessing)
+    size = size or config.get("crop_size") or config.get("image_size", 224)
+    sides = {"size": size, "eval_short_side": None if short_side == size else short_side}
+    if kind not in LAYOUTS:
+        return Clip(num_frames=config.get("frames_per_clip", NUM_FRAMES), sampling="uniform", **sides)
+    num_frames = sizes_in_hub(config)["num_frames"]
+    return Clip(num_frames=num_frames, stride=_STRIDES.get((kind, num_frames), _STRIDE), **sides)
 
 
 def hub_sizes(source: str) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class PredictionTable:
             check_table_name(self.path)
 
 
+NO_TABLE = PredictionTable()
+
+
 @dataclass(frozen=True)
 class ClipPredictions:
     """Class probabilities of the single clips of a split's videos."""
@@ -86,7 +89,9 @@ class Predictions:
     def by_class(self) -> list[ClassFigures]:
         """The figures of each class, in the order of the classes."""
         confusion = self.confusion()
-        rows = zip(self.classes, confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist(), confusion.diag().tolist())
+        rows = zip(
+            self.classes, confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist(), confusion.diag().tolist()
+        )
         return [ClassFigures(*row) for row in rows]
 
     def rows(self, top_k: int = TOP_K) -> Iterator[dict[str, Any]]:
@@ -129,7 +134,7 @@ class ClassFigures:
 
 
 def ranked(probabilities: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
-    """The ``top_k`` most probable classes of ``K`` probabilities as cells of a table: ``class_1``, ``score_1``, ..."""
+    """The ``top_k`` most probable classes of ``K`` probabilities as cells: ``class_1``, ``score_1``, ..."""
     best = probabilities.topk(min(top_k, len(classes)))
     cells: dict[str, Any] = {}
     for rank, (i, score) in enumerate(zip(best.indices.tolist(), best.values.tolist()), 1):
@@ -163,7 +168,7 @@ def keep_predictions(predictions: Predictions, folder: Path, top_k: int = TOP_K)
 
 
 def kept_predictions(folder: Path, classes: Sequence[str]) -> Predictions | None:
-    """The predictions that a folder keeps, with zero for classes that its table does not have; none if it has no table.
+    """The predictions that a folder keeps, zero for classes that its table does not have; none without a table.
 
     Raises:
         UserError: the table is damaged, or of other classes.

@@ -36,6 +36,7 @@ class _Cutter:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     key_starts: bool = False
     native: NativeSize | None = None
+    eval_short_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_crops not in (1, 3):
@@ -85,9 +86,8 @@ class _Cutter:
 
     def _fixed_crops(self, decoder: Decoder) -> list[Crop]:
         height, width = decoder.info.height, decoder.info.width
-        return (
-            three_crops(height, width, self.size) if self.num_crops == 3 else [centre_crop(height, width, self.size)]
-        )
+        crops = (height, width, self.size, self.eval_short_side)
+        return three_crops(*crops) if self.num_crops == 3 else [centre_crop(*crops)]
 
 
 def read_clips(
@@ -109,13 +109,15 @@ def read_clips(
     snap: bool = False,
     key_starts: bool = False,
     native: NativeSize | None = None,
+    eval_short_side: int | None = None,
 ) -> list[Frames]:
     """Sample clips of a video, each ``T C H W`` uint8 of ``size`` (height, width), in one pass over the file.
 
     With ``rng`` (training): ``num_clips`` random clips. Without (testing): ``num_clips`` evenly spaced clips of
     ``num_crops`` crops each: 1 for the centre, 3 along the longer side; clip by clip. ``start`` and ``end`` (seconds)
     bound the part of the video. In training, ``snap`` allows neighbouring frames where that saves decoding, and
-    ``key_starts`` starts dense clips at key frames. With ``native`` clips have whole frames of the size it says.
+    ``key_starts`` starts dense clips at key frames. In testing, the short side is scaled to ``eval_short_side``
+    first, by default to that of ``size``. With ``native`` clips have whole frames of the size it says.
 
     Raises:
         DecodeError: nothing could be decoded, or the video has no such part.
@@ -134,6 +136,7 @@ def read_clips(
         num_crops=num_crops,
         key_starts=key_starts,
         native=native,
+        eval_short_side=eval_short_side,
     )
     first, last = _bounds(decoder.info, start, end)
     requests = cutter.requests(decoder, first, last, rng)
@@ -155,6 +158,7 @@ def read_parts(
     num_clips: int = 1,
     num_crops: int = 1,
     native: NativeSize | None = None,
+    eval_short_side: int | None = None,
 ) -> Iterator[list[Frames]]:
     """Test clips as from :func:`read_clips` for each part (start and end, seconds) of a video, in order.
 
@@ -170,6 +174,7 @@ def read_parts(
         num_clips=num_clips,
         num_crops=num_crops,
         native=native,
+        eval_short_side=eval_short_side,
     )
     bounds = [_bounds(decoder.info, start, end) for start, end in parts]
     asked = [cutter.requests(decoder, first, last, None) for first, last in bounds]

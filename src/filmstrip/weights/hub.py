@@ -109,6 +109,20 @@ def preprocessing_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def sizes_of_frames(preprocessing: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The side of the square that a preprocessor cuts out (DINOv2: 224, where config.json says 518), and that which
+    it scales the short side to before that, pixels; none where it does not say. A frame that it squeezes into a
+    square is taken to be cut."""
+    size, crop = (_side(preprocessing.get(key)) for key in ("size", "crop_size"))
+    if not preprocessing.get("do_center_crop", crop is not None) or crop is None:
+        return size, size
+    return crop, size if preprocessing.get("do_resize", True) else None
+
+
+def _side(said: Any) -> int | None:
+    return said.get("shortest_edge", said.get("height")) if isinstance(said, Mapping) else said
+
+
 def statistics_of(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     """The mean and deviation of pixels in 0..1 that a preprocessor's rescaling and normalising come to."""
     scale = 255 * preprocessing.get("rescale_factor", 1 / 255) if preprocessing.get("do_rescale", True) else 255.0

@@ -21,8 +21,8 @@ from filmstrip.nn.patches import PatchEmbed
 from filmstrip.progress import counted
 from filmstrip.protocols import Classifier, Features, Objective, as_float
 from filmstrip.report.clips import side_by_side
+from filmstrip.runs.classifiers import load_classifier
 from filmstrip.runs.conditions import class_of
-from filmstrip.runs.loading import load_classes, load_objective
 from filmstrip.video.write import write_video
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
@@ -41,21 +41,18 @@ class Explanation(NamedTuple):
     """Heat map ``t h w`` in 0..1, on the network's own grid."""
 
 
-def explain_file(folder: Path, file: Path, out: Path, *, class_name: str | None = None) -> Explanation:
+def explain_file(folder: str | Path, file: Path, out: Path, *, class_name: str | None = None) -> Explanation:
     """Write a clip of a file beside the same clip with the heat map of the classifier in ``folder`` over it.
 
     Raises:
         UserError: the run is not a classifier, does not have the class or has no spatial features, or the file cannot
             be read.
     """
-    objective, run = load_objective(folder)
-    if not isinstance(objective, Classifier):
-        raise UserError(
-            f"{folder} holds a {type(objective).__name__}, which is not a classifier: provide the run of one"
-        )
-    classes = load_classes(folder)
+    classifier = load_classifier(folder)
+    objective, classes = classifier.objective, classifier.classes
+    assert isinstance(objective, Classifier), "checked where it was loaded"
     requested = None if class_name is None else class_of(class_name, classes)
-    views = read_views(file, run.data.clip, backend=run.data.backend)
+    views = read_views(file, classifier.clip, backend=classifier.backend)
     video = views.video[:1].to(device_of(objective))
     with counted("explaining"), modes_kept(objective):
         objective.eval()

@@ -32,7 +32,8 @@ from filmstrip.errors import UserError
 from filmstrip.files import replacing
 from filmstrip.inference import encoder_of, inference
 from filmstrip.progress import counted
-from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor
+from filmstrip.protocols import Classifier, Detector, Encoder, FlowClassifier, MaskedPredictor, Objective
+from filmstrip.runs.classifiers import VideoClassifier
 from filmstrip.runs.config import to_json
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.encoders import load
@@ -157,6 +158,8 @@ def graph_of(source: str, part: Part = "model") -> Graph:
     """
     if not is_run(source):
         video_encoder = load(source, "cpu")
+        if part == "model" and isinstance(video_encoder, VideoClassifier):
+            return _classifier_graph(video_encoder.objective, video_encoder.clip, video_encoder.classes)
         return _encoder_graph(video_encoder.encoder, video_encoder.clip)
     objective, run = load_objective(source, "cpu")
     clip = run.data.clip
@@ -169,8 +172,7 @@ def graph_of(source: str, part: Part = "model") -> Graph:
         with_flow = _ClassifyWithFlow(objective).eval()
         return Graph(with_flow, ("video", "flow"), ("logits",), draw_with_flow, clip, load_classes(source))
     if part == "model" and isinstance(objective, Classifier):
-        classifier = _Classify(objective).eval()
-        return Graph(classifier, ("video",), ("logits",), lambda n: (_video(clip, n),), clip, load_classes(source))
+        return _classifier_graph(objective, clip, load_classes(source))
     if part == "model" and isinstance(objective, Detector):
         names = ("video", "boxes")
         fixed = Graph(
@@ -198,6 +200,11 @@ def graph_of(source: str, part: Part = "model") -> Graph:
             "export takes runs of recognition.*, detection.* and pretraining.*"
         ) from None
     return _encoder_graph(encoder, clip)
+
+
+def _classifier_graph(objective: Objective, clip: Clip, classes: tuple[str, ...]) -> Graph:
+    assert isinstance(objective, Classifier), "checked by the caller"
+    return Graph(_Classify(objective).eval(), ("video",), ("logits",), lambda n: (_video(clip, n),), clip, classes)
 
 
 def _encoder_graph(encoder: Encoder, clip: Clip) -> Graph:

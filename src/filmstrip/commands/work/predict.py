@@ -5,48 +5,34 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from filmstrip.commands.stopping import keeping
+from filmstrip.data.layouts.folder import find_media
+from filmstrip.data.layouts.manifest import manifest_of
+from filmstrip.data.layouts.shards import is_shards
 from filmstrip.data.reading.views import read_views
-from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference
+from filmstrip.data.sample import Sample
+from filmstrip.data.sources import open_videos
+from filmstrip.errors import UserError, in_words
+from filmstrip.files import GrowingTable, check_table_name
 from filmstrip.progress import tracked
-from filmstrip.protocols import Classifier, Objective
-from filmstrip.runs.config import Run
-from filmstrip.runs.loading import load_classes, load_objective
+from filmstrip.runs.classifiers import Moment, Prediction, VideoClassifier, load_classifier
 from filmstrip.video import DecodeError
 
+NUM_CROPS = 3
+"""Number of square crops of each clip, along its longer side."""
 COLOURS = ("blue", "green", "magenta", "cyan", "yellow", "red")
 LEVELS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass(frozen=True)
-class Moment:
-    """One clip of the timeline: its start and end in seconds, and its most probable class."""
-
-    start: float
-    end: float
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one file."""
-
-    path: str
-    top: tuple[tuple[str, float], ...]
-    """The most probable classes and their probabilities, averaged over all clips and crops."""
-    timeline: tuple[Moment, ...]
-    damaged: bool = False
-    """Whether some decoded frames were damaged, or the file ends early."""
 
 
 @dataclass(frozen=True)
@@ -57,86 +43,116 @@ class Failure:
     reason: str
 
 
+class Item(NamedTuple):
+    """A video to classify."""
+
+    name: str
+    sample: Sample
+    label: str | None = None
+    """Its class, where a folder or a manifest says."""
+
+
 def predict_files(
-    folder: Path, files: Sequence[Path], *, top_k: int = 5, num_clips: int = 4, as_json: bool = False
+    source: str | Path,
+    paths: Sequence[Path],
+    *,
+    top_k: int = 5,
+    num_clips: int = 4,
+    as_json: bool = False,
+    out: Path | None = None,
 ) -> int:
-    """Print the classifier's prediction for each file; returns 1 if some could not be read, else 0.
+    """Print the classifier's prediction for each file, or write them to the table ``out``, a row as soon as it is
+    known; returns 1 if some could not be read, else 0.
 
     A file that cannot be read is reported and does not stop the others.
 
     Raises:
-        UserError: there are no files, one of them is a folder, or the run is not a classifier.
+        UserError: there are no files, a folder or a manifest cannot be opened, the source is not a classifier, or the
+            table has no known format.
     """
-    if not files:
-        raise UserError("predict needs videos: filmstrip predict RUN FILE ...")
-    if folder_given := next((file for file in files if file.is_dir()), None):
-        raise UserError(
-            f"{folder_given} is a folder, and predict takes files: provide them, such as {folder_given}/*.mp4"
-        )
-    objective, run = load_objective(folder)
-    _check_classifier(objective)
-    classes = load_classes(folder)
-    console = Console()
+    if not paths:
+        raise UserError("predict needs videos: filmstrip predict RUN FILE|FOLDER|MANIFEST ...")
+    if out is not None:
+        check_table_name(out)
+    items = [item for path in paths for item in items_at(path)]
+    classifier = load_classifier(source)
+    console, failures = Console(), 0
     results: list[Prediction | Failure] = []
-    # The output for each file shows the progress.
-    for file in tracked(files, "looking") if as_json else files:
-        result: Prediction | Failure
-        try:
-            result = predict_file(objective, run, file, classes=classes, top_k=top_k, num_clips=num_clips)
-        except UserError as error:
-            result = Failure(str(file), error.reason if isinstance(error, DecodeError) else str(error))
-        results.append(result)
-        if not as_json:
-            console.print(render(result, console.width))
+    with ExitStack() as open_files:
+        table = None
+        if out is not None:
+            open_files.enter_context(
+                keeping(lambda: f"{out} keeps {table.count if table else 0} of {len(items)} rows")
+            )
+            table = open_files.enter_context(GrowingTable(out, _columns(items, min(top_k, len(classifier.classes)))))
+        # What is printed for each file shows the progress.
+        for item in tracked(items, "predicting") if as_json or table else items:
+            result = _predict(classifier, item, top_k=top_k, num_clips=num_clips)
+            failures += isinstance(result, Failure)
+            if table is not None:
+                table.add(_row(item, result))
+            if as_json:
+                results.append(result)
+            elif table is None or isinstance(result, Failure):
+                console.print(render(result, console.width))
     if as_json:
-        json.dump({"run": str(folder), "files": [asdict(r) for r in results]}, sys.stdout, indent=2)
+        json.dump({"run": str(source), "files": [asdict(result) for result in results]}, sys.stdout, indent=2)
         print()
-    return int(any(isinstance(r, Failure) for r in results))
+    if out is not None:
+        print(f"{out}: {len(items)} files" + (f", {failures} unreadable" if failures else ""), file=sys.stderr)
+    return int(failures > 0)
 
 
-def predict_file(
-    objective: Objective,
-    run: Run,
-    path: Path | str,
-    *,
-    classes: Sequence[str],
-    top_k: int = 5,
-    num_clips: int = 4,
-    num_crops: int = 3,
-) -> Prediction:
-    """Classify ``num_clips`` clips along a file, ``num_crops`` crops of each, and average.
+def items_at(path: Path) -> list[Item]:
+    """The videos at a path: a file, all videos and images in a folder, or what a manifest or shards hold.
 
     Raises:
-        UserError: the objective is not a classifier, or the file cannot be read.
+        UserError: there is nothing in it, or a manifest is invalid.
     """
-    _check_classifier(objective)
-    assert isinstance(objective, Classifier), "checked above"
-    views = read_views(path, run.data.clip, num_clips=num_clips, num_crops=num_crops, backend=run.data.backend)
-    with inference(objective):
-        logits = objective.classify(views.video.to(device_of(objective)))
-        probabilities = logits.float().softmax(dim=1).cpu()
-    if probabilities.shape[1] != len(classes):
-        raise UserError(f"the model has {probabilities.shape[1]} classes, but {len(classes)} names were provided")
-    by_clip = probabilities.unflatten(0, (len(views.spans), -1)).mean(dim=1)
-    best = by_clip.mean(dim=0).topk(min(top_k, len(classes)))
-    timeline = [
-        Moment(start, end, classes[int(clip.argmax())], float(clip.max()))
-        for (start, end), clip in zip(views.spans, by_clip)
-    ]
-    return Prediction(
-        path=str(path),
-        top=tuple((classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist())),
-        timeline=tuple(timeline),
-        damaged=views.damaged,
-    )
+    if path.is_dir() and not manifest_of(path) and not is_shards(path):
+        found = list(find_media(path))
+        if not found:
+            raise UserError(f"{path} holds no videos and no images")
+        return [Item(file, Sample(path=file, name=file)) for file in found]
+    if path.is_dir() or manifest_of(path) or is_shards(path):
+        source = open_videos(path)
+        labels = [None if s.label is None else source.classes[s.label] for s in source.samples]
+        return [Item(sample.name, sample, label) for sample, label in zip(source.samples, labels)]
+    return [Item(str(path), Sample(path=str(path), name=str(path)))]
 
 
-def _check_classifier(objective: Objective) -> None:
-    if not isinstance(objective, Classifier):
-        raise UserError(
-            f"{type(objective).__name__} is not a classifier: predict needs a run that was trained with labels "
-            "(fine-tune this one with --init RUN)"
+def _predict(classifier: VideoClassifier, item: Item, *, top_k: int, num_clips: int) -> Prediction | Failure:
+    sample = item.sample
+    try:
+        views = read_views(
+            sample.file(),
+            classifier.clip,
+            num_clips=num_clips,
+            num_crops=NUM_CROPS,
+            backend=classifier.backend,
+            part=(sample.start, sample.end),
         )
+    except DecodeError as error:
+        return Failure(item.name, error.reason)
+    except (UserError, OSError) as error:
+        return Failure(item.name, in_words(error) if isinstance(error, OSError) else str(error))
+    return classifier.predict_views(item.name, views, top_k=top_k)
+
+
+def _columns(items: Sequence[Item], top_k: int) -> list[str]:
+    labels = ["label"] if any(item.label is not None for item in items) else []
+    ranks = [name for rank in range(1, top_k + 1) for name in (f"class_{rank}", f"score_{rank}")]
+    return ["file", *labels, *ranks, "damaged", "error"]
+
+
+def _row(item: Item, result: Prediction | Failure) -> dict[str, Any]:
+    """The row of a file, as those that an evaluation writes; why it has no prediction, if it cannot be read."""
+    row: dict[str, Any] = {"file": item.name} | ({} if item.label is None else {"label": item.label})
+    if isinstance(result, Failure):
+        return row | {"error": result.reason}
+    for rank, (name, score) in enumerate(result.top, 1):
+        row |= {f"class_{rank}": name, f"score_{rank}": round(score, 6)}
+    return row | {"damaged": result.damaged}
 
 
 def render(result: Prediction | Failure, width: int = 80) -> RenderableType:

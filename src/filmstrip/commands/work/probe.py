@@ -96,7 +96,7 @@ def write(curves: list[Curve], out: Path) -> None:
 
 def _subject(source: str, command: Probe) -> Subject:
     """What is probed; everything that may be refused is refused here."""
-    objective, data, _ = load_for_evaluation(source, command.data)
+    objective, data, *_ = load_for_evaluation(source, command.data)
     protocols = [_protocol(name, command) for name in command.probes]
     opened = open_source(data)
     subject = Subject(objective=objective, source=opened, data=data, device=device_of(objective))

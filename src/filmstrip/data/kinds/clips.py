@@ -370,6 +370,7 @@ def cut_parts(
         size=clip.size,
         num_clips=num_clips,
         num_crops=num_crops,
+        eval_short_side=clip.eval_short_side,
         **_native(clip if clip.native is None else replace(clip, native=clip.native.evaluated())),
     )
 

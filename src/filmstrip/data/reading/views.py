@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -34,19 +35,28 @@ class Views:
 
 
 def read_views(
-    path: Path | str, clip: Clip, *, num_clips: int = 1, num_crops: int = 1, backend: Backend = "auto"
+    path: Path | str | BinaryIO,
+    clip: Clip,
+    *,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    backend: Backend = "auto",
+    part: tuple[float | None, float | None] = (None, None),
 ) -> Views:
-    """Cut the views of a file as evaluation does: of ``num_clips`` clips, no more than the file has frames.
+    """Cut the views of a file, or of the part of it between two seconds, as evaluation does: of ``num_clips`` clips,
+    no more than there are frames.
 
     Raises:
         UserError: the file cannot be read (a DecodeError if it could be opened).
     """
     with opened(path, backend) as decoder:
-        if num_clips > (held := frames_in(decoder.info)):
-            level = logging.DEBUG if is_image(path) else logging.WARNING  # nobody expects several clips of an image
-            log.log(level, "%s: %d clips are cut of it, as many as it has frames, and not %d", path, held, num_clips)
+        if num_clips > (held := frames_in(decoder.info, *part)):
+            still = isinstance(path, (str, Path)) and is_image(path)
+            level = logging.DEBUG if still else logging.WARNING  # nobody expects several clips of an image
+            named = path if isinstance(path, (str, Path)) else decoder.info.path
+            log.log(level, "%s: %d clips are cut of it, as many as it has frames, and not %d", named, held, num_clips)
             num_clips = held
-        return next(views_of_parts(decoder, clip, [(None, None)], num_clips=num_clips, num_crops=num_crops))
+        return next(views_of_parts(decoder, clip, [part], num_clips=num_clips, num_crops=num_crops))
 
 
 def frames_in(info: VideoInfo, start: float | None = None, end: float | None = None) -> int:
@@ -79,7 +89,7 @@ def views_of_parts(
 
 
 @contextmanager
-def opened(path: Path | str, backend: Backend = "auto") -> Iterator[Decoder]:
+def opened(path: Path | str | BinaryIO, backend: Backend = "auto") -> Iterator[Decoder]:
     """A file, open while the body reads it.
 
     Raises:
