@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,14 @@ class Train(Command):
     out: Path
     given: tuple[str, ...] = ()
     """Settings of the objective given on the command line: the data must not contradict them."""
+    command: str | None = None
+    """The whole command, which the run folder keeps."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
         run, out = run_from(cls, arguments, prog)
         given = (name for name in options_given(arguments) if name.startswith("objective."))
-        return cls(run=run, out=out, given=tuple(given))
+        return cls(run=run, out=out, given=tuple(given), command=shlex.join([*prog.split(), *arguments]))
 
     def __call__(self) -> None:
         from filmstrip.distributed import process
@@ -38,7 +41,7 @@ class Train(Command):
         from filmstrip.runs.run_folder import what_is_saved
 
         with keeping(lambda: what_is_saved(self.out)):
-            result = experiment.train(self.run, self.out, given=list(self.given))
+            result = experiment.train(self.run, self.out, given=list(self.given), command=self.command)
         if process.rank() > 0:
             return
         for name, value in result.metrics.items():

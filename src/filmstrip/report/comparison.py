@@ -140,14 +140,56 @@ def telling(predictions: Predictions, most: int = 8) -> list[int]:
 
 def clips_of(name: str, predictions: Predictions, source: Source, data: Data) -> ClipGallery:
     """Test videos with a classifier's predictions, selected by :func:`telling`."""
-    chosen = telling(predictions)
-    videos = videos_named(source, replace(data, clip=WHOLE_VIDEO), {predictions.names[i] for i in chosen})
     note = (
         "The first test video of each class, then the first further misclassified one of each class; nothing was "
         "selected by hand. Each loop is a whole video, whatever its length."
     )
-    shown = [shown_clip(predictions, i, videos[predictions.names[i]]) for i in chosen]
-    return ClipGallery(f"Clips, and the predictions of {name}", shown, fps=FPS, note=note)
+    return gallery_of(f"Clips, and the predictions of {name}", predictions, telling(predictions), source, data, note)
+
+
+def extremes(predictions: Predictions, most: int = 4) -> list[int]:
+    """Indices of the test videos that were classified worst and best: up to ``most`` wrong ones whose class was given
+    the lowest probability, the lowest first; then as many correct ones with the highest."""
+    own = predictions.probabilities.gather(1, predictions.labels[:, None])[:, 0]
+    correct = predictions.probabilities.argmax(dim=1) == predictions.labels
+    order = own.sort(stable=True).indices.tolist()
+    worst = [i for i in order if not correct[i]][:most]
+    return worst + [i for i in reversed(order) if correct[i]][:most]
+
+
+def extremes_of(predictions: Predictions, source: Source, data: Data) -> ClipGallery:
+    """The test videos that a classifier predicted worst and best, as :func:`extremes` says."""
+    note = (
+        "The wrong predictions that gave the true class the lowest probability, then the correct ones that gave it "
+        "the highest. Each loop is a whole video, whatever its length; bars are probabilities, averaged over clips."
+    )
+    return gallery_of("Worst and best predictions", predictions, extremes(predictions), source, data, note)
+
+
+def class_table(predictions: Predictions) -> Table:
+    """The figures of each class, the least recognised first; classes without test videos last."""
+    figures = sorted(predictions.by_class(), key=lambda each: (each.recall is None, each.recall or 0.0))
+    rows = [(each.name, each.videos, each.recall, each.predicted, each.precision) for each in figures]
+    columns = (
+        Column("class"),
+        Column("test videos", ","),
+        Column("recognised", ".0%"),
+        Column("predicted", ","),
+        Column("of these correct", ".0%"),
+    )
+    note = "Recognised is the recall of a class, correct of those predicted its precision."
+    return Table("Classes", columns, rows, (note,))
+
+
+def gallery_of(
+    title: str, predictions: Predictions, chosen: Sequence[int], source: Source, data: Data, note: str
+) -> ClipGallery:
+    """The chosen test videos with their predictions; those that cannot be read any more are left out."""
+    videos = videos_named(source, replace(data, clip=WHOLE_VIDEO), {predictions.names[i] for i in chosen})
+    shown = [
+        shown_clip(predictions, i, video) for i in chosen if (video := videos.get(predictions.names[i])) is not None
+    ]
+    return ClipGallery(title, shown, fps=FPS, note=note)
 
 
 def shown_clip(predictions: Predictions, index: int, video: Tensor) -> CaptionedClip:

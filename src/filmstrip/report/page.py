@@ -37,11 +37,14 @@ class Group:
 
     title: str
     sections: Sequence[Section]
+    note: str | None = None
+    """A short paragraph above the sections."""
 
     def html(self) -> Markup:
         """The sections as columns, as many as fit."""
         columns = (tag("div", tag("h3", s.title), s.html()) for s in self.sections)
-        return tag("div", *columns, class_="group")
+        note = tag("p", self.note, class_="note above") if self.note else None
+        return join([note, tag("div", *columns, class_="group")])
 
 
 @dataclass(frozen=True)

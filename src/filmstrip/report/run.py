@@ -1,35 +1,71 @@
-"""The report of one run: configuration, training curves and evaluations."""
+"""The report of one run: what was run, training curves, evaluations, and a classifier's predictions."""
 
 from __future__ import annotations
 
 import json
+import logging
+import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filmstrip.data.config import Data
+from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
+from filmstrip.report.comparison import chance, class_table, confusion_of, extremes_of, wilson_interval
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
 from filmstrip.report.page import Group, Report, Section
-from filmstrip.report.sections import Column, Facts, Table
+from filmstrip.report.sections import Column, Facts, Table, Text
+from filmstrip.runs.config import from_json
 from filmstrip.runs.contents import (
     CONFIG,
+    DATA,
+    EVALUATIONS,
     METRICS,
+    PROTOCOL,
     REPORT,
+    commands_of,
     environment_of,
     flat,
     history,
+    metrics_of,
     training_seconds,
     unreadable_files,
 )
+from filmstrip.runs.loading import load_classes
+from filmstrip.runs.predictions import Predictions, kept_predictions
+
+log = logging.getLogger(__name__)
 
 MAX_BAD_FILES = 50
 EVALUATION = "eval/"
 """Prefix of the names of evaluations in ``metrics.jsonl``."""
+SMOOTHING = 0.6
+"""Weight of the past in smoothed curves."""
+_MIN_SMOOTHED = 10
+_EXACT = ("lr", "memory_gib")  # do not vary by chance
+_NAMES = {
+    "loss": "Loss",
+    "top1": "Accuracy on training clips (share)",
+    "lr": "Learning rate",
+    "grad_norm": "Norm of the gradient",
+    "clips_per_second": "Speed (clips per second)",
+    "memory_gib": "Peak memory (GiB)",
+    "eval/top1": "Top-1 accuracy",
+    "eval/top5": "Top-5 accuracy",
+    "eval/mean_class_accuracy": "Accuracy, mean of the classes",
+    "eval/count": "Videos evaluated",
+    "eval/unreadable": "Unreadable videos",
+}
+"""What metrics are called on the page; others by their own names."""
+_SHARES = ("eval/top1", "eval/top5", "eval/mean_class_accuracy")
+_COUNTS = ("eval/count", "eval/unreadable")
 
 
 def run_report(folder: Path) -> Path:
-    """Write ``report.html`` into a run folder, from the contents of the folder alone.
+    """Write ``report.html`` into a run folder, from the contents of the folder, and the videos of its predictions.
 
     Raises:
         UserError: this is not a run folder, or nothing is recorded in it yet.
@@ -39,21 +75,21 @@ def run_report(folder: Path) -> Path:
         raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
     config = json.loads((folder / CONFIG).read_text())
     whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
-    sections: list[Section] = [_facts(whole, training_seconds(folder)), _training(whole)]
+    predictions = _predictions(folder)
+    sections: list[Section] = [_facts(whole, training_seconds(folder), predictions), _what_was_run(folder, config)]
+    sections.append(_training(whole))
     if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
-        sections.append(_evaluations(evaluations))
+        sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
+    sections += _elsewhere(folder)
+    if predictions is not None:
+        sections += [confusion_of("this run", predictions), class_table(predictions), _clips(predictions, config)]
     if bad := _unreadable(folder):
         sections.append(bad)
     options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
-    sections.append(Table("Configuration", (Column("option"), Column("value")), options))
-    if environment := environment_of(folder):
-        made_with = [(name, str(value)) for name, value in flat(environment)]
-        sections.append(Table("Environment", (Column("what"), Column("value")), made_with))
-    method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
-    lead = f"A {method}, trained on {_data(config['data'])}. Everything below is read from the run's own folder."
-    return Report(folder.resolve().name, lead, sections).write(folder / REPORT)
+    sections.append(Table("Configuration", (Column("option"), Column("value")), options, wraps=True))
+    return Report(folder.resolve().name, _lead(config, whole, predictions), sections).write(folder / REPORT)
 
 
 def duration(seconds: float) -> str:
@@ -64,32 +100,138 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _facts(recorded: Mapping[str, Series], seconds: float) -> Facts:
-    """The final steps, time, loss and evaluations."""
+def _predictions(folder: Path) -> Predictions | None:
+    """The predictions that the run folder keeps, if they can be read."""
+    try:
+        return kept_predictions(folder, load_classes(folder)) if (folder / DATA).exists() else None
+    except UserError as error:
+        log.warning("the report leaves predictions out: %s", error)
+        return None
+
+
+def _lead(config: dict[str, Any], recorded: Mapping[str, Series], predictions: Predictions | None) -> str:
+    """What was trained on what, and what it can do, in two sentences."""
+    method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+    steps = max(int(steps[-1]) for steps, _ in recorded.values())
+    batch = config["data"].get("batch_size")
+    said = f"{method}, trained on {_data(config['data'])} for {steps:,} steps" + (
+        f" with batches of {batch}." if batch else "."
+    )
+    if predictions is None:
+        return said
+    count, share = len(predictions.names), predictions.accuracy()
+    low, high = wilson_interval(share, count)
+    return (
+        f"{said} It classifies {share:.1%} of {count:,} test videos correctly (95% interval, Wilson's: {low:.0%} to "
+        f"{high:.0%}); always predicting the commonest of their classes would give "
+        f"{chance(predictions.labels.tolist()):.1%}."
+    )
+
+
+def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predictions | None) -> Facts:
+    """The key figures: what came out, and what it took."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
-    steps = max(steps[-1] for steps, _ in recorded.values())
-    facts = [("steps", f"{steps:,}"), ("training time", duration(seconds))]
+    facts = [
+        (_name(name), _value(name, value))
+        for name, value in last.items()
+        if name.startswith(EVALUATION) and name not in _COUNTS
+    ][:4]
+    if predictions is not None:
+        facts.append(("Test videos", f"{len(predictions.names):,}"))
     if "loss" in last:
-        facts.append(("final loss", f"{last['loss']:.4g}"))
-    facts += [(name.removeprefix(EVALUATION), f"{v:,.4g}") for name, v in last.items() if name.startswith(EVALUATION)]
-    return Facts("At a glance", facts[:8])
+        facts.append(("Loss of the last steps", f"{last['loss']:.4g}"))
+    steps = max(steps[-1] for steps, _ in recorded.values())
+    facts += [("Steps", f"{steps:,}"), ("Training time", duration(seconds))]
+    if "clips_per_second" in recorded:
+        speed = statistics.median(recorded["clips_per_second"][1])
+        facts.append(("Speed, median", f"{speed:,.3g} clips/s"))
+    if "memory_gib" in last:
+        facts.append(("Peak memory", f"{last['memory_gib']:.2f} GiB"))
+    return Facts("At a glance", facts)
+
+
+def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
+    """The command, the data and the versions."""
+    rows = [("command" if i == 0 else "and then", line) for i, line in enumerate(commands_of(folder))]
+    data = config["data"]
+    rows.append(("data", _data(data) + (f" ({data['path']})" if data["path"] else "")))
+    if (folder / DATA).exists():
+        told = json.loads((folder / DATA).read_bytes())
+        rows.append(("training videos", f"{told['num_train']:,}"))
+        if classes := told.get("classes"):
+            rows.append(
+                ("classes", f"{len(classes):,}: {', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}")
+            )
+    if clip := data.get("clip"):
+        every = f", {clip['stride']} video frames apart" if clip["sampling"] == "dense" else f" ({clip['sampling']})"
+        rows.append(("clips", f"{clip['num_frames']} frames{every}, of {clip['size']} x {clip['size']} pixels"))
+    if config.get("init"):
+        rows.append(("started from", config["init"]))
+    rows += [(name, str(value)) for name, value in flat(environment_of(folder))]
+    return Table("What was run", (Column("what"), Column("value")), rows, wraps=True)
 
 
 def _training(recorded: Mapping[str, Series]) -> Group:
-    """Charts of all values recorded during training."""
-    charts = [
-        Curves(name, {name: series}, smooth=0.6 if len(series[0]) > 10 else 0.0)
-        for name, series in recorded.items()
-        if name != "seconds" and (len(series[0]) > 1 or not name.startswith(EVALUATION))
-    ]
-    return Group("Training", charts)
+    """Charts of all values recorded during training, and of evaluations that were repeated."""
+    charts, is_smooth = [], False
+    for name, series in recorded.items():
+        values = series[1]
+        if name in ("seconds", *_COUNTS) or (name.startswith(EVALUATION) and len(values) < 2):
+            continue
+        smooth = SMOOTHING if len(values) > _MIN_SMOOTHED and name not in _EXACT else 0.0
+        is_smooth |= smooth > 0
+        charts.append(Curves(_name(name), {_name(name): series}, smooth=smooth))
+    note = (
+        f"Bold lines are smoothed: a moving average in which each point weighs {1 - SMOOTHING:.1f} and the past "
+        f"{SMOOTHING:.1f}. Faint lines are the values as they were recorded."
+    )
+    return Group("Training", charts, note if is_smooth else None)
 
 
-def _evaluations(evaluations: Mapping[str, Series]) -> Table:
-    rows = [
-        (name.removeprefix(EVALUATION), values[-1], int(steps[-1])) for name, (steps, values) in evaluations.items()
-    ]
-    return Table("Evaluations", (Column("name"), Column("value", ",.4g"), Column("after step", ",")), rows)
+def _evaluations(evaluations: Mapping[str, Series], folder: Path) -> list[Section]:
+    rows = [(_name(name), _value(name, values[-1]), int(steps[-1])) for name, (steps, values) in evaluations.items()]
+    notes = dict.fromkeys(_told(row[PROTOCOL]) for row in metrics_of(folder) if PROTOCOL in row)
+    columns = (Column("measure"), Column("value"), Column("after step", ","))
+    return [Table("Evaluations", columns, rows, [f"By `filmstrip eval`: {said}." for said in notes])]
+
+
+def _elsewhere(folder: Path) -> list[Section]:
+    """The latest results on other data than the run's own."""
+    rows = []
+    for place in sorted((folder / EVALUATIONS).glob(f"*/{METRICS}")):
+        latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row if EVALUATION in name}
+        for name, (row, value) in latest.items():
+            if not is_curve_point(name):
+                rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
+    columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
+    return [Table("Evaluations on other data", columns, rows)] if rows else []
+
+
+def _clips(predictions: Predictions, config: dict[str, Any]) -> Section:
+    """The worst and the best predictions with their videos, or why these cannot be shown."""
+    try:
+        data: Data = from_json(config["data"])
+        source = open_source(data)
+        split = next((s.split for s in source.samples if s.name == predictions.names[0]), data.eval_split)
+        return extremes_of(predictions, source, replace(data, eval_split=split, num_workers=0))
+    except (UserError, OSError) as error:
+        return Text("Worst and best predictions", [f"The videos of the predictions cannot be shown: {error}."])
+
+
+def _name(name: str) -> str:
+    """A metric's name on the page."""
+    return _NAMES.get(name, name.removeprefix(EVALUATION))
+
+
+def _value(name: str, value: float) -> str:
+    """A metric's value on the page: shares as percentages."""
+    return f"{value:.1%}" if name in _SHARES else f"{value:,.4g}"
+
+
+def _told(protocol: Mapping[str, Any]) -> str:
+    """A protocol and its settings, as text."""
+    settings = [f"{name.replace('_', ' ')} {value}" for name, value in flat(protocol) if name != "name"]
+    return f"{protocol['name']} ({', '.join(settings)})" if settings else protocol["name"]
 
 
 def _unreadable(folder: Path) -> Table | None:

@@ -69,6 +69,8 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
     """Short paragraphs below the table."""
+    wraps: bool = False
+    """Whether long words in cells, such as paths, are broken rather than scrolled."""
 
     def html(self) -> Markup:
         """A table that scrolls horizontally if it does not fit."""
@@ -79,7 +81,9 @@ class Table:
             for column, number in zip(self.columns, numeric, strict=True)
         )
         rows = (tag("tr", *self._cells(row, best, numeric)) for row in self.rows)
-        table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows))
+        table = tag(
+            "table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="wraps" if self.wraps else None
+        )
         return join([scrolling(table, self.title), *(tag("p", note, class_="note") for note in self.notes)])
 
     def _cells(self, row: Sequence[Cell], best: Sequence[str | None], numeric: Sequence[bool]) -> list[Markup]:

@@ -17,6 +17,8 @@ DATA = "data.json"
 """What its data told the objective, such as the names of the classes."""
 ENVIRONMENT = "environment.json"
 """Versions, git hash, device, number of processes."""
+COMMANDS = "commands.txt"
+"""The commands that trained the run, a line for each start."""
 WEIGHTS = "weights.safetensors"
 """Trained weights and buffers; EMA weights if the run has them."""
 STATE = "state"
@@ -105,6 +107,12 @@ def unreadable_files(folder: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def commands_of(folder: Path) -> list[str]:
+    """The commands that trained a run, the first one first; none of a run that was trained from Python."""
+    path = folder / COMMANDS
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def environment_of(folder: Path) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from filmstrip.distributed import process
 from filmstrip.distributed.mesh import Mesh
 from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
-from filmstrip.files import write_rows
+from filmstrip.files import append_line, write_rows
 from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
-from filmstrip.runs.contents import CONFIG, PROTOCOL, evaluations_folder, is_run
+from filmstrip.runs.contents import COMMANDS, CONFIG, PROTOCOL, evaluations_folder, is_run
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
@@ -63,13 +63,13 @@ class Result:
         return _subject(self.objective, self.source, self.run)
 
 
-def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
+def train(run: Run, folder: Path, *, given: Collection[str] = (), command: str | None = None) -> Result:
     """Train a run in ``folder``; one that was interrupted there goes on where it stopped.
 
     Before the first step everything is looked at that could make it fail later (:mod:`filmstrip.runs.preflight`);
     ``given`` are the settings that a person gave, such as ``objective.num_classes``. A run also goes on with other
     values of settings that decide nothing of what is learnt, and for more steps (:mod:`filmstrip.settings`). What
-    fails before the first step is done leaves the folder as it was.
+    fails before the first step is done leaves the folder as it was. The folder keeps the ``command``.
 
     Raises:
         UserError: the folder holds another run, or another training is at work in it; or the data, their
@@ -89,10 +89,10 @@ def train(run: Run, folder: Path, *, given: Collection[str] = ()) -> Result:
     preflight.check_run(run, bound := run.bound(info), source, given)
     files = RunFolder(folder)
     with files.alone():
-        return _train(bound, source, info, files)
+        return _train(bound, source, info, files, command)
 
 
-def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result:
+def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: str | None) -> Result:
     """Train a run that is bound to its data, in a folder that nobody else trains in."""
     mesh = Mesh.of_processes(run.train.context)
     loader = TrainLoader(
@@ -125,7 +125,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder) -> Result
                 specification=source.kind.specification,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, files.path, metrics) if protocols else None,
-            begun=partial(_describe, run, source, info, references, files.path),
+            begun=partial(_describe, run, source, info, references, files.path, command),
         )
     finally:
         loader.close()
@@ -324,11 +324,15 @@ def _subject(objective: Objective, source: Source, run: Run) -> Subject:
     )
 
 
-def _describe(run: Run, source: Source, info: DataInfo, references: References, folder: Path) -> None:
-    """Write what the run is, as it goes on now, and what its data said."""
+def _describe(
+    run: Run, source: Source, info: DataInfo, references: References, folder: Path, command: str | None
+) -> None:
+    """Write what the run is, as it goes on now, what its data said, and the command that trains it."""
     if process.rank() != 0:
         return
     write_config(run, folder / CONFIG)
     write_references(references, folder)
     save_data_info(info, folder)
     source.record(folder)
+    if command is not None:
+        append_line(command, folder / COMMANDS)
