@@ -123,7 +123,7 @@ def test_the_length_is_given_in_steps_or_in_epochs():
     ("arguments", "usage"),
     [
         ("list", "usage: filmstrip list"),
-        ("predict", "usage: filmstrip predict RUN FILE... [options]"),
+        ("predict", "usage: filmstrip predict RUN FILE|FOLDER|MANIFEST... [options]"),
         ("plan", "usage: filmstrip plan RUN START GOAL [options]"),
         ("compare", "usage: filmstrip compare [--systems SYSTEM[:PRESET],...] [--data PATH] [options]"),
         ("train", "usage: filmstrip train SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]"),

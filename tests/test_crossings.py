@@ -32,6 +32,7 @@ def test_training_on_a_folder(tmp_path):
     found = walls(tmp_path, "train", *words)
     assert ("data", "train") in found and ("objectives", "train") in found
     assert len(found) <= 91 * 2 / 3, sorted(found)
+    assert (tmp_path / "run/commands.txt").read_text().startswith("filmstrip train recognition.r2plus1d:tiny --data ")
 
 
 def test_generating(tmp_path):

@@ -199,7 +199,7 @@ def _elsewhere(folder: Path) -> list[Section]:
     """The latest results on other data than the run's own."""
     rows = []
     for place in sorted((folder / EVALUATIONS).glob(f"*/{METRICS}")):
-        latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row if EVALUATION in name}
+        latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row if name.startswith(EVALUATION)}
         for name, (row, value) in latest.items():
             if not is_curve_point(name):
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
