@@ -92,6 +92,14 @@ def test_a_table_is_of_one_protocol_that_classifies(folder, count):
         dict(experiment.evaluate(folder, protocols, table=PredictionTable(path=folder / "out.csv")))
 
 
+def test_single_clips_are_of_a_protocol_that_looks_at_several(folder):
+    class Classifies(Two):
+        classifies = True
+
+    with pytest.raises(UserError, match="Classifies looks at one clip of each file"):
+        dict(experiment.evaluate(folder, (Classifies(),), table=PredictionTable(per_clip=True)))
+
+
 def test_protocols_share_the_opened_data_and_a_layout_of_their_own_needs_none(folder, tmp_path, monkeypatch):
     own = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
 

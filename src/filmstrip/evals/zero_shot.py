@@ -12,6 +12,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, NotEmpty
 from filmstrip.data.texts import prompts_of
+from filmstrip.errors import UserError
 from filmstrip.evals.clips import map_clips
 from filmstrip.evals.compared import dual_encoder, encode_texts, video_vectors
 from filmstrip.inference import inference

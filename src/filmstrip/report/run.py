@@ -59,7 +59,7 @@ _NAMES = {
     "eval/count": "Videos evaluated",
     "eval/unreadable": "Unreadable videos",
 }
-"""What metrics are called on the page; others by their own names."""
+"""Names of metrics on the page; others keep their own."""
 _SHARES = ("eval/top1", "eval/top5", "eval/mean_class_accuracy")
 _COUNTS = ("eval/count", "eval/unreadable")
 
@@ -199,9 +199,9 @@ def _elsewhere(folder: Path) -> list[Section]:
     """The latest results on other data than the run's own."""
     rows = []
     for place in sorted((folder / EVALUATIONS).glob(f"*/{METRICS}")):
-        latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row if name.startswith(EVALUATION)}
+        latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row}
         for name, (row, value) in latest.items():
-            if not is_curve_point(name):
+            if name.startswith(EVALUATION) and not is_curve_point(name):
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []

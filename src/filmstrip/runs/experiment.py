@@ -269,6 +269,8 @@ def evaluate(
 
 def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> None:
     count = sum(protocol.classifies for protocol in protocols)
+    if table.per_clip and (one := [p for p in protocols if p.classifies and not hasattr(p, "num_clips")]):
+        raise UserError(f"{type(one[0]).__name__} looks at one clip of each file: leave out --per-clip")
     if (table.path is not None or table.per_clip) and count != 1:
         names = ", ".join(type(protocol).__name__ for protocol in protocols)
         reason = "none of these predicts" if count == 0 else "several of these predict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,11 @@ def hub_clip(source: str) -> Clip:
     kind = config.get("model_type", "")
     size, short_side = sizes_of_frames(preprocessing)
     size = size or config.get("crop_size") or config.get("image_size", 224)
-    sides = {"size": size, "eval_short_side": None if short_side == size else short_side}
+    clip = Clip(size=size, eval_short_side=None if short_side == size else short_side)
     if kind not in LAYOUTS:
-        return Clip(num_frames=config.get("frames_per_clip", NUM_FRAMES), sampling="uniform", **sides)
+        return replace(clip, num_frames=config.get("frames_per_clip", NUM_FRAMES), sampling="uniform")
     num_frames = sizes_in_hub(config)["num_frames"]
-    return Clip(num_frames=num_frames, stride=_STRIDES.get((kind, num_frames), _STRIDE), **sides)
+    return replace(clip, num_frames=num_frames, stride=_STRIDES.get((kind, num_frames), _STRIDE))
 
 
 def hub_sizes(source: str) -> dict[str, Any]:

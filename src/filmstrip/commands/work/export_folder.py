@@ -142,7 +142,7 @@ def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
     square = {"height": clip.size, "width": clip.size}
     cropped = {
         "image_processor_type": "VideoMAEImageProcessor",
-        "size": {"shortest_edge": clip.size},
+        "size": {"shortest_edge": clip.eval_short_side or clip.size},
         "do_center_crop": True,
         "crop_size": square,
     }
