@@ -196,7 +196,8 @@ def shown_clip(predictions: Predictions, index: int, video: Tensor) -> Captioned
     """A test video (``T C H W`` uint8) with its predictions."""
     classes = predictions.classes
     order = predictions.probabilities[index].argsort(descending=True).tolist()
-    ranked = [(classes[k], float(predictions.probabilities[index, k])) for k in order]
+    # A kept table has no probability of any but the first classes.
+    ranked = [(classes[k], share) for k in order if (share := float(predictions.probabilities[index, k])) > 0]
     return CaptionedClip(video, predictions.names[index], ranked, classes[int(predictions.labels[index])])
 
 
