@@ -113,8 +113,7 @@ def _own(config: dict[str, Any], weights: Weights, statistics: dict[str, Any], s
 def start_head(objective: Objective, source: str, classes: tuple[str, ...]) -> None:
     """Start a classifier with the head at ``source`` in the Hub's layout, if that has these ``classes`` in any order;
     otherwise it keeps its fresh one. A message says which."""
-    theirs = hub_classes(source)
-    if not theirs or not isinstance(objective, Classifier):
+    if not isinstance(objective, Classifier) or not (theirs := hub_classes(source)):
         return
     if sorted(theirs) != sorted(classes) or len(set(theirs)) < len(theirs):
         log.warning("the head is fresh: %s has %s, and the data %s", source, _some(theirs), _some(classes))
