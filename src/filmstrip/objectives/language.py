@@ -271,8 +271,13 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return clip.size, clip.size
 
     def grid_of(self, frames: int, height: int, width: int) -> Grid:
-        """The grid of the encoder's tokens of a clip."""
-        sizes = zip((frames, height, width), self.encoder.patch_size)
+        """The grid of the encoder's tokens of a clip; of a network without patches that of an empty clip."""
+        if (patch_size := getattr(self.encoder, "patch_size", None)) is None:
+            with torch.device("meta"):
+                encoder = find_encoder(self.config.encoder.build())
+                assert encoder is not None
+                return encoder.eval()(torch.empty(1, frames, 3, height, width, dtype=torch.uint8)).grid
+        sizes = zip((frames, height, width), patch_size)
         return Grid(*(math.ceil(size / patch) for size, patch in sizes))
 
     def from_transformers(self, theirs: Mapping[str, Tensor]) -> Weights:
