@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -72,13 +73,14 @@ def compare(cases: Mapping[str, Case], script: str, description: str, peer: str 
     parser.add_argument("--cases", nargs="+", choices=cases, default=list(cases))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without-memory", action="store_true", help="leave the peaks out: each starts a process")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
         which, case, precision = args.memory_of
         print(_peak(which, cases[case], precision))
         return
-    print(f"| step | precision | ours, s | speed, {peer} = 1 | GB, ours / theirs | share of matrix rate |")
+    print(f"| step | precision | ours, ms | speed, {peer} = 1 | GB, ours / theirs | share of matrix rate |")
     print("|---|---|---:|---:|---:|---:|")
     for precision in args.precisions:
         rate = matrix_rate(getattr(torch, precision))
@@ -87,12 +89,16 @@ def compare(cases: Mapping[str, Case], script: str, description: str, peer: str 
         for name in args.cases:
             both = {"ours": cases[name].ours(precision), "theirs": cases[name].theirs(precision)}
             flops = count_flops(both["ours"])
-            seconds = alternate(both, args.rounds)
+            # Of one thread the processor's time is the duration, without what other processes take meanwhile.
+            clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+            seconds = alternate(both, args.rounds, clock)
             del both
-            peaks = [_peak_elsewhere(script, which, name, precision) for which in ("ours", "theirs")]
+            peaks = ["not measured"]
+            if not args.without_memory:
+                peaks = [f"{_peak_elsewhere(script, which, name, precision):.2f}" for which in seconds]
             print(
-                f"| {name} | {precision} | {seconds['ours']:.2f} | {seconds['theirs'] / seconds['ours']:.2f} "
-                f"| {peaks[0]:.2f} / {peaks[1]:.2f} | {flops / seconds['ours'] / rate:.0%} |",
+                f"| {name} | {precision} | {1e3 * seconds['ours']:.0f} | {seconds['theirs'] / seconds['ours']:.2f} "
+                f"| {' / '.join(peaks)} | {flops / seconds['ours'] / rate:.0%} |",
                 flush=True,
             )
 

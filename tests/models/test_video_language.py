@@ -152,6 +152,19 @@ def test_losses_are_of_what_is_learnt_and_averaged_as_stated():
     torch.testing.assert_close(averaged(losses, learnt, "examples"), examples)
 
 
+@pytest.mark.parametrize("address", ["recognition.r2plus1d:tiny_32", "recognition.i3d:tiny", "recognition.vit:tiny"])
+def test_any_network_can_see_and_its_tokens_are_counted(address):
+    """Convolutional networks have no patches: how many tokens a clip takes is what they make of it."""
+    run = systems.find(address)
+    model = replace(
+        systems.find("language.llava:tiny").objective, encoder=run.objective, placeholders=(PLACE,)
+    ).build()
+    clip = run.data.clip
+    video = torch.zeros(1, clip.num_frames, 3, clip.size, clip.size, dtype=torch.uint8)
+    with torch.no_grad():
+        assert model.see(video).shape[1] == model.num_tokens(clip) > 1
+
+
 def test_ids_outside_the_embeddings_stand_for_visuals(model, batch):
     """The tokenizer of a published model gives <video> an id behind its own."""
     config = replace(systems.find("language.llava:tiny").objective, placeholders=(5000,))

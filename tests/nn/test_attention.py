@@ -184,6 +184,30 @@ def test_attention_forgets_nothing_under_bfloat16():
     torch.testing.assert_close(low.float(), high, rtol=0.05, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "learns", "dtype"),
+    [(8, True, torch.float32), (8, False, torch.bfloat16), (300, True, torch.bfloat16)],
+)
+def test_few_tokens_learn_in_float32_where_bfloat16_is_slower(tokens, learns, dtype, monkeypatch):
+    """The backward pass of a CPU's fused kernel takes up to twice as long in bfloat16."""
+    used, functions = [], torch.nn.functional
+    whole = functions.scaled_dot_product_attention
+    monkeypatch.setattr(
+        functions,
+        "scaled_dot_product_attention",
+        lambda q, *a, **options: used.append(q.dtype) or whole(q, *a, **options),
+    )
+    q, k, v = (x.requires_grad_(learns) for x in heads(tokens, 8))
+    with torch.set_grad_enabled(learns), torch.autocast("cpu", torch.bfloat16):
+        found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), causal())
+    exact = attend(q, k, v, causal())
+    assert used[0] == dtype and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=0.02, atol=0.02)
+    if learns:
+        ours, theirs = (torch.autograd.grad(x.float().square().sum(), q)[0] for x in (found, exact))
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
 def test_what_positions_do_not_determine_is_given_as_it_is():
     q, k, v = torch.randn(3, 2, 2, 5, 8, generator=torch.Generator().manual_seed(0))
     allowed = torch.eye(5, dtype=torch.bool) | (torch.arange(5) == 2)

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from filmstrip import systems
+from filmstrip.commands.arguments import run_from
+from filmstrip.commands.train import Train
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
@@ -18,7 +20,7 @@ from filmstrip.models.llama_layout import config_in_hub, to_llama
 from filmstrip.objectives.language import Adaptation
 from filmstrip.runs import experiment
 from filmstrip.runs.loading import load_objective
-from filmstrip.text.tokenizers import Bytes
+from filmstrip.text.tokenizers import Bytes, Pretrained, Saved, Words
 from filmstrip.train.lengths import Steps
 
 WORDS = DecoderConfig(vocab_size=262, width=32, depth=2, num_heads=4, num_kv_heads=2, mlp_dim=48)
@@ -112,3 +114,24 @@ def test_parts_that_come_from_nowhere_or_do_not_fit_are_refused(first, hub, data
     write_json(config_in_hub(words), tmp_path / "config.json")
     with pytest.raises(UserError, match=r"the tokenizer has 262 ids and the language model .* 100"):
         experiment.train(run_of(data, decoder_run=str(tmp_path), encoder_run=str(first)), tmp_path / "b")
+
+
+def test_clips_and_tokens_are_those_of_the_parts_unless_others_are_given(first, hub):
+    def asked(*options):
+        return run_from(Train, ["language.llava:v15_7b_stage1", *options], "train")[0].data
+
+    there = systems.find("language.llava:tiny").data.clip
+    taken = asked("--objective.encoder-run", str(first), "--objective.decoder-run", str(hub))
+    assert taken.clip == there and taken.reads.tokenizer == Pretrained(folder=str(hub))
+    assert asked("--objective.decoder-run", str(first)).reads.tokenizer == Saved(folder=str(first))
+    own = asked(
+        "--objective.encoder-run",
+        str(first),
+        "--data.clip.num-frames",
+        "6",
+        "--objective.decoder-run",
+        str(hub),
+        "--data.reads.tokenizer",
+        "words",
+    )
+    assert own.clip == replace(there, num_frames=6) and own.reads.tokenizer == Words()

@@ -103,6 +103,10 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         from filmstrip.runs.initial_weights import with_sizes_of_init
 
         run = with_sizes_of_init(run, given | options_given(arguments))
+    if run.objective.has_language:
+        from filmstrip.runs.language import with_reading_of_parts  # other methods do without its rooms
+
+        run = with_reading_of_parts(run, given | options_given(arguments))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
 

@@ -21,6 +21,8 @@ _LARGE_BLOCK = 128
 """Minimum block size in tokens at which one attention call per block costs less than one masked call."""
 _DOCUMENT_BLOCK = 128
 """Block size in tokens at which attention within documents of 40 to 1000 tokens costs little on a CPU."""
+_SHORT = 256
+"""Maximum number of keys for which a CPU takes longer to attend in bfloat16 than in float32, gradients included."""
 
 
 class KVCache:
@@ -251,6 +253,10 @@ def attend(
     if mask is not None and mask.ring is not None:
         return ring_attention(q, k, v, mask.ring, causal=mask.within_causal, document=mask.documents, striped=True)
     queries, keys = q.shape[2], k.shape[2]
+    if _is_slow_in_bfloat16(q, keys):
+        with torch.autocast("cpu", enabled=False):
+            x = attend(q.float(), k.float(), v.float(), mask, offset, bias=bias, allowed=allowed, dropout=dropout)
+        return x.to(q.dtype)
     grouped = q.shape[1] != k.shape[1]
     if allowed is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout, enable_gqa=grouped)
@@ -275,6 +281,11 @@ def attend(
         return attend_in_blocks(q, k, v, causal=causal, document=mask.documents, block=_DOCUMENT_BLOCK)
     dense = mask.dense(queries, keys, q.device, offset)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=dense, enable_gqa=grouped)
+
+
+def _is_slow_in_bfloat16(q: Tensor, keys: int) -> bool:
+    learns = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return learns and q.device.type == "cpu" and q.dtype == torch.bfloat16 and keys <= _SHORT
 
 
 def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, block: int, offset: int) -> Tensor:

@@ -19,7 +19,8 @@ from filmstrip.weights.hub import config_of, preprocessing_of
 
 log = logging.getLogger(__name__)
 
-_DESCRIBED = ("*.json", "*.jinja", "*.txt", "*.model")
+DESCRIBED = ("*.json", "*.jinja", "*.txt", "*.model")
+"""Files of a published model that are no weights."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 _OWN = ("objective.encoder", "objective.decoder", "objective.connector")
@@ -42,7 +43,7 @@ def with_language_of_init(run: Run, typed: Collection[str]) -> Run:
             f"no published layout of {type(own).__name__} is known: start it from a run, or its parts from theirs "
             "(--objective.encoder-run, --objective.decoder-run)"
         )
-    folder = hub_folder(source, *_DESCRIBED)
+    folder = hub_folder(source, *DESCRIBED)
     config = config_of(source, folder)
     if (kind := config.get("model_type", "model of unknown type")) not in own.hub_types:
         raise UserError(f"{source} is a {kind}, and this method starts from a {' or '.join(own.hub_types)}")
@@ -89,8 +90,8 @@ def described_in(source: str) -> tuple[dict[str, Any], list[Path]]:
     Raises:
         UserError: there is no such model.
     """
-    folder = hub_folder(source, *_DESCRIBED)
-    files = [path for pattern in _DESCRIBED for path in sorted(folder.glob(pattern))]
+    folder = hub_folder(source, *DESCRIBED)
+    files = [path for pattern in DESCRIBED for path in sorted(folder.glob(pattern))]
     return config_of(source, folder), [
         path for path in files if path.name != "config.json" and not path.name.endswith(".index.json")
     ]

@@ -19,12 +19,41 @@ from filmstrip.objectives.teachers import as_encoder
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.hub import hub_decoder, hub_network, hub_weights
+from filmstrip.runs.hub import hub_decoder, hub_folder, hub_network, hub_weights
+from filmstrip.runs.hub_language import DESCRIBED
 from filmstrip.runs.run_folder import RunFolder
+from filmstrip.text.tokenizers import Words, tokenizer_named
 
 log = logging.getLogger(__name__)
 
 _PARTS = ("encoder", "decoder")
+
+
+def with_reading_of_parts(run: Run, typed: Collection[str] = ()) -> Run:
+    """This run with clips cut as in the run that its encoder is of, and text in its language model's own tokens.
+
+    An encoder knows what it was trained on, and a language model no other ids. Settings that a person gave, by their
+    dotted names in ``typed``, stay. Encoders in the Hub's layout say nothing of clips.
+
+    Raises:
+        UserError: there is no such run or model.
+    """
+    own, data = run.objective, run.data
+    if not isinstance(own, VideoLanguageConfig):
+        return run
+    if own.encoder_run is not None and is_run(own.encoder_run):
+        kept = {name.split(".")[2] for name in typed if name.startswith("data.clip.")}
+        there = read_config(Path(own.encoder_run) / CONFIG).data.clip
+        clip = replace(there, **{name: getattr(data.clip, name) for name in kept})
+        if clip != data.clip:
+            log.warning("clips are cut as in %s, which the encoder is of", own.encoder_run)
+        data = replace(data, clip=clip)
+    reads, source = data.reads, None if "data.reads.tokenizer" in typed else own.decoder_run
+    if source is not None and isinstance(reads, Conversations) and isinstance(reads.tokenizer, Words):
+        folder = source if is_run(source) else hub_folder(source, *DESCRIBED)
+        log.warning("text is read by the tokenizer of %s, which the language model is of", source)
+        data = replace(data, reads=replace(reads, tokenizer=tokenizer_named(str(folder))))
+    return replace(run, data=data)
 
 
 def with_parts(run: Run, folder: Path | None = None) -> Run:

@@ -48,6 +48,7 @@ from filmstrip.nn.mlp import GatedMLP
 from filmstrip.nn.rotary import Rotary
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.contrastive import Pairing, Rows, TextTowerConfig, captions_of, matching
+from filmstrip.objectives.language import averaged, token_losses
 from filmstrip.objectives.matching import check_length, valid_tokens
 from filmstrip.protocols import Batch, Layout, Loss, Objective, Released, find_encoder
 from filmstrip.randomness import uniform
@@ -260,9 +261,8 @@ class InternVideoText(Pairing):
             contrast = self._softmax(*rows) if self.config.loss == "softmax" else self._sigmoid(*rows)
             nearest = self.similarity(video, text).detach().argmax(dim=1, keepdim=True)
         logits = self.captioner(tokens[:, :-1], visual)
-        loss = F.cross_entropy(logits.float().mT, ids[:, 1:], reduction="none")
         learnt = valid_tokens(ids, lengths)[:, 1:]
-        captioning = torch.where(learnt, loss, 0.0).sum() / learnt.sum().clamp(min=1)
+        captioning = averaged(token_losses(logits, ids[:, 1:], learnt), learnt, "tokens")
         metrics = {
             "contrast": contrast.detach(),
             "captioning": captioning.detach(),

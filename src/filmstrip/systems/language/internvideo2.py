@@ -53,6 +53,7 @@ from filmstrip.nn.initialisation import init_normal
 from filmstrip.nn.masks import present
 from filmstrip.nn.tubelet_masking import choose_tubelets
 from filmstrip.objectives.contrastive import Pairing, Rows, TextTowerConfig, captions_of, matching
+from filmstrip.objectives.language import averaged, token_losses
 from filmstrip.objectives.masked_words import mask_words
 from filmstrip.objectives.matching import pairs_loss, similar, valid_tokens
 from filmstrip.protocols import Batch, Layout, Loss, Objective
@@ -232,9 +233,8 @@ class InternVideo2Text(Pairing):
 
     def word_loss(self, context: Tensor, ids: Tensor, valid: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
         """The mean cross-entropy of the ids that are ``wanted`` (``B L`` bool), from the texts that are ``given``."""
-        said = self.words(self.fused(context, self.read(given, valid), valid), self.text.embed.weight).float()
-        loss = F.cross_entropy(said.mT, ids, reduction="none")
-        return torch.where(wanted, loss, 0.0).sum() / wanted.sum().clamp(min=1)
+        said = self.words(self.fused(context, self.read(given, valid), valid), self.text.embed.weight)
+        return averaged(token_losses(said, ids, wanted), wanted, "tokens")
 
     def after_step(self, step: int) -> None:
         """Keep the scale within its limits."""

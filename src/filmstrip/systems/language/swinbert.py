@@ -45,6 +45,7 @@ from filmstrip.nn.initialisation import STD, init_linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.contrastive import captions_of
+from filmstrip.objectives.language import averaged, token_losses
 from filmstrip.protocols import Batch, Layout, Loss, Objective
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -216,10 +217,8 @@ class SwinBert(Objective):
         ids, lengths = batch["text"], batch["text_length"]
         chosen, given = self.masked(ids, lengths, batch["seed"])
         logits = self.logits(self.see(batch["video"]), given)
-        losses = F.cross_entropy(logits.mT, ids, reduction="none")
-        count = chosen.sum().clamp(min=1)
-        named = (losses * chosen).sum() / count
-        right = ((logits.detach().argmax(dim=-1) == ids) & chosen).sum() / count
+        named = averaged(token_losses(logits, ids, chosen), chosen, "tokens")
+        right = ((logits.detach().argmax(dim=-1) == ids) & chosen).sum() / chosen.sum().clamp(min=1)
         metrics = {"named": named.detach(), "top1": right}
         total = named
         if self.mask_logits is not None:
