@@ -41,9 +41,9 @@ CLAIM = Claim(
         above("dvae, used", 95.0, "nearly all"),
         below("vqgan, used", 50.0, "the VQ-GAN uses less than half"),
     ),
-    analysis="A dVAE keeps seven times as many codes in use as a VQ-GAN, in each seed, and not nearly all: 600 steps in "
-    "place of 400 make it 47% (one seed). The weight of the divergence decides: with 0.01, a fourteenth of it, 8% were "
-    "used after 600 steps, at a higher rate. The VQ-GAN rebuilds frames better with its few codes.",
+    analysis="A dVAE keeps seven times as many codes in use as a VQ-GAN, in each seed, and not nearly all: 600 steps "
+    "in place of 400 make it 47% (one seed). The weight of the divergence decides: with 0.01, a fourteenth of it, 8% "
+    "were used after 600 steps, at a higher rate. The VQ-GAN rebuilds frames better with its few codes.",
     minutes=15,
 )
 
