@@ -50,6 +50,9 @@ CLAIM = Claim(
         below("muP cost", "standard cost", "the narrowest's rate costs the widest network less under muP"),
         below("muP loss", "unigram", "the widest network has learnt something", by=0.1),
     ),
+    analysis="One seed. The best rate moves by 0.4 of a power of two under muP from the narrowest to the widest, and "
+    "by 0.3 in the standard parametrisation: from 16 to 128 wide there is little for muP to mend. In these "
+    "160 steps muP's networks, whose rates fall with the width, learn less.",
     minutes=19,
 )
 

@@ -379,6 +379,7 @@ class SharesStatistics(Protocol):
         ...
 
 
+@runtime_checkable
 class RingOfProcesses(Protocol):
     """Processes that pass tensors on from each to the next: :class:`filmstrip.distributed.ring.Ring`."""
 

@@ -331,10 +331,10 @@ def gated(width: int, layers: int) -> float:
 
 
 # GPT-2 has 124M and GPT-2 XL 1558M (published). The TimeSformer is CLIP's image tower with attention over time in
-# each block, positions of four frames, and a bias of patches; CLIP's text tower is without its head.
+# each block and positions of four frames; CLIP's text tower is without its head.
 GPT2, GPT2_XL = 124.439808, 1557.6112
-TIMESFORMER_B = 85.799424 + (12 * (4 * 768**2 + 6 * 768) + 5 * 768) / 1e6
-TIMESFORMER_L = 303.179776 + (24 * (4 * 1024**2 + 6 * 1024) + 5 * 1024) / 1e6
+TIMESFORMER_B = 85.799424 + (12 * (4 * 768**2 + 6 * 768) + 4 * 768) / 1e6
+TIMESFORMER_L = 303.179776 + (24 * (4 * 1024**2 + 6 * 1024) + 4 * 1024) / 1e6
 TIMESFORMER_L_336 = TIMESFORMER_L + (24**2 - 16**2) * 1024 / 1e6
 TOWERS_B = TIMESFORMER_B + 63.165952 + 256 * (768 + 512) / 1e6
 TOWERS_L = TIMESFORMER_L + 123.060480 + 256 * (1024 + 768) / 1e6

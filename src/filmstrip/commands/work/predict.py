@@ -94,7 +94,7 @@ def predict_files(
             if as_json:
                 results.append(result)
             elif table is None or isinstance(result, Failure):
-                console.print(render(result, console.width))
+                console.print(render(result, console.width), soft_wrap=isinstance(result, Failure))
     if as_json:
         json.dump({"run": str(source), "files": [asdict(result) for result in results]}, sys.stdout, indent=2)
         print()
