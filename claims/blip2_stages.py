@@ -74,6 +74,10 @@ CLAIM = Claim(
         above("both, words", "short, words", "and more than after the steps of stage 2 alone"),
         above("both, words", "blind, words", "they look: by 10 points over the blind model", by=10.0),
     ),
+    analysis="Against the finding in this small world: the second stage alone, for as many steps as both take, "
+    "writes every caption right in each seed, and both stages 82 to 98% of them. The first stage is worth"
+    " its steps only where these are not given to the second: by 3.5 to 28.5 points, in each seed. The "
+    "language model was taught no pictures and is frozen, as the paper's is, but it has few words to say.",
     minutes=2,
 )
 

@@ -69,9 +69,10 @@ CLAIM = Claim(
         above("STC, way", "mean, way", "the mean of the frames does not know the way, by 20 points", by=20.0),
         above("STC", "blind", "it looks: by 20 points over the blind model", by=20.0),
     ),
-    analysis="One seed, in the paper's order: STC tells both, the convolution without blocks and pooling tell the "
-    "colour and the way in part. Queries with times are at chance for the way as the mean of the frames is, after "
-    "these steps: whether more would teach them was not measured.",
+    analysis="STC is ahead of pooling, of queries with times and of the frames' mean in each seed (80 to 100, 62 "
+    "to 73, 62 to 65 and 62 to 65), and of the convolution without blocks in two of three. Queries with "
+    "times are at chance for the way, as the mean is, after these steps: whether more would teach them "
+    "was not measured.",
     minutes=4,
 )
 
