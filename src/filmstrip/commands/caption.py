@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from filmstrip.bounds import Count, CountOrZero, PositiveShare, Rate, Seed, Weight
-from filmstrip.commands.command import Command
+from filmstrip.commands.command import Command, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Caption(Command):
     """
 
     usage = "RUN FILE|FOLDER|MANIFEST --out TABLE [options]"
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Source
     """Run folder of a captioner (BLIP, BLIP-2, OmniVL) or of a language model that sees; or hf:OWNER/NAME or a folder
     in the Hub's layout of a BLIP that writes captions."""
     videos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE|FOLDER|MANIFEST")]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from filmstrip.bounds import AnyNumber, Count, PositiveShare
-from filmstrip.commands.command import Command
+from filmstrip.commands.command import Command, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Filter(Command):
     """
 
     usage = "RUN TABLE --out KEPT [options]"
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: Source
     """Run folder of a model of video and text; or hf:OWNER/NAME or a local folder in the Hub's layout (BLIP for
     retrieval, SigLIP, CLIP)."""
     table: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,14 @@ class ClassFigures:
 def ranked(probabilities: Tensor, classes: Sequence[str], top_k: int) -> dict[str, Any]:
     """The ``top_k`` most probable classes of ``K`` probabilities as cells: ``class_1``, ``score_1``, ..."""
     best = probabilities.topk(min(top_k, len(classes)))
+    return as_cells((classes[i], score) for i, score in zip(best.indices.tolist(), best.values.tolist()))
+
+
+def as_cells(top: Iterable[tuple[str, float]]) -> dict[str, Any]:
+    """Classes and their probabilities, the most probable first, as cells: ``class_1``, ``score_1``, ..."""
     cells: dict[str, Any] = {}
-    for rank, (i, score) in enumerate(zip(best.indices.tolist(), best.values.tolist()), 1):
-        cells |= {f"class_{rank}": classes[i], f"score_{rank}": round(score, 6)}
+    for rank, (name, score) in enumerate(top, 1):
+        cells |= {f"class_{rank}": name, f"score_{rank}": round(score, 6)}
     return cells
 
 

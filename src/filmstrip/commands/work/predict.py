@@ -27,6 +27,7 @@ from filmstrip.errors import UserError, in_words
 from filmstrip.files import GrowingTable, check_table_name
 from filmstrip.progress import tracked
 from filmstrip.runs.classifiers import Moment, Prediction, VideoClassifier, load_classifier
+from filmstrip.runs.predictions import as_cells
 from filmstrip.video import DecodeError
 
 NUM_CROPS = 3
@@ -150,9 +151,7 @@ def _row(item: Item, result: Prediction | Failure) -> dict[str, Any]:
     row: dict[str, Any] = {"file": item.name} | ({} if item.label is None else {"label": item.label})
     if isinstance(result, Failure):
         return row | {"error": result.reason}
-    for rank, (name, score) in enumerate(result.top, 1):
-        row |= {f"class_{rank}": name, f"score_{rank}": round(score, 6)}
-    return row | {"damaged": result.damaged}
+    return row | as_cells(result.top) | {"damaged": result.damaged}
 
 
 def render(result: Prediction | Failure, width: int = 80) -> RenderableType:

@@ -52,7 +52,7 @@ def read_views(
     with opened(path, backend) as decoder:
         if num_clips > (held := frames_in(decoder.info, *part)):
             still = isinstance(path, (str, Path)) and is_image(path)
-            level = logging.DEBUG if still else logging.WARNING  # nobody expects several clips of an image
+            level = logging.DEBUG if still else logging.WARNING  # an image is not expected to have several
             named = path if isinstance(path, (str, Path)) else decoder.info.path
             log.log(level, "%s: %d clips are cut of it, as many as it has frames, and not %d", named, held, num_clips)
             num_clips = held

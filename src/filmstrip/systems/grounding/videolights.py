@@ -281,7 +281,7 @@ class Seen(NamedTuple):
     """What the network says of a batch."""
 
     predicted: Predicted
-    """Of each layer of the decoder; class 0 is that there is a moment."""
+    """Predictions of each layer of the decoder; class 0 is that there is a moment."""
     states: Tensor
     """States of the learned queries, ``layers B Q D``."""
     saliency: Tensor
