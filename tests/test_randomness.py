@@ -60,6 +60,14 @@ def test_compiled_draws_are_the_same(index):
     assert torch.equal(compiled(seeds), uniform(seeds, 3, "a", *index))
 
 
+@pytest.mark.slow
+def test_compiled_to_machine_code_the_numbers_stay_the_same():
+    """As indices, which inductor makes of positions where it can, products do not wrap at 64 bits."""
+    seeds = torch.tensor([1, 2**62, -5])
+    compiled = torch.compile(normal, fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(seeds, 64, "test", 2), normal(seeds, 64, "test", 2))
+
+
 def uses_in(path):
     """What each call of a drawing function says its numbers are for: text, or the expression that gives it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

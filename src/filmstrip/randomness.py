@@ -28,6 +28,11 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _logical_shift(x, 31)
 
 
+def _wrapped(number: int) -> int:
+    """The signed 64-bit integer that is equal to a number modulo 2**64."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _salt(use: str) -> int:
     """A signed 64-bit integer for the name of a use, the same on every machine."""
     return int.from_bytes(hashlib.sha256(use.encode()).digest()[:8], "little", signed=True)
@@ -45,8 +50,9 @@ def uniform(seeds: Tensor, count: int, use: str, *index: int) -> Tensor:
     """
     salt = torch.full_like(seeds, _salt(use), dtype=torch.int64)
     for number in index:
-        salt = _mix(salt) + torch.full_like(salt, number) * _GOLDEN
-    position = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64)
+        salt = _mix(salt) + _wrapped(number * _GOLDEN)
+    # "| 0" changes nothing; without it inductor multiplies positions as indices, which do not wrap at 64 bits.
+    position = torch.arange(1, count + 1, device=seeds.device, dtype=torch.int64) | 0
     start = _mix(seeds.to(torch.int64) + _mix(salt))
     bits = _mix(start[:, None] + position * _GOLDEN)
     return _logical_shift(bits, 40).to(torch.float32) * 2.0**-24
