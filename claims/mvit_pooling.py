@@ -45,6 +45,10 @@ CLAIM = Claim(
         below("pooled, G", "whole, G", "and save half of the multiply-adds", by=50.0, relative=True),
         below("pooled, M", "joint, M", "the small network saves them, too"),
     ),
+    analysis="Textures are named by all networks, ways of moving are where seeds differ: pooled attention has "
+    "98.5, 85.8 and 99.5% of them, joint attention 90.0, 98.5 and 76.8. That spread, of optimisation in few "
+    "steps, hides differences of 5 points; the saving does not vary. Where keys and values are not pooled all "
+    "three seeds are at 100%, so what pooling them costs is speed of learning, if anything.",
     minutes=3.5,
 )
 

@@ -23,7 +23,7 @@ from filmstrip.text.tokenizers import Words
 
 FRAMES, SIZE, LENGTH, BATCH = 4, 32, 16, 32
 IMAGES, VIDEOS, TEST = 2000, 400, 300
-FIRST, THEN = 240, 120
+FIRST, THEN = 400, 200
 """Steps on images, and on what comes after them."""
 SCRATCH = THEN + FIRST // FRAMES
 """Steps on clips that see as many frames."""
@@ -55,8 +55,13 @@ CLAIM = Claim(
         above("images after both", "images after videos", "images are not forgotten where they stay"),
         above("images, then both", "both, as many steps", "and for as many steps, too"),
     ),
+    analysis="In every seed images first and then both find more videos than both from the start or videos alone "
+    "for as many frames (54.0, 76.0 and 55.7 against at most 39.3, 15.7 and 47.7), as the paper says; how much "
+    "more varies with when a network begins to learn at all. For as many steps, which see twice as many frames, "
+    "both from the start are level. Images are kept a little better where they stay, as in the paper (82.1 "
+    "against 79.7).",
     seeds=3,
-    minutes=6,
+    minutes=8.5,
 )
 
 

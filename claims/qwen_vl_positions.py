@@ -35,7 +35,7 @@ from filmstrip.systems.language.qwen_vl import AdapterConfig, QwenVLConfig
 from filmstrip.text.boxes import box_text, boxes_in
 from filmstrip.text.conversation import Serialiser
 
-TRAIN, TESTS, STEPS, SIDE, QUERIES = 2000, 200, 400, 4, 4
+TRAIN, TESTS, STEPS, SIDE, QUERIES = 2000, 200, 900, 4, 4
 """Pictures, steps, rows and columns of cells, and queries (a square number)."""
 LENGTH = 24
 """Tokens of an answer, at most: a box has 15 to 21."""
@@ -77,7 +77,7 @@ CLAIM = Claim(
         above("none, colour", "positions, colour", "colours are known as well without, within 5 points", by=-5.0),
         above("positions, box", "blind, box", "boxes are read off the picture: 20 points over the blind", by=20.0),
     ),
-    minutes=3,
+    minutes=5,
 )
 
 

@@ -50,9 +50,13 @@ CLAIM = Claim(
         below("muP cost", "standard cost", "the narrowest's rate costs the widest network less under muP"),
         below("muP loss", "unigram", "the widest network has learnt something", by=0.1),
     ),
-    analysis="One seed. The best rate moves by 0.4 of a power of two under muP from the narrowest to the widest, and "
-    "by 0.3 in the standard parametrisation: from 16 to 128 wide there is little for muP to mend. In these "
-    "160 steps muP's networks, whose rates fall with the width, learn less.",
+    analysis="The vertex of the parabola moves by up to two powers of two from one width to the next, in both "
+    "parametrisations and without a direction: in these 160 steps and from 16 to 128 wide the loss is so flat "
+    "around its lowest that noise chooses the rate. Under muP the narrowest network's rate costs the widest at most "
+    "0.07 nats; in the standard parametrisation nothing in two seeds, and 1.07 nats in the third, whose narrowest "
+    "learns fastest at the highest rate. muP's networks, whose rates fall with the width, learn less in so few "
+    "steps. What muP promises, activations that do not grow with the width, is shown by the coordinate check of the "
+    "tests.",
     minutes=19,
 )
 
