@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
 
-from filmstrip.bounds import Count, Quality
+from filmstrip.bounds import Count, Quality, Rate
 from filmstrip.commands.arguments import leading, option
 from filmstrip.commands.command import Command, read
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
@@ -30,13 +30,16 @@ class Check(Command):
     """Folder, manifest or shards."""
     workers: Count = 2
     """Number of worker processes."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise
+    folders of numbered images within those of classes are, of 25 frames per second."""
     json: bool = False
     """Whether to print one JSON object instead of text."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.check import check_collection
 
-        report = check_collection(self.path, workers=self.workers)
+        report = check_collection(self.path, workers=self.workers, fps=self.fps)
         print(report.to_json() if self.json else report.text())
         return 1 if report.bad or report.beyond else 0
 
@@ -58,6 +61,9 @@ class Prepare(Command):
     """H.264 constant rate factor; lower is better quality and larger files."""
     workers: Count = 2
     """Number of worker processes."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise
+    folders of numbered images within those of classes are, of 25 frames per second."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.prepare import copies_in, prepare_collection
@@ -68,7 +74,13 @@ class Prepare(Command):
 
         with keeping(kept):
             report = prepare_collection(
-                self.path, self.out, short_side=self.short_side, gop=self.gop, crf=self.crf, workers=self.workers
+                self.path,
+                self.out,
+                short_side=self.short_side,
+                gop=self.gop,
+                crf=self.crf,
+                workers=self.workers,
+                fps=self.fps,
             )
         print(report.text())
         return 1 if report.bad else 0

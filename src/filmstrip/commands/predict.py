@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from filmstrip.bounds import Count
+from filmstrip.bounds import Count, Rate
 from filmstrip.commands.command import Command, Files, Source
 
 
@@ -27,6 +27,9 @@ class Predict(Command):
     """Number of classes to print or write."""
     clips: Count = 4
     """Number of clips along the timeline."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise those
+    whose images are numbered without gaps are, of 25 frames per second."""
     json: bool = False
     """Whether to print one JSON object instead of text."""
     out: Path | None = None
@@ -36,5 +39,11 @@ class Predict(Command):
         from filmstrip.commands.work.predict import predict_files
 
         return predict_files(
-            self.run, self.files, top_k=self.top_k, num_clips=self.clips, as_json=self.json, out=self.out
+            self.run,
+            self.files,
+            top_k=self.top_k,
+            num_clips=self.clips,
+            as_json=self.json,
+            out=self.out,
+            fps=self.fps,
         )

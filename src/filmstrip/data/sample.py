@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from filmstrip.data.kinds.specification import Specification
 from filmstrip.data.reading.order import Portion
 from filmstrip.data.reading.packing import Packing
 from filmstrip.errors import UserError
+from filmstrip.video.decoder import FrameFolder
 from filmstrip.video.images import is_image
 
 AnySample = TypeVar("AnySample", bound="Sample")
@@ -53,6 +55,8 @@ class Sample:
     """Captions, several of which say the same in other words."""
     group: str | None = None
     """Group of samples that a split must not separate, such as those of one person or recording."""
+    fps: float | None = None
+    """Frames per second of a film that is a folder of frames, if known; None for files."""
     offset: int | None = None
     size: int | None = None
     actions: Sidecar | None = None
@@ -70,12 +74,14 @@ class Sample:
         """Whether the file is an image, a video of one frame."""
         return self.offset is None and is_image(self.path)
 
-    def file(self) -> str | BinaryIO:
+    def file(self) -> str | BinaryIO | FrameFolder:
         """The input of the decoder: the path, or the bytes of an archive's member in memory.
 
         Raises:
             OSError: the archive cannot be read.
         """
+        if self.fps is not None:
+            return FrameFolder(self.path, self.fps)
         if self.offset is None or self.size is None:
             return self.path
         with open(self.path, "rb") as archive:
@@ -263,6 +269,8 @@ class Notes:
     directional: bool = False
     classes: tuple[str, ...] | None = None
     actions: ActionSpace | None = None
+    fps: float | None = None
+    """Frames per second of films that are folders of frames."""
 
 
 def collect(root: Path, classes: tuple[str, ...], samples: Sequence[Sample], notes: Notes) -> Source:
@@ -301,7 +309,10 @@ def read_notes(folder: Path) -> Notes:
         raise UserError(f'{path}: "directional" is true or false, not {directional!r}')
     if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
         raise UserError(f'{path}: "classes" is a list of names, in the order of their labels')
-    return Notes(directional, None if classes is None else tuple(classes), _action_space(path, values))
+    fps = values.get("fps")
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf):
+        raise UserError(f'{path}: "fps" is a number of frames per second, above 0, not {fps!r}')
+    return Notes(directional, None if classes is None else tuple(classes), _action_space(path, values), fps)
 
 
 def _action_space(path: Path, values: dict[str, Any]) -> ActionSpace | None:

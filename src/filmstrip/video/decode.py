@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
+from filmstrip.video.decoder import DecodeError, Decoder, FrameFolder, Frames, VideoSource
+from filmstrip.video.frame_folders import FrameFolderDecoder
 from filmstrip.video.images import ImageDecoder, is_image
 from filmstrip.video.pyav import PyAVDecoder
 from filmstrip.video.torchcodec import TorchCodecDecoder
@@ -21,12 +23,14 @@ def open_video(path: VideoSource, *, backend: Backend = "auto", stream: int = 0,
     """Open one video stream, the ``stream``-th of the file, reading its header only.
 
     ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``). A file with the extension of
-    an image is a video of one frame, whatever the backend.
+    an image is a video of one frame and a folder one of the images in it, whatever the backend.
 
     Raises:
         DecodeError: the file is missing, empty, not a video, or has no such stream.
         UserError: ``backend`` is TorchCodec, which is not installed.
     """
+    if isinstance(path, FrameFolder) or (isinstance(path, (str, Path)) and os.path.isdir(path)):
+        return FrameFolderDecoder(path, stream=stream)
     if isinstance(path, (str, Path)) and is_image(path):
         return ImageDecoder(path, stream=stream)
     if backend == "torchcodec":

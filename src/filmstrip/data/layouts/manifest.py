@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filmstrip.data.actions import Sidecar
+from filmstrip.data.layouts.folder import VIDEO_SUFFIXES
 from filmstrip.data.sample import Sample, Source, collect, hold_out, number_labels, read_notes
 from filmstrip.errors import UserError
+from filmstrip.video.images import IMAGE_SUFFIXES
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -30,6 +32,7 @@ COLUMNS = {
     "end": ("end", "end_time", "t_end"),
     "group": ("group", "subject", "actor"),
     "actions": ("actions",),
+    "fps": ("fps", "frame_rate"),
 }
 """Accepted names of each column, in order of preference; case and surrounding blanks are ignored."""
 TEXTS = ("text", "caption", "sentence", "description")
@@ -52,8 +55,10 @@ class Row(NamedTuple):
     """Captions, from all of their columns."""
 
 
-def open_manifest(path: Path) -> Source:
+def open_manifest(path: Path, fps: float | None = None) -> Source:
     """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents.
+
+    A path may be a folder of frames: of ``fps`` frames per second unless its row says how many.
 
     Rows without a split are left out when other rows have one. Files that are missing are found out when they are
     read, like unreadable ones; only when none of the first is there, the manifest is refused.
@@ -70,6 +75,7 @@ def open_manifest(path: Path) -> Source:
     notes = read_notes(path.parent)
     spans = _spans(path, rows)
     base = _base(path, rows)
+    rates = _rates(path, rows, fps or notes.fps)
     classes, labels = number_labels([row.cells["label"] for row in rows], notes.classes, path)
     samples = [
         Sample(
@@ -81,9 +87,10 @@ def open_manifest(path: Path) -> Source:
             end=end,
             text=texts,
             group=cells["group"],
+            fps=rate,
             actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
         )
-        for (_, cells, texts), (start, end), label in zip(rows, spans, labels)
+        for (_, cells, texts), (start, end), label, rate in zip(rows, spans, labels, rates)
     ]
     if samples and not samples[0].split:
         samples = hold_out(samples)
@@ -215,6 +222,27 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
         spans.append((start, end))
     _refuse(path, errors)
     return spans
+
+
+def _rates(path: Path, rows: Iterable[Row], default: float | None) -> list[float | None]:
+    """Frames per second of each row that is a folder of frames, by its name; None of others, or where it is
+    unknown."""
+    rates: list[float | None] = []
+    errors = []
+    for number, cells, _ in rows:
+        suffix = os.path.splitext(str(cells["path"]))[1].lower()
+        if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES:
+            rates.append(None)
+            continue
+        try:
+            rate = default if cells["fps"] is None else float(cells["fps"])
+        except ValueError:
+            rate = math.nan
+        if rate is not None and not 0 < rate < math.inf:
+            errors.append(f"row {number}: fps {cells['fps']!r} should be a number of frames per second, above 0")
+        rates.append(rate)
+    _refuse(path, errors)
+    return rates
 
 
 def _base(path: Path, rows: list[Row]) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -93,18 +92,26 @@ class Preparation:
 
 
 def prepare_collection(
-    path: Path, out: Path, *, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2
+    path: Path,
+    out: Path,
+    *,
+    short_side: int = 256,
+    gop: int = 8,
+    crf: int = 20,
+    workers: int = 2,
+    fps: float | None = None,
 ) -> Preparation:
     """Copy a collection (a folder, a manifest or shards) into ``out``, with a manifest of labels and splits.
 
-    Videos whose short side is smaller keep their size. Files that cannot be read are reported and left out.
+    ``fps`` is as in :func:`~filmstrip.data.sources.open_path`. Videos whose short side is smaller keep their size.
+    Files that cannot be read are reported and left out.
 
     Raises:
         UserError: there is no collection; or ``out`` lies inside it, or was prepared otherwise.
         OSError: ``out`` cannot be written, or there is no room left: a disk that is full is no bad video. What was
             copied stays, and the manifest is as it was.
     """
-    source, out = open_videos(path), Path(out).expanduser()
+    source, out = open_videos(path, fps), Path(out).expanduser()
     if out.resolve().is_relative_to(source.root.resolve()) and not Path(path).is_file():
         raise UserError(f"{out} lies inside {path}, which would then hold every video twice: give a folder elsewhere")
     if any(sample.is_image for sample in source.samples):
@@ -142,7 +149,7 @@ def prepare_file(job: CopyJob) -> CopyOutcome:
     return CopyOutcome(
         job.file.name,
         flaw=result.flaw,
-        stamp=_stamp(job.file),
+        stamp=job.file.stamp(),
         num_frames=result.num_frames,
         psnr=round(result.psnr, 2),
         bytes=job.target.stat().st_size,
@@ -151,12 +158,6 @@ def prepare_file(job: CopyJob) -> CopyOutcome:
 
 def _crashed(job: CopyJob, reason: str) -> CopyOutcome:
     return CopyOutcome(job.file.name, error=reason)
-
-
-def _stamp(file: VideoFile) -> tuple[int, int]:
-    """The size of a video, and when its file was last changed."""
-    status = os.stat(file.path)
-    return (status.st_size if file.size is None else file.size), status.st_mtime_ns
 
 
 def _claim(out: Path, settings: dict[str, str | int]) -> None:
@@ -233,7 +234,7 @@ def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, CopyOu
     if outcome is None or outcome.error or outcome.target != target:
         return False
     try:
-        return (out / target).stat().st_size == outcome.bytes and _stamp(file) == outcome.stamp
+        return (out / target).stat().st_size == outcome.bytes and file.stamp() == outcome.stamp
     except OSError:
         return False
 
