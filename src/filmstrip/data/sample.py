@@ -24,6 +24,7 @@ from filmstrip.data.reading.packing import Packing
 from filmstrip.errors import UserError
 from filmstrip.video.decoder import FrameFolder
 from filmstrip.video.images import is_image
+from filmstrip.video.remote import address_of, name_of
 
 AnySample = TypeVar("AnySample", bound="Sample")
 
@@ -43,7 +44,8 @@ class Sample:
     """Whether samples of one file can be read together, by :meth:`cut_in_turn`."""
 
     path: str
-    """Path of the file; or of the archive that holds the video as ``size`` bytes starting at ``offset``."""
+    """Path or address of the file; or of the archive that holds the video as ``size`` bytes starting at
+    ``offset``."""
     name: str
     """Name that is short and unique in the collection, for messages and tables."""
     label: int | None = None
@@ -72,7 +74,8 @@ class Sample:
     @property
     def is_image(self) -> bool:
         """Whether the file is an image, a video of one frame."""
-        return self.offset is None and is_image(self.path)
+        address = address_of(self.path)
+        return self.offset is None and is_image(self.path if address is None else name_of(address))
 
     def file(self) -> str | BinaryIO | FrameFolder:
         """The input of the decoder: the path, or the bytes of an archive's member in memory.

@@ -18,6 +18,7 @@ from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open
 from filmstrip.data.layouts.shards import is_shards, open_shards
 from filmstrip.data.sample import Ingredient, Sample, Source
 from filmstrip.errors import UserError
+from filmstrip.video.remote import address_of, name_of
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,13 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "",
     Raises:
         UserError: see :func:`open_source`.
     """
+    if (address := address_of(path)) is not None:
+        if Path(name_of(address)).suffix.lower() in MANIFEST_SUFFIXES:
+            return open_manifest(Path(path), fps)
+        raise UserError(
+            f"{address} is no manifest ({', '.join(MANIFEST_SUFFIXES)}): list the addresses of videos in one, in a "
+            "column path"
+        )
     path = Path(path).expanduser()
     if layout != "auto":
         return _open_layout(path, layout, fold, camera, fps)

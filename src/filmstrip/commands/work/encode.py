@@ -27,7 +27,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.data.layouts.folder import is_film
-from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
+from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of
 from filmstrip.data.reading.loader import EvalLoader, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
@@ -38,6 +38,7 @@ from filmstrip.protocols import Grid
 from filmstrip.runs.encoders import VideoEncoder, load
 from filmstrip.runs.preflight import check_clips
 from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
+from filmstrip.video.remote import address_of
 from filmstrip.weights.fingerprint import fingerprint
 
 SECONDS_AT_RISK = 60.0
@@ -248,7 +249,7 @@ def find_source(files: Sequence[Path], fps: float | None = None) -> Source:
     samples: list[Sample] = []
     for path, source in zip(files, sources):
         for sample in source.samples:
-            name = sample.name if sample.name == str(path) else f"{path}/{sample.name}"
+            name = sample.name if sample.name in (str(path), address_of(path)) else f"{path}/{sample.name}"
             label = None if sample.label is None else classes.index(source.classes[sample.label])
             samples.append(replace(sample, name=name, label=label))
     names = [sample.name for sample in samples]
@@ -265,6 +266,8 @@ def _is_video(path: Path) -> bool:
 
 
 def _source_at(path: Path, fps: float | None) -> Source:
+    if (address := address_of(path)) is not None and manifest_of(path) is None:
+        return collect(Path("."), (), [Sample(path=address, name=address)], Notes())
     if is_film(path, fps):
         return collect(path, (), [Sample(path=str(path), name=str(path), fps=fps)], Notes())
     if _is_video(path):

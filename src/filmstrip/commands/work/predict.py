@@ -30,6 +30,7 @@ from filmstrip.progress import tracked
 from filmstrip.runs.classifiers import Moment, Prediction, VideoClassifier, load_classifier
 from filmstrip.runs.predictions import as_cells
 from filmstrip.video import DecodeError
+from filmstrip.video.remote import address_of
 
 NUM_CROPS = 3
 """Number of square crops of each clip, along its longer side."""
@@ -123,7 +124,8 @@ def items_at(path: Path, fps: float | None = None) -> list[Item]:
         source = open_videos(path, fps)
         labels = [None if s.label is None else source.classes[s.label] for s in source.samples]
         return [Item(sample.name, sample, label) for sample, label in zip(source.samples, labels)]
-    return [Item(str(path), Sample(path=str(path), name=str(path)))]
+    name = address_of(path) or str(path)
+    return [Item(name, Sample(path=name, name=name))]
 
 
 def _predict(classifier: VideoClassifier, item: Item, *, top_k: int, num_clips: int) -> Prediction | Failure:

@@ -27,6 +27,7 @@ from filmstrip.data.tools.parallel import each
 from filmstrip.data.tools.reencode import Recipe, reencode
 from filmstrip.errors import NO_ROOM, UserError
 from filmstrip.files import append_line, no_parts_left, write_bytes, write_csv, write_json
+from filmstrip.video.decoder import DecodeError
 
 LEDGER, SETTINGS = "prepared.jsonl", "prepare.json"
 
@@ -235,7 +236,7 @@ def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, CopyOu
         return False
     try:
         return (out / target).stat().st_size == outcome.bytes and file.stamp() == outcome.stamp
-    except OSError:
+    except (OSError, DecodeError):
         return False
 
 
