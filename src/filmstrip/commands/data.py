@@ -59,6 +59,8 @@ class Prepare(Command):
     """Number of frames between two key frames."""
     crf: Quality = 20
     """H.264 constant rate factor; lower is better quality and larger files."""
+    sound: bool = True
+    """Whether copies keep the sound."""
     workers: Count = 2
     """Number of worker processes."""
     fps: Rate | None = None
@@ -79,6 +81,7 @@ class Prepare(Command):
                 short_side=self.short_side,
                 gop=self.gop,
                 crf=self.crf,
+                sound=self.sound,
                 workers=self.workers,
                 fps=self.fps,
             )

@@ -223,15 +223,30 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
     errors = []
     for number, cells, _ in rows:
         try:
-            start, end = (None if cells[role] is None else float(str(cells[role])) for role in ("start", "end"))
+            start, end = (None if cells[role] is None else _seconds(str(cells[role])) for role in ("start", "end"))
         except ValueError:
-            errors.append(f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds")
+            errors.append(f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds, or h:mm:ss")
             continue
         if not 0 <= (start or 0.0) < (math.inf if end is None else end):
             errors.append(f"row {number}: start {start} and end {end} should satisfy 0 <= start < end")
         spans.append((start, end))
     _refuse(path, errors)
     return spans
+
+
+def _seconds(cell: str) -> float:
+    """A time in seconds, of a number or of hours, minutes and seconds with colons between them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    *larger, seconds = cell.split(":")
+    if len(larger) > 2 or not all(part.strip().isdecimal() for part in larger) or (larger and float(seconds) >= 60):
+        raise ValueError(cell)
+    minutes = 0
+    for part in larger:
+        minutes = 60 * minutes + int(part)
+    return 60 * minutes + float(seconds)
 
 
 def _fetched(address: str) -> Path:

@@ -100,6 +100,7 @@ def prepare_collection(
     gop: int = 8,
     crf: int = 20,
     workers: int = 2,
+    sound: bool = True,
     fps: float | None = None,
 ) -> Preparation:
     """Copy a collection (a folder, a manifest or shards) into ``out``, with a manifest of labels and splits.
@@ -117,7 +118,7 @@ def prepare_collection(
         raise UserError(f"{out} lies inside {path}, which would then hold every video twice: give a folder elsewhere")
     if any(sample.is_image for sample in source.samples):
         raise UserError(f"{path} holds images, which load fast as they are: train on it with --data {path}")
-    recipe = Recipe(short_side=short_side, gop=gop, crf=crf)
+    recipe = Recipe(short_side=short_side, gop=gop, crf=crf, sound=sound)
     _claim(out, {"source": str(Path(path).absolute()), **asdict(recipe)})
     targets = _targets(files_of(source))
     known = _read_ledger(out)
@@ -166,7 +167,7 @@ def _claim(out: Path, settings: dict[str, str | int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / SETTINGS
     if path.exists():
-        before = read_settings(path)
+        before = {"sound": False, **read_settings(path)}  # older copies have none
         differing = [f"{key} {before.get(key)!r}" for key, value in settings.items() if before.get(key) != value]
         if differing:
             raise UserError(f"{out} was prepared with {', '.join(differing)}: use another folder or these settings")
