@@ -148,6 +148,7 @@ def test_manifest_parts_texts_and_groups(tmp_path):
 
 
 def test_times_may_have_hours_and_minutes(tmp_path):
+    make(tmp_path, "a.mp4")
     path = table(tmp_path, "path,start,end\na.mp4,0:01.5,1:02:03.25\na.mp4,70,2:05\n")
     assert [(sample.start, sample.end) for sample in open_path(path).samples] == [(1.5, 3723.25), (70, 125)]
 

@@ -39,7 +39,7 @@ def predict_live(command: Predict) -> int:
     over, or Ctrl-C; returns 0.
 
     Raises:
-        UserError: the source cannot be opened, breaks off or has no picture, or the run is no classifier.
+        UserError: the source cannot be opened, breaks off or has no picture, or the run does not classify.
     """
     path = the_source(command.files)
     if command.out is not None:

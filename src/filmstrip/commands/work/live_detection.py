@@ -62,9 +62,7 @@ def detect_live(command: Detect) -> None:
         raise UserError("boxes of a live source come from a detector: give --detector in place of --boxes")
     for name, given in (("--out", command.out), ("--csv", command.csv), ("--save-boxes", command.save_boxes)):
         if given is not None:
-            raise UserError(
-                f"a live source has no end, and {name} is written at the end: leave it out (--json prints)"
-            )
+            raise UserError(f"a live source is not written: leave out {name} (--json prints what is found)")
     with LiveSource(command.video) as source:
         objective, run = load_objective(command.run)
         if not isinstance(objective, Detector):

@@ -225,7 +225,9 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
         try:
             start, end = (None if cells[role] is None else _seconds(str(cells[role])) for role in ("start", "end"))
         except ValueError:
-            errors.append(f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds, or h:mm:ss")
+            errors.append(
+                f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds, or h:mm:ss"
+            )
             continue
         if not 0 <= (start or 0.0) < (math.inf if end is None else end):
             errors.append(f"row {number}: start {start} and end {end} should satisfy 0 <= start < end")

@@ -31,7 +31,7 @@ EXPORTS: dict[str, Callable[[Path], Export]] = {
 }
 """Readers of exports, by the name of the tool."""
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the names of files that are uploaded to it."""
+"""Prefix that Label Studio gives to the names of files that are uploaded to it."""
 SHOWN = 5
 
 log = logging.getLogger(__name__)
