@@ -1,5 +1,6 @@
 """Prepared copies keep their sound: as it is or as AAC, in time with the picture."""
 
+import io
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_sound_before_the_first_picture_is_cut_off(tmp_path):
     assert begins == pytest.approx(BEEP, abs=0.06) and length == pytest.approx(LENGTH / FPS, abs=0.1)
     with open_video(tmp_path / "out.mp4") as copy:
         assert copy.times()[0] == 0 and copy.info.num_frames == LENGTH
+
+
+def test_the_sound_of_a_member_of_an_archive(tmp_path):
+    content = io.BytesIO(film(tmp_path / "a.mkv", "libopus").read_bytes())
+    result = reencode(content, tmp_path / "out.mp4", Recipe())
+    assert not result.flaw and result.num_frames == LENGTH
+    assert heard(tmp_path / "out.mp4")[1] == pytest.approx(BEEP, abs=0.06)
 
 
 def test_sound_is_left_out_where_asked_and_named_where_it_must_be(tmp_path, monkeypatch):

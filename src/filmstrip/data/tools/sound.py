@@ -3,6 +3,7 @@ AAC."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 import av
 
-from filmstrip.video.decoder import VideoSource
+from filmstrip.video.decoder import FrameFolder, VideoSource
 from filmstrip.video.remote import RemoteFile, address_of
 
 KEPT = frozenset(("aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"))
@@ -21,16 +22,25 @@ _MAX_RATE = 48_000
 """Maximum samples per second of sound that is encoded anew."""
 
 
+def _apart(source: VideoSource) -> Any:
+    """What FFmpeg opens, which shares no position with whoever else reads the source."""
+    if (address := address_of(source)) is not None:
+        return RemoteFile(address)
+    if isinstance(source, (str, Path, FrameFolder)):
+        return f"file:{source}"
+    position = source.tell()
+    source.seek(0)
+    try:
+        return io.BytesIO(source.read())
+    finally:
+        source.seek(position)
+
+
 class Sound:
     """The first stream of sound of a video; a context, at whose end its file is closed."""
 
     def __init__(self, source: VideoSource) -> None:
-        if (address := address_of(source)) is not None:
-            source = RemoteFile(address)  # type: ignore[assignment]
-        if not isinstance(source, (str, Path)):
-            source.seek(0)  # type: ignore[union-attr]
-        target: Any = f"file:{source}" if isinstance(source, (str, Path)) else source
-        self._file = av.open(target, metadata_errors="replace")
+        self._file = av.open(_apart(source), metadata_errors="replace")
         self._stream = self._file.streams.audio[0]
         (video, *_) = self._file.streams.video
         start = None if video.start_time is None else video.start_time * video.time_base
