@@ -119,8 +119,8 @@ def _films(root: ElementTree.Element) -> dict[str, str]:
         found[task.findtext("id") or ""] = film
     if len(set(found.values())) == 1:
         found[""] = next(iter(found.values()))
-    elif not found and (film := root.findtext("meta/source")):
-        found[""] = film
+    elif not found and (only := root.findtext("meta/source")):
+        found[""] = only
     return found
 
 

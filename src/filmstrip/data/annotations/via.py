@@ -52,7 +52,7 @@ def _segments(project: Mapping[str, Any], wanted: str) -> tuple[list[Segment], s
         for key, value in entry["av"].items():
             told = attributes[str(key)]
             for label in _labels(told, value):
-                segment = Segment(film, label, *times) if times else Segment(film, label)
+                segment = Segment(film, label, times[0], times[1]) if times else Segment(film, label)
                 found[bool(times)].append((str(told["aname"]), segment))
     # Labels of whole films count where nothing is labelled on the timeline.
     named = found[True] or found[False]

@@ -110,7 +110,7 @@ class Sound:
                 if frame.pts is None or frame.time < self._begins:
                     continue
                 for piece in resampler.resample(frame):
-                    piece.pts = None if piece.pts is None else piece.pts - round(self._begins / piece.time_base)
+                    piece.pts = None if piece.pts is None else piece.pts - round(self._begins * rate)
                     if piece.pts is not None and piece.pts > last:
                         last = piece.pts
                         yield from self._out.encode(piece)
