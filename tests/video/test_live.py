@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from camera import Camera
+from camera import Camera, RtspCamera
 from numbered_videos import numbered, numbers
 
 from filmstrip.video import DecodeError, live
@@ -23,8 +23,9 @@ def test_what_is_live(tmp_path):
     assert is_live_source(tmp_path / "pipe")
 
 
-def test_windows_hold_the_newest_frames_evenly_spaced():
-    camera = Camera(numbered(75))
+@pytest.mark.parametrize("kind", [Camera, RtspCamera])
+def test_windows_hold_the_newest_frames_evenly_spaced(kind):
+    camera = kind(numbered(75))
     with LiveSource(camera.address) as source:
         assert source.fps == 25
         found = list(source.windows(4, 3 / 25))
@@ -82,6 +83,13 @@ def test_what_cannot_be_followed_is_said(tmp_path):
     (tmp_path / "text.ts").write_bytes(b"no video " * 999)
     with pytest.raises(DecodeError, match="it cannot be opened"):
         LiveSource(tmp_path / "text.ts")
+
+
+def test_a_source_that_falls_silent_has_ended():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(DecodeError, match=r"it cannot be opened: nothing came for 0\.5 s"):
+            LiveSource(address, timeout=0.5)
 
 
 def test_frames_are_left_out_where_decoding_is_behind():

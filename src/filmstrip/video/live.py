@@ -131,7 +131,7 @@ class LiveSource:
             try:
                 container = av.open(target, options=options, metadata_errors="replace", **settings)
             except (av.FFmpegError, OSError, ValueError) as error:
-                raise self._error(f"it cannot be opened: {log.last() or error}") from None
+                raise self._error(f"it cannot be opened: {log.last() or self._in_words(error)}") from None
         if not container.streams.video or container.streams.video[0].codec_context is None:
             container.close()
             raise self._error("it has no pictures that can be decoded")
@@ -219,7 +219,7 @@ class LiveSource:
         try:
             self._decode()
         except Exception as error:  # of a thread nobody hears
-            reason = f"it broke off: {error}"
+            reason = f"it broke off: {self._in_words(error)}"
         with self._changed:
             if not reason and self._first is None and not self._stopped:
                 reason = "it ended without a picture that could be decoded"
@@ -264,6 +264,10 @@ class LiveSource:
                 self._kept.append((frame, second, came))
                 self._changed.notify_all()
         return second
+
+    def _in_words(self, error: Exception) -> str:
+        """The reason of an error; FFmpeg calls the end of patience a request to exit."""
+        return f"nothing came for {self._timeout:g} s" if isinstance(error, av.error.ExitError) else str(error)
 
     def _error(self, reason: str) -> DecodeError:
         return DecodeError(self.name, 0, reason)

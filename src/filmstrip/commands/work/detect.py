@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -19,14 +18,13 @@ from rich.table import Table
 from torch import Tensor
 
 from filmstrip.commands.detect import Detect
-from filmstrip.data.annotations.ava import read_boxes, write_scores
+from filmstrip.data.annotations.ava import read_boxes, write_boxes, write_scores
 from filmstrip.data.detection.interpolation import interpolated
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.kinds.actors import ActorInfo, clip_times, sure, whole_size
 from filmstrip.data.reading.views import opened
 from filmstrip.errors import UserError
-from filmstrip.files import replacing
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Detector, Objective
@@ -91,43 +89,25 @@ def detect(command: Detect) -> None:
         UserError: the run is not a detector, the table or the detector has no boxes for this file, the file cannot be
             read, or an output cannot be written.
     """
-    file, out, scores, offset = command.video, command.out, command.csv, command.offset
+    file, out, csv, offset = command.video, command.out, command.csv, command.offset
     objective, run = load_objective(command.run)
     info = load_data_info(command.run)
     classes = info.classes
-    if command.boxes is not None:
-        found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
-        if command.every is not None:
-            found = interpolated(found, command.every, min_iou=command.min_iou, max_gap=command.max_gap)
-    else:
-        detector = load_person_detector(
-            command.detector,
-            name=command.detector_class,
-            min_score=command.min_score,
-            trusted=command.trust_detector,
-        )
-        found = detected(file, detector, command.every or 1.0, run.data.backend)
-        if command.save_boxes is not None:
-            write_boxes(command.save_boxes, file.stem, found, offset)
-        if not any(found.values()):
-            raise UserError(
-                f"{command.detector} finds no {command.detector_class} in {file} with a score of at least "
-                f"{command.min_score:g} (--min-score)"
-            )
+    found = wanted_boxes(command, run.data.backend)
     tracks = follow(objective, run, file, found, min_iou=command.min_iou, max_gap=command.max_gap)
     if out is not None:
         with counted("drawing"):
             draw(file, tracks, classes, out, threshold=command.threshold, backend=run.data.backend)
-    if scores is not None:
+    if csv is not None:
         assert isinstance(info, ActorInfo), "a detector is trained on actors"
-        write_scores(scores, key_frames(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
+        write_scores(csv, key_frames(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
     if command.json:
         actors = _as_json(tracks, classes, command.top_k)
         json.dump({"run": str(command.run), "path": str(file), "actors": actors}, sys.stdout, indent=2)
         print()
         return
     Console().print(_table(tracks, classes, command.top_k))
-    for written in (out, scores, command.save_boxes):
+    for written in (out, csv, command.save_boxes):
         if written is not None:
             print(written)
 
@@ -147,6 +127,35 @@ def key_frames(
             [detection.box for detection in detections],
             [detection.scores.tolist() for detection in detections],
         )
+
+
+def wanted_boxes(command: Detect, backend: Backend) -> dict[float, tuple[Actor, ...]]:
+    """The boxes of the table or of the detector, by their times in the file, in seconds.
+
+    Raises:
+        UserError: there are none, or the table, the detector or the file cannot be read.
+    """
+    file, offset = command.video, command.offset
+    if command.boxes is not None:
+        found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
+        if command.every is None:
+            return found
+        return interpolated(found, command.every, min_iou=command.min_iou, max_gap=command.max_gap)
+    detector = load_person_detector(
+        command.detector,
+        name=command.detector_class,
+        min_score=command.min_score,
+        trusted=command.trust_detector,
+    )
+    found = detected(file, detector, command.every or 1.0, backend)
+    if command.save_boxes is not None:
+        write_boxes(command.save_boxes, {(file.stem, second + offset): actors for second, actors in found.items()})
+    if not any(found.values()):
+        raise UserError(
+            f"{command.detector} finds no {command.detector_class} in {file} with a score of at least "
+            f"{command.min_score:g} (--min-score)"
+        )
+    return found
 
 
 def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) -> dict[float, tuple[Actor, ...]]:
@@ -184,17 +193,6 @@ def detected(
         for second, (frames,) in tracked(zip(seconds.tolist(), read_batched(decoder, asked)), "finding", len(asked)):
             found[round(second, 6)] = detector(frames.video)[0]
     return found
-
-
-def write_boxes(path: Path, name: str, found: dict[float, tuple[Actor, ...]], offset: float = 0.0) -> None:
-    """Write the boxes of a detector in AVA's format: video, second, left, top, right, bottom, no class, score."""
-    rows = [
-        (name, round(second + offset, 6), *(f"{side:.6f}" for side in actor.box), "", f"{actor.score:.6f}")
-        for second, actors in sorted(found.items())
-        for actor in actors
-    ]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
 
 
 def follow(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from filmstrip.data.annotations.ava import write_boxes
 from filmstrip.data.annotations.cvat import read_cvat
 from filmstrip.data.annotations.label_studio import read_label_studio
 from filmstrip.data.annotations.labelled import Export, KeyBox, Segment
 from filmstrip.data.annotations.via import read_via
+from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.layouts.folder import find_films, find_videos, is_film
 from filmstrip.errors import UserError
-from filmstrip.files import replacing, write_csv
+from filmstrip.files import write_csv
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError
 
@@ -98,6 +99,9 @@ def convert_labels(
             f"{videos} holds no film of {export} that can be read: {first[0] or 'a film without a name'}: {first[1]} "
             "(--videos FOLDER, or the film itself)"
         )
+    tracked = {} if boxes is None else _boxes_of(found.boxes, films)
+    if boxes is not None:
+        write_boxes(boxes, tracked)
     rows.sort(key=lambda row: (row["path"], row["start"] or 0.0, row["end"] or 0.0))
     write_csv(rows, out, ["path", "label", "start", "end", "group"])
     return Converted(
@@ -106,7 +110,7 @@ def convert_labels(
         films=len({row["path"] for row in rows}),
         missing=tuple(f"{name or 'a film without a name'}: {reason}" for name, reason in films.missing.items()),
         counts=Counter(str(row["label"]) for row in rows),
-        boxes=0 if boxes is None else _write_boxes(found.boxes, films, boxes),
+        boxes=sum(map(len, tracked.values())),
     )
 
 
@@ -221,18 +225,15 @@ def _keys(name: str) -> Iterator[str]:
     yield from (own, pure.stem, PurePosixPath(own).stem)
 
 
-def _write_boxes(found: tuple[KeyBox, ...], films: _Films, path: Path) -> int:
-    """Write the boxes of the films that were found, in AVA's format without classes, persons being tracks."""
-    persons: Mapping[tuple[str, int], int] = {
-        key: place for place, key in enumerate(dict.fromkeys((box.film, box.track) for box in found))
-    }
-    rows = []
+def _boxes_of(found: Iterable[KeyBox], films: _Films) -> dict[Moment, tuple[Actor, ...]]:
+    """The boxes of the films that were found, by film and second; persons are tracks."""
+    persons: dict[tuple[str, int], int] = {}
+    boxes: dict[Moment, tuple[Actor, ...]] = {}
     for box in found:
+        person = persons.setdefault((box.film, box.track), len(persons))
         film = films.find(box.film)
         if film is not None:
             second = films.second(box.film, film, box.at) if box.in_frames else box.at
-            sides = (f"{side:.6f}" for side in box.box)
-            rows.append((film.stem, round(second, 6), *sides, "", persons[box.film, box.track]))
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(sorted(rows))
-    return len(rows)
+            key = (film.stem, round(second, 6))
+            boxes[key] = (*boxes.get(key, ()), Actor(box.box, person=person))
+    return boxes
