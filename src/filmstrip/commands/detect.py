@@ -67,12 +67,12 @@ class Detect(Command):
     """Whether to print one JSON object instead of text; of a live source, one on each line."""
 
     def __call__(self) -> None:
-        from filmstrip.video.live import is_live_source
-
         if bool(self.detector) == (self.boxes is not None):
             raise UserError("detect needs boxes: give --boxes TABLE or --detector DETECTOR, one of them")
         if self.save_boxes is not None and not self.detector:
             raise UserError("--save-boxes writes the boxes of a detector: give --detector, or leave it out")
+        from filmstrip.video.live import is_live_source
+
         if self.live or is_live_source(self.video):
             from filmstrip.commands.work.live_detection import detect_live
 
