@@ -177,7 +177,7 @@ def test_segments_of_via(films):
         }
     )
     (films / "via.json").write_text(json.dumps(project))
-    with pytest.raises(UserError, match=r"labels segments by 'Action', 'Note': say by which \(--attribute NAME\)"):
+    with pytest.raises(UserError, match=r"labels films by 'Action', 'Note': say by which attribute \(--attr"):
         convert_labels("via", films / "via.json", films / "films", films / "out.csv")
     convert_labels("via", films / "via.json", films / "films", films / "out.csv", attribute="Action")
     assert rows(films / "out.csv") == [
@@ -197,14 +197,13 @@ def key(frame: int, enabled: bool = True) -> dict:
 
 
 def test_timelines_boxes_and_choices_of_label_studio(films):
+    ranges = {"ranges": [{"start": 3, "end": 5}], "timelinelabels": ["pour", "both"]}
+    boxes = {"framesCount": 12, "labels": ["person"], "sequence": [key(1), key(5, False), key(9)]}
     results = [
-        {"type": "timelinelabels", "value": {"ranges": [{"start": 3, "end": 5}], "timelinelabels": ["pour", "both"]}},
-        {
-            "type": "videorectangle",
-            "value": {"framesCount": 12, "labels": ["person"], "sequence": [key(1), key(5, False), key(9)]},
-        },
-        {"type": "choices", "value": {"choices": ["indoors"]}},
-        {"type": "labels", "value": {"start": 0.1, "end": 0.3, "channel": 0, "labels": ["speech"]}},
+        {"from_name": "events", "type": "timelinelabels", "value": ranges},
+        {"from_name": "box", "type": "videorectangle", "value": boxes},
+        {"from_name": "where", "type": "choices", "value": {"choices": ["indoors"]}},
+        {"from_name": "sound", "type": "labels", "value": {"start": 0.1, "end": 0.3, "labels": ["speech"]}},
     ]
     tasks = [
         {
@@ -219,16 +218,22 @@ def test_timelines_boxes_and_choices_of_label_studio(films):
         },
     ]
     (films / "ls.json").write_text(json.dumps(tasks))
-    found = convert_labels("label_studio", films / "ls.json", films, films / "out.csv", boxes=films / "boxes.csv")
-    assert rows(films / "out.csv") == [
-        ("kitchen.mp4", "indoors", "", ""),
-        ("kitchen.mp4", "person", "0.0", "0.2"),  # the frame that switches it off still has it
-        ("kitchen.mp4", "pour", "0.08", "0.2"),
-        ("kitchen.mp4", "both", "0.08", "0.2"),
-        ("kitchen.mp4", "speech", "0.1", "0.3"),
-        ("kitchen.mp4", "person", "0.32", "0.48"),
-    ]
-    assert found.boxes == 3 and len(found.missing) == 1 and "lost.mp4" in found.missing[0]
+    with pytest.raises(UserError, match="labels films by 'box', 'events', 'sound', 'where': say by which control"):
+        convert_labels("label_studio", films / "ls.json", films, films / "out.csv")
+    with pytest.raises(UserError, match="has no control 'who' that labels any film; it has 'box'"):
+        convert_labels("label_studio", films / "ls.json", films, films / "out.csv", attribute="who")
+    expected = {
+        "events": [("pour", "0.08", "0.2"), ("both", "0.08", "0.2")],
+        "box": [("person", "0.0", "0.2"), ("person", "0.32", "0.48")],  # the frame that switches it off still has it
+        "where": [("indoors", "", "")],
+        "sound": [("speech", "0.1", "0.3")],
+    }
+    for name, parts in expected.items():
+        found = convert_labels("label_studio", films / "ls.json", films, films / "out.csv", attribute=name)
+        assert rows(films / "out.csv") == [("kitchen.mp4", *part) for part in parts]
+        assert len(found.missing) == (name == "where")
+    options = {"attribute": "box", "boxes": films / "boxes.csv"}
+    assert convert_labels("label_studio", films / "ls.json", films, films / "out.csv", **options).boxes == 3
     assert read_boxes(films / "boxes.csv")["kitchen", 0.32][0].box == (0.1, 0.1, 0.5, 0.5)
 
 

@@ -108,7 +108,8 @@ class Convert(Command):
     fps: Rate | None = None
     """Frames per second at which the labelling tool counted frames, if that is not the film's own rate."""
     attribute: str = ""
-    """Name of the attribute of VIA that labels segments, if there are several."""
+    """Name of the attribute of VIA, or of the control of Label Studio's labelling page, that labels films, if there
+    are several."""
     boxes: Path | None = None
     """Table to write with the boxes at key frames, in AVA's format, as `filmstrip detect --boxes` reads it: of CVAT
     and Label Studio."""

@@ -10,39 +10,42 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filmstrip.data.annotations.labelled import Export, KeyBox, Segment, read_export, shown, within
+from filmstrip.data.annotations.labelled import Export, KeyBox, Segment, one_of, read_export, shown, within
 from filmstrip.errors import UserError
 
 LABELS = ("timelinelabels", "labels", "videorectangle", "rectanglelabels")
 """Keys under which a region lists its labels."""
 
 
-def read_label_studio(path: Path) -> Export:
-    """The labelled parts of films, and the boxes in them.
+def read_label_studio(path: Path, control: str = "") -> Export:
+    """The labelled parts of films, and the boxes in them, by the ``control`` of the labelling page of this name
+    (``from_name``), by default by the only one that labels any.
 
     Raises:
-        UserError: it is no export of Label Studio, or nothing in it is labelled.
+        UserError: it is no export of Label Studio, nothing in it is labelled, or several controls label films.
     """
     tasks = read_export(path)
-    segments: list[Segment] = []
-    boxes: list[KeyBox] = []
+    segments: dict[str, list[Segment]] = {}
+    boxes: dict[str, list[KeyBox]] = {}
     try:
         for task in tasks if isinstance(tasks, list) else [tasks]:
             film = _film(task)
-            for number, value in enumerate(_values(task)):
+            for number, (name, value) in enumerate(_values(task)):
                 if "sequence" in value:
                     found, own = _followed(film, number, value)
-                    boxes += own
+                    boxes.setdefault(name, []).extend(own)
                 else:
                     found = _parts(film, value)
-                segments += found
+                if found:
+                    segments.setdefault(name, []).extend(found)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is not an export of Label Studio in JSON: {type(error).__name__} {error}") from None
     if not segments:
         raise UserError(
             f"{path} has no labels of a timeline, of boxes or of whole films: label some, and export again"
         )
-    return Export(tuple(segments), tuple(boxes))
+    name = one_of(path, set(segments), control, "control")
+    return Export(tuple(segments[name]), tuple(boxes.get(name, ())))
 
 
 def _film(task: Mapping[str, Any]) -> str:
@@ -54,20 +57,23 @@ def _film(task: Mapping[str, Any]) -> str:
     return str(named.get("video") or next(iter(named.values())))
 
 
-def _values(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The regions and choices of a task: those of its annotations, or of the short form."""
+def _values(task: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The regions and choices of a task, each with the name of its control: those of its annotations, or of the short
+    form."""
     if "annotations" in task:
         for annotation in task["annotations"]:
             if not annotation.get("was_cancelled"):
-                yield from (result["value"] for result in annotation["result"] if "value" in result)
+                for result in annotation["result"]:
+                    if "value" in result:
+                        yield str(result.get("from_name") or result.get("type") or ""), result["value"]
         return
     for key, told in task.items():
         if isinstance(told, list):
-            yield from (value for value in told if isinstance(value, Mapping))
+            yield from ((key, value) for value in told if isinstance(value, Mapping))
         elif isinstance(told, Mapping) and "choices" in told:
-            yield told
+            yield key, told
         elif key in ("choice", "choices", "label") and isinstance(told, str):
-            yield {"choices": [told]}
+            yield key, {"choices": [told]}
 
 
 def _labels(value: Mapping[str, Any]) -> list[str]:

@@ -61,6 +61,20 @@ def read_export(path: Path) -> Any:
     return read_json(path)
 
 
+def one_of(path: Path, names: set[str], wanted: str, kind: str) -> str:
+    """The name by which an export labels films: the one that is wanted, or the only one.
+
+    Raises:
+        UserError: there is no such name, or there are several and none is wanted.
+    """
+    listed = ", ".join(map(repr, sorted(names)))
+    if wanted and wanted not in names:
+        raise UserError(f"{path} has no {kind} {wanted!r} that labels any film; it has {listed}")
+    if not wanted and len(names) > 1:
+        raise UserError(f"{path} labels films by {listed}: say by which {kind} (--attribute NAME)")
+    return wanted or next(iter(names))
+
+
 def runs(frames: Iterable[int], step: int = 1) -> Iterator[tuple[int, int]]:
     """The first frame of each run of frames that follow each other at ``step``, and the frame after its last."""
     first = last = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filmstrip.data.annotations.labelled import Export, Segment, read_export
+from filmstrip.data.annotations.labelled import Export, Segment, one_of, read_export
 from filmstrip.errors import UserError
 
 TEXT, CHECKBOX = 1, 2
@@ -22,26 +22,19 @@ def read_via(path: Path, attribute: str = "") -> Export:
     """
     project = read_export(path)
     try:
-        segments, names = _segments(project, attribute)
+        segments = _segments(project)
     except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is not a project of VIA 3: {type(error).__name__} {error}") from None
-    if attribute and attribute not in names:
-        raise UserError(f"{path} has no attribute {attribute!r} with values; it has {_listed(names)}")
-    if len(names) > 1 and not attribute:
-        raise UserError(f"{path} labels segments by {_listed(names)}: say by which (--attribute NAME)")
     if not segments:
         raise UserError(f"{path} has no segments with a label, and no labels of whole films")
-    return Export(tuple(segments))
+    name = one_of(path, set(segments), attribute, "attribute")
+    return Export(tuple(segments[name]))
 
 
-def _listed(names: set[str]) -> str:
-    return ", ".join(map(repr, sorted(names))) or "none"
-
-
-def _segments(project: Mapping[str, Any], wanted: str) -> tuple[list[Segment], set[str]]:
-    """The segments with their labels, and the names of the attributes that label any."""
+def _segments(project: Mapping[str, Any]) -> dict[str, list[Segment]]:
+    """The segments with their labels, by the names of the attributes that label them."""
     attributes, files, views = project["attribute"], project["file"], project["view"]
-    found: dict[bool, list[tuple[str, Segment]]] = {True: [], False: []}
+    found: dict[bool, dict[str, list[Segment]]] = {True: {}, False: {}}
     for entry in project["metadata"].values():
         if entry["xy"] or len(entry["z"]) not in (0, 2):
             continue  # regions of frames, and single moments
@@ -53,10 +46,9 @@ def _segments(project: Mapping[str, Any], wanted: str) -> tuple[list[Segment], s
             told = attributes[str(key)]
             for label in _labels(told, value):
                 segment = Segment(film, label, times[0], times[1]) if times else Segment(film, label)
-                found[bool(times)].append((str(told["aname"]), segment))
+                found[bool(times)].setdefault(str(told["aname"]), []).append(segment)
     # Labels of whole films count where nothing is labelled on the timeline.
-    named = found[True] or found[False]
-    return [segment for name, segment in named if wanted in ("", name)], {name for name, _ in named}
+    return found[True] or found[False]
 
 
 def _labels(told: Mapping[str, Any], value: Any) -> list[str]:

@@ -25,8 +25,8 @@ from filmstrip.files import write_csv
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError
 
-EXPORTS: dict[str, Callable[[Path], Export]] = {
-    "cvat": read_cvat,
+EXPORTS: dict[str, Callable[[Path, str], Export]] = {
+    "cvat": lambda path, attribute: read_cvat(path),
     "via": read_via,
     "label_studio": read_label_studio,
 }
@@ -75,8 +75,9 @@ def convert_labels(
     """Write a manifest of an export of a labelling ``tool``, and a table of its ``boxes`` in AVA's format.
 
     ``videos`` is the folder of the films, or the one film. Frames are turned into seconds by the times of the film's
-    own frames, or by the ``fps`` of the tool's labelling page where that is another. ``attribute`` names the one of
-    VIA that labels segments. Films that are missing or cannot be read are left out.
+    own frames, or by the ``fps`` of the tool's labelling page where that is another. ``attribute`` names the
+    attribute of VIA, or the control of Label Studio's page, that labels. Films that are missing or cannot be read are
+    left out.
 
     Raises:
         UserError: the export cannot be read, no film is found, or there are no boxes.
@@ -86,9 +87,9 @@ def convert_labels(
         raise UserError(f"there is no labelling tool {tool!r}; there are {', '.join(EXPORTS)}")
     if out.suffix.lower() != ".csv":
         raise UserError(f"a manifest of labels is a table: give --out NAME.csv, not {out}")
-    if attribute and tool != "via":
-        raise UserError("--attribute names an attribute of VIA: leave it out")
-    found = read_via(export, attribute) if tool == "via" else EXPORTS[tool](export)
+    if attribute and tool == "cvat":
+        raise UserError("--attribute is for via and label_studio: leave it out")
+    found = EXPORTS[tool](export, attribute)
     if boxes is not None and not found.boxes:
         raise UserError(f"{export} has no boxes that are followed: leave out --boxes")
     films = _Films(videos, fps)
