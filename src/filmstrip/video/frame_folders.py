@@ -49,8 +49,8 @@ def numbers_frames(names: Collection[str]) -> bool:
     images = [name for name in names if is_image(name) and not name.startswith(".")]
     if len(images) < _LEAST or len(_sequences(images)) > 1:
         return False
-    numbers = _numbers(sorted(images, key=by_number))
-    return numbers is not None and bool((np.diff(numbers) == 1).all())
+    numbers = _numbers(images)  # all different
+    return numbers is not None and int(numbers.max() - numbers.min()) == len(images) - 1
 
 
 def _sequences(names: Iterable[str]) -> dict[str, list[str]]:
