@@ -23,7 +23,7 @@ _MAX_RATE = 48_000
 
 
 def _apart(source: VideoSource) -> Any:
-    """What FFmpeg opens, which shares no position with whoever else reads the source."""
+    """What FFmpeg opens, which shares no position with other readers of the source."""
     if (address := address_of(source)) is not None:
         return RemoteFile(address)
     if isinstance(source, (str, Path, FrameFolder)):
