@@ -285,7 +285,7 @@ def _kept(remote: _Remote, number: int) -> bytes | None:
 
 
 _written = 0
-"""Number of bytes that this process wrote since it last looked at the size of the whole."""
+"""Number of bytes that this process wrote since it last measured the size of all ranges."""
 
 
 def _keep(remote: _Remote, number: int, content: bytes) -> None:
