@@ -27,6 +27,11 @@ PART = ".part"
 """Suffix of incomplete files."""
 
 
+def cache_folder() -> Path:
+    """``$FILMSTRIP_CACHE``, or ``~/.cache/filmstrip``."""
+    return Path(os.environ.get("FILMSTRIP_CACHE") or Path.home() / ".cache" / "filmstrip")
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary name for writing, renamed to ``path`` when the body ends, and removed if it fails.

@@ -11,6 +11,7 @@ from filmstrip.__main__ import main
 from filmstrip.commands.work import detect as command
 from filmstrip.commands.work.detect import Detection, Track, boxes_of, draw
 from filmstrip.data.annotations.ava import read_boxes
+from filmstrip.data.detection.types import Actor
 from filmstrip.data.kinds.actors import ActorInfo
 from filmstrip.data.reading import views
 from filmstrip.errors import UserError
@@ -163,3 +164,53 @@ def test_what_cannot_be_is_refused(run, file, boxes, tmp_path, capsys, monkeypat
     monkeypatch.setattr(command, "load_objective", lambda folder: (Objective(), systems.find("detection.actor_roi")))
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes)]) == 2
     assert "is not a detector" in capsys.readouterr().err
+
+
+class Squares:
+    """A detector of what is bright: one box around all of it."""
+
+    def __call__(self, frames):
+        found = []
+        for frame in frames:
+            rows, columns = (frame.amax(dim=0) > 100).nonzero(as_tuple=True)
+            height, width = frame.shape[1:]
+            box = (columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height)
+            found.append((Actor(tuple(float(side) for side in box), score=0.9),))
+        return found
+
+
+def test_a_detector_finds_the_boxes(run, file, tmp_path, monkeypatch, capsys):
+    asked = {}
+    monkeypatch.setattr(command, "load_person_detector", lambda source, **options: asked.update(options) or Squares())
+    saved = tmp_path / "found.csv"
+    words = ["detect", str(tmp_path), str(file), "--json", "--top-k", "1", "--min-score", "0.5"]
+    assert main([*words, "--detector", "somewhere", "--save-boxes", str(saved), "--min-iou", "0.1"]) == 0
+    assert asked == {"name": "person", "min_score": 0.5, "trusted": False}
+    (first, *_) = json.loads(capsys.readouterr().out)["actors"]
+    assert [key["second"] for key in first["key_frames"]][:2] == [0.5, 1.5]
+    assert first["key_frames"][0]["box"] == pytest.approx([4 / 96, 0.125, 20 / 96, 0.375], abs=0.02)
+    assert first["key_frames"][0]["actions"][0]["name"] == "red"
+    table = read_boxes(saved)
+    assert [second for _, second in table] == [0.5, 1.5, 2.5, 3.5]
+    assert all(actor.score == 0.9 for actors in table.values() for actor in actors)
+    assert main([*words, "--boxes", str(saved), "--min-iou", "0.1"]) == 0
+    assert json.loads(capsys.readouterr().out)["actors"][0]["key_frames"][0]["second"] == 0.5
+
+
+def test_boxes_are_interpolated_between_key_frames(run, file, boxes, tmp_path, capsys):
+    words = ["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--json", "--every", "0.25"]
+    assert main(words) == 0
+    first = json.loads(capsys.readouterr().out)["actors"][0]
+    assert [key["second"] for key in first["key_frames"]] == [1 + i / 4 for i in range(9)]
+    assert first["key_frames"][2]["box"][0] == pytest.approx(1.5 * 8 / 96, abs=1e-3)
+    assert all(
+        key["actions"][0]["name"] == "red" and key["actions"][0]["probability"] > 0.6 for key in first["key_frames"]
+    )
+
+
+def test_boxes_come_from_one_place(run, file, boxes, tmp_path, capsys):
+    words = ["detect", str(tmp_path), str(file)]
+    assert main(words) == 2 and "give --boxes TABLE or --detector DETECTOR" in capsys.readouterr().err
+    assert main([*words, "--boxes", str(boxes), "--detector", "x"]) == 2
+    assert main([*words, "--boxes", str(boxes), "--save-boxes", "x.csv"]) == 2
+    assert "--save-boxes writes the boxes of a detector" in capsys.readouterr().err

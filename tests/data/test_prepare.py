@@ -205,8 +205,8 @@ def corrupt_encoder(monkeypatch: pytest.MonkeyPatch, change) -> None:
     """Let ``change`` spoil what is encoded: it gets and returns the recipe, the decoder and the notes."""
     original = reencode._encode
 
-    def encode(decoder, part, recipe, seen):
-        original(decoder, part, recipe, seen)
+    def encode(decoder, part, recipe, seen, heard):
+        original(decoder, part, recipe, seen, heard)
         change(part, seen)
 
     monkeypatch.setattr(reencode, "_encode", encode)

@@ -147,6 +147,12 @@ def test_manifest_parts_texts_and_groups(tmp_path):
     assert len({whole.name, part.name, rest.name}) == 3
 
 
+def test_times_may_have_hours_and_minutes(tmp_path):
+    make(tmp_path, "a.mp4")
+    path = table(tmp_path, "path,start,end\na.mp4,0:01.5,1:02:03.25\na.mp4,70,2:05\n")
+    assert [(sample.start, sample.end) for sample in open_path(path).samples] == [(1.5, 3723.25), (70, 125)]
+
+
 def test_manifest_integer_labels_are_positions(tmp_path):
     make(tmp_path, "a.mp4", "b.mp4")
     path = table(tmp_path, "path,label,split\na.mp4,10,train\nb.mp4,2,test\n")
@@ -199,6 +205,8 @@ def test_manifest_parquet(tmp_path):
         ("", "no column of paths: .* it has nothing"),
         ("path,label\n", "lists no videos"),
         ("path,label\na.mp4,run\n,run\n", "row 3: no path"),
+        ("path,end\na.mp4,1:02:75\n", "row 2: start None and end '1:02:75' should be seconds, or h:mm:ss"),
+        ("path,end\na.mp4,1:2:3:4\n", "row 2: start None and end '1:2:3:4' should be seconds"),
         ("path,start\na.mp4,soon\n", "row 2: start 'soon' and end None should be seconds"),
         ("path,start,end\na.mp4,1,2\n\na.mp4,3,2\n", r"row 4: start 3\.0 and end 2\.0 should satisfy"),
         ("path,start\na.mp4,nan\n", "row 2: .* should satisfy"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
 
-from filmstrip.bounds import Count, Quality
+from filmstrip.bounds import Count, Quality, Rate
 from filmstrip.commands.arguments import leading, option
 from filmstrip.commands.command import Command, read
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
@@ -30,13 +30,16 @@ class Check(Command):
     """Folder, manifest or shards."""
     workers: Count = 2
     """Number of worker processes."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise
+    folders of numbered images within those of classes are, of 25 frames per second."""
     json: bool = False
     """Whether to print one JSON object instead of text."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.check import check_collection
 
-        report = check_collection(self.path, workers=self.workers)
+        report = check_collection(self.path, workers=self.workers, fps=self.fps)
         print(report.to_json() if self.json else report.text())
         return 1 if report.bad or report.beyond else 0
 
@@ -56,8 +59,13 @@ class Prepare(Command):
     """Number of frames between two key frames."""
     crf: Quality = 20
     """H.264 constant rate factor; lower is better quality and larger files."""
+    sound: bool = True
+    """Whether copies keep the sound."""
     workers: Count = 2
     """Number of worker processes."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise
+    folders of numbered images within those of classes are, of 25 frames per second."""
 
     def __call__(self) -> int:
         from filmstrip.data.tools.prepare import copies_in, prepare_collection
@@ -68,7 +76,14 @@ class Prepare(Command):
 
         with keeping(kept):
             report = prepare_collection(
-                self.path, self.out, short_side=self.short_side, gop=self.gop, crf=self.crf, workers=self.workers
+                self.path,
+                self.out,
+                short_side=self.short_side,
+                gop=self.gop,
+                crf=self.crf,
+                sound=self.sound,
+                workers=self.workers,
+                fps=self.fps,
             )
         print(report.text())
         return 1 if report.bad else 0
@@ -76,21 +91,53 @@ class Prepare(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """Convert a public dataset that is distributed as arrays into videos with actions; resumes where it stopped."""
+    """Convert labels that were exported by CVAT, VIA or Label Studio into a manifest, or a public dataset that is
+    distributed as arrays into videos with actions; the latter resumes where it stopped."""
 
-    usage = "PATH --layout LAYOUT --out FOLDER [options]"
+    usage = "PATH --layout LAYOUT --out FILE|FOLDER [options]"
     path: Collection
-    """Folder of the dataset."""
+    """Exported file, or folder of the dataset."""
     layout: str
-    """Layout of the dataset: bair (TFRecord files) or teco (npz files, as of DMLab)."""
+    """Tool that exported labels: cvat (XML or Datumaro, also in its .zip), via (project of VIA 3) or label_studio
+    (JSON); or layout of the dataset: bair (TFRecord files) or teco (npz files, as of DMLab)."""
     out: Path
-    """Output folder of the videos, as split/*.mp4 with *.actions.npy."""
+    """Manifest to write, a .csv with a row for each labelled part of a film; or output folder of the videos, as
+    split/*.mp4 with *.actions.npy."""
+    videos: Path | None = None
+    """Folder of the films that are labelled, or the one film; by default the folder of the exported file."""
+    fps: Rate | None = None
+    """Frames per second at which the labelling tool counted frames, if that is not the film's own rate."""
+    attribute: str = ""
+    """Name of the attribute of VIA, or of the control of Label Studio's labelling page, that labels films, if there
+    are several."""
+    boxes: Path | None = None
+    """Table to write with the boxes at key frames, in AVA's format, as `filmstrip detect --boxes` reads it: of CVAT
+    and Label Studio."""
     lossless: bool = False
     """Whether to encode losslessly; the files are several times larger."""
     workers: Count = 2
     """Number of worker processes."""
 
     def __call__(self) -> int:
+        from filmstrip.data.tools.labels import EXPORTS, convert_labels
+
+        if self.layout in EXPORTS:
+            found = convert_labels(
+                self.layout,
+                self.path,
+                self.videos or self.path.parent,
+                self.out,
+                fps=self.fps,
+                attribute=self.attribute,
+                boxes=self.boxes,
+            )
+            print(found.text())
+            return 1 if found.missing else 0
+        if self.videos or self.fps or self.attribute or self.boxes:
+            raise UserError(
+                f"--videos, --fps, --attribute and --boxes are for labels ({', '.join(EXPORTS)}), and --layout is "
+                f"{self.layout}"
+            )
         from filmstrip.data.tools.convert import convert_layout
 
         with keeping(lambda: f"{self.out} keeps the videos that are complete: the same command makes the others"):
@@ -151,7 +198,7 @@ class Data(Command):
 
     filmstrip data check PATH
     filmstrip data prepare PATH --out FOLDER
-    filmstrip data convert PATH --layout LAYOUT --out FOLDER
+    filmstrip data convert PATH --layout LAYOUT --out FILE|FOLDER
     filmstrip data make NAME [--out FOLDER]
     filmstrip data steps ANNOTATIONS VIDEOS --dataset NAME --out FILE
     """

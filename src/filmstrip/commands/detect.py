@@ -10,21 +10,42 @@ import tyro
 
 from filmstrip.bounds import AnyNumber, Count, Rate, Share
 from filmstrip.commands.command import Command, File, RunFolder
+from filmstrip.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Command):
-    """Classify the actions within the provided actor boxes of a video, and link the boxes into tracks."""
+    """Classify the actions within actors' boxes of a video, and link the boxes into tracks.
 
-    usage = "RUN FILE --boxes TABLE [options]"
+    Boxes are those of a table, or of a detector of persons. A live source (rtsp://..., /dev/video0, - for the
+    standard input, or anything with --live) is followed with a detector until it ends or Ctrl-C.
+    """
+
+    usage = "RUN FILE --boxes TABLE | --detector DETECTOR [options]"
     run: RunFolder
     """Run folder of a detection system."""
     video: File
-    """Video to analyse."""
-    boxes: Annotated[Path, tyro.conf.arg(metavar="TABLE")]
+    """Video to analyse, or live source."""
+    boxes: Annotated[Path | None, tyro.conf.arg(metavar="TABLE")] = None
     """CSV table of boxes in AVA's format: video, second, left, top, right, bottom (fractions of the frame),
     optionally followed by a class (ignored) and a detector's score or a person's number. The video is the file's name
     without its extension."""
+    detector: Annotated[str, tyro.conf.arg(metavar="DETECTOR")] = ""
+    """Detector of persons, in place of a table: a folder in the Hub's layout or hf:OWNER/NAME (DETR, YOLOS, RT-DETR
+    and their relatives), or ultralytics:FILE."""
+    detector_class: str = "person"
+    """Name of the detector's class whose boxes are used."""
+    trust_detector: bool = False
+    """Whether ultralytics may load a pickled file (.pt), which can run any code."""
+    every: Rate | None = None
+    """Time from one moment whose actions are classified to the next, in seconds: with a detector, by default 1; with
+    a table, boxes are interpolated between its key frames, by default not."""
+    save_boxes: Path | None = None
+    """Table to write with the boxes of the detector, as --boxes reads it."""
+    live: bool = False
+    """Whether to follow the source as one that never ends."""
+    seconds: Rate | None = None
+    """Time after which a live source is left, in seconds; by default never."""
     out: Path | None = None
     """Video to write with the boxes and actions drawn in: mp4, gif or webp."""
     csv: Path | None = None
@@ -43,9 +64,20 @@ class Detect(Command):
     max_gap: Rate = 2.0
     """Maximum time between successive boxes of an actor, in seconds."""
     json: bool = False
-    """Whether to print one JSON object instead of text."""
+    """Whether to print one JSON object instead of text; of a live source, one on each line."""
 
     def __call__(self) -> None:
+        if bool(self.detector) == (self.boxes is not None):
+            raise UserError("detect needs boxes: give --boxes TABLE or --detector DETECTOR, one of them")
+        if self.save_boxes is not None and not self.detector:
+            raise UserError("--save-boxes writes the boxes of a detector: give --detector, or leave it out")
+        from filmstrip.video.live import is_live_source
+
+        if self.live or is_live_source(self.video):
+            from filmstrip.commands.work.live_detection import detect_live
+
+            detect_live(self)
+            return
         from filmstrip.commands.work.detect import detect
 
         detect(self)

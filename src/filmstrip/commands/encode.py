@@ -49,6 +49,9 @@ class Encode(Command):
     """Number of clips encoded at once."""
     processes: Count = 1
     """Number of processes that share the videos."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise those
+    whose images are numbered without gaps are, of 25 frames per second."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.encode import encode_files
@@ -64,4 +67,5 @@ class Encode(Command):
             sampling=self.sampling,
             batch_size=self.batch_size,
             processes=self.processes,
+            fps=self.fps,
         )

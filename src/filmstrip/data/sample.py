@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,9 @@ from filmstrip.data.kinds.specification import Specification
 from filmstrip.data.reading.order import Portion
 from filmstrip.data.reading.packing import Packing
 from filmstrip.errors import UserError
+from filmstrip.video.decoder import FrameFolder
 from filmstrip.video.images import is_image
+from filmstrip.video.remote import address_of, name_of
 
 AnySample = TypeVar("AnySample", bound="Sample")
 
@@ -41,7 +44,8 @@ class Sample:
     """Whether samples of one file can be read together, by :meth:`cut_in_turn`."""
 
     path: str
-    """Path of the file; or of the archive that holds the video as ``size`` bytes starting at ``offset``."""
+    """Path or address of the file; or of the archive that holds the video as ``size`` bytes starting at
+    ``offset``."""
     name: str
     """Name that is short and unique in the collection, for messages and tables."""
     label: int | None = None
@@ -53,6 +57,8 @@ class Sample:
     """Captions, several of which say the same in other words."""
     group: str | None = None
     """Group of samples that a split must not separate, such as those of one person or recording."""
+    fps: float | None = None
+    """Frames per second of a film that is a folder of frames, if known; None for files."""
     offset: int | None = None
     size: int | None = None
     actions: Sidecar | None = None
@@ -68,14 +74,17 @@ class Sample:
     @property
     def is_image(self) -> bool:
         """Whether the file is an image, a video of one frame."""
-        return self.offset is None and is_image(self.path)
+        address = address_of(self.path)
+        return self.offset is None and is_image(self.path if address is None else name_of(address))
 
-    def file(self) -> str | BinaryIO:
+    def file(self) -> str | BinaryIO | FrameFolder:
         """The input of the decoder: the path, or the bytes of an archive's member in memory.
 
         Raises:
             OSError: the archive cannot be read.
         """
+        if self.fps is not None:
+            return FrameFolder(self.path, self.fps)
         if self.offset is None or self.size is None:
             return self.path
         with open(self.path, "rb") as archive:
@@ -263,6 +272,8 @@ class Notes:
     directional: bool = False
     classes: tuple[str, ...] | None = None
     actions: ActionSpace | None = None
+    fps: float | None = None
+    """Frames per second of films that are folders of frames."""
 
 
 def collect(root: Path, classes: tuple[str, ...], samples: Sequence[Sample], notes: Notes) -> Source:
@@ -301,7 +312,10 @@ def read_notes(folder: Path) -> Notes:
         raise UserError(f'{path}: "directional" is true or false, not {directional!r}')
     if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
         raise UserError(f'{path}: "classes" is a list of names, in the order of their labels')
-    return Notes(directional, None if classes is None else tuple(classes), _action_space(path, values))
+    fps = values.get("fps")
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf):
+        raise UserError(f'{path}: "fps" is a number of frames per second, above 0, not {fps!r}')
+    return Notes(directional, None if classes is None else tuple(classes), _action_space(path, values), fps)
 
 
 def _action_space(path: Path, values: dict[str, Any]) -> ActionSpace | None:

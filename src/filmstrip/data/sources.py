@@ -18,6 +18,7 @@ from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open
 from filmstrip.data.layouts.shards import is_shards, open_shards
 from filmstrip.data.sample import Ingredient, Sample, Source
 from filmstrip.errors import UserError
+from filmstrip.video.remote import address_of, name_of
 
 log = logging.getLogger(__name__)
 
@@ -149,29 +150,36 @@ def _in_drawn_order(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=key)
 
 
-def open_videos(path: Path) -> Source:
-    """The collection of videos at ``path``, never of their features.
+def open_videos(path: Path, fps: float | None = None) -> Source:
+    """The collection of videos at ``path``, never of their features; ``fps`` is as in :func:`open_path`.
 
     Raises:
         UserError: see :func:`open_source`; or the path holds encoded videos.
     """
-    source = open_path(path)
+    source = open_path(path, fps=fps)
     if "video" not in source.gives:
         raise UserError(f"{path} holds features of videos: provide the videos themselves")
     return source
 
 
-def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "") -> Source:
+def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "", fps: float | None = None) -> Source:
     """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, a folder
     that ``filmstrip encode`` wrote, or a public dataset in its own layout; ``fold`` is that of UCF-101, ``camera``
-    one of a robot's.
+    one of a robot's, and ``fps`` says that folders of images are films of so many frames per second.
 
     Raises:
         UserError: see :func:`open_source`.
     """
+    if (address := address_of(path)) is not None:
+        if Path(name_of(address)).suffix.lower() in MANIFEST_SUFFIXES:
+            return open_manifest(Path(path), fps)
+        raise UserError(
+            f"{address} is no manifest ({', '.join(MANIFEST_SUFFIXES)}): list the addresses of videos in one, in a "
+            "column path"
+        )
     path = Path(path).expanduser()
     if layout != "auto":
-        return _open_layout(path, layout, fold, camera)
+        return _open_layout(path, layout, fold, camera, fps)
     if camera and not (path.is_dir() and any(known.detect(path) for known in LAYOUTS.values() if known.cameras)):
         raise UserError(
             f"data.reads.camera is for robots' data (droid, lerobot), and {path} does not have their layout"
@@ -186,26 +194,26 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "")
         return open_encoded(path)
     if path.is_dir():
         if manifest := manifest_of(path):
-            return open_manifest(manifest)
+            return open_manifest(manifest, fps)
         for name, known in LAYOUTS.items():
             if known.detect(path):
                 log.info("%s has the layout of %s", path, name)
-                return _open_layout(path, name, fold, camera)
+                return _open_layout(path, name, fold, camera, fps)
         for name, arrays in ARRAYS.items():
             if arrays.detect_arrays(path):
                 raise UserError(
                     f"{path} holds arrays: `filmstrip data convert {path} --layout {name} --out FOLDER` makes videos"
                 )
-        return open_folder(path)
+        return open_folder(path, fps)
     if path.suffix.lower() in MANIFEST_SUFFIXES:
-        return open_manifest(path)
+        return open_manifest(path, fps)
     raise UserError(
         f"{path} is a file of no known layout: provide a folder class_name/*.mp4, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with the columns path and label, or shards (*.tar)"
     )
 
 
-def _open_layout(path: Path, layout: str, fold: int, camera: str) -> Source:
+def _open_layout(path: Path, layout: str, fold: int, camera: str, fps: float | None) -> Source:
     """The collection in a folder, in the configured or detected layout."""
     if not path.is_dir():
         raise UserError(f"{path} is not a folder, and data.reads.layout {layout} is for folders")
@@ -216,6 +224,6 @@ def _open_layout(path: Path, layout: str, fold: int, camera: str) -> Source:
     if fold != 1:
         raise UserError(f"data.reads.fold is for UCF-101, and data.reads.layout is {layout}")
     if layout == "folder":
-        return open_folder(path)
+        return open_folder(path, fps)
     known = LAYOUTS[layout]
     return known.open(path, camera) if known.cameras else known.open(path)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 
-from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
+from filmstrip.video.decoder import DecodeError, Decoder, FrameFolder, Frames, VideoSource
+from filmstrip.video.frame_folders import FrameFolderDecoder
 from filmstrip.video.images import ImageDecoder, is_image
 from filmstrip.video.pyav import PyAVDecoder
+from filmstrip.video.remote import RemoteFile, address_of, is_live
 from filmstrip.video.torchcodec import TorchCodecDecoder
 
 Backend = Literal["auto", "pyav", "torchcodec"]
@@ -21,12 +25,23 @@ def open_video(path: VideoSource, *, backend: Backend = "auto", stream: int = 0,
     """Open one video stream, the ``stream``-th of the file, reading its header only.
 
     ``auto`` is PyAV: it reports damage, and it is the faster one (``bench/decode.py``). A file with the extension of
-    an image is a video of one frame, whatever the backend.
+    an image is a video of one frame and a folder one of the images in it, whatever the backend. Files at addresses
+    (``https://...``) are read by ranges (:mod:`filmstrip.video.remote`).
 
     Raises:
         DecodeError: the file is missing, empty, not a video, or has no such stream.
         UserError: ``backend`` is TorchCodec, which is not installed.
     """
+    if (address := address_of(path)) is not None:
+        if is_live(address):
+            raise DecodeError(address, stream, "this is a live source, which `filmstrip predict` and `detect` follow")
+        file = RemoteFile(address)
+        if is_image(urlsplit(address).path):
+            return ImageDecoder(file, stream=stream)
+        decoder = TorchCodecDecoder if backend == "torchcodec" else PyAVDecoder
+        return decoder(file, stream=stream, threads=threads)
+    if isinstance(path, FrameFolder) or (isinstance(path, (str, Path)) and os.path.isdir(path)):
+        return FrameFolderDecoder(path, stream=stream)
     if isinstance(path, (str, Path)) and is_image(path):
         return ImageDecoder(path, stream=stream)
     if backend == "torchcodec":

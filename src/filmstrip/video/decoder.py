@@ -6,7 +6,7 @@ Frames are addressed by presentation time, in seconds from the stream's first fr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
@@ -16,7 +16,19 @@ from torch import Tensor
 
 from filmstrip.errors import UserError
 
-VideoSource = str | Path | BinaryIO
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A film that is a folder of images, and its frames per second, if known."""
+
+    path: str
+    fps: float | None = None
+
+    def __str__(self) -> str:
+        return self.path
+
+
+VideoSource = str | Path | BinaryIO | FrameFolder
 
 ROUNDING = 1e-8
 """Tolerance before the start of a frame, seconds: sums of frame durations are rarely exact."""
@@ -120,6 +132,11 @@ class Decoder(ABC):
     @abstractmethod
     def key_times(self) -> np.ndarray:
         """Start time of each key frame, seconds: where decoding can start."""
+
+    @property
+    def unusable(self) -> Mapping[str, str]:
+        """Files of single frames that were found unusable so far, with the reason: of folders of frames alone."""
+        return {}
 
     @abstractmethod
     def read(self, requests: Sequence[Request], *, snap: bool = False) -> list[Frames]:

@@ -25,8 +25,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """Formats that Pillow may try, whatever a file is called: others start programs, or parse what nobody sent here."""
 _MAX_PIXELS = 2**28
 """Number of pixels above which an image is refused before it is decoded, which would take a gigabyte or more."""
-_FPS = 25.0
-"""Frame rate that stands in for an image's, as FFmpeg has it."""
+FPS = 25.0
+"""Frame rate of images of which none is known, as FFmpeg has it."""
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations of EXIF that exchange height and width."""
 _ORIENTATION = 0x0112
@@ -82,8 +82,8 @@ class ImageDecoder(Decoder):
             width=width,
             height=height,
             rotation=0,
-            fps=_FPS,
-            duration=1 / _FPS,
+            fps=FPS,
+            duration=1 / FPS,
             num_frames=1,
             num_video_streams=1,
             has_audio=False,
@@ -136,13 +136,17 @@ class ImageDecoder(Decoder):
     def _repeated(self, crop: Crop | None, size: tuple[int, int] | None, count: int) -> Frames:
         converter = Converter(self._info, crop, size)
         video = converter.allocate(1)
-        converter(self._frame, video[0])
+        converter(self.frame, video[0])
         frames = torch.from_numpy(video).expand(count, -1, -1, -1)
         return Frames(frames.contiguous() if count > 1 else frames, np.zeros(count), (False,) * count)
 
     @cached_property
-    def _frame(self) -> av.VideoFrame:
-        """The decoded image in RGB; what is transparent shows the colour that is stored there."""
+    def frame(self) -> av.VideoFrame:
+        """The decoded image in RGB; what is transparent shows the colour that is stored there.
+
+        Raises:
+            DecodeError: the image is damaged or truncated.
+        """
         if self._image is None:
             raise self._error("the decoder is closed")
         try:

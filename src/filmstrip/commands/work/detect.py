@@ -18,7 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 from filmstrip.commands.detect import Detect
-from filmstrip.data.annotations.ava import read_boxes, write_scores
+from filmstrip.data.annotations.ava import read_boxes, write_boxes, write_scores
+from filmstrip.data.detection.interpolation import interpolated
 from filmstrip.data.detection.tubes import link
 from filmstrip.data.detection.types import Actor, Moment
 from filmstrip.data.kinds.actors import ActorInfo, clip_times, sure, whole_size
@@ -29,6 +30,7 @@ from filmstrip.progress import counted, tracked
 from filmstrip.protocols import Detector, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
+from filmstrip.runs.person_detectors import PersonDetector, load_person_detector
 from filmstrip.video.batched_reading import read_batched
 from filmstrip.video.decode import Backend, open_video
 from filmstrip.video.decoder import Request
@@ -84,14 +86,14 @@ def detect(command: Detect) -> None:
     the format of AVA's evaluation.
 
     Raises:
-        UserError: the run is not a detector, the table has no boxes for this file, the file cannot be read, or an
-            output cannot be written.
+        UserError: the run is not a detector, the table or the detector has no boxes for this file, the file cannot be
+            read, or an output cannot be written.
     """
     file, out, csv, offset = command.video, command.out, command.csv, command.offset
     objective, run = load_objective(command.run)
     info = load_data_info(command.run)
     classes = info.classes
-    found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
+    found = wanted_boxes(command, run.data.backend)
     tracks = follow(objective, run, file, found, min_iou=command.min_iou, max_gap=command.max_gap)
     if out is not None:
         with counted("drawing"):
@@ -105,7 +107,7 @@ def detect(command: Detect) -> None:
         print()
         return
     Console().print(_table(tracks, classes, command.top_k))
-    for written in (out, csv):
+    for written in (out, csv, command.save_boxes):
         if written is not None:
             print(written)
 
@@ -127,6 +129,35 @@ def key_frames(
         )
 
 
+def wanted_boxes(command: Detect, backend: Backend) -> dict[float, tuple[Actor, ...]]:
+    """The boxes of the table or of the detector, by their times in the file, in seconds.
+
+    Raises:
+        UserError: there are none, or the table, the detector or the file cannot be read.
+    """
+    file, offset = command.video, command.offset
+    if command.boxes is not None:
+        found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
+        if command.every is None:
+            return found
+        return interpolated(found, command.every, min_iou=command.min_iou, max_gap=command.max_gap)
+    detector = load_person_detector(
+        command.detector,
+        name=command.detector_class,
+        min_score=command.min_score,
+        trusted=command.trust_detector,
+    )
+    found = detected(file, detector, command.every or 1.0, backend)
+    if command.save_boxes is not None:
+        write_boxes(command.save_boxes, {(file.stem, second + offset): actors for second, actors in found.items()})
+    if not any(found.values()):
+        raise UserError(
+            f"{command.detector} finds no {command.detector_class} in {file} with a score of at least "
+            f"{command.min_score:g} (--min-score)"
+        )
+    return found
+
+
 def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) -> dict[float, tuple[Actor, ...]]:
     """The boxes that a table holds for a file, by the times of their key frames in the file, in seconds.
 
@@ -143,6 +174,24 @@ def boxes_of(file: Path, boxes: Path, *, min_score: float, offset: float = 0.0) 
             f"{boxes} has no boxes of {file.stem} with scores of at least {min_score:g}; it has boxes of "
             f"{', '.join(names[:5]) or 'nothing'}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
         )
+    return found
+
+
+def detected(
+    file: Path, detector: PersonDetector, every: float, backend: Backend = "auto"
+) -> dict[float, tuple[Actor, ...]]:
+    """What a detector finds in a frame of each ``every`` seconds of a file, in its middle, by its time in seconds.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    found = {}
+    with opened(file, backend) as decoder:
+        lasts = decoder.info.duration
+        seconds = np.arange(every / 2, lasts, every) if lasts > every / 2 else np.array([lasts / 2])
+        asked = [[Request([second])] for second in seconds]
+        for second, (frames,) in tracked(zip(seconds.tolist(), read_batched(decoder, asked)), "finding", len(asked)):
+            found[round(second, 6)] = detector(frames.video)[0]
     return found
 
 

@@ -26,7 +26,8 @@ from filmstrip.data.actions import beside, check_clip
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
-from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES
+from filmstrip.data.layouts.folder import is_film
+from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of
 from filmstrip.data.reading.loader import EvalLoader, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
@@ -37,6 +38,7 @@ from filmstrip.protocols import Grid
 from filmstrip.runs.encoders import VideoEncoder, load
 from filmstrip.runs.preflight import check_clips
 from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
+from filmstrip.video.remote import address_of
 from filmstrip.weights.fingerprint import fingerprint
 
 SECONDS_AT_RISK = 60.0
@@ -80,6 +82,7 @@ def encode_files(
     batch_size: int = 8,
     num_workers: int = 2,
     processes: int = 1,
+    fps: float | None = None,
 ) -> int:
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
@@ -87,7 +90,8 @@ def encode_files(
     With an ``error``, a tokenizer of variable length uses the minimum number of tokens that meets it, and a single
     process writes ``token_use.html``, which shows their distribution. Several ``processes`` share the files, each
     with its own ``num_workers`` decoding workers, on GPUs in turn; the index is in the files' order regardless. Bad
-    files are listed in ``out/unreadable.csv``; returns 1 if there were any, else 0.
+    files are listed in ``out/unreadable.csv``; ``fps`` is as in :func:`find_source`. Returns 1 if there were any,
+    else 0.
 
     Raises:
         UserError: an encoder or file does not exist, the encoder does not have the level or does not support the
@@ -97,7 +101,7 @@ def encode_files(
     if not files:
         raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
     if num_clips > 1:  # checked before a collection is opened, which takes time
-        check_clips(find_source(files).samples, num_clips)
+        check_clips(find_source(files, fps).samples, num_clips)
     work = partial(
         encode_part,
         encoder,
@@ -110,6 +114,7 @@ def encode_files(
         batch_size=batch_size,
         num_workers=num_workers,
         parts=processes,
+        fps=fps,
     )
     if processes > 1 and not isinstance(encoder, (str, Path)):
         raise ValueError("with several processes, each loads the encoder itself: pass its folder or name")
@@ -122,7 +127,7 @@ def encode_files(
         if processes == 1:
             return work(part=0)
         bad = _in_processes(work, processes, out)
-        sort_index(Path(out), [sample.name for sample in find_source(files).samples])
+        sort_index(Path(out), [sample.name for sample in find_source(files, fps).samples])
     return bad
 
 
@@ -161,10 +166,11 @@ def encode_part(
     clip: Mapping[str, Any] = MappingProxyType({}),
     batch_size: int = 8,
     num_workers: int = 2,
+    fps: float | None = None,
 ) -> int:
     """Encode the share of one of several processes, on any machine: every ``parts``-th file, starting at ``part``."""
     console = Console(stderr=True, quiet=part > 0)
-    source = find_source(files)
+    source = find_source(files, fps)
     model: VideoEncoder | VideoTokenizer
     if isinstance(encoder, (str, Path)):
         device = None
@@ -226,22 +232,24 @@ def encode_part(
     return int(bool(bad))
 
 
-def find_source(files: Sequence[Path]) -> Source:
-    """The videos at the given paths: a video file is one sample, any other path a collection with labels and splits.
+def find_source(files: Sequence[Path], fps: float | None = None) -> Source:
+    """The videos at the given paths: a video file (or a folder of numbered frames) is one sample, any other path a
+    collection with labels and splits.
 
-    The classes of several paths are merged by name. Actions are kept if all videos have them.
+    With ``fps`` folders of images are films of so many frames per second. The classes of several paths are merged by
+    name. Actions are kept if all videos have them.
 
     Raises:
         UserError: a path does not exist or holds no videos, or two videos have the same name.
     """
-    sources = [_source_at(path) for path in files]
+    sources = [_source_at(path, fps) for path in files]
     if len(sources) == 1:
         return sources[0]
     classes = tuple(dict.fromkeys(name for source in sources for name in source.classes))
     samples: list[Sample] = []
     for path, source in zip(files, sources):
         for sample in source.samples:
-            name = sample.name if _is_video(path) else f"{path}/{sample.name}"
+            name = sample.name if sample.name in (str(path), address_of(path)) else f"{path}/{sample.name}"
             label = None if sample.label is None else classes.index(source.classes[sample.label])
             samples.append(replace(sample, name=name, label=label))
     names = [sample.name for sample in samples]
@@ -257,12 +265,16 @@ def _is_video(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() not in (*MANIFEST_SUFFIXES, ".tar")
 
 
-def _source_at(path: Path) -> Source:
+def _source_at(path: Path, fps: float | None) -> Source:
+    if (address := address_of(path)) is not None and manifest_of(path) is None:
+        return collect(Path("."), (), [Sample(path=address, name=address)], Notes())
+    if is_film(path, fps):
+        return collect(path, (), [Sample(path=str(path), name=str(path), fps=fps)], Notes())
     if _is_video(path):
         names = {file.name for file in path.absolute().parent.iterdir()}
         sample = Sample(path=str(path), name=str(path), actions=beside(path, names))
         return collect(path.parent, (), [sample], Notes())
-    return open_videos(path)
+    return open_videos(path, fps)
 
 
 def reader_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from filmstrip.progress import tracked
 from filmstrip.runs.classifiers import Moment, Prediction, VideoClassifier, load_classifier
 from filmstrip.runs.predictions import as_cells
 from filmstrip.video import DecodeError
+from filmstrip.video.remote import address_of
 
 NUM_CROPS = 3
 """Number of square crops of each clip, along its longer side."""
@@ -61,9 +63,11 @@ def predict_files(
     num_clips: int = 4,
     as_json: bool = False,
     out: Path | None = None,
+    fps: float | None = None,
 ) -> int:
     """Print the classifier's prediction for each file, or write them to the table ``out``, a row as soon as it is
-    known; returns 1 if some could not be read, else 0.
+    known; returns 1 if some could not be read, else 0. With ``fps`` folders of images are films of so many frames per
+    second.
 
     A file that cannot be read is reported and does not stop the others.
 
@@ -75,7 +79,7 @@ def predict_files(
         raise UserError("predict needs videos: filmstrip predict RUN FILE|FOLDER|MANIFEST ...")
     if out is not None:
         check_table_name(out)
-    items = [item for path in paths for item in items_at(path)]
+    items = [item for path in paths for item in items_at(path, fps)]
     classifier = load_classifier(source)
     console, failures = Console(), 0
     results: list[Prediction | Failure] = []
@@ -104,22 +108,24 @@ def predict_files(
     return int(failures > 0)
 
 
-def items_at(path: Path) -> list[Item]:
-    """The videos at a path: a file, all videos and images in a folder, or what a manifest or shards hold.
+def items_at(path: Path, fps: float | None = None) -> list[Item]:
+    """The videos at a path: a file, all videos and images in a folder, or what a manifest or shards hold; ``fps`` is
+    as in :func:`predict_files`.
 
     Raises:
         UserError: there is nothing in it, or a manifest is invalid.
     """
     if path.is_dir() and not manifest_of(path) and not is_shards(path):
-        found = list(find_media(path))
+        found = list(find_media(path, films=True, every=fps is not None))
         if not found:
             raise UserError(f"{path} holds no videos and no images")
-        return [Item(file, Sample(path=file, name=file)) for file in found]
+        return [Item(file, Sample(path=file, name=file, fps=fps if os.path.isdir(file) else None)) for file in found]
     if path.is_dir() or manifest_of(path) or is_shards(path):
-        source = open_videos(path)
+        source = open_videos(path, fps)
         labels = [None if s.label is None else source.classes[s.label] for s in source.samples]
         return [Item(sample.name, sample, label) for sample, label in zip(source.samples, labels)]
-    return [Item(str(path), Sample(path=str(path), name=str(path)))]
+    name = address_of(path) or str(path)
+    return [Item(name, Sample(path=name, name=name))]
 
 
 def _predict(classifier: VideoClassifier, item: Item, *, top_k: int, num_clips: int) -> Prediction | Failure:

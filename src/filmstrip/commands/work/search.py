@@ -29,9 +29,9 @@ from filmstrip.data.layouts.folder import find_media
 from filmstrip.data.layouts.manifest import manifest_of
 from filmstrip.data.layouts.shards import is_shards
 from filmstrip.data.reading.views import views_of_parts
-from filmstrip.data.synthetic.generated import cache_folder
 from filmstrip.data.texts import tokenised
 from filmstrip.errors import UserError
+from filmstrip.files import cache_folder
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import DualEncoder, Objective

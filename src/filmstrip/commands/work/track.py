@@ -15,13 +15,13 @@ from torch import Tensor
 
 from filmstrip.bounds import PositiveShare, Rate, Weight
 from filmstrip.commands.stopping import keeping
-from filmstrip.data.annotations.davis import frames_in
-from filmstrip.data.masks import Mask, chunks_of, default_palette, read_mask, size_of_image, write_mask
+from filmstrip.data.masks import Mask, default_palette, read_mask, write_mask
 from filmstrip.data.reading.views import opened
 from filmstrip.errors import UserError
 from filmstrip.evals.propagation import FrameEncoder, Propagation, Size, hard_mask, soft_masks, track
 from filmstrip.progress import counted
 from filmstrip.runs.encoders import VideoEncoder, load
+from filmstrip.video.decoder import FrameFolder
 from filmstrip.video.write import Mp4File
 
 SHORT_SIDE = 360
@@ -44,7 +44,7 @@ class TrackRequest(Propagation):
     masks: Path | None = None
     """Folder to write the mask of every frame to, as PNG files with the palette of the first one."""
     start: Weight = 0.0
-    """Time of the frame that the mask is of, in seconds; of a folder of images, 0."""
+    """Time of the frame that the mask is of, in seconds."""
     stop: Rate | None = None
     """Time at which tracking stops, in seconds; by default the film's end."""
     opacity: PositiveShare = 0.45
@@ -141,15 +141,8 @@ def film_at(path: Path, start: float = 0.0, stop: float | None = None) -> Iterat
     Raises:
         UserError: it cannot be read, or is a folder without images.
     """
-    if path.is_dir():
-        frames = frames_in(path)
-        if start or stop:
-            raise UserError(f"{path} is a folder of images, which have no times: leave out --start and --stop")
-        if not frames:
-            raise UserError(f"{path} has no images: expected a video file, or a folder of jpg or png files")
-        yield Film(size_of_image(frames[0]), FOLDER_FPS, len(frames), chunks_of(frames))
-        return
-    with opened(path) as decoder:
+    source = FrameFolder(str(path), FOLDER_FPS) if path.is_dir() else path
+    with opened(source) as decoder:
         info = decoder.info
         chunks = (part.video for part in decoder.frames(start, stop, chunk=8))
         span = max(0.0, min(info.duration, stop or info.duration) - start)

@@ -169,6 +169,20 @@ def write_scores(
                 writer.writerows((video, moment, *box, n, p) for n, p in zip(numbers, kept, strict=True))
 
 
+def write_boxes(path: Path, boxes: Boxes) -> None:
+    """Write boxes without classes, as :func:`read_boxes` reads them: with persons, where they have any, or scores.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for (video, second), actors in sorted(boxes.items()):
+            for actor in actors:
+                last = f"{actor.score:.6f}" if actor.person is None else actor.person
+                writer.writerow((video, round(second, 6), *(f"{side:.6f}" for side in actor.box), "", last))
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     """The rows of a table, compressed or not, with their line numbers; empty ones are skipped."""
     try:

@@ -22,7 +22,7 @@ from filmstrip.data.detection.types import Actor, ActorAnnotations, Boxes, Momen
 from filmstrip.data.kinds.clips import VIDEO, Clips, draw_clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
-from filmstrip.data.layouts.folder import is_video
+from filmstrip.data.layouts.folder import videos_by_name
 from filmstrip.data.sample import Sample, Source, read_notes
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
@@ -360,7 +360,7 @@ def video_files(root: Path) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder of videos")
-    return {file.stem: file for file in sorted(root.rglob("*")) if is_video(file)}
+    return videos_by_name(root)
 
 
 def sure(boxes: Boxes, min_score: float) -> Boxes:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from filmstrip.bounds import Bounds
+from filmstrip.bounds import Bounds, Rate
 from filmstrip.data.actions import (
     ActionSpace,
     Changes,
@@ -104,6 +104,9 @@ class Clips(Kind):
     images: Literal["still", "sequence"] = "still"
     """Clips of images. ``still``: one image, unmoving; ``sequence``: in training, as many unrelated images of one
     source as a clip has frames, one after another (Toto)."""
+    fps: Rate | None = None
+    """Frames per second of films that are folders of images. If it is given, every folder of images is a film; by
+    default folders of numbered images within those of classes are films of 25 frames per second."""
 
     def open(self, data: Data) -> Source:
         """The videos in ``data.path``, or of a synthetic set, which is generated first unless it already exists.
@@ -117,7 +120,7 @@ class Clips(Kind):
         from filmstrip.data.sources import open_path
 
         if data.path is not None:
-            source = open_path(data.path, self.layout, self.fold, self.camera)
+            source = open_path(data.path, self.layout, self.fold, self.camera, self.fps)
         elif data.synthetic is not None:
             source = open_path(data.synthetic.generate())
         else:

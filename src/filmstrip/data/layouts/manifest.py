@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import json
 import logging
 import math
@@ -17,8 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filmstrip.data.actions import Sidecar
+from filmstrip.data.layouts.folder import VIDEO_SUFFIXES
 from filmstrip.data.sample import Sample, Source, collect, hold_out, number_labels, read_notes
 from filmstrip.errors import UserError
+from filmstrip.files import cache_folder, write_bytes
+from filmstrip.video.images import IMAGE_SUFFIXES
+from filmstrip.video.remote import address_of, fetch, name_of
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -30,6 +35,7 @@ COLUMNS = {
     "end": ("end", "end_time", "t_end"),
     "group": ("group", "subject", "actor"),
     "actions": ("actions",),
+    "fps": ("fps", "frame_rate"),
 }
 """Accepted names of each column, in order of preference; case and surrounding blanks are ignored."""
 TEXTS = ("text", "caption", "sentence", "description")
@@ -52,8 +58,11 @@ class Row(NamedTuple):
     """Captions, from all of their columns."""
 
 
-def open_manifest(path: Path) -> Source:
-    """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents.
+def open_manifest(path: Path, fps: float | None = None) -> Source:
+    """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents, or addresses.
+
+    A manifest at an address has paths that are relative to that. A path may be a folder of frames: of ``fps`` frames
+    per second unless its row says how many.
 
     Rows without a split are left out when other rows have one. Files that are missing are found out when they are
     read, like unreadable ones; only when none of the first is there, the manifest is refused.
@@ -61,6 +70,8 @@ def open_manifest(path: Path) -> Source:
     Raises:
         UserError: the table has no column of paths, or invalid cells; the message lists the rows.
     """
+    address = address_of(path)
+    path = path if address is None else _fetched(address)
     rows = _read(path)
     if any(row.cells["split"] for row in rows):
         kept = [row for row in rows if row.cells["split"]]
@@ -69,11 +80,12 @@ def open_manifest(path: Path) -> Source:
         rows = kept
     notes = read_notes(path.parent)
     spans = _spans(path, rows)
-    base = _base(path, rows)
+    base = str(_base(path, rows)) if address is None else address.rpartition("/")[0]
+    rates = _rates(path, rows, fps or notes.fps)
     classes, labels = number_labels([row.cells["label"] for row in rows], notes.classes, path)
     samples = [
         Sample(
-            path=os.path.join(base, str(cells["path"])),
+            path=address_of(cells["path"]) or os.path.join(base, str(cells["path"])),
             name=_name(str(cells["path"]), start, end),
             label=label,
             split=cells["split"] or "",
@@ -81,9 +93,10 @@ def open_manifest(path: Path) -> Source:
             end=end,
             text=texts,
             group=cells["group"],
+            fps=rate,
             actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
         )
-        for (_, cells, texts), (start, end), label in zip(rows, spans, labels)
+        for (_, cells, texts), (start, end), label, rate in zip(rows, spans, labels, rates)
     ]
     if samples and not samples[0].split:
         samples = hold_out(samples)
@@ -92,6 +105,8 @@ def open_manifest(path: Path) -> Source:
 
 def manifest_of(path: Path) -> Path | None:
     """The manifest that opening ``path`` reads: itself, or the one in a folder; none where there is none."""
+    if (address := address_of(path)) is not None:
+        return path if Path(name_of(address)).suffix.lower() in MANIFEST_SUFFIXES else None
     path = Path(path).expanduser()
     if path.is_dir():
         inside = (path / f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
@@ -101,7 +116,9 @@ def manifest_of(path: Path) -> Path | None:
 
 def rows_without_label(path: Path) -> list[int]:
     """The numbers of a manifest's rows without a label, as an editor shows them."""
-    return [row.number for row in _read(path) if not row.cells["label"]]
+    address = address_of(path)
+    rows = _read(path if address is None else _fetched(address))
+    return [row.number for row in rows if not row.cells["label"]]
 
 
 @functools.cache
@@ -206,9 +223,11 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
     errors = []
     for number, cells, _ in rows:
         try:
-            start, end = (None if cells[role] is None else float(str(cells[role])) for role in ("start", "end"))
+            start, end = (None if cells[role] is None else _seconds(str(cells[role])) for role in ("start", "end"))
         except ValueError:
-            errors.append(f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds")
+            errors.append(
+                f"row {number}: start {cells['start']!r} and end {cells['end']!r} should be seconds, or h:mm:ss"
+            )
             continue
         if not 0 <= (start or 0.0) < (math.inf if end is None else end):
             errors.append(f"row {number}: start {start} and end {end} should satisfy 0 <= start < end")
@@ -217,9 +236,56 @@ def _spans(path: Path, rows: Iterable[Row]) -> list[tuple[float | None, float | 
     return spans
 
 
+def _seconds(cell: str) -> float:
+    """A time in seconds, of a number or of hours, minutes and seconds with colons between them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    *larger, seconds = cell.split(":")
+    if len(larger) > 2 or not all(part.strip().isdecimal() for part in larger) or (larger and float(seconds) >= 60):
+        raise ValueError(cell)
+    minutes = 0
+    for part in larger:
+        minutes = 60 * minutes + int(part)
+    return 60 * minutes + float(seconds)
+
+
+def _fetched(address: str) -> Path:
+    """A copy of the manifest at an address, in a folder of its own."""
+    content = fetch(address)
+    digest = hashlib.sha256(address.encode() + content).hexdigest()[:16]
+    copy = cache_folder() / "manifests" / digest / name_of(address).rpartition("/")[2]
+    write_bytes(content, copy)
+    return copy
+
+
+def _rates(path: Path, rows: Iterable[Row], default: float | None) -> list[float | None]:
+    """Frames per second of each row that is a folder of frames, by its name; None of others, or where it is
+    unknown."""
+    rates: list[float | None] = []
+    errors = []
+    for number, cells, _ in rows:
+        suffix = os.path.splitext(str(cells["path"]))[1].lower()
+        if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES or address_of(cells["path"]) is not None:
+            rates.append(None)
+            continue
+        try:
+            rate = default if cells["fps"] is None else float(cells["fps"])
+        except ValueError:
+            rate = math.nan
+        if rate is not None and not 0 < rate < math.inf:
+            errors.append(f"row {number}: fps {cells['fps']!r} should be a number of frames per second, above 0")
+        rates.append(rate)
+    _refuse(path, errors)
+    return rates
+
+
 def _base(path: Path, rows: list[Row]) -> Path:
     """The folder that the paths are relative to: the nearest one from the manifest up where one of them exists."""
-    first = rows[:20]
+    first = [row for row in rows if address_of(row.cells["path"]) is None][:20]
+    if not first:
+        return path.parent
     for folder in (path.parent, *path.absolute().parent.parents):
         if any((folder / str(row.cells["path"])).exists() for row in first):
             return folder
@@ -231,8 +297,11 @@ def _base(path: Path, rows: list[Row]) -> Path:
 
 
 def _name(path: str, start: float | None, end: float | None) -> str:
-    """The path as the manifest has it (an absolute one shortened to its last folder), and the part of the video."""
+    """The path as the manifest has it (an absolute one shortened to its last folder, an address to its host and
+    path), and the part of the video."""
     name = "/".join(Path(path).parts[-2:]) if os.path.isabs(path) else path
+    if (address := address_of(path)) is not None:
+        name = name_of(address)
     return name if start is None and end is None else f"{name} [{start or 0:g}-{'' if end is None else f'{end:g}'}]"
 
 

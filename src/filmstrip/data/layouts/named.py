@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from filmstrip.data.layouts.folder import find_videos
+from filmstrip.data.layouts.folder import videos_by_name
 
 Item = TypeVar("Item")
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def by_stem(root: Path) -> dict[str, Path]:
     """Every video below ``root`` by its name without ending, in small letters."""
-    return {Path(path).stem.lower(): Path(path) for path, _ in find_videos(root)}
+    return {name.lower(): path for name, path in videos_by_name(root).items()}
 
 
 def leave_out_missing(

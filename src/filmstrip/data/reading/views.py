@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from filmstrip.data.config import Clip
 from filmstrip.data.kinds.clips import cut_parts
 from filmstrip.errors import UserError
 from filmstrip.video.decode import Backend, open_video
-from filmstrip.video.decoder import Decoder, VideoInfo
+from filmstrip.video.decoder import Decoder, VideoInfo, VideoSource
 from filmstrip.video.images import is_image
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Views:
 
 
 def read_views(
-    path: Path | str | BinaryIO,
+    path: VideoSource,
     clip: Clip,
     *,
     num_clips: int = 1,
@@ -89,7 +88,7 @@ def views_of_parts(
 
 
 @contextmanager
-def opened(path: Path | str | BinaryIO, backend: Backend = "auto") -> Iterator[Decoder]:
+def opened(path: VideoSource, backend: Backend = "auto") -> Iterator[Decoder]:
     """A file, open while the body reads it.
 
     Raises:

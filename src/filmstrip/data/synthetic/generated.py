@@ -17,15 +17,10 @@ from filelock import FileLock
 
 from filmstrip.data.config import Synthetic
 from filmstrip.errors import UserError
-from filmstrip.files import PART, write_json
+from filmstrip.files import PART, cache_folder, write_json
 from filmstrip.progress import tracked
 
 NOTES = "dataset.json"
-
-
-def cache_folder() -> Path:
-    """``$FILMSTRIP_CACHE``, or ``~/.cache/filmstrip``."""
-    return Path(os.environ.get("FILMSTRIP_CACHE") or Path.home() / ".cache" / "filmstrip")
 
 
 def generate_once(

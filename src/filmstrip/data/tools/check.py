@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,8 @@ LONG_GOP = 24
 LARGE_SIDE = 400
 """Short side in pixels above which training decodes many times more than it uses."""
 SHOWN = 20
+NAMED = 3
+"""Maximum number of unusable frames of a film that are named."""
 SIDED = frozenset({"left", "right", "leftward", "rightward", "clockwise", "counterclockwise", "anticlockwise"})
 
 
@@ -119,13 +120,14 @@ class CollectionReport:
         return "\n".join(lines)
 
 
-def check_collection(path: Path, workers: int = 2) -> CollectionReport:
-    """Decode every file of a collection: a folder, a manifest or shards.
+def check_collection(path: Path, workers: int = 2, fps: float | None = None) -> CollectionReport:
+    """Decode every file of a collection: a folder, a manifest or shards; ``fps`` is as in
+    :func:`~filmstrip.data.sources.open_path`.
 
     Raises:
         UserError: there is no collection there; see :func:`filmstrip.data.sources.open_videos`.
     """
-    source = open_videos(path)
+    source = open_videos(path, fps)
     found = each(check_file, files_of(source), workers=workers, title="checking", crashed=_crashed)
     files = tuple(_with_actions(source, sorted(found, key=lambda file: file.name)))
     counts: dict[str, Counter[str]] = {}
@@ -154,11 +156,15 @@ def check_file(file: VideoFile) -> FileReport:
                 damaged += sum(frames.damaged)
                 truncated = frames.truncated or truncated
             keys = max(1, len(decoder.key_times()))
+            unusable = dict(decoder.unusable)
     except (UserError, OSError) as error:
         return FileReport(file.name, error=getattr(error, "reason", None) or str(error))
     flaws = [truncated] if truncated else []
     if damaged:
         flaws.append(f"{damaged} of {count} frames are damaged")
+    if unusable:
+        flaws += [f"{name}: {reason}" for name, reason in list(unusable.items())[:NAMED]]
+        flaws += ["..."] if len(unusable) > NAMED else []
     return FileReport(
         file.name,
         flaw="; ".join(flaws),
@@ -171,7 +177,7 @@ def check_file(file: VideoFile) -> FileReport:
         damaged=damaged,
         lost=info.num_missing,
         gop=round(count / keys, 1),
-        bytes=file.size if file.size is not None else os.path.getsize(file.path),
+        bytes=file.stamp()[0],
     )
 
 

@@ -74,7 +74,10 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
         OSError: ``out`` cannot be written, or there is no room left; what was converted stays.
     """
     if layout not in ARRAYS:
-        raise UserError(f"there is no layout of arrays {layout!r}; there are {', '.join(ARRAYS)}")
+        raise UserError(
+            f"there is no layout of arrays {layout!r}; there are {', '.join(ARRAYS)}, and cvat, via and label_studio "
+            "of exported labels"
+        )
     path, out = Path(path).expanduser(), Path(out).expanduser()
     files = ARRAYS[layout].array_files(path)
     _claim(out, {"layout": layout, "source": str(path.absolute()), "lossless": lossless})

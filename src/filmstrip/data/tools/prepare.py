@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +27,7 @@ from filmstrip.data.tools.parallel import each
 from filmstrip.data.tools.reencode import Recipe, reencode
 from filmstrip.errors import NO_ROOM, UserError
 from filmstrip.files import append_line, no_parts_left, write_bytes, write_csv, write_json
+from filmstrip.video.decoder import DecodeError
 
 LEDGER, SETTINGS = "prepared.jsonl", "prepare.json"
 
@@ -93,23 +93,32 @@ class Preparation:
 
 
 def prepare_collection(
-    path: Path, out: Path, *, short_side: int = 256, gop: int = 8, crf: int = 20, workers: int = 2
+    path: Path,
+    out: Path,
+    *,
+    short_side: int = 256,
+    gop: int = 8,
+    crf: int = 20,
+    workers: int = 2,
+    sound: bool = True,
+    fps: float | None = None,
 ) -> Preparation:
     """Copy a collection (a folder, a manifest or shards) into ``out``, with a manifest of labels and splits.
 
-    Videos whose short side is smaller keep their size. Files that cannot be read are reported and left out.
+    ``fps`` is as in :func:`~filmstrip.data.sources.open_path`. Videos whose short side is smaller keep their size.
+    Files that cannot be read are reported and left out.
 
     Raises:
         UserError: there is no collection; or ``out`` lies inside it, or was prepared otherwise.
         OSError: ``out`` cannot be written, or there is no room left: a disk that is full is no bad video. What was
             copied stays, and the manifest is as it was.
     """
-    source, out = open_videos(path), Path(out).expanduser()
+    source, out = open_videos(path, fps), Path(out).expanduser()
     if out.resolve().is_relative_to(source.root.resolve()) and not Path(path).is_file():
         raise UserError(f"{out} lies inside {path}, which would then hold every video twice: give a folder elsewhere")
     if any(sample.is_image for sample in source.samples):
         raise UserError(f"{path} holds images, which load fast as they are: train on it with --data {path}")
-    recipe = Recipe(short_side=short_side, gop=gop, crf=crf)
+    recipe = Recipe(short_side=short_side, gop=gop, crf=crf, sound=sound)
     _claim(out, {"source": str(Path(path).absolute()), **asdict(recipe)})
     targets = _targets(files_of(source))
     known = _read_ledger(out)
@@ -142,7 +151,7 @@ def prepare_file(job: CopyJob) -> CopyOutcome:
     return CopyOutcome(
         job.file.name,
         flaw=result.flaw,
-        stamp=_stamp(job.file),
+        stamp=job.file.stamp(),
         num_frames=result.num_frames,
         psnr=round(result.psnr, 2),
         bytes=job.target.stat().st_size,
@@ -153,18 +162,12 @@ def _crashed(job: CopyJob, reason: str) -> CopyOutcome:
     return CopyOutcome(job.file.name, error=reason)
 
 
-def _stamp(file: VideoFile) -> tuple[int, int]:
-    """The size of a video, and when its file was last changed."""
-    status = os.stat(file.path)
-    return (status.st_size if file.size is None else file.size), status.st_mtime_ns
-
-
 def _claim(out: Path, settings: dict[str, str | int]) -> None:
     """Note how ``out`` is prepared, or see that it is the same as before."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / SETTINGS
     if path.exists():
-        before = read_settings(path)
+        before = {"sound": False, **read_settings(path)}  # older copies have none
         differing = [f"{key} {before.get(key)!r}" for key, value in settings.items() if before.get(key) != value]
         if differing:
             raise UserError(f"{out} was prepared with {', '.join(differing)}: use another folder or these settings")
@@ -233,8 +236,8 @@ def _still_good(file: VideoFile, target: str, out: Path, known: dict[str, CopyOu
     if outcome is None or outcome.error or outcome.target != target:
         return False
     try:
-        return (out / target).stat().st_size == outcome.bytes and _stamp(file) == outcome.stamp
-    except OSError:
+        return (out / target).stat().st_size == outcome.bytes and file.stamp() == outcome.stamp
+    except (OSError, DecodeError):
         return False
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero, Quality, check_numbers
 from filmstrip.data.augment.colour import GREY
+from filmstrip.data.tools.sound import Sound
+from filmstrip.errors import NO_ROOM
 from filmstrip.files import replacing
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoSource
@@ -42,6 +44,8 @@ class Recipe:
     b_frames: CountOrZero = 3
     """Number of B frames between two reference frames; a reader with a stride skips them, as nothing depends on
     them."""
+    sound: bool = True
+    """Whether the sound is kept."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -94,25 +98,39 @@ class _EncodedFrames:
 
 
 def reencode(source: VideoSource, target: Path, recipe: Recipe) -> Result:
-    """Write a copy of a video (the picture only), which appears under its name once it was verified.
+    """Write a copy of a video, which appears under its name once its picture was verified.
+
+    Sound that cannot be written is left out, and the copy's flaw says so.
 
     Raises:
         DecodeError: the source cannot be read, or the copy does not show the same frames at the same times.
         OSError: the copy cannot be written.
     """
-    encoded = _EncodedFrames()
+    encoded, lost = _EncodedFrames(), ""
     with replacing(target) as part:
         with open_video(source) as decoder:
-            _encode(decoder, part, recipe, encoded)
-            name = decoder.info.path
+            name, heard = decoder.info.path, recipe.sound and decoder.info.has_audio
+            try:
+                _encode(decoder, part, recipe, encoded, source if heard else None)
+            except (av.FFmpegError, ValueError, IndexError) as error:
+                if not heard or getattr(error, "errno", None) in NO_ROOM:
+                    raise
+                encoded, lost = _EncodedFrames(), f"its sound cannot be kept: {error}"
+                _encode(decoder, part, recipe, encoded, None)
         psnr = _verify(name, part, encoded)
-    return Result(len(encoded.times), psnr, encoded.flaw)
+    return Result(len(encoded.times), psnr, "; ".join(filter(None, (encoded.flaw, lost))))
 
 
-def _encode(decoder: Decoder, part: Path, recipe: Recipe, encoded: _EncodedFrames) -> None:
+def _encode(decoder: Decoder, part: Path, recipe: Recipe, encoded: _EncodedFrames, heard: VideoSource | None) -> None:
+    """Encode the picture, and the sound of ``heard`` beside it."""
     info = decoder.info
     size = recipe.size(info.height, info.width)
-    with _writer(part, size, Fraction(info.fps).limit_denominator(1001 * 120), recipe) as (container, stream):
+    rate = Fraction(info.fps).limit_denominator(1001 * 120)
+    with contextlib.ExitStack() as open_files:
+        sound = None if heard is None else open_files.enter_context(Sound(heard))
+        container, stream = open_files.enter_context(_writer(part, size, rate, recipe))
+        if sound is not None:
+            sound.add_to(container)
         for frames in decoder.frames(size=size):
             encoded.note(frames)
             images = rearrange(frames.video, "t c h w -> t h w c").contiguous().numpy()
@@ -123,14 +141,18 @@ def _encode(decoder: Decoder, part: Path, recipe: Recipe, encoded: _EncodedFrame
                 )
                 frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
                 container.mux(stream.encode(frame))
+            if sound is not None:
+                sound.write_until(container, float(frames.times[-1]))
         container.mux(stream.encode(None))
+        if sound is not None:
+            sound.write_until(container)
 
 
 @contextlib.contextmanager
 def _writer(
     path: Path, size: tuple[int, int], rate: Fraction, recipe: Recipe
 ) -> Iterator[tuple[av.container.OutputContainer, av.VideoStream]]:
-    """An mp4 file with one H.264 stream of GOPs of one length: a key frame, B frames, a reference, B frames ..."""
+    """An mp4 file with an H.264 stream of GOPs of one length: a key frame, B frames, a reference, B frames ..."""
     params = {
         **{"keyint": recipe.gop, "min-keyint": recipe.gop, "scenecut": 0, "open-gop": 0},
         **{"bframes": min(recipe.b_frames, recipe.gop - 1), "b-adapt": 0, "b-pyramid": "none"},
