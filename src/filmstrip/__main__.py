@@ -46,6 +46,7 @@ COMMANDS = {
     "generate": "filmstrip.commands.generate:Generate",
     "visualize": "filmstrip.commands.visualize:Visualize",
     "export": "filmstrip.commands.export:Export",
+    "push": "filmstrip.commands.push:Push",
     "data": "filmstrip.commands.data:Data",
     "bench": "filmstrip.commands.bench:Bench",
     "compare": "filmstrip.commands.compare:Compare",

@@ -92,6 +92,15 @@ def run_report(folder: Path) -> Path:
     return Report(folder.resolve().name, _lead(config, whole, predictions), sections).write(folder / REPORT)
 
 
+def evaluated(folder: Path) -> list[tuple[str, str]]:
+    """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
+    return [
+        (_name(name), _value(name, values[-1]))
+        for name, (_, values) in history(folder).items()
+        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
+    ]
+
+
 def duration(seconds: float) -> str:
     """A duration as text: ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 99.5:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.work.export import TOLERANCE
+from filmstrip.commands.work.model_card import model_card
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
-from filmstrip.files import write_json, write_tensors
+from filmstrip.files import write_json, write_tensors, write_text
 from filmstrip.inference import inference
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.patches import PatchEmbed
@@ -69,6 +70,7 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         return
     if format == "peft":
         raise UserError(f"{type(objective).__name__} has no language model that could be adapted")
+    classes: tuple[str, ...] = ()
     if format == "transformers":
         if not isinstance(objective, InTransformers):
             raise UserError(
@@ -80,8 +82,8 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         else:
             config, weights = objective.to_transformers()
         if isinstance(objective, Classifier):
-            names = load_classes(source)
-            config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+            classes = load_classes(source)
+            config |= {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
         if isinstance(objective, DualEncoder):
             config["text_config"] |= _special_ids(Path(source))
     else:
@@ -99,6 +101,7 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         write_tensors(weights, written / _FILES[format])
         if format == "transformers":
             write_json(_preprocessor(objective, run.data.clip), written / "preprocessor_config.json")
+            write_text(model_card(source, run, config, classes), written / "README.md")
             for path in tokenizer_files(Path(source)):
                 shutil.copyfile(path, written / path.name)
         found = _difference(objective, run.data.clip, config, written, format)
