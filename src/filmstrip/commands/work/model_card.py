@@ -42,11 +42,9 @@ def _clips(clip: Clip) -> str:
 
 def _use(model: str, clip: Clip) -> str:
     if not model.endswith("ForVideoClassification"):
-        return (
-            f"```python\nfrom transformers import {model}\n\nmodel = {model}.from_pretrained(FOLDER_OR_NAME)\n```\n"
-        )
-    lines = [
-        "from transformers import AutoImageProcessor, " + model,
+        return _python(f"from transformers import {model}", "", f"model = {model}.from_pretrained(FOLDER_OR_NAME)")
+    classify = _python(
+        f"from transformers import AutoImageProcessor, {model}",
         "",
         "processor = AutoImageProcessor.from_pretrained(FOLDER_OR_NAME)",
         f"model = {model}.from_pretrained(FOLDER_OR_NAME)",
