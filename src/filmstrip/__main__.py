@@ -33,6 +33,7 @@ COMMANDS = {
     "plan": "filmstrip.commands.plan:Plan",
     "dagger": "filmstrip.commands.dagger:Dagger",
     "detect": "filmstrip.commands.detect:Detect",
+    "localise": "filmstrip.commands.localise:Localise",
     "anticipate": "filmstrip.commands.anticipate:Anticipate",
     "track": "filmstrip.commands.track:Track",
     "caption": "filmstrip.commands.caption:Caption",

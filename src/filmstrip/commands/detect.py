@@ -14,7 +14,11 @@ from filmstrip.commands.command import Command, File, RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Command):
-    """Classify the actions within the provided actor boxes of a video, and link the boxes into tracks."""
+    """Classify the actions within the provided actor boxes of a video, and link the boxes into tracks.
+
+    What an actor does is also told as moments with their start and end: where the probability of a class, on a
+    straight line from one time that was classified to the next, is at least the threshold.
+    """
 
     usage = "RUN FILE --boxes TABLE [options]"
     run: RunFolder
@@ -33,7 +37,10 @@ class Detect(Command):
     top_k: Count = 3
     """Number of classes to print for each actor."""
     threshold: Share = 0.5
-    """Minimum probability of classes that are drawn; the most probable one is always drawn."""
+    """Minimum probability of classes that are drawn, where the most probable one is always drawn, and of moments."""
+    every: Rate | None = None
+    """Time from one classification to the next between key frames, in seconds, with boxes on a straight line; by
+    default key frames alone are classified."""
     min_score: AnyNumber = 0.8
     """Minimum score of boxes in the table; others are ignored."""
     offset: AnyNumber = 0.0

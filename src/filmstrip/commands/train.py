@@ -38,6 +38,7 @@ class Train(Command):
         from filmstrip.distributed import process
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
+        from filmstrip.runs.pictures import draw_pictures
         from filmstrip.runs.run_folder import what_is_saved
 
         with keeping(lambda: what_is_saved(self.out)):
@@ -46,4 +47,5 @@ class Train(Command):
             return
         for name, value in result.metrics.items():
             print(f"{name:<24} {value:.4f}")
+        draw_pictures(result.objective, result.run, result.source, self.out)
         print(run_report(self.out))

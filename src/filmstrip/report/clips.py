@@ -6,14 +6,17 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 from torch.nn import functional as F
 
 from filmstrip.report.markup import Markup, join, tag
+from filmstrip.runs.pictures import KeptPictures
 
 MAX_PREDICTIONS = 3
 STILL_QUALITY, CLIP_QUALITY = 70, 75
@@ -96,6 +99,31 @@ class Strips:
             for strip in self.strips
         )
         return join([_note(self.note), tag("div", *figures, class_="strips")])
+
+
+@dataclass(frozen=True)
+class KeptStrips:
+    """Strips that are files of a run folder, an animated webp for each."""
+
+    kept: KeptPictures
+
+    @property
+    def title(self) -> str:
+        """Their kind."""
+        return self.kept.title
+
+    def html(self) -> Markup:
+        """As :class:`Strips`."""
+        kept = self.kept
+        strips = [Strip([frames_of(file)], name) for file, name in zip(kept.files, kept.names, strict=True)]
+        return Strips(kept.title, strips, kept.heads, note=kept.note).html()
+
+
+def frames_of(path: Path) -> Tensor:
+    """The frames of an animated picture: ``T C H W`` uint8."""
+    with Image.open(path) as picture:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    return rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> t c h w")
 
 
 def heads_of(names: Sequence[str]) -> Markup:

@@ -13,7 +13,9 @@ from typing import Any
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
-from filmstrip.report.comparison import chance, class_table, confusion_of, extremes_of, wilson_interval
+from filmstrip.report.clips import KeptStrips
+from filmstrip.report.comparison import chance, class_table, extremes_of, wilson_interval
+from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
 from filmstrip.report.page import Group, Report, Section
@@ -35,6 +37,7 @@ from filmstrip.runs.contents import (
     unreadable_files,
 )
 from filmstrip.runs.loading import load_classes
+from filmstrip.runs.pictures import kept_pictures
 from filmstrip.runs.predictions import Predictions, kept_predictions
 
 log = logging.getLogger(__name__)
@@ -82,9 +85,11 @@ def run_report(folder: Path) -> Path:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
+    sections += _made(folder)
     sections += _elsewhere(folder)
     if predictions is not None:
-        sections += [confusion_of("this run", predictions), class_table(predictions), _clips(predictions, config)]
+        matrix = ConfusionMatrix("Confusion matrix", predictions.confusion(), predictions.classes)
+        sections += [matrix, class_table(predictions), _clips(predictions, config)]
     if bad := _unreadable(folder):
         sections.append(bad)
     options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
@@ -214,6 +219,15 @@ def _elsewhere(folder: Path) -> list[Section]:
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []
+
+
+def _made(folder: Path) -> list[Section]:
+    """Samples, reconstructions and masked clips that the run folder keeps."""
+    try:
+        return [KeptStrips(kind) for kind in kept_pictures(folder)]
+    except UserError as error:
+        log.warning("the report leaves pictures out: %s", error)
+        return []
 
 
 def _clips(predictions: Predictions, config: dict[str, Any]) -> Section:
