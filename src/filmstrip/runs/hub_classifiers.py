@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,10 +64,10 @@ def load_hub_classifier(source: str) -> HubClassifier | None:
     kind = config.get("model_type", "model of unknown type")
     objective: Objective
     if kind == "vjepa2":
-        both = classifier_from_hub(
+        encoder, head = classifier_from_hub(
             config, weights_of(source, folder), statistics_of(preprocessing), len(classes), source
         )
-        objective = TokenClassifier(*both)
+        objective = TokenClassifier(cast(EncoderModule, encoder), head)
     elif kind not in LAYOUTS:
         raise UserError(
             f"{source} classifies video and is a {kind}: known here are videomae, timesformer, vivit and vjepa2"
