@@ -26,6 +26,7 @@ COMMANDS = {
     "show": "filmstrip.commands.show:Show",
     "train": "filmstrip.commands.train:Train",
     "eval": "filmstrip.commands.eval:Eval",
+    "report": "filmstrip.commands.report:Report",
     "probe": "filmstrip.commands.probe:Probe",
     "predict": "filmstrip.commands.predict:Predict",
     "ask": "filmstrip.commands.ask:Ask",

@@ -113,6 +113,19 @@ def test_pictures_of_what_the_run_makes_are_shown(folder, read_page):
     assert "Of test clips." not in run_report(folder).read_text()
 
 
+def test_predictions_of_probes_have_figures(folder, read_page):
+    classes = ("blue", "red")
+    info = {"type": "filmstrip.data.config:DataInfo", "classes": classes, "num_train": 3, "directional": False}
+    (folder / "data.json").write_text(json.dumps(info))
+    scores = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.1, 0.9]])
+    predictions = Predictions(("a", "b", "c"), torch.tensor([0, 1, 1]), scores, classes, 0, probe="knn")
+    keep_predictions(predictions, folder / "probes" / "knn")
+    page = read_page(run_report(folder).read_text())
+    at = page.words.index("95% interval")
+    assert page.words[at : at + 6] == ["95% interval", "videos", "knn", "66.7%", "21% to 94%", "3"]
+    assert "Classes, by the probe knn" in page.words and "classifies 66.7%" not in page.text
+
+
 def test_results_on_other_data_have_a_table(folder, read_page):
     (folder / "evaluations/mine").mkdir(parents=True)
     told = {"name": "multi_view", "num_clips": 5, "split": "test"}

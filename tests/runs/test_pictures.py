@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from filmstrip import systems
+from filmstrip.__main__ import main
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.report.clips import frames_of
 from filmstrip.runs.pictures import draw_pictures, kept_pictures
+from run_folders import save_run
 
 
 def drawn(address, folder, **changes):
@@ -53,6 +55,17 @@ def test_a_generator_shows_samples_of_its_classes(tmp_path):
 def test_a_classifier_makes_no_pictures(tmp_path):
     _, found = drawn("recognition.vit:tiny", tmp_path)
     assert found == [] and not list(tmp_path.iterdir())
+
+
+def test_a_report_is_written_again_with_pictures(tmp_path, capsys):
+    save_run(tmp_path / "run", "tokenizers.vqvae3d:tiny")
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1, "seconds": 1.0, "loss": 1.0}\n')
+    assert main(["report", str(tmp_path / "run"), "--no-pictures"]) == 0
+    assert not (tmp_path / "run/samples").exists()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.count("report.html") == 2
+    assert len(list((tmp_path / "run/samples").glob("*.webp"))) == 4
+    assert "from its tokens" in (tmp_path / "run/report.html").read_text()
 
 
 def test_a_damaged_index_is_one_sentence(tmp_path):

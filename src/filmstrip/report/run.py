@@ -26,6 +26,8 @@ from filmstrip.runs.contents import (
     DATA,
     EVALUATIONS,
     METRICS,
+    PREDICTIONS,
+    PROBES,
     PROTOCOL,
     REPORT,
     commands_of,
@@ -86,6 +88,7 @@ def run_report(folder: Path) -> Path:
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
     sections += _made(folder)
+    sections += _probed(folder)
     sections += _elsewhere(folder)
     if predictions is not None:
         matrix = ConfusionMatrix("Confusion matrix", predictions.confusion(), predictions.classes)
@@ -207,6 +210,25 @@ def _evaluations(evaluations: Mapping[str, Series], folder: Path) -> list[Sectio
     notes = dict.fromkeys(_told(row[PROTOCOL]) for row in metrics_of(folder) if PROTOCOL in row)
     columns = (Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations", columns, rows, [f"By `filmstrip eval`: {said}." for said in notes])]
+
+
+def _probed(folder: Path) -> list[Section]:
+    """What probes of the encoder predict: how well, and the figures of each class."""
+    rows, tables = [], []
+    for place in sorted((folder / PROBES).glob(f"*/{PREDICTIONS}")):
+        try:
+            predictions = kept_predictions(place.parent, load_classes(folder))
+        except UserError as error:
+            log.warning("the report leaves predictions of a probe out: %s", error)
+            continue
+        if predictions is not None:
+            share, count = predictions.accuracy(), len(predictions.names)
+            low, high = wilson_interval(share, count)
+            rows.append((place.parent.name, share, f"{low:.0%} to {high:.0%}", count))
+            tables.append(replace(class_table(predictions), title=f"Classes, by the probe {place.parent.name}"))
+    columns = (Column("probe"), Column("top-1", ".1%", "highest"), Column("95% interval"), Column("videos", ","))
+    note = "Small classifiers of the frozen features, of the best layer or the one that was chosen."
+    return [Table("What probes predict", columns, rows, (note,)), *tables] if rows else []
 
 
 def _elsewhere(folder: Path) -> list[Section]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from filmstrip.data.augment.levels import to_levels
 from filmstrip.data.config import Data
 from filmstrip.data.reading.loader import EvalLoader
-from filmstrip.data.sources import Source
+from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.inference import device_of, inference, on_device
@@ -33,6 +33,7 @@ from filmstrip.protocols import (
 from filmstrip.runs.config import Run
 from filmstrip.runs.contents import SAMPLES
 from filmstrip.runs.generators import stream_samples
+from filmstrip.runs.loading import load_objective
 from filmstrip.video import write_video
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,25 @@ def draw_pictures(objective: Objective, run: Run, source: Source, folder: Path) 
     for kind in (_reconstructions, _filled_in, _samples):
         try:
             drawn += list(kind(objective, run, source))
-        except (UserError, ValueError, OSError) as error:
+        except (UserError, ValueError, OSError, RuntimeError) as error:  # such as memory that is used up
             log.warning("the report has no pictures of this kind: %s", error)
     if drawn:
         keep_pictures(drawn, folder)
+
+
+def draw_pictures_again(folder: Path) -> None:
+    """The same for a run folder; videos that are not there any more leave its pictures as they were.
+
+    Raises:
+        UserError: this is no run folder, or it holds no weights yet.
+    """
+    objective, run = load_objective(folder)
+    try:
+        source = open_source(replace(run.data, reads=run.data.reads.as_recorded(folder)))
+    except (UserError, OSError) as error:
+        log.warning("no pictures are drawn: %s", error)
+        return
+    draw_pictures(objective, run, source, folder)
 
 
 def keep_pictures(pictures: Sequence[Pictures], folder: Path) -> None:

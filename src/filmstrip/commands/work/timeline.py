@@ -176,4 +176,6 @@ def draw(found: Search, pictures: Sequence[tuple[float, Tensor]], out: Path, *, 
         axes.set_title(answer.query, fontsize=9, loc="left")
         if row < count:
             axes.set_xticklabels([])
+        else:
+            axes.set_xlabel("seconds", fontsize=9)
     save(figure, out)
