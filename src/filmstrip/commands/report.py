@@ -25,7 +25,7 @@ class Report(Command):
         from filmstrip.report.run import run_report
 
         if self.pictures:
-            from filmstrip.runs.pictures import draw_pictures_again
+            from filmstrip.runs.pictures import draw_run
 
-            draw_pictures_again(self.run)
+            draw_run(self.run)
         print(run_report(self.run))

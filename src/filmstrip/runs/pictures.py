@@ -21,6 +21,7 @@ from filmstrip.data.sources import Source, open_source
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.inference import device_of, inference, on_device
+from filmstrip.progress import counted
 from filmstrip.protocols import (
     Batch,
     Condition,
@@ -75,28 +76,31 @@ def draw_pictures(objective: Objective, run: Run, source: Source, folder: Path) 
     A run is not lost for them: what cannot be drawn is left out, with a message.
     """
     drawn = []
-    for kind in (_reconstructions, _filled_in, _samples):
-        try:
-            drawn += list(kind(objective, run, source))
-        except (UserError, ValueError, OSError, RuntimeError) as error:  # such as memory that is used up
-            log.warning("the report has no pictures of this kind: %s", error)
+    with counted("drawing what the run makes"):
+        for kind in (_reconstructions, _filled_in, _samples):
+            try:
+                drawn += list(kind(objective, run, source))
+            except Exception as error:  # whatever it is, such as memory that is used up: what was trained is whole
+                log.warning("the report has no pictures of this kind: %s", error)
     if drawn:
         keep_pictures(drawn, folder)
 
 
-def draw_pictures_again(folder: Path) -> None:
-    """The same for a run folder; videos that are not there any more leave its pictures as they were.
-
-    Raises:
-        UserError: this is no run folder, or it holds no weights yet.
-    """
-    objective, run = load_objective(folder)
+def draw_run(folder: Path) -> None:
+    """The same for what a run folder holds; if that, or its videos, cannot be opened, its pictures stay as they are,
+    with a message."""
     try:
+        objective, run = load_objective(folder)
         source = open_source(replace(run.data, reads=run.data.reads.as_recorded(folder)))
     except (UserError, OSError) as error:
         log.warning("no pictures are drawn: %s", error)
         return
     draw_pictures(objective, run, source, folder)
+
+
+def makes_pictures(objective: Objective) -> bool:
+    """Whether there is anything that an objective makes and that can be shown."""
+    return isinstance(objective, (Generator, Reconstructs)) or find_tokenizer(objective) is not None
 
 
 def keep_pictures(pictures: Sequence[Pictures], folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Fine-tuning: one attention over the last layer's tokens and a linear layer, trained together with the encoder.
 
+With ``pooling`` of ``block`` the head is that of V-JEPA 2's released classifiers, which ``--init`` brings with it.
+
 The encoder is that of any self-supervised method with layers of one width; its own loss may be kept as an additional
 one (``learner_weight``). Toto's use for the localisation of CATER's snitch: which of 36 cells of the ground hides
 the golden ball at the end of a video (Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from
@@ -8,7 +10,7 @@ Videos", 2025; Girdhar and Ramanan, "CATER: A diagnostic dataset for Composition
 
     filmstrip train recognition.finetuned:toto_large_cater_32 --init runs/toto --data CATER
     filmstrip data make cups --out cups
-    filmstrip train recognition.finetuned --init hf:facebook/vjepa2-vitl-fpc16-256-ssv2 --data PATH
+    filmstrip train recognition.finetuned --init hf:facebook/vjepa2-vitl-fpc16-256-ssv2 --optim.lr 1e-4 --data PATH
     filmstrip train recognition.finetuned:tiny_toto --init runs/toto --data cups --data.clip.sampling uniform
 
 Which head, which rates and how long is not in the paper: the pooling is that of its probes; AdamW at 1e-4 with a
