@@ -19,6 +19,8 @@ from filmstrip.report.markup import Markup, join, tag
 from filmstrip.runs.pictures import KeptPictures
 
 MAX_PREDICTIONS = 3
+STRIP = 4
+"""Number of frames of a clip that does not move, side by side."""
 STILL_QUALITY, CLIP_QUALITY = 70, 75
 SEAM = 2
 """Black pixels between the pictures of a strip."""
@@ -62,7 +64,7 @@ class ClipGallery:
         )
         described = f"Video {clip.name}" + (f", showing {clip.truth}" if clip.truth else "")
         caption = tag("figcaption", _verdict(clip), tag("ol", *bars), tag("p", clip.name, class_="note"))
-        return tag("figure", moving_picture(clip.video, self.fps, described), caption)
+        return tag("figure", moving_picture(clip.video, self.fps, described, stills=STRIP), caption)
 
 
 @dataclass(frozen=True)
@@ -137,16 +139,27 @@ def side_by_side(videos: Sequence[Tensor]) -> Tensor:
     return torch.cat(padded, dim=-1)
 
 
-def moving_picture(video: Tensor, fps: float, description: str) -> Markup:
-    """A looping clip (``T C H W`` uint8); in print, and with reduced motion preferred, its middle frame."""
-    frames = [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
-    still = _webp(frames[len(frames) // 2 :][:1], fps, STILL_QUALITY)
+def moving_picture(video: Tensor, fps: float, description: str, *, stills: int = 1) -> Markup:
+    """A looping clip (``T C H W`` uint8); in print, and with reduced motion preferred, so many of its frames, evenly
+    spaced, as one picture."""
+    places = [(2 * i + 1) * len(video) // (2 * stills) for i in range(stills)]
+    still = side_by_side([video[place : place + 1] for place in places])
     height, width = video.shape[-2:]
     return tag(
         "picture",
-        tag("source", srcset=still, media="print, (prefers-reduced-motion: reduce)"),
-        tag("img", src=_webp(frames, fps, CLIP_QUALITY), alt=description, width=width, height=height),
+        tag(
+            "source",
+            srcset=_webp(_images(still), fps, STILL_QUALITY),
+            media="print, (prefers-reduced-motion: reduce)",
+            width=still.shape[-1],
+            height=height,
+        ),
+        tag("img", src=_webp(_images(video), fps, CLIP_QUALITY), alt=description, width=width, height=height),
     )
+
+
+def _images(video: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
 
 
 def _webp(frames: Sequence[Image.Image], fps: float, quality: int) -> str:
