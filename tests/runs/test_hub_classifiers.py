@@ -173,10 +173,17 @@ def test_an_attentive_head_is_explained_trained_on_and_exported(write, tmp_path,
         found = theirs(objective.encoder.embed.normalise(video)).logits
         torch.testing.assert_close(found, objective.classify(video), rtol=0, atol=1e-5)
     assert tuple(theirs.config.id2label.values()) == tuple(sorted(CLASSES))
+    assert "from transformers import AutoVideoProcessor, VJEPA2For" in (tmp_path / "again/README.md").read_text()
     again = filmstrip.load(tmp_path / "again", "cpu")
     torch.testing.assert_close(again.encoder.embed.normalise.mean, torch.tensor(STATISTICS["image_mean"]))
     torch.testing.assert_close(again.classify(video), found, rtol=1e-5, atol=1e-5)
     assert (again.clip.num_frames, again.clip.size) == (4, 32)
+
+
+def test_a_v_jepa_of_another_kind_is_refused(write, tmp_path):
+    write("VJEPA2", hidden_act="relu", layer_norm_eps=1e-5)
+    with pytest.raises(UserError, match="V-JEPA 2 with hidden_act relu, layer_norm_eps 1e-05: none such is known"):
+        load_classifier(tmp_path / "hub")
 
 
 def test_an_encoder_without_a_head_can_be_trained_too(write, tmp_path, caplog):

@@ -17,6 +17,7 @@ from filmstrip.weights.released import from_published, to_published
 
 CLASSIFIER = "VJEPA2ForVideoClassification"
 """Name of the class in ``transformers``."""
+NORM_EPS = 1e-6
 _QKV, _KV = ("q_proj", "k_proj", "v_proj"), ("k_proj", "v_proj")
 _CROSS = "pooler.cross_attention_layer"
 _MLP = (*pair("mlp.fc1", "mlp.fc1"), *pair("mlp.fc2", "mlp.fc2"))
@@ -48,8 +49,9 @@ def architecture_of(config: Mapping[str, Any], source: str) -> VJEPAArchitecture
     Raises:
         UserError: it has settings that no released model has and that are not known here.
     """
-    if config.get("hidden_act", "gelu") != "gelu" or not config.get("qkv_bias", True):
-        raise UserError(f"{source} is a V-JEPA 2 of another activation or without biases: those are not known here")
+    usual = {"hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": NORM_EPS}
+    if unlike := [f"{name} {config[name]}" for name, value in usual.items() if config.get(name, value) != value]:
+        raise UserError(f"{source} is a V-JEPA 2 with {', '.join(unlike)}: none such is known here")
     patch = config.get("patch_size", 16)
     return VJEPAArchitecture(
         width=config.get("hidden_size", 1024),
@@ -71,7 +73,7 @@ def pooling_of(config: Mapping[str, Any]) -> dict[str, int] | None:
 
 def attentive_head(width: int, num_classes: int, *, depth: int, num_heads: int) -> AttentivePooling:
     """The head of a released model, with fresh weights."""
-    return AttentivePooling(width, num_classes, depth=depth, num_heads=num_heads, projects=False, norm_eps=1e-6)
+    return AttentivePooling(width, num_classes, depth=depth, num_heads=num_heads, projects=False, norm_eps=NORM_EPS)
 
 
 def classifier_from_hub(

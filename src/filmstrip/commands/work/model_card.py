@@ -43,10 +43,11 @@ def _clips(clip: Clip) -> str:
 def _use(model: str, clip: Clip) -> str:
     if not model.endswith("ForVideoClassification"):
         return _python(f"from transformers import {model}", "", f"model = {model}.from_pretrained(FOLDER_OR_NAME)")
+    processor = "AutoVideoProcessor" if model.startswith("VJEPA2") else "AutoImageProcessor"
     classify = _python(
-        f"from transformers import AutoImageProcessor, {model}",
+        f"from transformers import {processor}, {model}",
         "",
-        "processor = AutoImageProcessor.from_pretrained(FOLDER_OR_NAME)",
+        f"processor = {processor}.from_pretrained(FOLDER_OR_NAME)",
         f"model = {model}.from_pretrained(FOLDER_OR_NAME)",
         f'pixels = processor(frames, return_tensors="pt")  # {clip.num_frames} images, H W 3, uint8',
         "model.config.id2label[model(**pixels).logits.argmax().item()]",
