@@ -658,18 +658,13 @@ class MaskedPredictor(Protocol):
         ...
 
 
-class FilledIn(Protocol):
-    """A masked video and the same with the masked parts filled in, both ``B T C H W`` in 0..1."""
+class FilledIn(NamedTuple):
+    """A masked video, and the same with the masked parts filled in, both ``B T C H W`` in 0..1."""
 
-    @property
-    def masked(self) -> Tensor:
-        """The visible parts; masked ones are grey."""
-        ...
-
-    @property
-    def rebuilt(self) -> Tensor:
-        """The visible parts, and predictions in place of the masked ones."""
-        ...
+    masked: Tensor
+    """The visible parts; masked ones are grey."""
+    rebuilt: Tensor
+    """The visible parts, and predictions in place of the masked ones."""
 
 
 @runtime_checkable
