@@ -130,14 +130,15 @@ def importers():
 
 
 def users(module):
-    """Who uses a shared module in the end: systems, and what other rooms run (protocols of evaluation, commands)."""
+    """Who uses a shared module in the end: systems, and what other rooms run (protocols of evaluation, commands,
+    models of the Hub)."""
     found = set()
     for importer in importers().get(module, ()):
         if importer[0] in SHARED:
             found |= users(importer)
         elif importer[0] == "systems":
             found.add(importer[:3])  # a system of several files is one user
-        elif importer[0] in ("evals", "commands"):
+        elif importer[0] in ("evals", "commands", "runs"):
             found.add(importer)
     return found
 

@@ -68,4 +68,5 @@ def test_commands_begin_without_what_only_some_of_them_need(words, expected):
     code, modules = imported(*words.split())
     assert code == expected and "torch" in modules
     slow = {"transformers", "scipy", "matplotlib", "torchmetrics", "accelerate", "tensorboard", "diffusers"}
+    slow |= {"huggingface_hub"}
     assert not (slow | {"sympy", "torch.distributed.tensor", "torch.distributed.fsdp"}) & modules

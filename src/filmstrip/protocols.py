@@ -658,6 +658,24 @@ class MaskedPredictor(Protocol):
         ...
 
 
+class FilledIn(NamedTuple):
+    """A masked video, and the same with the masked parts filled in, both ``B T C H W`` in 0..1."""
+
+    masked: Tensor
+    """The visible parts; masked ones are grey."""
+    rebuilt: Tensor
+    """The visible parts, and predictions in place of the masked ones."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """An objective that fills in the masked parts of a clip as pixels."""
+
+    def reconstruct(self, video: Tensor, seeds: Tensor) -> FilledIn:
+        """Mask ``B T C H W`` video, each clip by its seed (``B``), and fill it in."""
+        ...
+
+
 @runtime_checkable
 class GoalPlanner(Protocol):
     """An objective or model that finds actions which lead from one image to another."""

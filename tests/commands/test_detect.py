@@ -80,6 +80,8 @@ def test_actors_are_named_and_followed(run, file, boxes, tmp_path, capsys):
     assert [key["second"] for key in first["key_frames"]] == [1.0, 2.0, 3.0]
     assert first["key_frames"][2]["box"][0] == pytest.approx(0.25)
     assert first["actions"][0]["probability"] > 0.8
+    (moment,) = first["moments"]
+    assert (moment["name"], moment["start"], moment["end"]) == ("red", 0.5, 3.5)
     assert (second["start"], second["end"]) == (3.0, 3.0) and second["actions"][0]["name"] == "blue"
     apart = ["--min-iou", "0.5", "--min-score", "0.2"]
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), *apart]) == 0
@@ -112,6 +114,28 @@ def test_boxes_are_drawn_between_key_frames_too(run, file, boxes, tmp_path, caps
     assert edge[2] > edge[0]  # the first actor's colour is a blue
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--out", str(tmp_path / "a.gif")]) == 0
     assert (tmp_path / "a.gif").stat().st_size > 1000
+
+
+def test_actors_are_classified_between_key_frames_where_asked_for(run, file, boxes, tmp_path, capsys):
+    words = ["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--every", "0.5", "--json"]
+    scores = tmp_path / "scores.csv"
+    assert main([*words, "--csv", str(scores)]) == 0
+    first, second = json.loads(capsys.readouterr().out)["actors"]
+    assert [key["second"] for key in first["key_frames"]] == [1.0, 2.0, 3.0]
+    (moment,) = first["moments"]
+    assert (moment["name"], moment["start"], moment["end"]) == ("red", 0.75, 3.25)
+    assert (second["moments"][0]["start"], second["moments"][0]["end"]) == (2.5, 3.5)
+    seconds = {float(line.split(",")[1]) for line in scores.read_text().splitlines()}
+    assert seconds == {1.0, 2.0, 3.0}  # the format of an evaluation at key frames
+
+
+def test_a_moment_begins_and_ends_where_the_probability_crosses_the_threshold():
+    rows = ((0.0, 0.2), (1.0, 0.8), (2.0, 0.2), (3.0, 0.7), (4.0, 0.9))
+    track = Track(tuple(Detection(s, (0, 0, 1, 1), torch.tensor([p, 0.4])) for s, p in rows))
+    found = [(span.start, span.end, span.label, span.probability) for span in track.moments(0.5)]
+    assert found[0] == pytest.approx((0.5, 1.5, 0, 0.8))
+    assert found[1] == pytest.approx((2.6, 4.5, 0, 0.9))
+    assert len(found) == 2 and len(track.moments(0.3)) == 3
 
 
 def test_a_box_moves_on_a_straight_line_and_ends():
@@ -195,17 +219,6 @@ def test_a_detector_finds_the_boxes(run, file, tmp_path, monkeypatch, capsys):
     assert all(actor.score == 0.9 for actors in table.values() for actor in actors)
     assert main([*words, "--boxes", str(saved), "--min-iou", "0.1"]) == 0
     assert json.loads(capsys.readouterr().out)["actors"][0]["key_frames"][0]["second"] == 0.5
-
-
-def test_boxes_are_interpolated_between_key_frames(run, file, boxes, tmp_path, capsys):
-    words = ["detect", str(tmp_path), str(file), "--boxes", str(boxes), "--json", "--every", "0.25"]
-    assert main(words) == 0
-    first = json.loads(capsys.readouterr().out)["actors"][0]
-    assert [key["second"] for key in first["key_frames"]] == [1 + i / 4 for i in range(9)]
-    assert first["key_frames"][2]["box"][0] == pytest.approx(1.5 * 8 / 96, abs=1e-3)
-    assert all(
-        key["actions"][0]["name"] == "red" and key["actions"][0]["probability"] > 0.6 for key in first["key_frames"]
-    )
 
 
 def test_boxes_come_from_one_place(run, file, boxes, tmp_path, capsys):

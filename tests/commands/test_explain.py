@@ -7,6 +7,7 @@ from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.work.explain import attends, attention_rollout, explain_file, grad_cam, overlay
 from filmstrip.errors import UserError
+from filmstrip.inference import encoder_of
 from filmstrip.models.video_transformer import JOINT, SpaceTimeTransformer, TransformerArchitecture
 from filmstrip.runs import classifiers
 from filmstrip.video import open_video
@@ -65,7 +66,7 @@ def test_rollout_of_joint_attention_is_the_product_of_its_matrices():
 def test_rollout_reads_every_transformer(address):
     objective = built(address)
     sharpen(objective)
-    assert attends(objective)
+    assert attends(encoder_of(objective))
     before = objective.classify(clip()).detach()
     heat = attention_rollout(objective.encoder, clip())
     assert heat.shape[0] == 1 and heat.shape[1] in (4, 8)
@@ -76,7 +77,7 @@ def test_rollout_reads_every_transformer(address):
 
 def test_grad_cam_of_a_linear_head_is_the_class_activation_map():
     objective = built("recognition.r2plus1d:tiny")
-    assert not attends(objective)
+    assert not attends(encoder_of(objective))
     features = objective.encoder(clip())
     evidence = (features.tokens @ objective.head.weight.T)[0].detach()
     label = int(evidence.amax(dim=0).argmax())
@@ -123,7 +124,7 @@ def test_a_video_is_written_with_one_command(a_run, tmp_path, capsys, address, m
     assert main(["explain", str(tmp_path), str(file), "--out", str(out), "--class", "3"]) == 0
     assert method in capsys.readouterr().out
     with open_video(out) as video:
-        assert (video.info.height, len(video.times())) == (64, 8) and video.info.width > 128
+        assert (video.info.height, len(video.times())) == (448, 8) and video.info.width > 896
 
 
 def test_what_cannot_be_explained_is_refused(a_run, tmp_path, monkeypatch):

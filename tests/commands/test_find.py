@@ -9,7 +9,7 @@ from torch import nn
 
 from colour_videos import CLIP, RGB, MeanColour, write_colours
 from filmstrip.__main__ import main
-from filmstrip.commands.work import feature_encoder
+from filmstrip.commands.work import feature_encoder, timeline
 from filmstrip.commands.work import find as find_work
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.annotations.qvhighlights import write_qvhighlights
@@ -121,9 +121,9 @@ def test_subtitles_a_timeline_and_all_results_are_written(run_of, tmp_path, caps
 
 
 def test_times_are_written_as_players_read_them():
-    assert find_work._stamp(3725.0416, ",") == "01:02:05,042"
-    assert find_work._stamp(59.9996, ".") == "00:01:00.000"
-    assert find_work.clock(62.46) == "1:02.5" and find_work.clock(59.99) == "1:00.0"
+    assert timeline._stamp(3725.0416, ",") == "01:02:05,042"
+    assert timeline._stamp(59.9996, ".") == "00:01:00.000"
+    assert timeline.clock(62.46) == "1:02.5" and timeline.clock(59.99) == "1:00.0"
 
 
 def test_what_cannot_be_found_is_refused_with_what_to_do(run_of, tmp_path, monkeypatch, capsys):

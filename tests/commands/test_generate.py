@@ -8,15 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+import filmstrip
 from colour_videos import CLIP, write_colours
 from filmstrip.__main__ import main
-from filmstrip.commands.work import generate as module
+from filmstrip.commands.work import generate as command
 from filmstrip.commands.work.generate import SamplingRequest, generate, tiled
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective, as_float
+from filmstrip.runs import generators
 from filmstrip.runs.conditions import read_actions, read_condition, read_context
 from filmstrip.runs.config import Run, write_config
 from filmstrip.train.config import Loop
@@ -62,8 +64,8 @@ class Streaming(Brighter):
 @pytest.fixture
 def run_of(monkeypatch, tmp_path):
     def use(objective):
-        monkeypatch.setattr(module, "load_objective", lambda folder: (objective, RUN))
-        monkeypatch.setattr(module, "load_data_info", lambda folder: INFO)
+        monkeypatch.setattr(generators, "load_objective", lambda folder, device=None: (objective, RUN))
+        monkeypatch.setattr(generators, "load_data_info", lambda folder: INFO)
         return tmp_path
 
     return use
@@ -108,7 +110,7 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(run_of, tmp_path, mo
     def full(path, rows):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "write_grid", full)
+    monkeypatch.setattr(command, "write_grid", full)
     with pytest.raises(OSError, match="No space left") as told:
         generate(run_of(Brighter()), SamplingRequest(frames=4, out=out))
     assert not hasattr(told.value, "__notes__") and out.read_bytes() == b"an older one"
@@ -216,6 +218,18 @@ def test_wrong_requests_are_one_sentence_and_exit_code_2(run_of, capsys, words, 
     err = capsys.readouterr().err
     assert expected in err and err.startswith("filmstrip: ")
     assert not list(tmp_path.glob("sample*"))
+
+
+def test_a_generator_in_python_draws_what_the_command_writes(run_of):
+    generator = filmstrip.load_generator(run_of(Streaming()))
+    drawn = generator.sample("right", num_samples=3, num_frames=5, seed=7, batch_size=2)
+    assert drawn.shape == (3, 5, 3, 32, 32) and generator.classes == INFO.classes
+    assert (drawn[:, :, 0, 0, 0] * 255).round().int().tolist() == [
+        [7 + i + 8 * t for t in range(5)] for i in range(3)
+    ]
+    assert generator.objective.seen.label.tolist() == [1], "of the last batch"
+    with pytest.raises(UserError, match="did you mean 'right'"):
+        generator.sample("righht")
 
 
 def test_a_run_that_is_no_generator_is_refused(run_of):

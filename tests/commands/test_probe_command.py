@@ -52,6 +52,12 @@ def test_every_layer_of_every_encoder_from_one_pass(run, hub, videos, tmp_path, 
     assert passes == ["train", "test"] * 2
     said = capsys.readouterr().out
     assert "ours" in said and "theirs" in said and said.splitlines()[-1] == str(out / "probes.html")
+    kept = sorted(path.name for path in (out / "predictions").iterdir())
+    assert kept == [f"{name}-{probe}" for name in ("ours", "theirs") for probe in ("attentive", "knn", "linear")]
+    with (out / "predictions/ours-knn/predictions.csv").open() as file:
+        said = list(csv.DictReader(file))
+    assert [row["label"] for row in said] == [colour for colour in sorted(RGB) for _ in range(2)]
+    assert all(sum(float(row[f"score_{i}"]) for i in (1, 2, 3)) == pytest.approx(1.0, abs=1e-4) for row in said)
     with (out / "probes.csv").open() as file:
         rows = list(csv.DictReader(file))
     depths = {"ours": 4, "theirs": 2}

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import avg_pool2d
 
+import filmstrip
 from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.work.decode import decode_clips
@@ -71,7 +72,7 @@ def prior(tokenizer: Path, data: Path):
 
 
 def test_ids_are_small_and_those_of_the_tokenizer(tokens, tokenizer, videos):
-    source, model = FeatureSource(tokens), load_tokenizer(tokenizer, "cpu")
+    source, model = FeatureSource(tokens), filmstrip.load_tokenizer(tokenizer, "cpu")
     assert source[0].dtype == torch.int16 and source[0].shape == (4 * 8 * 8, 1)
     assert all(row.label == list(MOTIONS).index(row.name.split("/")[1]) for row in source.rows)
     assert len(source) == 16

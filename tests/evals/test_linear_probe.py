@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,16 @@ def test_finds_the_separable_layer(subject_of):
     assert found["linear/best_top1"] == 1.0
     assert found["linear/best_layer"] == 1.0
     assert found == dict(LinearProbe()(subject_of(Holder(TwoLayers()), parity_source())))
+
+
+def test_the_predictions_of_the_best_layer_are_handed_on(subject_of):
+    kept = []
+    subject = replace(subject_of(Holder(TwoLayers()), parity_source()), keep=kept.append)
+    found = dict(LinearProbe()(subject))
+    (predictions,) = kept
+    assert predictions.probe == "linear" and predictions.accuracy() == found["linear/best_top1"] == 1.0
+    assert predictions.names == tuple(str(i) for i in range(60, 100))
+    assert torch.allclose(predictions.probabilities.sum(dim=1), torch.ones(40))
 
 
 def test_logistic_regression_agrees_with_scipy():

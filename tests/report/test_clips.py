@@ -28,12 +28,17 @@ def test_the_picture_moves_loops_and_shows_the_clip(read_page):
         assert image.info["duration"] == 100
 
 
-def test_paper_and_readers_who_want_rest_get_the_middle_frame(read_page):
+def test_paper_and_readers_who_want_rest_get_frames_side_by_side(read_page):
     page = read_page(ClipGallery("t", [CaptionedClip(flashing(), "a.mp4", [("x", 1.0)])]).html())
     still = picture(page.values("srcset")[0])
-    assert getattr(still, "n_frames", 1) == 1
-    assert abs(np.asarray(still.convert("RGB")).mean() - 120) < 6
+    assert getattr(still, "n_frames", 1) == 1 and still.size == (4 * 16 + 3 * 2, 16)
+    assert page.values("width")[0] == "70"
+    pixels = np.asarray(still.convert("RGB"))
+    for column, expected in enumerate((0, 80, 120, 200)):
+        assert abs(pixels[:, 18 * column + 2 : 18 * column + 14].mean() - expected) < 12
     assert page.values("media") == ["print, (prefers-reduced-motion: reduce)"]
+    strip = read_page(Strips("t", [Strip([flashing()], "a")]).html())
+    assert abs(np.asarray(picture(strip.values("srcset")[0]).convert("RGB")).mean() - 120) < 6
 
 
 def test_correct_and_wrong_are_told_in_words(read_page):

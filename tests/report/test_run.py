@@ -10,6 +10,7 @@ from filmstrip.errors import UserError
 from filmstrip.report.run import duration, run_report
 from filmstrip.runs.config import to_json
 from filmstrip.runs.contents import history, training_seconds
+from filmstrip.runs.pictures import Pictures, keep_pictures
 from filmstrip.runs.predictions import Predictions, keep_predictions
 
 CONFIG = {
@@ -96,6 +97,33 @@ def test_predictions_become_a_matrix_figures_of_classes_and_clips(folder, read_p
     assert "cannot be shown" in read_page(run_report(folder).read_text()).text
     (folder / "predictions.csv").write_text("file\nx\n")
     assert "Confusion" not in read_page(run_report(folder).read_text()).text
+
+
+def test_pictures_of_what_the_run_makes_are_shown(folder, read_page):
+    grey = torch.full((3, 3, 16, 24), 128, dtype=torch.uint8)
+    rows = ((grey, grey // 2), (grey, grey // 4))
+    made = Pictures(title="Reconstructions", note="Of test clips.", heads=("a", "b"), names=("x", "y"), rows=rows)
+    keep_pictures([made], folder)
+    page = read_page(run_report(folder).read_text())
+    assert {"Reconstructions", "Of test clips.", "a", "b", "x", "y"} <= set(page.words)
+    assert [said for said in page.values("alt") if said] == ["Video x: a, b", "Video y: a, b"]
+    files = sorted(path.name for path in (folder / "samples").iterdir())
+    assert files == ["pictures.json", "reconstructions-1.webp", "reconstructions-2.webp"]
+    (folder / "samples/reconstructions-1.webp").unlink()
+    assert "Of test clips." not in run_report(folder).read_text()
+
+
+def test_predictions_of_probes_have_figures(folder, read_page):
+    classes = ("blue", "red")
+    info = {"type": "filmstrip.data.config:DataInfo", "classes": classes, "num_train": 3, "directional": False}
+    (folder / "data.json").write_text(json.dumps(info))
+    scores = torch.tensor([[0.7, 0.3], [0.6, 0.4], [0.1, 0.9]])
+    predictions = Predictions(("a", "b", "c"), torch.tensor([0, 1, 1]), scores, classes, 0, probe="knn")
+    keep_predictions(predictions, folder / "probes" / "knn")
+    page = read_page(run_report(folder).read_text())
+    at = page.words.index("95% interval")
+    assert page.words[at : at + 6] == ["95% interval", "videos", "knn", "66.7%", "21% to 94%", "3"]
+    assert "Classes, by the probe knn" in page.words and "classifies 66.7%" not in page.text
 
 
 def test_results_on_other_data_have_a_table(folder, read_page):

@@ -9,6 +9,7 @@ from einops import rearrange
 
 import filmstrip
 from colour_videos import write_colours
+from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.commands.work.export import Graph, graph_of
 from filmstrip.errors import UserError
@@ -17,8 +18,10 @@ from filmstrip.runs import experiment
 from filmstrip.runs.classifiers import VideoClassifier, load_classifier
 from filmstrip.runs.hub import hub_classes
 from filmstrip.runs.hub_classifiers import start_head
-from filmstrip.runs.initial_weights import start
+from filmstrip.runs.initial_weights import start, with_sizes_of_init
+from filmstrip.runs.loading import load_objective
 from filmstrip.systems.recognition.vit import ViTConfig
+from filmstrip.video import read_video
 from filmstrip.video.write import write_video
 
 transformers = pytest.importorskip("transformers")
@@ -141,6 +144,60 @@ def test_what_is_exported_is_the_whole_network(write, tmp_path, kind):
     graph = graph_of(str(tmp_path / "hub"))
     assert isinstance(graph, Graph) and graph.outputs == ("logits",) and graph.classes == CLASSES
     assert graph_of(str(tmp_path / "hub"), "encoder").outputs == ("tokens", "pooled")
+
+
+def test_an_attentive_head_is_explained_trained_on_and_exported(write, tmp_path, capsys, caplog):
+    write("VJEPA2")
+    hub, data, out = tmp_path / "hub", tmp_path / "set", tmp_path / "run"
+    for split in ("train", "test"):
+        for name in CLASSES:
+            write_colours(data / split / name / "1.mp4", "red")
+    file = data / "test" / "red" / "1.mp4"
+    assert main(["explain", str(hub), str(file), "--out", str(tmp_path / "where.mp4")]) == 0
+    assert "attention rollout" in capsys.readouterr().out
+    assert read_video(tmp_path / "where.mp4").video.shape[2:] == (448, 2 * 448 + 2)
+    words = ["train", "recognition.finetuned", "--init", str(hub), "--data", str(data), "--out", str(out)]
+    assert main([*words, "--train.steps", "1", "--optim.lr", "1e-9", "--data.num-workers", "0"]) == 0
+    assert "which has the same 7 classes" in caplog.text
+    objective, run = load_objective(out, "cpu")
+    assert (run.objective.pooling_depth, run.objective.pooling_heads) == (1, 4)
+    video = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    before = dict(zip(CLASSES, filmstrip.load(hub, "cpu").classify(video).T))
+    with torch.no_grad():
+        after = dict(zip(sorted(CLASSES), objective.classify(video).T))
+    for name in CLASSES:
+        torch.testing.assert_close(after[name], before[name].detach(), rtol=1e-3, atol=1e-3)
+    assert main(["export", str(out), "--out", str(tmp_path / "again"), "--format", "transformers"]) == 0
+    theirs = transformers.VJEPA2ForVideoClassification.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        found = theirs(objective.encoder.embed.normalise(video)).logits
+        torch.testing.assert_close(found, objective.classify(video), rtol=0, atol=1e-5)
+    assert tuple(theirs.config.id2label.values()) == tuple(sorted(CLASSES))
+    assert "from transformers import AutoVideoProcessor, VJEPA2For" in (tmp_path / "again/README.md").read_text()
+    again = filmstrip.load(tmp_path / "again", "cpu")
+    torch.testing.assert_close(again.encoder.embed.normalise.mean, torch.tensor(STATISTICS["image_mean"]))
+    torch.testing.assert_close(again.classify(video), found, rtol=1e-5, atol=1e-5)
+    assert (again.clip.num_frames, again.clip.size) == (4, 32)
+
+
+def test_a_v_jepa_of_another_kind_is_refused(write, tmp_path):
+    write("VJEPA2", hidden_act="relu", layer_norm_eps=1e-5)
+    with pytest.raises(UserError, match="V-JEPA 2 with hidden_act relu, layer_norm_eps 1e-05: none such is known"):
+        load_classifier(tmp_path / "hub")
+
+
+def test_an_encoder_without_a_head_can_be_trained_too(write, tmp_path, caplog):
+    theirs, _ = write("VJEPA2")
+    theirs.vjepa2.save_pretrained(tmp_path / "bare")
+    run = replace(systems.find("recognition.finetuned:tiny"), init=str(tmp_path / "bare"))
+    sized = with_sizes_of_init(run)
+    assert sized.objective.pooling == "plain" and sized.data.clip.size == 32
+    objective = replace(sized.objective, num_classes=3).build().eval()
+    start(objective, str(tmp_path / "bare"))
+    video = torch.randint(0, 256, (1, 4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = theirs.vjepa2(objective.encoder.embed.normalise(video), skip_predictor=True).last_hidden_state
+        torch.testing.assert_close(objective.encoder(video).tokens, expected, rtol=1e-3, atol=1e-3)
 
 
 def started(folder, classes):

@@ -96,7 +96,7 @@ def test_single_clips_are_of_a_protocol_that_looks_at_several(folder):
     class Classifies(Two):
         classifies = True
 
-    with pytest.raises(UserError, match="Classifies looks at one clip of each file"):
+    with pytest.raises(UserError, match="Classifies does not predict single clips"):
         dict(experiment.evaluate(folder, (Classifies(),), table=PredictionTable(per_clip=True)))
 
 

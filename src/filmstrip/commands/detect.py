@@ -19,6 +19,9 @@ class Detect(Command):
 
     Boxes are those of a table, or of a detector of persons. A live source (rtsp://..., /dev/video0, - for the
     standard input, or anything with --live) is followed with a detector until it ends or Ctrl-C.
+
+    What an actor does is also told as moments with their start and end: where the probability of a class, on a
+    straight line from one time that was classified to the next, is at least the threshold.
     """
 
     usage = "RUN FILE --boxes TABLE | --detector DETECTOR [options]"
@@ -54,7 +57,7 @@ class Detect(Command):
     top_k: Count = 3
     """Number of classes to print for each actor."""
     threshold: Share = 0.5
-    """Minimum probability of classes that are drawn; the most probable one is always drawn."""
+    """Minimum probability of classes that are drawn, where the most probable one is always drawn, and of moments."""
     min_score: AnyNumber = 0.8
     """Minimum score of boxes in the table; others are ignored."""
     offset: AnyNumber = 0.0

@@ -35,7 +35,7 @@ class Eval(Command):
     Results on the run's own data are added to its metrics and its report, including curves over frames; those on
     other data (--data) are kept in its folder `evaluations/`. A protocol that classifies files also keeps
     predictions.csv (each file with its class and the most probable ones), classes.csv (figures of each class) and
-    confusion.csv.
+    confusion.csv; those of a probe are in a folder `probes/`.
     """
 
     usage = (
@@ -131,8 +131,8 @@ def _table(arguments: list[str], protocol: type[Evaluation] | None) -> tuple[Pre
     if protocol is not None and not protocol.classifies:
         if given := options_given(arguments) & {"predictions", "per_clip"}:
             raise UserError(
-                f"--{min(given).replace('_', '-')} goes with protocols that classify files (multi_view, zero_shot), "
-                f"and {protocol.__name__} does not"
+                f"--{min(given).replace('_', '-')} goes with protocols that classify files (multi_view, zero_shot, "
+                f"probes), and {protocol.__name__} does not"
             )
         return PredictionTable(), arguments
     path, arguments = option(arguments, "--predictions")

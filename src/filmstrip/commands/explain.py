@@ -15,8 +15,8 @@ from filmstrip.commands.command import Command, File, Source
 class Explain(Command):
     """Show where a classifier looks: a video of a clip beside the same clip with a heat map over it.
 
-    The heat map of a transformer is attention rollout through all layers (independent of the class); that of a
-    convolutional network is Grad-CAM of the class.
+    Each of the two pictures has at least 448 x 448 pixels. The heat map of a transformer is attention rollout through
+    all layers (independent of the class); that of a convolutional network is Grad-CAM of the class.
     """
 
     usage = "RUN FILE [options]"

@@ -25,12 +25,12 @@ class Export(Command):
     left, top, right, bottom, fractions of the frame; others return their tokens and the clip's vector.
 
     A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, of
-    pretraining.videomae, of language.blip (which sees one frame there), and of language models that see
-    (language.llava, blip2, instructblip, qwen2_vl) with their adaptation merged; peft: their adaptation alone, which
-    peft adds to the model that it began with; one for diffusers: runs of tokenizers.vqgan and vae_kl. Released
-    weights are a file with the tensor names of the method's authors, which --init reads, too. A run is a copy of the
-    run folder that needs no other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left
-    out.
+    recognition.finetuned with V-JEPA 2's head, of pretraining.videomae, of language.blip (which sees one frame
+    there), and of language models that see (language.llava, blip2, instructblip, qwen2_vl) with their adaptation
+    merged; peft: their adaptation alone, which peft adds to the model that it began with; one for diffusers: runs of
+    tokenizers.vqgan and vae_kl. Released weights are a file with the tensor names of the method's authors, which
+    --init reads, too. A run is a copy of the run folder that needs no other: frozen parts, such as a prior's
+    tokenizer, are copied into it, and states are left out.
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"

@@ -29,7 +29,8 @@ class Probe(Command):
     data: Path | None = None
     """Labelled videos; by default those of the run."""
     out: Path = Path("probes")
-    """Output folder: probes.html with the curves, probes.csv and probes.json with every accuracy."""
+    """Output folder: probes.html with the curves, probes.csv and probes.json with every accuracy, and predictions/
+    with tables of each file's predicted classes."""
     probes: tuple[ProbeName, ...] = ("linear", "knn", "attentive")
     """Probes to train on each layer; attentive ones take longest."""
     pooling: Literal["block", "plain"] = "plain"

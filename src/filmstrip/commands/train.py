@@ -38,6 +38,7 @@ class Train(Command):
         from filmstrip.distributed import process
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
+        from filmstrip.runs.pictures import draw_run, makes_pictures
         from filmstrip.runs.run_folder import what_is_saved
 
         with keeping(lambda: what_is_saved(self.out)):
@@ -46,4 +47,6 @@ class Train(Command):
             return
         for name, value in result.metrics.items():
             print(f"{name:<24} {value:.4f}")
+        if makes_pictures(result.objective):
+            draw_run(self.out)  # as it was saved: what was trained may be shared out over processes
         print(run_report(self.out))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, Rate, Seed, Weight
-from filmstrip.evals.features import Top1, by_layer, train_and_test
+from filmstrip.evals.features import Probe, by_layer, top1_of, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.nn.attentive_pooling import AttentivePooling, PlainAttentivePooling
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -26,6 +26,7 @@ class AttentiveProbe(Evaluation):
     """
 
     compares_classes: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     uses_training_split: ClassVar[bool] = True
 
     pooling: Literal["block", "plain"] = "block"
@@ -48,16 +49,25 @@ class AttentiveProbe(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``attentive/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, tokens=True, batch_size=self.batch_size, cache=self.cache)
-        yield from by_layer("attentive", train, test, self.on(subject), choose=self.choose_layer)
+        yield from by_layer("attentive", subject, train, test, self.on(subject), choose=self.choose_layer)
 
-    def on(self, subject: Subject) -> Top1:
+    def on(self, subject: Subject) -> Probe:
         """The probe as a function of features and labels, for the subject's classes and on its device."""
         num_classes = len(subject.source.classes)
 
-        def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-            return self.top1(train, train_labels, test, test_labels, num_classes, subject.device)
+        def probe(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
+            return self.probabilities(train, labels, test, num_classes, subject.device)
 
-        return top1
+        return probe
+
+    def probabilities(
+        self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int, device: torch.device
+    ) -> Tensor:
+        """Class probabilities ``M K`` of the tokens ``test`` (``M T D``) by a probe trained on the tokens ``train``
+        (``N T D``)."""
+        probe = self.fit(train, labels, num_classes, device)
+        with torch.inference_mode():
+            return torch.cat([probe(x.to(device)).softmax(dim=1).cpu() for x in test.split(self.batch_size)])
 
     def top1(
         self,
@@ -69,10 +79,7 @@ class AttentiveProbe(Evaluation):
         device: torch.device,
     ) -> float:
         """Accuracy on the tokens ``test`` (``M T D``) of a probe trained on the tokens ``train`` (``N T D``)."""
-        probe = self.fit(train, train_labels, num_classes, device)
-        with torch.inference_mode():
-            predicted = torch.cat([probe(x.to(device)).argmax(dim=1).cpu() for x in test.split(self.batch_size)])
-        return (predicted == test_labels).float().mean().item()
+        return top1_of(self.probabilities(train, train_labels, test, num_classes, device), test_labels)
 
     def fit(self, tokens: Tensor, labels: Tensor, num_classes: int, device: torch.device) -> nn.Module:
         """A probe trained on ``N T D`` tokens; the global random state is restored."""

@@ -22,6 +22,7 @@ from filmstrip.progress import tracked
 from filmstrip.protocols import Batch, Features, Grid
 from filmstrip.runs.config import to_json
 from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.predictions import Predictions
 from filmstrip.weights.fingerprint import fingerprint
 
 MAX_BYTES = 16 * 2**30
@@ -36,6 +37,8 @@ class LayerFeatures:
     """Features per layer, ``N D`` (pooled) or ``N M D`` (tokens), on the CPU."""
     labels: Tensor
     """Class labels, ``N`` int64."""
+    names: tuple[str, ...] = ()
+    """Names of the videos; none where nobody asks for them."""
 
     def pooled(self) -> LayerFeatures:
         """The mean of each video's tokens in place of the tokens."""
@@ -56,7 +59,7 @@ def train_and_test(
     """
     found = []
     for split in (subject.data.train_split, subject.data.eval_split):
-        key = (fingerprint(encoder_of(subject.objective)), to_json(subject.data), split, tokens, num_clips)
+        key = (fingerprint(encoder_of(subject.objective)), to_json(subject.data), split, tokens, num_clips, "names")
         folder = None if cache is None else cache / hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
         if folder is not None and all(process.from_all(folder.exists())):
             found.append(_restore(folder, tokens))
@@ -104,11 +107,12 @@ def extract(
     layers = tuple(total[kept] / views[kept].view(-1, *[1] * (total.ndim - 1)) for total in sums)
     if not all(layer.isfinite().all() for layer in layers):
         raise UserError("the encoder's features are not finite: its training diverged")
-    return LayerFeatures(layers, torch.tensor([samples[i].label for i in kept]))
+    names = tuple(samples[i].name for i in kept)
+    return LayerFeatures(layers, torch.tensor([samples[i].label for i in kept]), names)
 
 
-Top1 = Callable[[Tensor, Tensor, Tensor, Tensor], float]
-"""Accuracy on features and labels of a classifier fitted to others, which come first."""
+Probe = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Class probabilities ``M K`` of features, which come last, by a classifier fitted to others and their labels."""
 
 
 class LayerAccuracy(NamedTuple):
@@ -122,10 +126,12 @@ class LayerAccuracy(NamedTuple):
     """Accuracy on the held-out fifth of the training videos, of a probe fitted to the others; None if not asked."""
 
 
-def accuracies(
-    train: LayerFeatures, test: LayerFeatures, top1: Top1, *, choose: bool = False
-) -> Iterator[LayerAccuracy]:
-    """A probe's accuracy at each layer; with ``choose`` also on held-out training videos, which fits it twice.
+def probed(
+    train: LayerFeatures, test: LayerFeatures, probe: Probe, *, choose: bool = False
+) -> Iterator[tuple[LayerAccuracy, Tensor]]:
+    """A probe's accuracy at each layer, and its class probabilities ``N K`` of the evaluated videos.
+
+    With ``choose`` also its accuracy on held-out training videos, which fits it twice.
 
     Raises:
         UserError: a layer is to be chosen, and no class has enough training videos.
@@ -135,11 +141,16 @@ def accuracies(
         raise UserError("choosing a layer holds out every fifth training video of a class, and no class has five")
     layers = zip(train.layers, test.layers, strict=True)
     for layer, (x, y) in enumerate(tracked(layers, "probing layers", total=len(train.layers))):
-        found, chosen = top1(x, train.labels, y, test.labels), None
+        probabilities, chosen = probe(x, train.labels, y).cpu(), None
         if choose:
             fitted, fitted_labels = x[~held_out], train.labels[~held_out]
-            chosen = top1(fitted, fitted_labels, x[held_out], train.labels[held_out])
-        yield LayerAccuracy(layer, found, chosen)
+            chosen = top1_of(probe(fitted, fitted_labels, x[held_out]), train.labels[held_out])
+        yield LayerAccuracy(layer, top1_of(probabilities, test.labels), chosen), probabilities
+
+
+def top1_of(probabilities: Tensor, labels: Tensor) -> float:
+    """Share of rows ``M K`` whose label (``M``) is the most probable class."""
+    return (probabilities.argmax(dim=1).cpu() == labels.cpu()).float().mean().item()
 
 
 def chosen_layer(found: Sequence[LayerAccuracy]) -> LayerAccuracy:
@@ -148,25 +159,44 @@ def chosen_layer(found: Sequence[LayerAccuracy]) -> LayerAccuracy:
 
 
 def by_layer(
-    protocol: str, train: LayerFeatures, test: LayerFeatures, top1: Top1, *, choose: bool = False
+    protocol: str, subject: Subject, train: LayerFeatures, test: LayerFeatures, probe: Probe, *, choose: bool = False
 ) -> Iterator[tuple[str, float]]:
     """Yield a probe's accuracy at each layer, then the maximum and its layer.
 
     The best layer is that of the evaluated split, as the literature reports it, which flatters. To ``choose``
     a layer without that, each is also fitted to four fifths of the training videos and scored on the rest; the best
-    one follows, with its accuracy on the evaluated split.
+    one follows, with its accuracy on the evaluated split. The predictions of the chosen layer, or else of the best
+    one, are handed on.
     """
     found = []
-    for each in accuracies(train, test, top1, choose=choose):
+    reported: tuple[LayerAccuracy, Tensor] | None = None
+    for each, probabilities in probed(train, test, probe, choose=choose):
         found.append(each)
         yield f"{protocol}/layer_{each.layer}/top1", each.top1
-    best = max(found, key=lambda each: each.top1)
+        best = chosen_layer(found) if choose else best_layer(found)
+        if best is each:  # so that no other layer's probabilities are kept
+            reported = each, probabilities
+    best = best_layer(found)
     yield f"{protocol}/best_top1", best.top1
     yield f"{protocol}/best_layer", float(best.layer)
     if choose:
         chosen = chosen_layer(found)
         yield f"{protocol}/chosen_top1", chosen.top1
         yield f"{protocol}/chosen_layer", float(chosen.layer)
+    assert reported is not None, "encoders have a layer"
+    subject.keep(predictions_of(protocol, test, reported[1], subject.source.classes))
+
+
+def predictions_of(
+    protocol: str, test: LayerFeatures, probabilities: Tensor, classes: tuple[str, ...]
+) -> Predictions:
+    """A probe's predictions for the evaluated videos."""
+    return Predictions(test.names, test.labels, probabilities, classes, 0, probe=protocol)
+
+
+def best_layer(found: Sequence[LayerAccuracy]) -> LayerAccuracy:
+    """The layer of maximum accuracy on the evaluated split; the first one of equals."""
+    return max(found, key=lambda each: each.top1)
 
 
 def hold_out(labels: Tensor, every: int = 5) -> Tensor:
@@ -193,14 +223,17 @@ def _keep(features: LayerFeatures, folder: Path, about: dict[str, str]) -> None:
     for number, layer in enumerate(features.layers):
         clips = layer if layer.ndim == 3 else layer[:, None]
         with FeatureWriter(partial / f"layer_{number:03d}", about=about) as writer:
-            for row, (clip, label) in enumerate(zip(clips, features.labels.tolist())):
-                writer.add(str(row), clip[None], grid=Grid(len(clip), 1, 1), label=label)
+            for name, clip, label in zip(features.names, clips, features.labels.tolist()):
+                writer.add(name, clip[None], grid=Grid(len(clip), 1, 1), label=label)
     partial.rename(folder)
 
 
 def _restore(folder: Path, tokens: bool) -> LayerFeatures:
     sources = [FeatureSource(layer) for layer in sorted(folder.iterdir())]
     layers = [source.read(range(len(source))) for source in sources]
+    rows = sources[0].rows
     return LayerFeatures(
-        tuple(x if tokens else x[:, 0] for x in layers), torch.tensor([row.label for row in sources[0].rows])
+        tuple(x if tokens else x[:, 0] for x in layers),
+        torch.tensor([row.label for row in rows]),
+        tuple(row.name for row in rows),
     )

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize, one_hot
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
-from filmstrip.evals.features import Top1, by_layer, train_and_test
+from filmstrip.evals.features import Probe, by_layer, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.runs.evaluation import Evaluation, Subject
 
@@ -23,6 +23,7 @@ class KNN(Evaluation):
     """Top-1 accuracy of a vote of the ``k`` nearest training videos, weighted by ``exp(cosine / temperature)``."""
 
     compares_classes: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     uses_training_split: ClassVar[bool] = True
 
     k: Count = 20
@@ -47,17 +48,17 @@ class KNN(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``knn/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
-        yield from by_layer("knn", train, test, self.on(subject), choose=self.choose_layer)
+        yield from by_layer("knn", subject, train, test, self.on(subject), choose=self.choose_layer)
 
-    def on(self, subject: Subject) -> Top1:
+    def on(self, subject: Subject) -> Probe:
         """The vote as a function of features and labels, for the subject's classes and on its device."""
         num_classes, where = len(subject.source.classes), subject.device
 
-        def top1(x: Tensor, labels: Tensor, y: Tensor, expected: Tensor) -> float:
-            votes = self.votes(x.to(where), labels.to(where), y.to(where), num_classes)
-            return (votes.argmax(dim=1).cpu() == expected).float().mean().item()
+        def probe(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
+            votes = self.votes(train.to(where), labels.to(where), test.to(where), num_classes)
+            return votes / votes.sum(dim=1, keepdim=True)
 
-        return top1
+        return probe
 
     def votes(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
         """Votes ``M K`` for each of ``M D`` test features, from ``N D`` labelled training features.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from filmstrip.bounds import Count, NotEmpty, Weight
-from filmstrip.evals.features import Top1, by_layer, hold_out, train_and_test
+from filmstrip.evals.features import Probe, by_layer, hold_out, top1_of, train_and_test
 from filmstrip.inference import encoder_of
 from filmstrip.runs.evaluation import Evaluation, Subject
 
@@ -25,6 +25,7 @@ class LinearProbe(Evaluation):
     """
 
     compares_classes: ClassVar[bool] = True
+    classifies: ClassVar[bool] = True
     uses_training_split: ClassVar[bool] = True
 
     penalties: Annotated[tuple[Weight, ...], NotEmpty] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -44,28 +45,30 @@ class LinearProbe(Evaluation):
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``linear/layer_I/top1``, then the maximum and its layer."""
         train, test = train_and_test(subject, num_clips=self.num_clips, batch_size=self.batch_size, cache=self.cache)
-        yield from by_layer("linear", train, test, self.on(subject), choose=self.choose_layer)
+        yield from by_layer("linear", subject, train, test, self.on(subject), choose=self.choose_layer)
 
-    def on(self, subject: Subject) -> Top1:
+    def on(self, subject: Subject) -> Probe:
         """The probe as a function of features and labels, for the subject's classes and on its device."""
         num_classes, where = len(subject.source.classes), subject.device
 
-        def top1(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-            return self.top1(
-                train.to(where), train_labels.to(where), test.to(where), test_labels.to(where), num_classes
-            )
+        def probe(train: Tensor, labels: Tensor, test: Tensor) -> Tensor:
+            return self.probabilities(train.to(where), labels.to(where), test.to(where), num_classes)
 
-        return top1
+        return probe
 
-    def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
-        """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""
+    def probabilities(self, train: Tensor, labels: Tensor, test: Tensor, num_classes: int) -> Tensor:
+        """Class probabilities ``M K`` of ``test`` (``M D``) by a classifier fitted to ``train`` (``N D``)."""
         mean, scale = train.mean(dim=0), train.std(dim=0, correction=0)
         # A constant feature would be divided by rounding noise.
         scale = torch.where(scale > 1e-6 * mean.abs() + 1e-12, scale, torch.ones_like(scale))
         train, test = (train - mean) / scale, (test - mean) / scale
-        penalty = self._choose_penalty(train, train_labels, num_classes)
-        weight, bias = fit_logistic(train, train_labels, num_classes, penalty)
-        return _accuracy(test, test_labels, weight, bias)
+        penalty = self._choose_penalty(train, labels, num_classes)
+        weight, bias = fit_logistic(train, labels, num_classes, penalty)
+        return torch.addmm(bias, test, weight).softmax(dim=1)
+
+    def top1(self, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> float:
+        """Accuracy on ``test`` (``M D``) of a classifier fitted to ``train`` (``N D``)."""
+        return top1_of(self.probabilities(train, train_labels, test, num_classes), test_labels)
 
     def _choose_penalty(self, train: Tensor, labels: Tensor, num_classes: int) -> float:
         held_out = hold_out(labels)
@@ -107,7 +110,3 @@ def fit_logistic(
 
         optimiser.step(closure)
     return weight.detach(), bias.detach()
-
-
-def _accuracy(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
-    return (torch.addmm(bias, features, weight).argmax(dim=1) == labels).float().mean().item()

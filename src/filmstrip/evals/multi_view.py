@@ -52,6 +52,7 @@ class MultiView(Evaluation):
 
     compares_classes: ClassVar[bool] = True
     classifies: ClassVar[bool] = True
+    tells_clips: ClassVar[bool] = True
 
     num_clips: Count = 5
     """Number of clips, evenly spaced along the video."""

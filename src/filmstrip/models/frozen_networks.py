@@ -13,8 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
-
 from filmstrip.bounds import AnyNumber, AnyWhole, Rate
 from filmstrip.errors import UserError
 from filmstrip.models.frozen import FrozenEncoder, Pixels
@@ -46,8 +44,6 @@ class _Kind:
     tubelet: Callable[[Any], int] = lambda config: 1
     options: tuple[str, ...] = ()
     """Names of flags that are true in every call."""
-    classifier: str | None = None
-    """Name of the class that classifies video in ``transformers``: the network, its ``pooler`` and ``classifier``."""
     spare: tuple[str, ...] = (r"classifier\..*",)
     """Patterns of names that a checkpoint may hold beside the network: a classifier, the other tower, constants."""
 
@@ -84,7 +80,6 @@ KINDS: dict[str, _Kind] = {
     ),
     "vjepa2": _Kind(
         network="VJEPA2Model",
-        classifier="VJEPA2ForVideoClassification",
         pixels="frames_first",
         size=lambda config: config.crop_size,
         tubelet=lambda config: config.tubelet_size,
@@ -134,24 +129,6 @@ def load_frozen(
     mean = preprocessing.get("image_mean") or kind.statistics[0]
     std = preprocessing.get("image_std") or kind.statistics[1]
     return _around(network, kind, mean, std), size
-
-
-def load_frozen_classifier(
-    folder: Path, source: str, model_type: str, preprocessing: dict[str, Any]
-) -> tuple[FrozenEncoder, nn.Module]:
-    """The network in a folder of the Hub's layout and its head, which maps tokens ``B N D`` to logits ``B K``.
-
-    Raises:
-        UserError: as :func:`load_frozen`.
-    """
-    kind = kind_of(model_type)
-    assert kind is not None and kind.classifier is not None, "asked for before"
-    whole = _load_network(getattr(_transformers(), kind.classifier), folder, source, kind)
-    _check_scale(preprocessing, source)
-    mean = preprocessing.get("image_mean") or kind.statistics[0]
-    std = preprocessing.get("image_std") or kind.statistics[1]
-    head = nn.Sequential(whole.pooler, whole.classifier)
-    return _around(getattr(whole, whole.base_model_prefix), kind, mean, std), head.requires_grad_(False)
 
 
 def build_frozen(tower: Tower) -> FrozenEncoder:

@@ -76,6 +76,7 @@ def layouts(patch_size: tuple[int, int, int], levels: int = 1) -> tuple[Layout, 
             name="transformers",
             rules=_TRANSFORMERS,
             spare=(r"pooler\..*", r"classifier\..*"),
+            after=(r"predictor\..*", r"target_encoder\..*"),
             unpack=_from_transformers,
             pack=_to_transformers,
             **both,
@@ -105,7 +106,7 @@ def ac_layouts(patch_size: tuple[int, int, int], levels: int = 1) -> tuple[Layou
             optional=(),
             unpack=_with_actions,
         ),
-        replace(transformers, after=(r"predictor\..*", r"target_encoder\..*")),
+        transformers,
     )
 
 
@@ -157,7 +158,7 @@ def _from_transformers(file: Mapping[str, Any]) -> Mapping[str, Any]:
 def _to_transformers(state: Mapping[str, Tensor]) -> Weights:
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("target_encoder.")}
     tokens = [kept.pop(name) for name in list(kept) if name.startswith(f"{_TOKENS}.")]
-    return unfuse(kept | {_TOKENS: torch.stack(tokens)})
+    return unfuse(kept | ({_TOKENS: torch.stack(tokens)} if tokens else {}))  # an encoder alone has none
 
 
 def _as_linear(name: str, tensor: Tensor) -> Tensor:

@@ -14,26 +14,42 @@ from filmstrip.nn.mlp import MLP
 class AttentivePooling(nn.Module):
     """Class logits ``B K`` of ``B T D`` tokens: a learned query, cross-attention, a feed-forward, a linear layer.
 
-    V-JEPA's probe (Bardes et al. 2024); ``depth`` blocks of self-attention come before it.
+    V-JEPA's probe (Bardes et al. 2024); ``depth`` blocks of self-attention come before it. By default heads have 64
+    channels. Released ones (V-JEPA 2) have no output projection of the cross-attention (``projects``), and their
+    norms have an ``norm_eps`` of 1e-6.
     """
 
-    def __init__(self, width: int, num_classes: int, *, depth: int = 0) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        *,
+        depth: int = 0,
+        num_heads: int | None = None,
+        projects: bool = True,
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        num_heads = max(1, width // 64)
+        num_heads = num_heads or max(1, width // 64)
         self.blocks = nn.Sequential(*(Block(width, num_heads) for _ in range(depth)))
         self.query = nn.Parameter(torch.empty(1, width).normal_(std=0.02))
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attention = Attention(width, num_heads, head_dim=width // num_heads, context_width=width)
-        self.norm2 = nn.LayerNorm(width)
+        if not projects:
+            self.attention.out = nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = MLP(width, 4 * width)
         self.head = nn.Linear(width, num_classes)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Pool the tokens and classify."""
+    def pool(self, tokens: Tensor) -> Tensor:
+        """One vector ``B D`` for each set of tokens."""
         query = repeat(self.query, "one d -> b one d", b=tokens.shape[0])
         pooled = query + self.attention(query, context=self.norm1(self.blocks(tokens)))
-        pooled = pooled + self.mlp(self.norm2(pooled))
-        return self.head(pooled[:, 0])
+        return (pooled + self.mlp(self.norm2(pooled)))[:, 0]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool the tokens and classify."""
+        return self.head(self.pool(tokens))
 
 
 class PlainAttentivePooling(nn.Module):

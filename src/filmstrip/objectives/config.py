@@ -147,6 +147,11 @@ class AroundLearnerConfig(ObjectiveConfig):
         """How to stop the learner's learning by its own loss, as a message; none where it does not learn so."""
         raise TypeError(f"{type(self).__name__} does not define goes_on_learning()")
 
+    def with_head_of_hub(self, config: Mapping[str, Any], typed: Collection[str] = ()) -> Self:
+        """This method with the kind of head that a model in the Hub's layout has, by its ``config.json``; by default
+        its own."""
+        return self
+
     def with_learner(self, learner: ObjectiveConfig, typed: Collection[str] = ()) -> Self:
         """This method around another learner; ``typed`` are the dotted names of settings that a person gave."""
         return dataclasses.replace(self, learner=learner)

@@ -14,6 +14,7 @@ from filmstrip.models.frozen_networks import Tower, build_frozen
 from filmstrip.models.image_tower import ImageTower, ImageTowerArchitecture
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.models.vjepa import VJEPAArchitecture, VJEPAEncoder
 from filmstrip.objectives.config import FrozenNetworksConfig, ObjectiveConfig
 from filmstrip.objectives.targets import Teacher, TeacherFrames, TeacherNorm
 from filmstrip.protocols import Grid, Objective, find_encoder
@@ -64,6 +65,15 @@ class VideoTransformerConfig(ViTArchitecture, ObjectiveConfig):
     def build(self) -> EncoderOnly:
         """Build the network with fresh weights."""
         return EncoderOnly(ViT(self, final_norm=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VJEPAEncoderConfig(VJEPAArchitecture, ObjectiveConfig):
+    """V-JEPA's encoder, alone."""
+
+    def build(self) -> EncoderOnly:
+        """Build the network with fresh weights."""
+        return EncoderOnly(VJEPAEncoder(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +144,15 @@ class TaughtConfig(FrozenNetworksConfig):
             raise UserError(f"{name}: {error}") from None
 
 
-def as_encoder(architecture: ViTArchitecture | TransformerArchitecture | Tower) -> ObjectiveConfig:
+def as_encoder(
+    architecture: ViTArchitecture | TransformerArchitecture | VJEPAArchitecture | Tower,
+) -> ObjectiveConfig:
     """The configuration of an encoder that has such an architecture."""
     settings = {setting.name: getattr(architecture, setting.name) for setting in fields(architecture)}
     if isinstance(architecture, Tower):
         return TowerConfig(**settings)
     if isinstance(architecture, ViTArchitecture):
         return VideoTransformerConfig(**settings)
+    if isinstance(architecture, VJEPAArchitecture):
+        return VJEPAEncoderConfig(**settings)
     return ImageTransformerConfig(**settings | {"patch_size": architecture.tubelet[1]})

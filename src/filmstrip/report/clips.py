@@ -6,16 +6,21 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 from torch.nn import functional as F
 
 from filmstrip.report.markup import Markup, join, tag
+from filmstrip.runs.pictures import KeptPictures
 
 MAX_PREDICTIONS = 3
+STRIP = 4
+"""Number of frames of a clip that does not move, side by side."""
 STILL_QUALITY, CLIP_QUALITY = 70, 75
 SEAM = 2
 """Black pixels between the pictures of a strip."""
@@ -59,7 +64,7 @@ class ClipGallery:
         )
         described = f"Video {clip.name}" + (f", showing {clip.truth}" if clip.truth else "")
         caption = tag("figcaption", _verdict(clip), tag("ol", *bars), tag("p", clip.name, class_="note"))
-        return tag("figure", moving_picture(clip.video, self.fps, described), caption)
+        return tag("figure", moving_picture(clip.video, self.fps, described, stills=STRIP), caption)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,31 @@ class Strips:
         return join([_note(self.note), tag("div", *figures, class_="strips")])
 
 
+@dataclass(frozen=True)
+class KeptStrips:
+    """Strips that are files of a run folder, an animated webp for each."""
+
+    kept: KeptPictures
+
+    @property
+    def title(self) -> str:
+        """Their kind."""
+        return self.kept.title
+
+    def html(self) -> Markup:
+        """As :class:`Strips`."""
+        kept = self.kept
+        strips = [Strip([frames_of(file)], name) for file, name in zip(kept.files, kept.names, strict=True)]
+        return Strips(kept.title, strips, kept.heads, note=kept.note).html()
+
+
+def frames_of(path: Path) -> Tensor:
+    """The frames of an animated picture: ``T C H W`` uint8."""
+    with Image.open(path) as picture:
+        frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)]
+    return rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> t c h w")
+
+
 def heads_of(names: Sequence[str]) -> Markup:
     """Headings above the pictures of :func:`side_by_side`."""
     return tag("p", *(tag("span", name) for name in names), class_="heads")
@@ -109,16 +139,27 @@ def side_by_side(videos: Sequence[Tensor]) -> Tensor:
     return torch.cat(padded, dim=-1)
 
 
-def moving_picture(video: Tensor, fps: float, description: str) -> Markup:
-    """A looping clip (``T C H W`` uint8); in print, and with reduced motion preferred, its middle frame."""
-    frames = [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
-    still = _webp(frames[len(frames) // 2 :][:1], fps, STILL_QUALITY)
+def moving_picture(video: Tensor, fps: float, description: str, *, stills: int = 1) -> Markup:
+    """A looping clip (``T C H W`` uint8); in print, and with reduced motion preferred, so many of its frames, evenly
+    spaced, as one picture."""
+    places = [(2 * i + 1) * len(video) // (2 * stills) for i in range(stills)]
+    still = side_by_side([video[place : place + 1] for place in places])
     height, width = video.shape[-2:]
     return tag(
         "picture",
-        tag("source", srcset=still, media="print, (prefers-reduced-motion: reduce)"),
-        tag("img", src=_webp(frames, fps, CLIP_QUALITY), alt=description, width=width, height=height),
+        tag(
+            "source",
+            srcset=_webp(_images(still), fps, STILL_QUALITY),
+            media="print, (prefers-reduced-motion: reduce)",
+            width=still.shape[-1],
+            height=height,
+        ),
+        tag("img", src=_webp(_images(video), fps, CLIP_QUALITY), alt=description, width=width, height=height),
     )
+
+
+def _images(video: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(frame) for frame in rearrange(video, "t c h w -> t h w c").contiguous().numpy()]
 
 
 def _webp(frames: Sequence[Image.Image], fps: float, quality: int) -> str:

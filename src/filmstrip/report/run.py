@@ -13,7 +13,9 @@ from typing import Any
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
-from filmstrip.report.comparison import chance, class_table, confusion_of, extremes_of, wilson_interval
+from filmstrip.report.clips import KeptStrips
+from filmstrip.report.comparison import chance, class_table, extremes_of, wilson_interval
+from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
 from filmstrip.report.page import Group, Report, Section
@@ -24,6 +26,8 @@ from filmstrip.runs.contents import (
     DATA,
     EVALUATIONS,
     METRICS,
+    PREDICTIONS,
+    PROBES,
     PROTOCOL,
     REPORT,
     commands_of,
@@ -35,6 +39,7 @@ from filmstrip.runs.contents import (
     unreadable_files,
 )
 from filmstrip.runs.loading import load_classes
+from filmstrip.runs.pictures import kept_pictures
 from filmstrip.runs.predictions import Predictions, kept_predictions
 
 log = logging.getLogger(__name__)
@@ -82,14 +87,26 @@ def run_report(folder: Path) -> Path:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
+    sections += _made(folder)
+    sections += _probed(folder)
     sections += _elsewhere(folder)
     if predictions is not None:
-        sections += [confusion_of("this run", predictions), class_table(predictions), _clips(predictions, config)]
+        matrix = ConfusionMatrix("Confusion matrix", predictions.confusion(), predictions.classes)
+        sections += [matrix, class_table(predictions), _clips(predictions, config)]
     if bad := _unreadable(folder):
         sections.append(bad)
     options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
     sections.append(Table("Configuration", (Column("option"), Column("value")), options, wraps=True))
     return Report(folder.resolve().name, _lead(config, whole, predictions), sections).write(folder / REPORT)
+
+
+def evaluated(folder: Path) -> list[tuple[str, str]]:
+    """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
+    return [
+        (_name(name), _value(name, values[-1]))
+        for name, (_, values) in history(folder).items()
+        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -195,6 +212,25 @@ def _evaluations(evaluations: Mapping[str, Series], folder: Path) -> list[Sectio
     return [Table("Evaluations", columns, rows, [f"By `filmstrip eval`: {said}." for said in notes])]
 
 
+def _probed(folder: Path) -> list[Section]:
+    """What probes of the encoder predict: how well, and the figures of each class."""
+    rows, tables = [], []
+    for place in sorted((folder / PROBES).glob(f"*/{PREDICTIONS}")):
+        try:
+            predictions = kept_predictions(place.parent, load_classes(folder))
+        except UserError as error:
+            log.warning("the report leaves predictions of a probe out: %s", error)
+            continue
+        if predictions is not None:
+            share, count = predictions.accuracy(), len(predictions.names)
+            low, high = wilson_interval(share, count)
+            rows.append((place.parent.name, share, f"{low:.0%} to {high:.0%}", count))
+            tables.append(replace(class_table(predictions), title=f"Classes, by the probe {place.parent.name}"))
+    columns = (Column("probe"), Column("top-1", ".1%", "highest"), Column("95% interval"), Column("videos", ","))
+    note = "Small classifiers of the frozen features, of the best layer or the one that was chosen."
+    return [Table("What probes predict", columns, rows, (note,)), *tables] if rows else []
+
+
 def _elsewhere(folder: Path) -> list[Section]:
     """The latest results on other data than the run's own."""
     rows = []
@@ -205,6 +241,15 @@ def _elsewhere(folder: Path) -> list[Section]:
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []
+
+
+def _made(folder: Path) -> list[Section]:
+    """Samples, reconstructions and masked clips that the run folder keeps."""
+    try:
+        return [KeptStrips(kind) for kind in kept_pictures(folder)]
+    except UserError as error:
+        log.warning("the report leaves pictures out: %s", error)
+        return []
 
 
 def _clips(predictions: Predictions, config: dict[str, Any]) -> Section:

@@ -52,6 +52,8 @@ class Evaluation:
     """Whether the protocol takes frames of several sizes in a batch (``data.clip.native``)."""
     classifies: ClassVar[bool] = False
     """Whether the protocol predicts a class of each file, and hands its predictions to ``Subject.keep``."""
+    tells_clips: ClassVar[bool] = False
+    """Whether it can tell the single clips of a file apart."""
     uses_training_split: ClassVar[bool] = False
     """Whether the protocol reads the training split too, to fit or count."""
 

@@ -25,7 +25,7 @@ from filmstrip.inference import device_of
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
-from filmstrip.runs.contents import COMMANDS, CONFIG, PROTOCOL, evaluations_folder, is_run
+from filmstrip.runs.contents import COMMANDS, CONFIG, PROBES, PROTOCOL, evaluations_folder, is_run
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
@@ -269,8 +269,8 @@ def evaluate(
 
 def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> None:
     count = sum(protocol.classifies for protocol in protocols)
-    if table.per_clip and (one := [p for p in protocols if p.classifies and not hasattr(p, "num_clips")]):
-        raise UserError(f"{type(one[0]).__name__} looks at one clip of each file: leave out --per-clip")
+    if table.per_clip and (one := [p for p in protocols if p.classifies and not p.tells_clips]):
+        raise UserError(f"{type(one[0]).__name__} does not predict single clips: leave out --per-clip")
     if (table.path is not None or table.per_clip) and count != 1:
         names = ", ".join(type(protocol).__name__ for protocol in protocols)
         reason = "none of these predicts" if count == 0 else "several of these predict"
@@ -282,7 +282,8 @@ def _keep(predictions: Predictions, table: PredictionTable, folder: Path | None)
     if process.rank() != 0:
         return
     if folder is not None:
-        keep_predictions(predictions, folder, table.top_k)
+        place = folder if predictions.probe is None else folder / PROBES / predictions.probe
+        keep_predictions(predictions, place, table.top_k)
     if table.path is not None:
         write_rows(list(predictions.rows(table.top_k)), table.path)
 

@@ -21,6 +21,8 @@ from filmstrip.models.hub_networks import (
 from filmstrip.models.llama_layout import decoder_config
 from filmstrip.models.video_transformer import TransformerArchitecture
 from filmstrip.models.vit import ViTArchitecture
+from filmstrip.models.vjepa import VJEPAArchitecture
+from filmstrip.models.vjepa_classifier import architecture_of
 from filmstrip.weights.hub import (
     HUB,
     config_of,
@@ -102,7 +104,7 @@ def hub_classes(source: str) -> tuple[str, ...]:
     Raises:
         UserError: there is no such model.
     """
-    config = config_of(source, hub_folder(source, "config.json"))
+    config = hub_config(source)
     if not any(name.endswith("ForVideoClassification") for name in config.get("architectures") or ()):
         return ()
     names = config.get("id2label") or {}
@@ -134,17 +136,29 @@ def hub_sizes(source: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such model.
     """
-    return sizes_in_hub(config_of(source, hub_folder(source, "config.json")))
+    return sizes_in_hub(hub_config(source))
 
 
-def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture:
-    """The architecture of an image transformer or of VideoMAE's encoder; its weights are not read.
+def hub_architecture(source: str) -> ViTArchitecture | TransformerArchitecture | VJEPAArchitecture:
+    """The architecture of an image transformer or of VideoMAE's or V-JEPA 2's encoder; its weights are not read.
 
     Raises:
         UserError: there is no such model, or it is of another kind.
     """
     folder = hub_folder(source, "*.json")
-    return architecture_in_hub(config_of(source, folder), statistics_of(preprocessing_of(folder)), source)
+    config = config_of(source, folder)
+    if config.get("model_type") == "vjepa2":
+        return architecture_of(config, source)
+    return architecture_in_hub(config, statistics_of(preprocessing_of(folder)), source)
+
+
+def hub_config(source: str) -> dict[str, Any]:
+    """What the ``config.json`` of a model says.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return config_of(source, hub_folder(source, "config.json"))
 
 
 def hub_network(source: str) -> ViTArchitecture | TransformerArchitecture | Tower:
@@ -157,7 +171,7 @@ def hub_network(source: str) -> ViTArchitecture | TransformerArchitecture | Towe
     kind = config_of(source, folder).get("model_type", "")
     if kind_of(kind) is not None:
         return tower_in_hub(folder, source, kind, preprocessing_of(folder))
-    return hub_architecture(source)
+    return architecture_in_hub(config_of(source, folder), statistics_of(preprocessing_of(folder)), source)
 
 
 def hub_decoder(source: str) -> DecoderConfig:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+import re
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
-from filmstrip.models.frozen import FrozenEncoder
-from filmstrip.models.frozen_networks import load_frozen_classifier
 from filmstrip.models.hub_networks import LAYOUTS, encoder_from_hub
+from filmstrip.models.vjepa_classifier import classifier_from_hub
 from filmstrip.objectives.classification import Classification, ClassificationConfig
-from filmstrip.protocols import Classifier, Objective
+from filmstrip.protocols import Classifier, EncoderModule, Objective
 from filmstrip.runs.hub import hub_classes, hub_clip, hub_folder
 from filmstrip.weights.hub import config_of, preprocessing_of, statistics_of, weights_of
 from filmstrip.weights.keymap import Weights
@@ -35,15 +35,14 @@ class HubClassifier(NamedTuple):
     """Names of the classes, in the order of its logits."""
 
 
-class FrozenClassifier(Objective):
-    """A frozen network of ``transformers`` and its head, as a :class:`~filmstrip.protocols.Classifier`."""
+class TokenClassifier(Objective):
+    """An encoder and a head that reads all of its tokens; a :class:`~filmstrip.protocols.Classifier`."""
 
     requires = ()
 
-    def __init__(self, encoder: FrozenEncoder, head: nn.Module) -> None:
+    def __init__(self, encoder: EncoderModule, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.eval()
 
     def classify(self, video: Tensor) -> Tensor:
         """Logits ``B K`` of ``B T C H W`` video."""
@@ -53,11 +52,10 @@ class FrozenClassifier(Objective):
 def load_hub_classifier(source: str) -> HubClassifier | None:
     """The classifier at ``hf:OWNER/NAME`` or in a local folder of the Hub's layout; none of a model without a head.
 
-    VideoMAE, TimeSformer and ViViT become our own networks, V-JEPA 2 stays what ``transformers`` makes of it.
+    All of them become our own networks.
 
     Raises:
-        UserError: there is no such model, its family is not known, its weights do not fit, or transformers is needed
-            and not installed.
+        UserError: there is no such model, its family is not known, or its weights do not fit.
     """
     if not (classes := hub_classes(source)):
         return None
@@ -66,7 +64,10 @@ def load_hub_classifier(source: str) -> HubClassifier | None:
     kind = config.get("model_type", "model of unknown type")
     objective: Objective
     if kind == "vjepa2":
-        objective = FrozenClassifier(*load_frozen_classifier(folder, source, kind, preprocessing))
+        encoder, head = classifier_from_hub(
+            config, weights_of(source, folder), statistics_of(preprocessing), len(classes), source
+        )
+        objective = TokenClassifier(cast(EncoderModule, encoder), head)
     elif kind not in LAYOUTS:
         raise UserError(
             f"{source} classifies video and is a {kind}: known here are videomae, timesformer, vivit and vjepa2"
@@ -125,16 +126,17 @@ def start_head(objective: Objective, source: str, classes: tuple[str, ...]) -> N
         log.warning("the head is fresh: that of %s is of another kind", source)
         return
     order = [theirs.index(name) for name in classes]
-    for name in ("head.weight", "head.bias"):
-        given[name] = given[name][order]
+    for name in given:
+        if re.fullmatch(r"(?:head\.)+(?:weight|bias)", name):
+            given[name] = given[name][order]
     with torch.no_grad():
         objective.load_state_dict(given, strict=False)
     log.warning("the head is that of %s, which has the same %d classes", source, len(classes))
 
 
 def _head_of(objective: nn.Module) -> dict[str, Tensor]:
-    """What a classifier has beside its encoder."""
-    return {name: x for name, x in objective.state_dict().items() if not name.startswith("encoder.")}
+    """What a classifier has beside its encoder, which may be called its learner."""
+    return {name: x for name, x in objective.state_dict().items() if not name.startswith(("encoder.", "learner."))}
 
 
 def _some(classes: tuple[str, ...]) -> str:

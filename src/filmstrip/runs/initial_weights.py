@@ -16,8 +16,8 @@ from filmstrip.data.kinds.kind import Kind
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
-from filmstrip.models.video_transformer import FrameTransformer
-from filmstrip.models.vit import ViT, ViTArchitecture
+from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
+from filmstrip.models.vit import ViT
 from filmstrip.objectives.config import AroundLearnerConfig, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
@@ -35,7 +35,7 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import load
 from filmstrip.runs.frozen import found_again, kept_elsewhere, read_references
-from filmstrip.runs.hub import hub_architecture, hub_sizes, hub_weights
+from filmstrip.runs.hub import hub_architecture, hub_config, hub_sizes, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.teachers import start_teachers
 from filmstrip.runs.tokenizers import start_tokenizer
@@ -419,14 +419,14 @@ def _with_encoder_of_hub(run: Run, objective: AroundLearnerConfig, typed: Collec
     from filmstrip.objectives.teachers import as_encoder  # other methods do without its rooms
 
     architecture = hub_architecture(str(run.init))
-    video = isinstance(architecture, ViTArchitecture)
+    video = not isinstance(architecture, TransformerArchitecture)
     _check_typed(run, typed, ("objective.learner.",) if video else ("objective.learner.", "data.clip.size"))
     sizes = {key: getattr(architecture, key) for key in ("num_frames", "size")[not video :]}
     sizes = {key: value for key, value in sizes.items() if f"data.clip.{key}" not in typed}
     clip = _clip_of(run.data.clip, sizes, typed)
     learner = as_encoder(architecture).for_clip(clip)
     log.warning("%s says how large the network is, and its clips: %s", run.init, type(learner).__name__)
-    return _around(run, objective, learner, clip, typed)
+    return _around(run, objective.with_head_of_hub(hub_config(str(run.init)), typed), learner, clip, typed)
 
 
 def _around(

@@ -66,6 +66,8 @@ class Predictions:
     """Number of unreadable videos of the split; they are excluded from all metrics."""
     clips: ClipPredictions | None = None
     """Those of single clips, where they were asked for."""
+    probe: str | None = None
+    """Name of the probe that made them; none of a classifier."""
 
     def confusion(self) -> Tensor:
         """``K K`` counts: row is the true class, column the predicted one."""

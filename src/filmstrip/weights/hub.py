@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -33,6 +31,15 @@ def folder_of(source: str, *wanted: str) -> Path:
         if not folder.is_dir():
             raise UserError(f"{source} is not a folder; write hf:OWNER/NAME for a model on the Hugging Face Hub")
         return folder
+    # Slow to import, and of no use to what is on this disk.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
     name = source.removeprefix(HUB)
     try:
         return Path(snapshot_download(name, allow_patterns=list(wanted or ("*.json", "*.safetensors"))))

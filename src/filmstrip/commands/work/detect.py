@@ -54,13 +54,49 @@ class Detection:
     box: Box
     scores: Tensor
     """Probability of each class, ``K``."""
+    is_key: bool = True
+    """Whether the table has this box; others lie on a straight line between two key frames."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A moment of one actor: where the probability of a class is high."""
+
+    start: float
+    end: float
+    """End, in seconds."""
+    label: int
+    """Class index."""
+    probability: float
+    """Highest probability within the moment."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One actor through the key frames of a video."""
+    """One actor through the key frames of a video, and perhaps between them."""
 
     detections: tuple[Detection, ...]
+
+    @property
+    def key_frames(self) -> tuple[Detection, ...]:
+        """The detections of the table's boxes."""
+        return tuple(detection for detection in self.detections if detection.is_key)
+
+    def moments(self, threshold: float) -> list[Span]:
+        """Where each class has at least a probability, in temporal order.
+
+        Probabilities lie on straight lines between detections; a track begins and ends half a typical distance of
+        detections before its first and after its last, as probable as those are.
+        """
+        seconds = np.array([detection.second for detection in self.detections])
+        around = float(np.median(np.diff(seconds))) / 2 if len(seconds) > 1 else MARGIN
+        times = np.array([seconds[0] - around, *seconds, seconds[-1] + around]).clip(min=0.0)
+        scores = torch.stack([detection.scores for detection in self.detections]).double().numpy()
+        scores = np.concatenate([scores[:1], scores, scores[-1:]])
+        found = [
+            span for label in range(scores.shape[1]) for span in _above(times, scores[:, label], threshold, label)
+        ]
+        return sorted(found, key=lambda span: (span.start, -span.probability))
 
     @property
     def scores(self) -> Tensor:
@@ -94,7 +130,8 @@ def detect(command: Detect) -> None:
     info = load_data_info(command.run)
     classes = info.classes
     found = wanted_boxes(command, run.data.backend)
-    tracks = follow(objective, run, file, found, min_iou=command.min_iou, max_gap=command.max_gap)
+    between = None if command.boxes is None else command.every
+    tracks = follow(objective, run, file, found, min_iou=command.min_iou, max_gap=command.max_gap, every=between)
     if out is not None:
         with counted("drawing"):
             draw(file, tracks, classes, out, threshold=command.threshold, backend=run.data.backend)
@@ -102,11 +139,11 @@ def detect(command: Detect) -> None:
         assert isinstance(info, ActorInfo), "a detector is trained on actors"
         write_scores(csv, key_frames(file, tracks, offset), info.class_numbers or range(1, len(classes) + 1))
     if command.json:
-        actors = _as_json(tracks, classes, command.top_k)
+        actors = _as_json(tracks, classes, command.top_k, command.threshold)
         json.dump({"run": str(command.run), "path": str(file), "actors": actors}, sys.stdout, indent=2)
         print()
         return
-    Console().print(_table(tracks, classes, command.top_k))
+    Console().print(_table(tracks, classes, command.top_k, command.threshold))
     for written in (out, csv, command.save_boxes):
         if written is not None:
             print(written)
@@ -118,7 +155,7 @@ def key_frames(
     """Each key frame in order, with its boxes and their class probabilities; times as in the table of boxes."""
     seconds: dict[float, list[Detection]] = defaultdict(list)
     for track in tracks:
-        for detection in track.detections:
+        for detection in track.key_frames:
             seconds[detection.second].append(detection)
     for second, detections in sorted(seconds.items()):
         key = (file.stem, round(second + offset, 6))
@@ -137,10 +174,7 @@ def wanted_boxes(command: Detect, backend: Backend) -> dict[float, tuple[Actor, 
     """
     file, offset = command.video, command.offset
     if command.boxes is not None:
-        found = boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
-        if command.every is None:
-            return found
-        return interpolated(found, command.every, min_iou=command.min_iou, max_gap=command.max_gap)
+        return boxes_of(file, command.boxes, min_score=command.min_score, offset=offset)
     detector = load_person_detector(
         command.detector,
         name=command.detector_class,
@@ -203,19 +237,38 @@ def follow(
     *,
     min_iou: float = 0.3,
     max_gap: float = 2.0,
+    every: float | None = None,
 ) -> list[Track]:
     """Classify the actions in every box, and link the boxes through the file.
+
+    With ``every``, the boxes of an actor are classified between key frames too, so many seconds apart.
 
     Raises:
         UserError: the objective is not a detector, or the file cannot be read.
     """
     if not isinstance(objective, Detector):
         raise UserError(f"{type(objective).__name__} is not a detector: detect needs a run of detection.*")
+    found = boxes if every is None else interpolated(boxes, every, min_iou=min_iou, max_gap=max_gap)
     places = {
         second: torch.tensor([actor.box for actor in actors], dtype=torch.float64)
-        for second, actors in sorted(boxes.items())
+        for second, actors in sorted(found.items())
         if actors
     }
+    scores = _classified(objective, run, file, places)
+
+    def detection(second: float, place: int) -> Detection:
+        is_key = place < len(boxes.get(second, ()))  # those between key frames come after a moment's own
+        return Detection(second, found[second][place].box, scores[second][place], is_key)
+
+    return [
+        Track(tuple(detection(second, place) for second, place in zip(tube.seconds, tube.places)))
+        for tube in link(places, min_iou=min_iou, max_gap=max_gap)
+    ]
+
+
+def _classified(objective: Objective, run: Run, file: Path, places: dict[float, Tensor]) -> dict[float, Tensor]:
+    """The class probabilities ``M K`` of the boxes (``M 4``) at each time."""
+    assert isinstance(objective, Detector), "follow refuses other objectives"
     clip, device = run.data.clip, device_of(objective)
     scores: dict[float, Tensor] = {}
     with opened(file, run.data.backend) as decoder:
@@ -225,11 +278,28 @@ def follow(
             with inference(objective):
                 found = objective.detect(frames.video[None].to(device), places[second][None].float().to(device))
             scores[second] = found[0].cpu()
-    tubes = link(places, min_iou=min_iou, max_gap=max_gap)
-    return [
-        Track(tuple(Detection(s, boxes[s][p].box, scores[s][p]) for s, p in zip(tube.seconds, tube.places)))
-        for tube in tubes
-    ]
+    return scores
+
+
+def _above(times: np.ndarray, values: np.ndarray, threshold: float, label: int) -> Iterator[Span]:
+    """Where a piecewise linear curve is at least ``threshold``."""
+    start, most = None, 0.0
+    for i, (time, value) in enumerate(zip(times.tolist(), values.tolist())):
+        if value >= threshold and start is None:
+            start, most = time if i == 0 else _crossing(times, values, i, threshold), 0.0
+        if start is not None and value >= threshold:
+            most = max(most, value)
+        elif start is not None:
+            yield Span(start, _crossing(times, values, i, threshold), label, most)
+            start = None
+    if start is not None:
+        yield Span(start, float(times[-1]), label, most)
+
+
+def _crossing(times: np.ndarray, values: np.ndarray, i: int, threshold: float) -> float:
+    """The time between points ``i - 1`` and ``i`` at which the curve is ``threshold``."""
+    share = (threshold - values[i - 1]) / (values[i] - values[i - 1])
+    return float(times[i - 1] + share * (times[i] - times[i - 1]))
 
 
 def draw(
@@ -308,7 +378,7 @@ def _best(scores: Tensor, classes: Sequence[str], top_k: int) -> Iterator[tuple[
     yield from ((classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist()))
 
 
-def _as_json(tracks: Sequence[Track], classes: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+def _as_json(tracks: Sequence[Track], classes: Sequence[str], top_k: int, threshold: float) -> list[dict[str, Any]]:
     def named(scores: Tensor) -> list[dict[str, Any]]:
         return [{"name": name, "probability": round(p, 4)} for name, p in _best(scores, classes, top_k)]
 
@@ -318,21 +388,33 @@ def _as_json(tracks: Sequence[Track], classes: Sequence[str], top_k: int) -> lis
             "start": track.detections[0].second,
             "end": track.detections[-1].second,
             "actions": named(track.scores),
+            "moments": [
+                {
+                    "name": classes[span.label],
+                    "start": round(span.start, 3),
+                    "end": round(span.end, 3),
+                    "probability": round(span.probability, 4),
+                }
+                for span in track.moments(threshold)
+            ],
             "key_frames": [
                 {"second": detection.second, "box": list(detection.box), "actions": named(detection.scores)}
-                for detection in track.detections
+                for detection in track.key_frames
             ],
         }
         for number, track in enumerate(tracks, 1)
     ]
 
 
-def _table(tracks: Sequence[Track], classes: Sequence[str], top_k: int) -> Table:
+def _table(tracks: Sequence[Track], classes: Sequence[str], top_k: int, threshold: float) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("actor", "seconds", "key frames", "does"):
+    for head in ("actor", "seconds", "key frames", "does", "moments"):
         table.add_column(head)
     for number, track in enumerate(tracks, 1):
         does = ", ".join(f"{name} {p:.0%}" for name, p in _best(track.scores, classes, top_k))
         span = f"{track.detections[0].second:g}-{track.detections[-1].second:g}"
-        table.add_row(str(number), span, str(len(track.detections)), does)
+        moments = ", ".join(
+            f"{classes[moment.label]} {moment.start:.1f}-{moment.end:.1f}" for moment in track.moments(threshold)
+        )
+        table.add_row(str(number), span, str(len(track.key_frames)), does, moments or "-")
     return table

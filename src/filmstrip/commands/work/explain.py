@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from filmstrip.data.config import Clip
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, modes_kept
 from filmstrip.nn.attention import Attention
+from filmstrip.nn.attentive_pooling import AttentivePooling
 from filmstrip.nn.mlp import MLP, GatedMLP
 from filmstrip.nn.patches import PatchEmbed
 from filmstrip.progress import counted
@@ -25,6 +28,8 @@ from filmstrip.runs.classifiers import load_classifier
 from filmstrip.runs.conditions import class_of
 from filmstrip.video.write import write_video
 
+MIN_SIDE = 448
+"""Minimum height and width of each of the two pictures, pixels."""
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 Calls = dict[Attention, list[tuple[Any, ...]]]
 """Queries, keys and masks of every call of each attention module, in order."""
@@ -59,25 +64,36 @@ def explain_file(folder: str | Path, file: Path, out: Path, *, class_name: str |
         with torch.no_grad():
             probabilities = objective.classify(video).float().softmax(dim=-1)[0]
         best = int(probabilities.argmax()) if requested is None else requested
-        if attends(objective):
-            method, heat = "attention rollout", attention_rollout(encoder_of(objective), video)[0]
+        if attends(encoder_of(objective)):
+            pooling = next((m for m in objective.modules() if isinstance(m, AttentivePooling)), None)
+            method, heat = "attention rollout", attention_rollout(encoder_of(objective), video, pooling)[0]
         else:
             method, heat = "Grad-CAM", grad_cam(objective, video, best)
     start, end = views.spans[0]
     fps = (video.shape[1] - 1) / (end - start) if end > start else 8.0
-    pixels = as_float(video[0]).cpu()
+    factor = -(-MIN_SIDE // classifier.clip.size)
+    shown = read_views(file, _enlarged(classifier.clip, factor), backend=classifier.backend)
+    pixels = as_float(shown.video[0])
     write_video(out, side_by_side([pixels, overlay(pixels, heat.cpu())]), fps)
     return Explanation(classes[best], float(probabilities[best]), method, heat.cpu())
 
 
-def attends(objective: Objective) -> bool:
-    """Whether the objective's encoder is a transformer over patches of the video."""
-    parts = list(encoder_of(objective).modules())
+def _enlarged(clip: Clip, factor: int) -> Clip:
+    """The same frames and the same cut with more pixels, of which a person sees more than a network needs."""
+    short_side = None if clip.eval_short_side is None else factor * clip.eval_short_side
+    return replace(clip, size=factor * clip.size, eval_short_side=short_side)
+
+
+def attends(encoder: nn.Module) -> bool:
+    """Whether an encoder is a transformer over patches of the video."""
+    parts = list(encoder.modules())
     return any(isinstance(m, PatchEmbed) for m in parts) and any(isinstance(m, Attention) for m in parts)
 
 
-def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
+def attention_rollout(encoder: nn.Module, video: Tensor, pooling: AttentivePooling | None = None) -> Tensor:
     """Share of each token in an encoder's pooled output through attention: ``B t h w``, scaled to a maximum of 1.
+
+    That output is pooled by the encoder itself, or by the attention of ``pooling``, which is then a part of it.
 
     Abnar & Zuidema 2020: each layer mixes tokens by the mean of its heads' weights, plus the residual connection. The
     network runs twice: unchanged, recording queries and keys; then linearised, with only these attention weights
@@ -89,14 +105,20 @@ def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
         UserError: the encoder does not begin with a patch embedding, or is not a transformer.
     """
     embed = next((m for m in encoder.modules() if isinstance(m, PatchEmbed)), None)
-    attentions = [m for m in encoder.modules() if isinstance(m, Attention)]
-    if embed is None or not attentions:
+    parts = nn.ModuleList([encoder] if pooling is None else [encoder, pooling])
+    attentions = [m for m in parts.modules() if isinstance(m, Attention)]
+    if embed is None or not attends(encoder):
         raise UserError(
             f"{type(encoder).__name__} is not a transformer over patches: attention rollout is not defined for it"
         )
     noted: Calls = {m: [] for m in attentions}
+
+    def pooled() -> Tensor:
+        features = encoder(video)
+        return features.pooled() if pooling is None else pooling.pool(features.tokens)
+
     with _noting(noted), torch.no_grad():
-        encoder(video)
+        pooled()
     leaf: list[Tensor] = []
 
     def begin(module: nn.Module, given: tuple[Any, ...], tokens: Tensor) -> Tensor:
@@ -105,9 +127,8 @@ def attention_rollout(encoder: nn.Module, video: Tensor) -> Tensor:
 
     hook = embed.register_forward_hook(begin)
     try:
-        with torch.enable_grad(), _linear(encoder, noted):
-            features = encoder(video)
-            features.pooled()[:, 0].sum().backward(inputs=leaf)
+        with torch.enable_grad(), _linear(parts, noted):
+            pooled()[:, 0].sum().backward(inputs=leaf)
     finally:
         hook.remove()
     gradient = leaf[0].grad

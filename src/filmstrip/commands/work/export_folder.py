@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.work.export import TOLERANCE
+from filmstrip.commands.work.model_card import model_card
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
-from filmstrip.files import write_json, write_tensors
+from filmstrip.files import write_json, write_tensors, write_text
 from filmstrip.inference import inference
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.patches import PatchEmbed
@@ -69,19 +70,21 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         return
     if format == "peft":
         raise UserError(f"{type(objective).__name__} has no language model that could be adapted")
+    classes: tuple[str, ...] = ()
     if format == "transformers":
         if not isinstance(objective, InTransformers):
             raise UserError(
                 f"transformers has no network like {type(objective).__name__}: export runs of "
-                "recognition.vit, timesformer or vivit, of pretraining.videomae, or of language.blip"
+                "recognition.vit, timesformer or vivit, of recognition.finetuned that began with V-JEPA 2's head, of "
+                "pretraining.videomae, or of language.blip"
             )
         if model is not None and isinstance(objective, SeveralInTransformers):
             config, weights = objective.to_transformers_as(model)
         else:
             config, weights = objective.to_transformers()
         if isinstance(objective, Classifier):
-            names = load_classes(source)
-            config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+            classes = load_classes(source)
+            config |= {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
         if isinstance(objective, DualEncoder):
             config["text_config"] |= _special_ids(Path(source))
     else:
@@ -98,7 +101,8 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         write_json(config, written / "config.json")
         write_tensors(weights, written / _FILES[format])
         if format == "transformers":
-            write_json(_preprocessor(objective, run.data.clip), written / "preprocessor_config.json")
+            _write_preprocessor(objective, run.data.clip, config, written)
+            write_text(model_card(source, run, config, classes), written / "README.md")
             for path in tokenizer_files(Path(source)):
                 shutil.copyfile(path, written / path.name)
         found = _difference(objective, run.data.clip, config, written, format)
@@ -133,6 +137,17 @@ def _normalise_of(objective: Objective) -> Normalise:
     embed = objective.get_submodule("encoder.embed")
     assert isinstance(embed, PatchEmbed), "transformers has encoders of patches"
     return embed.normalise
+
+
+def _write_preprocessor(objective: Objective, clip: Clip, config: dict[str, Any], folder: Path) -> None:
+    """Write how frames become pixels: to a model of ``pixel_values_videos`` a processor of videos gives them."""
+    told = _preprocessor(objective, clip)
+    if config["model_type"] != "vjepa2":
+        write_json(told, folder / "preprocessor_config.json")
+        return
+    del told["image_processor_type"]
+    told |= {"video_processor_type": "VJEPA2VideoProcessor"}
+    write_json(told, folder / "video_preprocessor_config.json")
 
 
 def _preprocessor(objective: Objective, clip: Clip) -> dict[str, Any]:
@@ -213,8 +228,9 @@ def _both(
         ours = ours[..., : theirs.shape[1]].flatten(0, 1).movedim(-1, 1)
         return theirs, ours
     network, report = getattr(library, config["architectures"][0]).from_pretrained(folder, output_loading_info=True)
-    if report["missing_keys"] or report["unexpected_keys"]:
-        raise ValueError(f"it lacks {report['missing_keys']} and has no place for {report['unexpected_keys']}")
+    lacking = [name for name in report["missing_keys"] if not name.startswith("vjepa2.predictor.")]  # unused
+    if lacking or report["unexpected_keys"]:
+        raise ValueError(f"it lacks {lacking} and has no place for {report['unexpected_keys']}")
     pixels = _normalise_of(objective)(video)
     if isinstance(objective, MaskedPredictor):
         visible, masked = objective.masks(torch.arange(len(video)))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -17,13 +16,10 @@ from torch import Tensor
 from filmstrip.bounds import Count, Rate, Seed, check_numbers
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.errors import UserError
-from filmstrip.inference import device_of, inference, stepwise
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import counted
-from filmstrip.protocols import Condition, Generator, Objective, StreamingGenerator, as_float
-from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import read_config
-from filmstrip.runs.loading import load_data_info, load_objective
+from filmstrip.runs.generators import BATCH_SIZE, load_generator, stream_samples
 from filmstrip.video import Mp4File, write_grid, write_video
 
 MOVING = (".mp4", ".gif", ".webp")
@@ -51,7 +47,7 @@ class SamplingRequest:
     """Number of samples."""
     seed: Seed = 0
     """Base seed; sample i depends on seed + i only, not on the number of samples."""
-    batch_size: Count = 16
+    batch_size: Count = BATCH_SIZE
     """Number of samples drawn at once."""
     fps: Rate | None = None
     """Frames per second of the file; by default as the video to continue, or 8."""
@@ -82,16 +78,10 @@ def generate(folder: Path, request: SamplingRequest) -> int:
     Raises:
         UserError: the run is not a generator, or does not support the request.
     """
-    objective, run = load_objective(folder)
-    if not isinstance(objective, Generator):
-        raise UserError(
-            f"{folder} holds a {type(objective).__name__}, which is not a generator: provide a run of generation.*"
-        )
-    condition, fps = read_condition(
-        request.condition,
-        run,
-        load_data_info(folder),
-        batch_size=request.num_samples,
+    generator = load_generator(folder)
+    condition, fps = generator.condition(
+        *request.condition,
+        num_samples=request.num_samples,
         num_frames=request.frames,
         context_frames=request.context_frames,
     )
@@ -108,7 +98,13 @@ def generate(folder: Path, request: SamplingRequest) -> int:
             _sink(request.out, request.fps or fps) as sink,
             counted("sampling", condition.num_frames) as done,
         ):
-            for piece in samples(objective, condition, request):
+            for piece in stream_samples(
+                generator.objective,
+                condition,
+                seed=request.seed,
+                sampling=request.sampling,
+                batch_size=request.batch_size,
+            ):
                 sink.add(piece)
                 made += piece.shape[1]
                 done(made)
@@ -117,63 +113,6 @@ def generate(folder: Path, request: SamplingRequest) -> int:
     speed = request.num_samples * (made - context) / (time.monotonic() - start)
     print(f"{request.out}: {request.num_samples} x {made} frames, {speed:.1f} frames/s")
     return 0
-
-
-def samples(generator: Objective, condition: Condition, request: SamplingRequest) -> Iterator[Tensor]:
-    """All samples in pieces along time (``B t C H W`` on the CPU), beginning with the provided frames.
-
-    A generator that cannot stream returns a single piece. An interruption before all samples have their first piece
-    yields those that do.
-    """
-    device = device_of(generator)
-    parts = [
-        _part(condition, i, request.batch_size, device) for i in range(0, condition.batch_size, request.batch_size)
-    ]
-    seeds = range(request.seed, request.seed + condition.batch_size, request.batch_size)
-    streams = [_stream(generator, part, seed, request.sampling) for part, seed in zip(parts, seeds)]
-    begun = False
-    while True:
-        pieces: list[Tensor] = []
-        try:
-            for stream in streams:
-                if (piece := next(stream, None)) is None:
-                    return
-                pieces.append(piece)
-        except KeyboardInterrupt:
-            if pieces and not begun:
-                yield torch.cat(pieces)
-            raise
-        yield torch.cat(pieces)
-        begun = True
-
-
-def _stream(generator: Objective, condition: Condition, seed: int, sampling: Sampling | None) -> Iterator[Tensor]:
-    """The pieces of one batch of samples, on the CPU, beginning with the provided frames."""
-    assert isinstance(generator, Generator), "generate refuses other objectives"
-    if not isinstance(generator, StreamingGenerator):
-        with inference(generator):
-            whole = generator.sample(condition, seed=seed, sampling=sampling).cpu()
-        yield whole
-        return
-    before = [] if condition.video is None else [as_float(condition.video).cpu()]
-    for piece in stepwise(generator, generator.stream(condition, seed=seed, sampling=sampling)):
-        yield torch.cat([*before, piece.cpu()], dim=1)
-        before = []
-
-
-def _part(condition: Condition, first: int, size: int, device: torch.device) -> Condition:
-    """``size`` samples of a condition, starting at ``first``, on a device."""
-
-    def part(whole: Tensor | None) -> Tensor | None:
-        return None if whole is None else whole[first : first + size].to(device)
-
-    return replace(
-        condition,
-        batch_size=min(size, condition.batch_size - first),
-        video=part(condition.video),
-        label=part(condition.label),
-        action=part(condition.action),
-    )
 
 
 class _Sink(Protocol):

@@ -13,7 +13,7 @@ from filmstrip.commands.probe import Probe, ProbeName
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.evals.attentive_probe import AttentiveProbe
-from filmstrip.evals.features import LayerAccuracy, accuracies, chosen_layer, train_and_test
+from filmstrip.evals.features import LayerAccuracy, chosen_layer, predictions_of, probed, train_and_test
 from filmstrip.evals.knn import KNN
 from filmstrip.evals.linear_probe import LinearProbe
 from filmstrip.files import write_csv, write_json
@@ -24,7 +24,10 @@ from filmstrip.report.page import Group, Report
 from filmstrip.report.sections import Column, Table
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Subject
+from filmstrip.runs.predictions import Predictions, keep_predictions
 
+PREDICTED = "predictions"
+"""Folder with a folder for each probe of an encoder: what it predicts from the chosen layer."""
 TITLES: dict[ProbeName, str] = {
     "linear": "Linear probe of the mean token",
     "knn": "k-nearest neighbours of the mean token",
@@ -63,10 +66,11 @@ def probe(command: Probe) -> None:
     command.out.mkdir(parents=True, exist_ok=True)
     curves: list[Curve] = []
     for name, subject in zip(names, subjects):
-        for curve in _curves(name, subject, command):
+        for curve, predictions in _curves(name, subject, command):
             curves.append(curve)
             # After each, so that an interrupted comparison keeps what it has measured.
             write(curves, command.out)
+            keep_predictions(predictions, command.out / PREDICTED / f"{name.replace('/', '-')}-{curve.probe}")
     Console().print(_text_table(curves))
     print(command.out / "probes.html")
 
@@ -115,21 +119,23 @@ def _protocol(name: ProbeName, command: Probe) -> LinearProbe | KNN | AttentiveP
     return AttentiveProbe(pooling=command.pooling, epochs=command.epochs, batch_size=command.batch_size)
 
 
-def _curves(name: str, subject: Subject, command: Probe) -> Iterator[Curve]:
-    """The curve of each probe, from one pass of the encoder over the videos."""
+def _curves(name: str, subject: Subject, command: Probe) -> Iterator[tuple[Curve, Predictions]]:
+    """The curve of each probe, from one pass of the encoder over the videos, and what it predicts from the chosen
+    layer."""
     train, test = train_and_test(
         subject, tokens="attentive" in command.probes, batch_size=command.batch_size, cache=command.cache
     )
     for kind in command.probes:
         features = (train, test) if kind == "attentive" else (train.pooled(), test.pooled())
-        found = accuracies(*features, _protocol(kind, command).on(subject), choose=True)
-        yield Curve(
+        found = list(probed(*features, _protocol(kind, command).on(subject), choose=True))
+        curve = Curve(
             encoder=name,
             probe=kind,
-            layers=tuple(found),
+            layers=tuple(each for each, _ in found),
             videos=len(test.labels),
             chance=chance(test.labels.tolist()),
         )
+        yield curve, predictions_of(kind, test, found[curve.chosen.layer][1], subject.source.classes)
 
 
 def _short_names(sources: tuple[str, ...]) -> list[str]:

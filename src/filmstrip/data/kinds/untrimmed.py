@@ -21,7 +21,7 @@ from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds.clips import draw_common
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
-from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences
+from filmstrip.data.localisation.sequences import FeatureSequence, Sequences, open_sequences, write_record
 from filmstrip.data.procedures.types import Annotations, Procedure
 from filmstrip.data.sample import FeatureSample, Source
 from filmstrip.errors import UserError
@@ -221,6 +221,11 @@ class UntrimmedSource(Source):
     def info(self, train_split: str) -> UntrimmedInfo:
         """Properties of the collection that an objective needs before it is built."""
         return UntrimmedInfo(**self.told(train_split), width=self.width)
+
+    def record(self, folder: Path) -> None:
+        """Record in the run folder how new videos must be encoded."""
+        samples = [sample for sample in self.samples if isinstance(sample, UntrimmedSample)]
+        write_record(samples[0].sequences, (sample.video for sample in samples), folder)
 
 
 def _open(config: UntrimmedVideos, data: Data) -> UntrimmedSource:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,10 +19,15 @@ from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, r
 from filmstrip.data.procedures.types import Procedure
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
+from filmstrip.files import write_json
 
 if TYPE_CHECKING:
     from filmstrip.data.kinds.untrimmed import UntrimmedVideos
 
+RECORD = "sequences.json"
+"""The record in a run folder of how its features were made."""
+MEASURED = 20
+"""Number of videos whose features' spacing is measured for the record."""
 UNEVEN = 0.5
 """Maximum deviation of a clip from even spacing, relative to the spacing: clips begin at frames, which may be
 sparse."""
@@ -57,6 +65,51 @@ class Sequences(Protocol):
             OSError: they cannot be read, or are not evenly spaced.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceRecord:
+    """A run folder's record of the features that it was trained on, so that new videos can be encoded alike."""
+
+    encoder: str | None = None
+    """Encoder of the features: a run folder, ``hf:OWNER/NAME`` or a local folder; None if unknown."""
+    weights: str | None = None
+    """Fingerprint of the encoder's weights."""
+    level: str = "clip"
+    """Level of the features, as of ``filmstrip encode``."""
+    clip_changes: str = "{}"
+    """Differences of the clips from the encoder's own, as JSON."""
+    step_seconds: float
+    """Median spacing of the features, in seconds."""
+    reach_seconds: float
+    """Half the median duration of a clip, in seconds."""
+
+
+def write_record(sequences: Sequences, videos: Iterable[Procedure], folder: Path) -> None:
+    """Record in a run folder how new videos must be encoded; nothing if no feature can be read."""
+    about = getattr(sequences, "about", {})
+    known = {key: about[key] for key in ("encoder", "weights", "level", "clip_changes") if key in about}
+    found = []
+    for video in islice(videos, MEASURED):
+        with suppress(OSError):
+            found.append(sequences.sequence(video))
+    if found:
+        step, reach = (float(np.median(part)) for part in zip(*((each.step, each.reach) for each in found)))
+        write_json(asdict(SequenceRecord(**known, step_seconds=step, reach_seconds=reach)), folder / RECORD)
+
+
+def read_record(folder: Path) -> SequenceRecord:
+    """The record that :func:`write_record` wrote.
+
+    Raises:
+        UserError: the run was not trained on features along untrimmed videos.
+    """
+    try:
+        return SequenceRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{folder} does not record how its features were made: it has no {RECORD}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder / RECORD} cannot be read: {error}") from None
 
 
 def open_sequences(path: Path | None, config: UntrimmedVideos, num_classes: int) -> Sequences:

@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ from filmstrip.nn.tubelet_masking import DecoderMasking, Masking, check_running_
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.masked_tubelets import MaskedTubelets, Prediction
 from filmstrip.objectives.targets import EPS, Pixels
-from filmstrip.protocols import as_float
+from filmstrip.protocols import FilledIn, as_float
 from filmstrip.runs.config import Run
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
@@ -65,13 +65,6 @@ from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
 from filmstrip.weights.keymap import Weights
 from filmstrip.weights.layers import layers
-
-
-class Reconstruction(NamedTuple):
-    """A masked video and its reconstruction, both ``B T C H W`` in 0..1."""
-
-    masked: Tensor
-    rebuilt: Tensor
 
 
 class VideoMAE(MaskedTubelets):
@@ -130,7 +123,7 @@ class VideoMAE(MaskedTubelets):
         return VIDEOMAE.ours(theirs, IN_TRANSFORMERS) if "mask_token" in theirs else {}
 
     @torch.no_grad()
-    def reconstruct(self, video: Tensor, seeds: Tensor) -> Reconstruction:
+    def reconstruct(self, video: Tensor, seeds: Tensor) -> FilledIn:
         """Mask tubelets of a video (grey) and fill them in, with their true brightness and contrast."""
         grid, patch_size = self.encoder.grid, self.encoder.patch_size
         visible, masked = self.masks(seeds)
@@ -144,7 +137,7 @@ class VideoMAE(MaskedTubelets):
         grey, rebuilt = tubelets.clone(), tubelets.clone()
         grey[sample, masked] = 0.5
         rebuilt[sample, masked] = (predicted * (variance.sqrt() + EPS) + mean).clamp(0, 1)
-        return Reconstruction(unpatchify(grey, grid, patch_size), unpatchify(rebuilt, grid, patch_size))
+        return FilledIn(unpatchify(grey, grid, patch_size), unpatchify(rebuilt, grid, patch_size))
 
 
 IN_TRANSFORMERS = VIDEOMAE.model(

@@ -1,5 +1,7 @@
 """Fine-tuning: one attention over the last layer's tokens and a linear layer, trained together with the encoder.
 
+With ``pooling`` of ``block`` the head is that of V-JEPA 2's released classifiers, which ``--init`` brings with it.
+
 The encoder is that of any self-supervised method with layers of one width; its own loss may be kept as an additional
 one (``learner_weight``). Toto's use for the localisation of CATER's snitch: which of 36 cells of the ground hides
 the golden ball at the end of a video (Rajasegaran et al., "An Empirical Study of Autoregressive Pre-training from
@@ -8,6 +10,7 @@ Videos", 2025; Girdhar and Ramanan, "CATER: A diagnostic dataset for Composition
 
     filmstrip train recognition.finetuned:toto_large_cater_32 --init runs/toto --data CATER
     filmstrip data make cups --out cups
+    filmstrip train recognition.finetuned --init hf:facebook/vjepa2-vitl-fpc16-256-ssv2 --optim.lr 1e-4 --data PATH
     filmstrip train recognition.finetuned:tiny_toto --init runs/toto --data cups --data.clip.sampling uniform
 
 Which head, which rates and how long is not in the paper: the pooling is that of its probes; AdamW at 1e-4 with a
@@ -20,17 +23,19 @@ The paper reports (CATER, top-1, 16 and 32 frames, Toto-large): 62.8, 72.9; V3D 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from filmstrip.bounds import Count
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
+from filmstrip.models.vjepa_classifier import attentive_head, classifier_for_hub, pooling_of
 from filmstrip.nn.attentive_pooling import PlainAttentivePooling
 from filmstrip.objectives.on_encoder import OnEncoder, OnEncoderConfig
 from filmstrip.protocols import Batch, Loss
@@ -40,6 +45,7 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
+from filmstrip.weights.keymap import Weights
 
 
 class Finetuned(OnEncoder):
@@ -47,7 +53,13 @@ class Finetuned(OnEncoder):
 
     def __init__(self, config: FinetunedConfig) -> None:
         super().__init__(config)
-        self.head = PlainAttentivePooling(self.encoder.width, config.num_classes)
+        self.head: nn.Module
+        if config.pooling == "plain":
+            self.head = PlainAttentivePooling(self.encoder.width, config.num_classes)
+        else:
+            num_heads = config.pooling_heads or max(1, self.encoder.width // 64)
+            sizes = {"depth": config.pooling_depth, "num_heads": num_heads}
+            self.head = attentive_head(self.encoder.width, config.num_classes, **sizes)
         self.requires = self.needs("video", "label")
         self.train(self.training)
 
@@ -66,6 +78,14 @@ class Finetuned(OnEncoder):
         """Logits ``B K`` of ``B T C H W`` video."""
         return self.head(self.features_of(video).tokens)
 
+    def to_transformers(self) -> tuple[dict[str, Any], Weights]:
+        """The classifier of ``transformers`` that has this network and these weights: V-JEPA 2's.
+
+        Raises:
+            UserError: there is none.
+        """
+        return classifier_for_hub(self.encoder, self.head)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedConfig(OnEncoderConfig):
@@ -73,11 +93,24 @@ class FinetunedConfig(OnEncoderConfig):
 
     num_classes: Count
     """Number of classes. In training it comes from the data; a preset states its paper's."""
+    pooling: Literal["plain", "block"] = "plain"
+    """Pooling of the tokens: one attention alone (Toto), or a block with a feed-forward network (V-JEPA)."""
+    pooling_depth: CountOrZero = 0
+    """Number of blocks of self-attention before the block that pools."""
+    pooling_heads: CountOrZero = 0
+    """Number of heads of that block and of those before it; zero for heads of 64 channels."""
 
     def bind(self, info: DataInfo) -> Self:
         """Take the number of classes from the data, if it has any."""
         bound = super().bind(info)
         return replace(bound, num_classes=len(info.classes)) if info.classes else bound
+
+    def with_head_of_hub(self, config: Mapping[str, Any], typed: Collection[str] = ()) -> Self:
+        """See :meth:`AroundLearnerConfig.with_head_of_hub`: V-JEPA 2 pools by blocks."""
+        sizes = pooling_of(config)
+        if sizes is None or any(name.startswith("objective.pooling") for name in typed):
+            return self
+        return replace(self, pooling="block", pooling_depth=sizes["depth"], pooling_heads=sizes["num_heads"])
 
     def build(self) -> Finetuned:
         """Build everything with fresh weights.
