@@ -210,6 +210,8 @@ def test_a_trained_model_writes_and_judges(trained, tmp_path, capsys):
     assert sum(len(row["caption"]) for row in pq.read_table(kept).to_pylist()) == round(told / 2)
     assert main(["caption", str(run), str(data), "--out", str(written), "--beams", "2", "--temperature", "1"]) == 2
     assert "give one" in capsys.readouterr().err
+    assert main(["caption", str(run), str(data), "--out", str(written), "--compile"]) == 2
+    assert "--compile is for language models" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_model_without_captions_is_refused(tmp_path, folder, capsys):

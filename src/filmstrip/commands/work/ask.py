@@ -15,6 +15,7 @@ from filmstrip.commands.ask import Ask
 from filmstrip.data.kinds.conversations import turns_of
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
+from filmstrip.models.decoder import compile_decoding
 from filmstrip.nn.sampling import Sampling
 from filmstrip.runs.answers import Answerer, Film, load_answerer
 from filmstrip.text.conversation import Turn
@@ -42,6 +43,8 @@ def ask(command: Ask) -> None:
     if command.json and command.question is None:
         raise UserError("--json prints the answer to one question: give the question after the video")
     answerer = load_answerer(command.run)
+    if command.compile:
+        compile_decoding(answerer.objective)
     notes = Console(stderr=True, soft_wrap=True)
     began = time.perf_counter()
     alone = len(command.files) == 1

@@ -31,8 +31,9 @@ from filmstrip.data.config import Clip
 from filmstrip.data.kinds.captioned import Captioned as CaptionedKind
 from filmstrip.data.kinds.conversations import Conversations, serialiser_of
 from filmstrip.errors import UserError
-from filmstrip.evals.captions import Writer, writer_of
+from filmstrip.evals.captions import AnswerWriter, Writer, writer_of
 from filmstrip.inference import device_of, inference
+from filmstrip.models.decoder import compile_decoding
 from filmstrip.nn.decoding import Writing
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import bars, counted, shown
@@ -138,7 +139,14 @@ def load_describer(command: Caption) -> Describer:
         text, prompt = serialiser_of(reads, tokenizer), prompt or QUESTION
     if command.frames is not None:
         clip = replace(clip, num_frames=command.frames, sampling="uniform")
-    return Describer(objective, writer_of(objective, text, prompt=prompt, writing=writing, beams=command.beams), clip)
+    writer = writer_of(objective, text, prompt=prompt, writing=writing, beams=command.beams)
+    if command.compile:
+        if not isinstance(writer, AnswerWriter):
+            raise UserError(
+                f"--compile is for language models, and {type(objective).__name__} is a captioner: leave it out"
+            )
+        compile_decoding(objective)
+    return Describer(objective, writer, clip)
 
 
 def describe(
