@@ -36,8 +36,8 @@ class Ask(Command):
     seed: Seed = 0
     """Seed of what is drawn."""
     compile: bool = False
-    """Whether to compile the step that a language model takes for each token (``torch.compile``): faster tokens, after
-    a wait for the compiler."""
+    """Whether to compile the step that a language model takes for each token (``torch.compile``): tokens come faster,
+    after a wait for the compiler."""
     json: bool = False
     """Whether to print one JSON object instead of text; it needs a question."""
     out: Path | None = None

@@ -221,8 +221,10 @@ class LanguageModel(nn.Module):
     def next_logits(
         self, tokens: Tensor, caches: Sequence[Any], padding: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """Logits ``B vocab_size`` of the token after ``tokens`` (``B N`` ids or ``B N D`` embeddings) and those before
-        them; the first ``padding`` (``B``) of all are none. ``options`` are those of :meth:`forward`."""
+        """Logits ``B vocab_size`` of the token after ``tokens`` (``B N`` ids or ``B N D`` embeddings).
+
+        The first ``padding`` (``B``) of all tokens are none; ``options`` are those of :meth:`forward`.
+        """
         if padding is not None:
             options["mask"] = causal() & without_first(padding)
         return self.logits(self(tokens, caches=caches, **options).hidden[:, -1])

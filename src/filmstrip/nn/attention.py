@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from filmstrip.nn.blockwise import attend_in_blocks
 from filmstrip.nn.linear import Linear
-from filmstrip.nn.masks import Mask, causal
+from filmstrip.nn.masks import Mask
 from filmstrip.nn.ring_attention import ring_attention
 from filmstrip.nn.rotary import rotate
 
@@ -66,7 +66,7 @@ class KVCache:
 
 
 class StaticKVCache:
-    """The keys and values of a :class:`KVCache` as tensors of one shape, so that every further step has static shapes.
+    """The keys and values of a :class:`KVCache` as tensors of one shape: every further step has static shapes.
 
     Attention reads all of their room, and masks what holds no token yet. The number of tokens (``length``) is a
     tensor, too: a compiled step is the same for all positions.
@@ -272,10 +272,11 @@ def attend(
     not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
     determine; nothing else can be combined with it but ``dropout``, the rate at which weights are dropped. Keys and
     values may have fewer heads than queries, each serving as many heads of queries. An ``offset`` that is a tensor is
-    that of a :class:`StaticKVCache`: the mask, causality by default, must exclude keys that are behind the queries.
+    that of a :class:`StaticKVCache`, with a mask that excludes the keys behind the queries.
     """
     if isinstance(offset, Tensor):
-        allowed, mask, offset = (mask or causal()).dense(q.shape[2], k.shape[2], q.device, offset), None, 0
+        assert mask is not None, "there is room behind the queries that nothing was written to"
+        allowed, mask, offset = mask.dense(q.shape[2], k.shape[2], q.device, offset), None, 0
     if mask is not None and mask.ring is not None:
         return ring_attention(q, k, v, mask.ring, causal=mask.within_causal, document=mask.documents, striped=True)
     queries, keys = q.shape[2], k.shape[2]
