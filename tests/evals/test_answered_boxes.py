@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from filmstrip.__main__ import main
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.sources import open_source
+from filmstrip.evals import protocol
 from filmstrip.evals.answered_boxes import AnsweredBoxes
 from filmstrip.evals.answers import AnswerAccuracy
 from filmstrip.protocols import Objective
@@ -104,6 +104,5 @@ def test_questions_without_a_box_are_not_asked(subject):
     assert AnsweredBoxes().lacking(subject.source, subject.data) is None
 
 
-def test_the_protocol_has_a_name(capsys):
-    assert main(["eval", "--help"]) == 0
-    assert "answered_boxes" in capsys.readouterr().out
+def test_the_protocol_is_found_by_its_name():
+    assert protocol("answered_boxes") is AnsweredBoxes

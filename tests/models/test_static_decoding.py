@@ -1,14 +1,17 @@
 """Decoding with memory of one length: the logits and tokens of memory that grows, by steps that are one graph."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
+from filmstrip import systems
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.nn.attention import KVCache, StaticKVCache
 from filmstrip.nn.sampling import Sampling
 
+PLACE = 41
 GREEDY = Sampling(temperature=0.0)
 VARIANTS = {
     "llama": {},
@@ -96,6 +99,36 @@ def test_memory_that_nothing_was_written_to_is_never_read():
     assert held.length == 4
     assert keys[0, 0, :, 0].tolist() == [1, 1, 1, 2, 0, 0, 0, 0]
     assert values[0, 0, :, 0].tolist() == [1, 1, 1, 3, 0, 0, 0, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "address", ["language.qwen2_vl:tiny", "language.internvideo2_5:tiny", "language.lavila:tiny_narrator"]
+)
+def test_language_models_that_see_answer_the_same(address, monkeypatch):
+    """Positions on three axes; memory that holds other numbers of tokens in later blocks; a look between blocks."""
+    torch.manual_seed(0)
+    config = systems.find(address).objective
+    model = (
+        (config if address == "language.lavila:tiny_narrator" else replace(config, placeholders=(PLACE,)))
+        .build()
+        .eval()
+    )
+    for parameter in model.decoder.parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2)
+    clip = systems.find(address).data.clip
+    shape = (2, clip.num_frames, 3, clip.size, clip.size)
+    video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    text = torch.randint(1, 40, (2, 8), generator=torch.Generator().manual_seed(5))
+    text[:, 2] = PLACE
+    asked = {"text": text, "text_length": torch.tensor([8, 5])}
+    said = torch.stack(list(model.answer(model.see(video), asked, count=8)))
+    graphs = count_graphs(monkeypatch, "eager")
+    for steps in ("static", "compiled"):
+        model.decoder.steps = steps
+        assert torch.equal(torch.stack(list(model.answer(model.see(video), asked, count=8))), said), steps
+    list(model.answer(model.see(video.flip(1)), asked, count=4))
+    assert graphs() == 1, "another video needs no other graph"
 
 
 def count_graphs(monkeypatch, backend):

@@ -272,8 +272,9 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return clip.size, clip.size
 
     def grid_of(self, frames: int, height: int, width: int) -> Grid:
-        """The grid of the encoder's tokens of a clip; of a network without patches that of an empty clip."""
-        if (patch_size := getattr(self.encoder, "patch_size", None)) is None:
+        """The grid of the encoder's tokens of a clip; of one whose tokens are no patches, that of an empty clip."""
+        patch_size = getattr(self.encoder, "patch_size", None)
+        if patch_size is None or getattr(self.encoder, "merges_patches", False):
             with torch.device("meta"):
                 encoder = find_encoder(self.config.encoder.build())
                 assert encoder is not None
