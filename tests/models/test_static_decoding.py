@@ -114,8 +114,11 @@ def test_language_models_that_see_answer_the_same(address, monkeypatch):
         .build()
         .eval()
     )
-    for parameter in model.decoder.parameters():
-        torch.nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2)
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoder."):
+            torch.nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2)
+        elif name.endswith("_gate"):
+            torch.nn.init.ones_(parameter)
     clip = systems.find(address).data.clip
     shape = (2, clip.num_frames, 3, clip.size, clip.size)
     video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(4))

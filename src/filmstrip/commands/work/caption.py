@@ -162,8 +162,10 @@ def describe(
         # What is drawn of a clip depends on its place alone, whatever was described before.
         seeds = [command.seed + (place << 20) + (i << 8) for place, *_, found in waiting for i in range(len(found))]
         said: list[list[str]] = []
-        for start in range(0, len(clips), command.batch_size):
-            part = slice(start, start + command.batch_size)
+        # Frames of their own sizes are seen clip by clip.
+        together = command.batch_size if describer.clip.native is None else 1
+        for start in range(0, len(clips), together):
+            part = slice(start, start + together)
             said += _captions(describer, torch.cat(clips[part]), torch.tensor(seeds[part]), command.number)
         for _, row, parts, found in waiting:
             own, said = said[: len(found)], said[len(found) :]
