@@ -19,8 +19,6 @@ not cover depth.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -337,26 +335,6 @@ class Decoder(LanguageModel):
             KVCache(batch, a.num_kv_heads, length, a.head_dim, dtype=like.dtype, device=like.device)
             for a in (block.attention for block in self.blocks)
         ]
-
-
-def compile_decoding(model: nn.Module) -> None:
-    """Let the language models within ``model`` decode by compiled steps from now on.
-
-    Raises:
-        UserError: there is none whose steps can be compiled, or no compiler.
-    """
-    decoders = [part for part in model.modules() if isinstance(part, Decoder)]
-    if not decoders:
-        raise UserError(
-            f"{type(model).__name__} has no language model whose steps can be compiled: leave out --compile"
-        )
-    compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++") if name]
-    if decoders[0].embed.weight.device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise UserError(
-            f"compiling needs a compiler of C++ ({' or '.join(compilers)}): install one, or leave out --compile"
-        )
-    for decoder in decoders:
-        decoder.steps = "compiled"
 
 
 def _block(config: DecoderConfig) -> Block:

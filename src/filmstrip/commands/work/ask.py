@@ -15,9 +15,8 @@ from filmstrip.commands.ask import Ask
 from filmstrip.data.kinds.conversations import turns_of
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.models.decoder import compile_decoding
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.answers import Answerer, Film, load_answerer
+from filmstrip.runs.answers import Answerer, Film, compile_decoding, load_answerer
 from filmstrip.text.conversation import Turn
 
 

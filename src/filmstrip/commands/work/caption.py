@@ -33,11 +33,11 @@ from filmstrip.data.kinds.conversations import Conversations, serialiser_of
 from filmstrip.errors import UserError
 from filmstrip.evals.captions import AnswerWriter, Writer, writer_of
 from filmstrip.inference import device_of, inference
-from filmstrip.models.decoder import compile_decoding
 from filmstrip.nn.decoding import Writing
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Objective
+from filmstrip.runs.answers import compile_decoding
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.text.conversation import Serialiser
