@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -38,6 +39,21 @@ def test_a_question_is_answered_and_the_json_says_what_was_seen(trained, capsys)
     told = json.loads(capsys.readouterr().out)
     assert [each["answer"] for each in told["answers"]] == [text]
     assert (told["frames"], told["visual_tokens"], told["damaged"]) == (4, 16, False)
+
+
+def test_compiled_steps_say_the_same(trained, capsys, monkeypatch):
+    run, data = trained
+    arguments = ["ask", str(run), str(data / "test/00000.mp4"), "how many shapes are there?"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    torch._dynamo.utils.counters.clear()
+    assert main([*arguments, "--compile"]) == 0
+    assert capsys.readouterr().out == text
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main([*arguments, "--compile"]) == 2
+    assert "needs a compiler of C++ (g++ or clang++)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_more_frames_can_be_looked_at(trained, capsys):

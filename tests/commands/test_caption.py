@@ -14,7 +14,7 @@ from filmstrip.commands.work import caption as work
 from filmstrip.commands.work import filter as judging
 from filmstrip.commands.work.caption_table import read_captions
 from filmstrip.commands.work.search import Searcher
-from filmstrip.data.config import Clip
+from filmstrip.data.config import Clip, PixelRange
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.layouts.manifest import open_manifest
 from filmstrip.data.synthetic.narrated import NarratedShapes
@@ -100,6 +100,20 @@ def test_every_file_gets_a_caption_in_any_format(folder, model, tmp_path, suffix
     assert not list(tmp_path.glob(".*"))
     if suffix != "jsonl":
         assert {sample.text for sample in open_manifest(out).samples} >= {("a red one",), ("a green one",)}
+
+
+def test_files_of_several_sizes_are_described_at_their_own(folder, model, tmp_path, monkeypatch):
+    write_grid(folder / "d.png", [colour("blue", 1)[..., :16]], gap=0)
+    native = PixelRange(patch=4, merged=2, image_pixels=(8 * 8, 32 * 32), video_pixels=(8 * 8, 32 * 32))
+    clip = Clip(num_frames=2, sampling="uniform", size=16, native=native)
+    shapes, plain = [], model.see
+    monkeypatch.setattr(model, "see", lambda video: shapes.append(tuple(video.shape[3:])) or plain(video))
+    writer = CaptionWriter(model, TOKENIZER, "", Writing())
+    monkeypatch.setattr(work, "load_describer", lambda command: work.Describer(model, writer, clip))
+    assert main(["caption", "run", str(folder), "--out", str(tmp_path / "captions.csv")]) == 0
+    assert sorted(shapes) == [(32, 16), (32, 32), (32, 32), (32, 32)]
+    found = {row.path.rsplit("/")[-1]: row.synthetic for row in read_captions(tmp_path / "captions.csv")}
+    assert found["d.png"] == ("a blue one",) and found["b.mp4"] == ("a green one",)
 
 
 def test_clips_of_a_long_video_are_described_apart(folder, model, tmp_path):
@@ -210,6 +224,8 @@ def test_a_trained_model_writes_and_judges(trained, tmp_path, capsys):
     assert sum(len(row["caption"]) for row in pq.read_table(kept).to_pylist()) == round(told / 2)
     assert main(["caption", str(run), str(data), "--out", str(written), "--beams", "2", "--temperature", "1"]) == 2
     assert "give one" in capsys.readouterr().err
+    assert main(["caption", str(run), str(data), "--out", str(written), "--compile"]) == 2
+    assert "--compile is for language models" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_model_without_captions_is_refused(tmp_path, folder, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.nn.patches import NativeFrames
 from filmstrip.video.geometry import fitting_size
+from filmstrip.video.write import write_video
 
 SIZES = ((48, 48), (96, 48), (40, 120), (30, 30), (200, 160), (64, 52))
 """Height and width of the pictures."""
@@ -148,8 +150,42 @@ def test_what_takes_no_frames_of_several_sizes_is_refused(folder):
         open_source(Data(path=folder, reads=Clips(), clip=Clip(native=NATIVE)))
 
 
-@pytest.mark.parametrize("reads", [{"visuals": 2}, {"timestamps": True}])
-def test_conversations_about_several_keep_one_size(tmp_path, reads):
-    data = Data(path=tmp_path / "x.json", clip=Clip(native=NATIVE), reads=Conversations(**reads))
-    with pytest.raises(UserError, match=r"leave out data\.clip\.native"):
-        open_source(data)
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_images_and_videos_of_one_conversation_keep_their_sizes(folder, tmp_path, timestamps):
+    """Two images and a video of three sizes, one image, and no visual at all, in one batch."""
+    write_video(tmp_path / "v.mp4", torch.full((6, 3, 48, 64), 200, dtype=torch.uint8), fps=6)
+    records = [
+        {"image": ["1.png", "2.png", "v.mp4"], "text": "<image> and <image> in <video>?"},
+        {"image": ["0.png"], "text": "<image>?"},
+        {"text": "what?"},
+    ]
+    turns = [[{"from": "human", "value": r.pop("text")}, {"from": "gpt", "value": "yes"}] for r in records]
+    lines = [json.dumps({**r, "split": "test", "conversations": t}) for r, t in zip(records, turns)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    for name in ("0.png", "1.png", "2.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    native = PixelRange(patch=8, merged=2, image_pixels=(16 * 32, 64 * 64), video_pixels=(16 * 16, 32 * 48))
+    wanted = Data(
+        path=tmp_path / "d.jsonl",
+        reads=Conversations(visuals=3, timestamps=timestamps),
+        clip=Clip(num_frames=4, sampling="uniform", size=32, native=native),
+        train_split="test",
+        num_workers=0,
+    )
+    source = open_source(wanted)
+    batch = next(iter(EvalLoader(source, wanted, "test", batch_size=3)))
+    assert list(source.kind.specification.faults(batch)) == []
+    assert "is_patch" not in batch
+    first, second, third = batch["frames"].tolist()
+    sizes = batch["frame_size"].tolist()
+    assert first == [1, 1, 4] and second == [1, 0, 0] and third == [4, 0, 0]
+    assert sizes[0] == [[80, 32], [32, 128], list(native.size_of(4, 48, 64))]
+    assert sizes[1] == [[48, 48], [0, 0], [0, 0]]
+    assert batch["video"].shape[1:] == (6, 3, 80, 128)
+    start = 0
+    for path, count, (height, width) in zip(("1.png", "2.png", "v.mp4"), first, sizes[0]):
+        alone = read_views(tmp_path / path, replace(wanted.clip, num_frames=count)).video[0]
+        shown = batch["video"][0, start : start + count]
+        assert torch.equal(shown[..., :height, :width], alone)
+        assert (shown[..., height:, :] == 0).all() and (shown[..., width:] == 0).all(), "padding"
+        start += count

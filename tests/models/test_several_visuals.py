@@ -215,3 +215,33 @@ def test_places_of_a_question():
     assert turns_of("is <image> as <image>?", visuals=2)[0].text == "is <image> as <image>?"
     with pytest.raises(UserError, match="places of 1 visuals, and there are 0"):
         turns_of("and <image>?", turns_of("a?"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["language.qwen2_vl", "language.video_llama3"])
+def test_frames_of_several_sizes_are_seen_as_each_alone(name):
+    """A square image, a wide one and a high video, and one image in a batch that is padded; or one video each."""
+    torch.manual_seed(0)
+    model = replace(systems.find(name).objective, placeholders=(PLACE,)).build().eval()
+    assert model.takes_native
+    frames = torch.tensor([[1, 1, 4], [1, 0, 0]])
+    sizes = torch.tensor([[[32, 32], [16, 48], [48, 16]], [[16, 32], [0, 0], [0, 0]]])
+    video = torch.zeros(2, 6, 3, 48, 48, dtype=torch.uint8)
+    shown = []
+    for row, number in (frames > 0).nonzero().tolist():
+        start, count = int(frames[row, :number].sum()), int(frames[row, number])
+        height, width = sizes[row, number].tolist()
+        clip = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+        assert model.size_of(count, height, width) == (height, width)
+        video[row, start : start + count, :, :height, :width] = clip
+        shown.append(clip[None])
+    seen = model.watch({"video": video, "frames": frames, "frame_size": sizes})
+    want = Visuals.joined([model.see_among(clip) for clip in shown[:3]], apart=model.frames_apart)
+    assert torch.equal(seen.grids[:1, : want.grids.shape[1]], want.grids)
+    torch.testing.assert_close(torch.cat(seen.parts(0)), torch.cat(want.parts()), atol=1e-5, rtol=1e-5)
+    alone = Visuals.joined([model.see(shown[3])], apart=model.frames_apart)
+    torch.testing.assert_close(torch.cat(seen.parts(1)), torch.cat(alone.parts()), atol=1e-5, rtol=1e-5)
+    native = {"frame_size": sizes[[0, 1], [2, 0]], "is_patch": torch.ones(2, 6, dtype=torch.bool)}
+    if name == "language.video_llama3":  # Qwen2-VL reads single ones in one pass
+        one = model.watch({"video": video[:, 2:6].contiguous(), **native})
+        assert torch.cat(one.parts(0)).equal(torch.cat(seen.parts(0)[2:]))

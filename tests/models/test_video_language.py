@@ -152,9 +152,20 @@ def test_losses_are_of_what_is_learnt_and_averaged_as_stated():
     torch.testing.assert_close(averaged(losses, learnt, "examples"), examples)
 
 
-@pytest.mark.parametrize("address", ["recognition.r2plus1d:tiny_32", "recognition.i3d:tiny", "recognition.vit:tiny"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "recognition.r2plus1d:tiny_32",
+        "recognition.i3d:tiny",
+        "recognition.vit:tiny",
+        "recognition.hiera:tiny",
+        "recognition.video_swin:tiny",
+        "recognition.mvit:tiny",
+        "recognition.uniformer:tiny",
+    ],
+)
 def test_any_network_can_see_and_its_tokens_are_counted(address):
-    """Convolutional networks have no patches: how many tokens a clip takes is what they make of it."""
+    """Convolutional networks have no patches, and others merge them: what they make of a clip is counted."""
     run = systems.find(address)
     model = replace(
         systems.find("language.llava:tiny").objective, encoder=run.objective, placeholders=(PLACE,)

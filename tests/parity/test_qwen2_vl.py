@@ -6,6 +6,7 @@ from test_qwen2_vl_parts import IMAGE, SIZES, TEXT, VIDEO, rows
 
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.video_language import Visuals
+from filmstrip.nn.normalise import CLIP_MEAN, CLIP_STD
 from filmstrip.nn.sampling import Sampling
 from filmstrip.systems.language.qwen2_vl import Qwen2VLConfig, VisionConfig, from_qwen2_vl, to_qwen2_vl
 
@@ -110,6 +111,61 @@ def test_two_images_and_a_video_agree(models, assert_close):
     visual = Visuals.of_rows([[ours.see_among(clip)[0] for clip in clips]])
     found = ours.logits(visual, text, torch.tensor([12]))
     assert_close(found, want.gather(1, before[..., None].expand(-1, -1, 40)), 1e-4)
+
+
+@torch.no_grad()
+def test_a_batch_of_images_and_videos_of_their_own_sizes_agrees(models, assert_close):
+    """Two images and a video, an image, and a video before an image: what their processor makes of each alone."""
+    ours, theirs = models
+    processor = transformers.Qwen2VLImageProcessorPil(
+        patch_size=4, min_pixels=64, max_pixels=4096, image_mean=CLIP_MEAN, image_std=CLIP_STD
+    )
+    generator = torch.Generator().manual_seed(4)
+    shapes = [[(1, 16, 24), (1, 8, 32), (4, 16, 16)], [(1, 24, 16)], [(4, 24, 8), (1, 8, 16)]]
+    kinds = [[IMAGE, IMAGE, VIDEO], [IMAGE], [VIDEO, IMAGE]]
+    text = torch.randint(1, 30, (3, 12), generator=generator)
+    text[0, [1, 4, 8]], text[1, [5]], text[2, [2, 6]] = (torch.tensor(row) for row in kinds)
+    lengths = torch.tensor([12, 9, 10])
+    video = torch.zeros(3, 6, 3, 24, 32, dtype=torch.uint8)
+    frames, sizes = torch.zeros(3, 3, dtype=torch.int64), torch.zeros(3, 3, 2, dtype=torch.int64)
+    wanted = []
+    for row, (own, places) in enumerate(zip(shapes, kinds)):
+        pixels, grids = {IMAGE: [], VIDEO: []}, {IMAGE: [], VIDEO: []}
+        repeats = torch.ones(int(lengths[row]), dtype=torch.int64)
+        ids = text[row, : lengths[row]]
+        for number, ((count, height, width), place) in enumerate(zip(own, places)):
+            clip = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+            start = int(frames[row].sum())
+            video[row, start : start + count, :, :height, :width] = clip
+            frames[row, number], sizes[row, number] = count, torch.tensor([height, width])
+            if place == IMAGE:
+                made = processor(clip[0].movedim(0, -1).numpy(), return_tensors="pt")
+                values, grid = made["pixel_values"], made["image_grid_thw"]
+            else:
+                values, grid = rows(ours.encoder, clip[None])
+            assert ours.size_of(count, height, width) == (height, width)
+            pixels[place].append(values)
+            grids[place].append(grid)
+            repeats[((ids == IMAGE) | (ids == VIDEO)).nonzero()[number]] = grid.prod() // 4
+        given = ids.repeat_interleave(repeats)[None]
+        inputs = {
+            "input_ids": given,
+            "attention_mask": torch.ones_like(given),
+            "mm_token_type_ids": (given == IMAGE).int() + 2 * (given == VIDEO).int(),
+        }
+        for place, key, grid_key in (
+            (IMAGE, "pixel_values", "image_grid_thw"),
+            (VIDEO, "pixel_values_videos", "video_grid_thw"),
+        ):
+            if pixels[place]:
+                inputs |= {key: torch.cat(pixels[place]), grid_key: torch.cat(grids[place])}
+        wanted.append(theirs(**inputs).logits[0, (repeats.cumsum(0) - repeats)[1:] - 1])
+    batch = {"video": video, "frames": frames, "frame_size": sizes, "text": text, "text_length": lengths}
+    found = ours.logits(ours.watch(batch), text, lengths)
+    for row, want in enumerate(wanted):
+        assert_close(found[row, : len(want)], want, 1e-4)
+    batch["learnt"] = torch.arange(12) < lengths[:, None]
+    assert ours(batch).total.isfinite()
 
 
 @torch.no_grad()

@@ -35,6 +35,9 @@ class Ask(Command):
     """Temperature of the words that are drawn; zero takes the most probable ones."""
     seed: Seed = 0
     """Seed of what is drawn."""
+    compile: bool = False
+    """Whether to compile the step that a language model takes for each token (``torch.compile``): tokens come faster,
+    after a wait for the compiler."""
     json: bool = False
     """Whether to print one JSON object instead of text; it needs a question."""
     out: Path | None = None

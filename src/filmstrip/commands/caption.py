@@ -52,6 +52,9 @@ class Caption(Command):
     """Seed of what is drawn."""
     batch_size: Count = 8
     """Number of clips described at once."""
+    compile: bool = False
+    """Whether to compile the step that a language model takes for each token (``torch.compile``): tokens come faster,
+    after a wait for the compiler."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.caption import caption

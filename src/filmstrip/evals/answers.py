@@ -90,6 +90,28 @@ def by_kind(
     Raises:
         UserError: no question can be read.
     """
+    kinds, found = asked_of(subject, function, split, batch_size, most)
+    for name, values in found.items():
+        yield from shares(name, kinds, values)
+    yield "count", float(len(kinds))
+
+
+def shares(name: str, kinds: Sequence[str], values: Tensor) -> Iterator[tuple[str, float]]:
+    """The mean of a value of each question: over all, and by kind."""
+    yield f"{name}accuracy", float(values.mean())
+    for kind in sorted(set(kinds) - {""}):
+        own = torch.tensor([k == kind for k in kinds])
+        yield f"{name}accuracy/{kind}", float(values[own].mean())
+
+
+def asked_of(
+    subject: Subject, function: Judged, split: str | None, batch_size: int, most: int | None
+) -> tuple[list[str], dict[str, Tensor]]:
+    """What a function says of questions: their kinds, and a value for each, with the video and without (``blind/``).
+
+    Raises:
+        UserError: no question can be read.
+    """
     source = cast(ConversationSource, subject.source)
     chosen = split or subject.data.eval_split
     samples = cast("Sequence[ConversationSample]", source.split(chosen))
@@ -110,13 +132,7 @@ def by_kind(
             found[name].append(values)
     if not kinds:
         raise UserError(f"no question of the split {chosen!r} of {source.root} can be read")
-    for name, parts in found.items():
-        each = torch.cat(parts)
-        yield f"{name}accuracy", float(each.mean())
-        for kind in sorted(set(kinds) - {""}):
-            own = torch.tensor([k == kind for k in kinds])
-            yield f"{name}accuracy/{kind}", float(each[own].mean())
-    yield "count", float(len(kinds))
+    return kinds, {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def answers(

@@ -40,7 +40,7 @@ class Referring(Evaluation):
         if not isinstance(subject.objective, Refers):
             raise UserError(
                 f"{type(subject.objective).__name__} finds nothing by phrases: evaluate a model that writes boxes, "
-                "as SigLIP 2 with its decoder (language.siglip2)"
+                "as SigLIP 2 with its decoder (language.siglip2); for a language model, take answered_boxes"
             )
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:

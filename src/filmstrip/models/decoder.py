@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
-from filmstrip.nn.attention import KVCache
+from filmstrip.nn.attention import KVCache, StaticKVCache
 from filmstrip.nn.block import Block
 from filmstrip.nn.blockwise import cross_entropy_in_blocks
 from filmstrip.nn.initialisation import STD
@@ -104,6 +104,18 @@ BeforeBlock = Callable[[int, Tensor], Tensor]
 """What is done to the tokens ``B N D`` that enter a block, by its number, such as looking at a video."""
 
 
+Steps = Literal["growing", "static", "compiled"]
+"""Steps of decoding: each reads the tokens so far (``growing``), or all of the memory for them with a mask, so that
+all steps have the same shapes (``static``) and are one compiled graph (``compiled``)."""
+_LEAST_ROOM = 256
+"""Minimum number of tokens that the memory of static steps has room for."""
+
+
+def _static_room(length: int) -> int:
+    """Room for so many tokens, of which there are few different ones: prompts of other lengths share a graph."""
+    return max(_LEAST_ROOM, 1 << (length - 1).bit_length())
+
+
 class DecoderOutput(NamedTuple):
     """What a decoder computes of ``N`` tokens."""
 
@@ -118,6 +130,9 @@ class LanguageModel(nn.Module):
 
     Subclasses define :meth:`forward` and :meth:`new_caches`.
     """
+
+    steps: Steps = "growing"
+    """Steps of :meth:`decode`; those that are not growing need attention with a :class:`KVCache`."""
 
     def __init__(self, vocab_size: int, width: int, *, tied: bool) -> None:
         super().__init__()
@@ -178,24 +193,39 @@ class LanguageModel(nn.Module):
         ``of_prompt`` are further arguments of :meth:`forward` for the prompt, and ``before`` is one for all tokens.
         """
         count = uniform.shape[1]
-        options: dict[str, Any] = {} if before is None else {"before": before}
-        if padding is not None:
-            options["mask"] = causal() & without_first(padding)
-        caches = self.new_caches(len(prompt), prompt.shape[1] + count - 1)
+        room = prompt.shape[1] + count - 1
+        caches = self.new_caches(len(prompt), room if self.steps == "growing" else _static_room(room))
         first = range(self.vocab_size)[allowed].start
-        at = torch.arange(prompt.shape[1] + count - 1, device=prompt.device)
-        tokens, start = prompt, 0
+        at = torch.arange(room, device=prompt.device)
+        tokens, start, step = prompt, 0, self.next_logits
         for n in range(count):
             end = start + tokens.shape[1]
+            options: dict[str, Any] = {} if before is None else {"before": before}
             if positions is not None:
-                options["positions"] = positions[:, start:end]
+                # A copy, since a compiled step is one for tensors of certain strides.
+                options["positions"] = positions[:, start:end].clone(memory_format=torch.contiguous_format)
             elif padding is not None:
                 options["positions"] = (at[start:end] - padding[:, None]).clamp(min=0)
             more = of_prompt or {} if n == 0 else {}
-            hidden = self(tokens, caches=caches, **options, **more).hidden[:, -1]
-            token = draw(self.logits(hidden)[:, allowed], uniform[:, n], sampling) + first
+            logits = step(tokens, caches, padding, **options, **more)
+            token = draw(logits[:, allowed], uniform[:, n], sampling) + first
             yield token
             tokens, start = token[:, None], end
+            if n == 0 and self.steps != "growing":
+                caches = [StaticKVCache(cache) for cache in caches]
+                if self.steps == "compiled":
+                    step = torch.compile(step, dynamic=False)
+
+    def next_logits(
+        self, tokens: Tensor, caches: Sequence[Any], padding: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """Logits ``B vocab_size`` of the token after ``tokens`` (``B N`` ids or ``B N D`` embeddings).
+
+        The first ``padding`` (``B``) of all tokens are none; ``options`` are those of :meth:`forward`.
+        """
+        if padding is not None:
+            options["mask"] = causal() & without_first(padding)
+        return self.logits(self(tokens, caches=caches, **options).hidden[:, -1])
 
 
 class Decoder(LanguageModel):
@@ -258,7 +288,7 @@ class Decoder(LanguageModel):
         *,
         mask: Mask | None = None,
         positions: Tensor | None = None,
-        caches: Sequence[KVCache] | None = None,
+        caches: Sequence[KVCache | StaticKVCache] | None = None,
         layers: bool = False,
         before: BeforeBlock | None = None,
     ) -> DecoderOutput:
@@ -271,7 +301,7 @@ class Decoder(LanguageModel):
         x = self.embedded(tokens)
         if positions is None:
             start = caches[0].length if caches else 0
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
+            positions = start + torch.arange(x.shape[1], device=x.device)
         x, angles, mask = self.prepared(x, positions, mask or causal())
         outputs = []
         for i, block in enumerate(self.blocks):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +130,9 @@ class Hiera(nn.Module):
 
     It has no last norm: classifiers normalise the mean token, masked autoencoders what they fuse of all stages.
     """
+
+    merges_patches: ClassVar[bool] = True
+    """Whether tokens are of several patches each, so that the grid is not that of the patches."""
 
     def __init__(self, sizes: HieraArchitecture) -> None:
         super().__init__()

@@ -200,23 +200,26 @@ class VideoLanguageModel(nn.Module):
         """As :meth:`see`, of an image or a video that is one of several; by default the same."""
         return self.see(video)
 
-    def see_each(self, video: Tensor, frames: Tensor) -> Visuals:
+    def see_each(self, video: Tensor, frames: Tensor, sizes: Tensor | None = None) -> Visuals:
         """What is seen of several images and videos a row.
 
         ``video`` (``B F C H W``) has their frames one after another, ``frames`` (``B K``) their numbers; zeros for
-        none.
+        none. Frames that differ in size lie at the top left, and ``sizes`` (``B K 2``) are their heights and widths.
         """
         starts = frames.cumsum(dim=1) - frames
-        alone = (frames > 0).sum(dim=1) == 1
+        alike: dict[tuple[int, bool, tuple[int, ...]], list[tuple[int, int]]] = {}
+        for row, counts in enumerate(frames.tolist()):
+            alone = sum(count > 0 for count in counts) == 1
+            for number, count in enumerate(counts):
+                size = tuple(video.shape[3:] if sizes is None else sizes[row, number].tolist())
+                if count:
+                    alike.setdefault((count, alone, size), []).append((row, number))
         found: dict[tuple[int, int], Tensor] = {}
-        for count in sorted(set(frames.flatten().tolist()) - {0}):
-            for single in (True, False):
-                rows, numbers = ((frames == count) & (alone[:, None] == single)).nonzero(as_tuple=True)
-                if len(rows):
-                    at = starts[rows, numbers][:, None] + torch.arange(count, device=video.device)
-                    clips = video[rows[:, None], at]
-                    seen = self.see(clips) if single else self.see_among(clips)
-                    found |= dict(zip(zip(rows.tolist(), numbers.tolist()), seen))
+        for (count, alone, (height, width)), which in alike.items():
+            rows, numbers = torch.tensor(which, device=video.device).unbind(dim=1)
+            at = starts[rows, numbers][:, None] + torch.arange(count, device=video.device)
+            clips = video[rows[:, None], at][..., :height, :width]
+            found |= dict(zip(which, self.see(clips) if alone else self.see_among(clips)))
         order = range(frames.shape[1])
         return Visuals.of_rows([[found[i, k] for k in order if (i, k) in found] for i in range(len(video))])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -160,6 +160,9 @@ class VideoSwin(nn.Module):
     Liu et al. 2022. Every second block's windows are shifted by half their size. Any clip that the patches and three
     halvings tile will do.
     """
+
+    merges_patches: ClassVar[bool] = True
+    """Whether tokens are of several patches each, so that the grid is not that of the patches."""
 
     def __init__(self, config: VideoSwinArchitecture) -> None:
         super().__init__()

@@ -65,6 +65,29 @@ class KVCache:
         self.length = min(self.length, length)
 
 
+class StaticKVCache:
+    """The keys and values of a :class:`KVCache` as tensors of one shape: every further step has static shapes.
+
+    Attention reads all of their room, and masks what holds no token yet. The number of tokens (``length``) is a
+    tensor, too: a compiled step is the same for all positions.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        """Take over the memory of ``cache``, whose unused room becomes zeros."""
+        self.keys, self.values = cache.keys, cache.values
+        for held in (self.keys, self.values):
+            held[:, :, cache.length :] = 0  # a weight of zero times what memory happens to hold may be no number
+        self.length = torch.tensor(cache.length, device=cache.keys.device)
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (``B H N D``), for which there must be room; returns all of the room."""
+        at = self.length + torch.arange(keys.shape[2], device=keys.device)
+        self.keys.index_copy_(2, at, keys.to(self.keys.dtype))
+        self.values.index_copy_(2, at, values.to(self.values.dtype))
+        self.length = self.length + keys.shape[2]
+        return self.keys, self.values
+
+
 class Attention(nn.Module):
     """Scaled dot-product attention over ``B N D`` tokens, to themselves or to a context of another width.
 
@@ -130,7 +153,7 @@ class Attention(nn.Module):
         angles: Tensor | None = None,
         context_angles: Tensor | None = None,
         context_positions: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | StaticKVCache | None = None,
     ) -> Tensor:
         """Attend from ``x`` (``B N D``) to itself, to ``context`` (``B M C``), or to all that ``cache`` holds.
 
@@ -147,7 +170,7 @@ class Attention(nn.Module):
             k = rotate(k, key_angles)
         if self.score_scale != 1:
             q = q * self.score_scale
-        offset = 0
+        offset: int | Tensor = 0
         if cache is not None:
             offset = cache.length
             k, v = cache.extend(k, v)
@@ -195,7 +218,7 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~allowed[:, None], float("-inf"))
         return scores.softmax(dim=-1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int | Tensor = 0) -> Tensor:
         """Each head's output, ``B H N D``: every query attends to all keys that the mask allows."""
         return attend(q, k, v, mask, offset)
 
@@ -237,7 +260,7 @@ def attend(
     k: Tensor,
     v: Tensor,
     mask: Mask | None = None,
-    offset: int = 0,
+    offset: int | Tensor = 0,
     *,
     bias: Tensor | None = None,
     allowed: Tensor | None = None,
@@ -248,8 +271,12 @@ def attend(
     ``bias`` is added to the scaled scores; it broadcasts to ``B H Q K``, and may be minus infinity where a query must
     not attend to a key. ``allowed`` (bool, broadcasts likewise) is for small masks that positions alone do not
     determine; nothing else can be combined with it but ``dropout``, the rate at which weights are dropped. Keys and
-    values may have fewer heads than queries, each serving as many heads of queries.
+    values may have fewer heads than queries, each serving as many heads of queries. An ``offset`` that is a tensor is
+    that of a :class:`StaticKVCache`, with a mask that excludes the keys behind the queries.
     """
+    if isinstance(offset, Tensor):
+        assert mask is not None, "there is room behind the queries that nothing was written to"
+        allowed, mask, offset = mask.dense(q.shape[2], k.shape[2], q.device, offset), None, 0
     if mask is not None and mask.ring is not None:
         return ring_attention(q, k, v, mask.ring, causal=mask.within_causal, document=mask.documents, striped=True)
     queries, keys = q.shape[2], k.shape[2]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from filmstrip.nn.attention import Attention, KVCache
+from filmstrip.nn.attention import Attention, KVCache, StaticKVCache
 from filmstrip.nn.blockwise import in_blocks
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask
@@ -57,7 +57,12 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Tensor, *, mask: Mask | None = None, angles: Tensor | None = None, cache: KVCache | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Mask | None = None,
+        angles: Tensor | None = None,
+        cache: KVCache | StaticKVCache | None = None,
     ) -> Tensor:
         """Apply the block; the options are those of :class:`Attention`."""
         x = x + self.drop_path(self.attention(self.norm1(x), mask=mask, angles=angles, cache=cache))

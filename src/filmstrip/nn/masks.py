@@ -64,19 +64,21 @@ class Mask:
         shared.ring = ring
         return shared
 
-    def dense(self, queries: int, keys: int, device: torch.device, offset: int = 0) -> Tensor:
+    def dense(self, queries: int, keys: int, device: torch.device, offset: int | Tensor = 0) -> Tensor:
         """True where attention is allowed, ``B 1 Q K`` (``B`` = 1 if all samples share it).
 
-        Queries are at positions ``offset ..``, keys at ``0 ..``.
+        Queries are at positions ``offset ..``, keys at ``0 ..``; nothing is kept for an ``offset`` that is a tensor.
         """
-        key = ("dense", queries, keys, device, offset)
-        if key not in self._evaluated:
-            b = torch.arange(self.batch or 1, device=device)[:, None, None, None]
-            q = torch.arange(offset, offset + queries, device=device)[:, None]
-            k = torch.arange(keys, device=device)
-            allowed = self.rule(b, torch.zeros_like(b), q, k)
-            self._evaluated[key] = allowed.expand(self.batch or 1, 1, queries, keys)
-        return self._evaluated[key]
+        key = None if isinstance(offset, Tensor) else ("dense", queries, keys, device, offset)
+        if key is not None and key in self._evaluated:
+            return self._evaluated[key]
+        b = torch.arange(self.batch or 1, device=device)[:, None, None, None]
+        q = offset + torch.arange(queries, device=device)[:, None]
+        k = torch.arange(keys, device=device)
+        allowed = self.rule(b, torch.zeros_like(b), q, k).expand(self.batch or 1, 1, queries, keys)
+        if key is not None:
+            self._evaluated[key] = allowed
+        return allowed
 
     def blocks(self, queries: int, keys: int, device: torch.device, offset: int = 0) -> BlockMask:
         """The same as :meth:`dense`, as a block mask for FlexAttention."""

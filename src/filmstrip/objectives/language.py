@@ -20,6 +20,7 @@ from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.models.llama_layout import adapt, to_peft
 from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
+from filmstrip.nn.patches import NativeFrames
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Loss, Objective, RingOfProcesses, find_encoder
@@ -271,8 +272,9 @@ class VideoLanguage(VideoLanguageModel, Objective):
         return clip.size, clip.size
 
     def grid_of(self, frames: int, height: int, width: int) -> Grid:
-        """The grid of the encoder's tokens of a clip; of a network without patches that of an empty clip."""
-        if (patch_size := getattr(self.encoder, "patch_size", None)) is None:
+        """The grid of the encoder's tokens of a clip; of one whose tokens are no patches, that of an empty clip."""
+        patch_size = getattr(self.encoder, "patch_size", None)
+        if patch_size is None or getattr(self.encoder, "merges_patches", False):
             with torch.device("meta"):
                 encoder = find_encoder(self.config.encoder.build())
                 assert encoder is not None
@@ -409,10 +411,16 @@ class VideoLanguage(VideoLanguageModel, Objective):
     def watch(self, batch: Batch) -> Seen:
         """What is seen of a batch: of one image or video a row, or of as many as its ``frames`` tell apart.
 
-        Frames that differ in size need a method that reads them.
+        Frames that differ in size (``frame_size``) need a method that reads them.
         """
-        frames = batch.get("frames")
-        return self.see(batch["video"]) if frames is None else self.see_each(batch["video"], frames)
+        video, frames, native = batch["video"], batch.get("frames"), NativeFrames.of(batch)
+        if frames is not None:
+            sizes = batch.get("frame_size")
+            return self.see_each(video, frames, sizes if sizes is not None and sizes.ndim == 3 else None)
+        if native is None:
+            return self.see(video)
+        count = torch.full((len(video), 1), video.shape[1], device=video.device)
+        return self.see_each(video, count, native.size[:, None])
 
     def in_text(self, visual: Seen, batch: Batch) -> Seen:
         """Tokens ``B N D`` at the place of what was seen in the texts of a batch or a prompt; by default what was

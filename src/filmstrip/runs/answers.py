@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from filmstrip.data.config import Clip
 from filmstrip.data.kinds.conversations import Conversations, prompts, serialiser_of, turns_of, with_answers
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
+from filmstrip.models.decoder import Decoder
 from filmstrip.models.video_language import Seen, Visuals
 from filmstrip.protocols import Answers, Objective
 from filmstrip.runs.loading import load_objective
@@ -182,3 +185,23 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
         images_stand_still=reads.visuals == 1,
         timestamps=reads.timestamps,
     )
+
+
+def compile_decoding(model: nn.Module) -> None:
+    """Let the language models within ``model`` decode by compiled steps from now on.
+
+    Raises:
+        UserError: there is none whose steps can be compiled, or no compiler.
+    """
+    decoders = [part for part in model.modules() if isinstance(part, Decoder)]
+    if not decoders:
+        raise UserError(
+            f"{type(model).__name__} has no language model whose steps can be compiled: leave out --compile"
+        )
+    compilers = [name for name in (os.environ.get("CXX"), "g++", "clang++") if name]
+    if decoders[0].embed.weight.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise UserError(
+            f"compiling needs a compiler of C++ ({' or '.join(compilers)}): install one, or leave out --compile"
+        )
+    for decoder in decoders:
+        decoder.steps = "compiled"

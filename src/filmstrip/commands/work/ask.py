@@ -16,7 +16,7 @@ from filmstrip.data.kinds.conversations import turns_of
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.answers import Answerer, Film, load_answerer
+from filmstrip.runs.answers import Answerer, Film, compile_decoding, load_answerer
 from filmstrip.text.conversation import Turn
 
 
@@ -42,6 +42,8 @@ def ask(command: Ask) -> None:
     if command.json and command.question is None:
         raise UserError("--json prints the answer to one question: give the question after the video")
     answerer = load_answerer(command.run)
+    if command.compile:
+        compile_decoding(answerer.objective)
     notes = Console(stderr=True, soft_wrap=True)
     began = time.perf_counter()
     alone = len(command.files) == 1

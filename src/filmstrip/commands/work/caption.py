@@ -31,12 +31,13 @@ from filmstrip.data.config import Clip
 from filmstrip.data.kinds.captioned import Captioned as CaptionedKind
 from filmstrip.data.kinds.conversations import Conversations, serialiser_of
 from filmstrip.errors import UserError
-from filmstrip.evals.captions import Writer, writer_of
+from filmstrip.evals.captions import AnswerWriter, Writer, writer_of
 from filmstrip.inference import device_of, inference
 from filmstrip.nn.decoding import Writing
 from filmstrip.nn.sampling import Sampling
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Objective
+from filmstrip.runs.answers import compile_decoding
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import default_device, load_objective
 from filmstrip.text.conversation import Serialiser
@@ -138,7 +139,14 @@ def load_describer(command: Caption) -> Describer:
         text, prompt = serialiser_of(reads, tokenizer), prompt or QUESTION
     if command.frames is not None:
         clip = replace(clip, num_frames=command.frames, sampling="uniform")
-    return Describer(objective, writer_of(objective, text, prompt=prompt, writing=writing, beams=command.beams), clip)
+    writer = writer_of(objective, text, prompt=prompt, writing=writing, beams=command.beams)
+    if command.compile:
+        if not isinstance(writer, AnswerWriter):
+            raise UserError(
+                f"--compile is for language models, and {type(objective).__name__} is a captioner: leave it out"
+            )
+        compile_decoding(objective)
+    return Describer(objective, writer, clip)
 
 
 def describe(
@@ -154,8 +162,10 @@ def describe(
         # What is drawn of a clip depends on its place alone, whatever was described before.
         seeds = [command.seed + (place << 20) + (i << 8) for place, *_, found in waiting for i in range(len(found))]
         said: list[list[str]] = []
-        for start in range(0, len(clips), command.batch_size):
-            part = slice(start, start + command.batch_size)
+        # Frames of their own sizes are seen clip by clip.
+        together = command.batch_size if describer.clip.native is None else 1
+        for start in range(0, len(clips), together):
+            part = slice(start, start + together)
             said += _captions(describer, torch.cat(clips[part]), torch.tensor(seeds[part]), command.number)
         for _, row, parts, found in waiting:
             own, said = said[: len(found)], said[len(found) :]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count
@@ -19,7 +20,7 @@ from filmstrip.data.annotations.dialogues import SHOWN, Dialogue, files_of, read
 from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
-from filmstrip.data.kinds.specification import COMMON, Specification, of
+from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification, of
 from filmstrip.data.reading.packing import Packing
 from filmstrip.data.sample import Sample, Source, hold_out
 from filmstrip.data.texts import TEXT, TEXT_LENGTH, Vocabulary
@@ -49,6 +50,12 @@ SPECIFICATION = Specification(
             when="`data.reads.timestamps`",
         ),
         **clips.NATIVE,
+        "frame_size": Key(
+            "height and width of the frames, in pixels, of each image and video where there may be several",
+            (Form("B K 2", torch.int64), Form("B 2", torch.int64)),
+            padding=0,
+            when="`data.clip.native`",
+        ),
         "text": replace(TEXT, padding=0, unmixed="conversations"),
         "text_length": TEXT_LENGTH,
         "learnt": of("B L", torch.bool, "whether the assistant says the token", padding=0),
@@ -118,16 +125,10 @@ class Conversations(Kind):
 
         Raises:
             UserError: there are none, a file is damaged, images or videos are missing, or a conversation cannot be
-                learnt from; the message lists the first of them; or frames keep their sizes, which those of several
-                cannot.
+                learnt from; the message lists the first of them.
         """
         if data.path is None and data.synthetic is None:
             raise UserError("no data was provided: set data.path to a file of conversations (--data PATH)")
-        if data.clip.native is not None and (self.visuals > 1 or self.timestamps):
-            raise UserError(
-                "conversations about several images and videos, or with times, have frames of one size: leave out "
-                "data.clip.native, or data.reads.visuals and data.reads.timestamps"
-            )
         if self.pack is not None and (data.clip.native is not None or self.timestamps or data.clips_per_video > 1):
             raise UserError(
                 "conversations share rows by their numbers of tokens, which must be known before they are read: "
@@ -228,12 +229,12 @@ class ConversationSample(Sample):
             frames, side, native = data.clip.num_frames, data.clip.size, data.clip.native
             size = (side, side) if native is None else native.size_of(frames, side, side)
             content = {"video": torch.zeros((frames, 3, *size), dtype=torch.uint8)}
-            if self.several:
-                content["frames"] = torch.tensor([frames])
             if self.timestamps:
                 content["times"] = torch.full((1, 2), -1.0, dtype=torch.float64)
-            rows = [Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops)
-            return self._told(clips.with_sizes(rows, data.clip))
+            rows = clips.with_sizes([Row(content=content, times=(0.0, 0.0))] * (num_clips * num_crops), data.clip)
+            if self.several:
+                rows = [_joined([row], [True], timestamps=False) for row in rows]
+            return self._told(rows)
         if not self.files:
             return self._told(clips.cut(self, data, rng=rng, num_clips=num_clips, num_crops=num_crops))
         still = replace(data, clip=replace(data.clip, num_frames=1))
@@ -305,13 +306,18 @@ class ConversationSample(Sample):
 
 
 def _joined(rows: Sequence[Row], images: Sequence[bool], *, timestamps: bool) -> Row:
-    """One row of several images and videos."""
+    """One row of several images and videos; frames that differ in size are padded to the largest."""
     videos = [row.content["video"] for row in rows]
-    content = {"video": torch.cat(videos), "frames": torch.tensor([len(video) for video in videos])}
+    height, width = (max(video.shape[axis] for video in videos) for axis in (2, 3))
+    padded = [F.pad(video, (0, width - video.shape[3], 0, height - video.shape[2])) for video in videos]
+    content = {"video": torch.cat(padded), "frames": torch.tensor([len(video) for video in videos])}
+    if "frame_size" in rows[0].content:
+        content["frame_size"] = torch.stack([row.content["frame_size"] for row in rows])
     if timestamps:
         spans = [(-1.0, -1.0) if still else row.times for row, still in zip(rows, images)]
         content["times"] = torch.tensor(spans, dtype=torch.float64)
-    return replace(rows[0], content={**rows[0].content, **content})
+    others = {key: value for key, value in rows[0].content.items() if key != "is_patch"}
+    return replace(rows[0], content={**others, **content})
 
 
 def _times_of(spans: Sequence[Sequence[float]], frames: Sequence[int]) -> list[list[float]]:

@@ -35,7 +35,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from filmstrip.bounds import AnyNumber, Count, Rate, Weight
-from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.config import Augment, Clip, Data, NativeSize, PixelRange
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
@@ -144,6 +144,18 @@ class VideoLlama3Config(VideoLanguageConfig):
             image_pixels=(least, most),
         )
 
+    def frame_sizes(self, native: NativeSize) -> NativeSize:
+        """Those of this network's patches and range of pixels."""
+        if not isinstance(native, PixelRange):
+            return native
+        return replace(
+            native,
+            patch=self.encoder.patch_size[1],
+            merged=self.side,
+            image_pixels=self.image_pixels,
+            video_pixels=self.image_pixels,
+        )
+
     def build(self) -> VideoLlama3:
         """Build the model with fresh weights.
 
@@ -185,6 +197,7 @@ class VideoLlama3(VideoLanguage):
     """A language model that reads of every frame of a video what has changed; what it sees are a visual a frame."""
 
     frames_apart = True
+    takes_native = True
     config: VideoLlama3Config
     encoder: NativeViT
     connector: TokenwiseMlp
@@ -220,13 +233,17 @@ class VideoLlama3(VideoLanguage):
         seen = Visuals.of_rows(self.frames(video))
         return seen if self.sees else seen * 0
 
-    def see_each(self, video: Tensor, frames: Tensor) -> Visuals:
+    def see_each(self, video: Tensor, frames: Tensor, sizes: Tensor | None = None) -> Visuals:
         """What is seen of several images and videos a row, a visual a frame; see
         :class:`~filmstrip.models.video_language.VideoLanguageModel`."""
         rows = []
-        for clips, counts in zip(video, frames.tolist()):
-            parts = clips[: sum(counts)].split([count for count in counts if count])
-            rows.append([each for part in parts for each in self.frames(part[None])[0]])
+        for row, (clips, counts) in enumerate(zip(video, frames.tolist())):
+            seen_here: list[Tensor] = []
+            for number, part in enumerate(clips[: sum(counts)].split(counts)):
+                if len(part):
+                    height, width = video.shape[3:] if sizes is None else sizes[row, number].tolist()
+                    seen_here += self.frames(part[None, ..., :height, :width])[0]
+            rows.append(seen_here)
         seen = Visuals.of_rows(rows)
         return seen if self.sees else seen * 0
 

@@ -107,7 +107,7 @@ class FactorisedHeads(Attention):
         self.time = time
         """Length of the grid's first axis."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int = 0) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, offset: int | Tensor = 0) -> Tensor:
         """The output of each head, ``B H N D``: of the first half over time, of the second over space."""
         (b, _, _, _), t = q.shape, self.time
         along, across = zip(*(x.chunk(2, dim=1) for x in (q, k, v)))

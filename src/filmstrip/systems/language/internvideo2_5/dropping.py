@@ -16,7 +16,7 @@ from torch import Tensor
 from filmstrip.bounds import Count, NotEmpty, PositiveShare
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import Decoder, DecoderConfig, DecoderOutput
-from filmstrip.nn.attention import KVCache
+from filmstrip.nn.attention import KVCache, StaticKVCache
 from filmstrip.nn.masks import Mask, causal
 
 By = Literal["even", "attention", "even_then_attention"]
@@ -66,7 +66,7 @@ class DroppingDecoder(Decoder):
         *,
         mask: Mask | None = None,
         positions: Tensor | None = None,
-        caches: Sequence[KVCache] | None = None,
+        caches: Sequence[KVCache | StaticKVCache] | None = None,
         layers: bool = False,
         visual: Tensor | None = None,
         count: int = 0,
