@@ -15,7 +15,7 @@ from filmstrip.evals.linear_probe import LinearProbe
 from filmstrip.objectives.targets import resized
 from filmstrip.systems.pretraining.violet import Violet, VioletConfig
 
-STEPS, LR, BATCH, LABELLED, TESTS = 200, 2e-3, 16, 200, 400
+STEPS, LR, BATCH, LABELLED, TESTS = 150, 2e-3, 16, 200, 400
 CONFIG = VioletConfig(**network(patch=8))
 ARMS = {
     "codes": "codes",
@@ -44,7 +44,7 @@ CLAIM = Claim(
         above("codes", "pixels", "codes teach more than pixels"),
         above("codes", "start", "they teach: more is known than by random weights"),
     ),
-    minutes=2,
+    minutes=1.5,
 )
 
 
