@@ -59,8 +59,8 @@ CLAIM = Claim(
     "within two to four moments, a vector of the motion, more of it in clips that raters score higher. VideoLights "
     f"(one layer of fusion, one of the encoder, two of the decoder, 48 channels), {STEPS} steps of 16 of the queries "
     f"of {VIDEOS} videos at {RATE}; about 300 queries of {TESTS} unseen videos.",
-    baseline=f"Moment-DETR (two layers and two, 48 channels) for as many steps, and for {LONGER}, which take as long; "
-    "VideoLights without the loss of scores by the likeliest moment, and without highlights.",
+    baseline=f"Moment-DETR (two layers and two, 48 channels) for as many steps, and for {LONGER}, which take as "
+    "long; VideoLights without the loss of scores by the likeliest moment, and without highlights.",
     figures={name: Figure(says=says, paper=PAPER.get(name, "")) for name, says in LEARNT.items()},
     expected=(
         above("whole, R1@0.5", "plain, R1@0.5", "more moments than Moment-DETR finds, by 10 points", by=10.0),
@@ -71,10 +71,10 @@ CLAIM = Claim(
         above("whole, HIT@1", "no feedback, HIT@1", "which helps highlights"),
     ),
     minutes=4,
-    analysis="Far ahead of Moment-DETR after as many steps, in each of three seeds, of moments and of highlights. How "
-    "many moments 200 steps teach differs from seed to seed (56 to 88%; Moment-DETR in as much time 22, 32 and 72%), "
-    "so that three seeds leave the other differences open: without losses of highlights fewer are found in each (8, "
-    "44 and 15%), and without the feedback fewer in one and more in two.",
+    analysis="Far ahead of Moment-DETR after as many steps, in each of three seeds, of moments and of highlights. "
+    "How many moments 200 steps teach differs from seed to seed (56 to 88%; Moment-DETR in as much time 22, 32 and "
+    "72%), so that three seeds leave the other differences open: without losses of highlights fewer are found in "
+    "each (8, 44 and 15%), and without the feedback fewer in one and more in two.",
 )
 
 
