@@ -83,7 +83,12 @@ CLAIM = Claim(
         below("plain, way", 35.0, "a plain tower knows little of the way (chance 25)"),
         above("armed, colour", "plain, colour", "colours are not forgotten, within 5 points", by=-5.0),
     ),
-    minutes=2.5,
+    minutes=1.5,
+    analysis="Armed, the tower finds 93 to 98% of the captions, the plain one 20 to 26%: it knows every colour, and "
+    "nothing of the way. Of the written captions 26 to 31% are right with either tower, as of one who knows the "
+    "colour and guesses the way: what the tower's vector says by then, one of 65 tokens that the captioner's queries "
+    "pool, has not reached the words in these steps; whether it would in more was not measured. An earlier form, "
+    "squares of four patterns, taught neither.",
 )
 
 
