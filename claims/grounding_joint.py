@@ -51,7 +51,8 @@ CLAIM = Claim(
         above("both, highlight mAP", "highlights, highlight mAP", "highlights lose at most 3 points", by=-3.0),
     ),
     analysis="Highlights are learnt within a few hundred steps, and where they are is where moments are: without "
-    "them the network has found few by then. Whether it would with many more steps was not measured.",
+    "them the network has found few by then (10 to 13%, with them 37 to 54). Whether it would with many more steps "
+    "was not measured. What moments cost highlights is within noise: -0.4, -0.3 and +2.8 points.",
     minutes=4,
 )
 

@@ -254,6 +254,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "squares",
         "taught",
         "asked",
+        "visual_targets",
     }
 
 

@@ -31,6 +31,9 @@ Checked against the released code, by stored outputs: refined features, logits, 
 highlights and all losses agree to 2e-5. The released checkpoints' figures on QVHighlights' test set, with BLIP-2's
 features: 68.29 and 52.79% recall of the first moment at overlaps of 0.5 and 0.7, a mAP of 46.53, for highlights 42.43
 and 68.94% hits.
+
+Measured here (``filmstrip claims videolights_feedback``, generated videos, 200 steps, mean of three seeds): 73.9%
+recall of the first moment at an overlap of 0.5 and 69.5% hits, Moment-DETR's 13.7 and 53.7%.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ equal captions of a batch are no negatives; texts begin anew unless the authors'
 
 The paper reports a recall at 1 without examples from text to video of 40.7 on MSR-VTT, 31.5 on DiDeMo and 49.5 on
 VATEX (L/14, as quoted with InternVideo2); captioning adds 3 to 8 points of video question answering.
+
+Measured here (``filmstrip claims internvideo_words``, textures of six colours that move in four ways, mean of three
+seeds): 96% of unseen clips are nearest to their caption, and 23% with a plain image tower, averaged over frames.
 """
 
 from __future__ import annotations
