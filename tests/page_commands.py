@@ -28,7 +28,8 @@ NEEDS = {
     "hub": "weights from the Hub",
     "gpu": "a GPU",
     "cluster": "several processes or machines",
-    "own": "files or code that only the reader has",
+    "own": "files that only the reader has",
+    "code": "code that the reader writes first, without which not even the options exist",
     "long": "minutes; another test runs the command with less work",
     "install": "a package registry",
 }
@@ -42,10 +43,14 @@ SHELL = ("cp", "mkdir")
 LAUNCHERS = re.compile(r"^(?:torchrun|accelerate launch|srun)\b.*? -m filmstrip ")
 """Beginning of a command that starts ``filmstrip`` in several processes."""
 
+UNKNOWN = ("code", "install")
+"""Needs without which commands are not parsed either."""
+
 STEPS = 2
 SMALL_SETS = {
-    **dict.fromkeys(("train_per_class", "test_per_class", "train_per_task"), 2),
-    **dict.fromkeys(("test_per_task", "num_test"), 2),
+    **dict.fromkeys(("test_per_class", "train_per_task"), 2),
+    **dict.fromkeys(("test_per_task", "num_test"), 3),
+    "train_per_class": 5,  # of which a probe holds one out
     "num_train": 6,
 }
 """Sizes of synthetic sets in tests."""
@@ -56,6 +61,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "visualize": ("--steps", "2"),
     "probe": ("--k", "1"),
     "data check": ("--workers", "1"),
+    "scale": (
+        *("--tokens", "9000", "--sweep", "none", "--checkpoints", "1", "--held-out", "4", "--resamples", "10"),
+        *("--objective.width", "16", "--objective.depth", "1", "--objective.num-heads", "1"),
+        *("--objective.mlp-dim", "64", "--data.num-workers", "0"),
+    ),
 }
 """Options that make a command small, behind its own: of options given twice the last one counts."""
 UNBOUND = ("--init", "--objective.encoder-run", "--objective.decoder-run", "--objective.tokenizer-run")
@@ -119,6 +129,8 @@ def small(words: list[str]) -> list[str]:
         synthetic = systems.find(arguments[0]).data.synthetic
         if synthetic is not None and "--data" not in arguments:
             arguments += _small_set(type(synthetic), "--data.synthetic.")
+    if name == "scale" and ":" not in arguments[0]:
+        arguments = [f"{arguments[0]}:tiny", *arguments[1:]]
     return [name, *arguments, *OPTIONS.get(name, ())]
 
 
