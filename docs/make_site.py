@@ -81,7 +81,7 @@ def is_evident(member: doc.Doc) -> bool:
 
 
 def exists(target: str, member: doc.Doc) -> bool:
-    """Whether a reference can be followed: from the module or the class in which it stands, or as an absolute name."""
+    """Whether a reference can be followed: from the module or class in which it stands, or by its full name."""
     places = [member.modulename, *(f"{member.modulename}.{name}" for name in class_names(member))]
     return any(resolves(f"{place}.{target}") for place in places) or resolves(target)
 
@@ -103,7 +103,9 @@ def resolves(path: str) -> bool:
         for name in parts[i:]:
             if hasattr(found, name):
                 found = getattr(found, name)
-            elif inspect.isclass(found) and any(name in vars(base).get("__annotations__", {}) for base in found.__mro__):
+            elif inspect.isclass(found) and any(
+                name in vars(base).get("__annotations__", {}) for base in found.__mro__
+            ):
                 found = None
             else:
                 return False

@@ -36,7 +36,8 @@ NEEDS = {
 """What a command may need that tests do not have, by the word in the comment in front of its block."""
 
 BLOCK = re.compile(
-    r"(?:^<!-- not run here: (?P<needs>\w+) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- not run here: (?P<needs>\w+) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 SHELL = ("cp", "mkdir")
 """Commands other than ``filmstrip`` that are run as they stand."""
@@ -62,7 +63,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "probe": ("--k", "1"),
     "data check": ("--workers", "1"),
     "scale": (
-        *("--tokens", "9000", "--sweep", "none", "--checkpoints", "1", "--held-out", "4", "--resamples", "10"),
+        *("--tokens", "9000", "--passes", "20", "--sweep", "none", "--checkpoints", "1"),
+        *("--held-out", "4", "--resamples", "10"),
         *("--objective.width", "16", "--objective.depth", "1", "--objective.num-heads", "1"),
         *("--objective.mlp-dim", "64", "--data.num-workers", "0"),
     ),

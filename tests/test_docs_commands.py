@@ -85,7 +85,9 @@ def test_a_command_is_read_with_its_needs_and_continued_lines(tmp_path):
 
 
 def test_a_command_that_fails_is_named_with_its_line(folder):
-    with pytest.raises(AssertionError, match=re.compile("line 7: filmstrip eval no_run.*is not a run folder", re.DOTALL)):
+    with pytest.raises(
+        AssertionError, match=re.compile("line 7: filmstrip eval no_run.*is not a run folder", re.DOTALL)
+    ):
         page_commands.run(Line(7, "filmstrip eval no_run", "sh", None), {})
 
 
@@ -101,7 +103,12 @@ def test_commands_are_made_small():
     assert made[-4:] == ["--train.steps", "2", "--data.num-workers", "0"] and "--train.epochs" not in made
     assert "--data.synthetic.train-per-class" in made
     assert "--data.synthetic.train-per-class" not in page_commands.small([*train, "--data", "videos"])
-    assert page_commands.small(["data", "make", "cups", "--out", "cups"])[-4:] == ["--num-test", "2", "--num-train", "6"]
+    assert page_commands.small(["data", "make", "cups", "--out", "cups"])[-4:] == [
+        "--num-test",
+        "2",
+        "--num-train",
+        "6",
+    ]
 
 
 def test_a_command_in_a_block_of_text_is_found(tmp_path):

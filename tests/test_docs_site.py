@@ -35,9 +35,15 @@ def test_the_site_is_built_and_links_lead_somewhere(tmp_path, make_site):
         ("def f():\n    pass\n", "toy.f has no docstring"),
         ('class A:\n    """An A."""\n    x: int = 1\n', "toy.A.x has no docstring"),
         ('def f():\n    """See :func:`g`."""\n', "toy.f refers to g, which does not exist"),
-        ('def f():\n    """See :class:`filmstrip.protocols.Encoderr`."""\n', "toy.f refers to filmstrip.protocols.Encoderr"),
+        (
+            'def f():\n    """See :class:`filmstrip.protocols.Encoderr`."""\n',
+            "toy.f refers to filmstrip.protocols.Encoderr",
+        ),
         ('def f():\n    """See :func:`f`, :class:`~filmstrip.protocols.Encoder`."""\n', None),
-        ('class A:\n    """An A."""\n\n    x: int = 1\n    """See :meth:`y`."""\n\n    def y(self):\n        """Y."""\n', None),
+        (
+            'class A:\n    """An A."""\n    x: int = 1\n    """See :meth:`y`."""\n    def y(self):\n        """Y."""\n',
+            None,
+        ),
         ("def _f():\n    pass\n", None),
     ],
 )
