@@ -60,7 +60,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "compare": ("--steps", str(STEPS), "--num-workers", "0", "--views", "1"),
     "dagger": ("--rounds", "1", "--episodes", "1"),
     "visualize": ("--steps", "2"),
-    "probe": ("--k", "1"),
+    "probe": ("--k", "1", "--epochs", "1", "--probes", "knn", "attentive"),
     "data check": ("--workers", "1"),
     "scale": (
         *("--tokens", "9000", "--passes", "20", "--sweep", "none", "--checkpoints", "1"),

@@ -41,7 +41,7 @@ def test_the_site_is_built_and_links_lead_somewhere(tmp_path, make_site):
         ),
         ('def f():\n    """See :func:`f`, :class:`~filmstrip.protocols.Encoder`."""\n', None),
         (
-            'class A:\n    """An A."""\n    x: int = 1\n    """See :meth:`y`."""\n    def y(self):\n        """Y."""\n',
+            'class A:\n    """A."""\n    x: int = 1\n    """See :meth:`y`."""\n    def y(self):\n        """Y."""\n',
             None,
         ),
         ("def _f():\n    pass\n", None),

@@ -32,7 +32,8 @@ def test_the_notebook_is_valid_and_its_outputs_are_small(notebook):
 
 
 def test_options_of_its_commands_exist(notebook):
-    lines = [line for cell in code(notebook) for line in cell.source.splitlines() if line.startswith("!filmstrip ")]
+    sources = [cell.source.replace("\\\n", " ") for cell in code(notebook)]
+    lines = [line for source in sources for line in source.splitlines() if line.startswith("!filmstrip ")]
     assert len(lines) > 8
     for number, line in enumerate(lines):
         parse(Line(number, line[1:].replace("{STEPS}", "80"), "sh", None))
