@@ -103,12 +103,8 @@ def test_commands_are_made_small():
     assert made[-4:] == ["--train.steps", "2", "--data.num-workers", "0"] and "--train.epochs" not in made
     assert "--data.synthetic.train-per-class" in made
     assert "--data.synthetic.train-per-class" not in page_commands.small([*train, "--data", "videos"])
-    assert page_commands.small(["data", "make", "cups", "--out", "cups"])[-4:] == [
-        "--num-test",
-        "2",
-        "--num-train",
-        "6",
-    ]
+    made = page_commands.small(["data", "make", "cups", "--out", "cups"])
+    assert made[-4:] == ["--num-test", "3", "--num-train", "6"]
 
 
 def test_a_command_in_a_block_of_text_is_found(tmp_path):
