@@ -1,9 +1,9 @@
-# make demo | test | lint | bench | claims | real_weights | docs | clean        Everything lives in .venv; nothing else is touched.
+# make demo | test | lint | bench | claims | real_weights | docs | site | clean        Everything lives in .venv; nothing else is touched.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench claims real_weights docs clean
+.PHONY: demo test test-slow lint bench claims real_weights docs site clean
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Filmstrip needs Python 3.11 or later") if sys.version_info < (3, 11) else None'
@@ -45,6 +45,10 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/make_index.py
 	$(BIN)/python docs/make_claims.py
 	$(BIN)/python docs/make_batches.py
+	$(BIN)/python docs/make_kept.py
+
+site: $(VENV)/dev
+	$(BIN)/python docs/make_site.py build/site
 
 clean:
 	rm -rf $(VENV) build src/filmstrip.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,6 +28,11 @@ def test_the_page_of_batches_is_up_to_date():
     assert check.returncode == 0, "docs/batches.md is out of date: run `make docs`"
 
 
+def test_the_page_of_what_is_kept_and_replaced_is_up_to_date():
+    check = subprocess.run([sys.executable, ROOT / "docs/make_kept.py", "--check"])
+    assert check.returncode == 0, "docs/kept_and_replaced.md is out of date: run `make docs`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):

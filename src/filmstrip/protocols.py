@@ -41,9 +41,13 @@ class Features:
     """
 
     tokens: Tensor
+    """Tokens of the last layer, ``B N D``."""
     grid: Grid
+    """Grid of the ``N`` positions."""
     layers: tuple[Tensor, ...] = ()
+    """Tokens of every layer, each ``B N D``, first to last; empty if they were not requested."""
     summary: Tensor | None = None
+    """The encoder's own summary, ``B t D`` or ``B 1 D``, if it has one."""
 
     def pooled(self) -> Tensor:
         """One vector for the clip, ``B D``: the mean of the encoder's own summary, else of its tokens."""
@@ -65,9 +69,13 @@ class Tokens:
     """
 
     grid: Grid
+    """Grid of the ``N`` positions."""
     ids: Tensor | None = None
+    """Codes, ``B N`` int64, of a tokenizer with a codebook."""
     latents: Tensor | None = None
+    """Continuous latents, ``B N D``."""
     lengths: Tensor | None = None
+    """Numbers of valid tokens of the blocks, ``B b`` int64; none if all are valid."""
 
     def kept(self) -> Tensor | None:
         """Mask of the valid positions among the grid's ``N``, ``B N``; none if all are valid.
@@ -126,6 +134,7 @@ class Condition:
     """The condition of samples. ``action[:, t]`` is the action between frames ``t - 1`` and ``t``."""
 
     batch_size: int
+    """Number of samples, ``B``."""
     num_frames: int
     """Number of frames of the result, context frames included."""
     video: Tensor | None = None
@@ -384,7 +393,9 @@ class RingOfProcesses(Protocol):
     """Processes that pass tensors on from each to the next: :class:`filmstrip.distributed.ring.Ring`."""
 
     rank: int
+    """Position of this process in the ring, from 0."""
     size: int
+    """Number of processes in the ring."""
 
     def start(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """Begin to send tensors to the next process; the result waits for those of the one before."""

@@ -18,6 +18,7 @@ from filmstrip.data.config import Clip, PixelRange
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.layouts.manifest import open_manifest
 from filmstrip.data.synthetic.narrated import NarratedShapes
+from filmstrip.errors import UserError
 from filmstrip.evals.captions import CaptionWriter
 from filmstrip.nn.decoding import Writing
 from filmstrip.protocols import Objective
@@ -151,6 +152,17 @@ def test_what_was_described_before_a_stop_is_kept(folder, model, tmp_path, monke
     before = model.seen
     assert main(command) == 0
     assert model.seen == before + 1 and len(read_captions(out)) == 3
+
+
+def test_a_command_that_was_refused_leaves_the_way_free(folder, model, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise UserError("captions of 20 tokens are longer than the 16 that the network reads")
+
+    command = ["caption", "run", str(folder), "--out", str(tmp_path / "captions.csv")]
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "caption", refuse)
+        assert main(command) == 2
+    assert main([*command, "--max-tokens", "8", "--seed", "1"]) == 0
 
 
 def test_captions_that_do_not_match_are_removed(folder, model, tmp_path, capsys):

@@ -201,7 +201,9 @@ class Data:
     subset_seed: Seed = 0
     """Seed of the choice of these videos. With the same seed, fewer videos are some of those that more would be."""
     clip: Clip = field(default_factory=Clip)
+    """Frames and pixels of a clip."""
     augment: Augment = field(default_factory=Augment)
+    """Random augmentation in training."""
     batch_size: Count = 8
     """Number of clips in one optimiser step, over all processes and accumulation steps."""
     clips_per_video: Count = 1
@@ -223,6 +225,7 @@ class DataInfo:
     """Properties of the data that an objective needs before it is built; kinds of samples add their own."""
 
     classes: tuple[str, ...]
+    """Names of the classes, in the order of their numbers."""
     num_train: int
     """Number of training videos."""
     directional: bool

@@ -57,16 +57,27 @@ class FeatureRow:
     """Index row of one clip: which clip it is, and the location of its features."""
 
     name: str
+    """Name of the clip, unique in the folder."""
     label: int | None
+    """Number of the class; none without labels."""
     split: str
+    """Name of the split."""
     start: float | None
+    """Start of the clip, in seconds, if it is known."""
     end: float | None
+    """End of the clip, in seconds, if it is known."""
     shard: str
+    """Name of the safetensors file."""
     offset: int
+    """Row of that file at which the clip's tokens begin."""
     n: int
+    """Number of rows that are stored for the clip."""
     t: int
+    """Number of time steps of the grid."""
     h: int
+    """Height of the grid."""
     w: int
+    """Width of the grid."""
     lengths: tuple[int, ...] | None = None
     """Number of used tokens of each block, for variable length; None if all are used."""
 

@@ -32,9 +32,13 @@ class AttentiveProbe(Evaluation):
     pooling: Literal["block", "plain"] = "block"
     """Pooling: a cross-attention block with a feed-forward network (V-JEPA), or one attention alone (Toto)."""
     epochs: Count = 20
+    """Number of passes over the features."""
     lr: Rate = 1e-3
+    """Initial learning rate."""
     weight_decay: Weight = 0.01
+    """Weight decay of AdamW."""
     batch_size: Count = 16
+    """Number of videos in a step."""
     choose_layer: bool = False
     """Whether a layer is also chosen on a held-out fifth of the training videos, which fits every layer twice."""
     cache: Path | None = None

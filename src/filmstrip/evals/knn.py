@@ -27,10 +27,13 @@ class KNN(Evaluation):
     uses_training_split: ClassVar[bool] = True
 
     k: Count = 20
+    """Number of neighbours that vote."""
     temperature: Rate = 0.07
+    """Temperature of the votes' weights."""
     num_clips: Count = 1
     """Number of clips per video whose features are averaged."""
     batch_size: Count = 16
+    """Number of clips encoded at once."""
     choose_layer: bool = False
     """Whether a layer is also chosen on a held-out fifth of the training videos, which fits every layer twice."""
     cache: Path | None = None

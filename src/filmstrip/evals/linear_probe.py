@@ -33,6 +33,7 @@ class LinearProbe(Evaluation):
     num_clips: Count = 1
     """Number of clips per video whose features are averaged."""
     batch_size: Count = 16
+    """Number of clips encoded at once."""
     choose_layer: bool = False
     """Whether a layer is also chosen on a held-out fifth of the training videos, which fits every layer twice."""
     cache: Path | None = None

@@ -27,9 +27,13 @@ class Moment:
     """One clip of the timeline: its start and end in seconds, and its most probable class."""
 
     start: float
+    """Start of the clip, in seconds."""
     end: float
+    """End of the clip, in seconds."""
     label: str
+    """Name of the most probable class."""
     probability: float
+    """Probability of that class, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,11 @@ class Prediction:
     """The prediction for one file."""
 
     path: str
+    """Path of the file, as it was given."""
     top: tuple[tuple[str, float], ...]
     """The most probable classes and their probabilities, averaged over all clips and crops."""
     timeline: tuple[Moment, ...]
+    """Clips along the file, in order."""
     damaged: bool = False
     """Whether some decoded frames were damaged, or the file ends early."""
 

@@ -52,8 +52,11 @@ class Result:
     run: Run
     """The run as it was trained: bound to its data."""
     objective: Objective
+    """The trained network and its loss."""
     source: Source
+    """The data that it was trained and evaluated on."""
     folder: Path
+    """The run folder."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The final value of every evaluation."""
 

@@ -210,19 +210,19 @@ class Notes:
         self.path = out.with_name(f".{out.name}.notes.jsonl")
         self.found: dict[str, Any] = {}
         first = json.dumps(dict(about))
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            if not lines or lines[0] != first:
-                raise UserError(
-                    f"{self.path} is from an interrupted command with another model or other settings: finish that "
-                    "one, remove the file, or give another --out"
-                )
-            for line in lines[1:]:
-                key, value = json.loads(line)
-                self.found[key] = value
-        else:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        if len(lines) > 1 and lines[0] != first:
+            raise UserError(
+                f"{self.path} is from an interrupted command with another model or other settings: finish that one, "
+                "remove the file, or give another --out"
+            )
+        if lines[:1] != [first]:  # new, or of a command that was refused before it found anything
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
             append_line(first, self.path)
+        for line in lines[1:]:
+            key, value = json.loads(line)
+            self.found[key] = value
 
     def add(self, key: str, value: Any) -> None:
         """Note what was found of one of them, on disk."""
