@@ -70,14 +70,40 @@ def run_report(folder: Path) -> Path:
     Raises:
         UserError: this is not a run folder, or nothing is recorded in it yet.
     """
-    recorded = history(folder)
-    if not recorded:
-        raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
-    config = json.loads((folder / CONFIG).read_text())
-    whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
-    predictions = _predictions(folder)
-    sections: list[Section] = [_facts(whole, training_seconds(folder), predictions), _what_was_run(folder, config)]
-    sections.append(_training(whole))
+    facts, training = progress_of(folder)
+    what_was_run, *rest = details_of(folder)
+    sections = [facts, what_was_run, training, *rest]
+    return Report(folder.resolve().name, summary_of(folder), sections).write(folder / REPORT)
+
+
+def summary_of(folder: Path) -> str:
+    """What was trained on what, and what it can do, in two sentences.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    return _lead(_config(folder), _recorded(folder), _predictions(folder))
+
+
+def progress_of(folder: Path) -> tuple[Facts, Group]:
+    """What changes while a run trains: its key figures, and the curves of training.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    whole = _without_curve_points(_recorded(folder))
+    return _facts(whole, training_seconds(folder), _predictions(folder)), _training(whole)
+
+
+def details_of(folder: Path) -> list[Section]:
+    """The other parts of a run's report, beginning with what was run; videos of predictions are read.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    recorded, config, predictions = _recorded(folder), _config(folder), _predictions(folder)
+    whole = _without_curve_points(recorded)
+    sections: list[Section] = [_what_was_run(folder, config)]
     if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
@@ -89,7 +115,22 @@ def run_report(folder: Path) -> Path:
         sections.append(bad)
     options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
     sections.append(Table("Configuration", (Column("option"), Column("value")), options, wraps=True))
-    return Report(folder.resolve().name, _lead(config, whole, predictions), sections).write(folder / REPORT)
+    return sections
+
+
+def _recorded(folder: Path) -> dict[str, Series]:
+    recorded: dict[str, Series] = {**history(folder)}
+    if not recorded:
+        raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
+    return recorded
+
+
+def _without_curve_points(recorded: Mapping[str, Series]) -> dict[str, Series]:
+    return {name: series for name, series in recorded.items() if not is_curve_point(name)}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG).read_text())
 
 
 def duration(seconds: float) -> str:
@@ -110,11 +151,10 @@ def _predictions(folder: Path) -> Predictions | None:
 
 
 def _lead(config: dict[str, Any], recorded: Mapping[str, Series], predictions: Predictions | None) -> str:
-    """What was trained on what, and what it can do, in two sentences."""
-    method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+    method = method_of(config)
     steps = max(int(steps[-1]) for steps, _ in recorded.values())
     batch = config["data"].get("batch_size")
-    said = f"{method}, trained on {_data(config['data'])} for {steps:,} steps" + (
+    said = f"{method}, trained on {data_of(config['data'])} for {steps:,} steps" + (
         f" with batches of {batch}." if batch else "."
     )
     if predictions is None:
@@ -132,7 +172,7 @@ def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predicti
     """The key figures: what came out, and what it took."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
     facts = [
-        (_name(name), _value(name, value))
+        (metric_name(name), metric_value(name, value))
         for name, value in last.items()
         if name.startswith(EVALUATION) and name not in _COUNTS
     ][:4]
@@ -154,7 +194,7 @@ def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
     """The command, the data and the versions."""
     rows = [("command" if i == 0 else "and then", line) for i, line in enumerate(commands_of(folder))]
     data = config["data"]
-    rows.append(("data", _data(data) + (f" ({data['path']})" if data["path"] else "")))
+    rows.append(("data", data_of(data) + (f" ({data['path']})" if data["path"] else "")))
     if (folder / DATA).exists():
         told = json.loads((folder / DATA).read_bytes())
         rows.append(("training videos", f"{told['num_train']:,}"))
@@ -180,7 +220,7 @@ def _training(recorded: Mapping[str, Series]) -> Group:
             continue
         smooth = SMOOTHING if len(values) > _MIN_SMOOTHED and name not in _EXACT else 0.0
         is_smooth |= smooth > 0
-        charts.append(Curves(_name(name), {_name(name): series}, smooth=smooth))
+        charts.append(Curves(metric_name(name), {metric_name(name): series}, smooth=smooth))
     note = (
         f"Bold lines are smoothed: a moving average in which each point weighs {1 - SMOOTHING:.1f} and the past "
         f"{SMOOTHING:.1f}. Faint lines are the values as they were recorded."
@@ -189,7 +229,10 @@ def _training(recorded: Mapping[str, Series]) -> Group:
 
 
 def _evaluations(evaluations: Mapping[str, Series], folder: Path) -> list[Section]:
-    rows = [(_name(name), _value(name, values[-1]), int(steps[-1])) for name, (steps, values) in evaluations.items()]
+    rows = [
+        (metric_name(name), metric_value(name, values[-1]), int(steps[-1]))
+        for name, (steps, values) in evaluations.items()
+    ]
     notes = dict.fromkeys(_told(row[PROTOCOL]) for row in metrics_of(folder) if PROTOCOL in row)
     columns = (Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations", columns, rows, [f"By `filmstrip eval`: {said}." for said in notes])]
@@ -202,7 +245,15 @@ def _elsewhere(folder: Path) -> list[Section]:
         latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row}
         for name, (row, value) in latest.items():
             if name.startswith(EVALUATION) and not is_curve_point(name):
-                rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
+                rows.append(
+                    (
+                        place.parent.name,
+                        _told(row[PROTOCOL]),
+                        metric_name(name),
+                        metric_value(name, value),
+                        row["step"],
+                    )
+                )
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []
 
@@ -218,12 +269,12 @@ def _clips(predictions: Predictions, config: dict[str, Any]) -> Section:
         return Text("Worst and best predictions", [f"The videos of the predictions cannot be shown: {error}."])
 
 
-def _name(name: str) -> str:
+def metric_name(name: str) -> str:
     """A metric's name on the page."""
     return _NAMES.get(name, name.removeprefix(EVALUATION))
 
 
-def _value(name: str, value: float) -> str:
+def metric_value(name: str, value: float) -> str:
     """A metric's value on the page: shares as percentages."""
     return f"{value:.1%}" if name in _SHARES else f"{value:,.4g}"
 
@@ -244,7 +295,13 @@ def _unreadable(folder: Path) -> Table | None:
     return Table("Files that could not be read in full", columns, rows[:MAX_BAD_FILES], (shown,))
 
 
-def _data(data: dict[str, Any]) -> str:
+def method_of(config: dict[str, Any]) -> str:
+    """The name of a run's method, from its configuration."""
+    return config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+
+
+def data_of(data: dict[str, Any]) -> str:
+    """A run's data in words, from their configuration."""
     if data["path"]:
         return Path(data["path"]).name
     if not data["synthetic"] and "dataset" in data["reads"]:
