@@ -83,7 +83,7 @@ def test_damaged_folders_are_shown_with_their_problem(client, make_run):
     assert "config.json cannot be read" in client.get("/").text
     for path in ("/run", "/run/live", "/run/details"):
         answer = client.get(path, params={"name": "damaged"})
-        assert answer.status_code == 200 and "cannot be read" in answer.text or "cannot be made" in answer.text
+        assert (answer.status_code == 200 and "cannot be read" in answer.text) or "cannot be made" in answer.text
 
 
 def test_names_are_text_and_never_markup(client, make_run):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -13,8 +16,8 @@ from starlette.routing import Route
 
 from filmstrip.errors import UserError, in_words
 from filmstrip.report.markup import tag
-from filmstrip.studio import run_list, run_page
-from filmstrip.studio.context import Context, context_of
+from filmstrip.studio import ask_forms, film_pages, run_list, run_page
+from filmstrip.studio.context import Context, context_of, of_script
 from filmstrip.studio.frame import STATIC, page, static
 from filmstrip.studio.places import Missing
 from filmstrip.studio.security import READING, Guard
@@ -30,10 +33,27 @@ def application(context: Context) -> Starlette:
         Route("/run", run_page.run_page),
         Route("/run/live", run_page.run_live),
         Route("/run/details", run_page.run_details),
+        Route("/films", film_pages.films),
+        Route("/film", film_pages.film_page),
+        Route("/film/ready", film_pages.film_ready),
+        Route("/film/data", film_pages.film_data),
+        Route("/film/still", film_pages.film_still),
+        Route("/ask/form", ask_forms.ask_form),
+        Route("/ask", of_script(ask_forms.ask), methods=["POST"]),
+        Route("/ask/stop", of_script(ask_forms.stop_answer), methods=["POST"]),
+        Route("/answer", ask_forms.answer),
+        Route("/answer/file", ask_forms.answer_file),
         Route("/static/{name}", _static),
     ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(context.jobs.close)
+
     app = Starlette(
         routes=routes,
+        lifespan=lifespan,
         middleware=[Middleware(Guard, tokens=context.tokens)],
         exception_handlers={
             UserError: _wrong_input,

@@ -20,7 +20,10 @@ def run_page(request: Request) -> Response:
     """One run."""
     context, name = context_of(request), asked(request, "name")
     folder = context.places.run(name)
+    ways = [tag("a", "Films and predictions", href=link("/films", run=name))]
+    ways.append(tag("a", "Compare with another run", href=link("/compare", a=name)))
     content = (
+        tag("p", *ways, class_="ways"),
         live(link("/run/live", name=name), _progress(folder, name)),
         later(
             link("/run/details", name=name), "Reading the rest of the report, with the videos of its predictions ..."
@@ -40,7 +43,10 @@ def run_details(request: Request) -> Response:
     """The other parts of the run's report."""
     folder = context_of(request).places.run(asked(request, "name"))
     try:
-        return part(join(section(each.title, each.html()) for each in details_of(folder)))
+        *parts, configuration = details_of(folder)
+        folded = tag("details", tag("summary", "All options of the run"), configuration.html())
+        shown = (section(each.title, each.html()) for each in parts)
+        return part(join([*shown, section(configuration.title, folded)]))
     except (UserError, OSError, ValueError, KeyError, TypeError) as error:
         return part(tag("p", f"The report of this run cannot be made yet: {error}", class_="note"))
 

@@ -78,3 +78,240 @@ async function fill(place) {
 
 document.querySelectorAll("[data-live]").forEach(watch);
 document.querySelectorAll("[data-later]").forEach(fill);
+
+// A film over its timeline.
+
+const seconds = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
+const isTyping = (event) => event.target.closest("input, select, textarea, button, a, video") !== null;
+
+class Player {
+  constructor(place) {
+    this.place = place;
+    this.video = place.querySelector("video");
+    this.canvas = place.querySelector("canvas");
+    this.timeline = place.querySelector(".timeline");
+    this.under = place.querySelector(".under");
+    this.colours = new Map();
+    this.layers = [];
+    this.length = 0;
+    this.fps = 25;
+    this.rows = JSON.parse(place.dataset.rows || "[]");
+    this.opened = this.open();
+  }
+
+  async open() {
+    const opening = this.place.querySelector(".opening");
+    const patience = setTimeout(() => { opening.textContent = "Converting the film for the browser, once; a long one takes a while ..."; }, 1500);
+    try {
+      const ready = await receive(this.place.dataset.ready);
+      this.length = ready.seconds || 1 / ready.fps;
+      this.fps = ready.fps || 25;
+      this.video.parentElement.style.setProperty("--aspect", ready.aspect);
+      this.under.textContent = ready.said;
+      this.video.src = ready.source;
+      this.video.loop = this.length < 10;
+      opening.remove();
+    } catch (error) {
+      opening.textContent = `This film cannot be shown: ${error.message}`;
+      opening.classList.add("problem");
+    }
+    clearTimeout(patience);
+    const start = Number(this.place.dataset.from || 0);
+    if (start) this.video.addEventListener("loadedmetadata", () => this.seek(start), { once: true });
+    this.draw();
+    const tick = () => { this.follow(); requestAnimationFrame(tick); };
+    tick();
+    this.timeline.addEventListener("click", (event) => {
+      const track = event.target.closest(".track");
+      if (track && event.target === track) {
+        const box = track.getBoundingClientRect();
+        this.seek((event.clientX - box.left) / box.width * this.length);
+      }
+    });
+    document.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  key(event) {
+    if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) this.seek(this.now + step * (event.shiftKey ? 1 : 1 / this.fps));
+    else if (event.key === " ") { if (this.video.paused) this.video.play(); else this.video.pause(); } else return;
+    event.preventDefault();
+  }
+
+  get now() { return this.video.currentTime; }
+
+  seek(time) { this.video.currentTime = Math.max(0, Math.min(this.length - 0.001, time)); }
+
+  colour(label) {
+    if (!this.colours.has(label)) this.colours.set(label, this.colours.size % 6);
+    return `s${this.colours.get(label)}`;
+  }
+
+  /** Show an answer of a run as rows and boxes; returns a function that takes them away again. */
+  add(name, answer) {
+    const layer = { rows: (answer.rows || []).map((row) => ({ ...row, name: `${name}: ${row.name}` })), boxes: answer.boxes || [], moves: answer.moves };
+    this.layers.push(layer);
+    this.draw();
+    return () => { this.layers = this.layers.filter((each) => each !== layer); this.draw(); };
+  }
+
+  draw() {
+    const rows = [...this.rows, ...this.layers.flatMap((layer) => layer.rows)];
+    this.timeline.replaceChildren(...rows.map((row) => element("div", { class: "row" },
+      element("span", { class: "name" }, row.name),
+      element("div", { class: "track" }, ...row.spans.map((span) => this.span(span)), element("span", { class: "head" })))),
+      element("div", { class: "row scale" }, element("span", { class: "name" }, ""), element("div", { class: "track" }, ...this.ticks(), element("span", { class: "head" }))));
+  }
+
+  ticks() {
+    const rough = this.length / 6 || 1;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= rough) || rough;
+    const found = [];
+    for (let t = 0; t <= this.length + 1e-9; t += step) found.push(element("span", { class: "tick", style: `left:${100 * t / this.length}%` }, `${+t.toFixed(3)} s`));
+    return found;
+  }
+
+  span(span) {
+    const end = span.end ?? this.length;
+    const left = Math.max(0, span.start / this.length), width = Math.max(0.004, Math.min(1, end / this.length) - left);
+    const score = span.score === undefined || span.score === null ? "" : ` ${Math.round(100 * span.score)}%`;
+    const sign = span.right === true ? "✓ " : span.right === false ? "✗ " : "";
+    const said = `${sign}${span.label}${score}, ${span.start.toFixed(1)} to ${end.toFixed(1)} s${span.detail ? `: ${span.detail}` : ""}`;
+    const strength = span.score === undefined || span.score === null ? 0.45 : 0.12 + 0.5 * span.score;
+    return element("button", {
+      type: "button", class: `span ${this.colour(span.label)}`, title: said, "aria-label": said, "data-start": span.start, "data-end": end,
+      style: `left:${100 * left}%;width:${100 * width}%;--strength:${strength}`,
+      onclick: () => { this.seek(span.start); this.under.textContent = said; },
+    }, `${sign}${span.label}${score}`);
+  }
+
+  follow() {
+    const now = this.now;
+    const share = `${100 * Math.min(1, now / (this.length || 1))}%`;
+    for (const head of this.timeline.querySelectorAll(".head")) head.style.left = share;
+    for (const span of this.timeline.querySelectorAll(".span")) span.classList.toggle("now", now >= span.dataset.start - 1e-3 && now < span.dataset.end);
+    this.boxes(now);
+  }
+
+  boxes(now) {
+    const { canvas, video } = this, scale = devicePixelRatio || 1;
+    const width = Math.round(video.clientWidth * scale), height = Math.round(video.clientHeight * scale);
+    if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
+    const pen = canvas.getContext("2d");
+    pen.clearRect(0, 0, width, height);
+    const style = getComputedStyle(document.documentElement);
+    pen.lineWidth = 2.5 * scale;
+    pen.font = `600 ${13 * scale}px system-ui, sans-serif`;
+    for (const layer of this.layers) {
+      for (const box of layer.moves ? moving(layer.boxes, now) : layer.boxes.filter((each) => now >= each.start && now < each.end)) {
+        const [l, t, r, b] = box.box, colour = style.getPropertyValue(`--s${(box.track - 1) % 6}`);
+        pen.strokeStyle = pen.fillStyle = colour;
+        pen.strokeRect(l * width, t * height, (r - l) * width, (b - t) * height);
+        const wide = pen.measureText(box.text).width + 8 * scale, high = 18 * scale;
+        const x = Math.max(0, Math.min(l * width, width - wide)), y = t * height >= high ? t * height - high : Math.min(b * height, height - high);
+        pen.fillRect(x, y, wide, high);
+        pen.fillStyle = style.getPropertyValue("--paper");
+        pen.fillText(box.text, x + 4 * scale, y + 13.5 * scale);
+      }
+    }
+  }
+}
+
+/** The boxes of tracks at a time, between key frames by linear interpolation. */
+function moving(boxes, now) {
+  const tracks = Map.groupBy ? Map.groupBy(boxes, (box) => box.track) : boxes.reduce((m, b) => m.set(b.track, [...(m.get(b.track) || []), b]), new Map());
+  const found = [];
+  for (const keys of tracks.values()) {
+    const middle = (key) => (key.start + key.end) / 2;
+    const near = keys.filter((key) => now >= key.start - 1e-6 && now < key.end).sort((a, b) => Math.abs(middle(a) - now) - Math.abs(middle(b) - now))[0];
+    if (!near) continue;
+    const other = keys[keys.indexOf(near) + (now >= middle(near) ? 1 : -1)];
+    const share = other ? Math.abs(now - middle(near)) / Math.abs(middle(other) - middle(near)) : 0;
+    found.push({ ...near, box: near.box.map((side, i) => (share < 1 && other ? side + share * (other.box[i] - side) : side)) });
+  }
+  return found;
+}
+
+// Asking runs about the film.
+
+class Asker {
+  constructor(player) {
+    this.player = player;
+    this.film = JSON.parse(player.place.dataset.film);
+    this.forms = byId("asks");
+    this.answers = byId("answers");
+    const chosen = byId("ask-run");
+    if (!this.forms || !chosen) return;
+    chosen.addEventListener("change", () => this.show(chosen.value));
+    this.forms.addEventListener("submit", (event) => { event.preventDefault(); this.ask(event.target); });
+    this.begin(chosen.value);
+  }
+
+  async begin(chosen) {
+    await this.player.opened;
+    const runs = JSON.parse(this.forms.dataset.runs);
+    for (const run of runs.slice(1)) await this.show(run, true);
+    await this.show(chosen, runs.includes(chosen));
+  }
+
+  async show(run, isAsked = false) {
+    this.forms.textContent = "";
+    this.forms.append(element("p", { class: "note" }, "Looking what this run can be asked ..."));
+    const answer = await fetch(`/ask/form?${new URLSearchParams({ run })}`);
+    this.forms.innerHTML = await answer.text();
+    const first = this.forms.querySelector('form[data-what="classify"], form[data-what="anticipate"], form[data-what="forecast"], form[data-what="detect"]');
+    if (isAsked && first) this.ask(first);
+  }
+
+  async ask(form) {
+    const { run, what } = form.dataset, options = Object.fromEntries(new FormData(form));
+    const said = element("span", {}, "waiting ...");
+    const stop = element("button", { type: "button", class: "quiet" }, "Stop");
+    const place = element("article", { class: "answer" }, element("h3", {}, `${run}: ${form.querySelector("h3").textContent}`), element("p", { class: "note" }, said, " ", stop));
+    this.answers.prepend(place);
+    try {
+      const { key } = await send("/ask", { run, what, options, film: this.film });
+      stop.addEventListener("click", () => send("/ask/stop", { key }).catch((error) => say(error.message, true)));
+      const begun = Date.now();
+      for (;;) {
+        const found = await receive(`/answer?${new URLSearchParams({ key })}`);
+        if (found.state === "done") { this.put(place, run, found); return; }
+        if (found.state === "failed" || found.state === "stopped") throw new Error(found.why || found.state);
+        said.textContent = `${found.state}, ${Math.round((Date.now() - begun) / 1000)} s ...`;
+        await new Promise((resolve) => setTimeout(resolve, 700));
+      }
+    } catch (error) {
+      place.replaceChildren(place.firstChild, element("p", { class: "problem" }, error.message), this.closer(place, () => {}));
+    }
+  }
+
+  closer(place, undo) {
+    return element("button", { type: "button", class: "quiet", onclick: () => { undo(); place.remove(); } }, "Remove");
+  }
+
+  put(place, run, found) {
+    const { answer } = found, undo = this.player.add(run, answer);
+    const parts = [];
+    if (answer.top) {
+      parts.push(element("ol", { class: "top" }, ...answer.top.map(([name, share]) => element("li", {},
+        element("span", { class: "name" }, name), element("span", { class: "share" }, `${Math.round(100 * share)}%`),
+        element("span", { class: "bar", style: `--share:${share}` })))));
+    }
+    if (answer.text) parts.push(element("p", { class: "said" }, answer.text));
+    if (answer.clips) {
+      parts.push(element("div", { class: "made" }, ...answer.clips.map((clip) => element("figure", {},
+        element("video", { src: clip.source, controls: true, loop: true, muted: true, autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, playsinline: true, "aria-label": clip.caption }),
+        element("figcaption", { class: "note" }, clip.caption)))));
+    }
+    if (answer.rows && answer.rows.length) parts.push(element("p", { class: "note" }, "Shown on the timeline", answer.boxes ? " and as boxes in the film." : "."));
+    const commands = element("details", {}, element("summary", {}, "The command"), ...found.commands.map((line) => element("pre", {}, line)));
+    place.replaceChildren(place.firstChild, ...parts, commands, this.closer(place, undo));
+  }
+}
+
+for (const place of document.querySelectorAll(".player")) {
+  place.player = new Player(place);
+  if (byId("asks")) new Asker(place.player);
+}
