@@ -16,11 +16,12 @@ from starlette.routing import Route
 
 from filmstrip.errors import UserError, in_words
 from filmstrip.report.markup import tag
-from filmstrip.studio import ask_forms, film_pages, run_list, run_page
+from filmstrip.studio import ask_forms, compare_page, film_pages, label_page, run_list, run_page, upload_page
 from filmstrip.studio.context import Context, context_of, of_script
 from filmstrip.studio.frame import STATIC, page, static
 from filmstrip.studio.places import Missing
 from filmstrip.studio.security import READING, Guard
+from filmstrip.studio.segments import Changed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,15 @@ def application(context: Context) -> Starlette:
         Route("/film/ready", film_pages.film_ready),
         Route("/film/data", film_pages.film_data),
         Route("/film/still", film_pages.film_still),
+        Route("/compare", compare_page.compare),
+        Route("/label", label_page.label),
+        Route("/label/save", of_script(label_page.save), methods=["POST"]),
+        Route("/train", of_script(label_page.train), methods=["POST"]),
+        Route("/train/stop", of_script(label_page.stop_training), methods=["POST"]),
+        Route("/trainings", run_list.trainings),
+        Route("/upload", upload_page.upload_page, methods=["GET"]),
+        Route("/upload", upload_page.upload, methods=["POST"]),
+        Route("/upload/remove", of_script(upload_page.remove), methods=["POST"]),
         Route("/ask/form", ask_forms.ask_form),
         Route("/ask", of_script(ask_forms.ask), methods=["POST"]),
         Route("/ask/stop", of_script(ask_forms.stop_answer), methods=["POST"]),
@@ -50,12 +60,14 @@ def application(context: Context) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(context.jobs.close)
+        await run_in_threadpool(context.trainings.close)
 
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(Guard, tokens=context.tokens)],
         exception_handlers={
+            Changed: label_page.conflict,
             UserError: _wrong_input,
             OSError: _system_error,
             HTTPException: _no_such_page,

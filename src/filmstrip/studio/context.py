@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from filmstrip.errors import UserError
 from filmstrip.studio.jobs import Jobs
 from filmstrip.studio.places import Places
 from filmstrip.studio.security import Tokens
+from filmstrip.studio.segments import Segments
+from filmstrip.studio.training import Trainings
 
 MAX_JSON = 16 * 2**20
 """Maximum size of what a script sends, bytes."""
@@ -22,7 +25,7 @@ MAX_UPLOAD = 2 * 2**30
 """Maximum size of an uploaded film by default, bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
     """The folders of one server, its secrets, and what it does."""
 
@@ -31,6 +34,12 @@ class Context:
     max_upload: int = MAX_UPLOAD
     """Maximum size of an uploaded film, bytes."""
     jobs: Jobs = field(default_factory=Jobs)
+    trainings: Trainings = field(default_factory=Trainings)
+
+    @functools.cached_property
+    def segments(self) -> Segments | None:
+        """The labelled segments of the folder of videos; None without such a folder."""
+        return None if self.places.videos is None else Segments(self.places.videos)
 
 
 def context_of(request: Request) -> Context:

@@ -87,17 +87,21 @@ def films(request: Request) -> Response:
     if not every:
         said = "This run reads features, not films. Upload a film to ask it about one."
     about = {"run": run, "label": label or None, "shown": shown}
-    pages = tag(
-        "nav",
-        tag("a", "Previous", href=link("/films", **about, **{"from": max(0, first - PER_PAGE)})) if first else None,
-        tag("a", "Next", href=link("/films", **about, **{"from": first + PER_PAGE}))
-        if first + PER_PAGE < len(kept)
-        else None,
-        aria_label="Further films",
-    )
+    pages = further("/films", about, first, len(kept))
     content = join([form, tag("p", said, class_="note above"), gallery(run, kept[first : first + PER_PAGE]), pages])
     lead = join(["The films that ", tag("a", run, href=link("/run", name=run)), " was evaluated on."])
     return page("Films", content, token=context.tokens.page, lead=lead, current="/")
+
+
+def further(address: str, about: dict[str, str | None], first: int, count: int) -> Markup:
+    """Links to the films before and behind those on a page, which begin with the ``first`` of ``count``."""
+    places = {"Previous": first - PER_PAGE if first else None, "Next": first + PER_PAGE}
+    links = (
+        tag("a", name, href=link(address, **about, **{"from": max(0, place)}))
+        for name, place in places.items()
+        if place is not None and place < count
+    )
+    return tag("nav", *links, aria_label="Further films")
 
 
 def gallery(run: str, entries: Sequence[Entry]) -> Markup:

@@ -44,7 +44,13 @@ def page(
     body = tag(
         "body",
         tag("a", "Skip to the content", href="#content", class_="skip"),
-        tag("nav", tag("a", "Filmstrip studio", href="/", class_="home"), *links, class_="pages", aria_label="Pages"),
+        tag(
+            "nav",
+            tag("a", "Filmstrip", tag("span", " studio"), href="/", class_="home"),
+            *links,
+            class_="pages",
+            aria_label="Pages",
+        ),
         tag("main", tag("h1", title), tag("p", lead, class_="lead") if lead else None, *content, id="content"),
         tag("div", "", class_="message", id="message", role="status", aria_live="polite"),
         tag("footer", f"Filmstrip {__version__}. These pages need nothing from the network."),

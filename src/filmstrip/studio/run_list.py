@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,10 +12,11 @@ from starlette.responses import Response
 from filmstrip.report.axes import fitted
 from filmstrip.report.curves import Series
 from filmstrip.report.markup import Markup, join, tag
-from filmstrip.studio.context import context_of
+from filmstrip.studio.context import asked, context_of
 from filmstrip.studio.frame import link, live, page, unless_known
 from filmstrip.studio.places import Places
 from filmstrip.studio.states import MEANING, Glance, State, glance, version
+from filmstrip.studio.training import shown
 
 WIDTH, HEIGHT = 150, 36
 """Size of the small curve of a run's loss, in page units."""
@@ -26,8 +28,11 @@ def index(request: Request) -> Response:
     """The page with all runs below the folder."""
     context = context_of(request)
     lead = join(["Runs in ", tag("code", context.places.runs), ", the last changed first."])
-    content = live("/runs/live", _listed(context.places))
-    return page("Runs", content, token=context.tokens.page, lead=lead, current="/")
+    content = (
+        live("/trainings", "") if context.trainings.all() else None,
+        live("/runs/live", _listed(context.places)),
+    )
+    return page("Runs", *content, token=context.tokens.page, lead=lead, current="/")
 
 
 def index_live(request: Request) -> Response:
@@ -35,6 +40,16 @@ def index_live(request: Request) -> Response:
     places = context_of(request).places
     seen = "-".join(f"{name}:{version(places.run(name))}" for name in places.names())
     return unless_known(request, seen, lambda: _listed(places))
+
+
+def trainings(request: Request) -> Response:
+    """What the trainings say that this server started, the last one first, or that of one run."""
+    context, name = context_of(request), asked(request, "name")
+    found = [each for each in context.trainings.all()[::-1] if name in ("", each.name)]
+    content = join(shown(training, context.places) for training in found)
+    return unless_known(
+        request, hashlib.blake2b(content.encode("utf-8", "replace"), digest_size=12).hexdigest(), lambda: content
+    )
 
 
 def badge(state: State) -> Markup:

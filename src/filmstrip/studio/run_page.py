@@ -24,6 +24,7 @@ def run_page(request: Request) -> Response:
     ways.append(tag("a", "Compare with another run", href=link("/compare", a=name)))
     content = (
         tag("p", *ways, class_="ways"),
+        live(link("/trainings", name=name), "") if context.trainings.get(name) else None,
         live(link("/run/live", name=name), _progress(folder, name)),
         later(
             link("/run/details", name=name), "Reading the rest of the report, with the videos of its predictions ..."

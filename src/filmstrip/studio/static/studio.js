@@ -57,7 +57,7 @@ function watch(place) {
       try {
         const answer = await fetch(place.dataset.live, { headers: seen ? { "if-none-match": seen } : {}, cache: "no-store" });
         if (answer.status === 200) {
-          const isNew = seen !== null;
+          const isNew = seen !== null || place.childNodes.length === 0;
           seen = answer.headers.get("etag");
           const text = await answer.text();
           if (isNew) { place.innerHTML = text; quiet = 0; }
@@ -311,7 +311,214 @@ class Asker {
   }
 }
 
+// Labelling segments of a film.
+
+class Labeller {
+  constructor(place, player) {
+    this.place = place;
+    this.player = player;
+    this.name = place.dataset.video;
+    this.seen = place.dataset.seen;
+    this.segments = JSON.parse(place.dataset.segments).map((each) => ({ start: Number(each.start), end: Number(each.end), label: each.label }));
+    this.classes = JSON.parse(place.dataset.classes);
+    this.past = [];
+    this.start = null;
+    this.input = byId("label");
+    this.saved = place.querySelector(".saved");
+    this.key = `filmstrip unsaved ${this.name}`;
+    if (this.classes.length) this.input.value = this.classes[0];
+    place.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
+    place.addEventListener("click", (event) => {
+      const what = event.target.dataset.do;
+      if (what === "start") this.mark();
+      else if (what === "end") this.end();
+      else if (what === "undo") this.undo();
+    });
+    document.addEventListener("keydown", (event) => this.press(event));
+    player.opened.then(() => this.recover());
+  }
+
+  /** Changes that could not be saved before the page was left. */
+  recover() {
+    const kept = localStorage.getItem(this.key);
+    if (kept) {
+      const { seen, segments } = JSON.parse(kept);
+      if (seen === this.seen) { this.segments = segments; this.save(); } else localStorage.removeItem(this.key);
+    }
+    this.draw();
+  }
+
+  press(event) {
+    if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.toLowerCase();
+    if (key === "i") this.mark();
+    else if (key === "o") this.end();
+    else if (key === "z") this.undo();
+    else if (key === "delete" || key === "backspace") this.remove(this.under());
+    else if (/^[1-9]$/.test(key)) this.choose(this.classes[Number(key) - 1]);
+    else return;
+    event.preventDefault();
+  }
+
+  /** The index of the segment under the head, the last one of several. */
+  under() {
+    const now = this.player.now;
+    return this.segments.findLastIndex((each) => now >= each.start - 1e-3 && now <= each.end + 1e-3);
+  }
+
+  mark() { this.start = this.player.now; this.player.video.play(); this.tell(`Segment from ${seconds(this.start)}: mark its end with O`); this.draw(); }
+
+  end() {
+    const now = this.player.now, label = this.input.value.trim();
+    if (this.start === null) { this.tell("Mark the start first (I)", true); return; }
+    this.player.video.pause();
+    if (!label) { this.tell("Type a class, then mark the end (O)", true); this.input.focus(); return; }
+    // The segment ends where the next one may begin: before the frame at the head, but for the film's last one.
+    const frame = 1 / this.player.fps, { length } = this.player;
+    let [start, end] = now >= this.start ? [this.start, now] : [now, this.start];
+    if (end > length - 1.5 * frame || end - start < frame) end = Math.min(length, Math.max(end, start) + frame);
+    this.start = null;
+    this.change([...this.segments, { start, end, label }]);
+  }
+
+  choose(label) {
+    if (!label) return;
+    this.input.value = label;
+    const under = this.under();
+    if (this.start === null && under >= 0 && this.segments[under].label !== label) {
+      this.change(this.segments.map((each, i) => (i === under ? { ...each, label } : each)));
+    } else this.draw();
+  }
+
+  remove(index) { if (index >= 0) this.change(this.segments.filter((each, i) => i !== index)); }
+
+  undo() {
+    if (this.start !== null) { this.start = null; this.draw(); return; }
+    const before = this.past.pop();
+    if (before) this.change(before, true); else this.tell("Nothing to undo");
+  }
+
+  change(segments, isUndone = false) {
+    if (!isUndone) this.past.push(this.segments);
+    this.segments = segments.map((each) => ({ ...each, start: Math.round(1000 * each.start) / 1000, end: Math.round(1000 * each.end) / 1000 })).sort((a, b) => a.start - b.start);
+    localStorage.setItem(this.key, JSON.stringify({ seen: this.seen, segments: this.segments }));
+    this.draw();
+    this.save();
+  }
+
+  /** Save, one request after another; until it is saved the browser keeps the segments. */
+  async save() {
+    if (this.isSaving) { this.isStale = true; return; }
+    this.isSaving = true;
+    this.tell("Saving ...");
+    const segments = this.segments;
+    try {
+      const answer = await send("/label/save", { video: this.name, segments, seen: this.seen });
+      this.seen = answer.seen;
+      if (segments === this.segments) localStorage.removeItem(this.key);
+      else localStorage.setItem(this.key, JSON.stringify({ seen: this.seen, segments: this.segments }));
+      for (const name of Object.keys(answer.counts)) if (!this.classes.includes(name)) this.classes.push(name);
+      const counts = Object.entries(answer.counts).map(([name, count]) => `${name} ${count}`).join(", ") || "none yet";
+      byId("counts").textContent = `Segments of each class: ${counts}.`;
+      this.tell(`Saved: ${segments.length} segment${segments.length === 1 ? "" : "s"} of this film.`);
+      this.draw();
+    } catch (error) {
+      this.tell(`Not saved: ${error.message}`, true);
+      if (error instanceof TypeError) setTimeout(() => this.save(), 3000);  // no answer: the browser keeps them, and tries again
+    }
+    this.isSaving = false;
+    if (this.isStale) { this.isStale = false; this.save(); }
+  }
+
+  tell(text, isProblem = false) { this.saved.textContent = text; this.saved.classList.toggle("problem", isProblem); }
+
+  draw() {
+    const { player } = this;
+    player.rows = [{ name: "segments", spans: this.segments.map((each) => ({ ...each })) }];
+    if (this.start !== null) player.rows.push({ name: "new", spans: [{ start: this.start, end: this.start + 1 / player.fps, label: this.input.value || "?" }] });
+    player.draw();
+    this.place.querySelector(".classes").replaceChildren(...this.classes.slice(0, 9).map((name, i) => element("button", {
+      type: "button", class: `class ${player.colour(name)}`, "aria-pressed": String(name === this.input.value), onclick: () => this.choose(name),
+    }, element("kbd", {}, String(i + 1)), ` ${name}`)));
+    byId("labels").replaceChildren(...this.classes.map((name) => element("option", { value: name })));
+    const rows = this.segments.map((each, i) => element("tr", {},
+      element("td", {}, this.number(i, "start")), element("td", {}, this.number(i, "end")),
+      element("td", {}, this.text(i)),
+      element("td", {}, element("button", { type: "button", class: "quiet", "aria-label": `Go to segment ${i + 1}`, onclick: () => player.seek(each.start) }, "Go to"), " ",
+        element("button", { type: "button", class: "quiet", "aria-label": `Remove segment ${i + 1}`, onclick: () => this.remove(i) }, "Remove"))));
+    const head = element("thead", {}, element("tr", {}, ...["start (s)", "end (s)", "class", ""].map((name) => element("th", { scope: "col" }, name))));
+    this.place.querySelector(".segments").replaceChildren(rows.length ? element("table", {}, head, element("tbody", {}, ...rows)) : element("p", { class: "note" }, "No segments yet: play, press I at the start and O at the end of what you see."));
+  }
+
+  edited(index, name, value) { this.change(this.segments.map((each, i) => (i === index ? { ...each, [name]: value } : each))); }
+
+  number(index, name) {
+    return element("input", {
+      type: "number", step: "0.01", min: 0, value: this.segments[index][name], "aria-label": `${name} of segment ${index + 1}`,
+      onchange: (event) => { if (event.target.value !== "") this.edited(index, name, Number(event.target.value)); },
+    });
+  }
+
+  text(index) {
+    return element("input", {
+      type: "text", list: "labels", value: this.segments[index].label, "aria-label": `class of segment ${index + 1}`,
+      onchange: (event) => { if (event.target.value.trim()) this.edited(index, "label", event.target.value.trim()); },
+    });
+  }
+}
+
+// Trainings and uploads.
+
+document.addEventListener("click", async (event) => {
+  const { stop, remove } = event.target.dataset;
+  try {
+    if (stop) { event.target.disabled = true; await send("/train/stop", { name: stop }); say("It finishes its step, saves and stops."); }
+    if (remove) { await send("/upload/remove", { upload: remove }); event.target.closest("li").remove(); }
+  } catch (error) { say(error.message, true); }
+});
+
+const training = byId("train");
+if (training) {
+  training.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = training.querySelector("button");
+    button.disabled = true;
+    try {
+      const { name } = await send("/train", Object.fromEntries(new FormData(training)));
+      say(`The training of ${name} begins.`);
+    } catch (error) { say(error.message, true); }
+    button.disabled = false;
+  });
+}
+
+const upload = byId("upload");
+if (upload) {
+  const bar = upload.querySelector("progress");
+  const give = (file) => {
+    if (!file) return;
+    say("");
+    const request = new XMLHttpRequest();  // which tells how far it is
+    request.open("POST", `/upload?${new URLSearchParams({ name: file.name })}`);
+    request.setRequestHeader("x-studio-token", token);
+    bar.hidden = false;
+    request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) bar.value = event.loaded / event.total; });
+    request.addEventListener("load", () => {
+      bar.hidden = true;
+      let found = {};
+      try { found = JSON.parse(request.responseText); } catch { found = { error: request.responseText }; }
+      if (request.status === 200) location.href = found.page; else say(found.error, true);
+    });
+    request.addEventListener("error", () => { bar.hidden = true; say("The upload was interrupted: is the film too large, or the studio ended?", true); });
+    request.send(file);
+  };
+  byId("film").addEventListener("change", (event) => give(event.target.files[0]));
+  upload.addEventListener("dragover", (event) => { event.preventDefault(); upload.classList.add("over"); });
+  upload.addEventListener("dragleave", () => upload.classList.remove("over"));
+  upload.addEventListener("drop", (event) => { event.preventDefault(); upload.classList.remove("over"); give(event.dataTransfer.files[0]); });
+}
+
 for (const place of document.querySelectorAll(".player")) {
   place.player = new Player(place);
   if (byId("asks")) new Asker(place.player);
+  if (byId("labeller")) new Labeller(byId("labeller"), place.player);
 }
