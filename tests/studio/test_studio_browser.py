@@ -22,6 +22,8 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 
+PATIENCE = 240_000
+"""Time that a page may take, in milliseconds: the first ones import what evaluates, on a core that others share."""
 RATIO = 4.5
 """Minimum contrast of text and background (WCAG AA)."""
 CONTRAST = """() => {
@@ -32,18 +34,21 @@ CONTRAST = """() => {
     canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const found = [];
   for (const node of document.querySelectorAll("body *")) {
     const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-    if (!own || !node.checkVisibility({ opacityProperty: true }) || node.closest("svg, .skip, .unseen, option, .screen")) continue;
+    if (!own || !node.checkVisibility() || node.closest("svg, .skip, .unseen, option, .screen")) continue;
     let behind = node, back = [0, 0, 0, 0];
-    while (behind && back[3] < 255) { back = rgba(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
+    while (behind && back[3] < 255) {
+      back = rgba(getComputedStyle(behind).backgroundColor);
+      behind = behind.parentElement;
+    }
     if (back[3] < 255) back = rgba(getComputedStyle(document.body).backgroundColor);
     const [a, b] = [light(rgba(getComputedStyle(node).color)), light(back)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < %s) found.push(`${node.tagName}.${node.className} ${node.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
+    if (ratio < %s) found.push(`${node.tagName}.${node.className} ${node.textContent.slice(0, 30)}: ${ratio}`);
   }
   return found;
 }"""
@@ -100,11 +105,17 @@ def browser():
         found.close()
 
 
+def new_page(browser, **options):
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
 @contextlib.contextmanager
 def opened(browser, address, path, width=1200, scheme="light"):
     """A page without errors of scripts."""
     problems = []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page = new_page(browser, viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
     page.goto(address + path)
@@ -113,10 +124,19 @@ def opened(browser, address, path, width=1200, scheme="light"):
     assert problems == []
 
 
-def until(page, condition, seconds=120):
+def until(page, condition, seconds=PATIENCE / 1000):
     """Wait for a condition; the policy of the pages forbids playwright's own way, which evaluates text."""
+
+    def holds():
+        try:
+            return page.evaluate(condition)
+        except playwright.Error as error:
+            if "navigation" in str(error):  # the next page is about to come
+                return False
+            raise
+
     end = time.monotonic() + seconds
-    while not page.evaluate(condition):
+    while not holds():
         assert time.monotonic() < end, f"never: {condition}; the page says: {page.inner_text('body')[:2000]}"
         page.wait_for_timeout(50)
 
@@ -139,7 +159,7 @@ def test_every_page_fits_and_is_legible_and_named(browser, address, path):
     for width in (1200, 400):
         for scheme in ("light", "dark"):
             if path == "/nothing":  # its status is an error in the console, as it should be
-                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                page = new_page(browser, viewport={"width": width, "height": 900}, color_scheme=scheme)
                 page.goto(address + path)
                 context = contextlib.closing(page)
             else:
@@ -206,7 +226,7 @@ def test_segments_are_labelled_by_keyboard_and_saved_at_once(browser, address, p
 
 def test_what_could_not_be_saved_is_kept_by_the_browser(browser, address, places):
     """The studio does not answer for a while; the page is left and opened again."""
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(address + "/label?video=test/right/a.mp4")
     until(page, "document.querySelector('video').readyState >= 1")
     page.route("**/label/save", lambda route: route.abort())
@@ -235,7 +255,7 @@ def test_an_uploaded_film_is_played_and_classified(browser, address, tmp_path):
         page.click("form[data-what=classify] button")
         until(page, "document.querySelectorAll('.answer .top li').length === 3")
         assert "filmstrip predict" in page.text_content(".answer pre")
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(address + "/upload")
     page.set_input_files("#film", tmp_path / "broken.mp4")
     until(page, "document.querySelector('#message').textContent.includes('cannot be read')")

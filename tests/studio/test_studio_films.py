@@ -193,4 +193,8 @@ def test_a_tokenizer_reconstructs(client, post, runs, run, in_process):
     film = {"run": run, "sample": "test/left/b & <b>.avi"}
     clips = ask(client, post, "tokenizer", "reconstruct", film, clips="1")
     assert clips["state"] == "done", clips
-    assert client.get(clips["answer"]["clips"][0]["source"]).status_code == 200
+    original, decoded = clips["answer"]["clips"]
+    assert "as it is" in original["caption"] and "decoded" in decoded["caption"]
+    assert all(client.get(clip["source"]).headers["content-type"] == "video/mp4" for clip in (original, decoded))
+    (span,) = clips["answer"]["rows"][0]["spans"]
+    assert 0 <= span["start"] < span["end"] <= 3.01

@@ -24,7 +24,7 @@ from filmstrip.data.sample import FeatureSample, Sample, Source
 from filmstrip.data.sources import open_source
 from filmstrip.files import replacing
 from filmstrip.runs.config import read_config
-from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.contents import CONFIG, PREDICTIONS
 from filmstrip.runs.loading import load_classes
 from filmstrip.runs.predictions import Predictions, kept_predictions
 from filmstrip.studio.places import Missing, Places, inside
@@ -100,7 +100,10 @@ def film_of_sample(places: Places, run: str, sample: Sample, classes: tuple[str,
     """A video of a run's data."""
     label = None if sample.label is None else classes[sample.label]
     query = {"run": run, "sample": sample.name}
-    return Film(_on_disk(places, sample), sample.name, query, sample.start, sample.end, label)
+    # The key frames of one film are one film.
+    is_whole = label is None and sample.start is None and sample.end is None
+    name = Path(sample.path).name if is_whole and sample.offset is None else sample.name
+    return Film(_on_disk(places, sample), name, query, sample.start, sample.end, label)
 
 
 def source_of(folder: Path) -> Source:
@@ -135,7 +138,7 @@ def predictions_of(folder: Path) -> Predictions | None:
     Raises:
         UserError: they are damaged.
     """
-    return kept_predictions(folder, load_classes(folder)) if (folder / "predictions.csv").exists() else None
+    return kept_predictions(folder, load_classes(folder)) if (folder / PREDICTIONS).exists() else None
 
 
 def playable(places: Places, film: Film) -> Playable:

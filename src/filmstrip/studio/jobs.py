@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filmstrip.errors import UserError, in_words
+
+log = logging.getLogger(__name__)
 
 Progress = Literal["waiting", "running", "done", "failed", "stopped"]
 PATIENCE = 20.0
@@ -149,6 +152,8 @@ class Jobs:
         try:
             job.result = work(job)
             job.state = "done"
-        except (UserError, OSError, ValueError, KeyError) as error:
-            job.why = "stopped" if job.is_stopped else in_words(error) if isinstance(error, OSError) else str(error)
+        except Exception as error:  # a job without an end would be waited for
+            if not isinstance(error, UserError | OSError):
+                log.error("a request failed", exc_info=error)
+            job.why = in_words(error) if isinstance(error, OSError) else str(error) or type(error).__name__
             job.state = "stopped" if job.is_stopped else "failed"

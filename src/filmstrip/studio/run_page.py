@@ -10,6 +10,7 @@ from starlette.responses import Response
 from filmstrip.errors import UserError
 from filmstrip.report.markup import Markup, join, tag
 from filmstrip.report.run import details_of, progress_of, summary_of
+from filmstrip.runs.contents import PREDICTIONS
 from filmstrip.studio.context import asked, context_of
 from filmstrip.studio.frame import later, link, live, page, part, section, unless_known
 from filmstrip.studio.run_list import badge, progress
@@ -21,7 +22,8 @@ def run_page(request: Request) -> Response:
     context, name = context_of(request), asked(request, "name")
     folder = context.places.run(name)
     ways = [tag("a", "Films and predictions", href=link("/films", run=name))]
-    ways.append(tag("a", "Compare with another run", href=link("/compare", a=name)))
+    if (folder / PREDICTIONS).exists():
+        ways.append(tag("a", "Compare with another run", href=link("/compare", a=name)))
     content = (
         tag("p", *ways, class_="ways"),
         live(link("/trainings", name=name), "") if context.trainings.get(name) else None,

@@ -83,8 +83,7 @@ class Guard:
     def _refusal(self, request: HTTPConnection, method: str) -> Response | None:
         """The answer to a request that is refused; none to one that may pass."""
         if self.tokens.access is None:
-            name = urlsplit(f"//{request.headers.get('host', '')}").hostname
-            if name not in LOCAL:
+            if _name(request.headers.get("host", "")) not in LOCAL:
                 return _refuse(f"this studio is for {LOCAL[0]} and localhost: open it under one of these names", 400)
         elif not _equal(request.cookies.get(COOKIE), self.tokens.access):
             if method == "GET" and _equal(request.query_params.get("token"), self.tokens.access):
@@ -99,6 +98,14 @@ class Guard:
             return _refuse("this request does not come from a page of the studio", 403)
         if not _equal(request.headers.get(HEADER), self.tokens.page):
             return _refuse("the studio was started anew: reload the page, and try again", 403)
+        return None
+
+
+def _name(host: str) -> str | None:
+    """The name in a ``Host`` header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import os
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -44,8 +45,10 @@ class Segments:
         return self.folder / FILE
 
     def videos(self) -> list[str]:
-        """The films in the folder, as paths below it."""
-        return [Path(path).relative_to(self.folder).as_posix() for path, _ in find_videos(self.folder)]
+        """The films in the folder, as paths below it; links that lead elsewhere are left out."""
+        root = os.path.realpath(self.folder)
+        found = (Path(path) for path, _ in find_videos(self.folder))
+        return [path.relative_to(self.folder).as_posix() for path in found if path.resolve().is_relative_to(root)]
 
     def rows(self) -> list[Row]:
         """All rows of the manifest, in its order.
@@ -97,8 +100,8 @@ class Segments:
             own = [row for row in rows if row["path"] == video]
             if version(own) != seen:
                 raise Changed(
-                    f"the segments of {video} were changed elsewhere meanwhile: reload the page to see them, and "
-                    "make your last change again"
+                    f"the segments of {video} were changed elsewhere meanwhile: reload the page to see them, "
+                    "and make your last change again"
                 )
             if segments == [_bare(row) for row in own]:
                 return seen

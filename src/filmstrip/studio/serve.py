@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import secrets
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from filmstrip.errors import UserError
@@ -47,8 +50,20 @@ def serve(runs: Path, *, videos: Path | None, host: str, port: int, max_upload: 
                 file=sys.stderr,
                 flush=True,
             )
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(config).run(sockets=[listening])
+        threading.Thread(target=_import_early, daemon=True).start()
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # of which uvicorn tells when it has ended
+            uvicorn.Server(config).run(sockets=[listening])
+    for training in app.state.context.trainings.all():
+        if training.process.returncode:
+            print(f"The training of {training.name} was stopped; it goes on with: {training.command}")
+
+
+def _import_early() -> None:
+    """Import what the first page of a run would wait for."""
+    importlib.import_module("torchmetrics.functional.classification")
 
 
 def _listening(host: str, port: int) -> socket.socket:

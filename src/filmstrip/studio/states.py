@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from filmstrip.errors import UserError
 from filmstrip.report.curves import Series
 from filmstrip.report.run import EVALUATION, data_of, method_of, metric_name, metric_value
-from filmstrip.runs.contents import CONFIG, DATA, METRICS, WEIGHTS, environment_of, history
+from filmstrip.runs.contents import CONFIG, DATA, METRICS, PREDICTIONS, WEIGHTS, environment_of, history
 from filmstrip.runs.run_folder import RunFolder
 
 State = Literal["training", "ended", "stopped", "failed"]
@@ -44,6 +45,11 @@ class Glance:
 
 def glance(folder: Path, name: str) -> Glance:
     """A run at a glance; damaged parts of its folder are left out."""
+    return _glance(folder, name, version(folder))
+
+
+@functools.lru_cache(maxsize=2048)
+def _glance(folder: Path, name: str, version: str) -> Glance:
     problem, method, data, total = None, "unknown", "unknown", None
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -62,7 +68,7 @@ def glance(folder: Path, name: str) -> Glance:
 def version(folder: Path) -> str:
     """A text that changes whenever what :func:`glance` and the curves show does."""
     parts = []
-    for name in (METRICS, CONFIG, WEIGHTS, "predictions.csv"):
+    for name in (METRICS, CONFIG, WEIGHTS, PREDICTIONS):
         try:
             stat = (folder / name).stat()
             parts.append(f"{stat.st_mtime_ns:x}.{stat.st_size:x}")

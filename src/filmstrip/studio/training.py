@@ -91,6 +91,9 @@ class Trainings:
     def close(self) -> None:
         """Stop all trainings, and wait until they have saved."""
         for training in self.all():
+            if training.is_at_work:
+                training.process.terminate()
+        for training in self.all():
             stop(training.process, PATIENCE)
 
 

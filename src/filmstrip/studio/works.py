@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from filmstrip.data.features import FeatureSource
 from filmstrip.data.kinds.actors import ActorSample
 from filmstrip.errors import UserError
 from filmstrip.files import write_text
@@ -79,13 +80,17 @@ def reconstruct(job: Job, folder: Path, film: Film, options: Options) -> Answer:
     files = ["encode", str(folder), str(film.path), "--out", str(tokens), "--level", level, "--clips", clips]
     job.run(files)
     job.run(["decode", str(folder), str(tokens), "--out", str(out)])
-    found = sorted(out.rglob("*.mp4"))
-    return {
-        "clips": [
-            {"file": path.relative_to(job.folder).as_posix(), "caption": f"Clip {i} of {len(found)}, from its tokens"}
-            for i, path in enumerate(found, 1)
-        ]
-    }
+    spans = sorted((row.start or 0.0, row.end or 0.0) for row in FeatureSource(tokens).rows)
+    shown, row = [], []
+    for i, (path, (start, end)) in enumerate(zip(sorted(out.rglob("*.mp4")), spans), 1):
+        original = job.folder / f"original-{i}.mp4"
+        cut(film, start, end - start, original)
+        shown.append({"file": original.name, "caption": f"Clip {i}, {start:.2f} to {end:.2f} s, as it is"})
+        shown.append(
+            {"file": path.relative_to(job.folder).as_posix(), "caption": f"Clip {i}, decoded from its tokens"}
+        )
+        row.append({"start": start, "end": end, "label": f"clip {i}"})
+    return {"clips": shown, "rows": [{"name": "encoded", "spans": row}]}
 
 
 def _is_continuous(folder: Path) -> bool:

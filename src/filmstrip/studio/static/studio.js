@@ -82,7 +82,9 @@ document.querySelectorAll("[data-later]").forEach(fill);
 // A film over its timeline.
 
 const seconds = (t) => `${Math.floor(t / 60)}:${(t % 60).toFixed(1).padStart(4, "0")}`;
-const isTyping = (event) => event.target.closest("input, select, textarea, button, a, video") !== null;
+const isTyping = (event) => event.target.closest("input, select, textarea") !== null;
+/** Whether a key is for what has the focus: buttons and links take the space bar, the film's own controls the arrows. */
+const isTaken = (event) => event.target.closest(event.key === " " ? "button, a, summary, video" : "video") !== null;
 
 class Player {
   constructor(place) {
@@ -132,7 +134,7 @@ class Player {
   }
 
   key(event) {
-    if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isTyping(event) || isTaken(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step) this.seek(this.now + step * (event.shiftKey ? 1 : 1 / this.fps));
     else if (event.key === " ") { if (this.video.paused) this.video.play(); else this.video.pause(); } else return;
