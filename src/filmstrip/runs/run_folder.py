@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 LOOK = 1.0
-"""Time that a training waits for the lock of its folder, seconds: :meth:`RunFolder.is_training` holds it for a moment."""
+"""Time that a training waits for its folder's lock, seconds: :meth:`RunFolder.is_training` holds it for a moment."""
 
 
 class RunFolder:

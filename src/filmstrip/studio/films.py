@@ -206,7 +206,7 @@ def _type(path: Path, info: VideoInfo) -> tuple[str, str | None]:
     if info.codec not in codecs:
         kind = "an image" if is_image(path) else f"{info.codec} in {path.suffix.lower() or 'this file'}"
         return "", f"browsers do not play {kind}"
-    if info.pixel_format != "yuv420p":
+    if info.pixel_format not in ("yuv420p", "yuvj420p"):
         return "", f"browsers do not play pixels in {info.pixel_format or 'this format'}"
     if info.num_video_streams > 1 or info.truncated or info.num_missing:
         return "", "the file is damaged, or has several video streams"

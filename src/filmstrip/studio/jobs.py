@@ -51,7 +51,8 @@ def start(arguments: Sequence[str], log: Path, out: Path | None = None) -> subpr
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=said,
-            env={**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
+            # Warnings of libraries are not for who reads the pages.
+            env={**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
             start_new_session=True,
         )
 

@@ -28,7 +28,7 @@ def index(request: Request) -> Response:
     context = context_of(request)
     lead = join(["Runs in ", tag("code", context.places.runs), ", the last changed first."])
     content = (
-        live("/trainings", "") if context.trainings.all() else None,
+        live(link("/trainings", which="watch"), "") if context.trainings.all() else None,
         live("/runs/live", _listed(context.places)),
     )
     return page("Runs", *content, token=context.tokens.page, lead=lead, current="/")
@@ -42,9 +42,11 @@ def index_live(request: Request) -> Response:
 
 
 def trainings(request: Request) -> Response:
-    """What the trainings say that this server started, the last one first, or that of one run."""
-    context, name = context_of(request), asked(request, "name")
+    """What the trainings say that this server started, the last one first: all, that of one run, or those to watch,
+    which are at work or failed."""
+    context, name, which = context_of(request), asked(request, "name"), asked(request, "which")
     found = [each for each in context.trainings.all()[::-1] if name in ("", each.name)]
+    found = [each for each in found if which != "watch" or each.is_at_work or each.is_failed]
     content = join(shown(training, context.places) for training in found)
     return unless_known(request, content, lambda: content)
 

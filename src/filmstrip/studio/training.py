@@ -22,6 +22,8 @@ SUGGESTED = ("recognition.r2plus1d:small", "recognition.r2plus1d:tiny", "recogni
 """Presets that come first in the list."""
 LOGS = "trainings"
 """Folder of the studio's own for what trainings say."""
+STOPPED = (143, 130, -15, -2)
+"""Exit codes of a training that was stopped."""
 PATIENCE = 120.0
 """Time that a stopped training has to finish its step and save, seconds."""
 
@@ -39,6 +41,11 @@ class Training:
     def is_at_work(self) -> bool:
         """Whether it still trains."""
         return self.process.poll() is None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it ended otherwise than by itself or by being stopped."""
+        return self.process.poll() not in (None, 0, *STOPPED)
 
 
 class Trainings:
@@ -141,10 +148,10 @@ def shown(training: Training, places: Places) -> Markup:
         state = "is stopping: it finishes its step and saves" if training.is_stopping else "is at work"
         button = tag("button", "Stop", type="button", class_="danger", data_stop=training.name)
         head = join([tag("strong", training.name), f" {state}. ", None if training.is_stopping else button])
-    elif code in (0, 143, 130):
+    elif not training.is_failed:
         head = join(
             [tag("strong", training.name), " has ended." if code == 0 else " was stopped; it keeps what it saved."]
         )
     else:
         head = join([tag("strong", training.name), tag("span", " failed:", class_="problem")])
-    return tag("div", tag("p", head), tag("pre", said), class_="training")
+    return tag("div", tag("p", head), tag("pre", said), class_="log-box")

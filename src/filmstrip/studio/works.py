@@ -86,9 +86,8 @@ def reconstruct(job: Job, folder: Path, film: Film, options: Options) -> Answer:
         original = job.folder / f"original-{i}.mp4"
         cut(film, start, end - start, original)
         shown.append({"file": original.name, "caption": f"Clip {i}, {start:.2f} to {end:.2f} s, as it is"})
-        shown.append(
-            {"file": path.relative_to(job.folder).as_posix(), "caption": f"Clip {i}, decoded from its tokens"}
-        )
+        decoded = path.rename(job.folder / f"decoded-{i}.mp4")  # below the path of the film until now
+        shown.append({"file": decoded.name, "caption": f"Clip {i}, decoded from its tokens"})
         row.append({"start": start, "end": end, "label": f"clip {i}"})
     return {"clips": shown, "rows": [{"name": "encoded", "spans": row}]}
 

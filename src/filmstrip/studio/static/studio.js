@@ -177,7 +177,7 @@ class Player {
 
   span(span) {
     const end = span.end ?? this.length;
-    const left = Math.max(0, span.start / this.length), width = Math.max(0.004, Math.min(1, end / this.length) - left);
+    const left = Math.min(0.996, Math.max(0, span.start / this.length)), width = Math.max(0.004, Math.min(1, end / this.length) - left);
     const score = span.score === undefined || span.score === null ? "" : ` ${Math.round(100 * span.score)}%`;
     const sign = span.right === true ? "✓ " : span.right === false ? "✗ " : "";
     const said = `${sign}${span.label}${score}, ${span.start.toFixed(1)} to ${end.toFixed(1)} s${span.detail ? `: ${span.detail}` : ""}`;
@@ -259,10 +259,11 @@ class Asker {
   }
 
   async show(run, isAsked = false) {
-    this.forms.textContent = "";
-    this.forms.append(element("p", { class: "note" }, "Looking what this run can be asked ..."));
-    const answer = await fetch(`/ask/form?${new URLSearchParams({ run })}`);
-    this.forms.innerHTML = await answer.text();
+    const turn = this.turn = (this.turn || 0) + 1;
+    this.forms.replaceChildren(element("p", { class: "note" }, "Looking what this run can be asked ..."));
+    const text = await (await fetch(`/ask/form?${new URLSearchParams({ run })}`)).text();
+    if (turn !== this.turn) return;  // another run was chosen meanwhile
+    this.forms.innerHTML = text;
     const first = this.forms.querySelector('form[data-what="classify"], form[data-what="anticipate"], form[data-what="forecast"], form[data-what="detect"]');
     if (isAsked && first) this.ask(first);
   }
