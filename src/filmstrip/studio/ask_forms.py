@@ -68,11 +68,11 @@ def _field(option: Option, folder: Path) -> Markup | None:
         return choice(option.name, {"": "any"} | {name: name for name in names}, "", option.label) if names else None
     if option.longest > 10_000:
         return tag("label", tag("span", option.label), tag("textarea", name=option.name, rows=2, spellcheck="false"))
-    value = None if option.default is ... else option.default
+    about = {"value": None if option.default is ... else option.default, "required": option.default is ...}
     if option.kind is str:
-        return entry(option.name, option.label, type="text", value=value, required=option.default is ...)
-    bounds = {"min": option.lowest, "max": option.highest, "step": 1 if option.kind is int else "any"}
-    return entry(option.name, option.label, type="number", value=value, required=option.default is ..., **bounds)
+        return entry(option.name, option.label, None, type="text", **about)
+    about |= {"min": option.lowest, "max": option.highest, "step": 1 if option.kind is int else "any"}
+    return entry(option.name, option.label, None, type="number", **about)
 
 
 def ask(request: Request, given: dict[str, Any]) -> dict[str, Any]:

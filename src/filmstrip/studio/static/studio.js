@@ -186,7 +186,7 @@ class Player {
       type: "button", class: `span ${this.colour(span.label)}`, title: said, "aria-label": said, "data-start": span.start, "data-end": end,
       style: `left:${100 * left}%;width:${100 * width}%;--strength:${strength}`,
       onclick: () => { this.seek(span.start); this.under.textContent = said; },
-    }, `${sign}${span.label}${score}`);
+    }, `${sign}${span.label}`, element("small", {}, score));
   }
 
   follow() {
