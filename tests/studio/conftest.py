@@ -1,15 +1,13 @@
-import contextlib
-import io
 import json
 
 import pytest
 
-from filmstrip.__main__ import main
 from filmstrip.studio.app import application
 from filmstrip.studio.context import Context
-from filmstrip.studio.jobs import LOG, Failed, Job, command_line, last_words
+from filmstrip.studio.jobs import Job
 from filmstrip.studio.places import Places
 from filmstrip.studio.security import Tokens
+from studio_films import run_here
 
 CONFIG = {
     "type": "filmstrip.runs.config:Run",
@@ -73,19 +71,12 @@ def post(client):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Commands run within this process, which spares them the time to import torch; the list of those that ran."""
+    """Commands run within this process; the list of those that ran."""
     ran = []
 
-    def run(self, arguments, out=None):
+    def run(job, arguments, out=None):
         ran.append(list(arguments))
-        output, said = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(said):
-            code = main(list(arguments))
-        (out or self.folder / "output.txt").write_text(output.getvalue(), encoding="utf-8")
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"$ {command_line(arguments)}\n{said.getvalue()}")
-        if code:
-            raise Failed(last_words(self.folder / LOG).removeprefix("filmstrip: "))
+        run_here(job, arguments, out)
 
     monkeypatch.setattr(Job, "run", run)
     return ran
