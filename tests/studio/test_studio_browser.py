@@ -187,6 +187,14 @@ def test_a_click_on_the_timeline_goes_there(browser, address):
         until(page, "Math.abs(document.querySelector('video').currentTime - 1) < 0.15")
 
 
+def test_films_are_filtered(browser, address):
+    with opened(browser, address, "/compare?a=first&b=second") as page:
+        page.select_option("[name=shown]", "a")
+        page.click("form.filter button")
+        until(page, "location.search.includes('shown=a') && document.querySelectorAll('.films li').length === 1")
+        assert "✓ left" in page.inner_text(".films") and "✗ right" in page.inner_text(".films")
+
+
 def test_curves_change_while_a_run_trains(browser, address, places):
     with opened(browser, address, "/run?name=second") as page:
         until(page, "document.querySelectorAll('svg').length >= 2")

@@ -133,6 +133,15 @@ def _config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CONFIG).read_text())
 
 
+def evaluated(folder: Path) -> list[tuple[str, str]]:
+    """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
+    return [
+        (_name(name), _value(name, values[-1]))
+        for name, (_, values) in history(folder).items()
+        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
+    ]
+
+
 def duration(seconds: float) -> str:
     """A duration as text: ``48 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds < 99.5:
@@ -172,7 +181,7 @@ def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predicti
     """The key figures: what came out, and what it took."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
     facts = [
-        (metric_name(name), metric_value(name, value))
+        (_name(name), _value(name, value))
         for name, value in last.items()
         if name.startswith(EVALUATION) and name not in _COUNTS
     ][:4]
@@ -220,7 +229,7 @@ def _training(recorded: Mapping[str, Series]) -> Group:
             continue
         smooth = SMOOTHING if len(values) > _MIN_SMOOTHED and name not in _EXACT else 0.0
         is_smooth |= smooth > 0
-        charts.append(Curves(metric_name(name), {metric_name(name): series}, smooth=smooth))
+        charts.append(Curves(_name(name), {_name(name): series}, smooth=smooth))
     note = (
         f"Bold lines are smoothed: a moving average in which each point weighs {1 - SMOOTHING:.1f} and the past "
         f"{SMOOTHING:.1f}. Faint lines are the values as they were recorded."
@@ -229,10 +238,7 @@ def _training(recorded: Mapping[str, Series]) -> Group:
 
 
 def _evaluations(evaluations: Mapping[str, Series], folder: Path) -> list[Section]:
-    rows = [
-        (metric_name(name), metric_value(name, values[-1]), int(steps[-1]))
-        for name, (steps, values) in evaluations.items()
-    ]
+    rows = [(_name(name), _value(name, values[-1]), int(steps[-1])) for name, (steps, values) in evaluations.items()]
     notes = dict.fromkeys(_told(row[PROTOCOL]) for row in metrics_of(folder) if PROTOCOL in row)
     columns = (Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations", columns, rows, [f"By `filmstrip eval`: {said}." for said in notes])]
@@ -245,15 +251,7 @@ def _elsewhere(folder: Path) -> list[Section]:
         latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row}
         for name, (row, value) in latest.items():
             if name.startswith(EVALUATION) and not is_curve_point(name):
-                rows.append(
-                    (
-                        place.parent.name,
-                        _told(row[PROTOCOL]),
-                        metric_name(name),
-                        metric_value(name, value),
-                        row["step"],
-                    )
-                )
+                rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []
 
@@ -269,12 +267,12 @@ def _clips(predictions: Predictions, config: dict[str, Any]) -> Section:
         return Text("Worst and best predictions", [f"The videos of the predictions cannot be shown: {error}."])
 
 
-def metric_name(name: str) -> str:
+def _name(name: str) -> str:
     """A metric's name on the page."""
     return _NAMES.get(name, name.removeprefix(EVALUATION))
 
 
-def metric_value(name: str, value: float) -> str:
+def _value(name: str, value: float) -> str:
     """A metric's value on the page: shares as percentages."""
     return f"{value:.1%}" if name in _SHARES else f"{value:,.4g}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from filmstrip.studio.films import Film, film_of, playable, predictions_of, samp
 from filmstrip.studio.frame import choice, link, page
 from filmstrip.studio.places import Places
 from filmstrip.video.decoder import DecodeError
+
+log = logging.getLogger(__name__)
 
 PER_PAGE = 48
 """Maximum number of films on a page."""
@@ -44,9 +47,14 @@ def films_of(folder: Path) -> list[Entry]:
     """The films that a run was evaluated on, with its predictions if it keeps any, the first of a collection else.
 
     Raises:
-        UserError: the data cannot be opened, or the predictions are damaged.
+        UserError: the data cannot be opened.
     """
-    if (predictions := predictions_of(folder)) is not None:
+    try:
+        predictions = predictions_of(folder)
+    except UserError as error:  # such as those of several classes a film; the films are there all the same
+        log.warning("%s", error)
+        predictions = None
+    if predictions is not None:
         scores, best = (each.tolist() for each in predictions.probabilities.max(dim=1))
         labels, classes = predictions.labels.tolist(), predictions.classes
         return [

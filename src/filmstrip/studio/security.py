@@ -29,7 +29,7 @@ COOKIE = "filmstrip_studio"
 """Cookie with the access token."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """Content security policy of all pages. Styles in attributes are those of charts."""
 HEADERS = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from filmstrip.errors import UserError
 from filmstrip.report.curves import Series
-from filmstrip.report.run import EVALUATION, data_of, method_of, metric_name, metric_value
+from filmstrip.report.run import data_of, evaluated, method_of
 from filmstrip.runs.contents import CONFIG, DATA, METRICS, PREDICTIONS, WEIGHTS, environment_of, history
 from filmstrip.runs.run_folder import RunFolder
 
@@ -58,10 +58,17 @@ def _glance(folder: Path, name: str, version: str) -> Glance:
         problem = f"{CONFIG} cannot be read ({error})"
     recorded = history(folder)
     step = max((steps[-1] for steps, _ in recorded.values()), default=0)
-    results = [(metric_name(n), metric_value(n, v[-1])) for n, (_, v) in recorded.items() if n.startswith(EVALUATION)]
     loss = recorded.get("loss", ([], []))
     return Glance(
-        name, _state(folder, step, total), method, data, step, total, loss, next(iter(results), None), problem
+        name,
+        _state(folder, step, total),
+        method,
+        data,
+        step,
+        total,
+        loss,
+        next(iter(evaluated(folder)), None),
+        problem,
     )
 
 
