@@ -66,7 +66,7 @@ class RunFolder:
                 return False
         except Timeout:
             return True
-        except OSError:  # a folder of somebody else's, which cannot be locked
+        except OSError:  # a folder of another user, which cannot be locked
             return False
 
     @contextmanager

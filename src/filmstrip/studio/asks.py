@@ -61,7 +61,7 @@ class Ask:
     answers: Callable[[Objective, Run], bool]
     """Whether a run's objective can answer."""
     work: Callable[[Job, Path, Film, Mapping[str, Any]], Answer]
-    """What is done: of a job, a run's folder, a film, and the options."""
+    """Function that answers: of a job, a run's folder, a film, and the options."""
     options: tuple[Option, ...] = ()
 
 

@@ -152,7 +152,7 @@ def save(request: Request, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def conflict(request: Request, error: Exception) -> Response:
-    """The answer to a change of segments that somebody else changed."""
+    """The answer to a change of segments that another page changed meanwhile."""
     assert isinstance(error, Changed)
     return JSONResponse({"error": str(error)}, status_code=409)
 

@@ -29,7 +29,7 @@ Row = dict[str, str]
 
 
 class Changed(UserError):
-    """The segments of a film were changed by somebody else meanwhile."""
+    """The segments of a film were changed by another page meanwhile."""
 
 
 @dataclass(frozen=True)
