@@ -32,6 +32,7 @@ NEEDS = {
     "code": "code that the reader writes first, without which not even the options exist",
     "long": "minutes; another test runs the command with less work",
     "install": "a package registry",
+    "serves": "somebody who ends it",
 }
 """What a command may need that tests do not have, by the word in the comment in front of its block."""
 

@@ -43,9 +43,11 @@ ALLOWED = {
     "report": LEAVES | {"data", "runs", "evals"},
     "systems": LEAVES
     | {"inference", "text", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "evals"},
+    # What its pages ask of a run is done by commands in processes of their own.
+    "studio": {"errors", "files", "protocols", "video", "data", "runs", "report", "systems"},
     "commands": LEAVES
     | {"inference", "distributed", "progress", "text", "video", "data", "measure", "train", "nn", "weights"}
-    | {"objectives", "runs", "evals", "report", "systems"},
+    | {"objectives", "runs", "evals", "report", "systems", "studio"},
     "__main__": {"errors", "commands"},
 }
 

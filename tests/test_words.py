@@ -17,6 +17,7 @@ ROOMS = (
     "evals",
     "measure",
     "report",
+    "studio",
     "systems/generation",
     "systems/procedures",
     "systems/tokenizers",

@@ -52,6 +52,7 @@ COMMANDS = {
     "data": "filmstrip.commands.data:Data",
     "bench": "filmstrip.commands.bench:Bench",
     "compare": "filmstrip.commands.compare:Compare",
+    "studio": "filmstrip.commands.studio:Studio",
     "scale": "filmstrip.commands.scale:Scale",
     "claims": "filmstrip.commands.claims:Claims",
 }

@@ -83,6 +83,8 @@ ShareBelowOne = Annotated[float, Bounds(min=0, below=1)]
 """A dropout rate, or the decay of a moving average."""
 PositiveShare = Annotated[float, Bounds(above=0, max=1)]
 """A share of a whole, above zero."""
+Port = Annotated[int, Bounds(min=0, max=65535)]
+"""A number of a TCP port; 0 stands for any free one."""
 Quality = Annotated[int, Bounds(min=0, max=51)]
 """Constant rate factor of H.264; lower is better quality."""
 AnyNumber = Annotated[float, Bounds()]

@@ -12,8 +12,10 @@ from filmstrip.commands.work import anticipate as command
 from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.contacts import ContactInfo
 from filmstrip.protocols import NextContacts, Objective
+from filmstrip.studio import works
 from filmstrip.video import open_video
 from filmstrip.video.write import write_video
+from studio_films import answer_of
 
 
 class Brightest(Objective):
@@ -72,6 +74,23 @@ def test_contacts_are_listed_by_moments(run, file, tmp_path, capsys):
     assert best["box"] == [0, 0, 0.5, 0.5] and (best["noun"], best["verb"]) == ("cup", "turn")
     assert best["seconds"] == pytest.approx(1, abs=0.03) and best["score"] == 0.75 and other["box"] == [0, 0, 1, 1]
     assert second["contacts"][0]["box"] == [0.5, 0.5, 1, 1] and second["contacts"][0]["noun"] == "lid"
+
+
+def test_the_studio_draws_them_from_each_moment_to_the_next(run, file, tmp_path):
+    answer = answer_of(works.anticipate, tmp_path, file, tmp_path / "job", every=1.0)
+    (row,) = answer["rows"]
+    assert [(s["start"], s["end"], s["label"]) for s in row["spans"]] == [
+        (1.0, 2.0, "turn cup"),
+        (2.0, 2.875, "turn lid"),
+        (2.875, 3.875, "turn lid"),
+    ]
+    first = answer["boxes"][0]
+    assert (first["start"], first["end"], first["box"], first["text"]) == (
+        1.0,
+        2.0,
+        [0, 0, 0.5, 0.5],
+        "turn cup in 1.0 s",
+    )
 
 
 def test_moments_number_and_scores_can_be_chosen(run, file, tmp_path, capsys):

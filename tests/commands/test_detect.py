@@ -16,8 +16,10 @@ from filmstrip.data.kinds.actors import ActorInfo
 from filmstrip.data.reading import views
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
+from filmstrip.studio import works
 from filmstrip.video import DecodeError, Request, open_video
 from filmstrip.video.write import write_video
+from studio_films import answer_of
 
 CLASSES = ("red", "green", "blue")
 
@@ -87,6 +89,16 @@ def test_actors_are_named_and_followed(run, file, boxes, tmp_path, capsys):
     assert main(["detect", str(tmp_path), str(file), "--boxes", str(boxes), *apart]) == 0
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 6 and "red" in printed  # a head, and five boxes that are not linked
+
+
+def test_the_studio_draws_boxes_and_a_row_for_each_actor(run, file, boxes, tmp_path):
+    answer = answer_of(works.detect, tmp_path, file, tmp_path / "job", boxes=boxes.read_text())
+    first, second = answer["rows"]
+    assert [(s["start"], s["end"], s["label"]) for s in first["spans"]] == [(0.5, 3.5, "red")]
+    assert [(s["start"], s["end"], s["label"]) for s in second["spans"]] == [(2.5, 3.5, "blue")]
+    keys = [box for box in answer["boxes"] if box["track"] == 1]
+    assert [(key["start"], key["end"]) for key in keys] == [(0.5, 1.5), (1.5, 2.5), (2.5, 3.5)]
+    assert keys[2]["box"][0] == pytest.approx(0.25) and keys[2]["text"].startswith("red ") and answer["moves"]
 
 
 def test_the_file_is_opened_once_for_all_key_frames(run, file, boxes, tmp_path, monkeypatch):

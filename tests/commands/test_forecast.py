@@ -20,6 +20,7 @@ from filmstrip.data.procedures.types import Annotations, Procedure, Step
 from filmstrip.data.reading import views
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.recipes import Recipes
+from filmstrip.errors import UserError
 from filmstrip.evals.step_accuracy import StepAccuracy
 from filmstrip.evals.step_baselines import StepBaselines
 from filmstrip.objectives.config import ObjectiveConfig
@@ -28,9 +29,11 @@ from filmstrip.runs import experiment
 from filmstrip.runs.config import Run
 from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.runs.loading import save_data_info
+from filmstrip.studio import works
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.video import open_video
+from studio_films import answer_of
 
 COLOURS = tuple(RGB)
 
@@ -124,6 +127,29 @@ def test_a_plan_leads_from_one_video_to_another(run_of, tmp_path, capsys):
     assert [place[0][0] for place in found["steps"]] == ["green", "blue", "red"]
     assert "<svg" in picture.read_text()
     assert main(words) == 0 and "1." in capsys.readouterr().out
+
+
+def test_the_studio_draws_forecasts_and_plans_over_the_film(run_of, tmp_path):
+    film = write_colours(tmp_path / "new.mp4", "green", "blue", "red")
+    encoder = ("--encoder", "any")
+    following, after = answer_of(works.forecast, run_of(horizon=2), film, tmp_path / "job", encoder)["rows"]
+    assert [(s["start"], s["end"], s["label"]) for s in following["spans"]] == [
+        (0, 2, "blue"),
+        (2, 4, "red"),
+        (4, 6, "green"),
+    ]
+    assert [s["label"] for s in after["spans"]] == ["red", "green", "blue"] and after["spans"][0]["score"] > 0.9
+
+
+def test_the_studio_draws_a_plan_between_two_moments(run_of, tmp_path):
+    film = write_colours(tmp_path / "new.mp4", "red", "green", "blue")
+    folder = run_of(task="planning", horizon=3)
+    answer = answer_of(works.plan, folder, film, tmp_path / "job", ("--encoder", "any"), start=0.5, goal=5.0)
+    (row,) = answer["rows"]
+    assert [s["label"] for s in row["spans"]] == ["green", "blue", "red"]
+    assert (row["spans"][0]["start"], row["spans"][-1]["end"]) == (0.5, 5.0)
+    with pytest.raises(UserError, match="the goal comes later"):
+        answer_of(works.plan, folder, film, tmp_path / "job", start=2.0, goal=1.0)
 
 
 def refused(words, capsys):

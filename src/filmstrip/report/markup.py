@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-VOID = frozenset({"img", "br", "meta", "link", "source"})
+VOID = frozenset({"img", "br", "meta", "link", "source", "input"})
 
 
 class Markup(str):

@@ -75,14 +75,40 @@ def run_report(folder: Path) -> Path:
     Raises:
         UserError: this is not a run folder, or nothing is recorded in it yet.
     """
-    recorded = history(folder)
-    if not recorded:
-        raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
-    config = json.loads((folder / CONFIG).read_text())
-    whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
-    predictions = _predictions(folder)
-    sections: list[Section] = [_facts(whole, training_seconds(folder), predictions), _what_was_run(folder, config)]
-    sections.append(_training(whole))
+    facts, training = progress_of(folder)
+    what_was_run, *rest = details_of(folder)
+    sections = [facts, what_was_run, training, *rest]
+    return Report(folder.resolve().name, summary_of(folder), sections).write(folder / REPORT)
+
+
+def summary_of(folder: Path) -> str:
+    """What was trained on what, and what it can do, in two sentences.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    return _lead(_config(folder), _recorded(folder), _predictions(folder))
+
+
+def progress_of(folder: Path) -> tuple[Facts, Group]:
+    """What changes while a run trains: its key figures, and the curves of training.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    whole = _without_curve_points(_recorded(folder))
+    return _facts(whole, training_seconds(folder), _predictions(folder)), _training(whole)
+
+
+def details_of(folder: Path) -> list[Section]:
+    """The other parts of a run's report, beginning with what was run; videos of predictions are read.
+
+    Raises:
+        UserError: see :func:`run_report`.
+    """
+    recorded, config, predictions = _recorded(folder), _config(folder), _predictions(folder)
+    whole = _without_curve_points(recorded)
+    sections: list[Section] = [_what_was_run(folder, config)]
     if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
@@ -97,7 +123,31 @@ def run_report(folder: Path) -> Path:
         sections.append(bad)
     options = [(name.removesuffix(".type"), _option(name, value)) for name, value in flat(config)]
     sections.append(Table("Configuration", (Column("option"), Column("value")), options, wraps=True))
-    return Report(folder.resolve().name, _lead(config, whole, predictions), sections).write(folder / REPORT)
+    return sections
+
+
+def _recorded(folder: Path) -> dict[str, Series]:
+    recorded: dict[str, Series] = {**history(folder)}
+    if not recorded:
+        raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
+    return recorded
+
+
+def _without_curve_points(recorded: Mapping[str, Series]) -> dict[str, Series]:
+    return {name: series for name, series in recorded.items() if not is_curve_point(name)}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / CONFIG).read_text())
+
+
+def evaluated(folder: Path) -> list[tuple[str, str]]:
+    """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
+    return [
+        (_name(name), _value(name, values[-1]))
+        for name, (_, values) in history(folder).items()
+        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
+    ]
 
 
 def evaluated(folder: Path) -> list[tuple[str, str]]:
@@ -127,11 +177,10 @@ def _predictions(folder: Path) -> Predictions | None:
 
 
 def _lead(config: dict[str, Any], recorded: Mapping[str, Series], predictions: Predictions | None) -> str:
-    """What was trained on what, and what it can do, in two sentences."""
-    method = config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+    method = method_of(config)
     steps = max(int(steps[-1]) for steps, _ in recorded.values())
     batch = config["data"].get("batch_size")
-    said = f"{method}, trained on {_data(config['data'])} for {steps:,} steps" + (
+    said = f"{method}, trained on {data_of(config['data'])} for {steps:,} steps" + (
         f" with batches of {batch}." if batch else "."
     )
     if predictions is None:
@@ -171,7 +220,7 @@ def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
     """The command, the data and the versions."""
     rows = [("command" if i == 0 else "and then", line) for i, line in enumerate(commands_of(folder))]
     data = config["data"]
-    rows.append(("data", _data(data) + (f" ({data['path']})" if data["path"] else "")))
+    rows.append(("data", data_of(data) + (f" ({data['path']})" if data["path"] else "")))
     if (folder / DATA).exists():
         told = json.loads((folder / DATA).read_bytes())
         rows.append(("training videos", f"{told['num_train']:,}"))
@@ -289,7 +338,13 @@ def _unreadable(folder: Path) -> Table | None:
     return Table("Files that could not be read in full", columns, rows[:MAX_BAD_FILES], (shown,))
 
 
-def _data(data: dict[str, Any]) -> str:
+def method_of(config: dict[str, Any]) -> str:
+    """The name of a run's method, from its configuration."""
+    return config["objective"]["type"].rpartition(":")[2].removesuffix("Config")
+
+
+def data_of(data: dict[str, Any]) -> str:
+    """A run's data in words, from their configuration."""
     if data["path"]:
         return Path(data["path"]).name
     if not data["synthetic"] and "dataset" in data["reads"]:

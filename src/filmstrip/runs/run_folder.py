@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from filmstrip.data.reading.dataset import Unreadable
 
 
+LOOK = 1.0
+"""Time that a training waits for its folder's lock, seconds: :meth:`RunFolder.is_training` holds it for a moment."""
+
+
 class RunFolder:
     """``config.json``, ``weights.safetensors``, ``state/``, ``metrics.jsonl``, TensorBoard events and the rest.
 
@@ -52,6 +56,19 @@ class RunFolder:
         """Whether a folder holds weights or states."""
         return RunFolder.is_begun(path) or (path / WEIGHTS).exists()
 
+    @staticmethod
+    def is_training(path: Path) -> bool:
+        """Whether a training is at work in a folder; it is not disturbed."""
+        if not (path / LOCK).exists():
+            return False
+        try:
+            with FileLock(path / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder of another user, which cannot be locked
+            return False
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the folder against other trainings; the first process locks for all.
@@ -65,7 +82,7 @@ class RunFolder:
         if process.rank() != 0:
             yield
             return
-        lock = FileLock(self.path / LOCK, timeout=0)
+        lock = FileLock(self.path / LOCK, timeout=LOOK)
         try:
             lock.acquire()
         except Timeout:
