@@ -230,7 +230,8 @@ class TextWriter(Protocol):
     ) -> Iterator[Tensor]:
         """At most ``count`` ids ``B`` after each prompt (``text`` and ``text_length``), one position at a time.
 
-        Row ``i`` draws from ``seed + i``, or from ``seed[i] + i``; without ``sampling`` the most probable id is taken.
+        Row ``i`` draws from ``seed + i``, or from ``seed[i] + i``; without ``sampling`` the most probable id is
+        taken.
         """
         ...
 

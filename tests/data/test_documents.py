@@ -1,7 +1,8 @@
-"""Documents as rows of tokens: every token once and in order, resumed anywhere, filtered by length, and what is refused."""
+"""Documents as rows of tokens: every token once, in order, resumed anywhere, filtered by length; what is refused."""
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ def folder(tmp_path):
 def stream_of(source, split):
     """All tokens of a split, from its rows, of which each but the last ends with the first of the next one."""
     rows = [row.ids for row in source.split(split)]
-    assert all(one[-1] == other[0] for one, other in zip(rows, rows[1:]))
+    assert all(one[-1] == other[0] for one, other in pairwise(rows))
     return np.concatenate([row[:-1] for row in rows[:-1]] + [rows[-1]])
 
 
@@ -51,7 +52,7 @@ def test_rows_are_the_documents_one_after_another(folder):
     tokenizer = source.text_tokenizer
     ids = stream_of(source, "train").tolist()
     starts = [i for i, token in enumerate(ids) if token == tokenizer.start]
-    texts = [tokenizer.decode(ids[a:b]) for a, b in zip(starts, starts[1:])]
+    texts = [tokenizer.decode(ids[a:b]) for a, b in pairwise(starts)]
     whole = {letter: letter * (5 + 3 * i) for i, letter in enumerate("abcdefghijkl")}
     assert len(texts) >= 10 and all(text == whole[text[0]] for text in texts)
     assert [text[0] for text in texts] != sorted(text[0] for text in texts)

@@ -1,4 +1,4 @@
-"""Language models of text: rows that conversations share, tokens that processes share, writing, and where stages begin."""
+"""Language models of text: shared rows, tokens that processes share, writing, and where stages begin."""
 
 import copy
 import queue
@@ -197,6 +197,8 @@ def test_a_stage_refuses_a_base_that_is_not_the_one_before_its_own():
     wanted = systems.find("language.lwm_text:text_128k").objective
     found = wanted.of_init(replace(DECODER, rope_base=1e6), "it")
     assert found.decoder == replace(DECODER, rope_base=1e7) and found.keeps_sizes
-    with pytest.raises(UserError, match=r"rope_theta\) of 50,000,000, and this stage goes on from .* 1,000,000 to 10,"):
+    with pytest.raises(
+        UserError, match=r"rope_theta\) of 50,000,000, and this stage goes on from .* 1,000,000 to 10,"
+    ):
         wanted.of_init(replace(DECODER, rope_base=5e7), "it")
     replace(wanted, begins_at_base=None).of_init(replace(DECODER, rope_base=5e7), "it")

@@ -105,7 +105,10 @@ def test_far_positions_are_those_of_llama(published):
     with torch.no_grad():
         theirs = network(text, position_ids=at).logits
         ours = model.decoder.logits(model.decoder(text, positions=at).hidden)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    # A frequency's last bit of float32, which the two round apart, is 0.06 radians at a million.
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=5e-3)
+    near = model.decoder.logits(model.decoder(text).hidden)
+    assert (near - ours).abs().max() > 0.1
 
 
 def test_a_stage_is_trained_from_a_folder_and_the_next_from_it(published, tmp_path, capsys):
@@ -114,7 +117,16 @@ def test_a_stage_is_trained_from_a_folder_and_the_next_from_it(published, tmp_pa
     data.mkdir()
     for i in range(5):
         (data / f"{i}.txt").write_text(" ".join(WORDS) + " " + " ".join(WORDS[i:]))
-    short = ["--data.reads.length", "8", "--data.reads.min-tokens", "1", "--data.batch-size", "2", "--train.steps", "1"]
+    short = [
+        "--data.reads.length",
+        "8",
+        "--data.reads.min-tokens",
+        "1",
+        "--data.batch-size",
+        "2",
+        "--train.steps",
+        "1",
+    ]
     short += ["--data.num-workers", "0", "--data", str(data)]
     first = ["train", "language.lwm_text:text_32k", "--init", f"hf:{folder}", "--out", str(tmp_path / "32k"), *short]
     if base == 5e7:
@@ -122,11 +134,18 @@ def test_a_stage_is_trained_from_a_folder_and_the_next_from_it(published, tmp_pa
         assert "rotary base (rope_theta) of 50,000,000" in capsys.readouterr().err
         return
     assert main(first) == 0
-    second = ["train", "language.lwm_text:text_128k", "--init", str(tmp_path / "32k"), "--out", str(tmp_path / "128k")]
+    second = [
+        "train",
+        "language.lwm_text:text_128k",
+        "--init",
+        str(tmp_path / "32k"),
+        "--out",
+        str(tmp_path / "128k"),
+    ]
     assert main([*second, *short]) == 0
-    model, run = load_objective(tmp_path / "128k", "cpu")
+    _, run = load_objective(tmp_path / "128k", "cpu")
     assert run.objective.decoder.rope_base == 1e7 and run.objective.decoder.vocab_size == 23
     assert run.data.reads.tokenizer.folder == str(tmp_path / "32k")
     assert main([*second[:2], "--init", str(tmp_path / "128k"), "--out", str(tmp_path / "x"), *short]) == 2
-    with pytest.raises(UserError, match="leave out objective.decoder.width"):
+    with pytest.raises(UserError, match=r"leave out objective\.decoder\.width"):
         with_sizes_of_init(run, {"objective.decoder.width"})

@@ -74,8 +74,8 @@ class TextModelConfig(ObjectiveConfig):
         if expected is not None and found != expected:
             raise UserError(
                 f"{source} has a rotary base (rope_theta) of {found:,.0f}, and this stage goes on from a model with "
-                f"{expected:,.0f} to {self.decoder.rope_base:,.0f}: start from the stage before it (--init), or allow "
-                "any base (--objective.begins-at-base None)"
+                f"{expected:,.0f} to {self.decoder.rope_base:,.0f}: start from the stage before it (--init), or "
+                "allow any base (--objective.begins-at-base None)"
             )
         return replace(self, decoder=replace(decoder, rope_base=self.decoder.rope_base), keeps_sizes=True)
 

@@ -16,6 +16,7 @@ from filmstrip.errors import UserError
 from filmstrip.report.comparison import chance, class_table, confusion_of, extremes_of, wilson_interval
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
+from filmstrip.report.needles import is_needle, needle_grid
 from filmstrip.report.page import Group, Report, Section
 from filmstrip.report.sections import Column, Facts, Table, Text
 from filmstrip.runs.config import from_json
@@ -74,7 +75,7 @@ def run_report(folder: Path) -> Path:
     if not recorded:
         raise UserError(f"{folder} has no {METRICS} with anything in it: was the run started?")
     config = json.loads((folder / CONFIG).read_text())
-    whole = {name: series for name, series in recorded.items() if not is_curve_point(name)}
+    whole = {name: series for name, series in recorded.items() if not is_curve_point(name) and not is_needle(name)}
     predictions = _predictions(folder)
     sections: list[Section] = [_facts(whole, training_seconds(folder), predictions), _what_was_run(folder, config)]
     sections.append(_training(whole))
@@ -82,6 +83,8 @@ def run_report(folder: Path) -> Path:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
+    if grid := needle_grid(recorded):
+        sections.append(grid)
     sections += _elsewhere(folder)
     if predictions is not None:
         sections += [confusion_of("this run", predictions), class_table(predictions), _clips(predictions, config)]
@@ -201,7 +204,7 @@ def _elsewhere(folder: Path) -> list[Section]:
     for place in sorted((folder / EVALUATIONS).glob(f"*/{METRICS}")):
         latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row}
         for name, (row, value) in latest.items():
-            if name.startswith(EVALUATION) and not is_curve_point(name):
+            if name.startswith(EVALUATION) and not is_curve_point(name) and not is_needle(name):
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []

@@ -1,4 +1,4 @@
-"""A trained language model that answers questions about video files."""
+"""A trained language model that answers questions about video files, or about text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from filmstrip.data.config import Clip
 from filmstrip.data.kinds.conversations import Conversations, prompts, serialiser_of, turns_of, with_answers
+from filmstrip.data.kinds.documents import Documents
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
 from filmstrip.models.video_language import Seen, Visuals
-from filmstrip.protocols import Answers, Objective
+from filmstrip.protocols import Answers, Objective, TextWriter
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
@@ -70,13 +71,18 @@ class Answerer:
         Raises:
             UserError: it does not answer questions.
         """
-        if not isinstance(objective, Answers):
+        if not isinstance(objective, (Answers, TextWriter)):
             raise UserError(f"{type(objective).__name__} does not answer questions: give a run of language.*")
         self.objective = objective
         self.serialiser = serialiser
         self.clip = clip
         self.backend: Backend = backend
         self.images_stand_still, self.timestamps = images_stand_still, timestamps
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it reads text alone, and sees nothing."""
+        return isinstance(self.objective, TextWriter)
 
     def see(self, path: Path | str, num_frames: int | None = None, *, alone: bool = True) -> Film:
         """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
@@ -115,7 +121,8 @@ class Answerer:
     ) -> Iterator[str]:
         """The answer to a question after what was said before, in pieces that end with whole words.
 
-        It is about a film, or about several, which stand in front of it unless it says where each stands.
+        It is about a film, or about several, which stand in front of it unless it says where each stands; a language
+        model of text is given none.
 
         Without ``sampling`` the most probable words are taken.
 
@@ -124,6 +131,11 @@ class Answerer:
         """
         films = films if isinstance(films, Sequence) else [films]
         turns = turns_of(question, history, visuals=len(films))
+        if isinstance(self.objective, TextWriter):
+            asked = on_device(prompts(self.serialiser, [turns]), device_of(self.objective))
+            written = self.objective.write_on(asked, count=max_tokens, seed=seed, sampling=sampling)
+            yield from self._words(written)
+            return
         prompt = prompts(
             self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns]
         )
@@ -131,7 +143,10 @@ class Answerer:
         if len(films) > 1:
             visual = Visuals.joined([film.visual for film in films], apart=self.timestamps)
         asked = on_device(prompt, visual.device)
-        drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
+        yield from self._words(self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling))
+
+    def _words(self, drawn: Iterator[Tensor]) -> Iterator[str]:
+        """The text of ids that are drawn one by one, in pieces that end with whole words, up to the stop."""
         ids: list[int] = []
         told, stop = 0, self.serialiser.stop
         for token in stepwise(self.objective, iter(drawn)):
@@ -172,7 +187,12 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
     """
     objective, run = load_objective(folder, device)
     reads = run.data.reads
-    if not isinstance(objective, Answers) or not isinstance(reads, Conversations):
+    if isinstance(reads, Documents):
+        raise UserError(
+            f"{folder} was trained on documents, in which nobody asks: `filmstrip generate {folder} --text ...` goes "
+            "on with a text, and training on conversations makes it answer (--data.reads conversations, --init)"
+        )
+    if not isinstance(objective, (Answers, TextWriter)) or not isinstance(reads, Conversations):
         raise UserError(f"{folder} holds a {type(objective).__name__}, which does not answer questions")
     return Answerer(
         objective,

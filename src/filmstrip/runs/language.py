@@ -92,8 +92,8 @@ def with_visual_tokens(run: Run) -> Run:
         return run
     if reads.visuals == 0:
         raise UserError(
-            f"{type(run.objective).__name__} sees, and data.reads.visuals 0 makes batches of text alone: leave it out, "
-            "or train language.lwm_text"
+            f"{type(run.objective).__name__} sees, and data.reads.visuals 0 makes batches of text alone: leave it "
+            "out, or train language.lwm_text"
         )
     clip = run.data.clip
     with torch.device("meta"):

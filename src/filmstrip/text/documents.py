@@ -38,7 +38,10 @@ def read_documents(path: Path, column: str = "text") -> list[Document]:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in (*PLAIN, *RECORDS))
     root = path.parent if path.is_file() else path
     found = [
-        document for file in files if file.suffix.lower() in (*PLAIN, *RECORDS) for document in _read(file, root, column)
+        document
+        for file in files
+        if file.suffix.lower() in (*PLAIN, *RECORDS)
+        for document in _read(file, root, column)
     ]
     if not found:
         raise UserError(

@@ -15,19 +15,25 @@ import numpy as np
 
 from filmstrip.errors import UserError
 
-CITIES = tuple(
-    "Accra Algiers Amman Ankara Athens Baghdad Bangkok Beijing Beirut Berlin Bogota Brussels Bucharest Budapest Cairo "
-    "Canberra Caracas Chicago Dakar Delhi Dhaka Dublin Geneva Hanoi Harare Havana Helsinki Houston Istanbul Jakarta "
-    "Kabul Kampala Karachi Kyiv Lagos Lima Lisbon London Lusaka Madrid Manila Miami Milan Montreal Moscow Mumbai "
-    "Nairobi Oslo Ottawa Paris Prague Quito Riga Rome Seoul Sofia Sydney Tehran Tokyo Tunis Vienna Warsaw".split()
+
+def _listed(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+CITIES = _listed(
+    "Accra Algiers Amman Ankara Athens Baghdad Bangkok Beijing Beirut Berlin Bogota Brussels Bucharest Budapest "
+    "Cairo Canberra Caracas Chicago Dakar Delhi Dhaka Dublin Geneva Hanoi Harare Havana Helsinki Houston Istanbul "
+    "Jakarta Kabul Kampala Karachi Kyiv Lagos Lima Lisbon London Lusaka Madrid Manila Miami Milan Montreal Moscow "
+    "Mumbai Nairobi Oslo Ottawa Paris Prague Quito Riga Rome Seoul Sofia Sydney Tehran Tokyo Tunis Vienna Warsaw"
 )
 """Cities that needles are about."""
-_KINDS = "old young quiet careful tall cheerful tired clever busy gentle".split()
-_PEOPLE = "baker sailor teacher painter farmer doctor tailor singer gardener clerk".split()
-_VERBS = "carries finds paints repairs sells cleans counts hides moves buys".split()
-_THINGS = "lamp basket chair bottle carpet clock mirror ladder kettle drum".split()
-_PLACES = "garden market kitchen harbour station library cellar church forest mill".split()
-_COUNTED = "bridges towers gates wells parks schools".split()
+NUM_CITIES = len(CITIES)
+_KINDS = _listed("old young quiet careful tall cheerful tired clever busy gentle")
+_PEOPLE = _listed("baker sailor teacher painter farmer doctor tailor singer gardener clerk")
+_VERBS = _listed("carries finds paints repairs sells cleans counts hides moves buys")
+_THINGS = _listed("lamp basket chair bottle carpet clock mirror ladder kettle drum")
+_PLACES = _listed("garden market kitchen harbour station library cellar church forest mill")
+_COUNTED = _listed("bridges towers gates wells parks schools")
 _FACTS = 0.1
 """Share of the grammar's sentences that are about a city and a number, and are no needles."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")

@@ -64,8 +64,8 @@ class Documents(Kind):
         """The rows of the documents in ``data.path``, or of a synthetic dataset. All of them become ids here.
 
         Raises:
-            UserError: there are none, a file is damaged, no document is as long as is asked for, or those for training
-                have fewer tokens than a row.
+            UserError: there are none, a file is damaged, no document is as long as is asked for, or those for
+                training have fewer tokens than a row.
         """
         if data.path is None and data.synthetic is None:
             raise UserError("no data was provided: set data.path to a folder of texts (--data PATH)")
@@ -110,8 +110,8 @@ class Documents(Kind):
 
 
 _NUMBERS, _LENGTH = 8, 16
-_EXAMPLE = Vocabulary.drawn(5 + _NUMBERS, SPECIALS)
-"""Vocabulary of the drawn example: special tokens, and numbers."""
+_EXAMPLE = Vocabulary.drawn(256, SPECIALS)
+"""Vocabulary of the drawn example, whose last ids are numbers; the words of small synthetic sets are no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +163,12 @@ class DocumentSource(Source):
     kind: ClassVar[type[Kind]] = Documents
 
     text_tokenizer: TextTokenizer
+
+    @property
+    def starts(self) -> int | None:
+        """Id of the start of a document, if documents have one that is not their end."""
+        own = self.text_tokenizer
+        return own.start if own.start != own.end else None
 
     def info(self, train_split: str) -> TextInfo:
         """Properties of the collection that an objective needs before it is built."""
@@ -220,8 +226,8 @@ def _of_length(encoded: Sequence[_Encoded], config: Documents, path: Path) -> li
         lengths = [len(one.ids) for one in encoded]
         wanted = f"{config.min_tokens} tokens or more" if most is None else f"{config.min_tokens} to {most} tokens"
         raise UserError(
-            f"none of the {len(encoded)} documents in {path} has {wanted}: they have {min(lengths)} to {max(lengths)} "
-            "(--data.reads.min-tokens, --data.reads.max-tokens)"
+            f"none of the {len(encoded)} documents in {path} has {wanted}: they have {min(lengths)} to "
+            f"{max(lengths)} (--data.reads.min-tokens, --data.reads.max-tokens)"
         )
     return kept
 

@@ -1,7 +1,7 @@
 """Haystack: long texts that hide numbers of cities, with questions about them, as documents and as conversations.
 
-    folder/train.jsonl, folder/test.jsonl     a record for each text: "text", the whole as a document, and
-                                              "conversations", the text with its question, and the answer
+folder/train.jsonl, folder/test.jsonl     a record for each text: "text", the whole as a document, and
+                                          "conversations", the text with its question, and the answer
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from filmstrip.data.synthetic.generated import generate_once
 from filmstrip.errors import UserError
 from filmstrip.files import write_text
 from filmstrip.text.documents import read_documents
-from filmstrip.text.haystack import CITIES, Filler, answer, draw_needles, hide, question
+from filmstrip.text.haystack import CITIES, NUM_CITIES, Filler, answer, draw_needles, hide, question
 
 VERSION = 1
 
@@ -37,7 +37,7 @@ class Haystack(Synthetic):
     """Number of these that its question asks for."""
     digits: Count = 4
     """Number of digits of a number."""
-    cities: Count = len(CITIES)
+    cities: Count = NUM_CITIES
     """Number of different cities."""
     texts: Path | None = None
     """Text files to hide needles in: a file or a folder (.txt, .md, .jsonl or .parquet); by default sentences of a
@@ -47,10 +47,12 @@ class Haystack(Synthetic):
     def __post_init__(self) -> None:
         check_numbers(self)
         if self.asked > self.needles:
-            raise UserError(f"{self.asked} needles are asked for, and a text hides {self.needles}: hide more (--needles)")
-        if self.needles > min(self.cities, len(CITIES)):
             raise UserError(
-                f"{self.needles} needles are about different cities, and there are {min(self.cities, len(CITIES))}"
+                f"{self.asked} needles are asked for, and a text hides {self.needles}: hide more (--needles)"
+            )
+        if self.needles > min(self.cities, NUM_CITIES):
+            raise UserError(
+                f"{self.needles} needles are about different cities, and there are {min(self.cities, NUM_CITIES)}"
             )
 
     def generate(self, out: Path | None = None) -> Path:

@@ -1,7 +1,7 @@
 """LWM-Text: a language model whose context grows from 4 thousand to a million tokens, in stages on ever longer books.
 
-Each stage starts from the one before it, with a larger base of its rotary embeddings and documents about as long as
-its rows. The text that four of the stages learnt is then given up for conversations, a model of each length by itself.
+Each stage starts from the one before it, with a larger base of its rotary embeddings, on documents about as long
+as its rows. Four of the models then learn from conversations, each by itself.
 Liu, Yan, Zaharia and Abbeel, "World Model on Million-Length Video and Language with Blockwise RingAttention", ICLR
 2025, of which this is the first half: text.
 
@@ -15,15 +15,15 @@ Liu, Yan, Zaharia and Abbeel, "World Model on Million-Length Video and Language 
 ``torchrun --nproc-per-node 8 -m filmstrip train ... --train.context 8`` shares the tokens of every row among eight
 processes (ring attention); ``--train.shard fsdp`` shards weights.
 
-The network is LLaMA's in ``models/decoder.py`` and the loss is in ``objectives/text.py``: text is data like any other
-here, and a stage is an ordinary run. Documents are filtered by their numbers of tokens, put one after another and cut
-at the length, without a mask between them (``data/kinds/documents.py``). Conversations share rows and see themselves
-alone, and each counts once, however long its answers are.
+The network is LLaMA's in ``models/decoder.py`` and the loss is in ``objectives/text.py``: text is data like any
+other here, and a stage is an ordinary run. Documents are filtered by their numbers of tokens, put one after another
+and cut at the length, without a mask between them (``data/kinds/documents.py``). Conversations share rows and see
+themselves alone, and each counts once, however long its answers are.
 
 Where we deviate: the paper says 4M tokens a batch, which are 2^22 here, so that rows fill it; how documents were
-measured is not said, and here their tokens are counted. Rates, steps and bases are the paper's, optimiser and decay of
-weights the authors' code's. The base is that of each stage's table: the text says that it grows in proportion to the
-length, and the table's does not.
+measured is not said, and here their tokens are counted. Rates, steps and bases are the paper's, the optimiser and its
+weight decay those of the authors' code. The base is that of each stage's table: the text says that it grows in
+proportion to the length, and the table's does not.
 
 The paper reports near perfect retrieval of a number in up to a million tokens, and 0.84 at one of four numbers; its
 MMLU falls from 0.41 to 0.35 on the way. We measured none of these.
@@ -51,6 +51,11 @@ LLAMA_2_7B = DecoderConfig(
 )
 TOKENS = 2**22
 """Number of tokens in a step of every stage."""
+LADDERS = {
+    "ladder": ("text_32k", "text_128k", "text_256k", "text_512k", "text_1m"),
+    "tiny_ladder": ("tiny", "tiny_long"),
+}
+"""Stages that are trained one after another, by the name of the whole."""
 
 
 def _run(data: Data, objective: TextModelConfig, *, steps: int, warmup: int) -> Run:
@@ -81,9 +86,7 @@ def _chat(length: int, *, base: float) -> Run:
         batch_size=TOKENS // length,
         augment=Augment(mirror=0.0),
     )
-    objective = TextModelConfig(
-        decoder=replace(LLAMA_2_7B, rope_base=base), begins_at_base=base, average="examples"
-    )
+    objective = TextModelConfig(decoder=replace(LLAMA_2_7B, rope_base=base), begins_at_base=base, average="examples")
     return _run(data, objective, steps=300, warmup=25)
 
 
@@ -100,6 +103,15 @@ def tiny() -> Run:
         train=Loop(length=Steps(100)),
         evals=(Perplexity(),),
     )
+
+
+def tiny_long() -> Run:
+    """From ``tiny``: rows four times as long, and a larger base."""
+    run = tiny()
+    data = replace(run.data, reads=Documents(length=256), batch_size=4)
+    decoder = replace(run.objective.decoder, rope_base=1e5)
+    objective = replace(run.objective, decoder=decoder, begins_at_base=run.objective.decoder.rope_base)
+    return replace(run, data=data, objective=objective)
 
 
 def tiny_chat() -> Run:
