@@ -30,7 +30,7 @@ CLAIM = Claim(
     "(figure); of several, at 32 thousand tokens, 0.84 (2 of 2), 0.97 (1 of 4) and 0.84 (2 of 4).",
     here="SmolLM2-135M-Instruct, a real model of 8,192 tokens that `make real_weights` takes from a package, as it "
     "is: numbers of five digits among sentences of a small grammar, texts of 200 and 800 tokens, three depths, two "
-    "texts each. Whoever knows the format alone guesses one of 90,000.",
+    "texts each. A guess is one of 90,000.",
     baseline="The same model asked for one number where it is asked for two.",
     figures={
         **{name: Figure(says=f"{name}: numbers found, %", paper=PAPER[name]) for name in ASKED},

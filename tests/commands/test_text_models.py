@@ -74,13 +74,16 @@ def test_a_model_that_sees_refuses_text_alone(data, tmp_path, capsys):
     assert "makes batches of text alone" in capsys.readouterr().err
 
 
-def test_questions_about_text_files(chat, tmp_path, capsys, monkeypatch):
+def test_questions_about_text_files(chat, tmp_path, capsys, caplog, monkeypatch):
     note = tmp_path / "note.txt"
     note.write_text("The special magic Accra number is: 12.")
     asked = ["ask", str(chat), str(note), "What is the special magic Accra number?", "--max-tokens", "6"]
     assert main([*asked, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["texts"] == [str(note)] and told["answers"][0]["answer"]
+    note.write_text("The old baker. " * 100 + "The special magic Accra number is: 12.")
+    assert main(asked) == 0
+    assert "the model learnt from up to 256" in caplog.text
     assert main(["ask", str(chat), "What is it?", "--max-tokens", "4"]) == 0
     assert capsys.readouterr().out.strip()
     monkeypatch.setattr("sys.stdin", io.StringIO("What?\nAnd?\n\n"))

@@ -22,8 +22,7 @@ class Train(Command):
     """Train a preset, on its own data or on yours.
 
     A ladder (language.lwm_text:ladder) is several presets, each of which starts from the one before it and has a
-    folder of its own in that of the ladder. Options are those of all stages; the same command goes on where it
-    stopped.
+    folder of its own in that of the ladder. Options are those of all stages; the same command resumes it.
     """
 
     usage = "SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]"

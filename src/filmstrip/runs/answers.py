@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,11 @@ class Answerer:
         *,
         images_stand_still: bool = True,
         timestamps: bool = False,
+        learnt_length: int | None = None,
     ) -> None:
         """Wrap a model; images may stand still for as many frames as a video has, or be one frame, and videos' frames
-        may have their times as text.
+        may have their times as text. Of texts longer than the ``learnt_length`` tokens of its conversations a message
+        says so.
 
         Raises:
             UserError: it does not answer questions.
@@ -78,6 +84,7 @@ class Answerer:
         self.clip = clip
         self.backend: Backend = backend
         self.images_stand_still, self.timestamps = images_stand_still, timestamps
+        self.learnt_length = learnt_length
 
     @property
     def reads_text(self) -> bool:
@@ -94,6 +101,8 @@ class Answerer:
                 several.
         """
         clip = self.clip
+        if not isinstance(self.objective, Answers):
+            raise UserError(f"{type(self.objective).__name__} reads text alone, and sees nothing")
         if not alone and not self.objective.sees_several:
             raise UserError(f"{type(self.objective).__name__} sees one image or video: give one file")
         if is_image(path) and not self.images_stand_still:
@@ -133,6 +142,8 @@ class Answerer:
         turns = turns_of(question, history, visuals=len(films))
         if isinstance(self.objective, TextWriter):
             asked = on_device(prompts(self.serialiser, [turns]), device_of(self.objective))
+            if self.learnt_length is not None and (length := asked["text"].shape[1]) > self.learnt_length:
+                log.warning("this takes %d tokens, and the model learnt from up to %d", length, self.learnt_length)
             written = self.objective.write_on(asked, count=max_tokens, seed=seed, sampling=sampling)
             yield from self._words(written)
             return
@@ -163,6 +174,7 @@ class Answerer:
 
     def likelihood(self, film: Film, question: str, answers: Sequence[str]) -> Tensor:
         """The mean log-likelihood of a token of each answer to a question."""
+        assert isinstance(self.objective, Answers), "a film has been seen"
         turns = turns_of(question)
         batch = on_device(with_answers(self.serialiser, [turns] * len(answers), answers), film.visual.device)
         with inference(self.objective):
@@ -194,9 +206,13 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
         )
     if not isinstance(objective, (Answers, TextWriter)) or not isinstance(reads, Conversations):
         raise UserError(f"{folder} holds a {type(objective).__name__}, which does not answer questions")
+    tokenizer = open_tokenizer(folder)
+    if isinstance(objective, TextWriter):  # nothing of a text that is asked about is cut
+        serialiser = Serialiser(tokenizer, reads.format)
+        return Answerer(objective, serialiser, run.data.clip, learnt_length=reads.max_length)
     return Answerer(
         objective,
-        serialiser_of(reads, open_tokenizer(folder)),
+        serialiser_of(reads, tokenizer),
         run.data.clip,
         run.data.backend,
         images_stand_still=reads.visuals == 1,

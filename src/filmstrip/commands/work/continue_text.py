@@ -46,7 +46,7 @@ def is_text_model(folder: Path) -> bool:
     """Whether a run folder holds a language model of text.
 
     Raises:
-        UserError: it is no run folder.
+        UserError: there is no such run folder.
     """
     return isinstance(read_config(folder / CONFIG).objective, TextModelConfig)
 
