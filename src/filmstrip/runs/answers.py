@@ -28,7 +28,6 @@ from filmstrip.text.tokenizers import open_tokenizer
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
 
-
 log = logging.getLogger(__name__)
 
 
