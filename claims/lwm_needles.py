@@ -42,7 +42,7 @@ CLAIM = Claim(
         above("1 of 4", "2 of 4", "also where others are hidden"),
     ),
     needs=(SMOLLM2,),
-    minutes=3,
+    minutes=9,
 )
 
 

@@ -47,7 +47,7 @@ CLAIM = Claim(
         above("weighted", "plain", "both together help short answers", by=5),
         below("weighted text", 0.9, "long texts are learnt nevertheless (two words that may follow are 0.693)"),
     ),
-    minutes=2,
+    minutes=4,
 )
 
 
