@@ -230,6 +230,26 @@ class Answers(Seer, Protocol):
         ...
 
 
+@runtime_checkable
+class TextWriter(Protocol):
+    """A language model of text alone, in token ids."""
+
+    def write_on(
+        self, prompt: Batch, *, count: int, seed: int | Tensor = 0, sampling: Any = None
+    ) -> Iterator[Tensor]:
+        """At most ``count`` ids ``B`` after each prompt (``text`` and ``text_length``), one position at a time.
+
+        Row ``i`` draws from ``seed + i``, or from ``seed[i] + i``; without ``sampling`` the most probable id is
+        taken.
+        """
+        ...
+
+    def text_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Nats ``B L-1`` of every token of ``text`` but the first, zero where it is not ``learnt``, and whether it
+        is."""
+        ...
+
+
 class Phase(NamedTuple):
     """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 

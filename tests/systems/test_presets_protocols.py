@@ -41,6 +41,7 @@ from filmstrip.protocols import (
     SharesRows,
     StreamingGenerator,
     TextFromTransformers,
+    TextWriter,
     Tokenizer,
     find_encoder,
     find_tokenizer,
@@ -67,7 +68,7 @@ MEANT = {
     "detection": {ContactForecaster, Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "grounding": {Grounder},
-    "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesContext, SharesRows},
+    "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesContext, SharesRows, TextWriter},
     "localisation": {Localiser},
     "pretraining": {
         MaskedPredictor,

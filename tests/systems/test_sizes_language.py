@@ -308,6 +308,16 @@ def test_captioners(address):
     assert counts[0] - counts[1] == pytest.approx(expected, rel=1e-4)
 
 
+# LLaMA-2 7B, which longer contexts and other rotary bases do not make larger.
+MODELS |= {
+    f"language.lwm_text:{stage}": (VICUNA_7B, VICUNA_7B)
+    for stage in (
+        *(f"text_{length}" for length in ("32k", "128k", "256k", "512k", "1m")),
+        *(f"chat_{length}" for length in ("128k", "256k", "512k", "1m")),
+    )
+}
+
+
 @pytest.mark.parametrize("address", MODELS)
 def test_models(address):
     pytest.importorskip("transformers")

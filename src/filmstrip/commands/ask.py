@@ -18,15 +18,17 @@ Inputs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar=
 class Ask(Command):
     """Ask a language model about a video: one question, or a conversation on the terminal without one.
 
+    A language model of text alone is asked about text files (.txt, .md, .jsonl), or about nothing but the question.
+
     Of several images and videos each stands, in order, where the question has <video> or <image>, or in front of it.
     """
 
     usage = "RUN FILE... [QUESTION] [options]"
     run: RunFolder
-    """Run folder of a language model that sees (language.*)."""
+    """Run folder of a language model (language.*)."""
     inputs: Inputs
-    """Videos and images to ask about, and the question; without one there is a conversation, which an empty line
-    ends."""
+    """Videos and images, or texts, to ask about, and the question; without one there is a conversation, which an
+    empty line ends."""
     frames: Count | None = None
     """Number of frames to look at, evenly over the video; by default as in training."""
     max_tokens: Count = 128

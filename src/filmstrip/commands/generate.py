@@ -12,31 +12,44 @@ from filmstrip.commands.arguments import leading
 from filmstrip.commands.command import Command, read
 
 if TYPE_CHECKING:
+    from filmstrip.commands.work.continue_text import TextRequest
     from filmstrip.commands.work.generate import SamplingRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(Command):
-    """Sample video from a trained generator, as an mp4, gif or webp, or as a png with a row of frames per sample."""
+    """Sample video from a trained generator, as an mp4, gif or webp, or as a png with a row of frames per sample.
 
-    usage = "RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--out sample.mp4] [options]"
+    A language model of text (language.lwm_text) continues a text instead.
+    """
+
+    usage = "RUN [--frames N] [--condition FILE|CLASS|ACTIONS ...] [--text TEXT] [--out sample.mp4] [options]"
     run: Path
-    request: SamplingRequest
+    request: SamplingRequest | TextRequest
     """Sampling request; its fields are the command's options, with the run's own sampling settings as defaults."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
         folder, arguments = leading(cls, arguments, prog, "RUN")
+        from filmstrip.commands.work.continue_text import TextRequest, is_text_model
         from filmstrip.commands.work.generate import SamplingRequest, default_request
 
-        default = default_request(Path(folder))
         usage, description = cls.usage.partition(" ")[2], inspect.getdoc(cls)
+        if is_text_model(Path(folder)):
+            told = read(
+                TextRequest, arguments, f"{prog} {folder}", "[--text TEXT] [options]", description=description
+            )
+            return cls(run=Path(folder), request=told)
+        default = default_request(Path(folder))
         request = read(
             SamplingRequest, arguments, f"{prog} {folder}", usage, default=default, description=description
         )
         return cls(run=Path(folder), request=request)
 
     def __call__(self) -> int:
+        from filmstrip.commands.work.continue_text import TextRequest, continue_text
         from filmstrip.commands.work.generate import generate
 
+        if isinstance(self.request, TextRequest):
+            return continue_text(self.run, self.request)
         return generate(self.run, self.request)

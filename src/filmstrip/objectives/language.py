@@ -69,6 +69,16 @@ def averaged(losses: Tensor, learnt: Tensor, average: Average, step_means: Tenso
     return (losses * loss_weights(learnt, average, step_means)).sum()
 
 
+def of_ring(loss: Tensor, right: Tensor, ring: RingOfProcesses | None) -> tuple[Tensor, Tensor]:
+    """The loss of the tokens of all processes of a ring, and how many of them are put first, from this one's part of
+    both; its gradient is that part's, in a mean over processes."""
+    if ring is None:
+        return loss, right
+    whole = ring.sum(torch.stack([loss, right.to(loss.dtype)]))
+    part = loss * ring.size  # processes average their gradients
+    return part + (whole[0] - part).detach(), whole[1]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adaptation:
     """Low-rank adaptation of the language model (Hu et al. 2022), in place of training its weights."""
@@ -380,10 +390,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
             smoothing=self.label_smoothing,
             ring=ring,
         )
-        if ring is not None:
-            whole = ring.sum(torch.stack([loss, right.to(loss.dtype)]))
-            part = loss * ring.size  # processes average their gradients
-            loss, right = part + (whole[0] - part).detach(), whole[1]
+        loss, right = of_ring(loss, right, ring)
         metrics = {"top1": right / learnt.sum().clamp(min=1)}
         if document is not None:
             metrics["fill"] = (document > 0).float().mean()

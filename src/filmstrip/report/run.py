@@ -18,6 +18,7 @@ from filmstrip.report.comparison import chance, class_table, extremes_of, wilson
 from filmstrip.report.confusion import ConfusionMatrix
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
+from filmstrip.report.needles import is_needle, needle_grid
 from filmstrip.report.page import Group, Report, Section
 from filmstrip.report.sections import Column, Facts, Table, Text
 from filmstrip.runs.config import from_json
@@ -113,6 +114,8 @@ def details_of(folder: Path) -> list[Section]:
         sections += _evaluations(evaluations, folder)
     if curves := frame_curves({folder.resolve().name: recorded}):
         sections.append(curves)
+    if grid := needle_grid(recorded):
+        sections.append(grid)
     sections += _made(folder)
     sections += _probed(folder)
     sections += _elsewhere(folder)
@@ -134,7 +137,7 @@ def _recorded(folder: Path) -> dict[str, Series]:
 
 
 def _without_curve_points(recorded: Mapping[str, Series]) -> dict[str, Series]:
-    return {name: series for name, series in recorded.items() if not is_curve_point(name)}
+    return {name: series for name, series in recorded.items() if not is_curve_point(name) and not is_needle(name)}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -286,7 +289,7 @@ def _elsewhere(folder: Path) -> list[Section]:
     for place in sorted((folder / EVALUATIONS).glob(f"*/{METRICS}")):
         latest = {name: (row, row[name]) for row in metrics_of(place.parent) for name in row}
         for name, (row, value) in latest.items():
-            if name.startswith(EVALUATION) and not is_curve_point(name):
+            if name.startswith(EVALUATION) and not is_curve_point(name) and not is_needle(name):
                 rows.append((place.parent.name, _told(row[PROTOCOL]), _name(name), _value(name, value), row["step"]))
     columns = (Column("data"), Column("protocol"), Column("measure"), Column("value"), Column("after step", ","))
     return [Table("Evaluations on other data", columns, rows)] if rows else []

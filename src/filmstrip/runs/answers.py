@@ -1,7 +1,8 @@
-"""A trained language model that answers questions about video files."""
+"""A trained language model that answers questions about video files, or about text."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -17,17 +18,20 @@ from torch import Tensor, nn
 
 from filmstrip.data.config import Clip
 from filmstrip.data.kinds.conversations import Conversations, prompts, serialiser_of, turns_of, with_answers
+from filmstrip.data.kinds.documents import Documents
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
 from filmstrip.models.decoder import Decoder
 from filmstrip.models.video_language import Seen, Visuals
-from filmstrip.protocols import Answers, Objective
+from filmstrip.protocols import Answers, Objective, TextWriter
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
 from filmstrip.video.decode import Backend
 from filmstrip.video.images import is_image
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,20 +70,28 @@ class Answerer:
         *,
         images_stand_still: bool = True,
         timestamps: bool = False,
+        learnt_length: int | None = None,
     ) -> None:
         """Wrap a model; images may stand still for as many frames as a video has, or be one frame, and videos' frames
-        may have their times as text.
+        may have their times as text. Of texts longer than the ``learnt_length`` tokens of its conversations a message
+        says so.
 
         Raises:
             UserError: it does not answer questions.
         """
-        if not isinstance(objective, Answers):
+        if not isinstance(objective, (Answers, TextWriter)):
             raise UserError(f"{type(objective).__name__} does not answer questions: give a run of language.*")
         self.objective = objective
         self.serialiser = serialiser
         self.clip = clip
         self.backend: Backend = backend
         self.images_stand_still, self.timestamps = images_stand_still, timestamps
+        self.learnt_length = learnt_length
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it reads text alone, and sees nothing."""
+        return isinstance(self.objective, TextWriter)
 
     def see(self, path: Path | str, num_frames: int | None = None, *, alone: bool = True) -> Film:
         """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
@@ -91,6 +103,8 @@ class Answerer:
                 several.
         """
         clip = self.clip
+        if not isinstance(self.objective, Answers):
+            raise UserError(f"{type(self.objective).__name__} reads text alone, and sees nothing")
         if not alone and not self.objective.sees_several:
             raise UserError(f"{type(self.objective).__name__} sees one image or video: give one file")
         if is_image(path) and not self.images_stand_still:
@@ -118,7 +132,8 @@ class Answerer:
     ) -> Iterator[str]:
         """The answer to a question after what was said before, in pieces that end with whole words.
 
-        It is about a film, or about several, which stand in front of it unless it says where each stands.
+        It is about a film, or about several, which stand in front of it unless it says where each stands; a language
+        model of text is given none.
 
         Without ``sampling`` the most probable words are taken.
 
@@ -127,6 +142,13 @@ class Answerer:
         """
         films = films if isinstance(films, Sequence) else [films]
         turns = turns_of(question, history, visuals=len(films))
+        if isinstance(self.objective, TextWriter):
+            asked = on_device(prompts(self.serialiser, [turns]), device_of(self.objective))
+            if self.learnt_length is not None and (length := asked["text"].shape[1]) > self.learnt_length:
+                log.warning("this takes %d tokens, and the model learnt from up to %d", length, self.learnt_length)
+            written = self.objective.write_on(asked, count=max_tokens, seed=seed, sampling=sampling)
+            yield from self._words(written)
+            return
         prompt = prompts(
             self.serialiser, [timed(turns, [film.times for film in films]) if self.timestamps else turns]
         )
@@ -134,7 +156,10 @@ class Answerer:
         if len(films) > 1:
             visual = Visuals.joined([film.visual for film in films], apart=self.timestamps)
         asked = on_device(prompt, visual.device)
-        drawn = self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling)
+        yield from self._words(self.objective.answer(visual, asked, count=max_tokens, seed=seed, sampling=sampling))
+
+    def _words(self, drawn: Iterator[Tensor]) -> Iterator[str]:
+        """The text of ids that are drawn one by one, in pieces that end with whole words, up to the stop."""
         ids: list[int] = []
         told, stop = 0, self.serialiser.stop
         for token in stepwise(self.objective, iter(drawn)):
@@ -151,6 +176,7 @@ class Answerer:
 
     def likelihood(self, film: Film, question: str, answers: Sequence[str]) -> Tensor:
         """The mean log-likelihood of a token of each answer to a question."""
+        assert isinstance(self.objective, Answers), "a film has been seen"
         turns = turns_of(question)
         batch = on_device(with_answers(self.serialiser, [turns] * len(answers), answers), film.visual.device)
         with inference(self.objective):
@@ -175,11 +201,20 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
     """
     objective, run = load_objective(folder, device)
     reads = run.data.reads
-    if not isinstance(objective, Answers) or not isinstance(reads, Conversations):
+    if isinstance(reads, Documents):
+        raise UserError(
+            f"{folder} was trained on documents, in which nobody asks: `filmstrip generate {folder} --text ...` goes "
+            "on with a text, and training on conversations makes it answer (--data.reads conversations, --init)"
+        )
+    if not isinstance(objective, (Answers, TextWriter)) or not isinstance(reads, Conversations):
         raise UserError(f"{folder} holds a {type(objective).__name__}, which does not answer questions")
+    tokenizer = open_tokenizer(folder)
+    if isinstance(objective, TextWriter):  # nothing of a text that is asked about is cut
+        serialiser = Serialiser(tokenizer, reads.format)
+        return Answerer(objective, serialiser, run.data.clip, learnt_length=reads.max_length)
     return Answerer(
         objective,
-        serialiser_of(reads, open_tokenizer(folder)),
+        serialiser_of(reads, tokenizer),
         run.data.clip,
         run.data.backend,
         images_stand_still=reads.visuals == 1,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstrip.data.kinds.conversations import Conversations
+from filmstrip.data.kinds.documents import Documents
 from filmstrip.errors import UserError
 from filmstrip.objectives.language import VideoLanguageConfig
 from filmstrip.runs.config import Run
@@ -62,20 +63,25 @@ def with_language_of_init(run: Run, typed: Collection[str]) -> Run:
     if clip.native is not None and not any(name.startswith("data.clip.native") for name in typed):
         clip = replace(clip, native=objective.frame_sizes(clip.native))
     log.warning("%s says how large the network is, and how text is read", source)
-    reads = _read_as_there(run.data.reads, folder, source, typed)
+    reads = read_as_there(run.data.reads, folder, source, typed)
     return replace(run, objective=objective.for_clip(clip), data=replace(run.data, clip=clip, reads=reads))
 
 
-def _read_as_there(reads: Any, folder: Path, source: str, typed: Collection[str]) -> Any:
-    """Conversations in the tokens of a published model, and in its format where it has one."""
-    if not isinstance(reads, Conversations):
+def read_as_there(reads: Any, folder: Path, source: str, typed: Collection[str]) -> Any:
+    """Documents or conversations in the tokens of a published model, and these in its format where it has one.
+
+    Raises:
+        UserError: it has no tokenizer, and none was given.
+    """
+    if not isinstance(reads, (Conversations, Documents)):
         return reads
     if "data.reads.tokenizer" not in typed:
         if not any((folder / name).exists() for name in _TOKENIZERS):
             raise UserError(f"{source} brings no tokenizer: give one (--data.reads.tokenizer FOLDER)")
         reads = replace(reads, tokenizer=Pretrained(folder=str(folder)))
     has_template = any((folder / name).exists() for name in _TEMPLATES)
-    return replace(reads, format=HUB) if has_template and "data.reads.format" not in typed else reads
+    in_format = isinstance(reads, Conversations) and has_template and "data.reads.format" not in typed
+    return replace(reads, format=HUB) if in_format else reads
 
 
 def _size_of(encoder: Any) -> int | None:

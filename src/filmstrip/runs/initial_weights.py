@@ -282,7 +282,7 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         init = str(folder)
         run = replace(run, init=init)
     if is_run(init):
-        return _with_learner_of_init(_with_tokenizer_of_init(run, typed), typed)
+        return _with_learner_of_init(_with_text_model(_with_tokenizer_of_init(run, typed), typed), typed)
     from filmstrip.objectives.contrastive import (
         ContrastiveConfig,
     )  # runs that start from nothing do without its rooms
@@ -298,7 +298,7 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
     if run.objective.has_language:
         from filmstrip.runs.hub_language import with_language_of_init  # other methods do without its rooms
 
-        return with_language_of_init(run, typed)
+        return _with_text_model(with_language_of_init(run, typed), typed)
     with torch.device("meta"):
         encoder = getattr(run.objective.build(), "encoder", None)
     if not isinstance(encoder, ViT) and not isinstance(encoder, FromImage):
@@ -370,6 +370,15 @@ def _with_tokenizer_of_init(run: Run, typed: Collection[str]) -> Run:
         return run
     log.warning("text is read by the tokenizer of %s, which its weights were trained with", folder)
     return replace(run, data=replace(run.data, reads=reads.as_recorded(folder)))
+
+
+def _with_text_model(run: Run, typed: Collection[str]) -> Run:
+    """This run with the sizes of the language model of text that ``init`` names, if it is one of those."""
+    if not run.objective.has_language:
+        return run
+    from filmstrip.runs.text_models import with_text_model_of_init  # other methods do without its rooms
+
+    return with_text_model_of_init(run, typed)
 
 
 def _with_learner_of_init(run: Run, typed: Collection[str]) -> Run:

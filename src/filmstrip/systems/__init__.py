@@ -39,6 +39,22 @@ def presets(name: str) -> list[str]:
     return list(_presets(name))
 
 
+def stages(address: str) -> tuple[str, ...]:
+    """The stages that ``group.name:ladder`` stands for, each trained from the one before, as addresses of presets;
+    none if it is no ladder. Ladders are the ``LADDERS`` in a system's file: presets in order, by the ladder's name.
+
+    Raises:
+        UserError: there is no such system; names the nearest.
+    """
+    name, _, ladder = address.partition(":")
+    for tree in _syntax(name).values():
+        for node in tree.body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else None
+            if isinstance(target, ast.Name) and target.id == "LADDERS":
+                return tuple(f"{name}:{stage}" for stage in ast.literal_eval(node.value).get(ladder, ()))
+    return ()
+
+
 def summary(name: str) -> str:
     """What a system is: the first sentence of its file.
 
@@ -65,6 +81,11 @@ def find(address: str) -> Run:
     name, _, preset = address.partition(":")
     found = _presets(name)
     preset = preset or "tiny"
+    if preset not in found and (of_ladder := stages(address)):
+        raise UserError(
+            f"{address} is a ladder, which only `filmstrip train` takes: name one of its stages, "
+            f"{', '.join(of_ladder)}"
+        )
     if preset not in found:
         raise UserError(f"{name} has no preset {preset!r}; {_nearest(preset, list(found))}")
     function: Callable[[], Run] = getattr(importlib.import_module(found[preset]), preset)

@@ -76,8 +76,10 @@ TEMPLATES: Mapping[str, Template] = {
         stop="###",
     ),
     "v1": Template(system=_VICUNA, user="USER: ", after_user=" ", assistant="ASSISTANT:"),
+    "lwm": Template(system="You are a helpful assistant. ", user="USER: ", after_user=" ", assistant="ASSISTANT:"),
 }
-"""Formats by name: ``plain``; ``caption``, in which the user says nothing, and ``v0`` and ``v1``, LLaVA's (Vicuna's).
+"""Formats by name: ``plain``; ``caption``, in which the user says nothing, ``v0`` and ``v1``, LLaVA's (Vicuna's), and
+``lwm``, LWM's.
 The ``stop`` of ``caption`` is a new line."""
 HUB = "hub"
 """Name of the format that a published tokenizer brings with it."""

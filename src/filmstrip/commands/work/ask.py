@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from filmstrip.files import write_json
 from filmstrip.nn.sampling import Sampling
 from filmstrip.runs.answers import Answerer, Film, compile_decoding, load_answerer
 from filmstrip.text.conversation import Turn
+from filmstrip.text.documents import read_documents
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ def ask(command: Ask) -> None:
         UserError: the run does not answer questions, the video cannot be read, or JSON is asked for without a
             question.
     """
-    if not command.files:
-        raise UserError("give at least one video or image, before the question")
     if command.json and command.question is None:
         raise UserError("--json prints the answer to one question: give the question after the video")
     answerer = load_answerer(command.run)
     if command.compile:
         compile_decoding(answerer.objective)
+    if answerer.reads_text:
+        _ask_of_text(answerer, command)
+        return
+    if not command.files:
+        raise UserError("give at least one video or image, before the question")
     notes = Console(stderr=True, soft_wrap=True)
     began = time.perf_counter()
     alone = len(command.files) == 1
@@ -55,9 +60,32 @@ def ask(command: Ask) -> None:
     if command.question is not None:
         answers = [_answer(answerer, films, command.question, [], command, shown=not command.json)]
     else:
+        for film in films:
+            first, last = film.span
+            print(f"{film.path}: {film.num_frames} frames, {first:.1f} to {last:.1f} s, {film.num_tokens} tokens")
         answers = _converse(answerer, films, command)
     about = _about(films[0]) if alone else {"videos": [*map(_about, films)]}
-    told = {"run": str(command.run), **about, "seconds_of_seeing": seeing, "answers": [*map(asdict, answers)]}
+    _tell(
+        {"run": str(command.run), **about, "seconds_of_seeing": seeing, "answers": [*map(asdict, answers)]}, command
+    )
+
+
+def _ask_of_text(answerer: Answerer, command: Ask) -> None:
+    """Answer one question about texts, or as many as are typed; the texts stand before the first.
+
+    Raises:
+        UserError: a file is no text.
+    """
+    texts = [document.text for file in command.files for document in read_documents(Path(file))]
+    if command.question is not None:
+        answers = [_answer(answerer, [], command.question, [], command, texts, shown=not command.json)]
+    else:
+        answers = _converse(answerer, [], command, texts)
+    _tell({"run": str(command.run), "texts": list(command.files), "answers": [*map(asdict, answers)]}, command)
+
+
+def _tell(told: dict[str, Any], command: Ask) -> None:
+    """Print and write what was said, as JSON, where that is asked for."""
     if command.json:
         json.dump(told, sys.stdout, indent=2)
         print()
@@ -75,13 +103,10 @@ def _about(film: Film) -> dict[str, Any]:
     }
 
 
-def _converse(answerer: Answerer, films: Sequence[Film], command: Ask) -> list[Answer]:
+def _converse(answerer: Answerer, films: Sequence[Film], command: Ask, texts: Sequence[str] = ()) -> list[Answer]:
     """Ask until a line is empty or input ends."""
     answers: list[Answer] = []
     history: list[Turn] = []
-    for film in films:
-        first, last = film.span
-        print(f"{film.path}: {film.num_frames} frames, {first:.1f} to {last:.1f} s, {film.num_tokens} tokens")
     while True:
         try:
             question = input("> ").strip()
@@ -91,20 +116,33 @@ def _converse(answerer: Answerer, films: Sequence[Film], command: Ask) -> list[A
         if not question:
             return answers
         try:
-            answers.append(_answer(answerer, films, question, history, command, shown=True))
+            answers.append(_answer(answerer, films, question, history, command, texts, shown=True))
         except UserError as error:
             print(error)
             continue
-        history = [*turns_of(question, history, visuals=len(films)), Turn("assistant", answers[-1].answer)]
+        said = Turn("assistant", answers[-1].answer)
+        history = [*turns_of(_asked(question, history, texts), history, visuals=len(films)), said]
+
+
+def _asked(question: str, history: Sequence[Turn], texts: Sequence[str]) -> str:
+    """A question as the user says it: the first one after the texts that it is about."""
+    return question if history else "\n".join([*texts, question])
 
 
 def _answer(
-    answerer: Answerer, films: Sequence[Film], question: str, history: list[Turn], command: Ask, *, shown: bool
+    answerer: Answerer,
+    films: Sequence[Film],
+    question: str,
+    history: list[Turn],
+    command: Ask,
+    texts: Sequence[str] = (),
+    *,
+    shown: bool,
 ) -> Answer:
     began, said = time.perf_counter(), ""
     for piece in answerer.say(
         films,
-        question,
+        _asked(question, history, texts),
         history,
         max_tokens=command.max_tokens,
         seed=command.seed,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip.bounds import Count
+from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.actions import ActionSpace
 from filmstrip.data.annotations.dialogues import SHOWN, Dialogue, files_of, read_dialogues
 from filmstrip.data.config import Data, DataInfo
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SPECIFICATION = Specification(
     {
-        "video": replace(clips.VIDEO, padding=0),
+        "video": replace(clips.VIDEO, padding=0, when="`data.reads.visuals` above 0"),
         "frames": of(
             "B K",
             torch.int64,
@@ -74,7 +74,7 @@ SPECIFICATION = Specification(
         **COMMON,
     }
 )
-Format = Literal["plain", "caption", "v0", "v1", "hub"]
+Format = Literal["plain", "caption", "v0", "v1", "lwm", "hub"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +104,9 @@ class Conversations(Kind):
     as the model makes of a clip."""
     image_tokens: Count | None = None
     """The same of an image, where that is one frame."""
-    visuals: Count = 1
+    visuals: CountOrZero = 1
     """Maximum number of images and videos of a conversation. With more than one an image is one frame; with one it
-    stands still for as many frames as a video has."""
+    stands still for as many frames as a video has; with none batches are text alone."""
     timestamps: bool = False
     """Whether the place of a video becomes one for each of its frames, after the frame's time as text."""
     around_visual: tuple[str, str] = ("", "")
@@ -139,6 +139,8 @@ class Conversations(Kind):
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``, and the longest text."""
+        if self.visuals == 0:
+            return {"L": self.max_length}
         clip = data.clip
         length = max(1, self.max_length - (self.visual_tokens or 1) + 1)
         frames = {"T": clip.num_frames, "C": 3, "H": clip.size, "W": clip.size}
@@ -150,6 +152,8 @@ class Conversations(Kind):
 
     def shown(self, data: Data) -> str:
         """Number of frames and their size."""
+        if self.visuals == 0:
+            return f"conversations of up to {self.max_length} tokens"
         return f"conversations about {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"
 
     @staticmethod
@@ -204,6 +208,8 @@ class ConversationSample(Sample):
     """Number of tokens of each of its images and videos, where they are not all the serialiser's."""
     timestamps: bool = False
     """Whether the place of a video becomes one for each of its frames."""
+    text_alone: bool = False
+    """Whether conversations of its source have no images and videos at all."""
 
     @property
     def specification(self) -> Specification:
@@ -225,6 +231,8 @@ class ConversationSample(Sample):
         Raises:
             DecodeError, OSError: the image or video cannot be read.
         """
+        if self.text_alone:
+            return self._told([Row(content={}, times=(0.0, 0.0))] * (num_clips * num_crops))
         if self.dialogue.visual is None:
             frames, side, native = data.clip.num_frames, data.clip.size, data.clip.native
             size = (side, side) if native is None else native.size_of(frames, side, side)
@@ -334,6 +342,13 @@ class ConversationSource(Source):
     kind: ClassVar[type[Kind]] = Conversations
 
     serialiser: Serialiser = field(compare=False)
+    text_alone: bool = False
+    """Whether no conversation may have images and videos."""
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Keys that batches have."""
+        return super().gives - ({"video"} if self.text_alone else set())
 
     def info(self, train_split: str) -> ConversationInfo:
         """Properties of the collection that an objective needs before it is built."""
@@ -394,6 +409,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
             files=tuple(str(media / visual) for visual in d.visuals) if config.visuals > 1 else (),
             sizes=sizes if config.visuals > 1 or config.timestamps else (),
             timestamps=config.timestamps,
+            text_alone=config.visuals == 0,
         )
         for d, sizes in zip(found, tokens)
     ]
@@ -409,6 +425,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
         samples=tuple(replace(sample, serialiser=serialiser) for sample in samples),
         directional=True,
         serialiser=serialiser,
+        text_alone=config.visuals == 0,
     )
 
 
@@ -442,7 +459,7 @@ def _check_visuals(found: Sequence[Dialogue], most: int, path: Path) -> None:
         largest = max(len(d.visuals) for d in more)
         raise UserError(
             f"{path}: {more[0].name} has {len(more[0].visuals)} visuals, and a conversation may have {most}: allow "
-            f"them (--data.reads.visuals {largest}), for a method that reads several"
+            f"them (--data.reads.visuals {largest}), for a method that {'reads several' if most else 'sees'}"
         )
 
 

@@ -1,0 +1,231 @@
+"""Needles in a haystack: numbers that a language model finds in long texts, by length and depth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from filmstrip.bounds import Count, NotEmpty, Seed
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.conversations import ConversationSource
+from filmstrip.data.kinds.documents import DocumentSource
+from filmstrip.data.reading.order import derive_seed
+from filmstrip.errors import UserError
+from filmstrip.evals.distributed import map_items
+from filmstrip.inference import inference, on_device
+from filmstrip.protocols import TextWriter
+from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.text.conversation import Serialiser, Turn
+from filmstrip.text.documents import read_documents
+from filmstrip.text.haystack import CITIES, NUM_CITIES, Filler, Needle, answer, draw_needles, found, hide, question
+from filmstrip.text.tokenizers import TextTokenizer
+
+_CELL = re.compile(r"found/(\d+)/(\d+)%")
+SPARE = 8
+"""Number of tokens that an answer may have beyond the right one."""
+
+
+class Cell(NamedTuple):
+    """A place of the grid: the number of tokens of a text, and the depth of the first number that is asked for."""
+
+    length: int
+    depth: float
+
+    @property
+    def name(self) -> str:
+        """Name of its value."""
+        return f"found/{self.length}/{self.depth:.0%}"
+
+
+def cell_of(name: str) -> Cell | None:
+    """The place whose value has this name, if it is one's."""
+    match = _CELL.fullmatch(name)
+    return Cell(int(match[1]), int(match[2]) / 100) if match else None
+
+
+class Format(NamedTuple):
+    """How a model is asked, and when its answer ends."""
+
+    tokenizer: TextTokenizer
+    ask: Callable[[str], list[int]]
+    """The ids of a prompt."""
+    stop: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needles(Evaluation):
+    """Share of the numbers of cities that a language model of text finds in long texts which hide them.
+
+    Texts have exactly as many tokens as is asked for, or less than a sentence fewer, question included. With several
+    ``needles`` the depth is that of the first one that is asked for, and the others lie anywhere.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"text"})
+    takes_native: ClassVar[bool] = True
+
+    lengths: Annotated[tuple[Count, ...], NotEmpty] = (128, 256)
+    """Numbers of tokens of a text with its question."""
+    depths: Count = 5
+    """Number of depths, evenly from the beginning to the end."""
+    rounds: Count = 10
+    """Number of texts for each length and depth."""
+    needles: Count = 1
+    """Number of numbers that a text hides."""
+    asked: Count = 1
+    """Number of these that are asked for."""
+    digits: Count = 7
+    """Number of digits of a number."""
+    cities: Count = NUM_CITIES
+    """Number of different cities, the first of the alphabet."""
+    texts: Path | None = None
+    """Text files to hide numbers in: a file or a folder; by default sentences of a small grammar."""
+    batch_size: Count = 4
+    seed: Seed = 0
+
+    def splits_of(self, data: Data) -> tuple[str, ...]:
+        """None: texts are made here."""
+        return ()
+
+    def check(self, subject: Subject) -> None:
+        """The objective writes text, and numbers can be asked for.
+
+        Raises:
+            UserError: the objective is no language model of text, more numbers are asked for than are hidden, or a
+                length has no room for them.
+        """
+        if not isinstance(subject.objective, TextWriter):
+            raise UserError(
+                f"{type(subject.objective).__name__} is no language model of text alone: give a run of "
+                "language.lwm_text"
+            )
+        if self.asked > self.needles:
+            raise UserError(
+                f"{self.asked} numbers are asked for, and {self.needles} are hidden: hide more (--needles)"
+            )
+        how = format_of(subject)
+        for cell in self.grid()[:: self.depths]:
+            self.text(how, Filler(), cell, 0)
+
+    def grid(self) -> list[Cell]:
+        """All places, length by length."""
+        depths = np.linspace(0, 1, self.depths) if self.depths > 1 else np.array([0.5])
+        return [Cell(length, float(depth)) for length in self.lengths for depth in depths]
+
+    def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        """Yield ``found/LENGTH/DEPTH`` of every place, ``found/LENGTH`` and ``found``; beside them ``oracle``, the
+        right answers read as the model's are, and ``chance``, a guess of as many digits.
+
+        Raises:
+            UserError: see :meth:`check`, or there are no texts.
+        """
+        self.check(subject)
+        how, filler = format_of(subject), self._filler()
+        cells, shares, oracle = self.grid(), [], []
+        for cell, (share, ideal) in zip(
+            cells, map_items(subject, cells, partial(self._of_cell, subject, how, filler))
+        ):
+            shares.append(share)
+            oracle.append(ideal)
+            yield cell.name, share
+        for length in self.lengths:
+            yield f"found/{length}", float(np.mean([s for s, cell in zip(shares, cells) if cell.length == length]))
+        yield "found", float(np.mean(shares))
+        yield "oracle", float(np.mean(oracle))
+        yield "chance", 1 / (10**self.digits - 10 ** (self.digits - 1))
+
+    def _filler(self) -> Filler:
+        if self.texts is None:
+            return Filler()
+        return Filler.of([document.text for document in read_documents(self.texts.expanduser())])
+
+    def text(self, how: Format, filler: Filler, cell: Cell, number: int) -> tuple[list[int], list[Needle]]:
+        """The ids of a prompt, and the needles that it asks for.
+
+        Raises:
+            UserError: the length has no room for the needles and the question.
+        """
+        rng = np.random.default_rng(derive_seed("needles", self.seed, cell.name, number))
+        needles = draw_needles(rng, self.needles, self.digits, CITIES[: self.cities])
+        depths, asked = [cell.depth, *rng.random(self.needles - 1)], needles[: self.asked]
+
+        def prompt(sentences: Sequence[str]) -> list[int]:
+            return how.ask(f"{hide(sentences, needles, depths)}\n{question(asked)}")
+
+        taken = len(prompt(()))
+        if taken > cell.length:
+            raise UserError(
+                f"{self.needles} needles and the question take {taken} tokens, and a text is to have {cell.length}: "
+                "give longer texts (--lengths), or fewer needles or digits"
+            )
+        sentences: list[str] = []
+        for sentence in filler.draw(rng):
+            taken += len(how.tokenizer.encode(f" {sentence}"))
+            if taken > cell.length:
+                break
+            sentences.append(sentence)
+        while len(ids := prompt(sentences)) > cell.length:  # pieces of words may differ at borders
+            sentences.pop()
+        return ids, asked
+
+    def _of_cell(self, subject: Subject, how: Format, filler: Filler, cell: Cell) -> tuple[float, float]:
+        """The share of needles that the model finds at a place, and that its right answers have."""
+        model = subject.objective
+        assert isinstance(model, TextWriter), "seen to by check"
+        hits: list[bool] = []
+        ideal: list[bool] = []
+        made = [self.text(how, filler, cell, number) for number in range(self.rounds)]
+        for first in range(0, self.rounds, self.batch_size):
+            prompts, asked = zip(*made[first : first + self.batch_size])
+            right = [how.tokenizer.encode(answer(each)) for each in asked]
+            with inference(subject.objective):
+                said = _written(model, prompts, how, SPARE + max(map(len, right)), subject.device)
+            for own, ids, truth in zip(said, right, asked):
+                hits += found(how.tokenizer.decode(own), truth)
+                ideal += found(how.tokenizer.decode(ids), truth)
+        return float(np.mean(hits)), float(np.mean(ideal))
+
+
+def format_of(subject: Subject) -> Format:
+    """How a model is asked: in the format of its conversations, or at the end of a document.
+
+    Raises:
+        UserError: its data are no text.
+    """
+    source, reads = subject.source, subject.data.reads
+    if isinstance(source, ConversationSource):
+        # Without the limit of its conversations: texts may be longer than any of these.
+        serialiser = Serialiser(source.serialiser.tokenizer, reads.format)  # type: ignore[attr-defined]
+        return Format(serialiser.tokenizer, lambda text: serialiser.prompt([Turn("user", text)]), serialiser.stop)
+    if not isinstance(source, DocumentSource):
+        raise UserError(f"{source.root} holds no text: give documents or conversations (--data.reads)")
+    tokenizer = source.text_tokenizer
+    begun = [] if source.starts is None else [source.starts]
+    return Format(tokenizer, lambda text: [*begun, *tokenizer.encode(f"{text}\n")], (tokenizer.end,))
+
+
+def _written(
+    model: TextWriter, prompts: Sequence[list[int]], how: Format, count: int, device: torch.device
+) -> list[list[int]]:
+    """The most probable ids after each prompt, up to the stop, at most so many."""
+    most = max(map(len, prompts))
+    text = torch.tensor([[*ids, *[how.tokenizer.pad] * (most - len(ids))] for ids in prompts])
+    batch = on_device({"text": text, "text_length": torch.tensor([len(ids) for ids in prompts])}, device)
+    rows: list[list[int]] = [[] for _ in prompts]
+
+    def ended(row: list[int]) -> bool:
+        return tuple(row[-len(how.stop) :]) == how.stop
+
+    for ids in model.write_on(batch, count=count):
+        for row, token in zip(rows, ids.tolist()):
+            if not ended(row):
+                row.append(token)
+        if all(map(ended, rows)):
+            break
+    return [row[: -len(how.stop)] if ended(row) else row for row in rows]

@@ -1,0 +1,66 @@
+"""The numbers that a language model finds in long texts, as a grid of their lengths and the numbers' depths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from filmstrip.evals.needles import Cell, cell_of
+from filmstrip.report.curves import Series
+from filmstrip.report.markup import Markup, join, tag
+from filmstrip.report.sections import scrolling
+
+_PREFIX = "eval/"
+
+
+def is_needle(name: str) -> bool:
+    """Whether a metric is a place of the grid."""
+    return cell_of(name.removeprefix(_PREFIX)) is not None
+
+
+def needle_grid(recorded: Mapping[str, Series]) -> NeedleGrid | None:
+    """The grid of a run's latest evaluations; none without any."""
+    cells = {
+        cell: values[-1] for name, (_, values) in recorded.items() if (cell := cell_of(name.removeprefix(_PREFIX)))
+    }
+    if not cells:
+        return None
+    beside = {
+        name: recorded[f"{_PREFIX}{name}"][1][-1] for name in ("oracle", "chance") if _PREFIX + name in recorded
+    }
+    return NeedleGrid(cells, beside)
+
+
+@dataclass(frozen=True)
+class NeedleGrid:
+    """The share of numbers that were found at each place."""
+
+    cells: Mapping[Cell, float]
+    beside: Mapping[str, float]
+    """The shares that right answers and guesses would have."""
+    title: str = "Needles found"
+
+    def html(self) -> Markup:
+        """A table shaded by the share: depths from top to bottom, lengths from left to right."""
+        lengths = sorted({cell.length for cell in self.cells})
+        rows = []
+        for depth in sorted({cell.depth for cell in self.cells}):
+            squares = (_square(Cell(length, depth), self.cells.get(Cell(length, depth))) for length in lengths)
+            rows.append(tag("tr", tag("th", f"{depth:.0%}", scope="row"), *squares))
+        heads = (tag("th", tag("span", f"{length:,}"), scope="col") for length in lengths)
+        corner = tag("td", "depth ↓ · tokens →", class_="corner")
+        table = tag("table", tag("thead", tag("tr", corner, *heads)), tag("tbody", *rows), class_="confusion")
+        said = "; ".join(f"{name} {share:.3g}" for name, share in self.beside.items())
+        note = "Percentage of the numbers hidden at a depth of a text that the model named when it was asked"
+        return join(
+            [scrolling(table, self.title), tag("p", f"{note} ({said})." if said else f"{note}.", class_="note")]
+        )
+
+
+def _square(cell: Cell, share: float | None) -> Markup:
+    if share is None:
+        return tag("td")
+    said = f"{cell.length:,} tokens, depth {cell.depth:.0%}: {share:.1%} found"
+    return tag(
+        "td", f"{100 * share:.0f}", style=f"--share:{share:.3f}", class_="dark" if share > 0.5 else None, title=said
+    )

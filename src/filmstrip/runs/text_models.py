@@ -1,0 +1,68 @@
+"""Language models of text alone: sizes and tokenizer of what they start from, and the data that they read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from filmstrip.data.kinds.conversations import Conversations
+from filmstrip.data.kinds.documents import Documents
+from filmstrip.errors import UserError
+from filmstrip.models.decoder import DecoderConfig
+from filmstrip.objectives.text import TextModelConfig
+from filmstrip.runs.config import Run, read_config
+from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.hub import hub_decoder, hub_folder
+from filmstrip.runs.hub_language import DESCRIBED, read_as_there
+
+log = logging.getLogger(__name__)
+
+_BASE = "objective.decoder.rope_base"
+
+
+def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
+    """This run with the sizes of the language model that ``init`` names, and its tokenizer; the rotary base is this
+    run's own. Other methods' runs are returned as they are.
+
+    Its weights are not read. ``typed`` are the dotted names of settings that a person gave.
+
+    Raises:
+        UserError: there is no such model, it has another rotary base than this run begins at, or a setting was given
+            that it decides.
+    """
+    own = run.objective
+    if not isinstance(own, TextModelConfig) or run.init is None:
+        return run
+    source = run.init
+    decides = sorted(name for name in typed if name.startswith("objective.decoder.") and name != _BASE)
+    if decides:
+        raise UserError(f"{source} says how large the language model is: leave out {', '.join(decides)}")
+    objective = own.of_init(_decoder_of(source), source)
+    reads = run.data.reads
+    if not is_run(source) and isinstance(reads, (Documents, Conversations)):
+        reads = read_as_there(reads, hub_folder(source, *DESCRIBED), source, {*typed, "data.reads.format"})
+    log.warning("%s says how large the language model is, and how text is read", source)
+    return replace(run, objective=objective, data=replace(run.data, reads=reads))
+
+
+def _decoder_of(source: str) -> DecoderConfig:
+    """The sizes of the language model at a source."""
+    if not is_run(source):
+        return hub_decoder(source)
+    there = read_config(Path(source) / CONFIG).objective
+    if not isinstance(there, TextModelConfig):
+        raise UserError(
+            f"{source} holds a {type(there).__name__}, which is no language model of text alone: start from a run of "
+            "language.lwm_text, or a language model in the Hub's layout"
+        )
+    return there.decoder
+
+
+def with_text_alone(run: Run) -> Run:
+    """This run with conversations as text alone, which is all that a language model of text reads."""
+    reads = run.data.reads
+    if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.visuals == 0:
+        return run
+    return replace(run, data=replace(run.data, reads=replace(reads, visuals=0)))
