@@ -97,7 +97,7 @@ def progress_of(folder: Path) -> tuple[Facts, Group]:
     Raises:
         UserError: see :func:`run_report`.
     """
-    whole = _without_curve_points(_recorded(folder))
+    whole = _single_figures(_recorded(folder))
     return _facts(whole, training_seconds(folder), _predictions(folder)), _training(whole)
 
 
@@ -108,7 +108,7 @@ def details_of(folder: Path) -> list[Section]:
         UserError: see :func:`run_report`.
     """
     recorded, config, predictions = _recorded(folder), _config(folder), _predictions(folder)
-    whole = _without_curve_points(recorded)
+    whole = _single_figures(recorded)
     sections: list[Section] = [_what_was_run(folder, config)]
     if evaluations := {name: series for name, series in whole.items() if name.startswith(EVALUATION)}:
         sections += _evaluations(evaluations, folder)
@@ -136,7 +136,8 @@ def _recorded(folder: Path) -> dict[str, Series]:
     return recorded
 
 
-def _without_curve_points(recorded: Mapping[str, Series]) -> dict[str, Series]:
+def _single_figures(recorded: Mapping[str, Series]) -> dict[str, Series]:
+    """What was recorded without what is one point of a curve or of a grid."""
     return {name: series for name, series in recorded.items() if not is_curve_point(name) and not is_needle(name)}
 
 
@@ -148,17 +149,8 @@ def evaluated(folder: Path) -> list[tuple[str, str]]:
     """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
     return [
         (_name(name), _value(name, values[-1]))
-        for name, (_, values) in history(folder).items()
-        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
-    ]
-
-
-def evaluated(folder: Path) -> list[tuple[str, str]]:
-    """Names and values of a run's latest evaluations, as the page has them; without counts and curves over frames."""
-    return [
-        (_name(name), _value(name, values[-1]))
-        for name, (_, values) in history(folder).items()
-        if name.startswith(EVALUATION) and name not in _COUNTS and not is_curve_point(name)
+        for name, (_, values) in _single_figures(history(folder)).items()
+        if name.startswith(EVALUATION) and name not in _COUNTS
     ]
 
 
