@@ -31,10 +31,18 @@ class Predict(Command):
     """Whether to print one JSON object instead of text."""
     out: Path | None = None
     """Table to write in place of the text: .csv, .parquet or .json."""
+    last: bool = False
+    """Whether to take the weights of the last step, where the run kept its best ones (train.best)."""
 
     def __call__(self) -> int:
         from filmstrip.commands.work.predict import predict_files
 
         return predict_files(
-            self.run, self.files, top_k=self.top_k, num_clips=self.clips, as_json=self.json, out=self.out
+            self.run,
+            self.files,
+            top_k=self.top_k,
+            num_clips=self.clips,
+            as_json=self.json,
+            out=self.out,
+            last=self.last,
         )

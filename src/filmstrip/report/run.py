@@ -36,12 +36,11 @@ from filmstrip.runs.contents import (
 )
 from filmstrip.runs.loading import load_classes
 from filmstrip.runs.predictions import Predictions, kept_predictions
+from filmstrip.train.best import EVALUATION
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_FILES = 50
-EVALUATION = "eval/"
-"""Prefix of the names of evaluations in ``metrics.jsonl``."""
 SMOOTHING = 0.6
 """Weight of the past in smoothed curves."""
 _MIN_SMOOTHED = 10

@@ -95,8 +95,11 @@ class VideoClassifier(VideoEncoder):
         )
 
 
-def load_classifier(source: str | Path, device: torch.device | str | None = None) -> VideoClassifier:
-    """A trained classifier from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout.
+def load_classifier(
+    source: str | Path, device: torch.device | str | None = None, *, last: bool = False
+) -> VideoClassifier:
+    """A trained classifier from a run folder, with its best weights or those of its ``last`` step where it tells them
+    apart; ``hf:OWNER/NAME``; or a local folder in the Hub's layout.
 
     Raises:
         UserError: there is no such source, or what it holds does not classify video.
@@ -112,7 +115,7 @@ def load_classifier(source: str | Path, device: torch.device | str | None = None
                 f"{source} --data PATH), or give a model that was fine-tuned for classes"
             )
         return VideoClassifier(found.objective, found.classes, found.clip).to(default_device(device))
-    objective, run = load_objective(source, device)
+    objective, run = load_objective(source, device, last=last)
     if not isinstance(objective, Classifier):
         raise UserError(
             f"{source} holds a {type(objective).__name__}, which is not a classifier: give a run that was trained "

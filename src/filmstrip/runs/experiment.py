@@ -36,11 +36,16 @@ from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.runs.teachers import start_teachers, with_teachers
 from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
+from filmstrip.train.config import Loop
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 
 log = logging.getLogger(__name__)
 
+EVALUATIONS = 10
+"""Evaluations of a run that learns from labels and does not say after how many steps."""
+FEWEST_STEPS = 50
+"""Minimum number of steps between these."""
 SHOWN = 5
 """Settings that a message names."""
 
@@ -109,13 +114,16 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: 
         check_goes_on(files.path, run, loader.steps_per_epoch)
         objective, references = _objective(run, source, files)
         with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
-            protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+            subject = _subject(objective, source, run)
+            protocols = preflight.check_subject(subject, run.evals)
+            if run.train.best is not None:
+                preflight.check_best(subject, protocols, run.train.best)
         preflight.check_space(objective, run.optim, run.train, files.path)
         fit(
             objective,
             loader,
             optim=run.optim,
-            loop=run.train,
+            loop=_loop(run.train, objective, loader.steps_per_epoch),
             folder=files,
             mesh=mesh,
             augment=partial(
@@ -130,6 +138,13 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: 
     finally:
         loader.close()
     return Result(run=run, objective=objective, source=source, folder=files.path, metrics=metrics)
+
+
+def _loop(loop: Loop, objective: Objective, steps_per_epoch: float) -> Loop:
+    """The loop with the steps between evaluations, where none are given."""
+    if loop.eval_every is not None or "label" not in objective.requires:
+        return loop
+    return replace(loop, eval_every=max(FEWEST_STEPS, -(-total_steps(loop, steps_per_epoch) // EVALUATIONS)))
 
 
 def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) -> None:
@@ -213,22 +228,25 @@ def evaluate(
     protocols: tuple[Evaluation, ...] = (),
     data: Path | None = None,
     table: PredictionTable = NO_TABLE,
+    *,
+    last: bool = False,
 ) -> Iterator[tuple[str, float]]:
     """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
     the Hub on ``data``.
 
     A run folder keeps what is found, a line of metrics for each protocol with its settings, as of its last step, and
     the predictions of one that classifies: those of its own data beside its training's, others in ``evaluations/``.
+    With ``last``, of a run that kept its best weights, those of its last step are evaluated, and nothing is kept.
 
     Raises:
         UserError: there is no such run or encoder, or the data lack what a protocol looks at; or a table is asked for
             of protocols that do not classify, or of several that do.
     """
-    objective, described, own, classes = load_for_evaluation(evaluated, data)
+    objective, described, own, classes = load_for_evaluation(evaluated, data, last=last)
     shared = functools.cache(partial(open_source, described))
     _check_table(table, protocols or own)
     kept = None
-    if is_run(evaluated):
+    if is_run(evaluated) and not last:
         kept = Path(evaluated) if data is None else evaluations_folder(Path(evaluated), data)
     subjects = []
     for protocol in protocols or own:

@@ -16,8 +16,12 @@ from filmstrip.runs.contents import CONFIG, DATA
 from filmstrip.runs.run_folder import RunFolder
 
 
-def load_objective(folder: str | Path, device: torch.device | str | None = None) -> tuple[Objective, Run]:
+def load_objective(
+    folder: str | Path, device: torch.device | str | None = None, *, last: bool = False
+) -> tuple[Objective, Run]:
     """A trained objective, in evaluation mode, and the run that made it, from its folder and what that refers to.
+
+    A run that looked for its best step (``train.best``) gives the weights of that one, or those of its ``last`` step.
 
     Raises:
         UserError: this is no run folder, it holds no weights yet, they do not fit its configuration, or a frozen part
@@ -28,7 +32,7 @@ def load_objective(folder: str | Path, device: torch.device | str | None = None)
     folder = Path(folder)
     run = read_config(folder / CONFIG)
     objective = build_begun(run, folder, training=False)
-    RunFolder(folder).load_weights(objective)
+    RunFolder(folder).load_weights(objective, last=last)
     return objective.to(default_device(device)).eval(), run
 
 

@@ -20,6 +20,7 @@ from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.saved_states import KEPT
+from filmstrip.train.best import check_metric
 from filmstrip.train.config import Loop
 from filmstrip.train.optim import Optim
 from filmstrip.train.part_rates import frozen_parts
@@ -98,6 +99,27 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
     return possible
 
 
+def check_best(subject: Subject, protocols: Sequence[Evaluation], metric: str) -> None:
+    """See that the evaluations measure a metric, by evaluating a few videos of each split.
+
+    Raises:
+        UserError: there is no evaluation, or none measures it; lists what they measure.
+    """
+    if not protocols:
+        raise UserError(f"train.best is {metric!r}, and the run has no evaluation that could measure it")
+    source, data = subject.source, subject.data
+    splits = {split for protocol in protocols for split in protocol.splits_of(data)}
+    few = tuple(sample for split in sorted(splits) for sample in _few(source.split(split)))
+    subject = replace(subject, source=replace(source, samples=few))
+    names = []
+    for protocol in protocols:
+        try:
+            names += [name for name, _ in protocol(subject)]
+        except UserError:  # so few do not suffice: the first evaluation tells
+            return
+    check_metric(metric, names)
+
+
 def check_readable(source: Source, data: Data, split: str) -> None:
     """Decode a few videos of a split, from its first to its last; one that can be read will do.
 
@@ -149,12 +171,13 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
         UserError: it has not; says how much is needed and free. Or ``optim.rates`` names no part of the objective.
     """
     whole = sum(tensor.nbytes for tensor in objective.own_state().values())
+    kept = 2 if loop.best is None else 3  # weights, what replaces them, and those of the last step
     with frozen_parts(objective, optim.rates):
         trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + optim.moments * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    needed, free = 2 * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
+    needed, free = kept * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
     if needed > free:
         wanted, left = (f"{size / 2**30:.3g} GiB" for size in (needed, free))
         raise UserError(

@@ -61,9 +61,11 @@ def predict_files(
     num_clips: int = 4,
     as_json: bool = False,
     out: Path | None = None,
+    last: bool = False,
 ) -> int:
     """Print the classifier's prediction for each file, or write them to the table ``out``, a row as soon as it is
-    known; returns 1 if some could not be read, else 0.
+    known; returns 1 if some could not be read, else 0. The weights are those of the ``last`` step, or those that the
+    run kept.
 
     A file that cannot be read is reported and does not stop the others.
 
@@ -76,7 +78,7 @@ def predict_files(
     if out is not None:
         check_table_name(out)
     items = [item for path in paths for item in items_at(path)]
-    classifier = load_classifier(source)
+    classifier = load_classifier(source, last=last)
     console, failures = Console(), 0
     results: list[Prediction | Failure] = []
     with ExitStack() as open_files:
