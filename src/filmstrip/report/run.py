@@ -34,7 +34,7 @@ from filmstrip.runs.contents import (
     training_seconds,
     unreadable_files,
 )
-from filmstrip.runs.loading import load_classes
+from filmstrip.runs.loading import load_data_info
 from filmstrip.runs.predictions import Predictions, kept_predictions
 from filmstrip.train.best import EVALUATION
 
@@ -52,6 +52,13 @@ _NAMES = {
     "grad_norm": "Norm of the gradient",
     "clips_per_second": "Speed (clips per second)",
     "memory_gib": "Peak memory (GiB)",
+    "mae": "Mean absolute error on training clips",
+    "hit1": "Most probable class is one of the clip's (share of training clips)",
+    "eval/mAP": "Mean average precision (mAP)",
+    "eval/hit1": "Most probable class is one of the video's",
+    "eval/mae": "Mean absolute error",
+    "eval/spearman": "Spearman's rank correlation",
+    "eval/pearson": "Pearson's correlation",
     "eval/top1": "Top-1 accuracy",
     "eval/top5": "Top-5 accuracy",
     "eval/mean_class_accuracy": "Accuracy, mean of the classes",
@@ -59,7 +66,7 @@ _NAMES = {
     "eval/unreadable": "Unreadable videos",
 }
 """Names of metrics on the page; others keep their own."""
-_SHARES = ("eval/top1", "eval/top5", "eval/mean_class_accuracy")
+_SHARES = ("eval/mAP", "eval/hit1", "eval/top1", "eval/top5", "eval/mean_class_accuracy")
 _COUNTS = ("eval/count", "eval/unreadable")
 
 
@@ -102,7 +109,9 @@ def duration(seconds: float) -> str:
 def _predictions(folder: Path) -> Predictions | None:
     """The predictions that the run folder keeps, if they can be read."""
     try:
-        return kept_predictions(folder, load_classes(folder)) if (folder / DATA).exists() else None
+        if not (folder / DATA).exists() or (told := load_data_info(folder)).labels != "class":
+            return None
+        return kept_predictions(folder, told.classes)
     except UserError as error:
         log.warning("the report leaves predictions out: %s", error)
         return None

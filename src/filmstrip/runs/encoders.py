@@ -113,8 +113,8 @@ def load(source: str | Path, device: torch.device | str | None = None, *, last: 
     """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout; of what
     classifies video with its head, as a :class:`~filmstrip.runs.classifiers.VideoClassifier`.
 
-    By default it goes to a CUDA device where there is one. A run that looked for its best step gives the weights of that
-    one, or those of its ``last`` step.
+    By default it goes to a CUDA device where there is one. A run that looked for its best step gives the weights of
+    that one, or those of its ``last`` step.
 
     Raises:
         UserError: there is no such source, or what it holds has no encoder.

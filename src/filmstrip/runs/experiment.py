@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,6 +39,9 @@ from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tok
 from filmstrip.train.config import Loop
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
+
+if TYPE_CHECKING:
+    from filmstrip.runs.evaluation import AnyPredictions
 
 log = logging.getLogger(__name__)
 
@@ -295,12 +298,15 @@ def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> Non
         raise UserError(f"a table of predictions is of one protocol, and {reason} the classes of files: {names}")
 
 
-def _keep(predictions: Predictions, table: PredictionTable, folder: Path | None) -> None:
+def _keep(predictions: AnyPredictions, table: PredictionTable, folder: Path | None) -> None:
     """Write the predictions of an evaluation: where the run keeps them, and where else they were asked for."""
     if process.rank() != 0:
         return
     if folder is not None:
-        keep_predictions(predictions, folder, table.top_k)
+        if isinstance(predictions, Predictions):
+            keep_predictions(predictions, folder, table.top_k)
+        else:
+            predictions.write(folder, table.top_k)
     if table.path is not None:
         write_rows(list(predictions.rows(table.top_k)), table.path)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import check_requires
+from filmstrip.data.labels import check_labels
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
@@ -74,13 +75,17 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
             "leave it out"
         )
     learnt_from = source.split(data.train_split)
-    unlabelled = [sample.name for sample in learnt_from if sample.label is None]
+    unlabelled = [sample.name for sample in learnt_from if not sample.is_labelled]
+    if "label" in objective.requires:
+        check_labels(type(objective).__name__, objective.takes_labels, source.labels)
     if "label" in objective.requires and unlabelled:
+        none = " ([] stands for none of the classes)" if source.labels == "several" else ""
         counts = f"{len(unlabelled)} of {len(learnt_from)} videos of the split {data.train_split!r}"
         raise UserError(
-            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}"
+            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}{none}"
         )
-    if isinstance(objective, Classifier) and "label" in objective.requires and len(source.classes) == 1:
+    one = len(source.classes) == 1 and source.labels == "class"
+    if isinstance(objective, Classifier) and "label" in objective.requires and one:
         raise UserError(
             f"a classifier tells classes apart, and {source.root} has one, {source.classes[0]!r}: give videos of two "
             "classes or more"

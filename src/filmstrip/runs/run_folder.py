@@ -149,8 +149,8 @@ class RunFolder:
             ) from None
 
     def load_weights(self, objective: Objective, *, last: bool = False) -> None:
-        """Load the weights of :meth:`read_weights` into an objective; frozen parts that are kept elsewhere stay as they
-        are.
+        """Load the weights of :meth:`read_weights` into an objective; frozen parts that are kept elsewhere stay as
+        they are.
 
         Raises:
             UserError: there are none yet, or they are damaged or do not fit the objective.

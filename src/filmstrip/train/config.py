@@ -36,8 +36,8 @@ class Loop:
     log_every: Count = field(default=10, metadata=FREE)
     """Steps between log entries."""
     eval_every: CountOrZero | None = field(default=None, metadata=FREE)
-    """Steps between evaluations; zero evaluates at the end only. By default also ten times on the way where labels are
-    learnt, at least 50 steps apart, and elsewhere at the end only."""
+    """Steps between evaluations; zero evaluates at the end only. By default what learns from labels is evaluated ten
+    times, at least 50 steps apart, and all else at the end only."""
     best: str | None = None
     """Metric of the evaluations, such as top1, by which the best weights are kept in ``weights.safetensors`` and used
     from then on (those of the last step are in ``last.safetensors``); none keeps those of the last step."""
@@ -45,8 +45,8 @@ class Loop:
     """Whether the highest or the lowest value of ``best`` is the best one; ``auto`` goes by its name (lowest for
     losses, errors and distances)."""
     patience: Count | None = field(default=None, metadata=FREE)
-    """Number of evaluations in a row without a better value of ``best`` after which training stops; none trains to the
-    end."""
+    """Number of evaluations in a row without a better value of ``best`` after which training stops; none trains to
+    the end."""
     save_every: Count = field(default=500, metadata=FREE)
     """Steps between saved states, from which a run can resume."""
     context: Count = field(default=1, metadata=FREE)

@@ -81,9 +81,9 @@ def fit(
     ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), or the best ones by ``loop.best``, which
-    are also saved in ``folder``. The modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
-    mode meanwhile. ``evaluate`` receives the objective and the number of steps done, and runs in every process; its
-    results are recorded as ``eval/name``.
+    are also saved in ``folder``. The modes of its modules (training, evaluation) do not change; parts that
+    ``optim.rates`` freezes are in evaluation mode meanwhile. ``evaluate`` receives the objective and the number of
+    steps done, and runs in every process; its results are recorded as ``eval/name``.
 
     Raises:
         UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent or name no part

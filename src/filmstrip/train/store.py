@@ -51,8 +51,8 @@ class Store(Protocol):
         ...
 
     def evaluated(self, metric: str, until: int) -> list[tuple[int, float]]:
-        """The steps up to ``until`` at which an evaluation in training recorded a metric, with its values; the same in
-        every process."""
+        """The steps up to ``until`` at which an evaluation in training recorded a metric, with its values; the same
+        in every process."""
         ...
 
     def write_environment(self, device: torch.device) -> None:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filmstrip.data.actions import Sidecar
+from filmstrip.data.labels import MEANINGS, Target, looks_like, numbers_of_cells, several_of_cells
 from filmstrip.data.sample import Sample, Source, collect, hold_out, number_labels, read_notes
 from filmstrip.errors import UserError
+from filmstrip.protocols import Labels
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -52,14 +55,16 @@ class Row(NamedTuple):
     """Captions, from all of their columns."""
 
 
-def open_manifest(path: Path) -> Source:
-    """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents.
+def open_manifest(path: Path, labels: Labels = "class") -> Source:
+    """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents; a label is one
+    class, several (``a;b``, or a JSON list), or numbers, as ``labels`` says.
 
     Rows without a split are left out when other rows have one. Files that are missing are found out when they are
     read, like unreadable ones; only when none of the first is there, the manifest is refused.
 
     Raises:
-        UserError: the table has no column of paths, or invalid cells; the message lists the rows.
+        UserError: the table has no column of paths, or invalid cells, or labels of another kind; the message lists
+            the rows.
     """
     rows = _read(path)
     if any(row.cells["split"] for row in rows):
@@ -70,12 +75,27 @@ def open_manifest(path: Path) -> Source:
     notes = read_notes(path.parent)
     spans = _spans(path, rows)
     base = _base(path, rows)
-    classes, labels = number_labels([row.cells["label"] for row in rows], notes.classes, path)
+    cells = [row.cells["label"] for row in rows]
+    numbers: list[int | None] = [None] * len(rows)
+    targets: Sequence[Target | None] = [None] * len(rows)
+    if labels == "several":
+        classes, targets = several_of_cells(cells, notes.classes, path)
+    elif labels == "number":
+        numbered = [(row.number, cell) for row, cell in zip(rows, cells)]
+        classes, targets = numbers_of_cells(numbered, notes.classes, "label", path)
+    else:
+        if (seem := looks_like(cells)) != "class":
+            _warn(
+                f"{path}: labels look like {MEANINGS[seem]} and are taken for the names of classes; "
+                f"--data.reads.labels {seem} reads them as such"
+            )
+        classes, numbers = number_labels(cells, notes.classes, path)
     samples = [
         Sample(
             path=os.path.join(base, str(cells["path"])),
             name=_name(str(cells["path"]), start, end),
             label=label,
+            target=target,
             split=cells["split"] or "",
             start=start,
             end=end,
@@ -83,11 +103,11 @@ def open_manifest(path: Path) -> Source:
             group=cells["group"],
             actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
         )
-        for (_, cells, texts), (start, end), label in zip(rows, spans, labels)
+        for (_, cells, texts), (start, end), label, target in zip(rows, spans, numbers, targets)
     ]
     if samples and not samples[0].split:
         samples = hold_out(samples)
-    return collect(path.parent, classes, samples, notes)
+    return replace(collect(path.parent, classes, samples, notes), labels=labels)
 
 
 def manifest_of(path: Path) -> Path | None:

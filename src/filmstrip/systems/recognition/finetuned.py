@@ -21,17 +21,15 @@ The paper reports (CATER, top-1, 16 and 32 frames, Toto-large): 62.8, 72.9; V3D 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip.bounds import Count
-from filmstrip.data.config import Augment, Clip, Data, DataInfo
+from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.nn.attentive_pooling import PlainAttentivePooling
+from filmstrip.objectives.labels import LabelLoss, LabelsConfig, last_layer
 from filmstrip.objectives.on_encoder import OnEncoder, OnEncoderConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
@@ -45,18 +43,22 @@ from filmstrip.train.schedules import Cosine
 class Finetuned(OnEncoder):
     """An encoder and a classifier of its last layer's tokens; a :class:`~filmstrip.protocols.Classifier`."""
 
+    takes_labels = ("class", "several", "number")
+
     def __init__(self, config: FinetunedConfig) -> None:
         super().__init__(config)
         self.head = PlainAttentivePooling(self.encoder.width, config.num_classes)
+        if config.labels == "number":
+            self.head.head = last_layer(self.encoder.width, config)
+        self.criterion = LabelLoss(config)
+        self.labels = config.labels
         self.requires = self.needs("video", "label")
         self.train(self.training)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Cross-entropy, and the encoder's own loss with its weight."""
+        """The loss of the labels, and the encoder's own loss with its weight."""
         own, features = self.features(batch)
-        logits, label = self.head(features.tokens).float(), batch["label"]
-        nats = F.cross_entropy(logits, label)
-        metrics = {"top1": (logits.detach().argmax(dim=1) == label).float().mean()}
+        nats, metrics = self.criterion(self.head(features.tokens), batch["label"])
         if own is None:
             return Loss(nats, metrics)
         metrics |= {"nats": nats.detach(), "learner": own.total.detach()}
@@ -68,16 +70,8 @@ class Finetuned(OnEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetunedConfig(OnEncoderConfig):
+class FinetunedConfig(LabelsConfig, OnEncoderConfig):
     """An encoder and a classifier."""
-
-    num_classes: Count
-    """Number of classes. In training it comes from the data; a preset states its paper's."""
-
-    def bind(self, info: DataInfo) -> Self:
-        """Take the number of classes from the data, if it has any."""
-        bound = super().bind(info)
-        return replace(bound, num_classes=len(info.classes)) if info.classes else bound
 
     def build(self) -> Finetuned:
         """Build everything with fresh weights.
