@@ -85,6 +85,11 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     out, arguments = option(arguments, "--out")
     given = options_given(arguments)
     preset, arguments = _with_unions(preset, arguments, given)
+    if any(name == "lora" or name.startswith("lora.") for name in given):
+        from filmstrip.objectives.adaptation import LowRank
+
+        preset = replace(preset, lora=preset.lora or LowRank())
+        arguments = [word for word in arguments if word != "--lora"]
     kind, arguments = option(arguments, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))

@@ -21,6 +21,7 @@ from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
+from filmstrip.objectives.adaptation import LowRank
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs.evaluation import Evaluation
 from filmstrip.settings import FREE, Change, change_of
@@ -49,6 +50,9 @@ class Run:
     encoder, VideoMAE its decoder too where the source has one, a forecaster its predictor; all others start whole,
     from a run of their own kind or their authors' file. On the command line a folder in the Hub's layout also decides
     the network's sizes."""
+    lora: LowRank | None = None
+    """Low-rank adaptation of the encoder, in place of training its weights, from where ``init`` leaves them; on the
+    command line ``--lora``, or with its settings ``--lora.rank 16``. None trains the encoder."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 

@@ -177,7 +177,7 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
     """
     whole = sum(tensor.nbytes for tensor in objective.own_state().values())
     kept = 2 if loop.best is None else 3  # weights, what replaces them, and those of the last step
-    with frozen_parts(objective, optim.rates):
+    with frozen_parts(objective, optim.rates, optim.freeze):
         trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + optim.moments * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))

@@ -82,8 +82,8 @@ def fit(
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), or the best ones by ``loop.best``, which
     are also saved in ``folder``. The modes of its modules (training, evaluation) do not change; parts that
-    ``optim.rates`` freezes are in evaluation mode meanwhile. ``evaluate`` receives the objective and the number of
-    steps done, and runs in every process; its results are recorded as ``eval/name``.
+    ``optim.rates`` and ``optim.freeze`` freeze are in evaluation mode meanwhile. ``evaluate`` receives the objective
+    and the number of steps done, and runs in every process; its results are recorded as ``eval/name``.
 
     Raises:
         UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent or name no part
@@ -104,7 +104,7 @@ def fit(
     set_processes_apart(mesh)
     objective.to(accelerator.device)
     with (
-        frozen_parts(objective, optim.rates),
+        frozen_parts(objective, optim.rates, optim.freeze),
         changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
     ):
         _Training(
