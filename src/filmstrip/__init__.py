@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "read_video"]
+__all__ = ["__version__", "allow", "load", "read_video"]
 
 if TYPE_CHECKING:
     from filmstrip.runs.encoders import load
+    from filmstrip.runs.outside import allow
     from filmstrip.video.decode import read_video
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``load`` and ``read_video`` when they are first used: ``import filmstrip`` alone stays immediate."""
+    """Import ``load``, ``read_video`` and ``allow`` when they are first used: ``import filmstrip`` alone stays
+    immediate."""
     found: Any
     if name == "load":
         from filmstrip.runs.encoders import load
@@ -21,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from filmstrip.video.decode import read_video
 
         found = read_video
+    elif name == "allow":
+        from filmstrip.runs.outside import allow
+
+        found = allow
     else:
         raise AttributeError(f"module 'filmstrip' has no attribute {name!r}")
     globals()[name] = found

@@ -221,6 +221,8 @@ class Answers(Seer, Protocol):
         ...
 
 
+EVALUATION = "eval/"
+"""Prefix of the names of evaluations among the values that a run records."""
 Labels = Literal["class", "several", "number"]
 """What a sample's label is: one class; several classes, or none; or one number or several."""
 

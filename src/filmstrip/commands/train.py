@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a preset, on its own data or on yours."""
+    """Train a preset, on its own data or on yours.
+
+    --config RUN/config.json in place of the system begins a new run with the configuration of another one, which the
+    options change. A system may also be one of a package of yours, installed or in the current folder:
+    my_package.my_system:preset.
+    """
 
     usage = "SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]"
     run: Run

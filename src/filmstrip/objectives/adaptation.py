@@ -13,7 +13,7 @@ from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.nn.linear import Linear
-from filmstrip.nn.lora import Lora, adapted_layers
+from filmstrip.nn.lora import Lora, adapted_layers, merge
 from filmstrip.protocols import Classifier, Detector, Objective
 from filmstrip.weights.keymap import Weights
 
@@ -64,6 +64,11 @@ def adapt_encoder(objective: Objective, config: LowRank) -> None:
         module = encoder.get_submodule(owner)
         adapted = Lora(getattr(module, last), rank=config.rank, alpha=config.alpha, dropout=config.dropout)
         setattr(module, last, adapted)
+
+
+def merge_adaptation(objective: Objective) -> None:
+    """Put the products of an adapted encoder into the weights of plain layers, in place: the same function."""
+    merge(encoder_of(objective))
 
 
 def to_peft(objective: Objective) -> tuple[dict[str, Any], Weights]:

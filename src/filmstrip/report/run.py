@@ -13,6 +13,7 @@ from typing import Any
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
+from filmstrip.protocols import EVALUATION
 from filmstrip.report.comparison import chance, class_table, confusion_of, extremes_of, wilson_interval
 from filmstrip.report.curves import Curves, Series
 from filmstrip.report.generation import frame_curves, is_curve_point
@@ -36,7 +37,6 @@ from filmstrip.runs.contents import (
 )
 from filmstrip.runs.loading import load_data_info
 from filmstrip.runs.predictions import Predictions, kept_predictions
-from filmstrip.train.best import EVALUATION
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from filmstrip.objectives.adaptation import adapt_encoder
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
-from filmstrip.runs.contents import COMMANDS, CONFIG, PROTOCOL, evaluations_folder, is_run
+from filmstrip.runs.contents import COMMANDS, CONFIG, PROTOCOL, evaluations_folder, flat, is_run
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
@@ -137,6 +137,7 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: 
                 specification=source.kind.specification,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, files.path, metrics) if protocols else None,
+            settings=dict(flat(to_json(run))),
             begun=partial(_describe, run, source, info, references, files.path, command),
         )
     finally:

@@ -10,7 +10,7 @@ import torch
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.nn.lora import merge
+from filmstrip.objectives.adaptation import merge_adaptation
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.runs.contents import CONFIG, DATA
@@ -36,7 +36,7 @@ def load_objective(
     objective = build_begun(run, folder, training=False)
     RunFolder(folder).load_weights(objective, last=last)
     if merged and run.lora is not None:
-        merge(objective)
+        merge_adaptation(objective)
     return objective.to(default_device(device)).eval(), run
 
 

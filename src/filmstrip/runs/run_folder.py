@@ -21,7 +21,7 @@ from filmstrip.distributed import process
 from filmstrip.distributed.tensors import gathered
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
-from filmstrip.protocols import Objective
+from filmstrip.protocols import EVALUATION, Objective
 from filmstrip.runs.contents import (
     ENVIRONMENT,
     LAST,
@@ -34,7 +34,6 @@ from filmstrip.runs.contents import (
     metrics_of,
 )
 from filmstrip.runs.saved_states import newest_state, saved_states, write_state
-from filmstrip.train.best import EVALUATION
 from filmstrip.train.store import SavedState
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 from filmstrip.errors import UserError
+from filmstrip.protocols import EVALUATION
 from filmstrip.train.config import Loop
 
-EVALUATION = "eval/"
-"""Prefix of the names of evaluations among recorded values."""
 _LOWEST = {
     "bits", "distance", "ece", "ed", "error", "fid", "fvd", "kvd", "levenshtein", "loss", "lpips", "mae", "mse",
     "nats", "perplexity", "rank", "rmse",

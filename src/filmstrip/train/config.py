@@ -12,6 +12,8 @@ from filmstrip.errors import UserError
 from filmstrip.settings import EXTENDABLE, FREE
 from filmstrip.train.lengths import Epochs, Steps
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
@@ -35,6 +37,8 @@ class Loop:
     """Whether to recompute each block's activations in the backward pass (activation checkpointing)."""
     log_every: Count = field(default=10, metadata=FREE)
     """Steps between log entries."""
+    tracker: tuple[TrackerName, ...] = field(default=("tensorboard",), metadata=FREE)
+    """Trackers that recorded values also go to: tensorboard, wandb, mlflow (extras of those names), or none."""
     eval_every: CountOrZero | None = field(default=None, metadata=FREE)
     """Steps between evaluations; zero evaluates at the end only. By default what learns from labels is evaluated ten
     times, at least 50 steps apart, and all else at the end only."""

@@ -6,8 +6,8 @@ It knows steps, batches, phases, precision and processes. It knows nothing of la
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -19,9 +19,9 @@ from filmstrip.distributed.tensors import sharded_like
 from filmstrip.errors import UserError
 from filmstrip.inference import modes_kept
 from filmstrip.measure.memory import peak_memory
-from filmstrip.protocols import Batch, Objective
+from filmstrip.protocols import EVALUATION, Batch, Objective
 from filmstrip.train.async_metrics import AsyncMetrics
-from filmstrip.train.best import EVALUATION, Best
+from filmstrip.train.best import Best
 from filmstrip.train.blocks import changed_blocks
 from filmstrip.train.config import Loop
 from filmstrip.train.ema import Average
@@ -35,6 +35,7 @@ from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
 from filmstrip.train.store import Store
+from filmstrip.train.trackers import Trackers, check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,13 +73,15 @@ def fit(
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Train ``objective`` in place, resuming from the newest intact state in ``folder``, if there is one.
 
     Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
 
-    ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
+    ``settings`` of the run, by name, are for trackers. ``mesh`` is how the processes share ``batches``; by default as
+    ``loop.context`` says.
 
     The objective ends with its final weights (EMA weights if ``loop.ema``), or the best ones by ``loop.best``, which
     are also saved in ``folder``. The modes of its modules (training, evaluation) do not change; parts that
@@ -93,6 +96,7 @@ def fit(
     """
     if loop.best is not None and evaluate is None:
         raise UserError(f"train.best is {loop.best!r}, and there is no evaluation that could measure it")
+    check_trackers(loop.tracker)
     total = total_steps(loop, batches.steps_per_epoch)
     warmup = span_steps(optim.schedule.warmup, total)
     if warmup > total and process.rank() == 0:
@@ -100,7 +104,7 @@ def fit(
             "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
         )
     mesh = mesh or Mesh.of_processes(loop.context)
-    accelerator = _accelerator(loop, folder)
+    accelerator = _accelerator(loop)
     set_processes_apart(mesh)
     objective.to(accelerator.device)
     with (
@@ -108,7 +112,19 @@ def fit(
         changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
     ):
         _Training(
-            objective, batches, blocks, total, accelerator, mesh, optim, loop, folder, augment, evaluate, begun
+            objective,
+            batches,
+            blocks,
+            total,
+            accelerator,
+            mesh,
+            optim,
+            loop,
+            folder,
+            augment,
+            evaluate,
+            begun,
+            settings,
         ).run()
 
 
@@ -129,7 +145,9 @@ class _Training:
         augment: Augment,
         evaluate: Evaluate | None,
         begun: Callable[[], None],
+        settings: Mapping[str, Any] | None,
     ) -> None:
+        self.trackers, self.settings = Trackers(loop.tracker, folder.path), settings or {}
         self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
         self.device, self.mesh = accelerator.device, mesh
@@ -191,14 +209,13 @@ class _Training:
                 self.average.swap()
                 self._end_with_best()
         finally:
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
+            self.trackers.finish()
 
     def _begin(self, start: int) -> None:
         """Claim the folder for this run: writing starts here."""
         self.folder.write_environment(self.device)
         self.folder.forget_metrics_after(start)
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+        self.trackers.start(start, self.settings)
         self.begun()
 
     def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
@@ -289,7 +306,7 @@ class _Training:
 
     def _record(self, values: dict[str, float]) -> None:
         self.folder.append_metrics({"step": self.state.step, "seconds": round(self.watch.seconds, 3), **values})
-        self.accelerator.log(values, step=self.state.step)
+        self.trackers.log(values, self.state.step)
 
     def _save(self) -> None:
         """Write the weights, then the state: after a crash in between, some steps are repeated."""
@@ -315,7 +332,7 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     return steps
 
 
-def _accelerator(loop: Loop, folder: Store) -> Accelerator:
+def _accelerator(loop: Loop) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")
@@ -327,8 +344,6 @@ def _accelerator(loop: Loop, folder: Store) -> Accelerator:
     return Accelerator(
         mixed_precision=PRECISIONS[loop.precision],
         gradient_accumulation_steps=loop.accumulate,
-        log_with="tensorboard",
-        project_dir=folder.path,
     )
 
 

@@ -28,7 +28,7 @@ class Store(Protocol):
     """Where a run is saved. Every process calls its methods; only the first one writes."""
 
     path: Path
-    """The folder of TensorBoard events."""
+    """The folder of the run, in which trackers keep what they need."""
 
     def newest_state(self) -> SavedState | None:
         """The newest intact state, the same in all processes, or none if there are no states.
