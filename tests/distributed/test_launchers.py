@@ -15,30 +15,16 @@ from safetensors.torch import load_file
 from colour_videos import write_colours
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.multiprocess
-SETTINGS = [
-    "--data.clip.num-frames",
-    "4",
-    "--data.clip.size",
-    "32",
-    "--data.num-workers",
-    "0",
-    "--data.batch-size",
-    "4",
-    "--train.log-every",
-    "1",
-    "--optim.lr",
-    "1e-3",
-    "--train.tracker",
-]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(1200)]
+SETTINGS = ["--data.num-workers", "0", "--data.batch-size", "4", "--train.log-every", "1", "--train.tracker"]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
+    """Without labels, so that nothing is evaluated."""
     folder = tmp_path_factory.mktemp("videos")
-    for colour in ("red", "blue"):
-        for number in range(5):
-            write_colours(folder / colour / f"{number}.mp4", colour)
+    for number in range(8):
+        write_colours(folder / f"{number}.mp4", ("red", "blue")[number % 2])
     return folder
 
 
@@ -48,11 +34,11 @@ def environment(**more):
 
 def arguments(videos, out, steps):
     fixed = ["--data", str(videos), "--out", str(out), "--train.steps", str(steps)]
-    return ["train", "recognition.single_frame:tiny", *fixed, *SETTINGS]
+    return ["train", "pretraining.videomae:tiny", *fixed, *SETTINGS]
 
 
 def start(command, **more):
-    done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -90,7 +76,7 @@ def test_two_processes_learn_what_one_does(videos, alone, tmp_path, launcher):
     start([sys.executable, "-m", *LAUNCHERS[launcher], "-m", "filmstrip", *arguments(videos, out, 3)])
     assert json.loads((out / "environment.json").read_text())["processes"] == 2
     expected, got = losses(alone), losses(out)
-    assert got == pytest.approx(expected, rel=1e-4) and len((out / "metrics.jsonl").read_text().splitlines()) == 4
+    assert got == pytest.approx(expected, rel=1e-4) and len((out / "metrics.jsonl").read_text().splitlines()) == 3
     one, other = (load_file(folder / "weights.safetensors") for folder in (alone, out))
     for name, tensor in one.items():
         assert other[name].flatten().tolist() == pytest.approx(tensor.flatten().tolist(), abs=1e-4), name
@@ -122,25 +108,20 @@ def test_a_slurm_job_that_is_stopped_saves_and_is_queued_again(videos, tmp_path)
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     given = environment(**names, **files, **path)
     out = tmp_path / "run"
-    job = [
-        "bash",
-        str(ROOT / "deploy/train.slurm"),
-        *arguments(videos, out, 4000)[1:],
-        "--train.save-every",
-        "100000",
-    ]
+    script = ["bash", str(ROOT / "deploy/train.slurm")]
+    job = [*script, *arguments(videos, out, 40000)[1:], "--train.save-every", "40000"]
 
     def interrupted(after):
         """The step after which a job is saved that gets SIGTERM when it has done more steps than ``after``."""
         with (tmp_path / "output").open("w") as output:
             running = subprocess.Popen(job, env=given, stdout=output, stderr=output)
             try:
-                end = time.monotonic() + 200
+                end = time.monotonic() + 600
                 while time.monotonic() < end and running.poll() is None and max(losses(out), default=0) <= after:
                     time.sleep(0.5)
                 for pid in Path(files["PIDS"]).read_text().split():
                     os.kill(int(pid), signal.SIGTERM)
-                code = running.wait(timeout=100)
+                code = running.wait(timeout=300)
             finally:
                 running.kill()
         said = (tmp_path / "output").read_text()
@@ -149,9 +130,9 @@ def test_a_slurm_job_that_is_stopped_saves_and_is_queued_again(videos, tmp_path)
 
     first = interrupted(0)
     second = interrupted(first)
-    assert first < second < 4000 and list(losses(out)) == list(range(1, second + 1))
+    assert first < second < 40000 and list(losses(out)) == list(range(1, second + 1))
     assert Path(files["REQUEUED"]).read_text().split() == [names["SLURM_JOB_ID"]] * 2
-    without = subprocess.run(job[:3], env=given, capture_output=True, text=True)
+    without = subprocess.run([*script, job[2]], env=given, capture_output=True, text=True)
     assert without.returncode == 2 and "give --out FOLDER" in without.stderr
 
 
