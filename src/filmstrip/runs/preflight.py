@@ -105,7 +105,7 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
 
 
 def check_best(subject: Subject, protocols: Sequence[Evaluation], metric: str) -> None:
-    """See that the evaluations measure a metric, by evaluating a few videos of each split.
+    """See that the evaluations measure a metric, by evaluating a view of a few videos of each split.
 
     Raises:
         UserError: there is no evaluation, or none measures it; lists what they measure.
@@ -118,8 +118,9 @@ def check_best(subject: Subject, protocols: Sequence[Evaluation], metric: str) -
     subject = replace(subject, source=replace(source, samples=few))
     names = []
     for protocol in protocols:
+        one = {name: 1 for name in ("num_clips", "num_crops") if hasattr(protocol, name)}
         try:
-            names += [name for name, _ in protocol(subject)]
+            names += [name for name, _ in replace(protocol, **one)(subject)]
         except UserError:  # so few do not suffice: the first evaluation tells
             return
     check_metric(metric, names)
