@@ -58,15 +58,7 @@ def alone(videos, tmp_path_factory):
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"],
-    "accelerate": [
-        "accelerate.commands.launch",
-        "--cpu",
-        "--multi_cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
 }
 
 
