@@ -232,7 +232,7 @@ class DataInfo:
     directional: bool
     """Whether mirroring changes the meaning of a clip."""
     labels: Labels = "class"
-    """What a label is; of numbers, ``classes`` are their names."""
+    """Kind of label; of numbers, ``classes`` are their names."""
     class_counts: tuple[int, ...] = ()
     """Number of training videos of each class; empty without classes."""
     number_means: tuple[float, ...] = ()

@@ -15,7 +15,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Labels
 
 MEANINGS = {"class": "one class each", "several": "several classes each", "number": "numbers"}
-"""What videos with each kind of label have, in words."""
+"""Kinds of label in words, as videos have them."""
 _SHOWN_ERRORS = 5
 
 

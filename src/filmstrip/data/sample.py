@@ -168,7 +168,7 @@ class Source:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     labels: Labels = "class"
-    """What labels are; of numbers, ``classes`` are their names."""
+    """Kind of label; of numbers, ``classes`` are their names."""
     directional: bool = False
     """Whether mirroring changes the meaning of a clip."""
     actions: ActionSpace | None = None

@@ -89,7 +89,7 @@ class Clips(Kind):
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater", "droid", "lerobot"] = "auto"
     """Layout of a folder; ``auto`` detects it. ``folder`` is a folder of classes, whatever else it contains."""
     labels: Labels = "class"
-    """What the labels of a manifest are: one ``class``, ``several`` classes (``a;b`` or a JSON list; ``[]`` for none
+    """Kind of label in a manifest: one ``class``, ``several`` classes (``a;b`` or a JSON list; ``[]`` for none
     of them), or a ``number``, or several as ``1.5;2``."""
     fold: Annotated[int, Bounds(min=1, max=3)] = 1
     """Fold of UCF-101, its division into training and test, 1 to 3."""
