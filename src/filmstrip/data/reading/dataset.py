@@ -260,8 +260,8 @@ class _Rows:
             "span": torch.tensor(self.spans, dtype=torch.float64),
         }
         if self.labelled:
-            many = isinstance(self.labels[0], torch.Tensor)
-            batch["label"] = torch.stack(self.labels) if many else torch.tensor(self.labels, dtype=torch.int64)
+            targets = [label for label in self.labels if isinstance(label, torch.Tensor)]
+            batch["label"] = torch.stack(targets) if targets else torch.tensor(self.labels, dtype=torch.int64)
         return batch
 
 
