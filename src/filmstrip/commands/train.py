@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Train(Command):
     """Train a preset, on its own data or on yours.
 
-    --lora adapts the encoder of a recogniser or a detector by products of low rank, in place of training its weights; or
-    one of its settings: --lora.rank 8, --lora.alpha 16, --lora.dropout 0, --lora.layers NAME... (all linear ones).
+    --lora adapts the encoder of a recogniser or a detector by products of low rank, in place of training its weights;
+    so does one of its settings: --lora.rank 8, --lora.alpha 16, --lora.dropout 0, --lora.layers NAME... (all).
     --config RUN/config.json in place of the system begins a new run with the configuration of another one, which the
     options change. A system may also be one of a package of yours, installed or in the current folder:
     my_package.my_system:preset.
