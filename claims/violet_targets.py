@@ -45,10 +45,7 @@ CLAIM = Claim(
         above("codes", "start", "they teach: more is known than by random weights"),
     ),
     minutes=1.5,
-    analysis="Codes are 9 to 18 points ahead. Both were learnt at one rate, tuned for neither; the pixels are those "
-    "of frames at full size, noise included, where the tokenizer sees them half as large, as published: how much of "
-    "the difference that makes was not measured. The codes of a small dVAE were tried first: after 100 steps it rebuilt "
-    "nothing (an error as large as the variance).",
+    analysis="",
 )
 
 

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "load_generator", "load_tokenizer", "read_video"]
+__all__ = ["__version__", "allow", "load", "load_generator", "load_tokenizer", "read_video"]
 
 if TYPE_CHECKING:
     from filmstrip.runs.encoders import load
     from filmstrip.runs.generators import load_generator
+    from filmstrip.runs.outside import allow
     from filmstrip.runs.tokenizers import load_tokenizer
     from filmstrip.video.decode import read_video
 
@@ -31,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from filmstrip.video.decode import read_video
 
         found = read_video
+    elif name == "allow":
+        from filmstrip.runs.outside import allow
+
+        found = allow
     else:
         raise AttributeError(f"module 'filmstrip' has no attribute {name!r}")
     globals()[name] = found

@@ -105,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
+    from filmstrip.commands.arguments import allowing
+
     # Rich's own ends the program with exit code 1.
     Console.on_broken_pipe = _raise_again  # type: ignore[method-assign,assignment]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -113,7 +115,8 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"filmstrip {__version__}")
         return 0
-    command = command_class(arguments[0]).parse(arguments[1:], f"filmstrip {arguments[0]}")
+    kind, arguments = command_class(arguments[0]), [arguments[0], *allowing(arguments[1:])]
+    command = kind.parse(arguments[1:], f"filmstrip {arguments[0]}")
     return command() or 0
 
 
@@ -139,6 +142,7 @@ def _print_help() -> None:
     console.print(f"[bold]filmstrip[/] {__version__}: learn from video\n\n  filmstrip COMMAND ...\n")
     console.print(table)
     console.print("\n`filmstrip COMMAND --help` shows the options; `filmstrip demo` runs a complete example.")
+    console.print("Every command takes `--allow PACKAGE` for runs of systems that are in another package of yours.")
 
 
 if __name__ == "__main__":

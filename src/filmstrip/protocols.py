@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -250,6 +250,12 @@ class TextWriter(Protocol):
         ...
 
 
+EVALUATION = "eval/"
+"""Prefix of the names of evaluations among the values that a run records."""
+Labels = Literal["class", "several", "number"]
+"""What a sample's label is: one class; several classes, or none; or one number or several."""
+
+
 class Phase(NamedTuple):
     """One optimiser's part of a step: a GAN has two phases, most objectives have one."""
 
@@ -287,6 +293,11 @@ class Objective(nn.Module):
     starts_whole: bool = False
     """Whether a run that is to start from another one, or from released weights, takes all of them: those of its own
     method alone. Otherwise it takes the encoder, or the predictor, from any method that has one."""
+    takes_labels: tuple[Labels, ...] = ("class",)
+    """The labels that it can learn from, if it learns from labels."""
+    labels: Labels = "class"
+    """What the labels are that it learns from, and so what ``classify`` says: logits of which class is true, or of
+    each one alone, or numbers."""
     takes_packed: bool = False
     """Whether several samples may share a row of its language model (masked packing)."""
     takes_native: bool = False

@@ -25,7 +25,7 @@ def flag(tmp_path):
 @pytest.fixture
 def colours(monkeypatch):
     found = VideoClassifier(Colours(), tuple(RGB), CLIP)
-    monkeypatch.setattr(predict, "load_classifier", lambda source: found)
+    monkeypatch.setattr(predict, "load_classifier", lambda source, last: found)
     return found
 
 

@@ -22,6 +22,7 @@ CASES = {
     "elsewhere": {"objective": "Referring"},
     "frozen part": {"objective": "Regression", "optim": {"kind": "sgd", "rates": [["network.blocks.0", 0.0]]}},
     "muon": {"objective": "Regression", "optim": {"kind": "muon", "lr": 1e-3, "weight_decay_end": 0.2}},
+    "best": {"objective": "Regression", "ema": 0.5, "evaluate": True, "best": "mean"},
     "averaged": {"objective": "Regression", "ema": 0.9, "checkpoint": True, "evaluate": True},
 }
 AVERAGED = CASES["averaged"]

@@ -18,12 +18,17 @@ class Video:
 class MemorySource:
     """Stands for a source: named splits of :class:`Video`."""
 
+    labels = "class"
+
     def __init__(self, classes, **splits):
         self.classes = tuple(classes)
         self.splits = splits
 
     def split(self, name):
-        return tuple(SimpleNamespace(name=v.name, label=v.label, video=v) for v in self.splits[name])
+        return tuple(
+            SimpleNamespace(name=v.name, label=v.label, is_labelled=v.label is not None, video=v)
+            for v in self.splits[name]
+        )
 
 
 def memory_batches(source, data, split, *, num_clips=1, num_crops=1, batch_size=2):

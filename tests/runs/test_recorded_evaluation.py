@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
     source = SimpleNamespace(gives=frozenset({"video"}), root=tmp_path, split=lambda name: ())
     opened = []  # in one evaluation
     loaded = (nn.Identity(), run.data, (), ())
-    monkeypatch.setattr(experiment, "load_for_evaluation", lambda folder, data: opened.clear() or loaded)
+    monkeypatch.setattr(experiment, "load_for_evaluation", lambda folder, data, last: opened.clear() or loaded)
     monkeypatch.setattr(experiment, "open_source", lambda data: opened.append(data) or source)
     (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 1}\n{"step": 40, "loss": 0.5}\n{"step": 7')
     write_config(run, tmp_path / "config.json")

@@ -5,6 +5,7 @@ import torch
 from safetensors import safe_open
 from toys import Adversarial, Probe, Regression, train, weights
 
+from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.runs.saved_states import newest_state
 from filmstrip.train.optim import SGD, AdamW, Muon
@@ -126,3 +127,38 @@ def test_a_rate_of_what_is_frozen_anyway_is_refused():
 def test_a_pattern_that_is_no_regular_expression_is_refused():
     with pytest.raises(UserError, match=r"optim\.rates: '\[' is not a regular expression"):
         AdamW(rates=(("[", 0.0),))
+
+
+def test_the_first_layers_are_frozen_by_their_number(tmp_path):
+    objective = fresh(dropout=0.5)
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    train(tmp_path, objective, optim=AdamW(lr=1e-2, freeze="1"), steps=2, save_every=1)
+    moved = {name for name, p in objective.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == optimised(tmp_path) == {name for name in before if "blocks.0" not in name}
+    with frozen_parts(objective, (), "1"):
+        first, second = objective.network.blocks
+        assert not any(part.training for part in first.modules()) and second.mlp[2].training
+    assert all(part.training for part in objective.modules())
+
+
+@pytest.mark.parametrize("system", ["recognition.vit", "recognition.video_swin", "recognition.finetuned"])
+def test_a_frozen_backbone_leaves_the_head(system):
+    objective = systems.find(f"{system}:tiny").objective.build()
+    with frozen_parts(objective, (), "backbone"):
+        trained = {name.partition(".")[0] for name, p in objective.named_parameters() if p.requires_grad}
+        assert trained <= {"head", "norm"} and "head" in trained
+        assert not any(part.training for part in objective.encoder.modules()) and objective.head.training
+
+
+@pytest.mark.parametrize(
+    ("objective", "freeze", "message"),
+    [
+        (Regression, "3", "has 3 layers: give 2 at most"),
+        (Probe, "1", "tells no layers apart: freeze parts by"),
+    ],
+)
+def test_layers_that_are_not_there_cannot_be_frozen(objective, freeze, message):
+    with pytest.raises(UserError, match=message), frozen_parts(objective(), (), freeze):
+        pass
+    with pytest.raises(UserError, match=r"optim\.freeze is 'head': expected backbone, or a number"):
+        AdamW(freeze="head")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HELP = ("-h", "--help")
+CONFIG_ENDING = ".json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,22 @@ def option(arguments: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
     return None, list(arguments)
 
 
+def allowing(arguments: Sequence[str]) -> list[str]:
+    """The arguments of any command without ``--allow PACKAGE``, each of which lets run folders name code of a
+    package.
+
+    Raises:
+        UserError: there is no such package.
+    """
+    while True:
+        package, arguments = option(arguments, "--allow")
+        if package is None:
+            return list(arguments)
+        from filmstrip.runs.outside import allow
+
+        allow(package)
+
+
 def options_given(arguments: Sequence[str]) -> set[str]:
     """The names of the options among the arguments, spelled like fields."""
     return {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
@@ -76,15 +93,18 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         UserError: the system or preset does not exist, or a setting is invalid.
         SystemExit: see :meth:`~filmstrip.commands.command.Command.parse`.
     """
-    address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
+    address, preset, arguments = _beginning(command, arguments, prog)
     from filmstrip.data import kinds
     from filmstrip.runs.config import Run
-    from filmstrip.systems import find
 
-    preset = find(address)
     out, arguments = option(arguments, "--out")
     given = options_given(arguments)
     preset, arguments = _with_unions(preset, arguments, given)
+    if any(name == "lora" or name.startswith("lora.") for name in given):
+        from filmstrip.objectives.adaptation import LowRank
+
+        preset = replace(preset, lora=preset.lora or LowRank())
+        arguments = [word for word in arguments if word != "--lora"]
     kind, arguments = option(arguments, "--data.reads")
     if kind:
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
@@ -94,7 +114,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     run = read(
         Run,
         arguments,
-        f"{prog} {address}",
+        f"{prog} --config {address}" if address.endswith(CONFIG_ENDING) else f"{prog} {address}",
         command.usage.partition(" ")[2],
         default=preset,
         description=f"{inspect.getdoc(command)}\n\nOptions of the run, with the defaults of {address}:",
@@ -108,7 +128,32 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
 
         run = with_reading_of_parts(run, given | options_given(arguments))
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return run, Path(out) if out else Path("runs") / f"{address.replace(':', '-')}-{stamp}"
+    name = Path(address).absolute().parent.name if address.endswith(CONFIG_ENDING) else address.replace(":", "-")
+    return run, Path(out) if out else Path("runs") / f"{name}-{stamp}"
+
+
+def _beginning(command: type[Command], arguments: Sequence[str], prog: str) -> tuple[str, Run, list[str]]:
+    """What the arguments begin with, a system or ``--config``; the run that it stands for; and the other arguments.
+
+    Raises:
+        UserError: the system or preset does not exist, or the configuration cannot be read.
+        SystemExit: help was requested.
+    """
+    if any(word.partition("=")[0] == "--config" for word in arguments):
+        from filmstrip.runs.config import read_config
+
+        path, arguments = option(arguments, "--config")
+        place = Path(path or "").expanduser()
+        place = place / "config.json" if place.is_dir() else place
+        if place.suffix != CONFIG_ENDING:
+            raise UserError(f"--config {path}: expected a run folder, or its config.json")
+        if arguments and not arguments[0].startswith("-"):
+            raise UserError(f"--config {path} stands in place of the system {arguments[0]}: give one of them")
+        return str(place), read_config(place), list(arguments)
+    address, arguments = leading(command, arguments, prog, "SYSTEM[:PRESET]")
+    from filmstrip.systems import find
+
+    return address, find(address), arguments
 
 
 def _with_data(arguments: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ _OPTIONS = {
     "--predictions FILE": "Table of predictions to write, too: .csv, .parquet or .json.",
     "--top-k K": "Number of classes that the tables have for each file (5).",
     "--per-clip": "Rows of the single clips of each file, too, with their start and end in seconds.",
+    "--last": "Weights of the last step, where the run kept its best ones (train.best); its folder keeps no result.",
 }
 
 
@@ -47,6 +48,8 @@ class Eval(Command):
     """Protocols to evaluate by; if empty, those of the run."""
     data: Path | None = None
     table: PredictionTable
+    last: bool = False
+    """Whether the weights are those of the last step."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
@@ -55,6 +58,7 @@ class Eval(Command):
             raise SystemExit(0)
         folder, arguments = leading(cls, arguments, prog, "RUN")
         data, arguments = option(arguments, "--data")
+        last, arguments = "--last" in arguments, [word for word in arguments if word != "--last"]
         name, arguments = option(arguments, "--protocol")
         if not name and any(word in HELP for word in arguments):
             _print_help(cls, prog)
@@ -73,7 +77,7 @@ class Eval(Command):
             raise UserError(
                 f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
             )
-        return cls(run=folder, protocols=protocols, data=Path(data) if data else None, table=table)
+        return cls(run=folder, protocols=protocols, data=Path(data) if data else None, table=table, last=last)
 
     def __call__(self) -> None:
         from filmstrip import evals
@@ -89,12 +93,12 @@ class Eval(Command):
             raise UserError(
                 f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
             )
-        for key, value in experiment.evaluate(self.run, self.protocols, self.data, self.table):
+        for key, value in experiment.evaluate(self.run, self.protocols, self.data, self.table, last=self.last):
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)
         if self.table.path is not None:
             print(self.table.path)
-        if is_run(self.run):
+        if is_run(self.run) and not self.last:
             print(run_report(run))
 
 

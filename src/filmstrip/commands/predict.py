@@ -45,6 +45,8 @@ class Predict(Command):
     """Whether to print one JSON object instead of text; of a live source, one on each line."""
     out: Path | None = None
     """Table to write in place of the text: .csv, .parquet or .json."""
+    last: bool = False
+    """Whether to take the weights of the last step, where the run kept its best ones (train.best)."""
 
     def __call__(self) -> int:
         from filmstrip.video.live import is_live_source
@@ -63,4 +65,5 @@ class Predict(Command):
             as_json=self.json,
             out=self.out,
             fps=self.fps,
+            last=self.last,
         )

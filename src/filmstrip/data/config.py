@@ -19,6 +19,7 @@ from filmstrip.bounds import (
     Weight,
 )
 from filmstrip.data.kinds.kind import Kind
+from filmstrip.protocols import Labels
 from filmstrip.settings import FREE
 from filmstrip.video.geometry import fitting_size, native_size
 
@@ -200,6 +201,9 @@ class Data:
     has fewer keeps all of them."""
     subset_seed: Seed = 0
     """Seed of the choice of these videos. With the same seed, fewer videos are some of those that more would be."""
+    balance: Share = 0.0
+    """Balance of the classes in training: 0 reads every video equally often, 1 every class; between them a class of
+    ``n`` videos is read in proportion to ``n`` to the power of one minus the balance. A pass stays as long."""
     clip: Clip = field(default_factory=Clip)
     """Frames and pixels of a clip."""
     augment: Augment = field(default_factory=Augment)
@@ -230,3 +234,11 @@ class DataInfo:
     """Number of training videos."""
     directional: bool
     """Whether mirroring changes the meaning of a clip."""
+    labels: Labels = "class"
+    """Kind of label; of numbers, ``classes`` are their names."""
+    class_counts: tuple[int, ...] = ()
+    """Number of training videos of each class; empty without classes."""
+    number_means: tuple[float, ...] = ()
+    """Mean of each number over the training videos; empty without numbers."""
+    number_stds: tuple[float, ...] = ()
+    """Standard deviation of each number over the training videos, 1 for one that does not vary."""

@@ -19,9 +19,11 @@ from filmstrip.data.config import Data, DataInfo
 from filmstrip.data.kinds import clips
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import Specification
+from filmstrip.data.labels import Numbers, SeveralClasses, Target
 from filmstrip.data.reading.order import Portion
 from filmstrip.data.reading.packing import Packing
 from filmstrip.errors import UserError
+from filmstrip.protocols import Labels
 from filmstrip.video.decoder import FrameFolder
 from filmstrip.video.images import is_image
 from filmstrip.video.remote import address_of, name_of
@@ -50,6 +52,8 @@ class Sample:
     """Name that is short and unique in the collection, for messages and tables."""
     label: int | None = None
     """Index of the class in the collection's classes."""
+    target: Target | None = None
+    """Its several classes or its numbers, where labels are these instead of one class."""
     split: str = ""
     start: float | None = None
     end: float | None = None
@@ -65,6 +69,11 @@ class Sample:
     """Location of the actions of the whole video, a row for each of its frames."""
     origin: int = 0
     """Number of the source that the sample is from, in a mixture of several."""
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has a label of any kind."""
+        return self.label is not None or self.target is not None
 
     @property
     def specification(self) -> Specification:
@@ -167,6 +176,8 @@ class Source:
     root: Path
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
+    labels: Labels = "class"
+    """Kind of label; of numbers, ``classes`` are their names."""
     directional: bool = False
     """Whether mirroring changes the meaning of a clip."""
     actions: ActionSpace | None = None
@@ -219,9 +230,10 @@ class Source:
 
         Raises:
             UserError: there is no training split, or a source of the mixture has none, or it has images and videos
-                where images are read in sequences.
+                where images are read in sequences, or classes are to be balanced and samples do not have one each.
         """
         samples = self.split(data.train_split)
+        classes = self._balanced_classes(samples) if data.balance else None
         found = []
         for origin, ingredient in enumerate(self.mixture or (Ingredient(self.root, 1.0),)):
             own = [sample for sample in samples if sample.origin == origin]
@@ -233,8 +245,17 @@ class Source:
                     f"{ingredient.root} holds images and videos, and images are read in sequences "
                     "(data.reads.images): separate them into two sources (--data VIDEOS IMAGES --data.weights 80 20)"
                 )
-            found.append(Portion(len(own), ingredient.weight, together.pop()))
+            found.append(Portion(len(own), ingredient.weight, together.pop(), classes, data.balance))
         return tuple(found)
+
+    def _balanced_classes(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The class of each sample, where training is to balance them."""
+        if self.mixture:
+            raise UserError("data.balance balances the classes of one source: give the sources of a mixture weights")
+        if any(sample.label is None for sample in samples):
+            which = next(sample.name for sample in samples if sample.label is None)
+            raise UserError(f"data.balance is for videos of one class each, and {which} in {self.root} has none")
+        return np.array([sample.label for sample in samples])
 
     def packing(self, data: Data, seed: int) -> Packing | None:
         """Which samples of the training split share a row of a batch; None where each has its own.
@@ -247,7 +268,25 @@ class Source:
     def told(self, train_split: str) -> dict[str, Any]:
         """The fields of :class:`DataInfo`, common to all kinds of data."""
         samples = self.split(train_split)
-        return {"classes": self.classes, "num_train": len(samples), "directional": self.directional}
+        told: dict[str, Any] = {
+            "classes": self.classes,
+            "num_train": len(samples),
+            "directional": self.directional,
+            "labels": self.labels,
+        }
+        if self.labels == "number":
+            values = np.array([s.target.values for s in samples if isinstance(s.target, Numbers)])
+            if len(values):
+                told["number_means"] = tuple(values.mean(axis=0).tolist())
+                told["number_stds"] = tuple(std if std > 0 else 1.0 for std in values.std(axis=0).tolist())
+            return told
+        counts = np.zeros(len(self.classes), dtype=np.int64)
+        for sample in samples:
+            if isinstance(sample.target, SeveralClasses):
+                counts[list(sample.target.indices)] += 1
+            elif sample.label is not None and sample.label < len(counts):
+                counts[sample.label] += 1
+        return told | {"class_counts": tuple(counts.tolist())}
 
     def info(self, train_split: str) -> DataInfo:
         """Properties of the collection that an objective needs before it is built."""

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.encoded import is_encoded, open_encoded
+from filmstrip.data.labels import MEANINGS, SeveralClasses, Target
 from filmstrip.data.layouts import ARRAYS, LAYOUTS, ucf101
 from filmstrip.data.layouts.folder import open_folder
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of, open_manifest
 from filmstrip.data.layouts.shards import is_shards, open_shards
 from filmstrip.data.sample import Ingredient, Sample, Source
 from filmstrip.errors import UserError
+from filmstrip.protocols import Labels
 from filmstrip.video.remote import address_of, name_of
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,7 @@ def mixed(sources: Sequence[Source], weights: Sequence[float]) -> Source:
             sample,
             name=f"{source.root}/{sample.name}",
             label=None if sample.label is None else classes.index(source.classes[sample.label]),
+            target=_target_among(classes, source.classes, sample.target),
             origin=origin,
         )
         for origin, source in enumerate(sources)
@@ -108,6 +111,13 @@ def mixed(sources: Sequence[Source], weights: Sequence[float]) -> Source:
         state_dim=first.state_dim if len(spaces) == 1 else 0,
         mixture=tuple(Ingredient(root, weight) for root, weight in zip(roots, weights)),
     )
+
+
+def _target_among(classes: Sequence[str], own: Sequence[str], target: Target | None) -> Target | None:
+    """A sample's target among the classes of a mixture."""
+    if not isinstance(target, SeveralClasses):
+        return target
+    return SeveralClasses(tuple(sorted(classes.index(own[i]) for i in target.indices)), len(classes))
 
 
 def _difference(one: Source, other: Source) -> str | None:
@@ -162,22 +172,35 @@ def open_videos(path: Path, fps: float | None = None) -> Source:
     return source
 
 
-def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "", fps: float | None = None) -> Source:
+def open_path(
+    path: Path,
+    layout: str = "auto",
+    fold: int = 1,
+    camera: str = "",
+    fps: float | None = None,
+    labels: Labels = "class",
+) -> Source:
     """The collection at ``path``: a folder, a manifest (or the folder that holds ``manifest.csv``), shards, a folder
     that ``filmstrip encode`` wrote, or a public dataset in its own layout; ``fold`` is that of UCF-101, ``camera``
-    one of a robot's, and ``fps`` says that folders of images are films of so many frames per second.
+    one of a robot's, ``fps`` says that folders of images are films of so many frames per second, and ``labels`` what
+    those of a manifest are.
 
     Raises:
         UserError: see :func:`open_source`.
     """
     if (address := address_of(path)) is not None:
         if Path(name_of(address)).suffix.lower() in MANIFEST_SUFFIXES:
-            return open_manifest(Path(path), fps)
+            return open_manifest(Path(path), fps, labels)
         raise UserError(
             f"{address} is no manifest ({', '.join(MANIFEST_SUFFIXES)}): list the addresses of videos in one, in a "
             "column path"
         )
     path = Path(path).expanduser()
+    if labels != "class" and path.exists() and (layout != "auto" or manifest_of(path) is None):
+        raise UserError(
+            f"{path} is no manifest, and labels that are {MEANINGS[labels]} (data.reads.labels {labels}) are read of "
+            "a manifest: a table with the columns path and label"
+        )
     if layout != "auto":
         return _open_layout(path, layout, fold, camera, fps)
     if camera and not (path.is_dir() and any(known.detect(path) for known in LAYOUTS.values() if known.cameras)):
@@ -194,7 +217,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "",
         return open_encoded(path)
     if path.is_dir():
         if manifest := manifest_of(path):
-            return open_manifest(manifest, fps)
+            return open_manifest(manifest, fps, labels)
         for name, known in LAYOUTS.items():
             if known.detect(path):
                 log.info("%s has the layout of %s", path, name)
@@ -206,7 +229,7 @@ def open_path(path: Path, layout: str = "auto", fold: int = 1, camera: str = "",
                 )
         return open_folder(path, fps)
     if path.suffix.lower() in MANIFEST_SUFFIXES:
-        return open_manifest(path, fps)
+        return open_manifest(path, fps, labels)
     raise UserError(
         f"{path} is a file of no known layout: provide a folder class_name/*.mp4, a manifest "
         f"({', '.join(MANIFEST_SUFFIXES)}) with the columns path and label, or shards (*.tar)"

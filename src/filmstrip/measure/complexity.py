@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.kinds.kind import check_requires
+from filmstrip.data.labels import check_labels
 from filmstrip.errors import UserError
 from filmstrip.measure.measurable import Measurable
 from filmstrip.protocols import Batch, Objective, find_encoder
@@ -80,7 +81,7 @@ def of_run(run: Measurable) -> Complexity:
         sizes = run.data.reads.sizes(run.data, run.objective)
         if sizes is None:
             raise UserError("what was encoded comes in shapes of its own: give a run on videos")
-        return _measure(objective, partial(run.data.reads.specification.blank, {"B": 1, **sizes}))
+        return _measure(objective, partial(_blank, run, objective, {"B": 1, **sizes}))
 
 
 def try_out(run: Measurable) -> None:
@@ -95,15 +96,25 @@ def try_out(run: Measurable) -> None:
         kind = run.data.reads
         name = type(objective).__name__
         check_requires(name, objective.requires, kind.specification.keys, f"data.reads ({type(kind).__name__})")
+        if "label" in objective.requires:
+            check_labels(name, objective.takes_labels, getattr(run.objective, "labels", "class"))
         sizes = kind.sizes(run.data, run.objective)
         if sizes is None:  # only the data say them
             return
         with FakeTensorMode(), torch.no_grad():
             # Two rows, since a norm over one alone says no where a real batch would pass.
-            batch = kind.specification.blank({"B": 2, **sizes})
+            batch = _blank(run, objective, {"B": 2, **sizes})
             # Of what depends on values, of which there are none here, nothing can be said.
             with suppress(*_UNKNOWN):
                 functional_call(objective, _stand_ins(objective), batch)
+
+
+def _blank(run: Measurable, objective: Objective, sizes: dict[str, int]) -> Batch:
+    """A batch of zeros, with labels such as the objective's."""
+    batch = run.data.reads.specification.blank(sizes)
+    if "label" in batch and objective.labels != "class":
+        batch["label"] = torch.zeros(sizes["B"], sizes["K"])
+    return batch
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from filmstrip.nn.blockwise import attend_in_blocks
-from filmstrip.nn.linear import Linear
+from filmstrip.nn.linear import Linear, biased
 from filmstrip.nn.masks import Mask
 from filmstrip.nn.ring_attention import ring_attention
 from filmstrip.nn.rotary import rotate
@@ -235,7 +235,7 @@ class Attention(nn.Module):
             qkv = self.qkv(x)
         else:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            qkv = F.linear(x, self.qkv.weight, bias)
+            qkv = biased(self.qkv, x, bias)
         q, k, v = rearrange(qkv, "b n (h d) -> b h n d", d=self.head_dim).split(
             (self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1
         )
@@ -247,10 +247,10 @@ class Attention(nn.Module):
         if self.v_bias is None:
             kv = self.kv(context)
         else:
-            kv = F.linear(context, self.kv.weight, F.pad(self.v_bias, (inner, 0)))
+            kv = biased(self.kv, context, F.pad(self.v_bias, (inner, 0)))
         k, v = kv.tensor_split([inner], dim=2)
         if positions is not None:
-            k = k + F.linear(positions, self.kv.weight[:inner])
+            k = k + self.kv.first(positions, inner)
         k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.num_kv_heads) for x in (k, v))
         return k, v
 

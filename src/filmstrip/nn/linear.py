@@ -31,3 +31,16 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``... D -> ... outputs``."""
         return linear(x, self.weight, self.bias)
+
+    def biased(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The same with a bias from elsewhere, ``outputs``."""
+        return F.linear(x, self.weight, bias)
+
+    def first(self, x: Tensor, outputs: int) -> Tensor:
+        """The first so many outputs, without bias."""
+        return F.linear(x, self.weight[:outputs])
+
+
+def biased(layer: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
+    """A layer without bias, with one from elsewhere; also where another library has put its own layer around ours."""
+    return layer.biased(x, bias) if isinstance(layer, Linear) else layer(x) + bias

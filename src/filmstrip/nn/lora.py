@@ -54,6 +54,18 @@ class Lora(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``... D -> ... outputs``."""
+        return super().forward(x) + self._added(x)
+
+    def biased(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The same with a bias from elsewhere, ``outputs``."""
+        return super().biased(x, bias) + self._added(x)
+
+    def first(self, x: Tensor, outputs: int) -> Tensor:
+        """The first so many outputs, without bias."""
+        return super().first(x, outputs) + self._added(x)[..., :outputs]
+
+    def _added(self, x: Tensor) -> Tensor:
+        """The products, ``... outputs``."""
         narrow, outputs = self.dropout(x), []
         for name, size in self.sizes.items():
             if name in self.names:
@@ -61,7 +73,7 @@ class Lora(Linear):
                 outputs.append(linear(linear(narrow, down), up) * (self.alpha / self.rank))
             else:
                 outputs.append(x.new_zeros(1).expand(*x.shape[:-1], size))
-        return super().forward(x) + torch.cat(outputs, dim=-1)
+        return torch.cat(outputs, dim=-1)
 
     def product(self, name: str) -> tuple[Tensor, Tensor]:
         """The factors ``down`` (``rank D``) and ``up`` (``outputs rank``) of a part."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmstrip.bounds import Bounds, Count, CountOrZero, Rate, Share, ShareBelowOne
+from filmstrip.bounds import Bounds, CountOrZero, Share
 from filmstrip.data.config import Clip, DataInfo, NativeSize
 from filmstrip.data.kinds.conversations import ConversationInfo
 from filmstrip.errors import UserError
@@ -22,6 +22,7 @@ from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.patches import NativeFrames
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.adaptation import LowRank
 from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Loss, Objective, RingOfProcesses, find_encoder
 from filmstrip.randomness import uniform
@@ -80,15 +81,9 @@ def of_ring(loss: Tensor, right: Tensor, ring: RingOfProcesses | None) -> tuple[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptation:
+class Adaptation(LowRank):
     """Low-rank adaptation of the language model (Hu et al. 2022), in place of training its weights."""
 
-    rank: Count = 8
-    """Rank of the product that is learnt."""
-    alpha: Rate = 16.0
-    """Factor of the product, in multiples of one over the rank."""
-    dropout: ShareBelowOne = 0.0
-    """Dropout rate of the product's input."""
     layers: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the layers that are adapted, by LLaMA's names: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
     down_proj."""

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.labels import last_layer
 from filmstrip.protocols import Encoder, Grid
 
 
@@ -36,7 +37,7 @@ class MLPClassification(Classification):
                 self.hidden.append(nn.Dropout(config.dropout))
             self.hidden += nn.Sequential(nn.Linear(inputs, width, bias=bias), nn.ReLU(inplace=True))
             inputs = width
-        self.head = nn.Linear(inputs, config.num_classes)
+        self.head = last_layer(inputs, config)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 

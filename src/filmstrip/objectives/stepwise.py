@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.objectives.classification import Classification, ClassificationConfig
@@ -29,6 +28,8 @@ class StepwiseClassification(Classification):
     ``last``: many to one, the last step classifies the clip. ``every``: many to many, each step learns the clip's
     label, and the clip's probabilities are the mean of theirs.
     """
+
+    takes_labels = ("class",)
 
     def __init__(self, encoder: Encoder, config: StepwiseConfig) -> None:
         super().__init__(encoder, config)
@@ -53,7 +54,7 @@ class StepwiseClassification(Classification):
         label = batch["label"]
         logits = self.step_logits(batch["video"]).float()
         repeated = label.repeat_interleave(logits.shape[1], dim=0)
-        total = F.cross_entropy(logits.flatten(0, 1), repeated, label_smoothing=self.label_smoothing)
+        total = self.compare(logits.flatten(0, 1), repeated).total
         with torch.no_grad():
             truth = label if label.ndim == 1 else label.argmax(dim=1)
             guess = logits.softmax(dim=-1).mean(dim=1).argmax(dim=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Rate
 from filmstrip.objectives.classification import Classification, ClassificationConfig
+from filmstrip.objectives.labels import LabelLoss
 from filmstrip.protocols import Batch, Loss, Objective
 from filmstrip.video.flow import Method, estimate_flow
 
@@ -59,7 +60,7 @@ class TwoStream(Objective):
         self.max_flow = config.max_flow
         self.subtract_mean = subtract_mean
         self.svm = nn.Linear(2 * config.num_classes, config.num_classes) if config.fusion == "svm" else None
-        self.label_smoothing = config.label_smoothing
+        self.criterion = LabelLoss(config)
 
     def flow(self, video: Tensor) -> Tensor:
         """Flow between the frames of ``B T 3 H W`` video, ``B T-1 2 H W``, pixels."""
@@ -93,8 +94,7 @@ class TwoStream(Objective):
         """Cross-entropy of each stream, and the SVM's hinge; logs the top-1 accuracy of streams and fusion."""
         label = batch["label"]
         spatial, temporal = self.streams(batch["video"])
-        smoothing = {"label_smoothing": self.label_smoothing}
-        total = F.cross_entropy(spatial, label, **smoothing) + F.cross_entropy(temporal, label, **smoothing)
+        total = self.criterion(spatial, label).total + self.criterion(temporal, label).total
         fused = self._fused(spatial, temporal)
         truth = label if label.ndim == 1 else label.argmax(dim=1)
         if self.svm is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from filmstrip.data.config import Data
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
+from filmstrip.protocols import EVALUATION
 from filmstrip.report.clips import KeptStrips
 from filmstrip.report.comparison import chance, class_table, extremes_of, wilson_interval
 from filmstrip.report.confusion import ConfusionMatrix
@@ -39,15 +40,13 @@ from filmstrip.runs.contents import (
     training_seconds,
     unreadable_files,
 )
-from filmstrip.runs.loading import load_classes
+from filmstrip.runs.loading import load_classes, load_data_info
 from filmstrip.runs.pictures import kept_pictures
 from filmstrip.runs.predictions import Predictions, kept_predictions
 
 log = logging.getLogger(__name__)
 
 MAX_BAD_FILES = 50
-EVALUATION = "eval/"
-"""Prefix of the names of evaluations in ``metrics.jsonl``."""
 SMOOTHING = 0.6
 """Weight of the past in smoothed curves."""
 _MIN_SMOOTHED = 10
@@ -59,6 +58,13 @@ _NAMES = {
     "grad_norm": "Norm of the gradient",
     "clips_per_second": "Speed (clips per second)",
     "memory_gib": "Peak memory (GiB)",
+    "mae": "Mean absolute error on training clips",
+    "hit1": "Most probable class is one of the clip's (share of training clips)",
+    "eval/mAP": "Mean average precision (mAP)",
+    "eval/hit1": "Most probable class is one of the video's",
+    "eval/mae": "Mean absolute error",
+    "eval/spearman": "Spearman's rank correlation",
+    "eval/pearson": "Pearson's correlation",
     "eval/top1": "Top-1 accuracy",
     "eval/top5": "Top-5 accuracy",
     "eval/mean_class_accuracy": "Accuracy, mean of the classes",
@@ -66,7 +72,7 @@ _NAMES = {
     "eval/unreadable": "Unreadable videos",
 }
 """Names of metrics on the page; others keep their own."""
-_SHARES = ("eval/top1", "eval/top5", "eval/mean_class_accuracy")
+_SHARES = ("eval/mAP", "eval/hit1", "eval/top1", "eval/top5", "eval/mean_class_accuracy")
 _COUNTS = ("eval/count", "eval/unreadable")
 
 
@@ -165,7 +171,9 @@ def duration(seconds: float) -> str:
 def _predictions(folder: Path) -> Predictions | None:
     """The predictions that the run folder keeps, if they can be read."""
     try:
-        return kept_predictions(folder, load_classes(folder)) if (folder / DATA).exists() else None
+        if not (folder / DATA).exists() or (told := load_data_info(folder)).labels != "class":
+            return None
+        return kept_predictions(folder, told.classes)
     except UserError as error:
         log.warning("the report leaves predictions out: %s", error)
         return None

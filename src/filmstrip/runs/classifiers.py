@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.config import Clip
+from filmstrip.data.labels import scores_of
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
-from filmstrip.protocols import Classifier, EncoderModule, Objective, find_encoder
+from filmstrip.protocols import Classifier, EncoderModule, Labels, Objective, find_encoder
 from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.encoders import VideoEncoder
 from filmstrip.runs.hub import is_on_hub
@@ -24,7 +25,7 @@ from filmstrip.video.decode import Backend
 
 @dataclass(frozen=True)
 class Moment:
-    """One clip of the timeline: its start and end in seconds, and its most probable class."""
+    """One clip of the timeline: its start and end in seconds, and its most probable class, or its first number."""
 
     start: float
     """Start of the clip, in seconds."""
@@ -33,7 +34,7 @@ class Moment:
     label: str
     """Name of the most probable class."""
     probability: float
-    """Probability of that class, 0 to 1."""
+    """Probability of that class, 0 to 1; or the number itself."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,14 @@ class Prediction:
     path: str
     """Path of the file, as it was given."""
     top: tuple[tuple[str, float], ...]
-    """The most probable classes and their probabilities, averaged over all clips and crops."""
+    """The most probable classes and their probabilities, averaged over all clips and crops; or all numbers, by their
+    names."""
     timeline: tuple[Moment, ...]
     """Clips along the file, in order."""
     damaged: bool = False
     """Whether some decoded frames were damaged, or the file ends early."""
+    labels: Labels = "class"
+    """Whether probabilities are those of which class is true, or of each one alone, or there are numbers."""
 
 
 class VideoClassifier(VideoEncoder):
@@ -83,26 +87,35 @@ class VideoClassifier(VideoEncoder):
             UserError: as :meth:`predict`.
         """
         with inference(self):
-            probabilities = self.classify(views.video).float().softmax(dim=1).cpu()
+            labels = self.objective.labels
+            probabilities = scores_of(self.classify(views.video).float(), labels).cpu()
         if probabilities.shape[1] != len(self.classes):
             raise UserError(
                 f"the model has {probabilities.shape[1]} classes, but {len(self.classes)} names were provided"
             )
         by_clip = probabilities.unflatten(0, (len(views.spans), -1)).mean(dim=1)
-        best = by_clip.mean(dim=0).topk(min(top_k, len(self.classes)))
+        mean = by_clip.mean(dim=0)
+        if labels == "number":
+            order, shown = list(range(len(self.classes))), [0] * len(by_clip)
+        else:
+            order, shown = mean.topk(min(top_k, len(self.classes))).indices.tolist(), by_clip.argmax(dim=1).tolist()
         return Prediction(
             path=name,
-            top=tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist())),
+            top=tuple((self.classes[i], float(mean[i])) for i in order),
             timeline=tuple(
-                Moment(start, end, self.classes[int(clip.argmax())], float(clip.max()))
-                for (start, end), clip in zip(views.spans, by_clip)
+                Moment(start, end, self.classes[i], float(clip[i]))
+                for (start, end), clip, i in zip(views.spans, by_clip, shown)
             ),
             damaged=views.damaged,
+            labels=labels,
         )
 
 
-def load_classifier(source: str | Path, device: torch.device | str | None = None) -> VideoClassifier:
-    """A trained classifier from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout.
+def load_classifier(
+    source: str | Path, device: torch.device | str | None = None, *, last: bool = False
+) -> VideoClassifier:
+    """A trained classifier from a run folder, with its best weights or those of its ``last`` step where it tells them
+    apart; ``hf:OWNER/NAME``; or a local folder in the Hub's layout.
 
     Raises:
         UserError: there is no such source, or what it holds does not classify video.
@@ -118,7 +131,7 @@ def load_classifier(source: str | Path, device: torch.device | str | None = None
                 f"{source} --data PATH), or give a model that was fine-tuned for classes"
             )
         return VideoClassifier(found.objective, found.classes, found.clip).to(default_device(device))
-    objective, run = load_objective(source, device)
+    objective, run = load_objective(source, device, last=last)
     if not isinstance(objective, Classifier):
         raise UserError(
             f"{source} holds a {type(objective).__name__}, which is not a classifier: give a run that was trained "

@@ -1,14 +1,14 @@
 """A run, complete: data, objective, optimiser, loop and evaluations, as plain frozen dataclasses.
 
 Configurations are written to ``config.json`` and read back from it. Each dataclass is tagged with its import path,
-and reading imports from ``filmstrip`` only: a run folder cannot name anybody else's code.
+and reading imports from ``filmstrip`` only, and from packages that the user has allowed in this process
+(:mod:`filmstrip.runs.outside`): a run folder alone cannot bring in anybody else's code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib
 import json
 import types
 import typing
@@ -21,8 +21,10 @@ from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
+from filmstrip.objectives.adaptation import LowRank
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.runs.evaluation import Evaluation
+from filmstrip.runs.outside import import_allowed
 from filmstrip.settings import FREE, Change, change_of
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Epochs, Steps
@@ -49,6 +51,9 @@ class Run:
     encoder, VideoMAE its decoder too where the source has one, a forecaster its predictor; all others start whole,
     from a run of their own kind or their authors' file. On the command line a folder in the Hub's layout also decides
     the network's sizes."""
+    lora: LowRank | None = None
+    """Low-rank adaptation of the encoder, in place of training its weights, from where ``init`` leaves them; on the
+    command line ``--lora``, or with its settings ``--lora.rank 16``. None trains the encoder."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 
@@ -125,7 +130,8 @@ def from_json(values: Any, annotation: Any = Any) -> Any:
     """The configuration that :func:`to_json` wrote.
 
     Raises:
-        UserError: a type that is not a dataclass of ``filmstrip``, or a field that the type does not have.
+        UserError: a type that is not a dataclass of ``filmstrip`` or of an allowed package, or a field that the type
+        does not have.
     """
     if isinstance(values, dict) and "type" in values:
         cls = _config_class(values["type"])
@@ -158,13 +164,12 @@ def from_json(values: Any, annotation: Any = Any) -> Any:
 
 def _config_class(tag: str) -> type:
     module, _, name = tag.partition(":")
-    if module.split(".")[0] != "filmstrip":
-        raise UserError(f"a configuration names {tag}, which is not part of filmstrip: refused")
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = getattr(import_allowed(module), name)
     except (ImportError, AttributeError) as error:
+        package = module.partition(".")[0]
         raise UserError(
-            f"a configuration names {tag}, which this version of filmstrip does not have: another version wrote it"
+            f"a configuration names {tag}, which this version of {package} does not have: another version wrote it"
         ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"a configuration names {tag}, which is not a configuration: refused")

@@ -75,7 +75,11 @@ class EncoderAlone(Objective):
 
 
 def load_for_evaluation(
-    source: str | Path, data: Path | None = None, device: torch.device | str | None = None
+    source: str | Path,
+    data: Path | None = None,
+    device: torch.device | str | None = None,
+    *,
+    last: bool = False,
 ) -> tuple[Objective, Data, tuple[Evaluation, ...], tuple[str, ...]]:
     """A run's objective, or an encoder of the Hub; its data, at another path if given; its own evaluations; and the
     names of its classes, where these may differ from the data's.
@@ -97,7 +101,7 @@ def load_for_evaluation(
         encoder, clip = load_hub(str(source))
         objective = EncoderAlone(cast(EncoderModule, encoder))
         return objective.to(default_device(device)), Data(path=data, clip=clip), (), ()
-    trained, run = load_objective(source, device)
+    trained, run = load_objective(source, device, last=last)
     recorded = replace(run.data, reads=run.data.reads.as_recorded(Path(source)))
     if data is None:
         return trained, recorded, run.evals, ()
@@ -105,11 +109,12 @@ def load_for_evaluation(
     return trained, recorded.at(data), run.evals, classes
 
 
-def load(source: str | Path, device: torch.device | str | None = None) -> VideoEncoder:
+def load(source: str | Path, device: torch.device | str | None = None, *, last: bool = False) -> VideoEncoder:
     """A trained encoder from a run folder, ``hf:OWNER/NAME``, or a local folder in the Hub's layout; of what
     classifies video with its head, as a :class:`~filmstrip.runs.classifiers.VideoClassifier`.
 
-    By default it goes to a CUDA device where there is one.
+    By default it goes to a CUDA device where there is one. A run that looked for its best step gives the weights of
+    that one, or those of its ``last`` step.
 
     Raises:
         UserError: there is no such source, or what it holds has no encoder.
@@ -117,7 +122,7 @@ def load(source: str | Path, device: torch.device | str | None = None) -> VideoE
     from filmstrip.runs.classifiers import VideoClassifier  # made of what is above
 
     if is_run(source):
-        objective, run = load_objective(source, device)
+        objective, run = load_objective(source, device, last=last)
         if isinstance(objective, Classifier) and (Path(source) / DATA).exists():
             return VideoClassifier(objective, load_classes(source), run.data.clip, run.data.backend)
         return VideoEncoder(encoder_of(objective), run.data.clip, run.data.backend)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from filmstrip.bounds import check_numbers
+from filmstrip.data.labels import MEANINGS
 from filmstrip.distributed.mesh import Mesh
+from filmstrip.protocols import Labels
 
 if TYPE_CHECKING:
     import torch
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
     from filmstrip.data.config import Data
     from filmstrip.data.sources import Source
     from filmstrip.protocols import Objective
+    from filmstrip.runs.other_predictions import NumberPredictions, SeveralPredictions
     from filmstrip.runs.predictions import Predictions
 
+    AnyPredictions = Predictions | SeveralPredictions | NumberPredictions
 
-def _forget(predictions: Predictions) -> None:
+
+def _forget(predictions: AnyPredictions) -> None:
     """Where nobody keeps predictions."""
 
 
@@ -34,7 +39,7 @@ class Subject:
     """How the processes share the batches."""
     classes: tuple[str, ...] = ()
     """Names of the classes of the objective's logits, where they may be others than the data's."""
-    keep: Callable[[Predictions], None] = _forget
+    keep: Callable[[AnyPredictions], None] = _forget
     """What is done with the predictions of a protocol that classifies."""
     per_clip: bool = False
     """Whether those are to tell single clips apart."""
@@ -48,6 +53,8 @@ class Evaluation:
     """Batch keys that the protocol needs; encoded videos come without ``video``."""
     compares_classes: ClassVar[bool] = False
     """Whether the protocol compares classes, and so needs labelled videos of at least two classes."""
+    takes_labels: ClassVar[tuple[Labels, ...]] = ("class",)
+    """The labels that the protocol takes, if it compares classes."""
     takes_native: ClassVar[bool] = False
     """Whether the protocol takes frames of several sizes in a batch (``data.clip.native``)."""
     classifies: ClassVar[bool] = False
@@ -90,10 +97,14 @@ class Evaluation:
         if data.clip.native is not None and not self.takes_native:
             return f"{name} needs frames of one size, and data.clip.native gives each clip its own"
         for split in self.splits_of(data):
-            labels = [sample.label for sample in source.split(split)]
-            if self.compares_classes and all(label is None for label in labels):
+            samples = source.split(split)
+            if self.compares_classes and not any(sample.is_labelled for sample in samples):
                 return f"{name} needs labels, and no video of the split {split!r} of {source.root} has one"
-        if self.compares_classes and len(source.classes) < 2:
+        if self.compares_classes and source.labels not in self.takes_labels:
+            return (
+                f"{name} compares videos of one class each, and those of {source.root} have {MEANINGS[source.labels]}"
+            )
+        if self.compares_classes and source.labels == "class" and len(source.classes) < 2:
             return f"{name} compares classes, and {source.root} has one: {', '.join(source.classes)}"
         return None
 

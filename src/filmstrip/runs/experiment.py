@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,10 +22,11 @@ from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, write_rows
 from filmstrip.inference import device_of
+from filmstrip.objectives.adaptation import adapt_encoder
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
-from filmstrip.runs.contents import COMMANDS, CONFIG, PROBES, PROTOCOL, evaluations_folder, is_run
+from filmstrip.runs.contents import COMMANDS, CONFIG, PROBES, PROTOCOL, evaluations_folder, flat, is_run
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.frozen import References, kept_elsewhere, read_references, refer, write_references
@@ -36,11 +37,19 @@ from filmstrip.runs.run_folder import RunFolder
 from filmstrip.runs.saved_states import load_saved_weights
 from filmstrip.runs.teachers import start_teachers, with_teachers
 from filmstrip.runs.tokenizers import check_tokenizer, start_tokenizer, with_tokenizer
+from filmstrip.train.config import Loop
 from filmstrip.train.loop import fit, total_steps
 from filmstrip.train.random_state import random_state_kept
 
+if TYPE_CHECKING:
+    from filmstrip.runs.evaluation import AnyPredictions
+
 log = logging.getLogger(__name__)
 
+EVALUATIONS = 10
+"""Evaluations of a run that learns from labels and does not say after how many steps."""
+FEWEST_STEPS = 50
+"""Minimum number of steps between these."""
 SHOWN = 5
 """Settings that a message names."""
 
@@ -113,13 +122,16 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: 
         check_goes_on(files.path, run, loader.steps_per_epoch)
         objective, references = _objective(run, source, files)
         with random_state_kept(device_of(objective)):  # what is tried builds networks of its own
-            protocols = preflight.check_subject(_subject(objective, source, run), run.evals)
+            subject = _subject(objective, source, run)
+            protocols = preflight.check_subject(subject, run.evals)
+            if run.train.best is not None:
+                preflight.check_best(subject, protocols, run.train.best)
         preflight.check_space(objective, run.optim, run.train, files.path)
         fit(
             objective,
             loader,
             optim=run.optim,
-            loop=run.train,
+            loop=_loop(run.train, objective, loader.steps_per_epoch),
             folder=files,
             mesh=mesh,
             augment=partial(
@@ -129,11 +141,19 @@ def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: 
                 specification=source.kind.specification,
             ),
             evaluate=_evaluator(replace(run, evals=protocols), source, files.path, metrics) if protocols else None,
+            settings=dict(flat(to_json(run))),
             begun=partial(_describe, run, source, info, references, files.path, command),
         )
     finally:
         loader.close()
     return Result(run=run, objective=objective, source=source, folder=files.path, metrics=metrics)
+
+
+def _loop(loop: Loop, objective: Objective, steps_per_epoch: float) -> Loop:
+    """The loop with the steps between evaluations, where none are given."""
+    if loop.eval_every is not None or "label" not in objective.requires:
+        return loop
+    return replace(loop, eval_every=max(FEWEST_STEPS, -(-total_steps(loop, steps_per_epoch) // EVALUATIONS)))
 
 
 def check_goes_on(folder: Path, run: Run, steps_per_epoch: float | None = None) -> None:
@@ -205,6 +225,8 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
         start_teachers(objective, run)
         references = refer(run, files.path)
         objective.kept_elsewhere = kept_elsewhere(run, references)
+        if run.lora is not None:
+            adapt_encoder(objective, run.lora)
     if source.tokenizer is not None:
         if begun:
             load_saved_weights(objective, files.state)
@@ -217,22 +239,25 @@ def evaluate(
     protocols: tuple[Evaluation, ...] = (),
     data: Path | None = None,
     table: PredictionTable = NO_TABLE,
+    *,
+    last: bool = False,
 ) -> Iterator[tuple[str, float]]:
     """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
     the Hub on ``data``.
 
     A run folder keeps what is found, a line of metrics for each protocol with its settings, as of its last step, and
     the predictions of one that classifies: those of its own data beside its training's, others in ``evaluations/``.
+    With ``last``, of a run that kept its best weights, those of its last step are evaluated, and nothing is kept.
 
     Raises:
         UserError: there is no such run or encoder, or the data lack what a protocol looks at; or a table is asked for
             of protocols that do not classify, or of several that do.
     """
-    objective, described, own, classes = load_for_evaluation(evaluated, data)
+    objective, described, own, classes = load_for_evaluation(evaluated, data, last=last)
     shared = functools.cache(partial(open_source, described))
     _check_table(table, protocols or own)
     kept = None
-    if is_run(evaluated):
+    if is_run(evaluated) and not last:
         kept = Path(evaluated) if data is None else evaluations_folder(Path(evaluated), data)
     subjects = []
     for protocol in protocols or own:
@@ -281,13 +306,16 @@ def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> Non
         raise UserError(f"a table of predictions is of one protocol, and {reason} the classes of files: {names}")
 
 
-def _keep(predictions: Predictions, table: PredictionTable, folder: Path | None) -> None:
+def _keep(predictions: AnyPredictions, table: PredictionTable, folder: Path | None) -> None:
     """Write the predictions of an evaluation: where the run keeps them, and where else they were asked for."""
     if process.rank() != 0:
         return
     if folder is not None:
-        place = folder if predictions.probe is None else folder / PROBES / predictions.probe
-        keep_predictions(predictions, place, table.top_k)
+        if isinstance(predictions, Predictions):
+            place = folder if predictions.probe is None else folder / PROBES / predictions.probe
+            keep_predictions(predictions, place, table.top_k)
+        else:
+            predictions.write(folder, table.top_k)
     if table.path is not None:
         write_rows(list(predictions.rows(table.top_k)), table.path)
 

@@ -18,6 +18,7 @@ from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT
+from filmstrip.objectives.adaptation import adapt_encoder
 from filmstrip.objectives.config import AroundLearnerConfig, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
@@ -76,6 +77,8 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
 
         start_frozen_parts(objective, placed, references)
     objective.kept_elsewhere = kept_elsewhere(run, references)
+    if run.lora is not None:
+        adapt_encoder(objective, run.lora)
     return objective
 
 

@@ -10,14 +10,20 @@ import torch
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
+from filmstrip.objectives.adaptation import merge_adaptation
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.runs.contents import CONFIG, DATA
 from filmstrip.runs.run_folder import RunFolder
 
 
-def load_objective(folder: str | Path, device: torch.device | str | None = None) -> tuple[Objective, Run]:
+def load_objective(
+    folder: str | Path, device: torch.device | str | None = None, *, last: bool = False, merged: bool = True
+) -> tuple[Objective, Run]:
     """A trained objective, in evaluation mode, and the run that made it, from its folder and what that refers to.
+
+    A run that looked for its best step (``train.best``) gives the weights of that one, or those of its ``last`` step.
+    An adaptation of the encoder (``lora``) is ``merged`` into its weights, or kept beside them.
 
     Raises:
         UserError: this is no run folder, it holds no weights yet, they do not fit its configuration, or a frozen part
@@ -28,7 +34,9 @@ def load_objective(folder: str | Path, device: torch.device | str | None = None)
     folder = Path(folder)
     run = read_config(folder / CONFIG)
     objective = build_begun(run, folder, training=False)
-    RunFolder(folder).load_weights(objective)
+    RunFolder(folder).load_weights(objective, last=last)
+    if merged and run.lora is not None:
+        merge_adaptation(objective)
     return objective.to(default_device(device)).eval(), run
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import check_requires
+from filmstrip.data.labels import check_labels
 from filmstrip.data.reading.loader import EvalLoader
 from filmstrip.data.reading.views import frames_in
 from filmstrip.data.sources import Sample, Source
@@ -20,6 +21,7 @@ from filmstrip.protocols import Classifier, Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.saved_states import KEPT
+from filmstrip.train.best import check_metric
 from filmstrip.train.config import Loop
 from filmstrip.train.optim import Optim
 from filmstrip.train.part_rates import frozen_parts
@@ -73,13 +75,17 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
             "leave it out"
         )
     learnt_from = source.split(data.train_split)
-    unlabelled = [sample.name for sample in learnt_from if sample.label is None]
+    unlabelled = [sample.name for sample in learnt_from if not sample.is_labelled]
+    if "label" in objective.requires:
+        check_labels(type(objective).__name__, objective.takes_labels, source.labels)
     if "label" in objective.requires and unlabelled:
+        none = " ([] stands for none of the classes)" if source.labels == "several" else ""
         counts = f"{len(unlabelled)} of {len(learnt_from)} videos of the split {data.train_split!r}"
         raise UserError(
-            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}"
+            f"{type(objective).__name__} learns from labels, and {counts} have none, such as {unlabelled[0]}{none}"
         )
-    if isinstance(objective, Classifier) and "label" in objective.requires and len(source.classes) == 1:
+    one = len(source.classes) == 1 and source.labels == "class"
+    if isinstance(objective, Classifier) and "label" in objective.requires and one:
         raise UserError(
             f"a classifier tells classes apart, and {source.root} has one, {source.classes[0]!r}: give videos of two "
             "classes or more"
@@ -96,6 +102,28 @@ def check_subject(subject: Subject, protocols: Sequence[Evaluation]) -> tuple[Ev
         if split != data.train_split:
             check_readable(source, data, split)
     return possible
+
+
+def check_best(subject: Subject, protocols: Sequence[Evaluation], metric: str) -> None:
+    """See that the evaluations measure a metric, by evaluating a view of a few videos of each split.
+
+    Raises:
+        UserError: there is no evaluation, or none measures it; lists what they measure.
+    """
+    if not protocols:
+        raise UserError(f"train.best is {metric!r}, and the run has no evaluation that could measure it")
+    source, data = subject.source, subject.data
+    splits = {split for protocol in protocols for split in protocol.splits_of(data)}
+    few = tuple(sample for split in sorted(splits) for sample in _few(source.split(split)))
+    subject = replace(subject, source=replace(source, samples=few))
+    names = []
+    for protocol in protocols:
+        one = {name: 1 for name in ("num_clips", "num_crops") if hasattr(protocol, name)}
+        try:
+            names += [name for name, _ in replace(protocol, **one)(subject)]
+        except UserError:  # so few do not suffice: the first evaluation tells
+            return
+    check_metric(metric, names)
 
 
 def check_readable(source: Source, data: Data, split: str) -> None:
@@ -149,12 +177,13 @@ def check_space(objective: Objective, optim: Optim, loop: Loop, folder: Path) ->
         UserError: it has not; says how much is needed and free. Or ``optim.rates`` names no part of the objective.
     """
     whole = sum(tensor.nbytes for tensor in objective.own_state().values())
-    with frozen_parts(objective, optim.rates):
+    kept = 2 if loop.best is None else 3  # weights, what replaces them, and those of the last step
+    with frozen_parts(objective, optim.rates, optim.freeze):
         trained = sum(p.nbytes for p in objective.parameters() if p.requires_grad)
     state = whole + optim.moments * trained + (trained if loop.ema is not None else 0)
     there = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    needed, free = 2 * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
+    needed, free = kept * whole + (KEPT + 1) * state - there, shutil.disk_usage(disk).free
     if needed > free:
         wanted, left = (f"{size / 2**30:.3g} GiB" for size in (needed, free))
         raise UserError(

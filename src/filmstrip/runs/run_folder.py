@@ -21,8 +21,18 @@ from filmstrip.distributed import process
 from filmstrip.distributed.tensors import gathered
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, remove_parts, write_json, write_tensors, write_text
-from filmstrip.protocols import Objective
-from filmstrip.runs.contents import ENVIRONMENT, LOCK, METRICS, STATE, UNREADABLE, WEIGHTS
+from filmstrip.protocols import EVALUATION, Objective
+from filmstrip.runs.contents import (
+    ENVIRONMENT,
+    LAST,
+    LOCK,
+    METRICS,
+    PROTOCOL,
+    STATE,
+    UNREADABLE,
+    WEIGHTS,
+    metrics_of,
+)
 from filmstrip.runs.saved_states import newest_state, saved_states, write_state
 from filmstrip.train.store import SavedState
 
@@ -128,31 +138,53 @@ class RunFolder:
             write_state(self.state, tensors, values)
         process.wait_for_all()
 
-    def save_weights(self, objective: Objective) -> None:
-        """Write the current weights, without frozen parts that are kept elsewhere."""
+    def save_weights(self, objective: Objective, *, last: bool = False) -> None:
+        """Write the current weights, without frozen parts that are kept elsewhere: those that are loaded, or those of
+        the ``last`` step beside them."""
         tensors = gathered(objective.own_state())
         if process.rank() == 0:
-            write_tensors(tensors, self.weights)
+            write_tensors(tensors, self.path / LAST if last else self.weights)
+        process.wait_for_all()
 
-    def load_weights(self, objective: Objective) -> None:
-        """Load the trained weights into an objective; frozen parts that are kept elsewhere stay as they are.
+    def read_weights(self, *, last: bool = False) -> dict[str, Tensor]:
+        """The trained weights, without frozen parts that are kept elsewhere. Of a run that looked for its best step
+        these are that one's, or those of its ``last`` step; of other runs both are the same.
+
+        Raises:
+            UserError: there are none yet, or they are damaged.
+        """
+        path = self.path / LAST if last and (self.path / LAST).exists() else self.weights
+        if not path.exists():
+            raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is damaged or cannot be read ({error}): restore a copy; or, if the folder still "
+                "has its state/, resume training for some steps, which writes it again"
+            ) from None
+
+    def load_weights(self, objective: Objective, *, last: bool = False) -> None:
+        """Load the weights of :meth:`read_weights` into an objective; frozen parts that are kept elsewhere stay as
+        they are.
 
         Raises:
             UserError: there are none yet, or they are damaged or do not fit the objective.
         """
-        if not self.weights.exists():
-            raise UserError(f"{self.path} holds no weights yet: let the run finish, or reach train.save_every steps")
         try:
-            weights = load_file(self.weights)
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{self.weights} is damaged or cannot be read ({error}): restore a copy; or, if the folder still "
-                "has its state/, resume training for some steps, which writes it again"
-            ) from None
-        try:
-            objective.load_own_state(weights)
+            objective.load_own_state(self.read_weights(last=last))
         except RuntimeError as error:
             raise UserError(f"{self.weights} does not fit the run's configuration: {error}") from None
+
+    def evaluated(self, metric: str, until: int) -> list[tuple[int, float]]:
+        """The steps up to ``until`` at which an evaluation in training recorded a metric, with its values; the first
+        process reads for all."""
+        found: list[tuple[int, float]] = []
+        if process.rank() == 0:
+            for row in metrics_of(self.path):
+                if row["step"] <= until and PROTOCOL not in row and f"{EVALUATION}{metric}" in row:
+                    found.append((row["step"], row[f"{EVALUATION}{metric}"]))
+        return process.from_all(found)[0]
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""

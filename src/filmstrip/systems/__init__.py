@@ -75,6 +75,9 @@ def place(name: str) -> Path:
 def find(address: str) -> Run:
     """The run that ``group.name:preset`` stands for; ``tiny`` when no preset is named.
 
+    ``package.module:preset`` is a system outside this package: whoever names it allows its package, so that its runs
+    can be loaded (:mod:`filmstrip.runs.outside`).
+
     Raises:
         UserError: the system or the preset does not exist; names the nearest.
     """
@@ -88,7 +91,17 @@ def find(address: str) -> Run:
         )
     if preset not in found:
         raise UserError(f"{name} has no preset {preset!r}; {_nearest(preset, list(found))}")
-    function: Callable[[], Run] = getattr(importlib.import_module(found[preset]), preset)
+    if not _is_ours(name):
+        from filmstrip.runs.outside import allow
+
+        allow(name.partition(".")[0])
+    try:
+        module = importlib.import_module(found[preset])
+    except ImportError as error:
+        if _is_ours(name):
+            raise
+        raise UserError(f"{name} cannot be imported: {error}") from error
+    function: Callable[[], Run] = getattr(module, preset)
     return function()
 
 
@@ -118,6 +131,8 @@ def _syntax(name: str) -> dict[str, ast.Module]:
     """The syntax of a system's file, by its module; of a system that is a folder, of its package and its presets."""
     known = names()
     if name not in known:
+        if not _is_ours(name) and (outside := _outside(name)):
+            return outside
         raise UserError(f"there is no system {name!r}; {_nearest(name, known)}; `filmstrip list` shows all")
     module = f"{__name__}.{name}"
     stems = [Path(folder, *name.split(".")) for folder in __path__]
@@ -125,6 +140,24 @@ def _syntax(name: str) -> dict[str, ast.Module]:
     files += [(module, stem / "__init__.py") for stem in stems]
     files += [(f"{module}.presets", stem / "presets.py") for stem in stems]
     return {owner: ast.parse(path.read_bytes(), filename=str(path)) for owner, path in files if path.exists()}
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is one of this package's, or none of a module at all."""
+    groups = {known.partition(".")[0] for known in names()}
+    return "." not in name or name.partition(".")[0] in groups
+
+
+def _outside(name: str) -> dict[str, ast.Module]:
+    """The syntax of a module outside this package, by its name; empty if there is none."""
+    from filmstrip.runs.outside import spec_of
+
+    if not all(part.isidentifier() for part in name.split(".")):
+        return {}
+    spec = spec_of(name)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return {}
+    return {name: ast.parse(Path(spec.origin).read_bytes(), filename=spec.origin)}
 
 
 def _nearest(given: str, known: list[str]) -> str:

@@ -7,9 +7,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
+from filmstrip.errors import UserError
 from filmstrip.settings import EXTENDABLE, FREE
 from filmstrip.train.lengths import Epochs, Steps
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,20 @@ class Loop:
     """Whether to recompute each block's activations in the backward pass (activation checkpointing)."""
     log_every: Count = field(default=10, metadata=FREE)
     """Steps between log entries."""
-    eval_every: Count | None = field(default=None, metadata=FREE)
-    """Steps between evaluations; none evaluates at the end only."""
+    tracker: tuple[TrackerName, ...] = field(default=("tensorboard",), metadata=FREE)
+    """Trackers that recorded values also go to: tensorboard, wandb, mlflow (extras of those names), or none."""
+    eval_every: CountOrZero | None = field(default=None, metadata=FREE)
+    """Steps between evaluations; zero evaluates at the end only. By default what learns from labels is evaluated ten
+    times, at least 50 steps apart, and all else at the end only."""
+    best: str | None = None
+    """Metric of the evaluations, such as top1, by which the best weights are kept in ``weights.safetensors`` and used
+    from then on (those of the last step are in ``last.safetensors``); none keeps those of the last step."""
+    best_is: Literal["auto", "highest", "lowest"] = "auto"
+    """Whether the highest or the lowest value of ``best`` is the best one; ``auto`` goes by its name (lowest for
+    losses, errors and distances)."""
+    patience: Count | None = field(default=None, metadata=FREE)
+    """Number of evaluations in a row without a better value of ``best`` after which training stops; none trains to
+    the end."""
     save_every: Count = field(default=500, metadata=FREE)
     """Steps between saved states, from which a run can resume."""
     context: Count = field(default=1, metadata=FREE)
@@ -43,3 +58,7 @@ class Loop:
     share the clips of a batch. More than 1 needs a method whose attention can be shared."""
     shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Weights across processes: replicated (``none``, DDP) or sharded (``fsdp``, FSDP2)."""
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.best is None:
+            raise UserError("train.patience waits for a better value of a metric: name it with --train.best, as top1")

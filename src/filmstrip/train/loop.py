@@ -6,8 +6,8 @@ It knows steps, batches, phases, precision and processes. It knows nothing of la
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -15,11 +15,13 @@ from torch import nn
 from filmstrip.distributed import process
 from filmstrip.distributed.mesh import Mesh, share_context
 from filmstrip.distributed.parallel import is_sharded, parallelise, unsharded
+from filmstrip.distributed.tensors import sharded_like
 from filmstrip.errors import UserError
 from filmstrip.inference import modes_kept
 from filmstrip.measure.memory import peak_memory
-from filmstrip.protocols import Batch, Objective
+from filmstrip.protocols import EVALUATION, Batch, Objective
 from filmstrip.train.async_metrics import AsyncMetrics
+from filmstrip.train.best import Best
 from filmstrip.train.blocks import changed_blocks
 from filmstrip.train.config import Loop
 from filmstrip.train.ema import Average
@@ -33,6 +35,7 @@ from filmstrip.train.state import TrainingState
 from filmstrip.train.step import OptimiserStep
 from filmstrip.train.stopwatch import Stopwatch
 from filmstrip.train.store import Store
+from filmstrip.train.trackers import Trackers, check_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -70,18 +73,20 @@ def fit(
     augment: Augment = lambda batch: batch,
     evaluate: Evaluate | None = None,
     begun: Callable[[], None] = lambda: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Train ``objective`` in place, resuming from the newest intact state in ``folder``, if there is one.
 
     Nothing is written before the first step is complete: a failure until then leaves ``folder`` unchanged. ``begun``
     is called at that point, before anything is saved; or before the final evaluation if no step is left.
 
-    ``mesh`` is how the processes share ``batches``; by default as ``loop.context`` says.
+    ``settings`` of the run, by name, are for trackers. ``mesh`` is how the processes share ``batches``; by default as
+    ``loop.context`` says.
 
-    The objective ends with its final weights (EMA weights if ``loop.ema``), which are also saved in ``folder``. The
-    modes of its modules (training, evaluation) do not change; parts that ``optim.rates`` freezes are in evaluation
-    mode meanwhile. ``evaluate`` receives the objective and the number of steps done, and runs in every process; its
-    results are recorded as ``eval/name``.
+    The objective ends with its final weights (EMA weights if ``loop.ema``), or the best ones by ``loop.best``, which
+    are also saved in ``folder``. The modes of its modules (training, evaluation) do not change; parts that
+    ``optim.rates`` and ``optim.freeze`` freeze are in evaluation mode meanwhile. ``evaluate`` receives the objective
+    and the number of steps done, and runs in every process; its results are recorded as ``eval/name``.
 
     Raises:
         UserError: batches lack required keys, a loss is not finite, or the settings are inconsistent or name no part
@@ -89,6 +94,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C or, as :class:`~filmstrip.errors.Terminated`, SIGTERM or SIGHUP, after the step is
             finished and saved.
     """
+    if loop.best is not None and evaluate is None:
+        raise UserError(f"train.best is {loop.best!r}, and there is no evaluation that could measure it")
+    check_trackers(loop.tracker)
     total = total_steps(loop, batches.steps_per_epoch)
     warmup = span_steps(optim.schedule.warmup, total)
     if warmup > total and process.rank() == 0:
@@ -96,15 +104,27 @@ def fit(
             "the warm-up of %d steps does not end within %d: the learning rate stays below its peak", warmup, total
         )
     mesh = mesh or Mesh.of_processes(loop.context)
-    accelerator = _accelerator(loop, folder)
+    accelerator = _accelerator(loop)
     set_processes_apart(mesh)
     objective.to(accelerator.device)
     with (
-        frozen_parts(objective, optim.rates),
+        frozen_parts(objective, optim.rates, optim.freeze),
         changed_blocks(objective, checkpoint=loop.checkpoint, compile=loop.compile) as blocks,
     ):
         _Training(
-            objective, batches, blocks, total, accelerator, mesh, optim, loop, folder, augment, evaluate, begun
+            objective,
+            batches,
+            blocks,
+            total,
+            accelerator,
+            mesh,
+            optim,
+            loop,
+            folder,
+            augment,
+            evaluate,
+            begun,
+            settings,
         ).run()
 
 
@@ -125,7 +145,9 @@ class _Training:
         augment: Augment,
         evaluate: Evaluate | None,
         begun: Callable[[], None],
+        settings: Mapping[str, Any] | None,
     ) -> None:
+        self.trackers, self.settings = Trackers(loop.tracker, folder.path), settings or {}
         self.objective, self.batches, self.evaluate, self.begun = objective, batches, evaluate, begun
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
         self.device, self.mesh = accelerator.device, mesh
@@ -143,6 +165,7 @@ class _Training:
         # Sharding replaces the parameters, so optimisers are built after it.
         self.optimisers = {phase: optim.build(objective, phase, sharded=is_sharded(objective)) for phase in phases}
         self.average = Average(objective, loop.ema)
+        self.best = Best(loop)
         self.state = TrainingState(
             objective=objective,
             optimisers={phase.name: one for phase, one in self.optimisers.items()},
@@ -172,30 +195,33 @@ class _Training:
         """All steps from the last saved one on, and the final evaluation."""
         self.state.load(self.folder)
         start = self.state.step
+        if self.best:
+            self.best.replay(self.folder.evaluated(str(self.best.metric), start))
         self.watch = Stopwatch(self.state.seconds)
         try:
             with ProgressBar(start, self.total) as self.bar, peak_memory(self.device) as self.peak_bytes:
                 with Interrupt() as interrupt:
                     self._train(_checked(self.batches.stream(start), self.objective), interrupt)
-                if start >= self.total:
+                if self.state.step == start:
                     self._begin(start)
-                if self.evaluate:
+                if self.evaluate and not (self.best.is_exhausted and self.best.last == self.state.step):
                     self._evaluate(self.evaluate)
+                self.average.swap()
+                self._end_with_best()
         finally:
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
-        self.average.swap()
+            self.trackers.finish()
 
     def _begin(self, start: int) -> None:
         """Claim the folder for this run: writing starts here."""
         self.folder.write_environment(self.device)
         self.folder.forget_metrics_after(start)
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start + 1}})
+        self.trackers.start(start, self.settings)
         self.begun()
 
     def _train(self, stream: Iterator[Batch], interrupt: Interrupt) -> None:
         clips, since, start = 0, self.watch.seconds, self.state.step
-        while self.state.step < self.total:
+        begun = self._evaluate_again(start)
+        while self.state.step < self.total and not self.best.is_exhausted:
             factor = set_rates(self.optimisers.values(), self.optim, self.state.step, self.total)
             self.state.step += 1
             step, last = self.state.step, self.state.step == self.total
@@ -203,7 +229,7 @@ class _Training:
             self.objective.after_step(step)
             self.average.update(step)
             self.bar.advance(step)
-            if step == start + 1:
+            if step == start + 1 and not begun:
                 self._begin(start)
             logged = last or step % self.loop.log_every == 0
             if logged:
@@ -217,8 +243,25 @@ class _Training:
             if stop and not last:
                 self.bar.say(f"Interrupted: saved after step {step}.")
                 raise stopped_by(stop)
-            if self.evaluate and self.loop.eval_every and step % self.loop.eval_every == 0 and not last:
+            if self.evaluate and self._is_evaluated_at(step) and not last:
                 self._evaluate(self.evaluate)
+        if self.best.is_exhausted and self.state.step < self.total:
+            if self.state.step > start:
+                self._save()
+            self.bar.say(f"Stopped after step {self.state.step}: {self.loop.patience} evaluations were no better.")
+
+    def _is_evaluated_at(self, step: int) -> bool:
+        return bool(self.loop.eval_every) and step % (self.loop.eval_every or 1) == 0
+
+    def _evaluate_again(self, start: int) -> bool:
+        """Evaluate after the step of a state that was saved and then not evaluated: the best step depends on it.
+        Whether that was so."""
+        missed = 0 < start < self.total and self.best.last != start and self._is_evaluated_at(start)
+        if not (self.best and self.evaluate and missed):
+            return False
+        self._begin(start)
+        self._evaluate(self.evaluate)
+        return True
 
     def _log(self, lr: float, clips_per_second: float) -> None:
         """Record the means since the last call; with several phases, ``loss`` is the sum of theirs."""
@@ -238,21 +281,41 @@ class _Training:
             random_state_kept(self.device),
             unsharded(self.objective),
         ):
-            values = {f"eval/{name}": value for name, value in evaluate(self.objective, self.state.step)}
+            values = {f"{EVALUATION}{name}": value for name, value in evaluate(self.objective, self.state.step)}
+            if self.best and self.best.is_improved_by(process.from_all(values)[0], self.state.step):
+                self.folder.save_weights(self.objective)
         self._record(values)
         shown = [f"{k} {v:.4g}" for k, v in list(values.items())[:MAX_SHOWN]]
         more = [f"and {len(values) - MAX_SHOWN} more"] if len(values) > MAX_SHOWN else []
         self.bar.say("  ".join((f"step {self.state.step}", *shown, *more)))
 
+    @torch.no_grad()
+    def _end_with_best(self) -> None:
+        """Go back to the best weights, and evaluate them once more: what is kept and returned is then theirs."""
+        if not self.best:
+            return
+        self.bar.say(f"Best: {self.best}. Its weights are kept, and those of the last step in last.safetensors.")
+        if self.best.step == self.state.step or not self.evaluate:
+            return
+        weights = self.folder.read_weights()
+        for name, tensor in self.objective.own_state().items():
+            tensor.copy_(sharded_like(weights[name], tensor))
+        with modes_kept(self.objective), random_state_kept(self.device), unsharded(self.objective):
+            for _ in self.evaluate(self.objective, int(self.best.step or 0)):
+                pass
+
     def _record(self, values: dict[str, float]) -> None:
         self.folder.append_metrics({"step": self.state.step, "seconds": round(self.watch.seconds, 3), **values})
-        self.accelerator.log(values, step=self.state.step)
+        self.trackers.log(values, self.state.step)
 
     def _save(self) -> None:
         """Write the weights, then the state: after a crash in between, some steps are repeated."""
         self.readings.check(wait=True)
         with self.average.applied():
-            self.folder.save_weights(self.objective)
+            if self.best:
+                self.folder.save_weights(self.objective, last=True)
+            if self.best.step is None:
+                self.folder.save_weights(self.objective)
         self.state.save(self.folder, self.watch.seconds)
         self.folder.write_unreadable(getattr(self.batches, "unreadable", ()))
 
@@ -269,7 +332,7 @@ def total_steps(loop: Loop, steps_per_epoch: float) -> int:
     return steps
 
 
-def _accelerator(loop: Loop, folder: Store) -> Accelerator:
+def _accelerator(loop: Loop) -> Accelerator:
     """The accelerator of this process, for the configured precision."""
     if loop.precision == "float16" and not torch.cuda.is_available():
         raise UserError("train.precision float16 needs a CUDA device: use bfloat16 or float32")
@@ -281,8 +344,6 @@ def _accelerator(loop: Loop, folder: Store) -> Accelerator:
     return Accelerator(
         mixed_precision=PRECISIONS[loop.precision],
         gradient_accumulation_steps=loop.accumulate,
-        log_with="tensorboard",
-        project_dir=folder.path,
     )
 
 

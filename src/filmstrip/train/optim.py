@@ -14,7 +14,7 @@ from filmstrip.bounds import PositiveShare, Rate, ShareBelowOne, Weight
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
-from filmstrip.train.part_rates import Rates, check_patterns, part_rate
+from filmstrip.train.part_rates import BACKBONE, Rates, check_patterns, part_rate
 from filmstrip.train.schedules import Constant, Cosine, WarmupStableDecay, half_cosine
 
 OtherOptim = TypeVar("OtherOptim", bound="Optim")
@@ -35,6 +35,10 @@ class Optim:
     rates: Rates = ()
     """Factors of the learning rate of parts, as pairs: ``encoder 0 head 10`` freezes the encoder. A part is a regular
     expression for the beginning of a parameter's name, up to a dot or the end; the first that matches counts."""
+    freeze: str | None = None
+    """Layers from the input on that are not trained and stay in evaluation mode: ``backbone`` for the encoder (or all
+    layers but the last, where there is none), or a number, as 9 for the embedding and the first eight blocks; none
+    trains all."""
     schedule: Cosine | Constant | WarmupStableDecay = field(default_factory=Cosine)
     """Learning-rate schedule."""
     moments: ClassVar[int]
@@ -42,12 +46,14 @@ class Optim:
 
     def __post_init__(self) -> None:
         check_patterns(self.rates)
+        if self.freeze is not None and self.freeze != BACKBONE and not self.freeze.isdecimal():
+            raise UserError(f"optim.freeze is {self.freeze!r}: expected {BACKBONE}, or a number of layers")
 
     def changed_to(self, kind: type[OtherOptim]) -> OtherOptim:
         """An optimiser of another kind with its own defaults, and this one's schedule and factors; or this one."""
         if isinstance(self, kind):
             return self
-        return kind(layer_decay=self.layer_decay, rates=self.rates, schedule=self.schedule)
+        return kind(layer_decay=self.layer_decay, rates=self.rates, freeze=self.freeze, schedule=self.schedule)
 
     def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase, without frozen parameters, which may be ``sharded`` over processes.

@@ -11,7 +11,10 @@ from torch import nn
 
 from filmstrip.bounds import Weight
 from filmstrip.errors import UserError
+from filmstrip.protocols import Objective, find_encoder
 
+BACKBONE = "backbone"
+"""All layers but the last, as what is frozen."""
 Rates = tuple[tuple[str, Weight], ...]
 """Patterns and factors. A pattern is a regular expression for the beginning of a parameter's name up to a dot or its
 end: ``encoder`` is all of the encoder, ``encoder\\.blocks\\.[0-3]`` its first four blocks."""
@@ -36,18 +39,19 @@ def part_rate(name: str, rates: Rates) -> float:
 
 
 @contextmanager
-def frozen_parts(objective: nn.Module, rates: Rates) -> Iterator[None]:
-    """Inside the context, parameters with a rate of zero require no gradient, and modules that have no others are in
-    evaluation mode.
+def frozen_parts(objective: Objective, rates: Rates, freeze: str | None = None) -> Iterator[None]:
+    """Inside the context, parameters with a rate of zero, and those of layers to ``freeze``, require no gradient, and
+    modules that have no others are in evaluation mode.
 
     Raises:
-        UserError: a pattern matches nothing that is trained; names the nearest parts.
+        UserError: a pattern matches nothing that is trained; names the nearest parts. Or there are not as many
+        layers.
     """
     params = dict(objective.named_parameters())
     trained = {name for name, param in params.items() if param.requires_grad}
     for pattern, factor in rates:
         _check_matches(objective, pattern, trained if factor else params.keys())
-    frozen = {name for name in trained if part_rate(name, rates) == 0}
+    frozen = {name for name in trained if part_rate(name, rates) == 0} | _first_layers(objective, trained, freeze)
     if not frozen:
         yield
         return
@@ -67,6 +71,31 @@ def frozen_parts(objective: nn.Module, rates: Rates) -> Iterator[None]:
                 param.requires_grad_(True)
         for module, mode in modes.items():
             module.training = mode
+
+
+def _first_layers(objective: Objective, trained: Collection[str], freeze: str | None) -> set[str]:
+    """The parameters of the layers to freeze, of those that are trained.
+
+    Raises:
+        UserError: nothing would be left to train, or the objective does not tell its layers apart.
+    """
+    if freeze is None:
+        return set()
+    layers = {name: objective.depth_of(name) for name in trained}
+    head, name = max(layers.values(), default=0), type(objective).__name__
+    encoder = find_encoder(objective)
+    if freeze == BACKBONE and encoder is not None:
+        ours = {id(param) for param in encoder.parameters()}
+        return {name for name, param in objective.named_parameters() if name in trained and id(param) in ours}
+    if len(set(layers.values())) < 2:
+        raise UserError(
+            f"optim.freeze is {freeze}, and {name} tells no layers apart: freeze parts by their names, such as "
+            "--optim.rates encoder 0"
+        )
+    count = head if freeze == BACKBONE else int(freeze)
+    if count > head:
+        raise UserError(f"optim.freeze is {freeze}, and {name} has {head + 1} layers: give {head} at most")
+    return {name for name, layer in layers.items() if layer < count}
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -28,7 +28,7 @@ class Store(Protocol):
     """Where a run is saved. Every process calls its methods; only the first one writes."""
 
     path: Path
-    """The folder of TensorBoard events."""
+    """The folder of the run, in which trackers keep what they need."""
 
     def newest_state(self) -> SavedState | None:
         """The newest intact state, the same in all processes, or none if there are no states.
@@ -42,8 +42,17 @@ class Store(Protocol):
         """Add a state, whose ``values`` include its ``step``; only the first process holds ``tensors``."""
         ...
 
-    def save_weights(self, objective: Objective) -> None:
-        """Write the current weights, those that others load."""
+    def save_weights(self, objective: Objective, *, last: bool = False) -> None:
+        """Write the current weights as those that others load; or, beside these, as those of the ``last`` step."""
+        ...
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """The weights that others load, in every process."""
+        ...
+
+    def evaluated(self, metric: str, until: int) -> list[tuple[int, float]]:
+        """The steps up to ``until`` at which an evaluation in training recorded a metric, with its values; the same
+        in every process."""
         ...
 
     def write_environment(self, device: torch.device) -> None:

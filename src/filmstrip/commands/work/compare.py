@@ -145,7 +145,7 @@ def plan(address: str, budget: Budget, data: Path | None) -> Run:
     )
     return replace(
         replace(run, data=shared).on_clip(clip),
-        train=replace(run.train, length=Steps(budget.steps), eval_every=None, save_every=SAVE_EVERY),
+        train=replace(run.train, length=Steps(budget.steps), eval_every=0, save_every=SAVE_EVERY),
         evals=(MultiView(num_clips=budget.views, num_crops=1),),
         seed=budget.seed,
     )

@@ -14,6 +14,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from filmstrip.data.config import Clip
+from filmstrip.data.labels import scores_of
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, encoder_of, modes_kept
@@ -56,13 +57,15 @@ def explain_file(folder: str | Path, file: Path, out: Path, *, class_name: str |
     classifier = load_classifier(folder)
     objective, classes = classifier.objective, classifier.classes
     assert isinstance(objective, Classifier), "checked where it was loaded"
+    if objective.labels == "number":
+        raise UserError(f"{folder} predicts numbers, and what speaks for a class is explained: give a classifier")
     requested = None if class_name is None else class_of(class_name, classes)
     views = read_views(file, classifier.clip, backend=classifier.backend)
     video = views.video[:1].to(device_of(objective))
     with counted("explaining"), modes_kept(objective):
         objective.eval()
         with torch.no_grad():
-            probabilities = objective.classify(video).float().softmax(dim=-1)[0]
+            probabilities = scores_of(objective.classify(video).float(), objective.labels)[0]
         best = int(probabilities.argmax()) if requested is None else requested
         if attends(encoder_of(objective)):
             pooling = next((m for m in objective.modules() if isinstance(m, AttentivePooling)), None)

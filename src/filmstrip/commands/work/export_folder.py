@@ -23,6 +23,7 @@ from filmstrip.files import write_json, write_tensors, write_text
 from filmstrip.inference import inference
 from filmstrip.nn.normalise import Normalise
 from filmstrip.nn.patches import PatchEmbed
+from filmstrip.objectives.adaptation import to_peft
 from filmstrip.objectives.three_losses import ThreeLosses
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.protocols import (
@@ -60,7 +61,7 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         copy_whole(Path(source), out)
         print(f"{out}: the run in {source}, which needs no other folder; without its states")
         return
-    objective, run = load_objective(source, "cpu")
+    objective, run = load_objective(source, "cpu", merged=format != "peft")
     if model is not None and not isinstance(objective, SeveralInTransformers):
         raise UserError(f"transformers has one model like {type(objective).__name__}: leave out --layout {model}")
     if run.objective.has_language and format in ("transformers", "peft"):
@@ -69,7 +70,13 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         export_language(source, objective, run, out, format)
         return
     if format == "peft":
-        raise UserError(f"{type(objective).__name__} has no language model that could be adapted")
+        config, weights = to_peft(objective)
+        out.mkdir(parents=True)
+        write_json(config, out / "adapter_config.json")
+        weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+        write_tensors(weights, out / "adapter_model.safetensors")
+        print(f"{out}: the adaptation of {type(objective).__name__} for peft, by the names of this network")
+        return
     classes: tuple[str, ...] = ()
     if format == "transformers":
         if not isinstance(objective, InTransformers):

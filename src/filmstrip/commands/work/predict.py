@@ -64,10 +64,11 @@ def predict_files(
     as_json: bool = False,
     out: Path | None = None,
     fps: float | None = None,
+    last: bool = False,
 ) -> int:
     """Print the classifier's prediction for each file, or write them to the table ``out``, a row as soon as it is
     known; returns 1 if some could not be read, else 0. With ``fps`` folders of images are films of so many frames per
-    second.
+    second. The weights are those of the ``last`` step, or those that the run kept.
 
     A file that cannot be read is reported and does not stop the others.
 
@@ -80,7 +81,7 @@ def predict_files(
     if out is not None:
         check_table_name(out)
     items = [item for path in paths for item in items_at(path, fps)]
-    classifier = load_classifier(source)
+    classifier = load_classifier(source, last=last)
     console, failures = Console(), 0
     results: list[Prediction | Failure] = []
     with ExitStack() as open_files:
@@ -89,7 +90,7 @@ def predict_files(
             open_files.enter_context(
                 keeping(lambda: f"{out} keeps {table.count if table else 0} of {len(items)} rows")
             )
-            table = open_files.enter_context(GrowingTable(out, _columns(items, min(top_k, len(classifier.classes)))))
+            table = open_files.enter_context(GrowingTable(out, _columns(items, classifier, top_k)))
         # What is printed for each file shows the progress.
         for item in tracked(items, "predicting") if as_json or table else items:
             result = _predict(classifier, item, top_k=top_k, num_clips=num_clips)
@@ -146,10 +147,14 @@ def _predict(classifier: VideoClassifier, item: Item, *, top_k: int, num_clips: 
     return classifier.predict_views(item.name, views, top_k=top_k)
 
 
-def _columns(items: Sequence[Item], top_k: int) -> list[str]:
+def _columns(items: Sequence[Item], classifier: VideoClassifier, top_k: int) -> list[str]:
     labels = ["label"] if any(item.label is not None for item in items) else []
-    ranks = [name for rank in range(1, top_k + 1) for name in (f"class_{rank}", f"score_{rank}")]
-    return ["file", *labels, *ranks, "damaged", "error"]
+    if classifier.objective.labels == "number":
+        found = [f"{name} predicted" for name in classifier.classes]
+    else:
+        ranks = range(1, min(top_k, len(classifier.classes)) + 1)
+        found = [name for rank in ranks for name in (f"class_{rank}", f"score_{rank}")]
+    return ["file", *labels, *found, "damaged", "error"]
 
 
 def _row(item: Item, result: Prediction | Failure) -> dict[str, Any]:
@@ -157,7 +162,9 @@ def _row(item: Item, result: Prediction | Failure) -> dict[str, Any]:
     row: dict[str, Any] = {"file": item.name} | ({} if item.label is None else {"label": item.label})
     if isinstance(result, Failure):
         return row | {"error": result.reason}
-    return row | as_cells(result.top) | {"damaged": result.damaged}
+    numbers = {f"{name} predicted": round(value, 6) for name, value in result.top}
+    found = numbers if result.labels == "number" else as_cells(result.top)
+    return row | found | {"damaged": result.damaged}
 
 
 def render(result: Prediction | Failure, width: int = 80) -> RenderableType:
@@ -167,11 +174,24 @@ def render(result: Prediction | Failure, width: int = 80) -> RenderableType:
     title = Text(result.path, style="bold")
     if result.damaged:
         title.append("  (some frames are damaged)", style="yellow")
+    if result.labels == "number":
+        return Group(title, *_numbers(result), Text())
     bars = Table(box=None, show_header=False, padding=(0, 1))
     for label, probability in result.top:
         bar = Text("━" * max(1, round(30 * probability)), style="bold green" if label == result.top[0][0] else "dim")
         bars.add_row(Text(label), bar, Text(f"{probability:6.1%}"))
     return Group(title, bars, *strip(result.timeline, min(width, 100) - 4), Text())
+
+
+def _numbers(result: Prediction) -> list[RenderableType]:
+    """The numbers of a file, and the first one along its clips."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for name, value in result.top:
+        table.add_row(Text(name), Text(f"{value:.4g}", style="bold green"))
+    along = Table(box=None, show_header=False, padding=(0, 1))
+    for moment in result.timeline:
+        along.add_row(Text(f"  {moment.start:.1f} to {moment.end:.1f} s", style="dim"), f"{moment.probability:.4g}")
+    return [table, along] if len(result.timeline) > 1 else [table]
 
 
 def strip(timeline: Sequence[Moment], width: int) -> tuple[Text, Text, Text]:

@@ -25,7 +25,7 @@ from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Form, Key, Specification, of
 from filmstrip.errors import UserError
-from filmstrip.protocols import Batch
+from filmstrip.protocols import Batch, Labels
 from filmstrip.video.clips import read_clips, read_parts
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError, Decoder, Frames, VideoInfo
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 _TRIED = 16
 """Number of videos that are tried for the size of a state."""
 VIDEO = of("B T C H W", torch.uint8, "frames")
-LABEL = of("B", torch.int64, "class; `B K` probabilities after mixing", when="labelled videos")
+LABEL = Key(
+    "class; `B K` probabilities after mixing, 1 or 0 for each of several classes, or numbers",
+    (Form("B", torch.int64), Form("B K", torch.float32)),
+    when="labelled videos",
+)
 NATIVE = {
     "frame_size": of("B 2", torch.int64, "height and width of the frames, in pixels", when="`data.clip.native`"),
     "is_patch": of(
@@ -84,6 +88,9 @@ class Clips(Kind):
 
     layout: Literal["auto", "folder", "ucf101", "kinetics", "ssv2", "teco", "cater", "droid", "lerobot"] = "auto"
     """Layout of a folder; ``auto`` detects it. ``folder`` is a folder of classes, whatever else it contains."""
+    labels: Labels = "class"
+    """Kind of label in a manifest: one ``class``, ``several`` classes (``a;b`` or a JSON list; ``[]`` for none
+    of them), or a ``number``, or several as ``1.5;2``."""
     fold: Annotated[int, Bounds(min=1, max=3)] = 1
     """Fold of UCF-101, its division into training and test, 1 to 3."""
     actions: bool = True
@@ -120,7 +127,7 @@ class Clips(Kind):
         from filmstrip.data.sources import open_path
 
         if data.path is not None:
-            source = open_path(data.path, self.layout, self.fold, self.camera, self.fps)
+            source = open_path(data.path, self.layout, self.fold, self.camera, self.fps, self.labels)
         elif data.synthetic is not None:
             source = open_path(data.synthetic.generate())
         else:

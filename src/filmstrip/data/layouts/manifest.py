@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from filmstrip.data.actions import Sidecar
+from filmstrip.data.labels import MEANINGS, Target, looks_like, numbers_of_cells, several_of_cells
 from filmstrip.data.layouts.folder import VIDEO_SUFFIXES
 from filmstrip.data.sample import Sample, Source, collect, hold_out, number_labels, read_notes
 from filmstrip.errors import UserError
 from filmstrip.files import cache_folder, write_bytes
+from filmstrip.protocols import Labels
 from filmstrip.video.images import IMAGE_SUFFIXES
 from filmstrip.video.remote import address_of, fetch, name_of
 
@@ -58,17 +61,19 @@ class Row(NamedTuple):
     """Captions, from all of their columns."""
 
 
-def open_manifest(path: Path, fps: float | None = None) -> Source:
+def open_manifest(path: Path, fps: float | None = None, labels: Labels = "class") -> Source:
     """Open a manifest. Its paths are relative to its own folder or to one of that folder's parents, or addresses.
 
     A manifest at an address has paths that are relative to that. A path may be a folder of frames: of ``fps`` frames
-    per second unless its row says how many.
+    per second unless its row says how many. A label is one class, several (``a;b``, or a JSON list), or numbers, as
+    ``labels`` says.
 
     Rows without a split are left out when other rows have one. Files that are missing are found out when they are
     read, like unreadable ones; only when none of the first is there, the manifest is refused.
 
     Raises:
-        UserError: the table has no column of paths, or invalid cells; the message lists the rows.
+        UserError: the table has no column of paths, or invalid cells, or labels of another kind; the message lists
+            the rows.
     """
     address = address_of(path)
     path = path if address is None else _fetched(address)
@@ -82,12 +87,27 @@ def open_manifest(path: Path, fps: float | None = None) -> Source:
     spans = _spans(path, rows)
     base = str(_base(path, rows)) if address is None else address.rpartition("/")[0]
     rates = _rates(path, rows, fps or notes.fps)
-    classes, labels = number_labels([row.cells["label"] for row in rows], notes.classes, path)
+    cells = [row.cells["label"] for row in rows]
+    numbers: list[int | None] = [None] * len(rows)
+    targets: Sequence[Target | None] = [None] * len(rows)
+    if labels == "several":
+        classes, targets = several_of_cells(cells, notes.classes, path)
+    elif labels == "number":
+        numbered = [(row.number, cell) for row, cell in zip(rows, cells)]
+        classes, targets = numbers_of_cells(numbered, notes.classes, "label", path)
+    else:
+        if (seem := looks_like(cells)) != "class":
+            _warn(
+                f"{path}: labels look like {MEANINGS[seem]} and are taken for the names of classes; "
+                f"--data.reads.labels {seem} reads them as such"
+            )
+        classes, numbers = number_labels(cells, notes.classes, path)
     samples = [
         Sample(
             path=address_of(cells["path"]) or os.path.join(base, str(cells["path"])),
             name=_name(str(cells["path"]), start, end),
             label=label,
+            target=target,
             split=cells["split"] or "",
             start=start,
             end=end,
@@ -96,11 +116,11 @@ def open_manifest(path: Path, fps: float | None = None) -> Source:
             fps=rate,
             actions=Sidecar(os.path.join(base, cells["actions"])) if cells["actions"] else None,
         )
-        for (_, cells, texts), (start, end), label, rate in zip(rows, spans, labels, rates)
+        for (_, cells, texts), (start, end), label, target, rate in zip(rows, spans, numbers, targets, rates)
     ]
     if samples and not samples[0].split:
         samples = hold_out(samples)
-    return collect(path.parent, classes, samples, notes)
+    return replace(collect(path.parent, classes, samples, notes), labels=labels)
 
 
 def manifest_of(path: Path) -> Path | None:

@@ -63,7 +63,7 @@ class _SampleSet(Dataset):
         self.actions = actions
         self.samples = samples
         self.data = data
-        self.labelled = all(sample.label is not None for sample in samples)
+        self.labelled = all(sample.is_labelled for sample in samples)
         self.specification = samples[0].specification
         self.bad: dict[int, Unreadable] = {}
         self.current: Current | None = None
@@ -234,7 +234,7 @@ class _Rows:
         self.clips: list[dict[str, torch.Tensor]] = []
         self.seeds: list[int] = []
         self.names: list[str] = []
-        self.labels: list[int | None] = []
+        self.labels: list[int | torch.Tensor | None] = []
         self.indices: list[int] = []
         self.spans: list[tuple[float, float]] = []
 
@@ -244,7 +244,8 @@ class _Rows:
         self.clips += [clip.content for clip in clips]
         self.seeds += seeds
         self.names += [name or sample.name] * len(clips)
-        self.labels += [sample.label] * len(clips)
+        label = sample.label if sample.target is None else sample.target.tensor()
+        self.labels += [label] * len(clips)
         self.indices += [index] * len(clips)
         self.spans += [(clip.times[0], clip.times[-1]) for clip in clips]
 
@@ -259,7 +260,8 @@ class _Rows:
             "span": torch.tensor(self.spans, dtype=torch.float64),
         }
         if self.labelled:
-            batch["label"] = torch.tensor(self.labels, dtype=torch.int64)
+            targets = [label for label in self.labels if isinstance(label, torch.Tensor)]
+            batch["label"] = torch.stack(targets) if targets else torch.tensor(self.labels, dtype=torch.int64)
         return batch
 
 

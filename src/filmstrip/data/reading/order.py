@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
@@ -51,6 +51,10 @@ class Portion:
     """Share of the positions, relative to the other sources' weights."""
     together: int = 1
     """Number of samples at one position."""
+    classes: np.ndarray | None = field(default=None, compare=False)
+    """Class of each sample, ``N`` int64, where ``balance`` is not 0."""
+    balance: float = 0.0
+    """Power by which rarer classes are read more often: at 0 not at all, at 1 as often as common ones."""
 
     @property
     def num_rows(self) -> float:
@@ -116,6 +120,8 @@ class Share:
                 f"batch_size {self.batch_size} does not divide into {self.world} processes x {self.accumulate} "
                 f"accumulated micro-batches x {self.clips_per_video} clips per video: make it a multiple of {slices}"
             )
+        if any(portion.balance and (portion.together > 1 or self.packing) for portion in self.portions):
+            raise UserError("data.balance is for samples with rows of their own: leave it out")
         if any(portion.num_samples < 1 for portion in self.portions) or not self.portions:
             raise UserError("there is nothing to train on: the training split is empty")
 
@@ -169,13 +175,15 @@ class Share:
         assert self.packing is not None
         return _RowOrder(self.seed, self.packing)
 
-    def _orders(self) -> Sequence[_Order | _RowOrder]:
+    def _orders(self) -> Sequence[_Order | _BalancedOrder | _RowOrder]:
         """The endless order of each source."""
         if self.packing is not None:
             return [self._rows]
         firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
         return [
-            _Order(derive_seed(self.seed, "source", i) if i else self.seed, portion, first)
+            (_BalancedOrder if portion.balance else _Order)(
+                derive_seed(self.seed, "source", i) if i else self.seed, portion, first
+            )
             for i, (portion, first) in enumerate(zip(self.portions, firsts))
         ]
 
@@ -199,6 +207,49 @@ class _Order:
                 self._epochs[epoch] = permutation(self._seed, epoch, n)
             picks.append(Pick(epoch, self._first + int(self._epochs[epoch][number % n])))
         return picks
+
+
+class _BalancedOrder:
+    """The endless order of one source's samples in which rarer classes have a larger part than by their number.
+
+    In an epoch, of as many positions as there are samples, each class has its share of them up to one, which goes to
+    it by chance. Its samples are read in passes of their own, the last of which an epoch may cut short.
+    """
+
+    def __init__(self, seed: int, portion: Portion, first: int):
+        assert portion.classes is not None, "told by Source.portions"
+        self._seed, self._first, self._num = seed, first, portion.num_samples
+        self._members = [np.flatnonzero(portion.classes == name) for name in np.unique(portion.classes)]
+        parts = np.array([len(members) for members in self._members]) ** (1.0 - portion.balance)
+        self._ends = np.cumsum(parts / parts.sum())
+        self._ends[-1] = 1.0
+        shares = np.diff(self._ends, prepend=0.0)
+        most = [math.ceil((self._num * share + 1) / len(own)) for share, own in zip(shares, self._members)]
+        self._passes = max(most)  # in an epoch, of any class
+        self._epoch, self._order = -1, np.empty((0, 2), dtype=np.int64)
+
+    def at(self, place: int) -> list[Pick]:
+        """The sample of the ``place``-th row."""
+        epoch, number = divmod(place, self._num)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._draw(epoch)
+        sample, turn = self._order[number].tolist()
+        return [Pick(epoch * self._passes + turn, self._first + sample)]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """Sample and pass of each position in an epoch, ``N 2``."""
+        offset = np.random.default_rng(derive_seed(self._seed, "balance", epoch)).random()
+        points = (np.arange(self._num) + offset) / self._num
+        counts = np.bincount(np.searchsorted(self._ends, points, side="right"), minlength=len(self._members))
+        found = []
+        for i, (members, count) in enumerate(zip(self._members, counts.tolist())):
+            passes = -(-count // len(members))
+            orders = [
+                permutation(derive_seed(self._seed, "class", i, turn), epoch, len(members)) for turn in range(passes)
+            ]
+            own = members[np.concatenate(orders)[:count]] if orders else members[:0]
+            found.append(np.stack([own, np.arange(count) // len(members)], axis=1))
+        return np.concatenate(found)[permutation(self._seed, epoch, self._num)]
 
 
 class _RowOrder:

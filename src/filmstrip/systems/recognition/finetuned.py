@@ -27,16 +27,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero
-from filmstrip.data.config import Augment, Clip, Data, DataInfo
+from filmstrip.bounds import CountOrZero
+from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.clips import Clips
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.errors import UserError
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.models.vjepa_classifier import attentive_head, classifier_for_hub, pooling_of
 from filmstrip.nn.attentive_pooling import PlainAttentivePooling
+from filmstrip.objectives.labels import LabelLoss, LabelsConfig, last_layer
 from filmstrip.objectives.on_encoder import OnEncoder, OnEncoderConfig
 from filmstrip.protocols import Batch, Loss
 from filmstrip.runs.config import Run
@@ -51,6 +52,8 @@ from filmstrip.weights.keymap import Weights
 class Finetuned(OnEncoder):
     """An encoder and a classifier of its last layer's tokens; a :class:`~filmstrip.protocols.Classifier`."""
 
+    takes_labels = ("class", "several", "number")
+
     def __init__(self, config: FinetunedConfig) -> None:
         super().__init__(config)
         self.head: nn.Module
@@ -60,15 +63,17 @@ class Finetuned(OnEncoder):
             num_heads = config.pooling_heads or max(1, self.encoder.width // 64)
             sizes = {"depth": config.pooling_depth, "num_heads": num_heads}
             self.head = attentive_head(self.encoder.width, config.num_classes, **sizes)
+        if config.labels == "number":
+            self.head.head = last_layer(self.encoder.width, config)
+        self.criterion = LabelLoss(config)
+        self.labels = config.labels
         self.requires = self.needs("video", "label")
         self.train(self.training)
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
-        """Cross-entropy, and the encoder's own loss with its weight."""
+        """The loss of the labels, and the encoder's own loss with its weight."""
         own, features = self.features(batch)
-        logits, label = self.head(features.tokens).float(), batch["label"]
-        nats = F.cross_entropy(logits, label)
-        metrics = {"top1": (logits.detach().argmax(dim=1) == label).float().mean()}
+        nats, metrics = self.criterion(self.head(features.tokens), batch["label"])
         if own is None:
             return Loss(nats, metrics)
         metrics |= {"nats": nats.detach(), "learner": own.total.detach()}
@@ -84,26 +89,21 @@ class Finetuned(OnEncoder):
         Raises:
             UserError: there is none.
         """
+        if self.labels == "number":
+            raise UserError("transformers' models of video have no layer that scales numbers: give --format onnx")
         return classifier_for_hub(self.encoder, self.head)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetunedConfig(OnEncoderConfig):
+class FinetunedConfig(LabelsConfig, OnEncoderConfig):
     """An encoder and a classifier."""
 
-    num_classes: Count
-    """Number of classes. In training it comes from the data; a preset states its paper's."""
     pooling: Literal["plain", "block"] = "plain"
     """Pooling of the tokens: one attention alone (Toto), or a block with a feed-forward network (V-JEPA)."""
     pooling_depth: CountOrZero = 0
     """Number of blocks of self-attention before the block that pools."""
     pooling_heads: CountOrZero = 0
     """Number of heads of that block and of those before it; zero for heads of 64 channels."""
-
-    def bind(self, info: DataInfo) -> Self:
-        """Take the number of classes from the data, if it has any."""
-        bound = super().bind(info)
-        return replace(bound, num_classes=len(info.classes)) if info.classes else bound
 
     def with_head_of_hub(self, config: Mapping[str, Any], typed: Collection[str] = ()) -> Self:
         """See :meth:`AroundLearnerConfig.with_head_of_hub`: V-JEPA 2 pools by blocks."""

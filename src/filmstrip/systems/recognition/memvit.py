@@ -266,6 +266,8 @@ class MeMViT(MViT):
 class ClipByClip(Classification):
     """Classifies each clip of a video after reading the ones before; the last clip's prediction is the video's."""
 
+    takes_labels = ("class",)
+
     def logits(self, video: Tensor) -> Tensor:
         """Logits of each clip of ``B T C H W`` video, ``B clips K``."""
         pooled = torch.stack([clip.pooled() for clip in self.encoder.clips(video)], dim=1)

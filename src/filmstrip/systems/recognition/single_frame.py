@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
@@ -38,6 +37,8 @@ from filmstrip.train.schedules import Cosine
 class SingleFrame(Classification):
     """Every frame of a clip is a sample with the clip's label; testing averages their probabilities."""
 
+    takes_labels = ("class",)
+
     def frame_logits(self, video: Tensor) -> Tensor:
         """Logits ``B T K`` of each frame."""
         features = self.encoder(video)
@@ -53,11 +54,8 @@ class SingleFrame(Classification):
         """Cross-entropy of each frame, averaged; logs the top-1 accuracy of the averaged probabilities."""
         label = batch["label"]
         logits = self.frame_logits(batch["video"]).float()
-        total = F.cross_entropy(
-            rearrange(logits, "b t k -> (b t) k"),
-            label.repeat_interleave(logits.shape[1], dim=0),
-            label_smoothing=self.label_smoothing,
-        )
+        each = rearrange(logits, "b t k -> (b t) k")
+        total = self.compare(each, label.repeat_interleave(logits.shape[1], dim=0)).total
         truth = label if label.ndim == 1 else label.argmax(dim=1)
         guess = logits.detach().softmax(dim=-1).mean(dim=1).argmax(dim=1)
         return Loss(total, {"top1": (guess == truth).float().mean()})

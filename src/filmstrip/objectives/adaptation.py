@@ -1,0 +1,115 @@
+"""Low-rank adaptation of an encoder, whatever its network: its linear layers learn a small product each, and all that
+comes after it is trained as always."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from filmstrip.bounds import Count, Rate, ShareBelowOne
+from filmstrip.errors import UserError
+from filmstrip.inference import encoder_of
+from filmstrip.nn.linear import Linear
+from filmstrip.nn.lora import Lora, adapted_layers, merge
+from filmstrip.protocols import Classifier, Detector, Objective
+from filmstrip.weights.keymap import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Low-rank adaptation (Hu et al. 2022) in place of training the weights of linear layers."""
+
+    rank: Count = 8
+    """Rank of the product that is learnt."""
+    alpha: Rate = 16.0
+    """Factor of the product, in multiples of one over the rank."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout rate of the product's input."""
+    layers: tuple[str, ...] = ()
+    """Ends of the names of linear layers in the encoder that are adapted, such as ``qkv`` or ``mlp.fc1``; by default
+    all of them."""
+
+
+def adapt_encoder(objective: Objective, config: LowRank) -> None:
+    """Adapt linear layers of an objective's encoder, in place; nothing else of the encoder is trained then.
+
+    Raises:
+        UserError: the objective is none for fine-tuning, its encoder is kept elsewhere, or there are no such layers.
+    """
+    name = type(objective).__name__
+    if not isinstance(objective, Classifier | Detector):
+        raise UserError(f"{name} does not fine-tune an encoder: --lora is for systems of recognition and detection")
+    encoder = encoder_of(objective)
+    prefix = next(name for name, module in objective.named_modules() if module is encoder)
+    if objective.is_kept_elsewhere(f"{prefix}."):
+        raise UserError(
+            f"the encoder of {name} is frozen and kept elsewhere: let it be trained, which --lora then adapts, or "
+            "leave out --lora"
+        )
+    linear = [name for name, module in encoder.named_modules() if type(module) in (nn.Linear, Linear)]
+    chosen = [name for name in linear if not config.layers or any(_ends(name, end) for end in config.layers)]
+    if unknown := [end for end in config.layers if not any(_ends(name, end) for name in linear)]:
+        ends = sorted({name.rpartition(".")[2] for name in linear})
+        raise UserError(
+            f"lora.layers: no linear layer of the encoder ends in {unknown[0]!r}; they end in {', '.join(ends)}"
+        )
+    if not chosen:
+        raise UserError(f"the encoder of {name} has no linear layer that could be adapted: train it without --lora")
+    encoder.requires_grad_(False)
+    for layer in chosen:
+        owner, _, last = layer.rpartition(".")
+        module = encoder.get_submodule(owner)
+        adapted = Lora(getattr(module, last), rank=config.rank, alpha=config.alpha, dropout=config.dropout)
+        setattr(module, last, adapted)
+
+
+def merge_adaptation(objective: Objective) -> None:
+    """Put the products of an adapted encoder into the weights of plain layers, in place: the same function."""
+    merge(encoder_of(objective))
+
+
+def to_peft(objective: Objective) -> tuple[dict[str, Any], Weights]:
+    """The adaptation of an objective as ``peft`` writes it for this network: ``adapter_config.json`` and
+    ``adapter_model.safetensors``. What comes after the encoder is saved whole (``modules_to_save``).
+
+    Raises:
+        UserError: the objective is not adapted.
+    """
+    layers = dict(adapted_layers(objective))
+    if not layers:
+        raise UserError(f"{type(objective).__name__} is not adapted (--lora): there is no adaptation to write")
+    weights: Weights = {}
+    for name, layer in layers.items():
+        for part in layer.names:
+            for side, tensor in zip("AB", layer.product(part)):
+                weights[f"base_model.model.{name}.lora_{side}.weight"] = tensor.detach().clone()
+    saved = list(_trained_rooms(objective))
+    for room in saved:
+        for name, tensor in objective.get_submodule(room).state_dict().items():
+            weights[f"base_model.model.{room}.{name}"] = tensor.detach().clone()
+    one = next(iter(layers.values()))
+    return {
+        "peft_type": "LORA",
+        "r": one.rank,
+        "lora_alpha": one.alpha,
+        "lora_dropout": one.dropout.p,
+        "target_modules": list(layers),
+        "modules_to_save": saved,
+        "bias": "none",
+        "inference_mode": True,
+    }, weights
+
+
+def _trained_rooms(objective: Objective) -> Iterator[str]:
+    """Names of the objective's own parts that are trained and hold no adapted layer."""
+    for name, module in objective.named_children():
+        adapted = any(True for _ in adapted_layers(module))
+        if not adapted and any(param.requires_grad for param in module.parameters()):
+            yield name
+
+
+def _ends(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
