@@ -46,7 +46,7 @@ def test_every_command_has_help(capsys, command):
         (["predict", __file__, "a.mp4"], "not a run folder"),
         (["predict", "no/such/run"], "predict needs videos"),
         (["encode", "no/such/run", "--out", "no/such/out"], "encode needs videos"),
-        (["eval", "no/such/run", "--k", "3"], "there are answers"),
+        (["eval", "no/such/run", "--k", "3"], "add --protocol NAME; there are "),
         (["show", "recognition.vit", "--data.clip.size", "7"], "not a multiple of patches (2, 8, 8)"),
         (["show", "recognition.vit", "--objective.num-heads", "7"], "not a multiple of 7 heads"),
         (["show", "recognition.slowfast", "--data.clip.num-frames", "2"], "not a multiple of the speed ratio"),
@@ -123,7 +123,7 @@ def test_the_length_is_given_in_steps_or_in_epochs():
     ("arguments", "usage"),
     [
         ("list", "usage: filmstrip list"),
-        ("predict", "usage: filmstrip predict RUN FILE|FOLDER|MANIFEST... [options]"),
+        ("predict", "usage: filmstrip predict RUN FILE|FOLDER|MANIFEST|SOURCE... [options]"),
         ("plan", "usage: filmstrip plan RUN START GOAL [options]"),
         ("compare", "usage: filmstrip compare [--systems SYSTEM[:PRESET],...] [--data PATH] [options]"),
         ("train", "usage: filmstrip train SYSTEM[:PRESET] [--data PATH] [--out FOLDER] [options of the run]"),
