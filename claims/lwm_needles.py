@@ -42,7 +42,9 @@ CLAIM = Claim(
         above("1 of 4", "2 of 4", "also where others are hidden"),
     ),
     needs=(SMOLLM2,),
-    minutes=9,
+    minutes=7,
+    analysis="A single number is always found. Asked for two, this small model names one of them; among four it is "
+    "right about half of the time whether it is asked for one or two, so that the last difference is not shown.",
 )
 
 

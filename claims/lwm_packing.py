@@ -1,4 +1,4 @@
-"""Where short answers share rows with long texts, they are learnt better if each example counts once."""
+"""Short answers that share rows with long texts are learnt better if none sees another and each counts once."""
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ CLAIM = Claim(
         **{f"{arm} text": Figure(says=f"{arm}: nats of a word of new long texts", digits=3) for arm in ARMS},
     },
     expected=(
-        above("weighted", "masked", "counting each example once helps short answers, beside the mask", by=5),
-        above("weighted", "plain", "both together help short answers", by=5),
+        above("weighted", "plain", "mask and weights together help short answers", by=5),
+        above("weighted", "masked", "counting each example once helps beside the mask", by=5),
         below("weighted text", 0.9, "long texts are learnt nevertheless (two words that may follow are 0.693)"),
     ),
-    minutes=4,
+    minutes=2,
+    analysis="What the paper does not tell apart: here it is the mask that helps, by 64 points, and beside it the "
+    "weights have at most a few points left to win, since 95 to 100% are right without them.",
 )
 
 
