@@ -18,7 +18,7 @@ from filmstrip.evals.knn import KNN
 from filmstrip.evals.multi_view import MultiView
 from filmstrip.report.run import run_report
 from filmstrip.runs import experiment
-from filmstrip.runs.other_predictions import NumberPredictions, SeveralPredictions
+from filmstrip.runs.target_predictions import NumberPredictions, SeveralPredictions
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW

@@ -17,8 +17,8 @@ from filmstrip.evals.distributed import map_batches
 from filmstrip.inference import inference
 from filmstrip.protocols import Batch, Classifier, Labels
 from filmstrip.runs.evaluation import Evaluation, Subject
-from filmstrip.runs.other_predictions import NumberPredictions, SeveralPredictions, targets_of
 from filmstrip.runs.predictions import ClipPredictions, Predictions
+from filmstrip.runs.target_predictions import NumberPredictions, SeveralPredictions, targets_of
 
 
 def classifier_of(subject: Subject) -> Classifier:
@@ -86,7 +86,7 @@ class MultiView(Evaluation):
         """Yield ``top1``, ``top5`` (for six classes or more), ``mean_class_accuracy``, ``count``, ``unreadable``; or,
         of other labels, :meth:`SeveralPredictions.metrics` or :meth:`NumberPredictions.metrics`."""
         if subject.source.labels != "class":
-            other = self._other_predictions(subject)
+            other = self._target_predictions(subject)
             subject.keep(other)
             yield from other.metrics()
             return
@@ -124,7 +124,7 @@ class MultiView(Evaluation):
             clips=self._clips(seen, evaluated) if subject.per_clip else None,
         )
 
-    def _other_predictions(self, subject: Subject) -> SeveralPredictions | NumberPredictions:
+    def _target_predictions(self, subject: Subject) -> SeveralPredictions | NumberPredictions:
         """The same where labels are several classes or numbers.
 
         Raises:

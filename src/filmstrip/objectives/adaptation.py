@@ -86,10 +86,10 @@ def to_peft(objective: Objective) -> tuple[dict[str, Any], Weights]:
         for part in layer.names:
             for side, tensor in zip("AB", layer.product(part)):
                 weights[f"base_model.model.{name}.lora_{side}.weight"] = tensor.detach().clone()
-    saved = list(_trained_rooms(objective))
-    for room in saved:
-        for name, tensor in objective.get_submodule(room).state_dict().items():
-            weights[f"base_model.model.{room}.{name}"] = tensor.detach().clone()
+    saved = list(_trained_parts(objective))
+    for part in saved:
+        for name, tensor in objective.get_submodule(part).state_dict().items():
+            weights[f"base_model.model.{part}.{name}"] = tensor.detach().clone()
     one = next(iter(layers.values()))
     return {
         "peft_type": "LORA",
@@ -103,7 +103,7 @@ def to_peft(objective: Objective) -> tuple[dict[str, Any], Weights]:
     }, weights
 
 
-def _trained_rooms(objective: Objective) -> Iterator[str]:
+def _trained_parts(objective: Objective) -> Iterator[str]:
     """Names of the objective's own parts that are trained and hold no adapted layer."""
     for name, module in objective.named_children():
         adapted = any(True for _ in adapted_layers(module))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from filmstrip.data.config import Data
     from filmstrip.data.sources import Source
     from filmstrip.protocols import Objective
-    from filmstrip.runs.other_predictions import NumberPredictions, SeveralPredictions
     from filmstrip.runs.predictions import Predictions
+    from filmstrip.runs.target_predictions import NumberPredictions, SeveralPredictions
 
     AnyPredictions = Predictions | SeveralPredictions | NumberPredictions
 

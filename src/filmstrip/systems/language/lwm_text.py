@@ -27,8 +27,8 @@ proportion to the length, and the table's does not.
 
 The paper reports near perfect retrieval of a number in up to a million tokens, and 0.84 at one of four numbers; its
 MMLU falls from 0.41 to 0.35 on the way. We measured none of these. At small size 99% of short answers that share rows
-with long texts are learnt with the mask and the weights, 98% with the mask alone, 34% with neither (``filmstrip claims
-lwm_packing``, three seeds).
+with long texts are learnt with the mask and the weights, 98% with the mask alone, 34% with neither (``filmstrip
+claims lwm_packing``, three seeds).
 """
 
 from __future__ import annotations
