@@ -127,7 +127,8 @@ def test_what_does_not_fit_is_refused_or_left_out(several, videos, tmp_path, cap
     folder, _ = several
     with pytest.raises(UserError, match=r"KNN compares videos of one class each, and those of .* have several"):
         list(experiment.evaluate(folder, (KNN(),)))
-    (tmp_path / "some.csv").write_text("path,label\n" + f"{videos}/0.mp4,red\n{videos}/1.mp4,\n{videos}/2.mp4,red\n")
+    rows = ("path,label,split", f"{videos}/0.mp4,red,train", f"{videos}/1.mp4,,train", f"{videos}/2.mp4,red,test")
+    (tmp_path / "some.csv").write_text("\n".join(rows))
     run = run_on(videos, "several")
     with pytest.raises(UserError, match=r"have none, such as .* \(\[\] stands for none of the classes\)"):
         experiment.train(replace(run, data=replace(run.data, path=tmp_path / "some.csv")), tmp_path / "run")

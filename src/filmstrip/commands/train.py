@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from filmstrip.commands.arguments import HELP, option, options_given, run_from
+from filmstrip.commands.arguments import option, options_given, run_from
 from filmstrip.commands.command import Command
 from filmstrip.commands.stopping import keeping
 
@@ -49,7 +49,8 @@ class Train(Command):
 
         command = shlex.join([*prog.split(), *arguments])
         later: list[tuple[str, ...]] = []
-        is_stage = bool(arguments) and arguments[0] not in HELP and bool(of_ladder := stages(arguments[0]))
+        named = bool(arguments) and not arguments[0].startswith("-")  # a system, and no --config or --help
+        is_stage = named and bool(of_ladder := stages(arguments[0]))
         if is_stage:
             arguments, *later = _of_stages(arguments, of_ladder)
         run, out = run_from(cls, arguments, prog)
