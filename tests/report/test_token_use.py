@@ -27,7 +27,7 @@ def test_each_block_has_its_share_for_as_long_as_it_lasts(read_page):
 
 def test_original_and_decoded_are_one_picture_and_titles_are_text(read_page):
     page = read_page(use().html())
-    assert page.values("width") == ["34"]  # twice 16, and a seam
+    assert page.values("width") == ["34", "34"]  # twice 16, and a seam; in print and moving
     assert "heads" in page.values("class")
     assert any("Walk <1>: original on the left" in text for text in page.values("alt"))
 

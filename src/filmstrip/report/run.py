@@ -104,7 +104,8 @@ def progress_of(folder: Path) -> tuple[Facts, Group]:
         UserError: see :func:`run_report`.
     """
     whole = _single_figures(_recorded(folder))
-    return _facts(whole, training_seconds(folder), _predictions(folder)), _training(whole)
+    read = "clips" if _sees(_config(folder)["data"]) else "rows"
+    return _facts(whole, training_seconds(folder), _predictions(folder), read), _training(whole)
 
 
 def details_of(folder: Path) -> list[Section]:
@@ -197,8 +198,8 @@ def _lead(config: dict[str, Any], recorded: Mapping[str, Series], predictions: P
     )
 
 
-def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predictions | None) -> Facts:
-    """The key figures: what came out, and what it took."""
+def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predictions | None, read: str) -> Facts:
+    """The key figures: what came out, and what it took; ``read`` is what a batch has several of."""
     last = {name: values[-1] for name, (_, values) in recorded.items()}
     facts = [
         (_name(name), _value(name, value))
@@ -213,7 +214,7 @@ def _facts(recorded: Mapping[str, Series], seconds: float, predictions: Predicti
     facts += [("Steps", f"{steps:,}"), ("Training time", duration(seconds))]
     if "clips_per_second" in recorded:
         speed = statistics.median(recorded["clips_per_second"][1])
-        facts.append(("Speed, median", f"{speed:,.3g} clips/s"))
+        facts.append(("Speed, median", f"{speed:,.3g} {read}/s"))
     if "memory_gib" in last:
         facts.append(("Peak memory", f"{last['memory_gib']:.2f} GiB"))
     return Facts("At a glance", facts)
@@ -226,18 +227,27 @@ def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
     rows.append(("data", data_of(data) + (f" ({data['path']})" if data["path"] else "")))
     if (folder / DATA).exists():
         told = json.loads((folder / DATA).read_bytes())
-        rows.append(("training videos", f"{told['num_train']:,}"))
+        rows.append((f"training {'videos' if _sees(data) else 'texts'}", f"{told['num_train']:,}"))
         if classes := told.get("classes"):
             rows.append(
                 ("classes", f"{len(classes):,}: {', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}")
             )
-    if clip := data.get("clip"):
+    if (clip := data.get("clip")) and _sees(data):
         every = f", {clip['stride']} video frames apart" if clip["sampling"] == "dense" else f" ({clip['sampling']})"
         rows.append(("clips", f"{clip['num_frames']} frames{every}, of {clip['size']} x {clip['size']} pixels"))
     if config.get("init"):
         rows.append(("started from", config["init"]))
     rows += [(name, str(value)) for name, value in flat(environment_of(folder))]
     return Table("What was run", (Column("what"), Column("value")), rows, wraps=True)
+
+
+def _sees(data: Mapping[str, Any]) -> bool:
+    """Whether samples have videos, and are not text alone."""
+    if "reads" not in data:  # of the first versions
+        return True
+    reads = from_json(data["reads"])
+    keys = reads.specification.keys
+    return "text" not in keys or ("video" in keys and getattr(reads, "visuals", 1) > 0)
 
 
 def _training(recorded: Mapping[str, Series]) -> Group:
