@@ -11,7 +11,7 @@ from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
-from filmstrip.text.tokenizers import Bytes, open_tokenizer
+from filmstrip.text.tokenizers import Bytes, Words, open_tokenizer
 
 
 def record(number, visual="video", **more):
@@ -66,6 +66,28 @@ def test_training_batches_are_as_declared_and_padded_with_the_tokenizers_id(data
         expected = " ho</s>" if name == "t" else f" level {number}</s> {'yes' * (1 + int(number))}</s>"
         assert said == expected
     assert source.info(data.train_split).tokenizer.size == tokenizer.size
+
+
+def test_conversations_of_several_files_mix_in_the_ratio_of_their_weights(folder, tmp_path):
+    """As those about videos beside text alone; each keeps its own texts."""
+    about, alone = tmp_path / "about.json", tmp_path / "alone.json"
+    about.write_text(json.dumps([record(i, split="train") for i in range(4)]))
+    talk = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+    alone.write_text(json.dumps([{"id": f"t{i}", "conversations": talk, "split": "train"} for i in range(2)]))
+
+    def both(**reads):
+        wanted = settings_of(about, reads=Conversations(media=folder, **reads), batch_size=8)
+        return replace(wanted, path=None, mixture=(about, alone), weights=(3.0, 1.0))
+
+    with pytest.raises(UserError, match=r"differ in text_tokenizer \(\d+ words, \d+ words\)"):
+        open_source(both(tokenizer=Words()))
+    wanted = both(tokenizer=Bytes())
+    source = open_source(wanted)
+    stream = TrainLoader(source, wanted, seed=0).stream(0)
+    names = [name for _ in range(20) for name in next(stream)["name"]]
+    assert 25 < sum("alone" in name for name in names) < 55
+    with pytest.raises(UserError, match="a mixture do not share rows"):
+        TrainLoader(source, both(tokenizer=Bytes(), pack=512), seed=0)
 
 
 def test_text_alone_comes_with_black_frames(data):

@@ -59,7 +59,10 @@ def _open_mixture(data: Data) -> Source:
             f"a mixture needs a weight for each of its {len(data.mixture)} sources, and there are {given}: give them "
             "in the order of the sources, such as --data.weights 20 80"
         )
-    return mixed([data.reads.open(data.at(path)) for path in data.mixture], data.weights)
+    sources = [data.reads.open(data.at(path)) for path in data.mixture]
+    if len({source.root for source in sources}) < len(sources):  # files of one folder are told apart by their names
+        sources = [replace(source, root=Path(path).expanduser()) for source, path in zip(sources, data.mixture)]
+    return mixed(sources, data.weights)
 
 
 def mixed(sources: Sequence[Source], weights: Sequence[float]) -> Source:

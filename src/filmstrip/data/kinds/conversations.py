@@ -86,6 +86,7 @@ class Conversations(Kind):
     ``train`` and ``test``. An image is a video that stands still.
     """
 
+    mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = SPECIFICATION
 
     media: Path | None = None
@@ -341,9 +342,17 @@ class ConversationSource(Source):
 
     kind: ClassVar[type[Kind]] = Conversations
 
-    serialiser: Serialiser = field(compare=False)
+    text_tokenizer: TextTokenizer = field(compare=False)
+    """Tokenizer of the texts, which sources of a mixture must share."""
     text_alone: bool = False
     """Whether no conversation may have images and videos."""
+
+    @property
+    def serialiser(self) -> Serialiser:
+        """What turns conversations into ids."""
+        first = self.samples[0]
+        assert isinstance(first, ConversationSample), "of which the source was made"
+        return first.serialiser
 
     @property
     def gives(self) -> frozenset[str]:
@@ -354,7 +363,7 @@ class ConversationSource(Source):
         """Properties of the collection that an objective needs before it is built."""
         return ConversationInfo(
             **self.told(train_split),
-            tokenizer=Vocabulary.of(self.serialiser.tokenizer, SPECIALS),
+            tokenizer=Vocabulary.of(self.text_tokenizer, SPECIALS),
             stop=self.serialiser.stop,
         )
 
@@ -364,13 +373,18 @@ class ConversationSource(Source):
         assert isinstance(reads, Conversations)
         if reads.pack is None:
             return None
+        if self.mixture:
+            raise UserError(
+                "conversations of a mixture do not share rows, whose order would not keep its weights: leave out "
+                "data.reads.pack, or give one --data PATH"
+            )
         samples = [sample for sample in self.split(data.train_split) if isinstance(sample, ConversationSample)]
         lengths, learnt = zip(*(sample.num_tokens() for sample in samples))
         return Packing.of([sample.name for sample in samples], lengths, learnt, reads.pack, seed)
 
     def record(self, folder: Path) -> None:
         """Write the tokenizer into a run folder."""
-        self.serialiser.tokenizer.save(folder)
+        self.text_tokenizer.save(folder)
 
 
 def serialiser_of(config: Conversations, tokenizer: TextTokenizer) -> Serialiser:
@@ -424,7 +438,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
         classes=(),
         samples=tuple(replace(sample, serialiser=serialiser) for sample in samples),
         directional=True,
-        serialiser=serialiser,
+        text_tokenizer=serialiser.tokenizer,
         text_alone=config.visuals == 0,
     )
 
