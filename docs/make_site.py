@@ -49,8 +49,9 @@ MODULES = (
 """Modules that users import from: to use a trained model, to describe a run, and to add a method."""
 ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc|obj):`~?\.?([\w.]+)`")
 
-OF_NAMED_TUPLES = r"Error parsing type annotation ForwardRef\(.*\.__init__\."
-"""The generator cannot read the constructor that Python makes of a named tuple; its fields are shown all the same."""
+OF_MADE_CONSTRUCTORS = r"Error parsing type annotation .* for [\w.]+\.__init__\."
+"""The generator cannot read the constructor that Python makes of a named tuple, or of a dataclass whose bases have
+names from other modules; fields are shown all the same."""
 
 
 def members(found: doc.Namespace) -> Iterator[doc.Doc]:
@@ -122,7 +123,7 @@ def make(folder: Path) -> list[str]:
     pdoc.render.configure(docformat="google", footer_text=f"filmstrip {filmstrip.__version__}", search=True)
     with warnings.catch_warnings(record=True) as warned, tempfile.TemporaryDirectory() as new:
         warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", OF_NAMED_TUPLES)
+        warnings.filterwarnings("ignore", OF_MADE_CONSTRUCTORS)
         found = [fault for name in MODULES for fault in faults(doc.Module.from_name(name))]
         pdoc.pdoc(*MODULES, output_directory=Path(new))
         found += [str(warning.message) for warning in warned]

@@ -16,8 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID,
 from rich.table import Column
 from rich.text import Text
 
-from filmstrip.distributed import process
-
 Item = TypeVar("Item")
 
 _shown: list[Progress] = []
@@ -76,6 +74,8 @@ def counted(title: str, total: int | None = None) -> Iterator[Callable[[int], No
         finally:
             _shown[-1].remove_task(task)
         return
+    from filmstrip.distributed import process  # which most that import this module do without
+
     with shown(bars(Console(stderr=True, quiet=process.rank() != 0))) as progress:
         yield _setter(progress, progress.add_task(title, total=total))
 

@@ -108,7 +108,8 @@ def test_overlay_colours_where_the_heat_is():
 def a_run(monkeypatch):
     def use(address):
         monkeypatch.setattr(classifiers, "is_run", lambda folder: True)
-        monkeypatch.setattr(classifiers, "load_objective", lambda folder, *_: (built(address), systems.find(address)))
+        loaded = built(address), systems.find(address)
+        monkeypatch.setattr(classifiers, "load_objective", lambda folder, *_, **__: loaded)
         monkeypatch.setattr(classifiers, "load_classes", lambda folder: LABELS)
 
     return use

@@ -14,7 +14,8 @@ from filmstrip.__main__ import main
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.haystack import Haystack
 from filmstrip.errors import UserError
-from filmstrip.evals.needles import Needles, cell_of, format_of
+from filmstrip.evals.needle_grid import cell_of
+from filmstrip.evals.needles import Needles, format_of
 from filmstrip.inference import device_of
 from filmstrip.objectives.text import TextModel
 from filmstrip.report.needles import needle_grid

@@ -127,7 +127,7 @@ def test_prepared_films_keep_their_rate_and_are_made_anew_when_an_image_changes(
 
 
 def test_commands_take_a_folder_of_frames_for_a_film(films, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "load_classifier", lambda source: VideoClassifier(Colours(), tuple(RGB), CLIP))
+    monkeypatch.setattr(predict, "load_classifier", lambda source, **_: VideoClassifier(Colours(), tuple(RGB), CLIP))
     red = film(tmp_path / "mixed/red", RGB["red"])
     Image.fromarray(np.full((24, 32, 3), RGB["blue"], np.uint8)).save(tmp_path / "mixed/photo.jpg")
     assert predict.predict_files(tmp_path, [red, tmp_path / "mixed"], as_json=True, fps=4.0) == 0

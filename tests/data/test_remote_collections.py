@@ -74,7 +74,7 @@ def test_check_and_prepare(server, tmp_path):
 
 
 def test_commands_take_an_address(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "load_classifier", lambda source: VideoClassifier(Colours(), tuple(RGB), CLIP))
+    monkeypatch.setattr(predict, "load_classifier", lambda source, **_: VideoClassifier(Colours(), tuple(RGB), CLIP))
     server.content["/red.mp4"] = write_colours(tmp_path / "red.mp4", "red").read_bytes()
     paths = [Path(server.address("/red.mp4")), Path(server.address("/lost.mp4"))]
     assert predict.predict_files(tmp_path, paths, as_json=True) == 1

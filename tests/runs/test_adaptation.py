@@ -14,7 +14,8 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.nn.lora import adapted_layers, is_adaptation
-from filmstrip.objectives.adaptation import LowRank, adapt_encoder, to_peft
+from filmstrip.objectives.adaptation import adapt_encoder, to_peft
+from filmstrip.objectives.config import LowRank
 from filmstrip.runs import experiment
 from filmstrip.runs.config import read_config
 from filmstrip.runs.loading import load_objective

@@ -101,7 +101,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
     given = options_given(arguments)
     preset, arguments = _with_unions(preset, arguments, given)
     if any(name == "lora" or name.startswith("lora.") for name in given):
-        from filmstrip.objectives.adaptation import LowRank
+        from filmstrip.objectives.config import LowRank
 
         preset = replace(preset, lora=preset.lora or LowRank())
         arguments = [word for word in arguments if word != "--lora"]

@@ -31,11 +31,12 @@ class Generate(Command):
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
         folder, arguments = leading(cls, arguments, prog, "RUN")
-        from filmstrip.commands.work.continue_text import TextRequest, is_text_model
-        from filmstrip.commands.work.generate import SamplingRequest, default_request
+        from filmstrip.commands.work.generate import SamplingRequest, continues_text, default_request
 
         usage, description = cls.usage.partition(" ")[2], inspect.getdoc(cls)
-        if is_text_model(Path(folder)):
+        if continues_text(Path(folder)):
+            from filmstrip.commands.work.continue_text import TextRequest
+
             told = read(
                 TextRequest, arguments, f"{prog} {folder}", "[--text TEXT] [options]", description=description
             )
@@ -47,9 +48,10 @@ class Generate(Command):
         return cls(run=Path(folder), request=request)
 
     def __call__(self) -> int:
-        from filmstrip.commands.work.continue_text import TextRequest, continue_text
-        from filmstrip.commands.work.generate import generate
+        from filmstrip.commands.work.generate import SamplingRequest, generate
 
-        if isinstance(self.request, TextRequest):
-            return continue_text(self.run, self.request)
-        return generate(self.run, self.request)
+        if isinstance(self.request, SamplingRequest):
+            return generate(self.run, self.request)
+        from filmstrip.commands.work.continue_text import continue_text
+
+        return continue_text(self.run, self.request)

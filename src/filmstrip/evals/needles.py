@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from filmstrip.data.kinds.documents import DocumentSource
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_items
+from filmstrip.evals.needle_grid import Cell
 from filmstrip.inference import inference, on_device
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.evaluation import Evaluation, Subject
@@ -27,27 +27,8 @@ from filmstrip.text.documents import read_documents
 from filmstrip.text.haystack import CITIES, NUM_CITIES, Filler, Needle, answer, draw_needles, found, hide, question
 from filmstrip.text.tokenizers import TextTokenizer
 
-_CELL = re.compile(r"found/(\d+)/(\d+)%")
 SPARE = 8
 """Number of tokens that an answer may have beyond the right one."""
-
-
-class Cell(NamedTuple):
-    """A place of the grid: the number of tokens of a text, and the depth of the first number that is asked for."""
-
-    length: int
-    depth: float
-
-    @property
-    def name(self) -> str:
-        """Name of its value."""
-        return f"found/{self.length}/{self.depth:.0%}"
-
-
-def cell_of(name: str) -> Cell | None:
-    """The place whose value has this name, if it is one's."""
-    match = _CELL.fullmatch(name)
-    return Cell(int(match[1]), int(match[2]) / 100) if match else None
 
 
 class Format(NamedTuple):

@@ -18,7 +18,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     slower path.
     """
     width = weight.shape[1]
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or x.numel() > _FEW * width:
+    is_slow = x.device.type != "cpu" or x.dtype != torch.float32
+    # An exported network takes any number of rows, by which nothing may be decided.
+    if is_slow or torch.is_grad_enabled() or torch.compiler.is_exporting() or x.numel() > _FEW * width:
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, width)
     y = torch.mm(weight, (rows if len(rows) > 1 else torch.cat([rows, rows])).t()).t()[: len(rows)]

@@ -4,33 +4,17 @@ comes after it is trained as always."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.nn.linear import Linear
 from filmstrip.nn.lora import Lora, adapted_layers, merge
+from filmstrip.objectives.config import LowRank
 from filmstrip.protocols import Classifier, Detector, Objective
 from filmstrip.weights.keymap import Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """Low-rank adaptation (Hu et al. 2022) in place of training the weights of linear layers."""
-
-    rank: Count = 8
-    """Rank of the product that is learnt."""
-    alpha: Rate = 16.0
-    """Factor of the product, in multiples of one over the rank."""
-    dropout: ShareBelowOne = 0.0
-    """Dropout rate of the product's input."""
-    layers: tuple[str, ...] = ()
-    """Ends of the names of linear layers in the encoder that are adapted, such as ``qkv`` or ``mlp.fc1``; by default
-    all of them."""
 
 
 def adapt_encoder(objective: Objective, config: LowRank) -> None:

@@ -1,4 +1,4 @@
-"""The base of every method's configuration."""
+"""The base of every method's configuration, and that of low-rank adaptation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
+from filmstrip.bounds import Count, Rate, ShareBelowOne
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.protocols import Objective
 
@@ -21,6 +22,21 @@ class FrozenPart(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Low-rank adaptation (Hu et al. 2022) in place of training the weights of linear layers."""
+
+    rank: Count = 8
+    """Rank of the product that is learnt."""
+    alpha: Rate = 16.0
+    """Factor of the product, in multiples of one over the rank."""
+    dropout: ShareBelowOne = 0.0
+    """Dropout rate of the product's input."""
+    layers: tuple[str, ...] = ()
+    """Ends of the names of linear layers in the encoder that are adapted, such as ``qkv`` or ``mlp.fc1``; by default
+    all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """What a system trains. Subclasses hold the hyper-parameters and build the module."""
 
@@ -29,6 +45,9 @@ class ObjectiveConfig:
 
     has_language: ClassVar[bool] = False
     """Whether its encoder and its language model can come from other runs (:mod:`filmstrip.runs.language`)."""
+
+    continues_text: ClassVar[bool] = False
+    """Whether it is a language model of text alone, which continues texts."""
 
     has_hub_sizes: ClassVar[bool] = False
     """Whether a model in the Hub's layout can say how large all its networks are (:meth:`of_hub`)."""

@@ -22,8 +22,7 @@ from filmstrip.models.video_language import Seen, VideoLanguageModel
 from filmstrip.nn.lora import is_adaptation
 from filmstrip.nn.patches import NativeFrames
 from filmstrip.nn.sampling import Sampling
-from filmstrip.objectives.adaptation import LowRank
-from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart, LowRank, ObjectiveConfig
 from filmstrip.protocols import Batch, Grid, Loss, Objective, RingOfProcesses, find_encoder
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE

@@ -33,6 +33,7 @@ from filmstrip.weights.keymap import Weights
 class TextModelConfig(ObjectiveConfig):
     """A language model of text."""
 
+    continues_text: ClassVar[bool] = True
     has_language: ClassVar[bool] = True
 
     decoder: DecoderConfig

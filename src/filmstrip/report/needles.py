@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from filmstrip.evals.needles import Cell, cell_of
+from filmstrip.evals.needle_grid import Cell, cell_of
+from filmstrip.protocols import EVALUATION
 from filmstrip.report.curves import Series
 from filmstrip.report.markup import Markup, join, tag
 from filmstrip.report.sections import scrolling
 
-_PREFIX = "eval/"
-
 
 def is_needle(name: str) -> bool:
     """Whether a metric is a place of the grid."""
-    return cell_of(name.removeprefix(_PREFIX)) is not None
+    return cell_of(name.removeprefix(EVALUATION)) is not None
 
 
 def needle_grid(recorded: Mapping[str, Series]) -> NeedleGrid | None:
     """The grid of a run's latest evaluations; none without any."""
     cells = {
-        cell: values[-1] for name, (_, values) in recorded.items() if (cell := cell_of(name.removeprefix(_PREFIX)))
+        cell: values[-1] for name, (_, values) in recorded.items() if (cell := cell_of(name.removeprefix(EVALUATION)))
     }
     if not cells:
         return None
     beside = {
-        name: recorded[f"{_PREFIX}{name}"][1][-1] for name in ("oracle", "chance") if _PREFIX + name in recorded
+        name: recorded[f"{EVALUATION}{name}"][1][-1] for name in ("oracle", "chance") if EVALUATION + name in recorded
     }
     return NeedleGrid(cells, beside)
 

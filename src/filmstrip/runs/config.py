@@ -21,8 +21,7 @@ from filmstrip.bounds import Seed, check_numbers
 from filmstrip.data.config import Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.objectives.adaptation import LowRank
-from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.config import LowRank, ObjectiveConfig
 from filmstrip.runs.evaluation import Evaluation
 from filmstrip.runs.outside import import_allowed
 from filmstrip.settings import FREE, Change, change_of

@@ -10,7 +10,6 @@ import torch
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
-from filmstrip.objectives.adaptation import merge_adaptation
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run, from_json, read_config, to_json
 from filmstrip.runs.contents import CONFIG, DATA
@@ -36,6 +35,8 @@ def load_objective(
     objective = build_begun(run, folder, training=False)
     RunFolder(folder).load_weights(objective, last=last)
     if merged and run.lora is not None:
+        from filmstrip.objectives.adaptation import merge_adaptation  # of few runs
+
         merge_adaptation(objective)
     return objective.to(default_device(device)).eval(), run
 

@@ -13,10 +13,7 @@ from filmstrip.errors import UserError
 from filmstrip.files import write_text
 from filmstrip.inference import device_of, on_device, stepwise
 from filmstrip.nn.sampling import Sampling
-from filmstrip.objectives.text import TextModelConfig
 from filmstrip.protocols import TextWriter
-from filmstrip.runs.config import read_config
-from filmstrip.runs.contents import CONFIG
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
 
@@ -42,15 +39,6 @@ class TextRequest:
         check_numbers(self)
 
 
-def is_text_model(folder: Path) -> bool:
-    """Whether a run folder holds a language model of text.
-
-    Raises:
-        UserError: there is no such run folder.
-    """
-    return isinstance(read_config(folder / CONFIG).objective, TextModelConfig)
-
-
 def continue_text(folder: Path, request: TextRequest) -> int:
     """Print texts, words as soon as they are drawn; returns 0.
 
@@ -58,7 +46,7 @@ def continue_text(folder: Path, request: TextRequest) -> int:
         UserError: there is nothing to begin with: no text, and a tokenizer without a start.
     """
     objective, _ = load_objective(folder)
-    assert isinstance(objective, TextWriter), "seen to by is_text_model"
+    assert isinstance(objective, TextWriter), "seen to by continues_text"
     tokenizer = open_tokenizer(folder)
     begun = [] if tokenizer.start is None else [tokenizer.start]
     begun += tokenizer.encode(request.text) if request.text else []

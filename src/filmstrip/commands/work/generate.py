@@ -60,6 +60,15 @@ class SamplingRequest:
             raise UserError(f"cannot write {self.out}: name it .mp4, .gif, .webp or .png")
 
 
+def continues_text(folder: Path) -> bool:
+    """Whether a run folder holds a language model of text alone, and no generator of video.
+
+    Raises:
+        UserError: the folder is not a run folder.
+    """
+    return read_config(folder / "config.json").objective.continues_text
+
+
 def default_request(folder: Path) -> SamplingRequest:
     """The request with a run's own sampling settings.
 
