@@ -50,6 +50,8 @@ CLAIM = Claim(
         below("cost, stages", "cost, clips", "which cost more than twice as much", by=0.5),
         above("stages", "frames", "clips at the end matter: by 5 points over frames alone", by=5.0),
     ),
+    analysis="One seed. At equal cost single frames first and clips last find 70% where clips alone find 45%; "
+    "with as many steps, at 2.4 times the cost, clips find 82%.",
     seeds=3,
     minutes=9,
 )

@@ -49,6 +49,10 @@ CLAIM = Claim(
         below("step", 60.0, "a step costs less than 60% of one with all tokens"),
         above("masked, ranked anew", "masked", "matching finds more than similarity alone"),
     ),
+    analysis="One seed, against the finding. In so few steps a network that always saw a fifth of the tokens does "
+    "not know what to make of all of them, which it is shown when it is asked: as many steps on whole clips find "
+    "48%, and in the same seconds 21.5%. A step costs 31% of one with all tokens, so the saving itself is there. "
+    "InternVideo2's network began from a first stage that had learnt from masked clips.",
     minutes=10,
 )
 

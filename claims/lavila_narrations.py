@@ -51,6 +51,10 @@ CLAIM = Claim(
         above("narrated", "rephrased", "narrations help more than paraphrases"),
         above("narrated", "blind", "and not by being many"),
     ),
+    analysis="One seed, against the finding, and the experiment is at fault: the narrator, which learns to see "
+    "from few clips, names a scene rightly in 3% of its narrations, so that what it adds is wrong captions. "
+    "LaViLa's narrator begins as a GPT-2 and a tower of Kinetics or CLIP. Paraphrases of right sentences, which "
+    "need no eyes, gain a little.",
     seeds=3,
     minutes=10,
 )
