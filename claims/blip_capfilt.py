@@ -57,8 +57,11 @@ CLAIM = Claim(
         above("web and written", "web", "written captions alone help"),
         above("right kept", "right before", "what the filter keeps is right more often, by 20 points", by=20.0),
     ),
+    analysis="The filter does it: what it keeps is right in 97 to 100% of cases, from 50%. The captioner writes a "
+    "right caption word for word in 9% of cases, so that written captions add little to filtered ones (+4 and +7 "
+    "points in two seeds, -1 in the third); unfiltered they help by 6 to 15 points.",
     seeds=3,
-    minutes=9,
+    minutes=3.5,
 )
 
 Texts = list[tuple[str, ...]]
