@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filmstrip.data.config import Data
+from filmstrip.data.kinds.kind import Kind
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
 from filmstrip.protocols import EVALUATION
@@ -243,9 +244,9 @@ def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
 
 def _sees(data: Mapping[str, Any]) -> bool:
     """Whether samples have videos, and are not text alone."""
-    if "reads" not in data:  # of the first versions
+    reads = from_json(data.get("reads"))
+    if not isinstance(reads, Kind):  # of the first versions
         return True
-    reads = from_json(data["reads"])
     keys = reads.specification.keys
     return "text" not in keys or ("video" in keys and getattr(reads, "visuals", 1) > 0)
 
