@@ -129,7 +129,8 @@ def small(words: list[str]) -> list[str]:
         return [*words, *options, *OPTIONS.get(f"data {arguments[0]}", ())]
     if name == "train":
         arguments = _without(arguments, "--train.epochs")
-        synthetic = systems.find(arguments[0]).data.synthetic
+        first = next(iter(systems.stages(arguments[0])), arguments[0])
+        synthetic = systems.find(first).data.synthetic
         if synthetic is not None and "--data" not in arguments:
             arguments += _small_set(type(synthetic), "--data.synthetic.")
     if name == "scale" and ":" not in arguments[0]:
