@@ -51,8 +51,8 @@ CLAIM = Claim(
         below("cost, rolling", "cost, joint", "and less than attention over the whole clip"),
     ),
     seeds=3,
-    analysis="One seed: rolling costs nothing and tells a clip from its reverse a little better than chance, which "
-    "it cannot do without. It is a beginning: most of the order is not learnt in so few steps.",
+    analysis="Rolling costs nothing and tells a clip from its reverse above chance in every seed (57, 55 and "
+    "52%), which it cannot do without. It is a beginning: most of the order is not learnt in so few steps.",
     minutes=6,
 )
 
