@@ -67,16 +67,21 @@ def check_labels(name: str, taken: tuple[Labels, ...], labels: Labels) -> None:
         )
 
 
-def items_in(cell: str) -> list[str]:
-    """The labels in a cell: those of a JSON list, or between semicolons."""
+def listed(cell: str, separator: str) -> list[str]:
+    """The items of a cell of a table: those of a JSON list, or those between separators, without blanks around."""
     if cell.startswith("["):
         try:
             values = json.loads(cell)
         except ValueError:
             values = None
         if isinstance(values, list):
-            return [str(value).strip() for value in values]
-    return [item for item in (part.strip() for part in cell.split(";")) if item]
+            return [str(value) for value in values]
+    return [item for item in (part.strip() for part in cell.split(separator)) if item]
+
+
+def items_in(cell: str) -> list[str]:
+    """The labels in a cell: those of a JSON list, or between semicolons."""
+    return [item.strip() for item in listed(cell, ";")]
 
 
 def several_of_cells(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filmstrip.data.labels import listed
 from filmstrip.errors import UserError
 from filmstrip.text.boxes import box_text, time_text
 from filmstrip.text.conversation import PLACES, Turn, check_turns, count_places
@@ -194,21 +195,10 @@ def _from_row(row: dict[str, str], where: str, split: str) -> Dialogue:
             turns=_placed(turns, VIDEO, 1),
             split=row.get("split") or split,
             kind=row.get("kind", ""),
-            options=_options(row.get("options", "")),
+            options=tuple(listed(row.get("options", ""), "|")),
         ),
         where,
     )
-
-
-def _options(cell: str) -> tuple[str, ...]:
-    if cell.startswith("["):
-        try:
-            values = json.loads(cell)
-        except ValueError:
-            values = None
-        if isinstance(values, list):
-            return tuple(map(str, values))
-    return tuple(part.strip() for part in cell.split("|") if part.strip())
 
 
 def _placed(turns: list[Turn], visual: str, count: int) -> tuple[Turn, ...]:
