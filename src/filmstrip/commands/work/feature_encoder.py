@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.commands.work.encode import reader_of
+from filmstrip.data.feature_records import FeatureRecord, SequenceRecord
 from filmstrip.data.localisation.sequences import FeatureSequence
 from filmstrip.data.reading.views import frames_in, opened, views_of_parts
 from filmstrip.errors import UserError
@@ -23,34 +24,32 @@ SHOWN = 8
 """Number of frames of a video that are kept to be shown, evenly spaced."""
 
 
-def load_feature_encoder(
-    folder: Path, source: str | None, weights: str | None, clip_changes: str, given: str | None = None
-) -> VideoEncoder:
-    """The encoder ``given``, or the one that a run in ``folder`` recorded: its source, weights and changes of clips.
+def load_feature_encoder(folder: Path, record: FeatureRecord, given: str | None = None) -> VideoEncoder:
+    """The encoder ``given``, or the one that a run in ``folder`` recorded.
 
     Raises:
         UserError: no encoder is known, or its weights differ from those in training.
     """
-    used = given or source
+    used = given or record.encoder
     if used is None:
         raise UserError(
             f"{folder} does not record the encoder of its features (they were embeddings or arrays): provide a run "
             "folder or hf:OWNER/NAME that computes such features (--encoder)"
         )
     model = load(used)
-    if weights is not None and fingerprint(model) != weights:
+    if record.weights is not None and fingerprint(model) != record.weights:
         raise UserError(
             f"{used} has other weights than the encoder of the features of {folder}: provide that encoder (--encoder)"
         )
-    model.clip = replace(model.clip, **json.loads(clip_changes))
+    model.clip = replace(model.clip, **json.loads(record.clip_changes))
     return model
 
 
 def features_along(
-    encoder: VideoEncoder, video: Path, *, level: str, step_seconds: float, reach_seconds: float, width: int
+    encoder: VideoEncoder, video: Path, record: SequenceRecord, width: int
 ) -> tuple[FeatureSequence, float, list[tuple[float, Tensor]]]:
-    """The features along a video, spaced as in training, its duration, and the middle frames of some clips
-    (``C H W`` uint8), timed.
+    """The features of so much ``width`` along a video, spaced as in training, its duration, and the middle frames of
+    some clips (``C H W`` uint8), timed.
 
     Raises:
         UserError: the video cannot be read, is too short, or the encoder returns other features than in training.
@@ -58,14 +57,14 @@ def features_along(
     features, pictures = [], []
     with opened(video, encoder.backend) as decoder:
         seconds = decoder.info.duration
-        count = max(2, round(seconds / step_seconds))
+        count = max(2, round(seconds / record.step_seconds))
         if count > frames_in(decoder.info):
-            raise UserError(f"{video} lasts {seconds:.2f} s, too short for clips every {step_seconds:g} s")
-        step, length = seconds / count, min(2 * reach_seconds, seconds)
+            raise UserError(f"{video} lasts {seconds:.2f} s, too short for clips every {record.step_seconds:g} s")
+        step, length = seconds / count, min(2 * record.reach_seconds, seconds)
         starts = (np.arange(count) + 0.5) * step - length / 2
         spans = [(s, s + length) for s in starts.clip(0.0, seconds - length).tolist()]
         shown = set(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int).tolist())
-        read = reader_of(encoder, level)
+        read = reader_of(encoder, record.level)
         views = views_of_parts(decoder, encoder.clip, spans)
         for i, clip in enumerate(tracked(views, "encoding", total=count)):
             with inference(encoder):

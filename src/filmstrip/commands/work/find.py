@@ -54,8 +54,7 @@ def find(command: Find) -> None:
 
     Raises:
         UserError: the run finds no moments, a file has another ending than those known, there is no query, or the
-        video
-            cannot be read.
+            video cannot be read.
     """
     check_out(command.out)
     if not command.queries:
@@ -103,7 +102,7 @@ def load_finder(folder: Path, encoder: str | None = None, text_encoder: Path | N
         raise UserError(
             f"the text encoder's features have {words.width} channels, and the run's had {info.text_width}"
         )
-    model = load_feature_encoder(folder, record.encoder, record.weights, record.clip_changes, encoder)
+    model = load_feature_encoder(folder, record, encoder)
     return Finder(objective, config, info, record, model, words)
 
 
@@ -135,15 +134,7 @@ def encode_video(finder: Finder, video: Path) -> tuple[FeatureSequence, float, l
     Raises:
         UserError: the video cannot be read, is too short, or the encoder returns other features than in training.
     """
-    record = finder.record
-    found, seconds, pictures = features_along(
-        finder.encoder,
-        video,
-        level=record.level,
-        step_seconds=record.step_seconds,
-        reach_seconds=record.reach_seconds,
-        width=finder.info.width,
-    )
+    found, seconds, pictures = features_along(finder.encoder, video, finder.record, finder.info.width)
     if finder.config.normalised:
         found = found._replace(features=scaled(found.features))
     return shortened(found, finder.config), seconds, pictures

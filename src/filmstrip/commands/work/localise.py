@@ -63,15 +63,8 @@ def search(
     info, reads = load_data_info(folder), run.data.reads
     assert isinstance(info, UntrimmedInfo) and isinstance(reads, UntrimmedVideos), "what localisers are trained on"
     record = read_record(folder)
-    model = load_feature_encoder(folder, record.encoder, record.weights, record.clip_changes, encoder)
-    sequence, seconds, pictures = features_along(
-        model,
-        video,
-        level=record.level,
-        step_seconds=record.step_seconds,
-        reach_seconds=record.reach_seconds,
-        width=info.width,
-    )
+    model = load_feature_encoder(folder, record, encoder)
+    sequence, seconds, pictures = features_along(model, video, record, info.width)
     if reads.resized:
         sequence = resized(sequence, reads.max_length)
     with inference(objective):

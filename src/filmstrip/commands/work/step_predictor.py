@@ -11,7 +11,7 @@ from torch import Tensor
 
 from filmstrip.commands.work.encode import reader_of
 from filmstrip.commands.work.feature_encoder import load_feature_encoder
-from filmstrip.data.kinds.procedures import FeatureRecord, ProcedureInfo, Procedures, recorded_features
+from filmstrip.data.kinds.procedures import ProcedureInfo, Procedures, StepRecord, recorded_features
 from filmstrip.data.reading.views import Views, read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device
@@ -28,7 +28,7 @@ class StepPredictor:
     objective: Objective
     run: Run
     info: ProcedureInfo
-    record: FeatureRecord
+    record: StepRecord
     encoder: VideoEncoder
 
     @property
@@ -109,5 +109,5 @@ def load_step_predictor(folder: Path, tasks: Sequence[str], encoder: str | None 
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which does not forecast steps: use a run of procedures.*"
         )
-    model = load_feature_encoder(folder, record.encoder, record.weights, record.clip_changes, encoder)
+    model = load_feature_encoder(folder, record, encoder)
     return StepPredictor(objective, run, info, record, model)

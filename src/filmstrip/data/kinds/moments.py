@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from filmstrip.data.annotations.activitynet_captions import read_activitynet_cap
 from filmstrip.data.annotations.charades_sta import read_charades_sta
 from filmstrip.data.annotations.qvhighlights import CLIP_SECONDS, read_qvhighlights
 from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.feature_records import SequenceRecord, known_of_sequences, read_feature_record
 from filmstrip.data.kinds.clips import draw_common
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
@@ -282,31 +282,16 @@ class MomentSource(Source):
 
     def record(self, folder: Path) -> None:
         """Record in the run folder how new videos and queries must be encoded."""
-        about = getattr(self.video, "about", {})
-        known = {key: about[key] for key in ("encoder", "weights", "level", "clip_changes") if key in about}
         some = [self.video.of(sample.queries[0]) for sample in self.samples[:MEASURED]]
-        step, reach = (float(np.median(part)) for part in zip(*((found.step, found.reach) for found in some)))
         text = self.words.fingerprint if isinstance(self.words, TextEncoder) else None
-        record = MomentRecord(**known, step_seconds=step, reach_seconds=reach, text_weights=text)
+        record = MomentRecord(**known_of_sequences(self.video, some), text_weights=text)
         write_json(asdict(record), folder / RECORD)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentRecord:
-    """A run folder's record of the features that it was trained on, so that new videos can be encoded alike."""
+class MomentRecord(SequenceRecord):
+    """How features of videos and of queries were made."""
 
-    encoder: str | None = None
-    """Encoder of the videos' features: a run folder, ``hf:OWNER/NAME`` or a local folder; None if unknown."""
-    weights: str | None = None
-    """Fingerprint of the encoder's weights."""
-    level: str = "clip"
-    """Level of the features, as of ``filmstrip encode``."""
-    clip_changes: str = "{}"
-    """Differences of the clips from the encoder's own, as JSON."""
-    step_seconds: float
-    """Median spacing of the features, in seconds."""
-    reach_seconds: float
-    """Half the median duration of a clip, in seconds."""
     text_weights: str | None = None
     """Fingerprint of the text encoder's weights; None if queries' features were computed otherwise."""
 
@@ -317,12 +302,8 @@ def recorded_moments(folder: Path) -> MomentRecord:
     Raises:
         UserError: the run was not trained on moments.
     """
-    try:
-        return MomentRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder} was not trained to find moments: it has no {RECORD}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / RECORD} cannot be read: {error}") from None
+    missing = f"{folder} was not trained to find moments: it has no {RECORD}"
+    return read_feature_record(MomentRecord, folder / RECORD, missing)
 
 
 def _open(config: Moments, data: Data) -> MomentSource:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from filmstrip.data.annotations.ego4d import read_ego4d
 from filmstrip.data.annotations.niv import read_niv
 from filmstrip.data.annotations.own import read_own
 from filmstrip.data.config import Data, DataInfo
+from filmstrip.data.feature_records import FeatureRecord, read_feature_record
 from filmstrip.data.kinds.clips import draw_common
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import COMMON, Specification, of
@@ -223,7 +223,7 @@ class ProcedureSource(Source):
         """Record in the run folder how new videos must be encoded."""
         about = self.features.about
         known = {key: about[key] for key in ("encoder", "weights", "level") if key in about}
-        write_json(asdict(FeatureRecord(clip_seconds=self.clip_seconds, **known)), folder / RECORD)
+        write_json(asdict(StepRecord(clip_seconds=self.clip_seconds, **known)), folder / RECORD)
 
 
 def _open(config: Procedures, data: Data) -> ProcedureSource:
@@ -307,33 +307,21 @@ def _too_short(annotations: Annotations, config: Procedures, split: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureRecord:
-    """A run folder's record of the features that it was trained on, so that new videos can be encoded alike."""
+class StepRecord(FeatureRecord):
+    """How features of clips that show steps were made."""
 
-    encoder: str | None = None
-    """Encoder of the features: a run folder, ``hf:OWNER/NAME`` or a local folder; None if unknown."""
-    weights: str | None = None
-    """Fingerprint of the encoder's weights."""
-    level: str = "clip"
-    """Level of the features, as of ``filmstrip encode``."""
-    clip_changes: str = "{}"
-    """Differences of the clips from the encoder's own, as JSON."""
     clip_seconds: float
     """Median duration of observed clips, in seconds."""
 
 
-def recorded_features(folder: Path) -> FeatureRecord:
+def recorded_features(folder: Path) -> StepRecord:
     """The record that :meth:`ProcedureSource.record` wrote.
 
     Raises:
         UserError: the run was not trained on procedures.
     """
-    try:
-        return FeatureRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder} was not trained on procedures: it has no {RECORD}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / RECORD} cannot be read: {error}") from None
+    missing = f"{folder} was not trained on procedures: it has no {RECORD}"
+    return read_feature_record(StepRecord, folder / RECORD, missing)
 
 
 def draw_windows(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.data.feature_records import SequenceRecord, known_of_sequences, read_feature_record
 from filmstrip.data.kinds.encoded import is_encoded
 from filmstrip.data.procedures.clips import ARRAYS, ArrayFolder, EncodedClips, random_embeddings, read_array
 from filmstrip.data.procedures.types import Procedure
@@ -67,35 +67,14 @@ class Sequences(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceRecord:
-    """A run folder's record of the features that it was trained on, so that new videos can be encoded alike."""
-
-    encoder: str | None = None
-    """Encoder of the features: a run folder, ``hf:OWNER/NAME`` or a local folder; None if unknown."""
-    weights: str | None = None
-    """Fingerprint of the encoder's weights."""
-    level: str = "clip"
-    """Level of the features, as of ``filmstrip encode``."""
-    clip_changes: str = "{}"
-    """Differences of the clips from the encoder's own, as JSON."""
-    step_seconds: float
-    """Median spacing of the features, in seconds."""
-    reach_seconds: float
-    """Half the median duration of a clip, in seconds."""
-
-
 def write_record(sequences: Sequences, videos: Iterable[Procedure], folder: Path) -> None:
     """Record in a run folder how new videos must be encoded; nothing if no feature can be read."""
-    about = getattr(sequences, "about", {})
-    known = {key: about[key] for key in ("encoder", "weights", "level", "clip_changes") if key in about}
     found = []
     for video in islice(videos, MEASURED):
         with suppress(OSError):
             found.append(sequences.sequence(video))
     if found:
-        step, reach = (float(np.median(part)) for part in zip(*((each.step, each.reach) for each in found)))
-        write_json(asdict(SequenceRecord(**known, step_seconds=step, reach_seconds=reach)), folder / RECORD)
+        write_json(asdict(SequenceRecord(**known_of_sequences(sequences, found))), folder / RECORD)
 
 
 def read_record(folder: Path) -> SequenceRecord:
@@ -104,12 +83,8 @@ def read_record(folder: Path) -> SequenceRecord:
     Raises:
         UserError: the run was not trained on features along untrimmed videos.
     """
-    try:
-        return SequenceRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{folder} does not record how its features were made: it has no {RECORD}") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder / RECORD} cannot be read: {error}") from None
+    missing = f"{folder} does not record how its features were made: it has no {RECORD}"
+    return read_feature_record(SequenceRecord, folder / RECORD, missing)
 
 
 def open_sequences(path: Path | None, config: UntrimmedVideos, num_classes: int) -> Sequences:
