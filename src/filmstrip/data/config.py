@@ -51,6 +51,12 @@ class NativeSize:
         """The sizes in evaluation; by default these."""
         return self
 
+    def of_network(
+        self, *, patch: int, merged: int, image_pixels: tuple[int, int], video_pixels: tuple[int, int]
+    ) -> Self:
+        """The sizes of a network's patches and ranges of pixels (:class:`PixelRange`); by default these."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchNumber(NativeSize):
@@ -100,6 +106,12 @@ class PixelRange(NativeSize):
         """The number of patches of the maximum of pixels."""
         high = self.image_pixels[1] if num_frames == 1 else self.video_pixels[1]
         return high // (self.patch * self.merged) ** 2 * self.merged**2
+
+    def of_network(
+        self, *, patch: int, merged: int, image_pixels: tuple[int, int], video_pixels: tuple[int, int]
+    ) -> Self:
+        """See :meth:`NativeSize.of_network`."""
+        return replace(self, patch=patch, merged=merged, image_pixels=image_pixels, video_pixels=video_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)

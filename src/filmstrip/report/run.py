@@ -245,10 +245,7 @@ def _what_was_run(folder: Path, config: dict[str, Any]) -> Table:
 def _sees(data: Mapping[str, Any]) -> bool:
     """Whether samples have videos, and are not text alone."""
     reads = from_json(data.get("reads"))
-    if not isinstance(reads, Kind):  # of the first versions
-        return True
-    keys = reads.specification.keys
-    return "text" not in keys or ("video" in keys and getattr(reads, "visuals", 1) > 0)
+    return not (isinstance(reads, Kind) and reads.text_alone)
 
 
 def _training(recorded: Mapping[str, Series]) -> Group:

@@ -90,7 +90,7 @@ def with_visual_tokens(run: Run) -> Run:
     reads = run.data.reads
     if not isinstance(run.objective, VideoLanguageConfig) or not isinstance(reads, Conversations):
         return run
-    if reads.visuals == 0:
+    if reads.text_alone:
         raise UserError(
             f"{type(run.objective).__name__} sees, and data.reads.visuals 0 makes batches of text alone: leave it "
             "out, or train language.lwm_text"

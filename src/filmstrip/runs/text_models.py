@@ -63,6 +63,6 @@ def _decoder_of(source: str) -> DecoderConfig:
 def with_text_alone(run: Run) -> Run:
     """This run with conversations as text alone, which is all that a language model of text reads."""
     reads = run.data.reads
-    if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.visuals == 0:
+    if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.text_alone:
         return run
     return replace(run, data=replace(run.data, reads=replace(reads, visuals=0)))

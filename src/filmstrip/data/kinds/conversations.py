@@ -117,6 +117,11 @@ class Conversations(Kind):
     none for a row each, padded. ``data.batch_size`` then counts such rows. No conversation sees another, and the
     loss is the mean over the whole step, as without."""
 
+    @property
+    def text_alone(self) -> bool:
+        """Whether conversations have no images and videos."""
+        return self.visuals == 0
+
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
         return replace(self, tokenizer=Saved(folder=str(folder)))
@@ -140,7 +145,7 @@ class Conversations(Kind):
 
     def sizes(self, data: Data, network: Any) -> dict[str, int]:
         """Sizes of ``data.clip``, and the longest text."""
-        if self.visuals == 0:
+        if self.text_alone:
             return {"L": self.max_length}
         clip = data.clip
         length = max(1, self.max_length - (self.visual_tokens or 1) + 1)
@@ -153,7 +158,7 @@ class Conversations(Kind):
 
     def shown(self, data: Data) -> str:
         """Number of frames and their size."""
-        if self.visuals == 0:
+        if self.text_alone:
             return f"conversations of up to {self.max_length} tokens"
         return f"conversations about {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"
 
@@ -423,7 +428,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
             files=tuple(str(media / visual) for visual in d.visuals) if config.visuals > 1 else (),
             sizes=sizes if config.visuals > 1 or config.timestamps else (),
             timestamps=config.timestamps,
-            text_alone=config.visuals == 0,
+            text_alone=config.text_alone,
         )
         for d, sizes in zip(found, tokens)
     ]
@@ -439,7 +444,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
         samples=tuple(replace(sample, serialiser=serialiser) for sample in samples),
         directional=True,
         text_tokenizer=serialiser.tokenizer,
-        text_alone=config.visuals == 0,
+        text_alone=config.text_alone,
     )
 
 

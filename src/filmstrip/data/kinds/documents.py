@@ -56,6 +56,11 @@ class Documents(Kind):
     column: str = "text"
     """Name of the texts in records."""
 
+    @property
+    def text_alone(self) -> bool:
+        """True."""
+        return True
+
     def as_recorded(self, folder: Path) -> Self:
         """See :meth:`Kind.as_recorded`: with the tokenizer of the run."""
         return replace(self, tokenizer=Saved(folder=str(folder)))

@@ -45,6 +45,11 @@ class Kind:
     specification: ClassVar[Specification]
     """Specification of the batches."""
 
+    @property
+    def text_alone(self) -> bool:
+        """Whether samples are text alone, without anything to see."""
+        return False
+
     def open(self, data: Data) -> Source:
         """The collection of samples that ``data`` names.
 

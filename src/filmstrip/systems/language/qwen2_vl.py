@@ -128,10 +128,7 @@ class Qwen2VLConfig(VideoLanguageConfig):
 
     def frame_sizes(self, native: NativeSize) -> NativeSize:
         """Those of this network's patches and ranges of pixels."""
-        if not isinstance(native, PixelRange):
-            return native
-        return replace(
-            native,
+        return native.of_network(
             patch=self.encoder.patch_size[1],
             merged=self.connector.side,
             image_pixels=self.image_pixels,

@@ -35,7 +35,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from filmstrip.bounds import AnyNumber, Count, Rate, Weight
-from filmstrip.data.config import Augment, Clip, Data, NativeSize, PixelRange
+from filmstrip.data.config import Augment, Clip, Data, NativeSize
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
@@ -146,10 +146,7 @@ class VideoLlama3Config(VideoLanguageConfig):
 
     def frame_sizes(self, native: NativeSize) -> NativeSize:
         """Those of this network's patches and range of pixels."""
-        if not isinstance(native, PixelRange):
-            return native
-        return replace(
-            native,
+        return native.of_network(
             patch=self.encoder.patch_size[1],
             merged=self.side,
             image_pixels=self.image_pixels,
