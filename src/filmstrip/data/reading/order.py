@@ -111,7 +111,7 @@ class Share:
     world: int = 1
     accumulate: int = 1
     packing: Packing | None = None
-    """Samples that share rows, with others of their source: positions, and what the batch size counts, are then rows."""
+    """Samples that share rows, each with others of its source; positions and the batch size then count rows."""
 
     def __post_init__(self) -> None:
         slices = self.world * self.accumulate * self.clips_per_video
