@@ -62,10 +62,11 @@ CLAIM = Claim(
         below("seconds", 50.0, "at less than half the time"),
         above("attended", "even", "tokens that the question attends to are the ones to keep"),
     ),
-    analysis="One seed: a sixteenth of the tokens, merged by similarity, answers 21 points better than as many "
-    "averaged over squares and 51 points better than as many evenly spaced ones; with all tokens it is 21 "
-    "points more. Dropping by attention is no better than dropping evenly: a model of three blocks hardly "
-    "attends to the event before its last block.",
+    analysis="A sixteenth of the tokens, merged by similarity, answers better in every seed than as many averaged "
+    "over squares (by 21, 58 and 61 points: in one of three seeds the model learns something from averages, and that "
+    "alone makes the interval wide) and than as many evenly spaced ones. But it is not for nothing: with all tokens "
+    "21 points more are right. Dropping by attention is worse than dropping evenly, by 5 points: a model of three "
+    "blocks hardly attends to the event before its last block.",
     minutes=8,
 )
 

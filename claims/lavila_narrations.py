@@ -4,28 +4,42 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from claims.ledger import Claim, Figure, above
 from claims.narrated import Told, batches, recall
 from claims.training import Batch, learn
 from filmstrip import systems
 from filmstrip.data.synthetic.narrated import NarratedShapes
-from filmstrip.data.synthetic.narration import caption, paraphrases
+from filmstrip.data.synthetic.narration import COLOURS, FORMS, MOTIONS, PLACES, SIZES, Shape, caption, paraphrases
 from filmstrip.data.texts import tokenised
 from filmstrip.models.decoder import Decoder
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.language import averaged, token_losses
-from filmstrip.systems.language.lavila import Lavila, Narrator
+from filmstrip.protocols import Loss
+from filmstrip.systems.language.lavila import Lavila, LavilaConfig, Narrator, NarratorConfig
+from filmstrip.systems.language.lavila.dual import LavilaEncoder
 from filmstrip.text.tokenizers import TextTokenizer, Words
 
-SHAPES = NarratedShapes(num_frames=2, size=32)
-TRAIN, FEW, TESTS, TEXTS = 1600, 200, 200, 3000
+SHAPES = NarratedShapes(num_frames=2, size=48)
+TRAIN, FEW, TESTS, SEEN, TEXTS = 1600, 200, 200, 4000, 3000
 BATCH, LENGTH, SAMPLES = 48, 14, 5
-STEPS = {"words": 200, "narrator": 400, "towers": 400}
+STEPS = {"eyes": 1200, "words": 200, "narrator": 500, "towers": 400}
+LEFT_OUT = {"size": ("small",), "motion": ("clockwise", "counterclockwise")}
+"""What two frames of so few pixels show badly, by what it is of: no scene has it."""
+PARTS = {
+    "colour": tuple(COLOURS),
+    "form": FORMS,
+    "size": tuple(SIZES),
+    "cell": tuple(range(len(PLACES))),
+    "motion": tuple(MOTIONS),
+}
+"""What an encoder learns to name before it meets sentences, and the values of each."""
 
 CLAIM = Claim(
     systems=("language.lavila",),
@@ -61,14 +75,15 @@ CLAIM = Claim(
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    videos, words = draw(TRAIN + TESTS, seed)
-    _, texts = draw(TEXTS, seed + 10_000, seen=False)
+    encoder = eyes(seed)
+    videos, words, _ = draw(TRAIN + TESTS, seed)
+    texts = draw(TEXTS, seed + 10_000, seen=False).words
     said = [*texts, *words]
     tokenizer = Words().fit([*said, *(other for text in said for other in paraphrases(text))], ())
     few, test = words[:FEW], told(videos[TRAIN:], words[TRAIN:], tokenizer)
     language = taught(texts, tokenizer, seed)
-    narrator = narrates(language, videos[:FEW], few, tokenizer, seed, sees=True)
-    blind = narrates(language, videos[:FEW], few, tokenizer, seed, sees=False)
+    narrator = narrates(language, encoder, videos[:FEW], few, tokenizer, seed, sees=True)
+    blind = narrates(language, encoder, videos[:FEW], few, tokenizer, seed, sees=False)
     narrations = sentences(narrator, videos[:TRAIN], tokenizer)
     human = [[text] for text in few]
     rephrased = [[text, *paraphrases(text)] for text in few]
@@ -78,23 +93,71 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         "rephrased": (rephrased, None),
         "narrated": (human, narrations),
         "both": (rephrased, narrations),
-        "greedy": (human, sentences(narrator, videos[:TRAIN], tokenizer, greedy=True)),
         "blind": (human, sentences(blind, videos[:TRAIN], tokenizer)),
     }
-    found = {name: recall(towers(videos, *texts, tokenizer, seed), test) for name, texts in sources.items()}
+    found = {name: recall(towers(videos, *texts, encoder, tokenizer, seed), test) for name, texts in sources.items()}
     return found | {"right": 100 * float(np.mean(right))}
 
 
-def draw(count: int, seed: int, *, seen: bool = True) -> tuple[Tensor, list[str]]:
-    """Clips ``N 2 3 32 32`` uint8 of one shape, unless they are not to be seen, and a sentence of each."""
-    videos, words = [], []
-    for i in range(count):
-        rng = np.random.default_rng((seed, i))
+class Drawn(NamedTuple):
+    """Clips, ``N 2 3 48 48`` uint8 or none, a sentence of each, and its shape."""
+
+    videos: Tensor
+    words: list[str]
+    shapes: list[Shape]
+
+
+def draw(count: int, seed: int, *, seen: bool = True) -> Drawn:
+    """Clips of one shape, unless they are not to be seen, and a sentence of each."""
+    videos, words, found, number = [], [], [], 0
+    while len(words) < count:
+        rng = np.random.default_rng((seed, number))
         shapes = SHAPES.scene(rng)
+        number += 1
+        if any(getattr(shapes[0], part) in values for part, values in LEFT_OUT.items()):
+            continue
+        found.append(shapes[0])
         words.append(caption(shapes))
         if seen:
             videos.append(SHAPES.render(shapes, rng))
-    return torch.stack(videos) if seen else torch.empty(0), words
+    return Drawn(torch.stack(videos) if seen else torch.empty(0), words, found)
+
+
+class Eyes(nn.Module):
+    """An encoder that names the parts of what it sees, one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vision = own_towers().vision
+        self.encoder = LavilaEncoder(vision)
+        self.heads = nn.ModuleDict({part: nn.Linear(vision.width, len(values)) for part, values in PARTS.items()})
+
+    def forward(self, batch: Batch) -> Loss:
+        """The mean cross-entropy of each part, and the sum."""
+        seen = self.encoder(batch["video"]).pooled()
+        losses = [F.cross_entropy(self.heads[part](seen), batch[part]) for part in PARTS]
+        return Loss(torch.stack(losses).sum(), {})
+
+
+def eyes(seed: int) -> LavilaEncoder:
+    """An encoder after it has learnt to name the parts of other clips, for which nobody writes a sentence."""
+    torch.manual_seed(seed)
+    videos, _, shapes = draw(SEEN, seed + 20_000)
+    labels = {part: torch.tensor([v.index(getattr(one, part)) for one in shapes]) for part, v in PARTS.items()}
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn() -> Batch:
+        chosen = torch.randint(len(videos), (BATCH,), generator=generator)
+        return {"video": videos[chosen]} | {part: label[chosen] for part, label in labels.items()}
+
+    return learn(Eyes(), drawn, steps=STEPS["eyes"], lr=2e-3, warmup=0.1).encoder
+
+
+def own_towers() -> LavilaConfig:
+    """The towers' configuration, but for the vocabulary."""
+    own = systems.find("language.lavila:tiny").objective
+    assert isinstance(own, LavilaConfig)
+    return replace(own, vision=replace(own.vision, num_frames=SHAPES.num_frames))
 
 
 def told(video: Tensor, words: list[str], tokenizer: TextTokenizer) -> Told:
@@ -121,25 +184,33 @@ def taught(texts: list[str], tokenizer: TextTokenizer, seed: int) -> Decoder:
 
 
 def narrates(
-    language: Decoder, videos: Tensor, words: list[str], tokenizer: TextTokenizer, seed: int, *, sees: bool
+    language: Decoder,
+    encoder: LavilaEncoder,
+    videos: Tensor,
+    words: list[str],
+    tokenizer: TextTokenizer,
+    seed: int,
+    *,
+    sees: bool,
 ) -> Narrator:
-    """A narrator whose language model is frozen, after it has learnt from a few clips."""
+    """A narrator whose language model and encoder are frozen, after it has learnt from a few clips."""
     torch.manual_seed(seed)
     own = systems.find("language.lavila:tiny_narrator").objective
-    vision = replace(own.encoder.vision, num_frames=2, size=32, patch_size=8)
+    assert isinstance(own, NarratorConfig)
     config = replace(
         own,
-        encoder=replace(own.encoder, vision=vision),
+        encoder=own_towers(),
         decoder=language.config,
-        trains=("encoder", "connector"),
+        trains=("connector",),
         sees=sees,
         start=tokenizer.start,
         end=tokenizer.end,
     )
     narrator = config.build()
     narrator.decoder.load_state_dict(language.state_dict())
+    narrator.encoder.load_state_dict(encoder.state_dict())
     some = batches(told(videos, words, tokenizer), BATCH, seed)
-    return learn(narrator, some, steps=STEPS["narrator"], lr=2e-3, weight_decay=0.05, warmup=0.1, clip_grad=1.0)
+    return learn(narrator, some, steps=STEPS["narrator"], lr=3e-3, weight_decay=0.05, warmup=0.1, clip_grad=1.0)
 
 
 @torch.no_grad()
@@ -156,14 +227,18 @@ def sentences(
 
 
 def towers(
-    videos: Tensor, human: list[list[str]], narrated: list[list[str]] | None, tokenizer: TextTokenizer, seed: int
+    videos: Tensor,
+    human: list[list[str]],
+    narrated: list[list[str]] | None,
+    encoder: LavilaEncoder,
+    tokenizer: TextTokenizer,
+    seed: int,
 ) -> Lavila:
     """Two towers that learn from sentences of the first clips, and from narrations of all, half and half."""
     torch.manual_seed(seed)
-    own = systems.find("language.lavila:tiny").objective
-    vision = replace(own.vision, num_frames=2, size=32, patch_size=8)
-    text = replace(own.text, vocab_size=tokenizer.size, max_length=LENGTH)
-    network = replace(own, vision=vision, text=text).build()
+    own = own_towers()
+    network = replace(own, text=replace(own.text, vocab_size=tokenizer.size, max_length=LENGTH)).build()
+    network.encoder.load_state_dict(encoder.state_dict())
     rng = np.random.default_rng((seed, 1))
     tables = [[tokenised(tokenizer, each, LENGTH) for each in human]]
     if narrated is not None:
