@@ -64,7 +64,7 @@ CLAIM = Claim(
     ),
     analysis="With the decoder, with and without the tail, the probe is 2.5 points above the sigmoid loss alone, in "
     "all seeds: the paper's direction. But all three know less of forms than the pixels of a patch or an untrained "
-    "tower do (35 against 39 and 38%): in these steps the towers learn to tell captions by colours, and the decoder's "
+    "tower do (35 against 39 and 38%): in these steps towers learn to tell captions by colours, and the decoder's "
     "boxes are no better than those of another picture. What it costs in recall is lost in the noise of towers that "
     "find 3 to 22%. The experiment is too short for what it asks; three times the steps would be 20 minutes.",
     minutes=6,
