@@ -19,9 +19,8 @@ from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.data.synthetic.narration import COLOURS, FORMS, MOTIONS, PLACES, SIZES, Shape, caption, paraphrases
 from filmstrip.data.texts import tokenised
 from filmstrip.models.decoder import Decoder
-from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.language import averaged, token_losses
-from filmstrip.protocols import Loss
+from filmstrip.protocols import Features, Grid, Loss
 from filmstrip.systems.language.lavila import Lavila, LavilaConfig, Narrator, NarratorConfig
 from filmstrip.systems.language.lavila.dual import LavilaEncoder
 from filmstrip.text.tokenizers import TextTokenizer, Words
@@ -75,16 +74,16 @@ CLAIM = Claim(
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    encoder = eyes(seed)
     videos, words, _ = draw(TRAIN + TESTS, seed)
+    tokens = seen(eyes(seed), videos)
     texts = draw(TEXTS, seed + 10_000, seen=False).words
     said = [*texts, *words]
     tokenizer = Words().fit([*said, *(other for text in said for other in paraphrases(text))], ())
-    few, test = words[:FEW], told(videos[TRAIN:], words[TRAIN:], tokenizer)
+    few, test = words[:FEW], told(tokens[TRAIN:], words[TRAIN:], tokenizer)
     language = taught(texts, tokenizer, seed)
-    narrator = narrates(language, encoder, videos[:FEW], few, tokenizer, seed, sees=True)
-    blind = narrates(language, encoder, videos[:FEW], few, tokenizer, seed, sees=False)
-    narrations = sentences(narrator, videos[:TRAIN], tokenizer)
+    narrator = narrates(language, tokens[:FEW], few, tokenizer, seed, sees=True)
+    blind = narrates(language, tokens[:FEW], few, tokenizer, seed, sees=False)
+    narrations = sentences(narrator, tokens[:TRAIN], tokenizer)
     human = [[text] for text in few]
     rephrased = [[text, *paraphrases(text)] for text in few]
     right = [text == words[i] for i, each in enumerate(narrations) if i >= FEW for text in each]
@@ -93,9 +92,9 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         "rephrased": (rephrased, None),
         "narrated": (human, narrations),
         "both": (rephrased, narrations),
-        "blind": (human, sentences(blind, videos[:TRAIN], tokenizer)),
+        "blind": (human, sentences(blind, tokens[:TRAIN], tokenizer)),
     }
-    found = {name: recall(towers(videos, *texts, encoder, tokenizer, seed), test) for name, texts in sources.items()}
+    found = {name: recall(towers(tokens, *texts, tokenizer, seed), test) for name, texts in sources.items()}
     return found | {"right": 100 * float(np.mean(right))}
 
 
@@ -153,11 +152,26 @@ def eyes(seed: int) -> LavilaEncoder:
     return learn(Eyes(), drawn, steps=STEPS["eyes"], lr=2e-3, warmup=0.1).encoder
 
 
+@torch.no_grad()
+def seen(encoder: LavilaEncoder, videos: Tensor) -> Tensor:
+    """What an encoder sees of clips, its class token first, ``N 1+M D``: it is frozen, so that once is enough."""
+    parts = [encoder(part) for part in videos.split(200)]
+    return torch.cat([torch.cat([part.summary, part.tokens], dim=1) for part in parts])
+
+
+class Known(nn.Module):
+    """An encoder of clips that were seen before: what comes in are their tokens, of which the first is a summary."""
+
+    def forward(self, tokens: Tensor) -> Features:
+        """The same tokens."""
+        return Features(tokens[:, 1:], Grid(1, 1, tokens.shape[1] - 1), summary=tokens[:, :1])
+
+
 def own_towers() -> LavilaConfig:
     """The towers' configuration, but for the vocabulary."""
     own = systems.find("language.lavila:tiny").objective
     assert isinstance(own, LavilaConfig)
-    return replace(own, vision=replace(own.vision, num_frames=SHAPES.num_frames))
+    return replace(own, vision=replace(own.vision, num_frames=SHAPES.num_frames, patch_size=16))
 
 
 def told(video: Tensor, words: list[str], tokenizer: TextTokenizer) -> Told:
@@ -184,14 +198,7 @@ def taught(texts: list[str], tokenizer: TextTokenizer, seed: int) -> Decoder:
 
 
 def narrates(
-    language: Decoder,
-    encoder: LavilaEncoder,
-    videos: Tensor,
-    words: list[str],
-    tokenizer: TextTokenizer,
-    seed: int,
-    *,
-    sees: bool,
+    language: Decoder, tokens: Tensor, words: list[str], tokenizer: TextTokenizer, seed: int, *, sees: bool
 ) -> Narrator:
     """A narrator whose language model and encoder are frozen, after it has learnt from a few clips."""
     torch.manual_seed(seed)
@@ -208,37 +215,30 @@ def narrates(
     )
     narrator = config.build()
     narrator.decoder.load_state_dict(language.state_dict())
-    narrator.encoder.load_state_dict(encoder.state_dict())
-    some = batches(told(videos, words, tokenizer), BATCH, seed)
+    narrator.encoder = Known()
+    some = batches(told(tokens, words, tokenizer), BATCH, seed)
     return learn(narrator, some, steps=STEPS["narrator"], lr=3e-3, weight_decay=0.05, warmup=0.1, clip_grad=1.0)
 
 
 @torch.no_grad()
-def sentences(
-    narrator: Narrator, videos: Tensor, tokenizer: TextTokenizer, *, greedy: bool = False
-) -> list[list[str]]:
+def sentences(narrator: Narrator, tokens: Tensor, tokenizer: TextTokenizer) -> list[list[str]]:
     """What a narrator says of each clip, each sentence once."""
     found = []
-    options = {"samples": 1, "sampling": Sampling(temperature=0.0)} if greedy else {"samples": SAMPLES}
-    for begin in range(0, len(videos), 400):
-        ids = narrator.narrate(narrator.see(videos[begin : begin + 400]), count=LENGTH - 1, seed=begin, **options)
+    for begin in range(0, len(tokens), 400):
+        visual = narrator.see(tokens[begin : begin + 400])
+        ids = narrator.narrate(visual, samples=SAMPLES, count=LENGTH - 1, seed=begin)
         found += [list(dict.fromkeys(tokenizer.decode(row) for row in each.tolist())) for each in ids]
     return found
 
 
 def towers(
-    videos: Tensor,
-    human: list[list[str]],
-    narrated: list[list[str]] | None,
-    encoder: LavilaEncoder,
-    tokenizer: TextTokenizer,
-    seed: int,
+    seen: Tensor, human: list[list[str]], narrated: list[list[str]] | None, tokenizer: TextTokenizer, seed: int
 ) -> Lavila:
     """Two towers that learn from sentences of the first clips, and from narrations of all, half and half."""
     torch.manual_seed(seed)
     own = own_towers()
     network = replace(own, text=replace(own.text, vocab_size=tokenizer.size, max_length=LENGTH)).build()
-    network.encoder.load_state_dict(encoder.state_dict())
+    network.encoder = Known()
     rng = np.random.default_rng((seed, 1))
     tables = [[tokenised(tokenizer, each, LENGTH) for each in human]]
     if narrated is not None:
@@ -253,7 +253,7 @@ def towers(
                 parts.append((i, ids[k], lengths[k]))
         chosen = torch.tensor([i for i, _, _ in parts])
         return {
-            "video": videos[chosen],
+            "video": seen[chosen],
             "text": torch.stack([ids for _, ids, _ in parts]),
             "text_length": torch.stack([length for _, _, length in parts]),
             "index": chosen,
