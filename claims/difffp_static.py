@@ -84,8 +84,8 @@ CLAIM = Claim(
     analysis="The tokens that changed answer every question in every seed; with all tokens one model of three "
     "learned more slowly, which makes the interval of that difference wide. Tokens by chance and whole frames "
     "lose the short event, whose answers fall to chance or little above. Noise that flickers on every patch is "
-    "above the published threshold everywhere, and nothing is left out then. Two more seeds would not decide: the one "
-    "that widens the interval is 17 points in favour, and with it and zeros the interval of five still begins at -6.",
+    "above the published threshold everywhere, and nothing is left out then. Two more seeds would not decide: one "
+    "in three is 17 points in favour, and with it and zeros the interval of five still begins at -6.",
     minutes=7,
 )
 

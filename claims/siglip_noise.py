@@ -35,8 +35,8 @@ CLAIM = Claim(
     analysis="Both losses learn little in these steps (10 to 24% without wrong captions, the sigmoid loss less), "
     "so that what is kept with 40% wrong ones is a small share of a small share: 72, 10 and 56% for the sigmoid "
     "loss, 48, 41 and 43% for the softmax loss. The sigmoid loss never finds more, at any share of wrong "
-    "captions. Two more seeds would not decide on a share of so little: it takes towers that learn, with several times "
-    "the steps, and these seeds were 2.5 minutes each.",
+    "captions. Two more seeds would decide nothing on a share of so little: it takes towers that learn more, in more "
+    "steps, and these seeds were 2.5 minutes each.",
     minutes=5,
 )
 
