@@ -36,7 +36,7 @@ CLAIM = Claim(
     "so that what is kept with 40% wrong ones is a small share of a small share: 72, 10 and 56% for the sigmoid "
     "loss, 48, 41 and 43% for the softmax loss. The sigmoid loss never finds more, at any share of wrong "
     "captions. Two more seeds would decide nothing on a share of so little: it takes towers that learn more, in more "
-    "steps, and these seeds were 2.5 minutes each.",
+    "steps.",
     minutes=5,
 )
 
