@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from filmstrip.bounds import Count, NotEmpty, Seed
 from filmstrip.data.config import Data
@@ -19,9 +18,10 @@ from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_items
 from filmstrip.evals.needle_grid import Cell
-from filmstrip.inference import inference, on_device
+from filmstrip.inference import inference
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.text_models import written
 from filmstrip.text.conversation import Serialiser, Turn
 from filmstrip.text.documents import read_documents
 from filmstrip.text.haystack import CITIES, NUM_CITIES, Filler, Needle, answer, draw_needles, found, hide, question
@@ -166,7 +166,14 @@ class Needles(Evaluation):
             prompts, asked = zip(*made[first : first + self.batch_size])
             right = [how.tokenizer.encode(answer(each)) for each in asked]
             with inference(subject.objective):
-                said = _written(model, prompts, how, SPARE + max(map(len, right)), subject.device)
+                said = written(
+                    model,
+                    prompts,
+                    stops=(how.stop,),
+                    pad=how.tokenizer.pad,
+                    count=SPARE + max(map(len, right)),
+                    device=subject.device,
+                )
             for own, ids, truth in zip(said, right, asked):
                 hits += found(how.tokenizer.decode(own), truth)
                 ideal += found(how.tokenizer.decode(ids), truth)
@@ -189,24 +196,3 @@ def format_of(subject: Subject) -> Format:
     tokenizer = source.text_tokenizer
     begun = [] if source.starts is None else [source.starts]
     return Format(tokenizer, lambda text: [*begun, *tokenizer.encode(f"{text}\n")], (tokenizer.end,))
-
-
-def _written(
-    model: TextWriter, prompts: Sequence[list[int]], how: Format, count: int, device: torch.device
-) -> list[list[int]]:
-    """The most probable ids after each prompt, up to the stop, at most so many."""
-    most = max(map(len, prompts))
-    text = torch.tensor([[*ids, *[how.tokenizer.pad] * (most - len(ids))] for ids in prompts])
-    batch = on_device({"text": text, "text_length": torch.tensor([len(ids) for ids in prompts])}, device)
-    rows: list[list[int]] = [[] for _ in prompts]
-
-    def ended(row: list[int]) -> bool:
-        return tuple(row[-len(how.stop) :]) == how.stop
-
-    for ids in model.write_on(batch, count=count):
-        for row, token in zip(rows, ids.tolist()):
-            if not ended(row):
-                row.append(token)
-        if all(map(ended, rows)):
-            break
-    return [row[: -len(how.stop)] if ended(row) else row for row in rows]

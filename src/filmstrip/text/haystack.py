@@ -37,6 +37,7 @@ _COUNTED = _listed("bridges towers gates wells parks schools")
 _FACTS = 0.1
 """Share of the grammar's sentences that are about a city and a number, and are no needles."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_STATED = re.compile(r"The special magic ([A-Z]\w*) number is: (\d+)\.")
 
 
 class Needle(NamedTuple):
@@ -100,6 +101,11 @@ def hide(sentences: Sequence[str], needles: Sequence[Needle], depths: Sequence[f
     for place, needle in sorted(zip(places.tolist(), needles), key=lambda pair: pair[0], reverse=True):
         parts.insert(place, needle.sentence)
     return " ".join(parts)
+
+
+def stated(text: str) -> list[Needle]:
+    """The needles that a text hides, in its order."""
+    return [Needle(*found) for found in _STATED.findall(text)]
 
 
 def question(asked: Sequence[Needle]) -> str:
