@@ -28,8 +28,8 @@ from claims.facts import (
 from claims.ledger import Claim, Figure, above
 from filmstrip.objectives.text import TextModel
 
-SAY = VOCAB
-"""The id between a question and its answer."""
+BOTH = VOCAB
+"""The id before a question for two numbers."""
 SHORT, LONG, LONG_BASE = 128, 512, 1e6
 STEPS, LONG_STEPS = 1000, 60
 DRAWS, PART = 240, 40
@@ -67,9 +67,9 @@ CLAIM = Claim(
 
 @dataclass(frozen=True)
 class Asking(Language):
-    """Texts whose questions are for one number or two: names, a sign, and the numbers in the same order."""
+    """Texts whose questions are for one number, or for two: a sign, two names, and the numbers in the same order."""
 
-    def text(self, rng: np.random.Generator, length: int, asked: float = 0.08) -> tuple[list[int], list[int]]:
+    def text(self, rng: np.random.Generator, length: int, asked: float = 0.12) -> tuple[list[int], list[int]]:
         """A text that states facts, and asks for one or two of them now and then; see :class:`Language`."""
         count = min(NAMES, max(1, length // APART))
         facts = list(zip(rng.permutation(NAMES)[:count].tolist(), rng.integers(NUMBERS, size=count).tolist()))
@@ -81,7 +81,7 @@ class Asking(Language):
                 ids.append(fact(facts[said]))
                 said += 1
             elif said and rng.random() < asked:
-                chosen = [facts[i] for i in rng.permutation(said)[: 1 + int(rng.integers(2))]]
+                chosen = [facts[i] for i in rng.permutation(said)[: 1 + int(rng.integers(2))].tolist()]
                 ids += [*question(chosen), *(NUMBER + number for _, number in chosen)]
             else:
                 ids += self.words(rng, ids, 1)
@@ -119,7 +119,7 @@ def fact(one: tuple[int, int]) -> int:
 
 def question(facts: Sequence[tuple[int, int]]) -> list[int]:
     """The question for the numbers of some names."""
-    return [*(ASK + name for name, _ in facts), SAY]
+    return [*([BOTH] if len(facts) > 1 else []), *(ASK + name for name, _ in facts)]
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:

@@ -98,7 +98,9 @@ def test_documents_are_parted_by_an_empty_line():
 
 @pytest.fixture
 def documents(tmp_path):
-    assert main(["data", "make", "haystack", "--num-train", "8", "--num-test", "2", "--out", str(tmp_path / "hay")]) == 0
+    assert (
+        main(["data", "make", "haystack", "--num-train", "8", "--num-test", "2", "--out", str(tmp_path / "hay")]) == 0
+    )
     return tmp_path / "hay"
 
 
@@ -161,4 +163,6 @@ def test_a_model_writes_questions_and_goes_on_where_it_stopped(documents, tmp_pa
     assert (tmp_path / "again/dialogues.jsonl").read_text() == whole  # whatever was asked at once
     assert main([*command, str(out), "--seed", "1"]) == 2
     assert "begun with another seed" in capsys.readouterr().err
-    assert main(["data", "questions", str(documents), "--writer", str(documents), "--context", "9", "--out", "x"]) == 2
+    assert (
+        main(["data", "questions", str(documents), "--writer", str(documents), "--context", "9", "--out", "x"]) == 2
+    )

@@ -66,7 +66,10 @@ class Needles(Evaluation):
     cities: Count = NUM_CITIES
     """Number of different cities, the first of the alphabet."""
     texts: Path | None = None
-    """Text files to hide numbers in: a file or a folder; by default sentences of a small grammar."""
+    """Text files to hide numbers in: a file or a folder (.txt, .md, .jsonl, .parquet); by default sentences of a
+    small grammar."""
+    column: str = "text"
+    """Name of the texts in records."""
     batch_size: Count = 4
     seed: Seed = 0
 
@@ -104,10 +107,11 @@ class Needles(Evaluation):
         right answers read as the model's are, and ``chance``, a guess of as many digits.
 
         Raises:
-            UserError: see :meth:`check`, or there are no texts.
+            UserError: see :meth:`check`, or there are no texts, or fewer than a length asks for.
         """
         self.check(subject)
-        how, filler = format_of(subject), self._filler()
+        how = format_of(subject)
+        filler = self._filler(how.tokenizer)
         cells, shares, oracle = self.grid(), [], []
         for cell, (share, ideal) in zip(
             cells, map_items(subject, cells, partial(self._of_cell, subject, how, filler))
@@ -121,10 +125,19 @@ class Needles(Evaluation):
         yield "oracle", float(np.mean(oracle))
         yield "chance", 1 / (10**self.digits - 10 ** (self.digits - 1))
 
-    def _filler(self) -> Filler:
+    def _filler(self, tokenizer: TextTokenizer) -> Filler:
         if self.texts is None:
             return Filler()
-        return Filler.of([document.text for document in read_documents(self.texts.expanduser())])
+        documents = read_documents(self.texts.expanduser(), self.column)
+        filler, found = Filler.of([document.text for document in documents]), 0
+        for sentence in filler.sentences:
+            found += len(tokenizer.encode(f" {sentence}"))
+            if found >= max(self.lengths):
+                return filler
+        raise UserError(
+            f"the texts in {self.texts} have {found} tokens, and a length of {max(self.lengths)} is asked for, in "
+            "which they would repeat: give more of them (--texts), or shorter lengths (--lengths)"
+        )
 
     def text(self, how: Format, filler: Filler, cell: Cell, number: int) -> tuple[list[int], list[Needle]]:
         """The ids of a prompt, and the needles that it asks for.

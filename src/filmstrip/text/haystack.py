@@ -60,12 +60,13 @@ class Filler:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Filler:
-        """The sentences of texts.
+        """The sentences of texts but those that state a needle: they would answer questions, too.
 
         Raises:
             UserError: there is none in them.
         """
-        found = tuple(s for text in texts for s in _SENTENCE.split(" ".join(text.split())) if s)
+        sentences = (s for text in texts for s in _SENTENCE.split(" ".join(text.split())))
+        found = tuple(s for s in sentences if s and not stated(s))
         if not found:
             raise UserError("the texts to hide needles in are empty")
         return cls(found)
