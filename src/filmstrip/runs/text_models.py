@@ -29,7 +29,8 @@ from filmstrip.weights.keymap import check_names, some
 
 log = logging.getLogger(__name__)
 
-_BASE = "objective.decoder.rope_base"
+_BASE, _INDEX_SCALE = "objective.decoder.rope_base", "objective.decoder.rope_index_scale"
+"""Settings of a language model that its weights do not depend on."""
 
 
 def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
@@ -46,10 +47,15 @@ def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
     if not isinstance(own, TextModelConfig) or run.init is None:
         return run
     source = run.init
-    decides = sorted(name for name in typed if name.startswith("objective.decoder.") and name != _BASE)
+    decides = sorted(
+        name for name in typed if name.startswith("objective.decoder.") and name not in (_BASE, _INDEX_SCALE)
+    )
     if decides:
         raise UserError(f"{source} says how large the language model is: leave out {', '.join(decides)}")
-    objective = own.of_init(_decoder_of(source), source)
+    given = _decoder_of(source)
+    if _INDEX_SCALE in typed:
+        given = replace(given, rope_index_scale=own.decoder.rope_index_scale)
+    objective = own.of_init(given, source)
     reads = run.data.reads
     if not is_run(source) and isinstance(reads, (Documents, Conversations)):
         reads = read_as_there(reads, hub_folder(source, *DESCRIBED), source, {*typed, "data.reads.format"})
