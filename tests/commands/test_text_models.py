@@ -24,7 +24,7 @@ from filmstrip.runs.config import read_config
 from filmstrip.runs.encoders import load_for_evaluation
 from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.run_folder import RunFolder
-from filmstrip.text.haystack import Filler, Needle, answer, draw_needles, found, hide, question
+from filmstrip.text.haystack import Filler, Needle, answer, draw_needles, found, hide, question, stated
 from filmstrip.text.tokenizers import open_tokenizer
 
 QUICK = ["--train.steps", "2", "--data.num-workers", "0"]
@@ -178,6 +178,37 @@ def test_a_model_that_copies_finds_all_and_the_report_shows_the_grid(chat, monke
     assert float(said["chance"]) == pytest.approx(1 / 90, abs=1e-4)
     page = (chat / "report.html").read_text()
     assert "Needles found" in page and "120 tokens, depth 50%: 100.0% found" in page
+
+
+def test_what_a_model_does_not_read_it_does_not_find(chat, tmp_path, monkeypatch, capsys):
+    """A model that copies, from the last 60 tokens alone; its texts are a book's of one record each."""
+    tokenizer, nothing = open_tokenizer(chat), Needle("Nowhere", "0")
+
+    def copied(self, prompt, *, count, seed=0, sampling=None):
+        said = []
+        for ids, length in zip(prompt["text"].tolist(), prompt["text_length"].tolist()):
+            city = tokenizer.decode(ids[:length]).rsplit("magic ", 1)[1].split()[0]
+            seen = stated(tokenizer.decode(ids[length - 60 : length]))
+            needle = next((one for one in seen if one.city == city), nothing)
+            said.append([*tokenizer.encode(answer([needle])), tokenizer.end])
+        for i in range(count):
+            yield torch.tensor([row[min(i, len(row) - 1)] for row in said])
+
+    monkeypatch.setattr(TextModel, "write_on", copied)
+    book = tmp_path / "pg.jsonl"
+    lines = [f"The old baker number {i} paints the lamp." for i in range(20)]
+    lines.insert(3, Needle("Accra", "77").sentence)  # a needle of the book's own is none to be found
+    book.write_text("".join(json.dumps({"book": line}) + "\n" for line in lines))
+    options = ["--lengths", "160", "--depths", "3", "--rounds", "4", "--digits", "2", "--cities", "4"]
+    command = ["eval", str(chat), "--protocol", "needles", *options, "--texts", str(book)]
+    assert main(command) == 2
+    assert "has no text in 'text'" in capsys.readouterr().err
+    assert main([*command, "--column", "book"]) == 0
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines() if len(line.split()) == 2)
+    assert [said[f"found/160/{depth}%"] for depth in (0, 50, 100)] == ["0.0000", "0.0000", "1.0000"]
+    assert said["oracle"] == "1.0000"
+    assert main([*command, "--column", "book", "--lengths", "160", "4000"]) == 2
+    assert "in which they would repeat" in capsys.readouterr().err
 
 
 def test_an_untrained_model_finds_nearly_none(chat, capsys):

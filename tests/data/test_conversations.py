@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_videos import encode, settings_of
 
+from filmstrip.data.annotations.dialogues import read_dialogues
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_source
@@ -93,6 +94,49 @@ def test_text_alone_comes_with_black_frames(data):
     (sample,) = (s for s in source.samples if s.name == "t")
     (row,) = sample.cut(data)
     assert not row.content["video"].any() and row.content["video"].shape == (4, 3, 16, 16)
+
+
+SHAREGPT = [
+    {"id": "a", "conversations": [{"from": "gpt", "value": "before"}, {"from": "human", "value": "a <video> tag?"},
+     {"from": "chatgpt", "value": "<img> too"}, {"from": "human", "value": "and?"}]},
+    {"id": "b", "conversations": [{"from": "system", "value": "be brief"}, {"from": "human", "value": "one"},
+     {"from": "human", "value": "two"}, {"from": "gpt", "value": "three"}]},
+    {"id": "c", "conversations": []},
+]  # fmt: skip
+
+
+def test_sharegpt_and_ultrachat_are_read_as_they_are(tmp_path, caplog):
+    files = {
+        "sharegpt.json": json.dumps(SHAREGPT),
+        "ultrachat.jsonl": json.dumps({"id": "0", "data": ["how?", "so", "why?", "thus"]}) + "\n",
+        "200k.jsonl": json.dumps(
+            {
+                "prompt": "how?",
+                "prompt_id": "7f",
+                "messages": [{"content": "how?", "role": "user"}, {"content": "so", "role": "assistant"}],
+            }
+        ),
+    }
+    found = {}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        found[name] = [[(t.role, t.text) for t in d.turns] for d in read_dialogues(tmp_path / name, text_alone=True)]
+    assert found["sharegpt.json"] == [
+        [("user", "a <video> tag?"), ("assistant", "<img> too")],
+        [("system", "be brief"), ("user", "one\n\ntwo"), ("assistant", "three")],
+    ]
+    assert "1 of 3 conversations have no answer" in caplog.text
+    assert found["ultrachat.jsonl"] == [
+        [("user", "how?"), ("assistant", "so"), ("user", "why?"), ("assistant", "thus")]
+    ]
+    assert found["200k.jsonl"] == [[("user", "how?"), ("assistant", "so")]]
+    with pytest.raises(UserError, match=r"expected user and assistant in turn|ends with a question"):
+        read_dialogues(tmp_path / "sharegpt.json")
+    paths = tuple(tmp_path / name for name in files)
+    data = settings_of(paths[0], reads=Conversations(visuals=0, format="lwm", tokenizer=Bytes(), pack=300))
+    source = open_source(replace(data, path=None, mixture=paths, weights=(1.0, 1.0, 1.0), train_split="train"))
+    texts = [Bytes().fit(()).decode(sample.cut(data)[0].content["text"].tolist()) for sample in source.samples]
+    assert "USER: a <video> tag? ASSISTANT: <img> too" in "\n".join(texts)
 
 
 def test_evaluation_reads_every_conversation_once_whatever_shares_a_file(data):

@@ -17,6 +17,7 @@ from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.reading.packing import first_fit
 from filmstrip.data.sources import open_source
 from filmstrip.errors import UserError
+from filmstrip.objectives.language import loss_weights
 from filmstrip.runs import experiment
 from filmstrip.runs.language import with_visual_tokens
 from filmstrip.text.tokenizers import Bytes
@@ -241,3 +242,20 @@ def test_training_logs_how_full_rows_are(tmp_path):
 def test_a_method_that_takes_no_shared_rows_says_so(tmp_path):
     with pytest.raises(UserError, match="InternVideo25 takes a row for each conversation"):
         experiment.train(packed("language.internvideo2_5", 1), tmp_path / "out")
+
+
+def test_each_row_counts_once_however_much_of_it_is_learnt(data):
+    data = replace(data, reads=replace(data.reads, visual_tokens=16, pack=100))
+    (batch,) = taken(data, 1)
+    learnt = batch["learnt"][:, 1:]
+    weights = loss_weights(learnt, "rows", batch["step_means"], batch["document"])
+    of_rows = [[weights[int(i) - 1].sum() for i in row.unique() if i] for row in batch["document"]]
+    assert len({len(row) for row in of_rows}) > 1
+    for row in of_rows:
+        torch.testing.assert_close(sum(row), torch.tensor(1 / len(of_rows)))
+    for row in batch["document"]:  # within a row all tokens count alike
+        own = [weights[int(i) - 1][learnt[int(i) - 1]] for i in row.unique() if i]
+        assert torch.cat(own).unique().numel() == 1
+    assert (weights[~learnt] == 0).all()
+    alone = loss_weights(learnt, "rows")
+    torch.testing.assert_close(alone, loss_weights(learnt, "examples"))  # a row each

@@ -46,6 +46,39 @@ def test_one_axis_is_the_published_ladder():
     torch.testing.assert_close(angles, 3 * torch.tensor([[1.0, 100**-0.25, 100**-0.5, 100**-0.75]]))
 
 
+@pytest.mark.parametrize("base", [1e4, 5e7])
+def test_angles_of_a_million_positions_are_those_of_float64(base):
+    at = torch.tensor([[0], [1], [4095], [131_071], [2**20 - 1]])
+    angles = Rotary(128, base=base)(at).double()
+    exact = at.double() * base ** (-torch.arange(64, dtype=torch.float64) / 64)
+    # Half of the last bit of a float32: of the frequency, times the position, and of the angle.
+    bound = 2**-23 * exact + 1e-9
+    assert ((angles - exact).abs() <= 2 * bound).all()
+    assert (angles - exact).abs().max() < 0.2  # radians, of 2.6 where frequencies were bfloat16
+    turned = (angles.cos() - exact.cos()).abs().amax(dim=1)
+    assert turned[:3].max() < 1e-3 and turned.max() < 0.15
+
+
+def test_frequencies_stay_float32_in_a_network_of_bfloat16():
+    rotary = Rotary(128, base=5e7)
+    before = rotary(torch.tensor([[2**20 - 1]]))
+    assert torch.equal(torch.nn.Sequential(rotary).bfloat16()[0](torch.tensor([[2**20 - 1]])), before)
+    assert rotary.frequencies.dtype == torch.float32
+
+
+def test_a_larger_base_is_not_a_division_of_positions():
+    at = torch.arange(9)[:, None]
+    plain, base, index = Rotary(32)(at), Rotary(32, base=8 * 10_000.0)(at), Rotary(32, index_scale=8)(at)
+    torch.testing.assert_close(index, plain / 8)
+    pair = torch.arange(16) / 16
+    torch.testing.assert_close(base, plain / 8**pair)  # s^(2i/d): none for the first, nearly s for the last
+    assert torch.equal(base[:, 0], plain[:, 0]) and (base[1:, 1:] > 1.1 * index[1:, 1:]).all()
+    # What a query sees of its neighbour.
+    q, k = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(0))
+    near = [product(rotary, q, k, [5], [4]) for rotary in (Rotary(32), Rotary(32, base=80_000.0))]
+    assert abs(near[0] - near[1]) < abs(near[0] - product(Rotary(32, index_scale=8), q, k, [5], [4]))
+
+
 def test_positions_may_differ_between_samples():
     rotary = Rotary(8)
     x = torch.randn(2, 3, 4, 8)

@@ -53,6 +53,24 @@ def pair(*, tied=False, kv_heads=4, base=10_000.0, qwen=False):
     return ours.eval(), theirs.eval()
 
 
+def test_divided_positions_are_linear_scaling_of_transformers(ids):
+    torch.manual_seed(0)
+    scaled = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+    options = {"vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4}
+    theirs = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**options, intermediate_size=48, rope_parameters=scaled)
+    ).eval()
+    for name, parameter in theirs.named_parameters():
+        torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
+    config = decoder_config(theirs.config.to_dict(), "there")
+    assert (config.rope_index_scale, config.rope_base) == (4.0, 1e4)
+    assert config_in_hub(config)["rope_parameters"] == scaled
+    ours = Decoder(config).eval()
+    ours.load_state_dict(from_llama(theirs.state_dict(), config))
+    with torch.no_grad():
+        torch.testing.assert_close(ours.logits(ours(ids).hidden), theirs(ids).logits, rtol=1e-4, atol=1e-4)
+
+
 VARIANTS = [
     {"tied": True},
     {"tied": False},

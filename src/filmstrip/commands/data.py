@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
 
-from filmstrip.bounds import Count, Quality, Rate
+from filmstrip.bounds import Count, Quality, Rate, Seed, Weight
 from filmstrip.commands.arguments import leading, option
 from filmstrip.commands.command import Command, read
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
@@ -193,14 +193,60 @@ class Steps(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Questions(Command):
+    """Let a language model write questions about long texts, and their answers: conversations of a long context.
+
+    Documents are cut into chunks; for each the model writes one question and its answer; neighbouring chunks are put
+    together again to the length of the context, and all of their questions follow at the end (LWM). An interrupted
+    command resumes, and with another --context makes other conversations of the same questions.
+    """
+
+    usage = "DOCS --writer RUN|FOLDER --context N --out FOLDER [options]"
+    documents: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DOCS")]
+    """Documents: a text (.txt, .md), records with a "text" (.jsonl, .parquet), or a folder of those."""
+    writer: str
+    """Model that writes questions: a run of language.lwm_text, or the folder of a causal language model of
+    transformers; or "rules", by which no model but a rule asks for the numbers that `filmstrip data make haystack`
+    hides."""
+    context: Count
+    """Maximum number of tokens of a conversation, texts and questions."""
+    out: Path
+    """Output folder, with a file of conversations for each split of the documents."""
+    chunk: Count = 1000
+    """Number of tokens of a chunk."""
+    column: str = "text"
+    """Name of the texts in records."""
+    tokenizer: str | None = None
+    """Tokenizer that counts tokens: words, bytes, or the folder of a run or of a published model; by default the
+    writer's own."""
+    format: str = "lwm"
+    """Format of the conversations, for their lengths: that in which they will be learnt."""
+    max_tokens: Count = 96
+    """Maximum number of tokens of a question, and of an answer; longer ones are left out."""
+    temperature: Weight = 0.0
+    """Temperature of the words that are drawn; zero takes the most probable ones."""
+    batch_size: Count = 8
+    """Number of chunks that are asked about at once."""
+    seed: Seed = 0
+    """Seed of what is drawn, and of the order of questions."""
+
+    def __call__(self) -> int:
+        from filmstrip.commands.work.questions import write_questions
+
+        return write_questions(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Check, prepare, convert or generate a collection of videos, or list the steps of annotated videos.
+    """Check, prepare, convert or generate a collection of videos, list the steps of annotated videos, or let a
+    language model ask about texts.
 
     filmstrip data check PATH
     filmstrip data prepare PATH --out FOLDER
     filmstrip data convert PATH --layout LAYOUT --out FILE|FOLDER
     filmstrip data make NAME [--out FOLDER]
     filmstrip data steps ANNOTATIONS VIDEOS --dataset NAME --out FILE
+    filmstrip data questions DOCS --writer RUN|FOLDER --context N --out FOLDER
     """
 
     actions: ClassVar[dict[str, type[Command]]] = {
@@ -209,15 +255,18 @@ class Data(Command):
         "convert": Convert,
         "make": Make,
         "steps": Steps,
+        "questions": Questions,
     }
-    usage = "check|prepare|convert|make|steps ..."
+    usage = "check|prepare|convert|make|steps|questions ..."
     action: Command
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
-        name, arguments = leading(cls, arguments, prog, "check, prepare, convert, make or steps")
+        *most, last = cls.actions
+        known = f"{', '.join(most)} or {last}"
+        name, arguments = leading(cls, arguments, prog, known)
         if name not in cls.actions:
-            raise UserError(f"{prog} {name} does not exist: use check, prepare, convert, make or steps")
+            raise UserError(f"{prog} {name} does not exist: use {known}")
         return cls(action=cls.actions[name].parse(arguments, f"{prog} {name}"))
 
     def __call__(self) -> int | None:

@@ -26,11 +26,12 @@ class Export(Command):
 
     A folder for transformers is what its `from_pretrained` reads: runs of recognition.vit, timesformer and vivit, of
     recognition.finetuned with V-JEPA 2's head, of pretraining.videomae, of language.blip (which sees one frame
-    there), and of language models that see (language.llava, blip2, instructblip, qwen2_vl) with their adaptation
-    merged; peft: their adaptation alone, which peft adds to the model that it began with, or that of a run with
-    --lora by the names of its network; one for diffusers: runs of tokenizers.vqgan and vae_kl. Released weights are
-    a file with the tensor names of the method's authors, which --init reads, too. A run is a copy of the run folder
-    that needs no other: frozen parts, such as a prior's tokenizer, are copied into it, and states are left out.
+    there), of language models of text (language.lwm_text), and of those that see (language.llava, blip2,
+    instructblip, qwen2_vl) with their adaptation merged; peft: their adaptation alone, which peft adds to the model
+    that it began with, or that of a run with --lora by the names of its network; one for diffusers: runs of
+    tokenizers.vqgan and vae_kl. Released weights are a file with the tensor names of the method's authors, which
+    --init reads, too. A run is a copy of the run folder that needs no other: frozen parts, such as a prior's
+    tokenizer, are copied into it, and states are left out.
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"

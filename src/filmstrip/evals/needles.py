@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
 from filmstrip.bounds import Count, NotEmpty, Seed
 from filmstrip.data.config import Data
@@ -19,9 +18,10 @@ from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_items
 from filmstrip.evals.needle_grid import Cell
-from filmstrip.inference import inference, on_device
+from filmstrip.inference import inference
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.runs.text_models import written
 from filmstrip.text.conversation import Serialiser, Turn
 from filmstrip.text.documents import read_documents
 from filmstrip.text.haystack import CITIES, NUM_CITIES, Filler, Needle, answer, draw_needles, found, hide, question
@@ -66,7 +66,10 @@ class Needles(Evaluation):
     cities: Count = NUM_CITIES
     """Number of different cities, the first of the alphabet."""
     texts: Path | None = None
-    """Text files to hide numbers in: a file or a folder; by default sentences of a small grammar."""
+    """Text files to hide numbers in: a file or a folder (.txt, .md, .jsonl, .parquet); by default sentences of a
+    small grammar."""
+    column: str = "text"
+    """Name of the texts in records."""
     batch_size: Count = 4
     seed: Seed = 0
 
@@ -104,10 +107,11 @@ class Needles(Evaluation):
         right answers read as the model's are, and ``chance``, a guess of as many digits.
 
         Raises:
-            UserError: see :meth:`check`, or there are no texts.
+            UserError: see :meth:`check`, or there are no texts, or fewer than a length asks for.
         """
         self.check(subject)
-        how, filler = format_of(subject), self._filler()
+        how = format_of(subject)
+        filler = self._filler(how.tokenizer)
         cells, shares, oracle = self.grid(), [], []
         for cell, (share, ideal) in zip(
             cells, map_items(subject, cells, partial(self._of_cell, subject, how, filler))
@@ -121,10 +125,19 @@ class Needles(Evaluation):
         yield "oracle", float(np.mean(oracle))
         yield "chance", 1 / (10**self.digits - 10 ** (self.digits - 1))
 
-    def _filler(self) -> Filler:
+    def _filler(self, tokenizer: TextTokenizer) -> Filler:
         if self.texts is None:
             return Filler()
-        return Filler.of([document.text for document in read_documents(self.texts.expanduser())])
+        documents = read_documents(self.texts.expanduser(), self.column)
+        filler, found = Filler.of([document.text for document in documents]), 0
+        for sentence in filler.sentences:
+            found += len(tokenizer.encode(f" {sentence}"))
+            if found >= max(self.lengths):
+                return filler
+        raise UserError(
+            f"the texts in {self.texts} have {found} tokens, and a length of {max(self.lengths)} is asked for, in "
+            "which they would repeat: give more of them (--texts), or shorter lengths (--lengths)"
+        )
 
     def text(self, how: Format, filler: Filler, cell: Cell, number: int) -> tuple[list[int], list[Needle]]:
         """The ids of a prompt, and the needles that it asks for.
@@ -166,7 +179,14 @@ class Needles(Evaluation):
             prompts, asked = zip(*made[first : first + self.batch_size])
             right = [how.tokenizer.encode(answer(each)) for each in asked]
             with inference(subject.objective):
-                said = _written(model, prompts, how, SPARE + max(map(len, right)), subject.device)
+                said = written(
+                    model,
+                    prompts,
+                    stops=(how.stop,),
+                    pad=how.tokenizer.pad,
+                    count=SPARE + max(map(len, right)),
+                    device=subject.device,
+                )
             for own, ids, truth in zip(said, right, asked):
                 hits += found(how.tokenizer.decode(own), truth)
                 ideal += found(how.tokenizer.decode(ids), truth)
@@ -189,24 +209,3 @@ def format_of(subject: Subject) -> Format:
     tokenizer = source.text_tokenizer
     begun = [] if source.starts is None else [source.starts]
     return Format(tokenizer, lambda text: [*begun, *tokenizer.encode(f"{text}\n")], (tokenizer.end,))
-
-
-def _written(
-    model: TextWriter, prompts: Sequence[list[int]], how: Format, count: int, device: torch.device
-) -> list[list[int]]:
-    """The most probable ids after each prompt, up to the stop, at most so many."""
-    most = max(map(len, prompts))
-    text = torch.tensor([[*ids, *[how.tokenizer.pad] * (most - len(ids))] for ids in prompts])
-    batch = on_device({"text": text, "text_length": torch.tensor([len(ids) for ids in prompts])}, device)
-    rows: list[list[int]] = [[] for _ in prompts]
-
-    def ended(row: list[int]) -> bool:
-        return tuple(row[-len(how.stop) :]) == how.stop
-
-    for ids in model.write_on(batch, count=count):
-        for row, token in zip(rows, ids.tolist()):
-            if not ended(row):
-                row.append(token)
-        if all(map(ended, rows)):
-            break
-    return [row[: -len(how.stop)] if ended(row) else row for row in rows]

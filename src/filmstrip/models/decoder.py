@@ -70,6 +70,9 @@ class DecoderConfig:
     """Number of learned positions; none for other kinds."""
     rope_base: Rate = 10_000.0
     """Base of the wavelengths of rotary embeddings."""
+    rope_index_scale: Rate = 1.0
+    """Number by which positions are divided before rotary embeddings turn by them (position interpolation); another
+    way to longer texts than a larger base."""
     rope_sections: tuple[Count, Count, Count] | None = None
     """Pairs of a head's channels that rotary embeddings turn by positions along time, height and width (Qwen2-VL);
     none for one axis."""
@@ -255,7 +258,12 @@ class Decoder(LanguageModel):
         head_dim = self.blocks[0].attention.head_dim
         self.rotary = None
         if config.positions == "rotary":
-            self.rotary = Rotary(head_dim, base=config.rope_base, sections=config.rope_sections)
+            self.rotary = Rotary(
+                head_dim,
+                base=config.rope_base,
+                index_scale=config.rope_index_scale,
+                sections=config.rope_sections,
+            )
         self.apply(_init_mup if config.base_width else _init)
         for block in self.blocks:  # the sum of all layers starts out as large as one (Radford et al. 2019)
             for out in (block.attention.out, block.mlp.out if config.block == "llama" else block.mlp.fc2):

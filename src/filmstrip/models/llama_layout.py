@@ -83,7 +83,7 @@ def decoder_config(config: Mapping[str, Any], source: str) -> DecoderConfig:
         "hidden_act": told.get("hidden_act", "silu") != "silu",
         "attention_bias": bool(told.get("attention_bias")),
         "mlp_bias": bool(told.get("mlp_bias")),
-        "rope_type": scaled != "default",
+        "rope_type": scaled not in ("default", "linear"),
     }
     if said := [name for name, is_unknown in unknown.items() if is_unknown]:
         shown = ", ".join(f"{name} {scaled if name == 'rope_type' else told[name]!r}" for name in said)
@@ -106,6 +106,7 @@ def decoder_config(config: Mapping[str, Any], source: str) -> DecoderConfig:
         mlp_dim=told["intermediate_size"],
         tied=bool(told.get("tie_word_embeddings", False)),
         rope_base=float(rope.get("rope_theta") or told.get("rope_theta") or 10_000.0),
+        rope_index_scale=float(rope.get("factor", 1.0)) if scaled == "linear" else 1.0,
         norm_eps=told.get("rms_norm_eps", 1e-6),
         qkv_bias=kind == "qwen2",
         window=window if kind != "llama" else None,
@@ -125,6 +126,8 @@ def config_in_hub(config: DecoderConfig) -> dict[str, Any]:
     kind = "qwen2" if config.qkv_bias else "mistral" if config.window else "llama"
     name = {"qwen2": "Qwen2ForCausalLM", "mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}[kind]
     windowed: dict[str, Any] = {} if kind == "llama" else {"sliding_window": config.window}
+    scale = config.rope_index_scale
+    scaled: dict[str, Any] = {"rope_type": "default"} if scale == 1 else {"rope_type": "linear", "factor": scale}
     if kind == "qwen2" and config.window:
         windowed |= {"use_sliding_window": True, "max_window_layers": 0}
     return {
@@ -138,7 +141,7 @@ def config_in_hub(config: DecoderConfig) -> dict[str, Any]:
         "head_dim": config.head_dim or config.width // config.num_heads,
         "intermediate_size": config.mlp_dim,
         "tie_word_embeddings": config.tied,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": {**scaled, "rope_theta": config.rope_base},
         "rms_norm_eps": config.norm_eps,
         "hidden_act": "silu",
         **windowed,

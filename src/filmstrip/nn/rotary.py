@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -19,12 +20,22 @@ class Rotary(nn.Module):
     frequencies of one axis into runs of so many pairs, one run for each axis, the fastest first (M-RoPE, Qwen2-VL):
     positions that are equal on all axes rotate as those of one axis do.
 
+    There are two ways to read longer texts than were learnt. A base ``s`` times as large slows pair ``i`` of
+    ``d / 2`` by ``s^(2i/d)``: the first not at all, so that neighbours stay as far apart. ``index_scale`` divides all
+    positions (position interpolation, Chen et al. 2023), which slows every pair alike.
+
     Raises:
         ValueError: ``head_dim`` is odd, too small for the axes, or not that of the sections.
     """
 
     def __init__(
-        self, head_dim: int, *, axes: int = 1, base: float = 10_000.0, sections: Sequence[int] | None = None
+        self,
+        head_dim: int,
+        *,
+        axes: int = 1,
+        base: float = 10_000.0,
+        index_scale: float = 1.0,
+        sections: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         pairs = head_dim // 2
@@ -36,10 +47,20 @@ class Rotary(nn.Module):
             raise ValueError(f"head_dim must be even and at least {2 * axes} for {axes} axes, got {head_dim}")
         shares = sections or [pairs // axes + (axis < pairs % axes) for axis in range(axes)]
         lengths = shares if sections is None else [pairs]
-        ladders = [base ** (-torch.arange(length, dtype=torch.float32) / length) for length in lengths]
-        self.register_buffer("frequencies", torch.cat(ladders), persistent=False)
+        # To the last bit those of transformers, which is 0.06 radians at a million tokens.
+        ladders = [1.0 / base ** (torch.arange(length, dtype=torch.float32) / length) for length in lengths]
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.cat(ladders) / index_scale, persistent=False)
         axis = torch.arange(axes).repeat_interleave(torch.tensor(list(shares)), output_size=pairs)
         self.register_buffer("axis", axis, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Frequencies stay float32 when a network becomes bfloat16: a position in that has three digits."""
+        before = self.frequencies
+        super()._apply(fn, recurse)
+        if self.frequencies.dtype != before.dtype:
+            self.frequencies = before.to(self.frequencies.device)
+        return self
 
     def forward(self, positions: Tensor) -> Tensor:
         """Angles (``... N head_dim/2``, radians, float32) of positions ``... N axes``."""

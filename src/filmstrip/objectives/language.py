@@ -31,7 +31,7 @@ from filmstrip.weights.keymap import Weights
 
 Part = Literal["encoder", "connector", "decoder"]
 PARTS: tuple[Part, ...] = ("encoder", "connector", "decoder")
-Average = Literal["tokens", "examples"]
+Average = Literal["tokens", "examples", "rows"]
 _IGNORED = -100
 
 
@@ -49,17 +49,25 @@ def token_losses(logits: Tensor, target: Tensor, learnt: Tensor, *, smoothing: f
     return losses.view_as(target)
 
 
-def loss_weights(learnt: Tensor, average: Average, step_means: Tensor | None = None) -> Tensor:
+def loss_weights(
+    learnt: Tensor, average: Average, step_means: Tensor | None = None, document: Tensor | None = None
+) -> Tensor:
     """What the losses of ``B N`` tokens are multiplied by for their mean over all learnt ones, or over each example's
-    and then over examples.
+    and then over examples, or over each row's and then over rows.
 
-    Batches of a step may differ in both numbers. ``step_means`` (``2``) are then those of examples and of learnt
-    tokens of a batch, the means over the step, by which losses are divided instead: the mean over the batches is that
-    over all examples or tokens of the step.
+    Batches of a step may differ in the numbers of tokens and examples. ``step_means`` (``2``) are then those of
+    examples and of learnt tokens of a batch, the means over the step, by which losses are divided instead: the mean
+    over the batches is that over all examples or tokens of the step. All have as many rows. ``document`` (``R M``)
+    says which examples, from 1, share a row; without it each has one.
     """
     if average == "tokens":
         return learnt / (learnt.sum().clamp(min=1) if step_means is None else step_means[1])
     counts = learnt.sum(dim=1, keepdim=True)
+    if average == "rows" and document is not None:
+        rows = torch.arange(len(document), device=document.device)[:, None].expand_as(document)
+        row = document.new_zeros(len(learnt) + 1).scatter_(0, document.flatten(), rows.flatten())[1:]
+        counts = counts.new_zeros(len(document), 1).index_add_(0, row, counts)
+        return learnt / counts.clamp(min=1)[row] / (counts > 0).sum().clamp(min=1)
     examples = (counts > 0).sum().clamp(min=1) if step_means is None else step_means[0]
     return learnt / counts.clamp(min=1) / examples
 
@@ -125,7 +133,8 @@ class VideoLanguageConfig(ObjectiveConfig):
     untrained_parts: bool = field(default=False, metadata=FREE)
     """Whether frozen parts may be untrained where no run is named: to try things out."""
     average: Average = "tokens"
-    """What losses are averaged over: all learnt tokens of a batch, or each example's and then examples."""
+    """What losses are averaged over: all learnt tokens of a batch; or each example's, and then examples; or those of
+    each row, and then rows that examples share."""
     label_smoothing: Share = 0.0
     """Probability that the loss spreads evenly over all tokens."""
     sees: bool = True
@@ -373,7 +382,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
         These have the gradient between them, and all of them the loss of the whole batch.
         """
         learnt, document = batch["learnt"][:, 1:], batch.get("document")
-        weights = loss_weights(learnt, self.average, batch.get("step_means"))
+        weights = loss_weights(learnt, self.average, batch.get("step_means"), document)
         ring = self.ring if self.training else None
         loss, right = self.packed_losses(
             visual,

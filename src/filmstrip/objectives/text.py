@@ -40,7 +40,8 @@ class TextModelConfig(ObjectiveConfig):
     """Sizes of the language model; a model in the Hub's layout, or a run, that ``init`` names decides all of them but
     the base of rotary embeddings."""
     average: Average = "tokens"
-    """What losses are averaged over: all learnt tokens of a batch, or each example's and then examples."""
+    """What losses are averaged over: all learnt tokens of a batch; or each example's, and then examples; or those of
+    each row, and then rows that examples share."""
     begins_at_base: Rate | None = None
     """Base of rotary embeddings (``rope_theta``) of the model that training starts from; none for any."""
     keeps_sizes: bool = False
@@ -151,7 +152,7 @@ class TextModel(Objective):
         that are no padding."""
         learnt, numbers = batch["learnt"][:, 1:], batch.get("document")
         ring = self.ring if self.training else None
-        weights = loss_weights(learnt, self.average, batch.get("step_means"))
+        weights = loss_weights(learnt, self.average, batch.get("step_means"), numbers)
         losses, right = self._losses(_laid(batch["text"], weights, numbers), ring)
         loss, right = of_ring(losses, right, ring)
         metrics = {"top1": right / learnt.sum().clamp(min=1)}

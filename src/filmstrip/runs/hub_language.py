@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection
 from dataclasses import replace
@@ -79,9 +80,16 @@ def read_as_there(reads: Any, folder: Path, source: str, typed: Collection[str])
         if not any((folder / name).exists() for name in _TOKENIZERS):
             raise UserError(f"{source} brings no tokenizer: give one (--data.reads.tokenizer FOLDER)")
         reads = replace(reads, tokenizer=Pretrained(folder=str(folder)))
-    has_template = any((folder / name).exists() for name in _TEMPLATES)
-    in_format = isinstance(reads, Conversations) and has_template and "data.reads.format" not in typed
+    in_format = isinstance(reads, Conversations) and has_chat_format(folder) and "data.reads.format" not in typed
     return replace(reads, format=HUB) if in_format else reads
+
+
+def has_chat_format(folder: Path) -> bool:
+    """Whether the tokenizer of a published model brings a format of conversations."""
+    settings = folder / "tokenizer_config.json"  # where older ones have it
+    return any((folder / name).exists() for name in _TEMPLATES) or (
+        settings.exists() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+    )
 
 
 def _size_of(encoder: Any) -> int | None:

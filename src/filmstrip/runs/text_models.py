@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.kinds.documents import Documents
 from filmstrip.errors import UserError
+from filmstrip.inference import on_device
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.objectives.text import TextModelConfig
+from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.text import TextModel, TextModelConfig
+from filmstrip.protocols import TextWriter
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.hub import hub_decoder, hub_folder
-from filmstrip.runs.hub_language import DESCRIBED, read_as_there
+from filmstrip.runs.hub import hub_decoder, hub_folder, hub_weights
+from filmstrip.runs.hub_language import DESCRIBED, has_chat_format, read_as_there
+from filmstrip.runs.loading import default_device, load_objective
+from filmstrip.text.conversation import HUB, Serialiser
+from filmstrip.text.tokenizers import Pretrained, TextTokenizer, open_tokenizer
+from filmstrip.weights.keymap import check_names, some
 
 log = logging.getLogger(__name__)
 
-_BASE = "objective.decoder.rope_base"
+_BASE, _INDEX_SCALE = "objective.decoder.rope_base", "objective.decoder.rope_index_scale"
+"""Settings of a language model that its weights do not depend on."""
 
 
 def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
@@ -36,10 +47,15 @@ def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
     if not isinstance(own, TextModelConfig) or run.init is None:
         return run
     source = run.init
-    decides = sorted(name for name in typed if name.startswith("objective.decoder.") and name != _BASE)
+    decides = sorted(
+        name for name in typed if name.startswith("objective.decoder.") and name not in (_BASE, _INDEX_SCALE)
+    )
     if decides:
         raise UserError(f"{source} says how large the language model is: leave out {', '.join(decides)}")
-    objective = own.of_init(_decoder_of(source), source)
+    given = _decoder_of(source)
+    if _INDEX_SCALE in typed:
+        given = replace(given, rope_index_scale=own.decoder.rope_index_scale)
+    objective = own.of_init(given, source)
     reads = run.data.reads
     if not is_run(source) and isinstance(reads, (Documents, Conversations)):
         reads = read_as_there(reads, hub_folder(source, *DESCRIBED), source, {*typed, "data.reads.format"})
@@ -66,3 +82,79 @@ def with_text_alone(run: Run) -> Run:
     if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.text_alone:
         return run
     return replace(run, data=replace(run.data, reads=replace(reads, visuals=0)))
+
+
+@dataclass(frozen=True)
+class TextModelWithTokenizer:
+    """A language model of text that writes."""
+
+    model: TextModel
+    tokenizer: TextTokenizer
+    serialiser: Serialiser | None
+    """How it converses; none of a model that only goes on with texts."""
+
+
+def load_text_model(source: str, device: torch.device | str | None = None) -> TextModelWithTokenizer:
+    """The language model of a run folder, or of one in LLaMA's or GPT-2's layout of ``transformers`` (``hf:FOLDER``,
+    or its path).
+
+    Raises:
+        UserError: there is none, its weights do not fit, or it has no tokenizer.
+    """
+    if is_run(source):
+        objective, run = load_objective(source, device)
+        if not isinstance(objective, TextModel):
+            raise UserError(
+                f"{source} holds a {type(objective).__name__}, which is no language model of text alone: give a run "
+                "of language.lwm_text, or a language model in the layout of transformers"
+            )
+        tokenizer, reads = open_tokenizer(Path(source)), run.data.reads
+        converses = isinstance(reads, Conversations)
+        serialiser = Serialiser(tokenizer, reads.format, visuals=False) if converses else None  # type: ignore[attr-defined]
+        return TextModelWithTokenizer(objective, tokenizer, serialiser)
+    model = TextModelConfig(decoder=hub_decoder(source)).build()
+    weights, own = model.from_transformers(hub_weights(source)), model.state_dict()
+    check_names(source, weights, own)
+    if unlike := [name for name, weight in weights.items() if weight.shape != own[name].shape]:
+        raise UserError(f"{source} has weights of other shapes than its config.json says: {some(unlike)}")
+    device = default_device(device)
+    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    folder = hub_folder(source, *DESCRIBED)
+    tokenizer = Pretrained(folder=str(folder)).fit(())
+    serialiser = Serialiser(tokenizer, HUB, visuals=False) if has_chat_format(folder) else None
+    return TextModelWithTokenizer(model.to(device).eval(), tokenizer, serialiser)
+
+
+def written(
+    model: TextWriter,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stops: Sequence[Sequence[int]],
+    pad: int,
+    count: int,
+    device: torch.device,
+    sampling: Sampling | None = None,
+    seed: int | Tensor = 0,
+) -> list[list[int]]:
+    """At most ``count`` ids after each prompt, without the first of the ``stops`` and what would follow it.
+
+    By default the most probable ones; see :meth:`~filmstrip.protocols.TextWriter.write_on`.
+    """
+    most = max(map(len, prompts))
+    text = torch.tensor([[*ids, *[pad] * (most - len(ids))] for ids in prompts])
+    batch = on_device({"text": text, "text_length": torch.tensor([len(ids) for ids in prompts])}, device)
+    rows: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(rows)
+    for ids in model.write_on(batch, count=count, seed=seed, sampling=sampling):
+        for i, (row, token) in enumerate(zip(rows, ids.tolist())):
+            if ended[i]:
+                continue
+            row.append(token)
+            for stop in stops:
+                if row[-len(stop) :] == list(stop):
+                    del row[-len(stop) :]
+                    ended[i] = True
+                    break
+        if all(ended):
+            break
+    return rows

@@ -107,6 +107,7 @@ class Serialiser:
 
     ``visual_tokens`` is the number of tokens of the language model at the place of a visual: it counts for
     ``max_length``, and the ids hold the place once, between the special tokens ``around_visual``, if there are any.
+    Without ``visuals`` no text has such places: what looks like one is a text's own, as in HTML.
 
     Raises:
         UserError: there is no format of that name, or the tokenizer has none of its own (``hub``), or one without an
@@ -121,9 +122,11 @@ class Serialiser:
         max_length: int | None = None,
         visual_tokens: int = 1,
         around_visual: tuple[str, str] = ("", ""),
+        visuals: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.visuals = visuals
         self.visual_tokens = visual_tokens
         self._marks = _marks_of(tokenizer)
         self._before, self._after = ([tokenizer.special(name)] if name else [] for name in around_visual)
@@ -149,7 +152,7 @@ class Serialiser:
             UserError: it is no alternation of user and assistant that ends with an answer, has unknown placeholders,
                 or no token of an answer is within ``max_length``. ``name`` begins the message.
         """
-        check_turns(turns, name)
+        check_turns(turns, name, visuals=self.visuals)
         if turns[-1].role != "assistant":
             raise UserError(f"{name} ends with a question: give its answer, or leave the question out")
         marked = self._cut(list(self._pieces(turns, prompt=False)), name, sizes)
@@ -166,7 +169,7 @@ class Serialiser:
         Raises:
             UserError: it does not end with a question, or has unknown placeholders.
         """
-        check_turns(turns, name)
+        check_turns(turns, name, visuals=self.visuals)
         if turns[-1].role != "user":
             raise UserError(f"{name} ends with an answer: a question is expected")
         return self._cut(list(self._pieces(turns, prompt=True)), name).ids
@@ -202,7 +205,7 @@ class Serialiser:
     def _said(self, text: str) -> Iterator[_Piece]:
         """What a user says, with the places of visuals."""
         end = 0
-        for match in _PLACE.finditer(text):
+        for match in _PLACE.finditer(text) if self.visuals else ():
             if before := text[end : match.start()]:
                 yield from map(_Piece, self._worded(before, self.tokenizer.encode))
             yield _Piece([*self._before, self.places[match.group()], *self._after], kept=True)
@@ -245,18 +248,19 @@ class Serialiser:
         return Marked(ids, learnt)
 
 
-def check_turns(turns: Sequence[Turn], name: str) -> None:
+def check_turns(turns: Sequence[Turn], name: str, *, visuals: bool = True) -> None:
     """See that a conversation is one: user and assistant in turn, after a system's text or none.
 
     Raises:
-        UserError: it is not, or its text has a placeholder that is not known, or the assistant shows a visual.
+        UserError: it is not; or, where it may have ``visuals``, its text has a placeholder that is not known, or the
+            assistant shows one.
     """
     own = list(turns[1:] if turns and turns[0].role == "system" else turns)
     expected = ["user", "assistant"] * len(own)
     if not own or [turn.role for turn in own] != expected[: len(own)]:
         said = ", ".join(turn.role for turn in turns) or "nothing"
         raise UserError(f"{name} is {said}: expected user and assistant in turn, after one system text or none")
-    for turn in turns:
+    for turn in turns if visuals else ():
         if match := _UNKNOWN.search(turn.text):
             raise UserError(
                 f"{name} has the unknown placeholder {match.group()}: the place of a visual is {' or '.join(PLACES)}"

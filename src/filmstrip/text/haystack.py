@@ -37,6 +37,7 @@ _COUNTED = _listed("bridges towers gates wells parks schools")
 _FACTS = 0.1
 """Share of the grammar's sentences that are about a city and a number, and are no needles."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_STATED = re.compile(r"The special magic ([A-Z]\w*) number is: (\d+)\.")
 
 
 class Needle(NamedTuple):
@@ -59,12 +60,13 @@ class Filler:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Filler:
-        """The sentences of texts.
+        """The sentences of texts but those that state a needle: they would answer questions, too.
 
         Raises:
             UserError: there is none in them.
         """
-        found = tuple(s for text in texts for s in _SENTENCE.split(" ".join(text.split())) if s)
+        sentences = (s for text in texts for s in _SENTENCE.split(" ".join(text.split())))
+        found = tuple(s for s in sentences if s and not stated(s))
         if not found:
             raise UserError("the texts to hide needles in are empty")
         return cls(found)
@@ -100,6 +102,11 @@ def hide(sentences: Sequence[str], needles: Sequence[Needle], depths: Sequence[f
     for place, needle in sorted(zip(places.tolist(), needles), key=lambda pair: pair[0], reverse=True):
         parts.insert(place, needle.sentence)
     return " ".join(parts)
+
+
+def stated(text: str) -> list[Needle]:
+    """The needles that a text hides, in its order."""
+    return [Needle(*found) for found in _STATED.findall(text)]
 
 
 def question(asked: Sequence[Needle]) -> str:

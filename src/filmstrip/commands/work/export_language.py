@@ -14,12 +14,14 @@ from torch import Tensor
 
 from filmstrip.commands.work.export import TOLERANCE
 from filmstrip.commands.work.export_folder import tokenizer_files
+from filmstrip.commands.work.export_text import export_text
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
 from filmstrip.files import write_json, write_tensors
 from filmstrip.inference import inference
 from filmstrip.nn.lora import merge
 from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
+from filmstrip.objectives.text import TextModel
 from filmstrip.protocols import Objective
 from filmstrip.runs.config import Run
 from filmstrip.runs.hub_language import described_in
@@ -35,6 +37,9 @@ def export_language(source: str, objective: Objective, run: Run, out: Path, form
     Raises:
         UserError: the library has no such model, what it reads says something else, or nothing is adapted.
     """
+    if isinstance(objective, TextModel) and format == "transformers":
+        export_text(source, objective, run, out)
+        return
     if not isinstance(objective, VideoLanguage) or not isinstance(run.objective, VideoLanguageConfig):
         raise UserError(f"transformers has no network like {type(objective).__name__}")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,15 @@
 
 JSON or JSON Lines as LLaVA, ShareGPT4V and LLaVA-Video write them, with a list of paths where a conversation is
 about several images or videos; or a table (CSV, TSV) with the columns ``video`` (or ``image``), ``question`` and
-``answer``.
+``answer``. Of text alone also as ShareGPT and UltraChat are: turns in ``conversations``, ``messages``, or the bare
+texts of both sides in turn in ``data``.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +20,26 @@ from typing import Any
 from filmstrip.data.labels import listed
 from filmstrip.errors import UserError
 from filmstrip.text.boxes import box_text, time_text
-from filmstrip.text.conversation import PLACES, Turn, check_turns, count_places
+from filmstrip.text.conversation import PLACES, Role, Turn, check_turns, count_places
 from filmstrip.text.tokenizers import IMAGE, VIDEO
+
+log = logging.getLogger(__name__)
 
 NAMES = ("dialogues", "conversations", "train", "validation", "val", "test")
 """Names of the files of a folder that are read; of the last four also the names of splits."""
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+}
+_TURNS = ("conversations", "messages", "data")
+"""Names in records of the turns, by the layouts of LLaVA and ShareGPT, of UltraChat 200k, and of UltraChat."""
 _COLUMNS = {
     "visual": ("video", "image", "path", "video_path", "video_id", "video_name"),
     "question": ("question", "instruction", "query"),
@@ -78,8 +93,12 @@ def files_of(path: Path) -> list[Path]:
     )
 
 
-def read_dialogues(file: Path) -> list[Dialogue]:
+def read_dialogues(file: Path, *, text_alone: bool = False) -> list[Dialogue]:
     """The conversations of one file.
+
+    Of ``text_alone`` they are as people had them: what the assistant says before the first question and a last
+    question without an answer are left out, conversations without any answer too (a warning counts these), and what
+    looks like the place of a visual is text.
 
     Raises:
         UserError: it is damaged, or some are none; the message lists the first of them.
@@ -88,11 +107,14 @@ def read_dialogues(file: Path) -> list[Dialogue]:
     table = file.suffix.lower() in (".csv", ".tsv")
     found: list[Dialogue] = []
     errors: list[str] = []
+    unanswered = 0
     records = _table(file) if table else _records(file)
     for number, record in records:
         where = f"row {number}" if table else f"conversation {number}"
         try:
-            found.append(_from_row(record, where, split) if table else _from_record(record, where, split))
+            made = _from_row(record, where, split) if table else _from_record(record, where, split, text_alone)
+            unanswered += made is None
+            found += [] if made is None else [made]
         except UserError as error:
             errors.append(str(error))
     if errors:
@@ -104,6 +126,10 @@ def read_dialogues(file: Path) -> list[Dialogue]:
         )
     if not found:
         raise UserError(f"{file} holds no conversation")
+    if unanswered:
+        log.warning(
+            "%s: %d of %d conversations have no answer, and are left out", file, unanswered, unanswered + len(found)
+        )
     return found
 
 
@@ -132,22 +158,23 @@ def _lines(file: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise UserError(f"{file}, line {number}, is not JSON: {error}") from None
 
 
-def _from_record(record: Any, where: str, split: str) -> Dialogue:
-    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+def _from_record(record: Any, where: str, split: str, text_alone: bool) -> Dialogue | None:
+    """A conversation; none if it is of text alone and has no answer."""
+    told = next((record[n] for n in _TURNS if record.get(n) is not None), None) if isinstance(record, dict) else None
+    if isinstance(told, str) and told.startswith("["):  # a table's cell holds JSON
+        told = json.loads(told)
+    if not isinstance(told, list):
         raise UserError(f'{where} has no "conversations"')
-    name = str(record.get("id", where))
+    name = str(record.get("id", record.get("prompt_id", where)))
     where = f"{where} ({name})"
-    told = record.get("video") or record.get("image") or None
-    visuals = tuple(told) if isinstance(told, list) else () if told is None else (told,)
+    shows = record.get("video") or record.get("image") or None
+    visuals = tuple(shows) if isinstance(shows, list) else () if shows is None else (shows,)
     if odd := [each for each in visuals if not isinstance(each, str)]:
         raise UserError(f"{where} has a visual that is no path: {odd[0]!r}")
-    turns = []
-    for turn in record["conversations"]:
-        role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
-        text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
-        if role is None or not isinstance(text, str):
-            raise UserError(f'{where} has a turn without "from" (human or gpt) and "value": {turn!r}'[:200])
-        turns.append(Turn(role, text))  # type: ignore[arg-type]
+    turns = _turns(told, where)
+    alone = text_alone and not visuals
+    if alone and not (turns := _answered(turns)):
+        return None
     shown = VIDEO if record.get("video") else IMAGE
     return _checked(
         Dialogue(
@@ -159,7 +186,40 @@ def _from_record(record: Any, where: str, split: str) -> Dialogue:
             options=tuple(map(str, record.get("options", ()))),
         ),
         where,
+        alone=alone,
     )
+
+
+def _turns(told: list[Any], where: str) -> list[Turn]:
+    """The turns of a record; bare texts are of the user and the assistant in turn."""
+    if told and all(isinstance(text, str) for text in told):
+        return [Turn("assistant" if i % 2 else "user", text) for i, text in enumerate(told)]
+    turns = []
+    for turn in told:
+        role = ROLES.get(str(turn.get("from", turn.get("role")))) if isinstance(turn, dict) else None
+        text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+        if role is None or not isinstance(text, str):
+            raise UserError(f'{where} has a turn without "from" (human or gpt) and "value": {turn!r}'[:200])
+        turns.append(Turn(role, text))
+    return turns
+
+
+def _answered(turns: list[Turn]) -> list[Turn]:
+    """Turns from the first question, or what the system says before it, to the last answer; several of one side in a
+    row are one."""
+    system = [turn for turn in turns[:1] if turn.role == "system"]
+    own = turns[len(system) :]
+    asks = [i for i, turn in enumerate(own) if turn.role == "user"]
+    says = [i for i, turn in enumerate(own) if turn.role == "assistant"]
+    if not asks or not says or says[-1] < asks[0]:
+        return []
+    found: list[Turn] = []
+    for turn in own[asks[0] : says[-1] + 1]:
+        if found and found[-1].role == turn.role:
+            found[-1] = Turn(turn.role, f"{found[-1].text}\n\n{turn.text}")
+        else:
+            found.append(turn)
+    return [*system, *found]
 
 
 def _table(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -243,11 +303,12 @@ def grounded(turns: Sequence[Turn], record: Mapping[str, Any], where: str) -> tu
     return tuple(Turn(turn.role, text) for turn, text in zip(turns, texts))
 
 
-def _checked(dialogue: Dialogue, where: str) -> Dialogue:
-    check_turns(dialogue.turns, where)
+def _checked(dialogue: Dialogue, where: str, *, alone: bool = False) -> Dialogue:
+    """The conversation, seen to be one; of text ``alone`` there are no places of visuals."""
+    check_turns(dialogue.turns, where, visuals=not alone)
     if dialogue.turns[-1].role != "assistant":
         raise UserError(f"{where} ends with a question that has no answer")
-    places = count_places(dialogue.turns)
+    places = 0 if alone else count_places(dialogue.turns)
     if places and dialogue.visual is None:
         raise UserError(f"{where} has a place of a visual ({' or '.join(PLACES)}) and no image or video")
     if places != (count := len(dialogue.visuals)):

@@ -81,9 +81,9 @@ Format = Literal["plain", "caption", "v0", "v1", "lwm", "hub"]
 class Conversations(Kind):
     """Conversations about an image or a video each, about several (``visuals``), or about none.
 
-    ``data.path`` is a file in the layout of LLaVA, ShareGPT4V or LLaVA-Video (JSON, JSON Lines), a table with the
-    columns ``video``, ``question`` and ``answer`` (CSV), or a folder with such a file called ``dialogues``, or with
-    ``train`` and ``test``. An image is a video that stands still.
+    ``data.path`` is a file in the layout of LLaVA, ShareGPT4V or LLaVA-Video (JSON, JSON Lines), of text alone also
+    of ShareGPT or UltraChat; a table with the columns ``video``, ``question`` and ``answer`` (CSV); or a folder with
+    such a file called ``dialogues``, or with ``train`` and ``test``. An image is a video that stands still.
     """
 
     mixes: ClassVar[bool] = True
@@ -399,6 +399,7 @@ def serialiser_of(config: Conversations, tokenizer: TextTokenizer) -> Serialiser
         max_length=config.max_length,
         visual_tokens=config.visual_tokens or 1,
         around_visual=config.around_visual,
+        visuals=not config.text_alone,
     )
 
 
@@ -406,7 +407,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
     files = files_of(path)
     root = path if path.is_dir() else path.parent
     media = Path(config.media).expanduser() if config.media is not None else root
-    found = [dialogue for file in files for dialogue in read_dialogues(file)]
+    found = [dialogue for file in files for dialogue in read_dialogues(file, text_alone=config.text_alone)]
     found = _there(found, media, config.missing, path)
     _check_visuals(found, config.visuals, path)
     tokens = [

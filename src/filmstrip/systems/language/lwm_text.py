@@ -8,7 +8,8 @@ Liu, Yan, Zaharia and Abbeel, "World Model on Million-Length Video and Language 
     filmstrip train language.lwm_text:text_32k --data BOOKS --init hf:meta-llama/Llama-2-7b-hf --out runs/text_32k
     filmstrip train language.lwm_text:text_128k --data BOOKS --init runs/text_32k --out runs/text_128k
     filmstrip train language.lwm_text:ladder --data BOOKS --init hf:meta-llama/Llama-2-7b-hf --out runs/lwm
-    filmstrip train language.lwm_text:chat_128k --data CONVERSATIONS --init runs/lwm/text_128k --out runs/chat
+    filmstrip data questions BOOKS --writer runs/lwm/text_32k --context 131072 --out questions
+    filmstrip train language.lwm_text:chat_128k --data TALK.jsonl questions --init runs/lwm/text_128k --out runs/chat
     filmstrip eval runs/chat --protocol needles --lengths 4000 32000 128000
     filmstrip train language.lwm_text:tiny
 
@@ -18,10 +19,14 @@ processes (ring attention); ``--train.shard fsdp`` shards weights.
 The network is LLaMA's in ``models/decoder.py`` and the loss is in ``objectives/text.py``: text is data like any
 other here, and a stage is an ordinary run. Documents are filtered by their numbers of tokens, put one after another
 and cut at the length, without a mask between them (``data/kinds/documents.py``). Conversations share rows and see
-themselves alone, and each counts once, however long its answers are.
+themselves alone. Seven rows of them stand beside three that hold questions about a long document
+(``text/questions.py``), and each row counts once: of a document's tokens about a hundredth is learnt, and so it would
+count next to nothing by tokens, or as one of many conversations.
 
 Where we deviate: the paper says 4M tokens a batch, which are 2^22 here, so that rows fill it; how documents were
-measured is not said, and here their tokens are counted. Rates, steps and bases are the paper's, the optimiser and its
+measured is not said, and here their tokens are counted. Nor are the mask between conversations and what losses are
+averaged over; that rows count alike is what the authors' other code does, and why the paper would keep texts with
+few learnt tokens in rows of their own. Rates, steps and bases are the paper's, the optimiser and its
 weight decay those of the authors' code. The base is that of each stage's table: the text says that it grows in
 proportion to the length, and the table's does not.
 
@@ -53,6 +58,8 @@ LLAMA_2_7B = DecoderConfig(
 )
 TOKENS = 2**22
 """Number of tokens in a step of every stage."""
+CHAT = (7.0, 3.0)
+"""Rows of conversations and of questions about long documents: the order of the two paths after ``--data``."""
 LADDERS = {
     "ladder": ("text_32k", "text_128k", "text_256k", "text_512k", "text_1m"),
     "tiny_ladder": ("tiny", "tiny_long"),
@@ -86,9 +93,10 @@ def _chat(length: int, *, base: float) -> Run:
     data = Data(
         reads=Conversations(visuals=0, format="lwm", max_length=length, pack=length),
         batch_size=TOKENS // length,
+        weights=CHAT,
         augment=Augment(mirror=0.0),
     )
-    objective = TextModelConfig(decoder=replace(LLAMA_2_7B, rope_base=base), begins_at_base=base, average="examples")
+    objective = TextModelConfig(decoder=replace(LLAMA_2_7B, rope_base=base), begins_at_base=base, average="rows")
     return _run(data, objective, steps=300, warmup=25)
 
 
@@ -120,8 +128,8 @@ def tiny_chat() -> Run:
     """The same texts as conversations that share rows."""
     run = tiny()
     reads = Conversations(visuals=0, format="lwm", max_length=256, pack=256)
-    objective = replace(run.objective, average="examples")
-    return replace(run, data=replace(run.data, reads=reads, batch_size=4), objective=objective)
+    objective = replace(run.objective, average="rows")
+    return replace(run, data=replace(run.data, reads=reads, batch_size=4, weights=CHAT), objective=objective)
 
 
 def text_32k() -> Run:
