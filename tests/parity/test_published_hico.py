@@ -5,7 +5,7 @@ from published import TOLERANCE, recipe_input, stored
 
 from filmstrip.protocols import Grid
 from filmstrip.systems.language.internvideo2_5 import CompressionConfig
-from filmstrip.systems.language.internvideo2_5.merging import merged
+from filmstrip.nn.token_merging import merged
 
 
 @torch.no_grad()

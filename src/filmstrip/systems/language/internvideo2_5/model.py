@@ -19,7 +19,7 @@ from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
 from filmstrip.protocols import Grid
 from filmstrip.systems.language.internvideo2_5.dropping import Dropping, DroppingDecoder
-from filmstrip.systems.language.internvideo2_5.merging import merged
+from filmstrip.nn.token_merging import merged
 
 
 @dataclass(frozen=True, kw_only=True)
