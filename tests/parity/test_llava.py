@@ -129,7 +129,9 @@ def test_older_files_and_those_of_the_authors_are_read(models):
         for name, tensor in written.items()
         if not name.startswith("vision_tower.")
     }
-    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in ours.from_transformers(authors).items())
+    assert all(
+        torch.equal(tensor, ours.state_dict()[name]) for name, tensor in ours.from_transformers(authors).items()
+    )
 
 
 def test_a_folder_starts_a_run(models):

@@ -45,6 +45,6 @@ def test_tokens_and_logits_are_the_published_ones():
     text = torch.tensor([TEXT])
     seen = model.see(torch.zeros(1, 20, 3, 16, 16))
     assert seen.shape[1] == 65
-    hidden, where = model.sequence(seen, text, torch.tensor([len(TEXT)]))
+    hidden, _ = model.sequence(seen, text, torch.tensor([len(TEXT)]))
     logits = model.decoder.logits(model.decoder(hidden).hidden)[0]
     assert kept.error("logits", logits[[0, 1, *range(66, 71)]]) < TOLERANCE

@@ -169,6 +169,7 @@ _TOWER = (
 )
 """Sizes of a vision network that decide what it computes."""
 
+
 def _data(*, size: int, form: Literal["caption", "v0", "v1"], batch_size: int) -> Data:
     return Data(
         clip=Clip(num_frames=1, stride=1, size=size, short_side=(size, size)),

@@ -1,10 +1,10 @@
 """LongVLM: a long video in 305 tokens, similar ones merged within segments and class tokens of the whole in front.
 
 One hundred frames are ten segments in order of time. In each, the 2,560 tokens of a frozen image encoder are merged
-with the most similar ones until 30 are left (Bolya et al. 2023, ToMe: every second token, the most similar of the
-others, means weighted by size). The class tokens of the encoder's last five layers, averaged over all frames, stand in
-front. One linear layer maps all of them to a language model, and alone is trained. Weng et al., "LongVLM: Efficient
-Long Video Understanding via Large Language Models", ECCV 2024.
+with the most similar ones until 30 are left (Bolya et al. 2023, ToMe: every second token joins the most similar of
+the others, in means weighted by size). The class tokens of the encoder's last five layers, averaged over all frames,
+stand in front. One linear layer maps all of them to a language model, and alone is trained. Weng et al., "LongVLM:
+Efficient Long Video Understanding via Large Language Models", ECCV 2024.
 
     filmstrip train language.longvlm:vicuna_7b --data VIDEO_CHATGPT.json --init hf:LLAVA_7B_V1.1 \\
         --objective.encoder-run CLIP
@@ -14,18 +14,19 @@ Long Video Understanding via Large Language Models", ECCV 2024.
 
 Merging is in ``nn/token_merging.py``: that of the published code, which halves the tokens of a segment in each step
 (1280, 640, 320, 160, 80, 40 and 10 are gone). The paper's text says otherwise of four things: tokens are split at
-random (there: even and odd places), pairs are disjoint (several may join one token), a pair's mean is plain (weighted),
-and similarity is the mean over heads of cosines (the cosine of the mean over heads). Merged tokens keep no order within
-their segment. No memory, no streaming and no sparse attention is part of it.
+random (here: even and odd places), pairs are disjoint (several may join one token), a pair's mean is plain
+(weighted), and similarity is the mean over heads of cosines (the cosine of the mean over heads). Merged tokens keep
+no order within their segment. No memory, no streaming and no sparse attention is part of it.
 
 Where we deviate: the released script for features is for 336 pixels and leaves 50 tokens of a segment; ours has the
-paper's 224 pixels and 30. Marks around the video, whose embeddings the authors train, are left out. Of a clip whose
-frames are no multiple of ten, segments differ by a frame; each has a frame at least. Features are not kept: the encoder
-sees every clip anew. The paper's rate, 2e-5, is low for one new layer: it starts from LLaVA's.
+paper's 224 pixels and 30. Marks around the video, whose embeddings the authors train, are left out. Where frames are
+no multiple of ten, segments differ by a frame; each has a frame at least. Features are not kept: the encoder sees
+every clip anew. The paper's rate, 2e-5, is low for one new layer: it starts from LLaVA's.
 
 The paper reports, of Video-ChatGPT's questions as judged by GPT, a mean of 2.89 (Video-ChatGPT 2.42; pooling 2.64,
-merging alone 2.72, class tokens behind 2.82), and 47.6, 59.8 and 70.0% of ActivityNet-, MSRVTT- and MSVD-QA. We measured
-none of these; ``filmstrip claims longvlm_merging longvlm_global longvlm_segments`` ask what each part is good for.
+merging alone 2.72, class tokens behind 2.82), and 47.6, 59.8 and 70.0% of ActivityNet-, MSRVTT- and MSVD-QA. We
+measured none of these; ``filmstrip claims longvlm_merging longvlm_global longvlm_segments`` ask what each part is
+good for.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from filmstrip.bounds import Count, CountOrZero
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.synthetic.narrated import NarratedShapes
-from filmstrip.models.connectors import Connector, ConnectorConfig
 from filmstrip.errors import UserError
+from filmstrip.models.connectors import Connector, ConnectorConfig
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.models.llama_layout import decoder_config
 from filmstrip.models.llava_layout import from_llava
@@ -132,8 +133,8 @@ class LongVLMConfig(VideoLanguageConfig):
         """
         if "vision_config" in config:
             raise UserError(
-                f"{source} is a LLaVA of transformers, whose connector has two layers: LongVLM starts from one with a "
-                "single layer (LLaVA-7B-v1.1), in its authors' layout"
+                f"{source} is a LLaVA of transformers, whose connector has two layers: LongVLM starts from one with "
+                "a single layer (LLaVA-7B-v1.1), in its authors' layout"
             )
         return replace(self, decoder=decoder_config({**config, "model_type": "llama"}, source))
 

@@ -10,7 +10,8 @@ Video Modeling", 2025.
     filmstrip train language.internvideo2_5:chat_8b --data DIALOGUES.json \\
         --objective.decoder-run INTERNLM --data.reads.tokenizer INTERNLM --objective.encoder-run ENCODER
 
-Merging is in ``nn/token_merging.py``, dropping in ``dropping.py``. ``connector.how`` pools or strides instead, for comparison.
+Merging is in ``nn/token_merging.py``, dropping in ``dropping.py``. ``connector.how`` pools or strides instead, for
+comparison.
 
 Where we deviate: what stays keeps its positions (there they close up, also in generation); the last visual token
 always stays, since text goes on from it; of several turns the first question chooses in training; frames are spread
