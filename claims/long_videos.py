@@ -162,6 +162,7 @@ def config(serialiser: Serialiser, trains: tuple[Part, ...]) -> OfTokensConfig:
             base_width=WIDTH,
         ),
         trains=trains,
+        placeholders=tuple(serialiser.places.values()),
     )
 
 

@@ -27,8 +27,8 @@ CLAIM = Claim(
     "2.64 and merging 2.72 (without class tokens). On temporal understanding merging is worse (2.23 and 2.29).",
     here="64 frames of 6 x 6 cells show scenes of 8 frames, ground in two tones, and a square of one cell and 2 "
     "frames somewhere: what colour is it (6)? The encoder is taught what cells show, and is frozen; a language model "
-    "of two blocks learns to answer from all 72 tokens of two frames, and is frozen, too. From there the linear layer "
-    "alone learns from 480 videos for 250 steps of 32, with 64 tokens in place of 2,304. Right answers of 240 others.",
+    "of two blocks learns to answer from all 72 tokens of two frames, and is frozen, too. From there the one layer "
+    "alone learns from 480 videos, 250 steps of 32, with 64 of 2,304 tokens. Right answers of 240 other videos.",
     baseline="As many tokens, pooled or evenly spaced; all tokens of two frames, where all begin.",
     figures={name: Figure(says=f"{said}: right answers, %") for name, said in SAYS.items()}
     | {"short": Figure(says="all tokens of two frames: right answers, %")},
