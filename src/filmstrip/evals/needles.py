@@ -100,7 +100,7 @@ class Needles(Evaluation):
             if self.texts is not None:
                 raise UserError(f"{type(subject.objective).__name__} is asked about videos: leave out texts")
             for cell in self.grid("frames"):
-                haystack(cell, needles=self.needles, asked=self.asked, size=2)
+                haystack(cell, needles=self.needles, asked=self.asked)
             return
         how = format_of(subject)
         for cell in self.grid()[:: self.depths]:

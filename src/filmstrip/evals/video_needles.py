@@ -36,7 +36,7 @@ class Found(NamedTuple):
     oracle: float
 
 
-def haystack(cell: Cell, *, needles: int, asked: int, size: int) -> HaystackVideos:
+def haystack(cell: Cell, *, needles: int, asked: int, size: int = 64) -> HaystackVideos:
     """The videos of a place of the grid.
 
     Raises:
