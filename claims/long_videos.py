@@ -42,7 +42,7 @@ CELLS = len(NAMES) + len(TONES)
 """Number of a cell's colours: of odd squares, then of ground."""
 NOISE, RATE = 8, 2e-3
 TRAIN, TEST, SHORT = 480, 240, 1500
-ENCODER_STEPS, START_STEPS, STEPS = 200, 500, 250
+ENCODER_STEPS, START_STEPS, STEPS = 200, 400, 250
 ASKS = {"odd": "what colour is the square?", "first": "which square comes first?", "most": "which ground is longest?"}
 Kinds = tuple[str, ...]
 
