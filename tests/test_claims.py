@@ -255,6 +255,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "taught",
         "asked",
         "visual_targets",
+        "long_videos",
     }
 
 

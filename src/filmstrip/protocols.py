@@ -48,6 +48,9 @@ class Features:
     """Tokens of every layer, each ``B N D``, first to last; empty if they were not requested."""
     summary: Tensor | None = None
     """The encoder's own summary, ``B t D`` or ``B 1 D``, if it has one."""
+    summaries: tuple[Tensor, ...] = ()
+    """Class tokens of every layer, each ``B t D``, first to last; empty if layers were not requested, or it has none
+    of each time step."""
 
     def pooled(self) -> Tensor:
         """One vector for the clip, ``B D``: the mean of the encoder's own summary, else of its tokens."""

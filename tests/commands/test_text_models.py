@@ -152,7 +152,7 @@ def test_needles_are_in_texts_of_the_length_and_depth_that_is_asked_for(kind, re
     assert wanted.text(how, Filler(), cell, 2) == (ids, [needle])
     with pytest.raises(UserError, match="needles and the question take"):
         replace(wanted, lengths=(10,)).check(subject)
-    with pytest.raises(UserError, match="3 numbers are asked for, and 2 are hidden"):
+    with pytest.raises(UserError, match="3 needles are asked for, and 2 are hidden"):
         replace(wanted, asked=3).check(subject)
 
 
@@ -227,7 +227,7 @@ def test_hiding_keeps_all_sentences_and_finding_compares_whole_numbers():
     assert [part in text for part in ("One two.", "Three.", "Four five six.", needles[2].sentence)] == [True] * 4
     rome, oslo = Needle("Rome", "123"), Needle("Oslo", "45")
     assert found("It is 123, or 1455.", [rome, oslo]) == [True, False]
-    assert cell_of("found/1024/50%") == (1024, 0.5) and cell_of("found/1024") is None
+    assert cell_of("found/1024/50%") == (1024, 0.5, "tokens") and cell_of("found/1024") is None
     assert needle_grid({"eval/found": ([1], [1.0])}) is None
 
 

@@ -12,7 +12,7 @@ from filmstrip.models.llama_layout import decoder_config
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.teachers import TowerConfig
 from filmstrip.runs.initial_weights import start
-from filmstrip.systems.language.llava import LlavaConfig, from_llava, to_llava
+from filmstrip.systems.language.llava import LlavaConfig
 
 transformers = pytest.importorskip("transformers")
 
@@ -57,7 +57,7 @@ def models(tmp_path_factory):
         placeholders=(PLACE,),
     )
     ours = config.build().eval()
-    ours.load_state_dict(from_llava(theirs.state_dict(), ours))
+    ours.load_state_dict(ours.from_transformers(theirs.state_dict()))
     return ours, theirs, folder
 
 
@@ -106,7 +106,7 @@ def test_greedy_text_is_the_same(models, batch):
 def test_weights_go_both_ways(models, tmp_path):
     ours, theirs, folder = models
     written = load_file(folder / "model.safetensors")
-    back = to_llava(ours)
+    _, back = ours.to_transformers()
     assert back.keys() == written.keys()
     assert all(torch.equal(back[name], written[name]) for name in written)
     contiguous = {name: tensor.contiguous() for name, tensor in back.items()}
@@ -120,7 +120,7 @@ def test_older_files_and_those_of_the_authors_are_read(models):
     ours, _, folder = models
     written = load_file(folder / "model.safetensors")
     older = {name.replace("vision_tower.", "vision_tower.vision_model."): tensor for name, tensor in written.items()}
-    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in from_llava(older, ours).items())
+    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in ours.from_transformers(older).items())
     authors = {
         name.replace("language_model.lm_head", "lm_head")
         .replace("language_model.", "")
@@ -129,7 +129,9 @@ def test_older_files_and_those_of_the_authors_are_read(models):
         for name, tensor in written.items()
         if not name.startswith("vision_tower.")
     }
-    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in from_llava(authors, ours).items())
+    assert all(
+        torch.equal(tensor, ours.state_dict()[name]) for name, tensor in ours.from_transformers(authors).items()
+    )
 
 
 def test_a_folder_starts_a_run(models):

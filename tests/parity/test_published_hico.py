@@ -3,9 +3,9 @@
 import torch
 from published import TOLERANCE, recipe_input, stored
 
+from filmstrip.nn.token_merging import merged
 from filmstrip.protocols import Grid
 from filmstrip.systems.language.internvideo2_5 import CompressionConfig
-from filmstrip.systems.language.internvideo2_5.merging import merged
 
 
 @torch.no_grad()

@@ -168,6 +168,7 @@ QUERIES = {
     "language.instructblip:vicuna_7b": (7909.6, 188 - 4.7 + 1.1),
     "language.video_llama:vicuna_7b_stage1": (7851.6, 18.9 + 32 * 768 / 1e6 + 769 * 4096 / 1e6),
     "language.video_llama:vicuna_7b_stage2": (7851.6, 18.9 + 32 * 768 / 1e6 + 769 * 4096 / 1e6),
+    "language.longvlm:vicuna_7b": (VICUNA_7B + CLIP_L + PROJECTORS["v0_7b"], PROJECTORS["v0_7b"]),
     "language.video_llama2:mistral_7b_stage1": (8030, 489.188608),
     "language.video_llama2:mistral_7b_stage2": (8030, 489.188608 + 7241.732096),
     # The paper says 9.6B: 1.9B, 0.08B (the adapter without its last layer, which has 16.8M) and 7.7B.

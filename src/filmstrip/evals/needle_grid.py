@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-_CELL = re.compile(r"found/(\d+)/(\d+)%")
+Unit = Literal["tokens", "frames"]
+"""What lengths count: tokens of texts, or frames of videos."""
+_CELL = re.compile(r"found/(\d+)(_frames)?/(\d+)%")
 
 
 class Cell(NamedTuple):
-    """A place of the grid: the number of tokens of a text, and the depth of the first number that is asked for."""
+    """A place of the grid: the length of a text or a video, and the depth of the first needle that is asked for."""
 
     length: int
     depth: float
+    unit: Unit = "tokens"
 
     @property
     def name(self) -> str:
         """Name of its value."""
-        return f"found/{self.length}/{self.depth:.0%}"
+        return f"{self.of_length}/{self.depth:.0%}"
+
+    @property
+    def of_length(self) -> str:
+        """Name of the mean over all depths."""
+        return f"found/{self.length}{'_frames' if self.unit == 'frames' else ''}"
 
 
 def cell_of(name: str) -> Cell | None:
     """The place whose value has this name, if it is one's."""
     match = _CELL.fullmatch(name)
-    return Cell(int(match[1]), int(match[2]) / 100) if match else None
+    return Cell(int(match[1]), int(match[3]) / 100, "frames" if match[2] else "tokens") if match else None

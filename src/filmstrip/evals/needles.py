@@ -1,4 +1,7 @@
-"""Needles in a haystack: numbers that a language model finds in long texts, by length and depth."""
+"""Needles in a haystack: what a language model finds in long texts, or in long videos, by length and depth.
+
+Videos are in ``video_needles.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from filmstrip.data.kinds.documents import DocumentSource
 from filmstrip.data.reading.order import derive_seed
 from filmstrip.errors import UserError
 from filmstrip.evals.distributed import map_items
-from filmstrip.evals.needle_grid import Cell
+from filmstrip.evals.needle_grid import Cell, Unit
+from filmstrip.evals.video_needles import CHANCE, find, haystack
 from filmstrip.inference import inference
-from filmstrip.protocols import TextWriter
+from filmstrip.protocols import Answers, TextWriter
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.runs.text_models import written
 from filmstrip.text.conversation import Serialiser, Turn
@@ -42,29 +46,31 @@ class Format(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Needles(Evaluation):
-    """Share of the numbers of cities that a language model of text finds in long texts which hide them.
+    """Share of the numbers of cities that a language model of text finds in long texts which hide them; of one that
+    sees, share of the colours of odd things that it finds in long videos.
 
-    Texts have exactly as many tokens as is asked for, or less than a sentence fewer, question included. With several
-    ``needles`` the depth is that of the first one that is asked for, and the others lie anywhere.
+    Texts have exactly as many tokens as is asked for, or less than a sentence fewer, question included; videos as
+    many frames, or less than a scene fewer. With several ``needles`` the depth is that of the first one that is asked
+    for, and the others lie anywhere.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"text"})
     takes_native: ClassVar[bool] = True
 
     lengths: Annotated[tuple[Count, ...], NotEmpty] = (128, 256)
-    """Numbers of tokens of a text with its question."""
+    """Numbers of tokens of a text with its question, or of frames of a video."""
     depths: Count = 5
     """Number of depths, evenly from the beginning to the end."""
     rounds: Count = 10
-    """Number of texts for each length and depth."""
+    """Number of texts or videos for each length and depth."""
     needles: Count = 1
-    """Number of numbers that a text hides."""
+    """Number of numbers that a text hides, or of odd things that a video does."""
     asked: Count = 1
     """Number of these that are asked for."""
     digits: Count = 7
-    """Number of digits of a number."""
+    """Number of digits of a number in texts."""
     cities: Count = NUM_CITIES
-    """Number of different cities, the first of the alphabet."""
+    """Number of different cities in texts, the first of the alphabet."""
     texts: Path | None = None
     """Text files to hide numbers in: a file or a folder (.txt, .md, .jsonl, .parquet); by default sentences of a
     small grammar."""
@@ -78,38 +84,53 @@ class Needles(Evaluation):
         return ()
 
     def check(self, subject: Subject) -> None:
-        """The objective writes text, and numbers can be asked for.
+        """The objective writes text or answers questions about videos, and needles can be asked for.
 
         Raises:
-            UserError: the objective is no language model of text, more numbers are asked for than are hidden, or a
-                length has no room for them.
+            UserError: the objective is no language model, more needles are asked for than are hidden, a length has no
+                room for them, or texts are given to a model that sees.
         """
-        if not isinstance(subject.objective, TextWriter):
+        if not isinstance(subject.objective, TextWriter | Answers):
             raise UserError(
-                f"{type(subject.objective).__name__} is no language model of text alone: give a run of "
-                "language.lwm_text"
+                f"{type(subject.objective).__name__} neither writes text nor answers questions: give a run of "
+                "language.*"
             )
         if self.asked > self.needles:
             raise UserError(
-                f"{self.asked} numbers are asked for, and {self.needles} are hidden: hide more (--needles)"
+                f"{self.asked} needles are asked for, and {self.needles} are hidden: hide more (--needles)"
             )
+        if self._of_videos(subject):
+            if self.texts is not None:
+                raise UserError(f"{type(subject.objective).__name__} is asked about videos: leave out texts")
+            for cell in self.grid("frames"):
+                haystack(cell, needles=self.needles, asked=self.asked)
+            return
         how = format_of(subject)
         for cell in self.grid()[:: self.depths]:
             self.text(how, Filler(), cell, 0)
 
-    def grid(self) -> list[Cell]:
+    def grid(self, unit: Unit = "tokens") -> list[Cell]:
         """All places, length by length."""
         depths = np.linspace(0, 1, self.depths) if self.depths > 1 else np.array([0.5])
-        return [Cell(length, float(depth)) for length in self.lengths for depth in depths]
+        return [Cell(length, float(depth), unit) for length in self.lengths for depth in depths]
+
+    @staticmethod
+    def _of_videos(subject: Subject) -> bool:
+        """Whether the model sees, and its data are conversations about videos."""
+        return isinstance(subject.objective, Answers) and "video" in subject.source.gives
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``found/LENGTH/DEPTH`` of every place, ``found/LENGTH`` and ``found``; beside them ``oracle``, the
-        right answers read as the model's are, and ``chance``, a guess of as many digits.
+        right answers read as the model's are, and ``chance``, a guess of as many digits or of a colour. Of videos
+        names have ``LENGTH_frames``, and ``blind`` is what the model finds that is shown none.
 
         Raises:
             UserError: see :meth:`check`, or there are no texts, or fewer than a length asks for.
         """
         self.check(subject)
+        if self._of_videos(subject):
+            yield from self._in_videos(subject)
+            return
         how = format_of(subject)
         filler = self._filler(how.tokenizer)
         cells, shares, oracle = self.grid(), [], []
@@ -124,6 +145,25 @@ class Needles(Evaluation):
         yield "found", float(np.mean(shares))
         yield "oracle", float(np.mean(oracle))
         yield "chance", 1 / (10**self.digits - 10 ** (self.digits - 1))
+
+    def _in_videos(self, subject: Subject) -> Iterator[tuple[str, float]]:
+        cells = self.grid("frames")
+        seen = find(
+            subject,
+            cells,
+            rounds=self.rounds,
+            needles=self.needles,
+            asked=self.asked,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        yield from seen.shares.items()
+        for name in dict.fromkeys(cell.of_length for cell in cells):
+            yield name, float(np.mean([seen.shares[cell.name] for cell in cells if cell.of_length == name]))
+        yield "found", float(np.mean(list(seen.shares.values())))
+        yield "oracle", seen.oracle
+        yield "blind", seen.blind
+        yield "chance", CHANCE
 
     def _filler(self, tokenizer: TextTokenizer) -> Filler:
         if self.texts is None:

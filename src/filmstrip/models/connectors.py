@@ -53,6 +53,9 @@ class Connector(nn.Module):
 
     with_summary = False
     """Whether it also reads the encoder's summary of each time step, if any, in front of that step's tokens."""
+    class_layers = 0
+    """Number of the encoder's last layers whose class tokens it reads, too: their means over time, in front of all
+    tokens, those of the earliest layer first."""
 
     def num_tokens(self, grid: Grid) -> int:
         """Number of tokens ``N`` of a clip whose visual tokens lie on a grid; by default one for each."""

@@ -67,7 +67,18 @@ class FrozenEncoder(nn.Module):
         summary = self._summary(said)
         if summary is not None:
             summary = rearrange(summary, "(b k) d -> b k d", b=video.shape[0])
-        return Features(tokens, grid, tuple(self._tokens(h, grid) for h in hidden), summary)
+        return Features(
+            tokens,
+            grid,
+            tuple(self._tokens(h, grid) for h in hidden),
+            summary,
+            tuple(rearrange(h[:, 0], "(b t) d -> b t d", t=grid.t) for h in hidden) if self._has_class_tokens else (),
+        )
+
+    @property
+    def _has_class_tokens(self) -> bool:
+        """Whether it sees each frame alone, with a class token in front."""
+        return self.prefix > 0 and self.pixels != "frames_first"
 
     def _run(self, pixels: Tensor, layers: bool) -> object:
         options = {**self.options, "output_hidden_states": layers}

@@ -105,8 +105,9 @@ class ImageTower(nn.Module):
         first = 0 if self.cls_token is None else 1
         vectors = self.pool(x)[:, 0] if self.pool is not None else x[:, 0] if first else None
         summary = None if vectors is None else rearrange(vectors, "(b t) d -> b t d", t=grid.t)
+        first_tokens = [rearrange(each[:, 0], "(b t) d -> b t d", t=grid.t) for each in seen] if first else []
         tokens, *seen = (rearrange(each[:, first:], "(b t) p d -> b (t p) d", t=grid.t) for each in (x, *seen))
-        return Features(tokens, grid, tuple(seen), summary)
+        return Features(tokens, grid, tuple(seen), summary, tuple(first_tokens))
 
     def native(self, video: Tensor, frames: NativeFrames) -> NativeFeatures:
         """Encode ``B T C H W`` video whose clips have frames of their own sizes; padding is read by no token.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.errors import UserError
 from filmstrip.models.connectors import Connector
 from filmstrip.models.decoder import Decoder
 from filmstrip.nn.masks import causal
@@ -153,6 +154,21 @@ def _with_summary(tokens: Tensor, seen: Features) -> Tensor:
     return torch.cat([seen.summary[:, :, None], steps], dim=2).flatten(1, 2)
 
 
+def _with_class_tokens(tokens: Tensor, seen: Features, count: int) -> Tensor:
+    """Tokens with the class tokens of the last layers in front, each its mean over time.
+
+    Raises:
+        UserError: the encoder has fewer.
+    """
+    if len(seen.summaries) < count:
+        raise UserError(
+            f"the connector reads class tokens of the last {count} layers, and the encoder has "
+            f"{len(seen.summaries) or 'no'} such: name one with a class token, such as CLIP's, or fewer layers "
+            "(--objective.connector.class-layers)"
+        )
+    return torch.cat([torch.stack([each.mean(dim=1) for each in seen.summaries[-count:]], dim=1), tokens], dim=1)
+
+
 class VideoLanguageModel(nn.Module):
     """An encoder, a connector and a decoder.
 
@@ -226,10 +242,13 @@ class VideoLanguageModel(nn.Module):
     def encoded(self, video: Tensor) -> tuple[Tensor, Grid]:
         """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
-            seen = self.encoder(video, layers=self.layer != -1)
+            classes = self.connector.class_layers
+            seen = self.encoder(video, layers=self.layer != -1 or classes > 0)
             tokens = seen.tokens if self.layer == -1 else seen.layers[self.layer]
             if self.connector.with_summary:
                 tokens = _with_summary(tokens, seen)
+            if classes:
+                tokens = _with_class_tokens(tokens, seen, classes)
         dtype = next(self.connector.parameters()).dtype
         return tokens if torch.is_autocast_enabled() else tokens.to(dtype), seen.grid
 

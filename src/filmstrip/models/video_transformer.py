@@ -131,8 +131,10 @@ class FrameTransformer(_Patches):
         x, seen = self.steps(video, layers)
         t = x.shape[1]
         tokens = self.norm(rearrange(x[:, :, 1:], "b t p d -> b (t p) d"))
+        classes = tuple(rearrange(s[:, 0], "(b t) d -> b t d", t=t) for s in seen)
         seen = tuple(rearrange(s[:, 1:], "(b t) p d -> b (t p) d", t=t) for s in seen)
-        return Features(tokens, self.grid._replace(t=t), seen, self.norm(x[:, :, 0].mean(dim=1, keepdim=True)))
+        summary = self.norm(x[:, :, 0].mean(dim=1, keepdim=True))
+        return Features(tokens, self.grid._replace(t=t), seen, summary, classes)
 
     def load_image(self, image: Mapping[str, Tensor]) -> None:
         """Take over an image transformer's weights, in place."""

@@ -143,7 +143,7 @@ class VideoLanguageConfig(ObjectiveConfig):
     """Ids at the places of visuals. In training they come from the data."""
     published: bool = False
     """Whether the run's ``init`` is a published model in the Hub's layout, in which parts that are not trained are
-    left; the command line finds out."""
+    left, but for an encoder that it lacks (``encoder_run``); the command line finds out."""
 
     def adapted(self, learnt: Learnt) -> Self:
         """This method with one of :data:`ADAPTATIONS`; an adaptation that it has stays as it is."""
@@ -203,9 +203,13 @@ class VideoLanguageConfig(ObjectiveConfig):
         return self if self.encoder_run is not None else replace(self, encoder=self.encoder.for_clip(clip))
 
     def frozen_parts(self) -> dict[str, FrozenPart]:
-        """The encoder and the language model, where they are not trained; of a published model its connector, too."""
+        """The encoder and the language model, where they are not trained; of a published model its connector, too.
+
+        A published model may have no encoder, which then has a source of its own.
+        """
         if self.published:
-            return {part: FrozenPart("init") for part in PARTS if part not in self.trains}
+            apart = {"encoder": "objective.encoder_run"} if self.encoder_run is not None else {}
+            return {part: FrozenPart(apart.get(part, "init")) for part in PARTS if part not in self.trains}
         return {
             part: FrozenPart(f"objective.{part}_run") for part in ("encoder", "decoder") if part not in self.trains
         }

@@ -49,8 +49,12 @@ def with_language_of_init(run: Run, typed: Collection[str]) -> Run:
     config = config_of(source, folder)
     if (kind := config.get("model_type", "model of unknown type")) not in own.hub_types:
         raise UserError(f"{source} is a {kind}, and this method starts from a {' or '.join(own.hub_types)}")
-    if given := sorted(name for name in typed if name.startswith(_OWN)):
-        raise UserError(f"{source} holds all parts: leave out {', '.join(given)}")
+    sees = "vision_config" in config  # the files of LLaVA's authors have no encoder
+    given = {name for name in typed if name.startswith(_OWN)} - (set() if sees else {"objective.encoder_run"})
+    if given:
+        raise UserError(f"{source} holds all parts: leave out {', '.join(sorted(given))}")
+    if not sees and own.encoder_run is None:
+        raise UserError(f"{source} holds no encoder: name the one that it is for (--objective.encoder-run SOURCE)")
     objective = replace(own.as_published(config, preprocessing_of(folder), source), published=True)
     size = getattr(objective.encoder, "size", None) or _size_of(objective.encoder)
     clip = run.data.clip

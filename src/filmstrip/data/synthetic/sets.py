@@ -7,6 +7,7 @@ from filmstrip.data.synthetic.actors import Actors
 from filmstrip.data.synthetic.cups import Cups
 from filmstrip.data.synthetic.demonstrations import Demonstrations
 from filmstrip.data.synthetic.haystack import Haystack
+from filmstrip.data.synthetic.haystack_videos import HaystackVideos
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.data.synthetic.moving_mnist import MovingMNIST
@@ -32,6 +33,7 @@ SETS: dict[str, type[Synthetic]] = {
     "demonstrations": Demonstrations,
     "video_queries": VideoQueries,
     "haystack": Haystack,
+    "haystack_videos": HaystackVideos,
 }
 
 

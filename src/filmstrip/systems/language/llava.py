@@ -38,7 +38,8 @@ from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.errors import UserError
 from filmstrip.models.connectors import LinearConnector, MlpConnector, TokenwiseMlp
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config, from_llama, to_llama
+from filmstrip.models.llama_layout import ADAPTABLE, config_in_hub, decoder_config
+from filmstrip.models.llava_layout import from_llava, to_llava
 from filmstrip.objectives.language import Adaptation, VideoLanguage, VideoLanguageConfig
 from filmstrip.objectives.teachers import ImageTransformerConfig, TowerConfig
 from filmstrip.runs.config import Run
@@ -47,7 +48,7 @@ from filmstrip.train.lengths import Epochs, Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Cosine
 from filmstrip.weights.hub import statistics_of
-from filmstrip.weights.keymap import Weights, check_names, renamed
+from filmstrip.weights.keymap import Weights
 
 VICUNA_7B = DecoderConfig(
     vocab_size=32_000, width=4096, depth=32, num_heads=32, mlp_dim=11_008, norm_eps=1e-5, rope_base=10_000.0
@@ -77,7 +78,7 @@ class Llava(VideoLanguage):
         Raises:
             UserError: a weight has no place here, or one of the connector or the language model is missing.
         """
-        return from_llava(theirs, self)
+        return from_llava(theirs, self, self.decoder.config)
 
     def to_transformers(self) -> tuple[dict[str, Any], Weights]:
         """A ``LlavaForConditionalGeneration``.
@@ -104,7 +105,7 @@ class Llava(VideoLanguage):
             "vision_feature_select_strategy": "default" if self.encoder.prefix else "full",
             "tie_word_embeddings": self.decoder.config.tied,
         }
-        return config, to_llava(self)
+        return config, to_llava(self.state_dict(), self.decoder.config)
 
     def in_transformers(self, video: Tensor, text: Tensor) -> dict[str, Tensor]:
         """Normalised pixels of all frames, and ids; see :class:`~filmstrip.objectives.language.VideoLanguage`."""
@@ -167,56 +168,6 @@ _TOWER = (
     "vision_use_head",
 )
 """Sizes of a vision network that decide what it computes."""
-
-_SPELLINGS = (
-    (r"^model\.(?=vision_tower|multi_modal_projector|language_model)", ""),
-    (r"^language_model\.lm_head\.", "lm_head."),
-    (r"^language_model\.(?:model\.)?", "model."),
-    (r"^vision_tower\.(?:vision_model\.)?", "encoder."),
-    (r"^(?:model\.)?mm_projector\.(?:(\d)\.)?", r"connector.layers.\1."),
-    (r"^connector\.layers\.\.", "connector.layers.0."),
-    (r"^multi_modal_projector\.linear_1\.", "connector.layers.0."),
-    (r"^multi_modal_projector\.linear_2\.", "connector.layers.2."),
-)
-"""The names of ``transformers``' models and files, older ones included, and of the authors' files."""
-
-
-def from_llava(theirs: Mapping[str, Tensor], model: Llava) -> Weights:
-    """Our weights from those of a LLaVA; ``model`` has their sizes. Without an encoder's, its own stay.
-
-    Raises:
-        UserError: a weight has no place here, or one is missing.
-    """
-    renamed_all = {renamed(name, _SPELLINGS): tensor for name, tensor in theirs.items()}
-    beside = ("encoder.", "connector.")
-    words = {name: tensor for name, tensor in renamed_all.items() if not name.startswith(beside)}
-    decoder = from_llama(words, model.decoder.config)
-    found = {f"decoder.{name}": tensor for name, tensor in decoder.items()}
-    found |= {name: tensor for name, tensor in renamed_all.items() if name.startswith("connector.")}
-    found |= {
-        name.replace("encoder.", "encoder.network.", 1): tensor
-        for name, tensor in renamed_all.items()
-        if name.startswith("encoder.") and not name.endswith("position_ids")
-    }
-    own = {name: tensor for name, tensor in model.state_dict().items() if not model.is_fresh(name)}
-    constant = r"encoder\.normalise\..*"
-    whole = any(name.startswith("encoder.") for name in renamed_all)
-    check_names("this LLaVA", found, own, optional=(constant,) if whole else (r"encoder\..*",))
-    return {**own, **found}
-
-
-def to_llava(model: Llava) -> Weights:
-    """The inverse of :func:`from_llava`, by the names in files of ``transformers``."""
-    own = model.state_dict()
-    words = {name.removeprefix("decoder."): tensor for name, tensor in own.items() if name.startswith("decoder.")}
-    found = {f"language_model.{name}": tensor for name, tensor in to_llama(words, model.decoder.config).items()}
-    for name, tensor in own.items():
-        if name.startswith("encoder.network."):
-            found[name.replace("encoder.network.", "vision_tower.", 1)] = tensor
-        elif name.startswith("connector.layers."):
-            number, _, kind = name.removeprefix("connector.layers.").partition(".")
-            found[f"multi_modal_projector.linear_{1 + int(number) // 2}.{kind}"] = tensor
-    return found
 
 
 def _data(*, size: int, form: Literal["caption", "v0", "v1"], batch_size: int) -> Data:

@@ -10,7 +10,8 @@ Video Modeling", 2025.
     filmstrip train language.internvideo2_5:chat_8b --data DIALOGUES.json \\
         --objective.decoder-run INTERNLM --data.reads.tokenizer INTERNLM --objective.encoder-run ENCODER
 
-Merging is in ``merging.py``, dropping in ``dropping.py``. ``connector.how`` pools or strides instead, for comparison.
+Merging is in ``nn/token_merging.py``, dropping in ``dropping.py``. ``connector.how`` pools or strides instead, for
+comparison.
 
 Where we deviate: what stays keeps its positions (there they close up, also in generation); the last visual token
 always stays, since text goes on from it; of several turns the first question chooses in training; frames are spread
@@ -22,7 +23,6 @@ Video-MME 65.1, LVBench 46.4. ``filmstrip claims internvideo25_hico`` asks wheth
 """
 
 from filmstrip.systems.language.internvideo2_5.dropping import Dropping, DroppingDecoder
-from filmstrip.systems.language.internvideo2_5.merging import merged
 from filmstrip.systems.language.internvideo2_5.model import (
     Compression,
     CompressionConfig,

@@ -16,10 +16,10 @@ from filmstrip.errors import UserError
 from filmstrip.models.connectors import Connector, ConnectorConfig
 from filmstrip.nn.linear import Linear
 from filmstrip.nn.sampling import Sampling
+from filmstrip.nn.token_merging import merged
 from filmstrip.objectives.language import VideoLanguage, VideoLanguageConfig
 from filmstrip.protocols import Grid
 from filmstrip.systems.language.internvideo2_5.dropping import Dropping, DroppingDecoder
-from filmstrip.systems.language.internvideo2_5.merging import merged
 
 
 @dataclass(frozen=True, kw_only=True)

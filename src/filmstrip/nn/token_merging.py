@@ -17,6 +17,15 @@ class Merged(NamedTuple):
     """Number of tokens that each stands for, ``B N``, float32."""
 
 
+def schedule(have: int, count: int) -> list[int]:
+    """Number of tokens that are gone after each step from ``have`` down to ``count``: half of them, or the rest."""
+    gone = []
+    while have > count:
+        gone.append(min(have // 2, have - count))
+        have -= gone[-1]
+    return gone
+
+
 def merged(tokens: Tensor, count: int, *, num_heads: int = 1) -> Merged:
     """``count`` tokens of ``B N D``: in each step at most every second one joins the most similar of the others.
 
@@ -24,8 +33,8 @@ def merged(tokens: Tensor, count: int, *, num_heads: int = 1) -> Merged:
     ``count`` tokens they are returned as they are.
     """
     sizes = torch.ones(tokens.shape[:2], device=tokens.device)
-    while (extra := tokens.shape[1] - count) > 0:
-        tokens, sizes = _step(tokens, sizes, min(extra, tokens.shape[1] // 2), num_heads)
+    for gone in schedule(tokens.shape[1], count):
+        tokens, sizes = _step(tokens, sizes, gone, num_heads)
     return Merged(tokens, sizes)
 
 

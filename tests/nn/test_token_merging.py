@@ -2,7 +2,7 @@
 
 import torch
 
-from filmstrip.systems.language.internvideo2_5.merging import merged
+from filmstrip.nn.token_merging import merged, schedule
 
 
 def by_hand(tokens, sizes, gone):
@@ -47,3 +47,18 @@ def test_what_is_unlike_all_others_stays_alone():
     found = merged(tokens, 40)
     alone = (found.tokens[0] - tokens[0, 20]).norm(dim=1).argmin()
     assert found.sizes[0, alone] == 1 and torch.allclose(found.tokens[0, alone], tokens[0, 20])
+
+
+def test_half_of_the_tokens_are_gone_in_each_step():
+    assert schedule(2560, 30) == [1280, 640, 320, 160, 80, 40, 10] and schedule(5, 5) == []
+
+
+def test_a_segment_of_the_paper_and_its_sizes():
+    tokens = torch.randn(2, 2560, 32, generator=torch.Generator().manual_seed(3))
+    found = merged(tokens, 30, num_heads=16)
+    assert found.sizes.shape == (2, 30) and (found.sizes.sum(dim=1) == 2560).all() and found.sizes.max() > 1
+
+
+def test_merging_what_is_all_the_same_changes_nothing():
+    found = merged(torch.linspace(-1, 1, 8).expand(1, 100, 8), 7)
+    torch.testing.assert_close(found.tokens, torch.linspace(-1, 1, 8).expand(1, 7, 8))
