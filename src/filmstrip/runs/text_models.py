@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.kinds.documents import Documents
+from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.objectives.text import TextModelConfig
@@ -60,9 +61,26 @@ def _decoder_of(source: str) -> DecoderConfig:
     return there.decoder
 
 
+def with_frame_tokens(run: Run) -> Run:
+    """This run, told how many tokens of its streams the frames of videos take, where it reads videos as codes.
+
+    Raises:
+        UserError: it reads other data than streams of text and videos.
+    """
+    own, reads = run.objective, run.data.reads
+    if not isinstance(own, TextModelConfig) or (takes := own.tokens_of_frame()) is None:
+        return run
+    if not isinstance(reads, VisionText):
+        raise UserError(
+            f"{type(own).__name__} reads text and videos in one stream, and data.reads is {type(reads).__name__}: "
+            "leave it out, or give --data.reads vision_text"
+        )
+    return replace(run, data=replace(run.data, reads=reads.with_frame_tokens(*takes, run.data.clip.num_frames)))
+
+
 def with_text_alone(run: Run) -> Run:
     """This run with conversations as text alone, which is all that a language model of text reads."""
     reads = run.data.reads
-    if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.text_alone:
+    if not run.objective.continues_text or not isinstance(reads, Conversations) or reads.text_alone:
         return run
     return replace(run, data=replace(run.data, reads=replace(reads, visuals=0)))
