@@ -144,10 +144,6 @@ class VisionText(Conversations):
         """Number of frames and their size."""
         return f"text and videos of {data.clip.num_frames} frames of {data.clip.size} x {data.clip.size} pixels"
 
-    def sizes(self, data: Data, network: Any) -> dict[str, int]:
-        """Sizes of ``data.clip``, and the longest text, with one video a row."""
-        return {**super().sizes(data, network), "K": 1}
-
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> VisionTextInfo:
         """See :meth:`Kind.example_info`."""

@@ -206,7 +206,7 @@ class LWM(LatentObjective):
         """The streams of a batch, with the video that it brings, or what was ``seen`` before."""
         text, learnt = batch["text"], batch.get("learnt")
         is_place = torch.isin(text, self.places)
-        if seen is None and "video" in batch:
+        if seen is None and ("video" in batch or "tokens" in batch):
             seen = self.watch(batch)
         if isinstance(seen, Visuals):
             vision, sizes = seen.tokens[..., 0], seen.sizes
@@ -218,20 +218,29 @@ class LWM(LatentObjective):
         return streams(text, batch["text_length"], learnt, is_place, vision, sizes)
 
     def watch(self, batch: Batch) -> Visuals:
-        """The vision tokens of a batch's ``video``, whose rows may hold several images and videos (``frames``)."""
-        video, frames = batch["video"], batch.get("frames")
-        if frames is None:
-            frames = torch.full((len(video), 1), video.shape[1], device=video.device)
-        codes, steps = self._codes(video, frames)
+        """The vision tokens of a batch's ``video``, or of the codes ``B T*n`` that it brings in place of it
+        (``tokens``), whose rows may hold several images and videos (``frames``)."""
+        frames = batch.get("frames")
+        if "tokens" in batch:
+            codes = batch["tokens"].unflatten(1, (-1, self.per_frame))
+            steps = torch.full((len(codes), 1), codes.shape[1], device=codes.device) if frames is None else frames
+        else:
+            codes, steps = self._codes(batch["video"], frames)
         sizes = steps * (self.per_frame + 1)
         grids = torch.stack([torch.ones_like(sizes), torch.ones_like(sizes), sizes], dim=-1)
         return Visuals(vision_tokens(codes, steps, self.alphabet)[..., None], grids * (sizes > 0)[..., None])
 
     @torch.no_grad()
-    def _codes(self, video: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes ``B T n`` of videos that lie one after another, and how many steps of time each has, ``B K``."""
-        each = self.tokenizer.patch_size[0]
+    def _codes(self, video: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Codes ``B T n`` of videos that lie one after another, and how many steps of time each has, ``B K``; without
+        ``frames`` a row is one video."""
+        each, whole = self.tokenizer.patch_size[0], frames is None
+        if frames is None:
+            frames = torch.full((len(video), 1), video.shape[1], device=video.device)
         with torch.autocast(video.device.type, enabled=False):
+            if each == 1 and whole:
+                parts = [self.tokenizer.encode(part).ids for part in video.flatten(0, 1)[:, None].split(_AT_ONCE)]
+                return torch.cat(parts).view(*video.shape[:2], self.per_frame), frames
             if each == 1:
                 used = torch.arange(video.shape[1], device=video.device) < frames.sum(dim=1)[:, None]
                 own = video[used][:, None]
@@ -385,8 +394,7 @@ class LWM(LatentObjective):
                 f"first frames are a multiple of {each}, of {self.config.size} x {self.config.size} pixels, not "
                 f"{video.shape[1]} of {video.shape[3]} x {video.shape[4]}"
             )
-        frames = torch.full((len(video), 1), video.shape[1], device=video.device)
-        return self._codes(video, frames)[0], steps
+        return self._codes(video, None)[0], steps
 
     def _prompts(self, text: Batch | None, count: int) -> list[Tensor]:
         """Streams up to where a video begins, of texts, or of ``<vision>`` alone."""
