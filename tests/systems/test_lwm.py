@@ -201,7 +201,8 @@ def prompt(*ids):
     return ({"text": torch.tensor([ids, ids]), "text_length": torch.tensor([len(ids)] * 2)},)
 
 
-def drawn(model, sampling, text=prompt(1, 6, 7, 3, 4), frames=3, seed=5):
+def drawn(model, sampling, text=None, frames=3, seed=5):
+    text = prompt(1, 6, 7, 3, 4) if text is None else text
     condition = Condition(batch_size=2, num_frames=frames, text=text)
     codes = []
     given = model.video_of
@@ -269,7 +270,6 @@ def test_guidance_moves_logits_away_from_those_without_text(model):
 
 
 def test_a_sample_does_not_depend_on_its_batch_and_follows_frames_that_are_given(model):
-    both, _ = drawn(model, Sampling())
     alone = model.sample(
         Condition(batch_size=1, num_frames=3, text=({n: v[1:] for n, v in prompt(1, 6, 7, 3, 4)[0].items()},)),
         seed=6,

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.kinds.documents import Documents
 from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
+from filmstrip.objectives.latent import LatentConfig
 from filmstrip.objectives.text import TextModelConfig
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
@@ -41,11 +43,33 @@ def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
     if decides:
         raise UserError(f"{source} says how large the language model is: leave out {', '.join(decides)}")
     objective = own.of_init(_decoder_of(source), source)
+    if isinstance(objective, LatentConfig):
+        objective = replace(objective, **_codes_of_init(objective, source))
     reads = run.data.reads
     if not is_run(source) and isinstance(reads, (Documents, Conversations)):
         reads = read_as_there(reads, hub_folder(source, *DESCRIBED), source, {*typed, "data.reads.format"})
     log.warning("%s says how large the language model is, and how text is read", source)
     return replace(run, objective=objective, data=replace(run.data, reads=reads))
+
+
+def _codes_of_init(own: LatentConfig, source: str) -> dict[str, Any]:
+    """The tokenizer of the run that a model of codes starts from, where it names none of its own.
+
+    Raises:
+        UserError: neither has one.
+    """
+    if own.tokenizer_run is not None:
+        return {}
+    there = read_config(Path(source) / CONFIG).objective if is_run(source) else None
+    if isinstance(there, LatentConfig):
+        log.warning("%s says which tokenizer codes videos", source)
+        return {"tokenizer": there.tokenizer, "tokenizer_run": there.tokenizer_run}
+    if own.untrained_tokenizer:
+        return {}
+    raise UserError(
+        f"{source} is a language model of text, which codes no videos: name the tokenizer, a run or a folder in the "
+        "layout of diffusers (--objective.tokenizer-run FOLDER)"
+    )
 
 
 def _decoder_of(source: str) -> DecoderConfig:

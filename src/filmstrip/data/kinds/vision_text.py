@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -35,7 +36,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Batch
 from filmstrip.text.conversation import TEMPLATES, Serialiser, Turn
 from filmstrip.text.documents import PLAIN, read_documents
-from filmstrip.text.tokenizers import SPECIALS, VIDEO, TextTokenizer
+from filmstrip.text.tokenizers import SPECIALS, UNKNOWN, VIDEO, TextTokenizer
 
 Order = Literal["drawn", "text_first", "vision_first"]
 AROUND = ("<vision>", "</vision>")
@@ -67,6 +68,7 @@ class VisionText(Conversations):
     """Whether captions are what a user asks for, and videos what the assistant answers, in place of bare pairs."""
     conversations: bool = False
     """Whether conversations are read of a folder that has captions, too."""
+
     def open(self, data: Data) -> VisionTextSource:
         """The examples of ``data.path``, or of a synthetic dataset.
 
@@ -83,6 +85,7 @@ class VisionText(Conversations):
             return self._of_texts(path, data.train_split)
         if self.conversations or path.suffix.lower() in SUFFIXES[:2]:
             found = super().open(data)
+            _check_marks(found.text_tokenizer)
             samples = [_question_first(sample) for sample in found.samples]
             return _source(found.root, tuple(samples), found.text_tokenizer)
         return self._of_pairs(data.at(path), path)
@@ -111,7 +114,9 @@ class VisionText(Conversations):
 
     def _serialiser(self, texts: Sequence[str]) -> Serialiser:
         around = (*AROUND, *(TEMPLATES[self.format].texts if self.format in TEMPLATES else ()))
-        return serialiser_of(self, self.tokenizer.fit([*texts, *around]))
+        found = serialiser_of(self, self.tokenizer.fit([*texts, *around]))
+        _check_marks(found.tokenizer)
+        return found
 
     def with_frame_tokens(self, tokens: int, each: int, clip_frames: int) -> VisionText:
         """This kind, told how many ``tokens`` a step of time takes that stands for ``each`` frames, and of how many
@@ -147,9 +152,7 @@ class VisionText(Conversations):
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> VisionTextInfo:
         """See :meth:`Kind.example_info`."""
-        return VisionTextInfo(
-            **told, tokenizer=_EXAMPLE, stop=(_EXAMPLE.end,), begin=_BEGIN, end=_END
-        )
+        return VisionTextInfo(**told, tokenizer=_EXAMPLE, stop=(_EXAMPLE.end,), begin=_BEGIN, end=_END)
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:
@@ -319,7 +322,9 @@ class VisionTextSource(ConversationSource):
             own = [i for i, sample in enumerate(samples) if sample.origin == origin]
             if not own:
                 raise UserError(f"{self.mixture[origin].root}, a source of the mixture, has nothing to train on")
-            names, sizes, counts = ([values[i] for i in own] for values in ([s.name for s in samples], lengths, learnt))
+            names, sizes, counts = (
+                [values[i] for i in own] for values in ([s.name for s in samples], lengths, learnt)
+            )
             packed = Packing.of(names, sizes, counts, reads.pack, seed)
             found.append(tuple(tuple(own[i] for i in row) for row in packed.rows))
         rows = found[0] if len(found) == 1 else _in_ratio(found, [i.weight for i in self.mixture], seed)
@@ -341,6 +346,22 @@ def _in_ratio(
 
 def _source(root: Path, samples: tuple[Sample, ...], tokenizer: TextTokenizer) -> VisionTextSource:
     return VisionTextSource(root=root, classes=(), samples=samples, directional=True, text_tokenizer=tokenizer)
+
+
+def _check_marks(tokenizer: TextTokenizer) -> None:
+    """See that a tokenizer has what stands around videos.
+
+    Raises:
+        UserError: it reads that as unknown words, as one of words of text alone does.
+    """
+    unknown = None
+    with contextlib.suppress(UserError):
+        unknown = tokenizer.special(UNKNOWN)
+    if unknown in [i for text in AROUND for i in tokenizer.encode(text)]:
+        raise UserError(
+            f"the tokenizer of texts does not know {' and '.join(AROUND)}, between which videos stand: take one of "
+            "bytes or of a published model (--data.reads.tokenizer), for the language model of text, too"
+        )
 
 
 def _start(tokenizer: TextTokenizer) -> list[int]:

@@ -80,7 +80,13 @@ class VQGANConfig(AdversarialConfig):
         """
         if config.get("_class_name") != "VQModel":
             raise UserError(f"{source} is a {config.get('_class_name', 'model of unknown kind')}, and no VQModel")
-        told = {"layers_per_block": 1, "latent_channels": 3, "num_vq_embeddings": 256, "norm_num_groups": 32, **config}
+        told = {
+            "layers_per_block": 1,
+            "latent_channels": 3,
+            "num_vq_embeddings": 256,
+            "norm_num_groups": 32,
+            **config,
+        }
         widths = tuple(told.get("block_out_channels", (64,)))
         down = told.get("down_block_types", ("DownEncoderBlock2D",))
         attends = tuple(i for i, name in enumerate(down) if name.startswith("Attn"))

@@ -27,7 +27,7 @@ from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.objectives.language import Average, loss_weights, of_ring
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.objectives.text import TextModel, TextModelConfig
-from filmstrip.protocols import Batch, Condition, Grid, Loss, Objective, RingOfProcesses, Tokens, as_float
+from filmstrip.protocols import Batch, Condition, Loss, Objective, RingOfProcesses, Tokens, as_float
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE
 from filmstrip.systems.language.lwm.stream import Alphabet, Grammar, Stream, left_padded, streams, vision_tokens
@@ -167,7 +167,9 @@ class LWM(LatentObjective):
         if average == "tokens":  # how many there are of a kind is known of the batch alone
             return torch.stack([loss_weights(half, average) for half in halves]).sum(dim=0) / 2
         examples = learnt.any(dim=1).sum().clamp(min=1) if step_means is None else step_means[0]
-        return torch.stack([half / half.sum(dim=1, keepdim=True).clamp(min=1) for half in halves]).sum(0) / 2 / examples
+        return (
+            torch.stack([half / half.sum(dim=1, keepdim=True).clamp(min=1) for half in halves]).sum(0) / 2 / examples
+        )
 
     def _sums(
         self, tokens: Tensor, weights: Tensor, numbers: Tensor | None, ring: RingOfProcesses | None
@@ -570,5 +572,3 @@ class LWMConfig(TextModelConfig, LatentConfig):
             UserError: the tokenizer has no codes, or sizes do not fit.
         """
         return LWM(self)
-
-
