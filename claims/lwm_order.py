@@ -20,8 +20,8 @@ CLAIM = Claim(
     finding=__doc__.strip(),
     paper="Liu et al. 2024, section on vision-language training: the order of images and text is swapped at random, "
     "so that one model generates images, describes them and is an image model without text. Not ablated.",
-    here="Pictures of 4 x 4 codes: one of 8 colours in the cells of one of 8 forms, each cell any of 16 codes in 30%, "
-    "with a caption of two words. 2 layers, 64 wide, 1,200 steps of 32 pairs; 400 new pictures.",
+    here="Pictures of 4 x 4 codes: one of 8 colours in the cells of one of 8 forms, each cell any of 16 codes in "
+    "30%, with a caption of two words. 2 layers, 64 wide, 1,200 steps of 32 pairs; 400 new pictures.",
     baseline="The caption always first, or always last, with the same pairs and steps. Chance for a caption is 1.6%.",
     figures={
         **{f"captions {arm}": Figure(says=f"{arm}: right captions, %") for arm in ARMS},

@@ -20,10 +20,11 @@ SHARES = (0, 16)
 CLAIM = Claim(
     systems=("language.lwm",),
     finding=__doc__.strip(),
-    paper="Liu et al. 2024: 16% of each batch of the first two vision stages is text alone, to preserve what the model "
-    "knew of text. Not ablated.",
-    here="300 steps of 32 texts in which two words may follow each, then 400 of 32 pairs of pictures and captions (as "
-    "in lwm_order) of which none or 5 (16%) are replaced by such texts. 2 layers, 64 wide; 200 new texts and pictures.",
+    paper="Liu et al. 2024: 16% of each batch of the first two vision stages is text alone, to preserve what the "
+    "model knew of text. Not ablated.",
+    here="300 steps of 32 texts in which two words may follow each, then 400 of 32 pairs of pictures and captions "
+    "(as in lwm_order) of which none or 5 (16%) are replaced by such texts. 2 layers, 64 wide; 200 new texts and "
+    "pictures.",
     baseline="No text in the second part, with the same pictures otherwise.",
     figures={
         "before": Figure(says="before pictures: nats of a word (0.693 at best)", digits=3),

@@ -3,8 +3,8 @@
 Repository LargeWorldModel/LWM, commit f45d2b7 (JAX 0.10, flax 0.12, ``jnp.clip`` with the old names of its
 arguments): ``FlaxVideoLLaMAForCausalLMModule`` of ``vision_llama.py`` with vocab_size 40, vision_vocab_size 24,
 hidden_size 32, intermediate_size 48, 2 layers, 4 heads, max_sequence_length 64, rms_norm_eps 1e-5, theta 5e7, and
-nothing scanned. Of ``tux`` a mesh of one device was given; in the place of ``ringattention_inference``, which no public
-package of that name has any more, softmax attention under the mask that it is handed. Names are those of the flattened
+nothing scanned. Of ``tux`` a mesh of one device was given; in the place of ``ringattention_inference``, which the
+package of that name has no more, softmax attention under the mask that it is handed. Names are those of the flat
 ``params``. ``vision`` and ``text`` are the logits of the streams below; ``packed_`` ones are with ``segment_ids`` and
 ``position_ids``; the losses are those of ``train.py``, with its helper's mean within a row and then over rows.
 """

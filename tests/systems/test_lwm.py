@@ -164,8 +164,8 @@ def test_each_modality_is_half_of_the_loss_by_its_own_softmax(model, batch):
 
 def test_text_alone_has_half_a_loss_of_zero(model, batch):
     alone = {name: value[2:] for name, value in batch.items()}
-    for given in (alone, {name: value for name, value in alone.items() if name not in ("video", "frames")}):
-        found = model(given)
+    for rows in (alone, {name: value for name, value in alone.items() if name not in ("video", "frames")}):
+        found = model(rows)
         assert found.metrics["vision"] == 0 and found.total.isfinite() and found.total > 0
         torch.testing.assert_close(found.total * 2, found.metrics["text"])
     found.total.backward()
@@ -180,9 +180,9 @@ def test_examples_that_share_rows_learn_as_if_each_had_its_own(model, config, ba
     rows[0, : lengths[0]], rows[0, lengths[0] : lengths[0] + lengths[2]] = 1, 3
     rows[1, : lengths[1]] = 2
     results = []
-    for given in (batch, batch | {"document": rows}):
+    for each in (batch, batch | {"document": rows}):
         model.zero_grad()
-        loss = model(given).total
+        loss = model(each).total
         loss.backward()
         results.append((loss.detach(), {n: p.grad.clone() for n, p in model.decoder.named_parameters()}))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-6, atol=1e-6)

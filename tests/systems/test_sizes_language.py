@@ -318,8 +318,8 @@ MODELS |= {
 }
 
 
-# The same with a table of 8,448 vision tokens and their output layer, beside aMUSEd's frozen VQ-GAN, which has as many
-# weights as diffusers' (tests/parity/test_diffusers.py).
+# The same with a table of 8,448 vision tokens and their output layer, beside aMUSEd's frozen VQ-GAN, which has as
+# many weights as diffusers' (tests/parity/test_diffusers.py).
 AMUSED = 146.244675
 WITH_VISION = VICUNA_7B + 2 * 8448 * 4096 / 1e6
 MODELS |= {

@@ -146,8 +146,9 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def _in_diffusers(source: Path) -> dict[str, Any] | None:
-    """The ``config.json`` of a model in the layout of ``diffusers``: a folder, or the file of its weights in one; none
-    if it is another source.
+    """The ``config.json`` of a model in the layout of ``diffusers``: a folder, or the file of its weights in one.
+
+    None if it is another source.
 
     Raises:
         UserError: it has no weights that can be read.

@@ -14,16 +14,19 @@ Liu, Yan, Zaharia and Abbeel, "World Model on Million-Length Video and Language 
     filmstrip ask runs/vision_chat_1m film.mp4 "How many lemons are in the car?"
 
 A video is ``<vision>``, the codes of each frame with ``eof`` behind all but the last and ``eov`` behind that, and
-``</vision>``: 257 tokens a frame. ``<vision>`` is ordinary text. The network is LLaMA's in ``models/decoder.py`` with a
-second vocabulary (``model.py``); streams and what may follow what are in ``stream.py``, data in
+``</vision>``: 257 tokens a frame. ``<vision>`` is ordinary text. The network is LLaMA's in ``models/decoder.py`` with
+a second vocabulary (``model.py``); streams and what may follow what are in ``stream.py``, data in
 ``data/kinds/vision_text.py``. Videos and text share rows in which none sees another, and each example counts once.
 
 The paper says only that losses of the two modalities are balanced: as in its code half of the loss is text's and half
 vision's, each a mean over examples, those without tokens of the kind included, so that text alone counts half. A
 million tokens are 4,080 frames, of which the last stage keeps room for text beside 4,078.
 
-Where we deviate: the thesis and the code put ``eov`` before ``</vision>``, and so do we, against a lecture about them;
-codes have a vocabulary of their own as in the code. The paper's steps are taken where they do not agree with its
+The thesis and the code put ``eov`` before ``</vision>``, and so do we, against a lecture about them; codes have a
+vocabulary of their own as in the code (tests/parity/test_published_lwm.py), whose checkpoints ``--init FILE`` reads if
+the flat ``params`` are written as safetensors.
+
+Where we deviate: The paper's steps are taken where they do not agree with its
 numbers of tokens (14,000 steps of 8M are 112B, not 107B), and 8M are 2^23. Requests and conversations that share rows
 include those about videos, which the paper pads. aMUSEd's VQ-GAN reads pixels in 0..1 in its own pipelines, and so
 here; the paper's code feeds its own copy -1..1. Frames of a video that is shorter than a clip repeat.
