@@ -146,6 +146,9 @@ class Condition:
     """Classes, ``B`` int64."""
     action: Tensor | None = None
     """Actions, ``B T`` int64 or ``B T A`` floating point, for all ``num_frames``."""
+    text: tuple[Batch, ...] = ()
+    """Texts to follow, ``text`` and ``text_length`` of batches of ``B``: those of first frames, if these have their
+    own, and those of whole videos."""
 
 
 @runtime_checkable

@@ -1,11 +1,15 @@
 """VQ-GAN and VAE against ``diffusers``, through the key map, both ways."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from filmstrip import systems
+from filmstrip.errors import UserError
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Tokens
+from filmstrip.runs.tokenizers import start_tokenizer, with_tokenizer
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights.diffusers import to_diffusers
@@ -72,8 +76,31 @@ def test_vqgan(frames, dim, assert_close):
     assert_close(ours.decode(Tokens(tokens.grid, ids=tokens.ids))[:, 0], rebuilt.clamp(0, 1))
 
 
+@torch.no_grad()
+def test_amused_has_no_attention_and_reads_pixels_from_zero_to_one(frames, assert_close, tmp_path):
+    """A folder that diffusers wrote is the tokenizer of a model of codes, as its own pipelines use it."""
+    theirs = diffusers.VQModel(latent_channels=8, num_vq_embeddings=16, mid_block_add_attention=False, **PLAIN)
+    randomise(theirs).save_pretrained(tmp_path / "vqvae")
+    run = systems.find("language.lwm:tiny")
+    run = replace(run, objective=replace(run.objective, tokenizer_run=str(tmp_path / "vqvae")))
+    run = with_tokenizer(run)
+    model = replace(run.objective, begin=(5,), end=(6,)).build().eval()
+    start_tokenizer(model, run)
+    latents = theirs.encode(frames).latents
+    _, _, (_, _, ids) = theirs.quantize(latents)
+    tokens = model.tokenizer.encode(frames[:, None])
+    assert torch.equal(tokens.ids.flatten(), ids) and len(ids.unique()) > 1
+    assert_close(model.video_of(tokens)[:, 0], theirs.decode(latents).sample.clamp(0, 1))
+    (tmp_path / "vqvae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors is needed"):
+        with_tokenizer(replace(run, objective=replace(run.objective, tokenizer_run=str(tmp_path / "vqvae"))))
+
+
 PAPERS = [
-    *(f"tokenizers.vqgan:{name}" for name in ("minecraft", "habitat", "viper_dmc", "viper_atari", "viper_rlbench")),
+    *(
+        f"tokenizers.vqgan:{name}"
+        for name in ("amused", "minecraft", "habitat", "viper_dmc", "viper_atari", "viper_rlbench")
+    ),
     *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat")),
 ]
 
@@ -92,7 +119,11 @@ def test_paper_presets_have_their_weights(address):
     with torch.device("meta"):
         ours = config.build()
         if "vqgan" in address:
-            codes = dict(latent_channels=config.codebook.dim, num_vq_embeddings=config.codebook.size)
+            codes = dict(
+                mid_block_add_attention=config.middle_attention,
+                latent_channels=config.codebook.dim,
+                num_vq_embeddings=config.codebook.size,
+            )
             theirs = diffusers.VQModel(**shared, **codes)
         else:
             theirs = diffusers.AutoencoderKL(latent_channels=config.latent_dim, **shared)

@@ -319,6 +319,16 @@ MODELS |= {
 }
 
 
+# The same with a table of 8,448 vision tokens and their output layer, beside aMUSEd's frozen VQ-GAN, which has as
+# many weights as diffusers' (tests/parity/test_diffusers.py).
+AMUSED = 146.244675
+WITH_VISION = VICUNA_7B + 2 * 8448 * 4096 / 1e6
+MODELS |= {
+    f"language.lwm:vision_{stage}": (WITH_VISION + AMUSED, WITH_VISION)
+    for stage in ("1k", "8k", "chat_32k", "chat_128k", "chat_1m")
+}
+
+
 @pytest.mark.parametrize("address", MODELS)
 def test_models(address):
     pytest.importorskip("transformers")

@@ -21,6 +21,7 @@ TOKENIZERS = {f"tokenizers.elastictok:{preset}": 210 for preset in ELASTIC} | {
     # bias that codes hold here.
     "tokenizers.dvae:dalle": 97.615878,
     # Nothing is printed of these: counted over diffusers' networks of the same layers (tests/parity).
+    "tokenizers.vqgan:amused": 146.244675,
     "tokenizers.vqgan:minecraft": 30.364803,
     "tokenizers.vqgan:habitat": 81.677955,
     "tokenizers.vqgan:viper_dmc": 16.621635,
@@ -38,6 +39,7 @@ CODES = {
     "tokenizers.vqvae3d:ucf101": ((4, 32, 32), 1024, 256),
     "tokenizers.vqvae3d:ucf101_128": ((4, 32, 32), 1024, 256),
     "tokenizers.vqvae3d:tgif": ((4, 32, 32), 1024, 256),
+    "tokenizers.vqgan:amused": ((1, 16, 16), 8192, 64),
     "tokenizers.vqgan:dmlab": ((1, 16, 16), 1024, 256),
     "tokenizers.vqgan:minecraft": ((1, 16, 16), 1024, 256),
     "tokenizers.vqgan:habitat": ((1, 16, 16), 8192, 256),

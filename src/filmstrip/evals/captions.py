@@ -66,7 +66,8 @@ class AnswerWriter(NamedTuple):
     def write(self, visual: Tensor, seeds: Tensor | None = None) -> list[str]:
         """A caption of each, drawn from ``seeds`` (``B``)."""
         seed = _first(visual, seeds)
-        asked = on_device(prompts(self.serialiser, [turns_of(self.question)] * len(visual)), visual.device)
+        turns = turns_of(self.question, question_first=self.serialiser.question_first)
+        asked = on_device(prompts(self.serialiser, [turns] * len(visual)), visual.device)
         count, sampling = self.writing.max_tokens, self.writing.sampling
         return answers(self.model, visual, asked, self.serialiser, count=count, seed=seed, sampling=sampling)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -89,10 +89,9 @@ class Level(nn.Module):
         return self.resample(x)
 
 
-def _middle(width: int, groups: int) -> nn.Sequential:
-    return nn.Sequential(
-        ResidualBlock(width, width, groups), FrameAttention(width, groups), ResidualBlock(width, width, groups)
-    )
+def _middle(width: int, groups: int, *, attention: bool) -> nn.Sequential:
+    between = FrameAttention(width, groups) if attention else nn.Identity()
+    return nn.Sequential(ResidualBlock(width, width, groups), between, ResidualBlock(width, width, groups))
 
 
 def _out(inputs: int, outputs: int, groups: int) -> nn.Sequential:
@@ -110,9 +109,13 @@ class FrameAutoencoderArchitecture:
     halvings: CountOrZero | None = None
     """Number of levels, from the first, that halve the frame; by default all but the last."""
     attention_levels: tuple[CountOrZero, ...] = ()
-    """Levels with attention, counted from 0 at full resolution; the middle always has it."""
+    """Levels with attention, counted from 0 at full resolution."""
+    middle_attention: bool = True
+    """Whether there is attention at the lowest resolution, between encoder and decoder."""
     groups: Count = 32
     """Groups of the normalisation."""
+    pixels: Literal["signed", "unit"] = "signed"
+    """Range of the pixels that the networks read and write: -1 to 1, or 0 to 1 (aMUSEd's)."""
 
 
 class FrameAutoencoder(nn.Module):
@@ -135,6 +138,7 @@ class FrameAutoencoder(nn.Module):
                 f"the {halvings} halvings"
             )
         self.patch_size = (1, 2**halvings, 2**halvings)
+        self.signed = config.pixels == "signed"
         # as published what the bottleneck takes, a code or the mean and variance of one; not thousands of logits
         out = min(input_dim, 2 * latent_dim)
         first, last = widths[0], widths[-1]
@@ -144,12 +148,12 @@ class FrameAutoencoder(nn.Module):
             half = Down(width) if i < halvings else nn.Identity()
             same = {"attention": i in attention_levels, "groups": groups}
             self.down.append(Level(widths[max(i - 1, 0)], width, depth, resample=half, **same))
-        self.encoder_middle = _middle(last, groups)
+        self.encoder_middle = _middle(last, groups, attention=config.middle_attention)
         self.encoder_out = _out(last, out, groups)
         self.to_latents = nn.Conv2d(out, input_dim, 1)
         self.from_latents = nn.Conv2d(latent_dim, latent_dim, 1)
         self.decoder_in = nn.Conv2d(latent_dim, last, 3, padding=1)
-        self.decoder_middle = _middle(last, groups)
+        self.decoder_middle = _middle(last, groups, attention=config.middle_attention)
         for i in reversed(range(len(widths))):
             double = Up(widths[i]) if 0 < i <= halvings else nn.Identity()
             same = {"attention": i in attention_levels, "groups": groups}
@@ -164,7 +168,7 @@ class FrameAutoencoder(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         """Latents ``B t h w D`` of ``B T C H W`` video in 0..1."""
-        x = self.conv_in(rearrange(video * 2 - 1, "b t c h w -> (b t) c h w"))
+        x = self.conv_in(rearrange(video * 2 - 1 if self.signed else video, "b t c h w -> (b t) c h w"))
         for level in self.down:
             x = level(x)
         x = self.to_latents(self.encoder_out(self.encoder_middle(x)))
@@ -176,4 +180,5 @@ class FrameAutoencoder(nn.Module):
         x = self.decoder_middle(x)
         for level in self.up:
             x = level(x)
-        return rearrange(self.decoder_out(x), "(b t) c h w -> b t c h w", t=latents.shape[1]) / 2 + 0.5
+        pixels = rearrange(self.decoder_out(x), "(b t) c h w -> b t c h w", t=latents.shape[1])
+        return pixels / 2 + 0.5 if self.signed else pixels

@@ -111,6 +111,8 @@ class AdversarialTokenizer(TokenizerObjective):
         }
         if self.codebook_size is not None:
             described |= {"num_vq_embeddings": self.codebook_size}
+        if not config.middle_attention:
+            described |= {"mid_block_add_attention": False}
         name = "AutoencoderKL" if self.codebook_size is None else "VQModel"
         return {"_class_name": name, **described}, to_diffusers(self.state_dict())
 

@@ -48,6 +48,11 @@ class TextModelConfig(ObjectiveConfig):
     """Whether the run's ``init`` has decided the sizes, so that the data say nothing of the vocabulary; the command
     line finds out."""
 
+    def tokens_of_frame(self) -> tuple[int, int] | None:
+        """Number of tokens that a step of time takes, and number of frames that it stands for; none, by default, for
+        a model that reads text alone."""
+        return None
+
     def bind(self, info: DataInfo) -> Self:
         """Take the size of the vocabulary from the data, for a language model that is new.
 

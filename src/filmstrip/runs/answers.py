@@ -93,6 +93,11 @@ class Answerer:
         """Whether it reads text alone, and sees nothing."""
         return isinstance(self.objective, TextWriter)
 
+    def turns(self, question: str, history: Sequence[Turn] = (), *, visuals: int = 1) -> list[Turn]:
+        """The turns of a question after those that were said before; see
+        :func:`~filmstrip.data.kinds.conversations.turns_of`."""
+        return turns_of(question, history, visuals=visuals, question_first=self.serialiser.question_first)
+
     def see(self, path: Path | str, num_frames: int | None = None, *, alone: bool = True) -> Film:
         """Look at a file: its frames as in evaluation, or as many as are asked for, evenly over the file.
 
@@ -141,7 +146,7 @@ class Answerer:
             UserError: the question has a placeholder that is not known.
         """
         films = films if isinstance(films, Sequence) else [films]
-        turns = turns_of(question, history, visuals=len(films))
+        turns = self.turns(question, history, visuals=len(films))
         if isinstance(self.objective, TextWriter):
             asked = on_device(prompts(self.serialiser, [turns]), device_of(self.objective))
             if self.learnt_length is not None and (length := asked["text"].shape[1]) > self.learnt_length:
@@ -177,7 +182,7 @@ class Answerer:
     def likelihood(self, film: Film, question: str, answers: Sequence[str]) -> Tensor:
         """The mean log-likelihood of a token of each answer to a question."""
         assert isinstance(self.objective, Answers), "a film has been seen"
-        turns = turns_of(question)
+        turns = self.turns(question)
         batch = on_device(with_answers(self.serialiser, [turns] * len(answers), answers), film.visual.device)
         with inference(self.objective):
             seen = film.visual.expand(len(answers), *film.visual.shape[1:])

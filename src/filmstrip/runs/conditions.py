@@ -16,13 +16,17 @@ from torch import Tensor
 from filmstrip.data.actions import KEY
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
+from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
-from filmstrip.protocols import Condition
+from filmstrip.protocols import Batch, Condition
 from filmstrip.runs.config import Run
+from filmstrip.text.tokenizers import TextTokenizer
 from filmstrip.video import open_video, read_clips
 
 FPS = 8.0
 """Of samples that continue no file."""
+FPS_OF_TEXT = 4.0
+"""Of videos that follow a text, as LWM writes them."""
 ACTION_FILES = (".npy", ".npz", ".json", ".csv")
 
 
@@ -34,11 +38,14 @@ def read_condition(
     batch_size: int,
     num_frames: int | None = None,
     context_frames: int = 1,
+    prompts: Sequence[str] = (),
+    tokenizer: TextTokenizer | None = None,
 ) -> tuple[Condition, float]:
     """What samples are to follow, and the frames per second that go with it.
 
     Each text is a file to continue from its first ``context_frames`` frames, a class (several take turns), or
-    actions. ``num_frames`` are by default as many as there are actions, or as the run was trained on.
+    actions. ``prompts`` are texts that say what is to be seen (several take turns), in the words of ``tokenizer``.
+    ``num_frames`` are by default as many as there are actions, or as the run was trained on.
 
     Raises:
         UserError: a condition is nothing that this run knows, or does not fit another.
@@ -62,9 +69,20 @@ def read_condition(
         raise UserError(
             f"{len(video)} frames are given already, and {frames} are asked for in all: give more --frames"
         )
+    text: tuple[Batch, ...] = ()
+    if prompts:
+        if not isinstance(run.data.reads, VisionText) or tokenizer is None:
+            raise UserError(
+                f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out "
+                "--text, or give a run of language.lwm"
+            )
+        texts_of = [prompts[i % len(prompts)] for i in range(batch_size)]
+        text = run.data.reads.prompts(tokenizer, texts_of, frames)
+        fps = fps if video is not None else FPS_OF_TEXT
     return Condition(
         batch_size=batch_size,
         num_frames=frames,
+        text=text,
         video=None if video is None else video.expand(batch_size, *video.shape),
         label=torch.tensor([labels[i % len(labels)] for i in range(batch_size)]) if labels else None,
         action=None if action is None else action[:frames].expand(batch_size, *action[:frames].shape),

@@ -89,9 +89,10 @@ def train(run: Run, folder: Path, *, given: Collection[str] = (), command: str |
     """
     if run.objective.has_language:
         from filmstrip.runs.language import with_parts, with_visual_tokens  # other methods do without its rooms
-        from filmstrip.runs.text_models import with_text_alone
+        from filmstrip.runs.text_models import with_frame_tokens, with_text_alone
 
         run = with_text_alone(with_visual_tokens(with_parts(run, folder)))
+        run = with_frame_tokens(with_tokenizer(run, folder))
     if run.objective.has_text_run:
         from filmstrip.runs.text_towers import with_text_tower
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from filmstrip.protocols import Condition, Generator, Objective, StreamingGenera
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
+from filmstrip.text.tokenizers import FILE, TextTokenizer, open_tokenizer
 
 BATCH_SIZE = 16
 """Number of samples drawn at once, if nothing is said."""
@@ -25,11 +26,14 @@ BATCH_SIZE = 16
 class VideoGenerator(nn.Module):
     """A trained generator, which reads what its samples are to follow from words and files."""
 
-    def __init__(self, objective: Objective, run: Run, info: DataInfo) -> None:
+    def __init__(
+        self, objective: Objective, run: Run, info: DataInfo, text_tokenizer: TextTokenizer | None = None
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.run = run
         self.info = info
+        self.text_tokenizer = text_tokenizer
         self.eval()
 
     @property
@@ -38,12 +42,17 @@ class VideoGenerator(nn.Module):
         return self.info.classes
 
     def condition(
-        self, *texts: str, num_samples: int = 4, num_frames: int | None = None, context_frames: int = 1
+        self,
+        *texts: str,
+        num_samples: int = 4,
+        num_frames: int | None = None,
+        context_frames: int = 1,
+        prompts: Sequence[str] = (),
     ) -> tuple[Condition, float]:
         """What samples are to follow, and the frames per second that go with it.
 
         Each text is a file to continue, a class (several take turns), or actions
-        (:func:`~filmstrip.runs.conditions.read_condition`).
+        (:func:`~filmstrip.runs.conditions.read_condition`); ``prompts`` are texts that say what is to be seen.
 
         Raises:
             UserError: a text is nothing that the run knows, or does not fit another.
@@ -55,6 +64,8 @@ class VideoGenerator(nn.Module):
             batch_size=num_samples,
             num_frames=num_frames,
             context_frames=context_frames,
+            prompts=prompts,
+            tokenizer=self.text_tokenizer,
         )
 
     def sample(
@@ -66,6 +77,7 @@ class VideoGenerator(nn.Module):
         seed: int = 0,
         sampling: Any = None,
         batch_size: int = BATCH_SIZE,
+        prompts: Sequence[str] = (),
     ) -> Tensor:
         """Samples, ``B T C H W`` in 0..1 on the CPU, beginning with the frames of a file to continue.
 
@@ -77,12 +89,13 @@ class VideoGenerator(nn.Module):
             seed: Base seed.
             sampling: A :class:`~filmstrip.nn.sampling.Sampling`; by default the run's own.
             batch_size: Number of samples drawn at once.
+            prompts: Texts that say what is to be seen; several take turns.
 
         Raises:
             UserError: the run does not support this.
         """
         condition, _ = self.condition(
-            *texts, num_samples=num_samples, num_frames=num_frames, context_frames=context_frames
+            *texts, num_samples=num_samples, num_frames=num_frames, context_frames=context_frames, prompts=prompts
         )
         try:
             pieces = list(
@@ -104,7 +117,8 @@ def load_generator(folder: str | Path, device: torch.device | str | None = None)
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which is not a generator: provide a run of generation.*"
         )
-    return VideoGenerator(objective, run, load_data_info(folder))
+    tokenizer = open_tokenizer(Path(folder)) if (Path(folder) / FILE).exists() else None
+    return VideoGenerator(objective, run, load_data_info(folder), tokenizer)
 
 
 def stream_samples(
@@ -167,4 +181,5 @@ def _part(condition: Condition, first: int, size: int, device: torch.device) -> 
         video=part(condition.video),
         label=part(condition.label),
         action=part(condition.action),
+        text=tuple({name: part(value) for name, value in batch.items()} for batch in condition.text),
     )

@@ -6,16 +6,19 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.kinds.documents import Documents
+from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
 from filmstrip.inference import on_device
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.nn.sampling import Sampling
+from filmstrip.objectives.latent import LatentConfig
 from filmstrip.objectives.text import TextModel, TextModelConfig
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.config import Run, read_config
@@ -56,11 +59,33 @@ def with_text_model_of_init(run: Run, typed: Collection[str]) -> Run:
     if _INDEX_SCALE in typed:
         given = replace(given, rope_index_scale=own.decoder.rope_index_scale)
     objective = own.of_init(given, source)
+    if isinstance(objective, LatentConfig):
+        objective = replace(objective, **_codes_of_init(objective, source))
     reads = run.data.reads
     if not is_run(source) and isinstance(reads, (Documents, Conversations)):
         reads = read_as_there(reads, hub_folder(source, *DESCRIBED), source, {*typed, "data.reads.format"})
     log.warning("%s says how large the language model is, and how text is read", source)
     return replace(run, objective=objective, data=replace(run.data, reads=reads))
+
+
+def _codes_of_init(own: LatentConfig, source: str) -> dict[str, Any]:
+    """The tokenizer of the run that a model of codes starts from, where it names none of its own.
+
+    Raises:
+        UserError: neither has one.
+    """
+    if own.tokenizer_run is not None:
+        return {}
+    there = read_config(Path(source) / CONFIG).objective if is_run(source) else None
+    if isinstance(there, LatentConfig):
+        log.warning("%s says which tokenizer codes videos", source)
+        return {"tokenizer": there.tokenizer, "tokenizer_run": there.tokenizer_run}
+    if own.untrained_tokenizer:
+        return {}
+    raise UserError(
+        f"{source} is a language model of text, which codes no videos: name the tokenizer, a run or a folder in the "
+        "layout of diffusers (--objective.tokenizer-run FOLDER)"
+    )
 
 
 def _decoder_of(source: str) -> DecoderConfig:
@@ -76,10 +101,27 @@ def _decoder_of(source: str) -> DecoderConfig:
     return there.decoder
 
 
+def with_frame_tokens(run: Run) -> Run:
+    """This run, told how many tokens of its streams the frames of videos take, where it reads videos as codes.
+
+    Raises:
+        UserError: it reads other data than streams of text and videos.
+    """
+    own, reads = run.objective, run.data.reads
+    if not isinstance(own, TextModelConfig) or (takes := own.tokens_of_frame()) is None:
+        return run
+    if not isinstance(reads, VisionText):
+        raise UserError(
+            f"{type(own).__name__} reads text and videos in one stream, and data.reads is {type(reads).__name__}: "
+            "leave it out, or give --data.reads vision_text"
+        )
+    return replace(run, data=replace(run.data, reads=reads.with_frame_tokens(*takes, run.data.clip.num_frames)))
+
+
 def with_text_alone(run: Run) -> Run:
     """This run with conversations as text alone, which is all that a language model of text reads."""
     reads = run.data.reads
-    if not isinstance(run.objective, TextModelConfig) or not isinstance(reads, Conversations) or reads.text_alone:
+    if not run.objective.continues_text or not isinstance(reads, Conversations) or reads.text_alone:
         return run
     return replace(run, data=replace(run.data, reads=replace(reads, visuals=0)))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -17,12 +18,13 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Objective, TokenizerModule, Tokens, find_tokenizer
+from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
-from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.contents import CONFIG, is_run
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
+from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -123,12 +125,47 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         begun = read_config(folder / CONFIG).objective
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
-    tokenizer = read_config(Path(objective.tokenizer_run) / CONFIG).objective
+    source = Path(objective.tokenizer_run)
+    if (described := _in_diffusers(source)) is not None:
+        from filmstrip.systems import find  # of few runs
+
+        vqgan: Any = find("tokenizers.vqgan").objective
+        tokenizer = vqgan.of_diffusers(described, str(source))
+        file = source if source.is_file() else source / _WEIGHTS
+        return replace(run, objective=replace(objective, tokenizer=tokenizer, tokenizer_run=str(file)))
+    tokenizer = read_config(source / CONFIG).objective
     if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
         tokenizer = tokenizer.tokenizer
     if tokenizer is None:
         raise UserError(f"{objective.tokenizer_run} has no tokenizer: give a run of tokenizers.*")
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
+
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""File of a model's weights in the layout of ``diffusers``."""
+
+
+def _in_diffusers(source: Path) -> dict[str, Any] | None:
+    """The ``config.json`` of a model in the layout of ``diffusers``: a folder, or the file of its weights in one.
+
+    None if it is another source.
+
+    Raises:
+        UserError: it has no weights that can be read.
+    """
+    folder = source if source.is_dir() else source.parent
+    path = folder / CONFIG
+    if is_run(source) or not path.is_file():
+        return None
+    try:
+        described = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(described, dict) or "_class_name" not in described:
+        return None
+    if not source.is_file() and not (source / _WEIGHTS).is_file():
+        raise UserError(f"{source} has no weights: {_WEIGHTS} is needed (diffusers writes it with save_pretrained)")
+    return described
 
 
 def start_tokenizer(objective: Objective, run: Run) -> None:
@@ -160,11 +197,26 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
             )
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
+    if Path(folder).is_file():
+        _start_from_file(objective, run.objective, Path(folder))
+        return
     run_there, _ = load_objective(folder, "cpu")
     given = getattr(run_there, "tokenizer", run_there).state_dict()
     parts = run.objective.frozen_parts().items()
     own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
     own.load_state_dict({name: given[name] for name in own.state_dict()})
+
+
+def _start_from_file(objective: Objective, config: LatentConfig, path: Path) -> None:
+    parts = config.frozen_parts().items()
+    own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
+    assert isinstance(own, Published), "a tokenizer of another layout has no file"
+    try:
+        own.load_state_dict(own.from_published(read_weights(path)), strict=False)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except RuntimeError as error:
+        raise UserError(f"{path} has weights of other shapes than its {CONFIG} says: {error}") from None
 
 
 def check_tokenizer(objective: Objective, source: Source) -> None:

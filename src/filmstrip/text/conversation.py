@@ -76,11 +76,11 @@ TEMPLATES: Mapping[str, Template] = {
         stop="###",
     ),
     "v1": Template(system=_VICUNA, user="USER: ", after_user=" ", assistant="ASSISTANT:"),
+    "bare": Template(visual_only=True, space=""),
     "lwm": Template(system="You are a helpful assistant. ", user="USER: ", after_user=" ", assistant="ASSISTANT:"),
 }
-"""Formats by name: ``plain``; ``caption``, in which the user says nothing, ``v0`` and ``v1``, LLaVA's (Vicuna's), and
-``lwm``, LWM's.
-The ``stop`` of ``caption`` is a new line."""
+"""Formats by name: ``plain``; ``caption`` and ``bare``, in which the user says nothing, ``v0`` and ``v1``, LLaVA's
+(Vicuna's), and ``lwm``, LWM's. The ``stop`` of ``caption`` is a new line."""
 HUB = "hub"
 """Name of the format that a published tokenizer brings with it."""
 
@@ -106,7 +106,8 @@ class Serialiser:
     """Turns conversations into ids, for one tokenizer and one format.
 
     ``visual_tokens`` is the number of tokens of the language model at the place of a visual: it counts for
-    ``max_length``, and the ids hold the place once, between the special tokens ``around_visual``, if there are any.
+    ``max_length``, and the ids hold the place once, between the special tokens ``around_visual``, if there are any,
+    and the ordinary ``visual_text``. ``question_first`` is where visuals stand whose place a question does not say.
     Without ``visuals`` no text has such places: what looks like one is a text's own, as in HTML.
 
     Raises:
@@ -123,13 +124,18 @@ class Serialiser:
         visual_tokens: int = 1,
         around_visual: tuple[str, str] = ("", ""),
         visuals: bool = True,
+        visual_text: tuple[str, str] = ("", ""),
+        question_first: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.visuals = visuals
         self.visual_tokens = visual_tokens
+        self.question_first = question_first
         self._marks = _marks_of(tokenizer)
-        self._before, self._after = ([tokenizer.special(name)] if name else [] for name in around_visual)
+        special = [[tokenizer.special(name)] if name else [] for name in around_visual]
+        plain = [tokenizer.encode(text) if text else [] for text in visual_text]
+        self._before, self._after = [*plain[0], *special[0]], [*special[1], *plain[1]]
         self.places = {name: tokenizer.special(name) for name in PLACES}
         if isinstance(template, str) and template not in (*TEMPLATES, HUB):
             raise UserError(
@@ -178,6 +184,10 @@ class Serialiser:
         """The ids that the assistant says for an answer, with the stop."""
         return [*(i for piece in self._worded(text, self._format.answer) for i in piece), *self.stop]
 
+    def visual(self, name: str = VIDEO) -> list[int]:
+        """The ids at the place of a visual, with those around it."""
+        return [*self._before, self.places[name], *self._after]
+
     def length(self, ids: Iterable[int], sizes: Sequence[int] | None = None) -> int:
         """Number of tokens of the language model that ids take, whose visuals have ``sizes`` as in :meth:`mark`."""
         visual, told = set(self.places.values()), iter(sizes or ())
@@ -208,7 +218,7 @@ class Serialiser:
         for match in _PLACE.finditer(text) if self.visuals else ():
             if before := text[end : match.start()]:
                 yield from map(_Piece, self._worded(before, self.tokenizer.encode))
-            yield _Piece([*self._before, self.places[match.group()], *self._after], kept=True)
+            yield _Piece(self.visual(match.group()), kept=True)
             end = match.end()
         if rest := text[end:]:
             yield from map(_Piece, self._worded(rest, self.tokenizer.encode))

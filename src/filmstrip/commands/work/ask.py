@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 
 from filmstrip.commands.ask import Ask
-from filmstrip.data.kinds.conversations import turns_of
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.nn.sampling import Sampling
@@ -121,7 +120,7 @@ def _converse(answerer: Answerer, films: Sequence[Film], command: Ask, texts: Se
             print(error)
             continue
         said = Turn("assistant", answers[-1].answer)
-        history = [*turns_of(_asked(question, history, texts), history, visuals=len(films)), said]
+        history = [*answerer.turns(_asked(question, history, texts), history, visuals=len(films)), said]
 
 
 def _asked(question: str, history: Sequence[Turn], texts: Sequence[str]) -> str:

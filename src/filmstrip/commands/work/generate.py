@@ -39,6 +39,8 @@ class SamplingRequest:
     condition: tuple[str, ...] = ()
     """Conditions of the samples: a video to continue; a class, by name or number (several are used in turn); actions,
     one per frame: a .npy, .npz, .json or .csv file, or numbers separated by commas."""
+    text: tuple[str, ...] = ()
+    """Texts that say what is to be seen, for a language model that draws (language.lwm); several are used in turn."""
     context_frames: Count = 1
     """Number of frames taken from the start of a video to continue."""
     out: Path = Path("sample.mp4")
@@ -93,6 +95,7 @@ def generate(folder: Path, request: SamplingRequest) -> int:
         num_samples=request.num_samples,
         num_frames=request.frames,
         context_frames=request.context_frames,
+        prompts=request.text,
     )
     context = 0 if condition.video is None else condition.video.shape[1]
     made, start = 0, time.monotonic()

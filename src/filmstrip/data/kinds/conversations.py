@@ -74,7 +74,7 @@ SPECIFICATION = Specification(
         **COMMON,
     }
 )
-Format = Literal["plain", "caption", "v0", "v1", "lwm", "hub"]
+Format = Literal["plain", "caption", "bare", "v0", "v1", "lwm", "hub"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,10 @@ class Conversations(Kind):
 
     mixes: ClassVar[bool] = True
     specification: ClassVar[Specification] = SPECIFICATION
+    visual_text: ClassVar[tuple[str, str]] = ("", "")
+    """Ordinary text before and after the place of a visual; empty for none."""
+    question_first: ClassVar[bool] = False
+    """Whether visuals stand behind the question about them, unless it says where."""
 
     media: Path | None = None
     """Folder of the images and videos that the file names; by default the folder of the file."""
@@ -400,6 +404,8 @@ def serialiser_of(config: Conversations, tokenizer: TextTokenizer) -> Serialiser
         visual_tokens=config.visual_tokens or 1,
         around_visual=config.around_visual,
         visuals=not config.text_alone,
+        visual_text=config.visual_text,
+        question_first=config.question_first,
     )
 
 
@@ -435,7 +441,7 @@ def _open(config: Conversations, path: Path, train_split: str) -> ConversationSo
     if not any(sample.split for sample in samples):
         samples = hold_out(samples)
     texts = [turn.text for s in samples if s.split == train_split for turn in s.dialogue.turns]
-    around = TEMPLATES[config.format].texts if config.format != HUB else ()
+    around = (*config.visual_text, *(TEMPLATES[config.format].texts if config.format != HUB else ()))
     serialiser = serialiser_of(config, config.tokenizer.fit([*texts, *around]))
     _check_lengths(samples, serialiser, path)
     return ConversationSource(
@@ -524,17 +530,21 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> Batch:
     return {"text": text, "text_length": torch.tensor([len(ids) for ids in rows])}
 
 
-def turns_of(question: str, history: Sequence[Turn] = (), *, visuals: int = 1) -> list[Turn]:
+def turns_of(
+    question: str, history: Sequence[Turn] = (), *, visuals: int = 1, question_first: bool = False
+) -> list[Turn]:
     """The turns of a question after those that were said before; the first one is about as many ``visuals``.
 
-    They stand first, unless the question says where each stands (``<video>``, ``<image>``).
+    They stand first, or behind the question (``question_first``), unless it says where each stands (``<video>``,
+    ``<image>``).
 
     Raises:
         UserError: the question has places of another number of visuals.
     """
     asked = Turn("user", question)
     if not history and not (places := count_places([asked])):
-        asked = Turn("user", "<video>\n" * visuals + question)
+        shown = question + "\n<video>" * visuals if question_first else "<video>\n" * visuals + question
+        asked = Turn("user", shown)
     elif (expected := 0 if history else visuals) != (places := count_places([asked])):
         raise UserError(f"the question has places of {places} visuals, and there are {expected}: name each once")
     return [*history, asked]

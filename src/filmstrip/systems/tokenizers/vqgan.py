@@ -9,7 +9,8 @@ et al. 2023, appendix B.14) and VIPER (Escontrela et al. 2023, table E.1).
 
 The network is that of the code that TECO's authors published (tests/parity/test_published_vqgan.py), which loads such
 VQ-GANs and does not train them. ``--init FILE`` begins with their weights, written as safetensors with the names of
-``flax.traverse_util.flatten_dict(..., sep="/")``, or with those of a ``VQModel`` of ``diffusers``.
+``flax.traverse_util.flatten_dict(..., sep="/")``, or with those of a ``VQModel`` of ``diffusers``, such as aMUSEd's
+(``amused``), whose networks read pixels in 0..1.
 
 Where we deviate: group normalisation in the discriminator, no minibatch statistics and no gradient penalty in VIPER's
 (which used StyleGAN's); discriminators join at the first step and TECO's train for 500,000, which the papers do not
@@ -24,14 +25,16 @@ features): gradients 0.57 times the original's, against 0.53 with absolute error
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.errors import UserError
 from filmstrip.models.frame_autoencoder import Down, FrameAttention, FrameAutoencoder, ResidualBlock, Up
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.codebook import Codebook
@@ -65,6 +68,49 @@ class VQGANConfig(AdversarialConfig):
     """The networks around a codebook."""
 
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="learnt"))
+
+    def of_diffusers(self, config: Mapping[str, Any], source: str) -> VQGANConfig:
+        """This method with the networks of a ``VQModel`` of ``diffusers``, by its ``config.json``.
+
+        That does not say in which range pixels are. They are in -1..1 where the middle has attention, and in 0..1,
+        as in the pipelines of aMUSEd, where it has none.
+
+        Raises:
+            UserError: it is another model, or has a part that these networks do not have.
+        """
+        if config.get("_class_name") != "VQModel":
+            raise UserError(f"{source} is a {config.get('_class_name', 'model of unknown kind')}, and no VQModel")
+        told = {
+            "layers_per_block": 1,
+            "latent_channels": 3,
+            "num_vq_embeddings": 256,
+            "norm_num_groups": 32,
+            **config,
+        }
+        widths = tuple(told.get("block_out_channels", (64,)))
+        down = told.get("down_block_types", ("DownEncoderBlock2D",))
+        attends = tuple(i for i, name in enumerate(down) if name.startswith("Attn"))
+        unknown = {
+            "act_fn": told.get("act_fn", "silu") != "silu",
+            "norm_type": told.get("norm_type", "group") != "group",
+            "vq_embed_dim": told.get("vq_embed_dim") not in (None, told["latent_channels"]),
+            "down_block_types": len(down) != len(widths),
+        }
+        if said := [name for name, is_unknown in unknown.items() if is_unknown]:
+            shown = ", ".join(f"{name} {told[name]!r}" for name in said)
+            raise UserError(f"{source} asks for {shown}, which these networks do not have")
+        middle = bool(told.get("mid_block_add_attention", True))
+        return replace(
+            self,
+            widths=widths,
+            depth=told["layers_per_block"],
+            halvings=None,
+            attention_levels=attends,
+            middle_attention=middle,
+            groups=told["norm_num_groups"],
+            pixels="signed" if middle else "unit",
+            codebook=Codebook(kind="learnt", size=told["num_vq_embeddings"], dim=told["latent_channels"]),
+        )
 
     def build(self) -> VQGAN:
         """Build the networks with fresh weights."""
@@ -191,6 +237,23 @@ def habitat() -> Run:
 def kinetics600() -> Run:
     """TECO's for Kinetics-600: Habitat's network."""
     return _teco(size=128, codes=8192, widths=(128, 256, 384, 512), attention_levels=(3,))
+
+
+def amused() -> Run:
+    """aMUSEd's, which LWM codes frames with: 256 x 256 pixels become 16 x 16 of 8,192 codes, without any attention.
+
+    Its authors' training is not published with it: weights come from there, the rest is as TECO's.
+    """
+    network = VQGANConfig(
+        widths=(128, 256, 256, 512, 768),
+        middle_attention=False,
+        pixels="unit",
+        codebook=Codebook(kind="learnt", size=8192, dim=64),
+        adversarial_weight=1.0,
+        start=0,
+        gan_loss="log",
+    )
+    return _frames(network, size=256, batch_size=64, lr=3e-4, steps=500_000)
 
 
 def _viper(*, widths: tuple[int, ...], depth: int) -> Run:
