@@ -256,6 +256,26 @@ class TextWriter(Protocol):
         ...
 
 
+@runtime_checkable
+class NextTokens(Protocol):
+    """A network that reads tokens, remembers them and says what comes next."""
+
+    width: int
+    """Dimension of a token."""
+
+    def new_caches(self, batch: int, length: int) -> list[Any]:
+        """What each layer remembers, still empty, for ``batch`` sequences of up to ``length`` tokens."""
+        ...
+
+    def next_logits(self, tokens: Tensor, caches: Sequence[Any], padding: Tensor | None = None) -> Tensor:
+        """Logits ``B K`` of the token after ``tokens`` (``B N`` ids)."""
+        ...
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All its parts."""
+        ...
+
+
 EVALUATION = "eval/"
 """Prefix of the names of evaluations among the values that a run records."""
 Labels = Literal["class", "several", "number"]
@@ -440,6 +460,15 @@ class RingOfProcesses(Protocol):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor of each process, without gradients."""
+        ...
+
+
+@runtime_checkable
+class StandInForRing(RingOfProcesses, Protocol):
+    """A ring of processes that are not there: what a plan is made with."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What takes the place of attention ``B H N D`` along the ring."""
         ...
 
 

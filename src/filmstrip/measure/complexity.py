@@ -75,13 +75,13 @@ def of_run(run: Measurable) -> Complexity:
     Raises:
         UserError: it cannot be built, or does not accept the data's clips.
     """
-    with _refusing(run):
+    with refusing(run):
         with torch.device("meta"):
             objective = run.objective.build()
         sizes = run.data.reads.sizes(run.data, run.objective)
         if sizes is None:
             raise UserError("what was encoded comes in shapes of its own: give a run on videos")
-        return _measure(objective, partial(_blank, run, objective, {"B": 1, **sizes}))
+        return _measure(objective, partial(blank_batch, run, objective, {"B": 1, **sizes}))
 
 
 def try_out(run: Measurable) -> None:
@@ -90,7 +90,7 @@ def try_out(run: Measurable) -> None:
     Raises:
         UserError: it does not; the message names the reason.
     """
-    with _refusing(run):
+    with refusing(run):
         with torch.device("meta"):
             objective = run.objective.build()
         kind = run.data.reads
@@ -103,13 +103,13 @@ def try_out(run: Measurable) -> None:
             return
         with FakeTensorMode(), torch.no_grad():
             # Two rows, since a norm over one alone says no where a real batch would pass.
-            batch = _blank(run, objective, {"B": 2, **sizes})
+            batch = blank_batch(run, objective, {"B": 2, **sizes})
             # Of what depends on values, of which there are none here, nothing can be said.
             with suppress(*_UNKNOWN):
                 functional_call(objective, _stand_ins(objective), batch)
 
 
-def _blank(run: Measurable, objective: Objective, sizes: dict[str, int]) -> Batch:
+def blank_batch(run: Measurable, objective: Objective, sizes: dict[str, int]) -> Batch:
     """A batch of zeros, with labels such as the objective's."""
     batch = run.data.reads.specification.blank(sizes)
     if "label" in batch and objective.labels != "class":
@@ -118,7 +118,7 @@ def _blank(run: Measurable, objective: Objective, sizes: dict[str, int]) -> Batc
 
 
 @contextmanager
-def _refusing(run: Measurable) -> Iterator[None]:
+def refusing(run: Measurable) -> Iterator[None]:
     """Convert a network's shape errors into a message for the user.
 
     Raises:

@@ -52,7 +52,7 @@ def allowed(queries: Part, keys: Part, causal: bool, device: torch.device) -> Te
     if queries.document is not None and keys.document is not None:
         same = queries.document[:, :, None] == keys.document[:, None]
         found = same if found is None else found & same
-        if found.device.type == "cpu" and not found.any():  # to ask a GPU would be to wait for it
+        if _is_known(found) and not found.any():
             return False
     return True if found is None else found
 
@@ -141,8 +141,8 @@ def _blocks(
 
 def _meet(queries: Tensor | None, keys: Tensor | None, size: int) -> list[list[bool]] | None:
     """Which blocks of queries and of keys may have a document in common, by the ranges of their numbers; none if that
-    is not known, as on a GPU, which would have to be waited for."""
-    if queries is None or keys is None or queries.device.type != "cpu":
+    is not known."""
+    if queries is None or keys is None or not _is_known(queries):
         return None
     least, most = (
         [torch.stack([extreme(part, dim=1) for part in ids.split(size, dim=1)]) for ids in (queries, keys)]
@@ -150,6 +150,11 @@ def _meet(queries: Tensor | None, keys: Tensor | None, size: int) -> list[list[b
     )
     overlap = (least[0][:, None] <= most[1]) & (least[1] <= most[0][:, None])
     return overlap.any(dim=2).tolist()  # type: ignore[no-any-return]  # torch does not say
+
+
+def _is_known(x: Tensor) -> bool:
+    """Whether values can be asked for: a GPU would have to be waited for, and a plan's tensors have no content."""
+    return x.device.type == "cpu" and type(x) is Tensor
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -160,6 +160,15 @@ class Conversations(Kind):
         """Those of :meth:`sizes`."""
         return self.sizes(data, None)
 
+    @property
+    def row_tokens(self) -> int:
+        """That of shared rows, or of the longest conversation."""
+        return self.pack or self.max_length
+
+    def with_row_tokens(self, count: int) -> Self:
+        """This kind with other ``max_length``, and ``pack`` if rows are shared."""
+        return replace(self, max_length=count, pack=None if self.pack is None else count)
+
     def shown(self, data: Data) -> str:
         """Number of frames and their size."""
         if self.text_alone:

@@ -88,6 +88,15 @@ class Documents(Kind):
         """Those of :meth:`sizes`."""
         return self.sizes(data, None)
 
+    @property
+    def row_tokens(self) -> int:
+        """``length``."""
+        return self.length
+
+    def with_row_tokens(self, count: int) -> Self:
+        """This kind with another ``length``."""
+        return replace(self, length=count)
+
     def shown(self, data: Data) -> str:
         """Length of a row."""
         return f"rows of {self.length} tokens"

@@ -75,6 +75,19 @@ class Kind:
         """The same for data that are there, from what objectives are told of them."""
         raise TypeError(f"{type(self).__name__} does not define told_sizes(data, info)")
 
+    @property
+    def row_tokens(self) -> int | None:
+        """Number of tokens of a row of the language model, where that is a setting."""
+        return None
+
+    def with_row_tokens(self, count: int) -> Self:
+        """This kind with rows of so many tokens.
+
+        Raises:
+            UserError: its samples have no such length.
+        """
+        raise UserError(f"{type(self).__name__.lower()} have no number of tokens a row that could be set")
+
     def shown(self, data: Data) -> str:
         """Description of the network's input, for messages."""
         return "the inputs of its data"

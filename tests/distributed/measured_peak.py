@@ -1,0 +1,61 @@
+"""Trains a preset for two steps and writes the bytes of tensors that were alive at once, at most, by rank.
+
+    python tests/distributed/measured_peak.py OUT SYSTEM:PRESET [options of the run]
+
+All tensors of the process count: weights, optimiser, batches, gradients, activations, what other processes sent. What
+kernels take for themselves while they run does not.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from filmstrip.commands.arguments import run_from
+from filmstrip.commands.train import Train
+from filmstrip.distributed import process
+from filmstrip.runs.experiment import train
+
+
+class Alive(TorchDispatchMode):
+    """Looks at all storages after every operation: FSDP changes the sizes of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self._storages = 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self._note(out)
+        alive = [storage for reference in list(self._storages.values()) if (storage := reference()) is not None]
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in alive))
+        return out
+
+    def _note(self, value):
+        if isinstance(value, (list, tuple)):
+            for each in value:
+                self._note(each)
+        elif hasattr(value, "untyped_storage"):
+            storage = value.untyped_storage()
+            key = storage._cdata
+            if key not in self._storages or self._storages[key]() is None:
+                self._storages[key] = weakref.ref(storage)
+
+
+def main(out, *arguments):
+    run, _ = run_from(Train, [*arguments, "--train.steps", "2", "--data.num-workers", "0"], "measured")
+    run = replace(run, evals=(), train=replace(run.train, tracker=()))
+    alive = Alive()
+    folder = os.environ.get("MEASURED_FOLDER") or tempfile.mkdtemp()
+    with alive:
+        train(run, Path(folder) / "run")
+    Path(f"{out}.{process.rank()}").write_text(json.dumps(alive.peak))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
