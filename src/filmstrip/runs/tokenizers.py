@@ -17,9 +17,10 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Objective, TokenizerModule, Tokens, find_tokenizer
+from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
-from filmstrip.runs.contents import CONFIG
+from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.hub import hub_config, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
@@ -111,10 +112,10 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 
     Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
 
-    It may also be the run of a prior, which owns one.
+    It may also be the run of a prior, which owns one, or an autoencoder in the layout of ``diffusers``.
 
     Raises:
-        UserError: that is no run folder, or it has no tokenizer.
+        UserError: that is neither, or it has no tokenizer.
     """
     objective = run.objective
     if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
@@ -123,6 +124,9 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         begun = read_config(folder / CONFIG).objective
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
+    if not is_run(objective.tokenizer_run):
+        source = objective.tokenizer_run
+        return replace(run, objective=objective.with_tokenizer_of_hub(hub_config(source), source))
     tokenizer = read_config(Path(objective.tokenizer_run) / CONFIG).objective
     if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
         tokenizer = tokenizer.tokenizer
@@ -160,10 +164,14 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
             )
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
-    run_there, _ = load_objective(folder, "cpu")
-    given = getattr(run_there, "tokenizer", run_there).state_dict()
     parts = run.objective.frozen_parts().items()
     own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
+    if not is_run(folder):
+        assert isinstance(own, Published), "its config.json was read"
+        own.load_state_dict(own.from_published(hub_weights(folder)), strict=False)
+        return
+    run_there, _ = load_objective(folder, "cpu")
+    given = getattr(run_there, "tokenizer", run_there).state_dict()
     own.load_state_dict({name: given[name] for name in own.state_dict()})
 
 

@@ -6,6 +6,7 @@ from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.data.synthetic.cups import Cups
 from filmstrip.data.synthetic.demonstrations import Demonstrations
+from filmstrip.data.synthetic.edits import EditedScenes
 from filmstrip.data.synthetic.haystack import Haystack
 from filmstrip.data.synthetic.mazes import Mazes
 from filmstrip.data.synthetic.motions import Motions
@@ -32,6 +33,7 @@ SETS: dict[str, type[Synthetic]] = {
     "demonstrations": Demonstrations,
     "video_queries": VideoQueries,
     "haystack": Haystack,
+    "edits": EditedScenes,
 }
 
 
