@@ -113,11 +113,20 @@ class LatentDiffusionConfig(LatentConfig):
         scale = config.get("scaling_factor", STABLE_DIFFUSION_SCALE)
         return replace(super().with_tokenizer_of_hub(config, source), latent_scale=scale)
 
+    def needs_init(self) -> str | None:
+        """A T5 without weights says nothing of texts."""
+        if self.text is None or self.text_run is not None or self.untrained_text:
+            return None
+        return (
+            "texts are encoded by a T5, and no weights of one are named: give its folder (--objective.text-run "
+            "FOLDER), or ask for an untrained one (--objective.untrained-text)"
+        )
+
     def check(self) -> None:
-        """Before anything is built.
+        """See that something is known of texts.
 
         Raises:
-            UserError: nothing is known of texts, or the T5 has no weights.
+            UserError: nothing is.
         """
         if not self.vocab_size:
             raise UserError(
