@@ -46,6 +46,7 @@ COMMANDS = {
     "encode": "filmstrip.commands.encode:Encode",
     "decode": "filmstrip.commands.decode:Decode",
     "generate": "filmstrip.commands.generate:Generate",
+    "edit": "filmstrip.commands.edit:Edit",
     "visualize": "filmstrip.commands.visualize:Visualize",
     "export": "filmstrip.commands.export:Export",
     "push": "filmstrip.commands.push:Push",

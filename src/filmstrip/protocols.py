@@ -10,7 +10,7 @@ except for training, enters inference mode: :mod:`filmstrip.inference` has both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -872,6 +872,47 @@ class ContactForecaster(Protocol):
 
     def next_contacts(self, video: Tensor) -> NextContacts:
         """What will be touched after the last frame of ``B T C H W`` video, and where that is in this frame."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEdit:
+    """Videos that are to be changed by words, and how."""
+
+    video: Tensor
+    """Videos to edit, ``B T C H W``, uint8 or 0..1."""
+    source_text: Tensor
+    """Token ids of what they show, ``B L``."""
+    source_length: Tensor
+    """Number of these ids before the padding, ``B``."""
+    text: Tensor
+    """Token ids of what they are to show, ``B L``."""
+    text_length: Tensor
+    """Number of these ids before the padding, ``B``."""
+    seeds: Tensor
+    """Seed of each video, ``B`` int64."""
+    keeps_motion: bool = True
+    """Whether things are to move as in the source."""
+    frame: Tensor | None = None
+    """First frames as they are to be, ``B C H W``, uint8 or 0..1; by default the method edits them, if it needs
+    them."""
+    frame_by: Literal["source", "prompt_to_prompt", "sdedit"] = "prompt_to_prompt"
+    """How the method edits first frames: not at all, by exchanging attention, or by noise that is taken away."""
+    frame_editing: Any = None
+    """Settings of that, a :class:`~filmstrip.objectives.frame_editing.FrameEditing`."""
+    guidance: Mapping[str, float] = field(default_factory=dict)
+    """Scales of guidance by the names of conditions, in place of the method's own."""
+    sampling: Any = None
+    """How samples are drawn, a :class:`~filmstrip.objectives.diffusion_sampling.DiffusionSampling`; by default the
+    method's own."""
+
+
+@runtime_checkable
+class VideoEditor(Protocol):
+    """An objective or model that changes videos by words."""
+
+    def edit(self, edit: VideoEdit) -> Tensor:
+        """Edited videos, ``B T C H W`` in 0..1; row ``i`` depends on ``seeds[i]`` and not on its batch."""
         ...
 
 

@@ -43,6 +43,7 @@ from filmstrip.protocols import (
     TextFromTransformers,
     TextWriter,
     Tokenizer,
+    VideoEditor,
     find_encoder,
     find_tokenizer,
 )
@@ -66,6 +67,7 @@ FILES = {
 MEANT = {
     "control": {GoalPlanner, Policy},
     "detection": {ContactForecaster, Detector},
+    "editing": {VideoEditor},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
     "grounding": {Grounder},
     "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesContext, SharesRows, TextWriter},
@@ -122,5 +124,5 @@ def test_parts_are_found_by_what_they_are(name):
     if group == "tokenizers":
         assert tokenizer is objective
     else:
-        # Those that generate have one, but for TECO on pixels, whose is none.
-        assert tokenizer is (objective.tokenizer if isinstance(objective, Generator) else None)
+        # Those that generate or edit have one, but for TECO on pixels, whose is none.
+        assert tokenizer is (objective.tokenizer if isinstance(objective, Generator | VideoEditor) else None)

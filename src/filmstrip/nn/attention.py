@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
@@ -23,6 +24,10 @@ _DOCUMENT_BLOCK = 128
 """Block size in tokens at which attention within documents of 40 to 1000 tokens costs little on a CPU."""
 _SHORT = 256
 """Maximum number of keys for which a CPU takes longer to attend in bfloat16 than in float32, gradients included."""
+
+Instead = Callable[[Tensor, Tensor, Tensor], Tensor | None]
+"""Each head's output ``B H Q D`` from its queries, keys and values, by whoever looks at attention from outside, or
+decides it; none for what the layer itself would give."""
 
 
 class KVCache:
@@ -154,12 +159,14 @@ class Attention(nn.Module):
         context_angles: Tensor | None = None,
         context_positions: Tensor | None = None,
         cache: KVCache | StaticKVCache | None = None,
+        instead: Instead | None = None,
     ) -> Tensor:
         """Attend from ``x`` (``B N D``) to itself, to ``context`` (``B M C``), or to all that ``cache`` holds.
 
         ``angles`` (and ``context_angles``, for the keys of a context) are rotary angles from
         :class:`~filmstrip.nn.rotary.Rotary`; ``context_positions`` (``M C``) are added to what keys are computed
-        from, and not to what values are. With a cache, mask positions count from its first token.
+        from, and not to what values are. With a cache, mask positions count from its first token. ``instead`` is
+        asked for the heads' outputs first.
         """
         q, k, v = self._project(x, context, context_positions)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -174,7 +181,10 @@ class Attention(nn.Module):
         if cache is not None:
             offset = cache.length
             k, v = cache.extend(k, v)
-        return self.out(rearrange(self.attend(q, k, v, mask, offset), "b h n d -> b n (h d)"))
+        heads = None if instead is None else instead(q, k, v)
+        if heads is None:
+            heads = self.attend(q, k, v, mask, offset)
+        return self.out(rearrange(heads, "b h n d -> b n (h d)"))
 
     def read(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
         """Attend from ``x`` (``B N D``) to a context by its :meth:`keys_and_values`, which serve several calls.

@@ -5,8 +5,9 @@ A preset names the paper's tokenizer by its address: ``systems.find("tokenizers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from filmstrip.settings import FREE
 class LatentConfig(ObjectiveConfig):
     """The tokenizer, and the clips whose codes are modelled."""
 
+    continuous: ClassVar[bool] = False
+    """Whether the tokenizer's tokens are to be continuous latents instead of codes."""
+
     tokenizer: ObjectiveConfig
     """The tokenizer's network; a ``tokenizer_run`` replaces it by its own."""
     tokenizer_run: str | None = None
@@ -38,14 +42,24 @@ class LatentConfig(ObjectiveConfig):
         """The tokenizer, where it is a trained one."""
         return {"tokenizer": FrozenPart("objective.tokenizer_run")}
 
+    def with_tokenizer_of_hub(self, tokenizer: ObjectiveConfig, config: Mapping[str, Any]) -> Self:
+        """This method with a tokenizer of ``diffusers``, whose ``config.json`` says more than its networks."""
+        return replace(self, tokenizer=tokenizer)
+
     def build_tokenizer(self) -> TokenizerObjective:
         """The tokenizer with fresh weights, without what only its own training needs.
 
         Raises:
-            UserError: the tokenizer has no codes.
+            UserError: the tokenizer has no codes, or has them where latents are needed.
         """
         tokenizer = self.tokenizer.build()
-        if not isinstance(tokenizer, Tokenizer) or tokenizer.codebook_size is None:
+        has_codes = getattr(tokenizer, "codebook_size", None) is not None
+        if self.continuous and isinstance(tokenizer, TokenizerObjective) and has_codes:
+            raise UserError(
+                f"{type(self.tokenizer).__name__} makes codes, and continuous latents are needed: give a tokenizer "
+                "without a codebook (tokenizers.vae_kl)"
+            )
+        if not isinstance(tokenizer, Tokenizer) or not (has_codes or self.continuous):
             raise UserError(
                 f"{type(self.tokenizer).__name__} makes no codes to model: give a tokenizer with a codebook"
             )

@@ -71,6 +71,10 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
         start(objective, placed.init)
     if "objective.tokenizer_run" in references:
         start_tokenizer(objective, placed)
+    if "objective.text_run" in references:
+        from filmstrip.runs.text_towers import start_text_tower  # other methods do without its rooms
+
+        start_text_tower(objective, placed)
     start_teachers(objective, placed, training=training, kept=references)
     if run.objective.has_language:
         from filmstrip.runs.language import start_frozen_parts  # other methods do without its rooms

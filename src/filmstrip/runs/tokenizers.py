@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +17,15 @@ from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
+from filmstrip.runs.hub import hub_config, hub_weights
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
-from filmstrip.weights.files import read_weights
 from filmstrip.weights.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -113,10 +114,10 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 
     Where ``folder`` holds this run already, begun, it is asked instead: the tokenizer's run is not needed any more.
 
-    It may also be the run of a prior, which owns one.
+    It may also be the run of a prior, which owns one, or an autoencoder in the layout of ``diffusers``.
 
     Raises:
-        UserError: that is no run folder, or it has no tokenizer.
+        UserError: that is neither, or it has no tokenizer.
     """
     objective = run.objective
     if not isinstance(objective, LatentConfig) or objective.tokenizer_run is None:
@@ -125,15 +126,11 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         begun = read_config(folder / CONFIG).objective
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
-    source = Path(objective.tokenizer_run)
-    if (described := _in_diffusers(source)) is not None:
-        from filmstrip.systems import find  # of few runs
-
-        vqgan: Any = find("tokenizers.vqgan").objective
-        tokenizer = vqgan.of_diffusers(described, str(source))
-        file = source if source.is_file() else source / _WEIGHTS
-        return replace(run, objective=replace(objective, tokenizer=tokenizer, tokenizer_run=str(file)))
-    tokenizer = read_config(source / CONFIG).objective
+    source = objective.tokenizer_run
+    if not is_run(source):
+        described = hub_config(source)
+        return replace(run, objective=objective.with_tokenizer_of_hub(_of_diffusers(described, source), described))
+    tokenizer = read_config(Path(source) / CONFIG).objective
     if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
         tokenizer = tokenizer.tokenizer
     if tokenizer is None:
@@ -141,31 +138,25 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
 
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""File of a model's weights in the layout of ``diffusers``."""
+_OF_DIFFUSERS = {"VQModel": "tokenizers.vqgan", "AutoencoderKL": "tokenizers.vae_kl"}
+"""Systems of the autoencoders of ``diffusers``, by their classes there."""
 
 
-def _in_diffusers(source: Path) -> dict[str, Any] | None:
-    """The ``config.json`` of a model in the layout of ``diffusers``: a folder, or the file of its weights in one.
-
-    None if it is another source.
+def _of_diffusers(described: Mapping[str, Any], source: str) -> ObjectiveConfig:
+    """The tokenizer that a ``config.json`` in the layout of ``diffusers`` describes.
 
     Raises:
-        UserError: it has no weights that can be read.
+        UserError: it describes none, or has a part that the networks here do not have.
     """
-    folder = source if source.is_dir() else source.parent
-    path = folder / CONFIG
-    if is_run(source) or not path.is_file():
-        return None
-    try:
-        described = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(described, dict) or "_class_name" not in described:
-        return None
-    if not source.is_file() and not (source / _WEIGHTS).is_file():
-        raise UserError(f"{source} has no weights: {_WEIGHTS} is needed (diffusers writes it with save_pretrained)")
-    return described
+    from filmstrip.systems import find  # of few runs
+
+    kind = described.get("_class_name")
+    if kind not in _OF_DIFFUSERS:
+        raise UserError(
+            f"{source} is a {kind or 'model of unknown type'}: give a run of tokenizers.*, or one of the autoencoders "
+            f"of diffusers: {', '.join(_OF_DIFFUSERS)}"
+        )
+    return cast(ObjectiveConfig, find(_OF_DIFFUSERS[kind]).objective.of_hub(described, None, source)[0])
 
 
 def start_tokenizer(objective: Objective, run: Run) -> None:
@@ -197,26 +188,20 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
             )
         log.warning("the tokenizer is untrained: name a trained one with --objective.tokenizer-run FOLDER")
         return
-    if Path(folder).is_file():
-        _start_from_file(objective, run.objective, Path(folder))
+    parts = run.objective.frozen_parts().items()
+    own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
+    if not is_run(folder):
+        assert isinstance(own, Published), "its config.json was read"
+        try:
+            own.load_state_dict(own.from_published(hub_weights(folder)), strict=False)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+        except RuntimeError as error:
+            raise UserError(f"{folder} has weights of other shapes than its config.json says: {error}") from None
         return
     run_there, _ = load_objective(folder, "cpu")
     given = getattr(run_there, "tokenizer", run_there).state_dict()
-    parts = run.objective.frozen_parts().items()
-    own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
     own.load_state_dict({name: given[name] for name in own.state_dict()})
-
-
-def _start_from_file(objective: Objective, config: LatentConfig, path: Path) -> None:
-    parts = config.frozen_parts().items()
-    own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
-    assert isinstance(own, Published), "a tokenizer of another layout has no file"
-    try:
-        own.load_state_dict(own.from_published(read_weights(path)), strict=False)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except RuntimeError as error:
-        raise UserError(f"{path} has weights of other shapes than its {CONFIG} says: {error}") from None
 
 
 def check_tokenizer(objective: Objective, source: Source) -> None:

@@ -155,7 +155,7 @@ class NarratedShapes(Synthetic):
             frame = Image.new("RGB", (side, side), BACKGROUND)
             draw = ImageDraw.Draw(frame)
             for shape, state in zip(shapes, states[:, t]):
-                _draw(draw, shape, state, side)
+                draw_shape(draw, shape, state, side)
             frames.append(np.asarray(frame.resize((self.size, self.size), Image.Resampling.BOX)))
         video = torch.from_numpy(np.stack(frames)).float() * (1 + 0.1 * float(rng.uniform(-1, 1)))
         noise = torch.from_numpy(rng.standard_normal(video.shape, dtype=np.float32))
@@ -217,7 +217,7 @@ def _stays(cell: int, motion: str) -> bool:
     return 0 <= column + dx < 3 and 0 <= row + dy < 3
 
 
-def _outline(shape: Shape, state: np.ndarray) -> np.ndarray:
+def outline(shape: Shape, state: np.ndarray) -> np.ndarray:
     """The corners of a shape, ``N 2``, in sides of the frame."""
     x, y, turn, radius = state
     match shape.form:
@@ -241,14 +241,14 @@ def _turned(points: np.ndarray, turn: float) -> np.ndarray:
 
 
 def _box(shape: Shape, state: np.ndarray) -> list[float]:
-    corners = _outline(shape, state).clip(0, 1)
+    corners = outline(shape, state).clip(0, 1)
     return [round(float(value), 4) for value in (*corners.min(axis=0), *corners.max(axis=0))]
 
 
-def _draw(draw: ImageDraw.ImageDraw, shape: Shape, state: np.ndarray, side: int) -> None:
+def draw_shape(draw: ImageDraw.ImageDraw, shape: Shape, state: np.ndarray, side: int) -> None:
     """The shape, and a darker mark between its middle and its upper edge."""
     colour = COLOURS[shape.colour]
-    draw.polygon([(x * side, y * side) for x, y in _outline(shape, state)], fill=colour)
+    draw.polygon([(x * side, y * side) for x, y in outline(shape, state)], fill=colour)
     x, y, turn, radius = state
     mark = _turned(np.array([(-0.16, -0.8), (0.16, -0.8), (0.16, 0), (-0.16, 0)]), turn) * radius + (x, y)
     draw.polygon([(a * side, b * side) for a, b in mark], fill=tuple(value // 3 for value in colour))

@@ -6,6 +6,7 @@ from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.actors import Actors
 from filmstrip.data.synthetic.cups import Cups
 from filmstrip.data.synthetic.demonstrations import Demonstrations
+from filmstrip.data.synthetic.edits import EditedScenes
 from filmstrip.data.synthetic.haystack import Haystack
 from filmstrip.data.synthetic.haystack_videos import HaystackVideos
 from filmstrip.data.synthetic.mazes import Mazes
@@ -34,6 +35,7 @@ SETS: dict[str, type[Synthetic]] = {
     "video_queries": VideoQueries,
     "haystack": Haystack,
     "haystack_videos": HaystackVideos,
+    "edits": EditedScenes,
 }
 
 

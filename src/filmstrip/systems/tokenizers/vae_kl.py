@@ -19,13 +19,15 @@ latents of 4 channels, where VQ-GAN's 256 codes on the same grid give 17.8.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from filmstrip.bounds import Count, Weight
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.synthetic.motions import Motions
+from filmstrip.errors import UserError
 from filmstrip.nn.gaussian import Gaussian
 from filmstrip.objectives.adversarial import AdversarialConfig, AdversarialTokenizer
 from filmstrip.objectives.perceptual import load_perceptual
@@ -59,6 +61,26 @@ class VAEKLConfig(AdversarialConfig):
     kl_weight: Weight = 1e-6
     """Weight of the KL divergence from a standard normal, in nats per latent channel."""
 
+    def of_hub(
+        self, config: Mapping[str, Any], statistics: Mapping[str, Any] | None, source: str
+    ) -> tuple[VAEKLConfig, int]:
+        """See :meth:`ObjectiveConfig.of_hub`: the networks of an ``AutoencoderKL`` of ``diffusers``."""
+        if (kind := config.get("_class_name")) != "AutoencoderKL":
+            raise UserError(f"{source} is a {kind or 'model of unknown type'}: give an AutoencoderKL of diffusers")
+        if config.get("use_quant_conv") is False or config.get("use_post_quant_conv") is False:
+            raise UserError(f"{source} has no convolutions around its latents, which this network has")
+        blocks = config.get("down_block_types", ())
+        own = replace(
+            self,
+            widths=tuple(config["block_out_channels"]),
+            depth=config.get("layers_per_block", 1),
+            groups=config.get("norm_num_groups", 32),
+            latent_dim=config.get("latent_channels", 4),
+            halvings=None,
+            attention_levels=tuple(i for i, block in enumerate(blocks) if block.startswith("Attn")),
+        )
+        return own, config.get("sample_size", 256)
+
     def build(self) -> VAEKL:
         """Build the networks with fresh weights."""
         return VAEKL(self, Gaussian(self.latent_dim, kl_weight=self.kl_weight), load_perceptual)
@@ -76,6 +98,24 @@ def tiny() -> Run:
         objective=VAEKLConfig.small(),
         optim=AdamW(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
         train=Loop(length=Steps(100), clip_grad=None),
+    )
+
+
+def stable_diffusion() -> Run:
+    """Stable Diffusion's autoencoder: 256 x 256 frames to 32 x 32 latents of 4 channels (Rombach et al. 2022).
+
+    The network is that of the published ``AutoencoderKL``; rate and discriminator are those of latent diffusion's
+    ``autoencoder_kl_32x32x4``: 4.5e-6 for each of 12 frames, and 50,001 steps before the discriminator joins.
+    """
+    return Run(
+        data=Data(
+            clip=Clip(num_frames=1, stride=1, size=256, short_side=(256, 256)),
+            augment=Augment(mirror=0.5),
+            batch_size=12,
+        ),
+        objective=VAEKLConfig(widths=(128, 256, 512, 512), adversarial_weight=0.5, start=50_001),
+        optim=AdamW(lr=12 * 4.5e-6, weight_decay=0.0, betas=(0.5, 0.9), schedule=Constant()),
+        train=Loop(length=Steps(500_000), clip_grad=None),
     )
 
 

@@ -69,11 +69,13 @@ class VQGANConfig(AdversarialConfig):
 
     codebook: Codebook = field(default_factory=lambda: Codebook(kind="learnt"))
 
-    def of_diffusers(self, config: Mapping[str, Any], source: str) -> VQGANConfig:
-        """This method with the networks of a ``VQModel`` of ``diffusers``, by its ``config.json``.
+    def of_hub(
+        self, config: Mapping[str, Any], statistics: Mapping[str, Any] | None, source: str
+    ) -> tuple[VQGANConfig, int]:
+        """See :meth:`ObjectiveConfig.of_hub`: the networks of a ``VQModel`` of ``diffusers``.
 
-        That does not say in which range pixels are. They are in -1..1 where the middle has attention, and in 0..1,
-        as in the pipelines of aMUSEd, where it has none.
+        Its ``config.json`` does not say in which range pixels are. They are in -1..1 where the middle has attention,
+        and in 0..1, as in the pipelines of aMUSEd, where it has none.
 
         Raises:
             UserError: it is another model, or has a part that these networks do not have.
@@ -100,7 +102,7 @@ class VQGANConfig(AdversarialConfig):
             shown = ", ".join(f"{name} {told[name]!r}" for name in said)
             raise UserError(f"{source} asks for {shown}, which these networks do not have")
         middle = bool(told.get("mid_block_add_attention", True))
-        return replace(
+        own = replace(
             self,
             widths=widths,
             depth=told["layers_per_block"],
@@ -111,6 +113,7 @@ class VQGANConfig(AdversarialConfig):
             pixels="signed" if middle else "unit",
             codebook=Codebook(kind="learnt", size=told["num_vq_embeddings"], dim=told["latent_channels"]),
         )
+        return own, told.get("sample_size", 256)
 
     def build(self) -> VQGAN:
         """Build the networks with fresh weights."""

@@ -41,7 +41,6 @@ from filmstrip.systems.procedures.vedit.model import (
     StepClassifierConfig,
     VEDiT,
     VEDITConfig,
-    flow_schedule,
 )
 from filmstrip.systems.procedures.vedit.presets import (
     coin_forecast,

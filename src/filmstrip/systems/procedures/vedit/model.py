@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from filmstrip.bounds import AnyNumber, Count, CountOrZero, Rate
 from filmstrip.errors import UserError
 from filmstrip.nn.attentive_pooling import AttentivePooling
+from filmstrip.nn.noise_schedule import flow_levels
 from filmstrip.nn.patches import take
 from filmstrip.nn.rotary import Rotary
 from filmstrip.nn.sampling import guided
@@ -120,25 +121,6 @@ class Predicted(NamedTuple):
     """Whether each clip is a target, ``B T``; the others are meaningless."""
 
 
-def flow_schedule(steps: int, shift: float = 1.0) -> tuple[float, ...]:
-    """Noise levels of ``steps`` Euler steps and the last, zero: those of ``FlowMatchEulerDiscreteScheduler``.
-
-    Esser et al. 2024. From 1 down to 0.001, evenly for a shift of 1: the last step of several is a short one.
-
-    Raises:
-        UserError: fewer than one step, or the ``diffusers`` package is not there.
-    """
-    if steps < 1:
-        raise UserError(f"denoising takes one step or more, not {steps}")
-    try:
-        from diffusers import FlowMatchEulerDiscreteScheduler
-    except ImportError:
-        raise UserError("flow matching needs diffusers: pip install 'filmstrip[diffusion]'") from None
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(steps)
-    return tuple(scheduler.sigmas.tolist())
-
-
 class ClipDenoiser(nn.Module):
     """Clips from noise by the velocity of a network, with classifier-free guidance, also in training.
 
@@ -151,7 +133,7 @@ class ClipDenoiser(nn.Module):
         super().__init__()
         self.network = VEDiT(config)
         self.guidance = config.guidance
-        self.levels = flow_schedule(config.denoising_steps, config.shift)
+        self.levels = flow_levels(config.denoising_steps, config.shift)
         self.recompute = config.recompute
         self.num_targets = config.num_targets
 
@@ -293,7 +275,7 @@ class VEDITConfig(StepPredictionConfig):
         """Build with fresh weights.
 
         Raises:
-            UserError: the data has no steps, or ``diffusers`` is not installed.
+            UserError: the data has no steps.
         """
         self.check()
         return VEDIT(self)
@@ -307,7 +289,7 @@ class PretrainingConfig(VEDITConfig):
         """Build with fresh weights.
 
         Raises:
-            UserError: the size of features is not known, or ``diffusers`` is not installed.
+            UserError: the size of features is not known.
         """
         if not self.feature_width:
             raise UserError("pretraining needs features (--data FOLDER), or objective.feature_width")

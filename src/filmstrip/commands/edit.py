@@ -1,0 +1,86 @@
+"""``filmstrip edit``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from filmstrip.bounds import AnyNumber, Count, PositiveShare, Rate, Seed, Share
+from filmstrip.commands.command import Command, File, RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """Scales of guidance; by default the run's own."""
+
+    image: AnyNumber | None = None
+    """Scale of the first frame."""
+    text: AnyNumber | None = None
+    """Scale of the edit's text."""
+    motion: AnyNumber | None = None
+    """Scale of the source's motion; edits of the motion itself have 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """How the first frame is edited where no image of it is given."""
+
+    cross_share: Share = 0.8
+    """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
+    self_share: Share = 0.4
+    """Share of the steps in which attention within the frame follows the source's (Prompt-to-Prompt)."""
+    strength: PositiveShare = 0.6
+    """Share of the noise that is added and taken away again (SDEdit)."""
+    guidance: AnyNumber = 7.5
+    """Scale of guidance by the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(Command):
+    """Edit a video by words with a trained editor, such as MoCA: its first frame, then all of it.
+
+    The first two seconds are edited: 8 frames at 4 per second.
+    """
+
+    usage = 'RUN VIDEO --from "WHAT IT SHOWS" --to "WHAT IT IS TO SHOW" --type TYPE [--out edited.mp4] [options]'
+    run: RunFolder
+    """Run folder of an editor (editing.*)."""
+    video: File
+    """Video to edit."""
+    to: str
+    """Text of what the edited video is to show."""
+    source: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Text of what the video shows; needed where the first frame is edited by Prompt-to-Prompt."""
+    type: str
+    """Type of the edit: style, background, object, motion, multi-spatial (several of the first three) or multi-motion
+    (one of them and the motion). It says how the first frame is edited, and whether things move as in the source."""
+    out: Path = Path("edited.mp4")
+    """File to write, .mp4, .gif or .webp; several candidates are numbered."""
+    frame: Path | None = None
+    """Image of the first frame as it is to be, of any editor of images; by default the run edits it."""
+    editor: Path | None = None
+    """Run folder that edits the first frame, such as one of editing.sdedit:text_to_image_256; by default the same."""
+    first_frame: Path | None = None
+    """Image to write with the edited first frame."""
+    frame_editing: FrameOptions = field(default_factory=FrameOptions)
+    """How the first frame is edited."""
+    guidance: Scales = field(default_factory=Scales)
+    """Scales of guidance."""
+    steps: Count | None = None
+    """Number of steps of sampling; by default the run's own."""
+    candidates: Count = 1
+    """Number of edits to choose from: with seeds of their own, and text and motion scaled by 1 and 1.5 in turn."""
+    seed: Seed = 0
+    """Base seed; candidate i depends on seed + i."""
+    fps: Rate = 4.0
+    """Frames per second that are read and written; training must have had the same."""
+    repeat_last: bool = False
+    """Whether the last frame of a video that is too short is repeated."""
+
+    def __call__(self) -> int:
+        from filmstrip.commands.work.edit import edit
+
+        return edit(self)

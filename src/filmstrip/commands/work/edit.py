@@ -1,0 +1,106 @@
+"""Editing one video, written to a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmstrip.commands.edit import Edit
+from filmstrip.data.edits import FRAMES, edit_type
+from filmstrip.errors import UserError
+from filmstrip.objectives.diffusion_sampling import DiffusionSampling
+from filmstrip.objectives.frame_editing import FrameEditing
+from filmstrip.objectives.latent_diffusion import LatentDiffusionConfig
+from filmstrip.progress import counted
+from filmstrip.runs.editors import TrainedEditor, load_editor
+from filmstrip.video import write_grid, write_video
+from filmstrip.video.decoder import DecodeError
+
+_FACTORS = ((1.0, 1.0), (1.5, 1.0), (1.0, 1.5), (1.5, 1.5))
+"""Factors of the scales of text and motion, of one candidate after another."""
+
+
+def edit(command: Edit) -> int:
+    """Edit a video and write what it became; returns 0.
+
+    Raises:
+        UserError: the type of edit is unknown, a file cannot be read or written, or the run edits no videos.
+    """
+    kind = edit_type(command.type)
+    if command.out.suffix.lower() not in (".mp4", ".gif", ".webp"):
+        raise UserError(f"cannot write {command.out}: name it .mp4, .gif or .webp")
+    if not command.source and command.frame is None and FRAMES[kind] == "prompt_to_prompt":
+        raise UserError(
+            f"an edit of type {kind} edits the first frame by exchanging words: say what the video shows (--from "
+            '"..."), or give the edited frame (--frame IMAGE)'
+        )
+    editor = load_editor(command.run)
+    try:
+        video = editor.clip(command.video, fps=command.fps, repeat_last=command.repeat_last)
+        frame = None if command.frame is None else editor.frame(command.frame)
+    except DecodeError as error:
+        raise UserError(str(error)) from None
+    options = _options(command, editor)
+    if frame is None and (command.editor is not None or command.first_frame is not None):
+        frame = _edited_frame(command, editor, video, kind, options)
+    if frame is not None and command.first_frame is not None:
+        write_grid(command.first_frame, [frame[None]], gap=0)
+    with counted("editing", command.candidates) as done:
+        for number in range(command.candidates):
+            request = editor.request(
+                video[None],
+                [command.source],
+                [command.to],
+                kind,
+                seeds=[command.seed + number],
+                frames=None if frame is None else frame[None],
+                guidance=_scales(command, editor, number),
+                **options,
+            )
+            out = command.out
+            if command.candidates > 1:
+                out = out.with_name(f"{out.stem}_{number + 1}{out.suffix}")
+            write_video(out, editor.edit(request)[0], command.fps)
+            done(number + 1)
+            print(f"{out}: {len(video)} frames, {_said(request.keeps_motion, request.guidance)}")
+    return 0
+
+
+def _options(command: Edit, editor: TrainedEditor) -> dict[str, Any]:
+    """Settings of sampling and of editing the frame."""
+    own = getattr(editor.run.objective, "sampling", DiffusionSampling())
+    sampling = own if command.steps is None else replace(own, steps=command.steps)
+    return {"sampling": sampling, "frame_editing": FrameEditing(**vars(command.frame_editing))}
+
+
+def _scales(command: Edit, editor: TrainedEditor, number: int) -> dict[str, float]:
+    """The scales of one candidate."""
+    config = editor.run.objective
+    own = vars(config.guidance) if isinstance(config, LatentDiffusionConfig) else {}
+    given = {name: value for name, value in vars(command.guidance).items() if value is not None}
+    if unknown := sorted(given.keys() - own.keys()):
+        raise UserError(f"{command.run} has no condition {', '.join(unknown)} to guide by; it has {', '.join(own)}")
+    scales = own | given
+    text, motion = _FACTORS[number % len(_FACTORS)]
+    return {name: value * {"text": text, "motion": motion}.get(name, 1.0) for name, value in scales.items()}
+
+
+def _edited_frame(command: Edit, editor: TrainedEditor, video: Tensor, kind: str, options: dict[str, Any]) -> Tensor:
+    """The first frame ``3 H W`` as the run, or the one that edits frames, makes it."""
+    by = editor if command.editor is None else load_editor(Path(command.editor))
+    first = video[:1] if by is editor else by.clip(command.video, fps=command.fps, repeat_last=True)[:1]
+    request = by.request(first[None], [command.source], [command.to], kind, seeds=[command.seed], **options)
+    frame = by.edit_frames(request)[0]
+    size = editor.run.data.clip.size
+    if frame.shape[-1] != size:
+        frame = torch.nn.functional.interpolate(frame[None], (size, size), mode="bilinear", antialias=True)[0]
+    return frame
+
+
+def _said(keeps_motion: bool, scales: Any) -> str:
+    motion = "moving as the source" if keeps_motion else "moving as the text says"
+    return f"{motion}; guidance {', '.join(f'{name} {value:g}' for name, value in scales.items())}"

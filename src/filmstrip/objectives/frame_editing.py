@@ -1,0 +1,94 @@
+"""Editing of single frames by a text-to-image model: Prompt-to-Prompt on an inverted frame, and SDEdit.
+
+Any :class:`~filmstrip.objectives.latent_diffusion.LatentDiffusion` that learnt single frames does it: a run of
+images, or one of video that learns its clips' first frames alone, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from filmstrip.bounds import AnyNumber, PositiveShare, Share, check_numbers
+from filmstrip.objectives.attention_editing import PromptToPrompt, Steps
+from filmstrip.objectives.diffusion_sampling import DiffusionSampling
+from filmstrip.objectives.latent_diffusion import LatentDiffusion
+from filmstrip.protocols import VideoEdit, as_float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEditing:
+    """Settings of editing a frame."""
+
+    cross_share: Share = 0.8
+    """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
+    self_share: Share = 0.4
+    """Share of the steps in which attention within the frame follows the source's (Prompt-to-Prompt)."""
+    strength: PositiveShare = 0.6
+    """Share of the noise that is added and taken away again (SDEdit): little keeps the frame, much follows the
+    text."""
+    guidance: AnyNumber = 7.5
+    """Scale of guidance by the text."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+
+@torch.no_grad()
+def edit_frame(model: LatentDiffusion, edit: VideoEdit) -> Tensor:
+    """First frames ``B C H W`` in 0..1 as an edit wants them."""
+    frames = as_float(edit.video[:, :1])
+    if edit.frame_by == "source":
+        return frames[:, 0]
+    settings = edit.frame_editing or FrameEditing()
+    sampling = replace(edit.sampling or model.config.sampling, solver="ddim", eta=0.0)
+    latents = model.latents(frames)
+    by = prompt_to_prompt if edit.frame_by == "prompt_to_prompt" else sdedit
+    return model.pixels(by(model, latents, edit, settings, sampling))[:, 0]
+
+
+def sdedit(
+    model: LatentDiffusion, latents: Tensor, edit: VideoEdit, settings: FrameEditing, sampling: DiffusionSampling
+) -> Tensor:
+    """Meng et al. 2022: latents ``B T D h w`` are noised part of the way and denoised by the edit's text."""
+    known = model.told(model.read(edit.text, edit.text_length))
+    first = min(round((1 - settings.strength) * sampling.steps), sampling.steps - 1)
+    times = model.diffusion.times(sampling.steps, sampling.spacing)
+    noise = model.noise(edit.seeds, latents.shape[1], (latents.shape[3], latents.shape[4]))
+    time = torch.full((len(latents),), times[first], device=latents.device)
+    noisy = model.diffusion.noised(latents, noise, time)
+    return model.denoise(known, noisy, {"text": settings.guidance}, sampling, first=first, order=("text",))
+
+
+def prompt_to_prompt(
+    model: LatentDiffusion, latents: Tensor, edit: VideoEdit, settings: FrameEditing, sampling: DiffusionSampling
+) -> Tensor:
+    """Hertz et al. 2023 on latents ``B T D h w`` of real frames, inverted by the source's text.
+
+    The source is denoised beside the edit, and put back on its own path after every step (Ju et al. 2024, "direct
+    inversion"), so that what it lends the edit is that of the real frame, whatever guidance would make of it.
+    """
+    source = model.read(edit.source_text, edit.source_length)
+    context = torch.cat([source, model.read(edit.text, edit.text_length)])
+    path = model.invert(model.told(source), latents, sampling)
+    steps = Steps(sampling)
+    exchange = PromptToPrompt(
+        steps, edit.source_text, edit.text, cross_share=settings.cross_share, self_share=settings.self_share
+    )
+
+    def on_step(number: int, x: Tensor) -> Tensor:
+        steps.done = number + 1
+        return torch.cat([path[number + 1], x[len(latents) :]])
+
+    both = model.denoise(
+        model.told(context),
+        torch.cat([path[0], path[0]]),
+        {"text": settings.guidance},
+        sampling,
+        order=("text",),
+        control=lambda given: exchange if "text" in given else None,
+        on_step=on_step,
+    )
+    return both[len(latents) :]

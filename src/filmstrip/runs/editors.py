@@ -1,0 +1,137 @@
+"""Trained editors of video, from a run folder: files and prompts in, edited videos out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from filmstrip.data.edits import FRAMES, MOVING
+from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.data.texts import tokenised
+from filmstrip.errors import UserError
+from filmstrip.inference import device_of, inference
+from filmstrip.objectives.frame_editing import edit_frame
+from filmstrip.objectives.latent_diffusion import LatentDiffusion
+from filmstrip.protocols import Objective, VideoEdit, VideoEditor
+from filmstrip.runs.config import Run
+from filmstrip.runs.loading import load_objective
+from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
+from filmstrip.video.decode import open_video
+from filmstrip.video.decoder import Request
+from filmstrip.video.geometry import centre_crop
+
+FPS = 4.0
+"""Frames per second of MoCA's clips."""
+
+
+class TrainedEditor:
+    """An editor, and how it reads videos and prompts."""
+
+    def __init__(self, objective: Objective, run: Run, tokenizer: TextTokenizer) -> None:
+        self.objective = objective
+        self.run = run
+        self.reads = cast(Captioned, run.data.reads)
+        self.tokenizer = tokenizer
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of a clip."""
+        return self.run.data.clip.num_frames
+
+    def clip(self, path: Path, *, fps: float = FPS, repeat_last: bool = False) -> Tensor:
+        """The beginning of a video, ``T 3 H W`` uint8: the centre square at the run's size, ``fps`` frames a second.
+
+        Raises:
+            DecodeError: the file cannot be read.
+            UserError: it is shorter than a clip, and its last frame is not to be repeated.
+        """
+        with open_video(path) as decoder:
+            info = decoder.info
+            times = np.arange(self.num_frames) / fps
+            length = info.duration if decoder.times().size else 0.0
+            if times[-1] >= length and not repeat_last:
+                raise UserError(
+                    f"{path} lasts {length:.2f} s, and a clip is {self.num_frames} frames at {fps:g} a second: give "
+                    "a longer video, a higher --fps, or --repeat-last"
+                )
+            start = float(decoder.times()[0])
+            size = (self.run.data.clip.size,) * 2
+            crop = centre_crop(info.height, info.width, size)
+            (frames,) = decoder.read([Request(start + times, crop, size)])
+        return frames.video
+
+    def frame(self, path: Path) -> Tensor:
+        """An image as a first frame, ``3 H W`` uint8: its centre square at the run's size."""
+        size = (self.run.data.clip.size,) * 2
+        with open_video(path) as decoder:
+            crop = centre_crop(decoder.info.height, decoder.info.width, size)
+            (frames,) = decoder.read([Request([0.0], crop, size)])
+        return frames.video[0]
+
+    def request(
+        self,
+        videos: Tensor,
+        source_prompts: Sequence[str],
+        edit_prompts: Sequence[str],
+        kind: str,
+        *,
+        seeds: Sequence[int],
+        frames: Tensor | None = None,
+        guidance: Mapping[str, float] | None = None,
+        **options: Any,
+    ) -> VideoEdit:
+        """Edits of one type (:data:`filmstrip.data.edits.TYPES`) of ``B T 3 H W`` videos, on the editor's device."""
+        device = device_of(self.objective)
+        source, source_length = self._ids(source_prompts)
+        text, text_length = self._ids(edit_prompts)
+        return VideoEdit(
+            video=videos.to(device),
+            source_text=source.to(device),
+            source_length=source_length.to(device),
+            text=text.to(device),
+            text_length=text_length.to(device),
+            seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
+            keeps_motion=kind not in MOVING,
+            frame=None if frames is None else frames.to(device),
+            frame_by=FRAMES[kind],
+            guidance=guidance or {},
+            **options,
+        )
+
+    def edit(self, request: VideoEdit) -> Tensor:
+        """Edited videos ``B T 3 H W`` in 0..1, on the CPU."""
+        with inference(self.objective):
+            return cast(VideoEditor, self.objective).edit(request).cpu()
+
+    def edit_frames(self, request: VideoEdit) -> Tensor:
+        """First frames ``B 3 H W`` in 0..1 as an edit wants them, on the CPU.
+
+        Raises:
+            UserError: this method edits no frames.
+        """
+        if not isinstance(self.objective, LatentDiffusion):
+            raise UserError(f"a {type(self.objective).__name__} edits no frames: give a run of editing.sdedit")
+        with inference(self.objective):
+            return edit_frame(self.objective, request).cpu()
+
+    def _ids(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return tokenised(self.tokenizer, texts, self.reads.max_length, start=self.reads.start)
+
+
+def load_editor(folder: str | Path, device: torch.device | str | None = None) -> TrainedEditor:
+    """A trained editor from its run folder.
+
+    Raises:
+        UserError: this is no run folder, or what it holds edits no videos.
+    """
+    objective, run = load_objective(folder, device)
+    if not isinstance(objective, VideoEditor) or not isinstance(run.data.reads, Captioned):
+        raise UserError(
+            f"{folder} holds a {type(objective).__name__}, which edits no videos: give a run of editing.*"
+        )
+    return TrainedEditor(objective, run, open_tokenizer(Path(folder)))

@@ -1,0 +1,1 @@
+"""Editing: a video changed by words, the rest of it kept."""
