@@ -190,6 +190,28 @@ class CodeModel(LikelihoodModel, Protocol):
 
 
 @runtime_checkable
+class FrameScorer(Protocol):
+    """A model that says how likely each frame of a clip is, given the ones before it."""
+
+    num_frames: int
+    """Number of frames in the longest clip that it scores, each frame being the last of those that it is given."""
+
+    def frame_codes(self, video: Tensor) -> Tensor:
+        """What frames are scored by, each made from its frame alone: ``B T ...`` of ``B T C H W`` video of any
+        length."""
+        ...
+
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """The log-likelihood (nats) of each position of each frame, ``B T h w``, given earlier frames.
+
+        ``codes`` are those of clips that begin where ``codes`` do, ``B T ...``. ``batch`` has their conditions
+        (``label``), and a ``seed`` of each. A frame that comes later changes nothing of those before it. A model that
+        does not score the first frame of a clip returns zeros for it, and one without positions a grid of one.
+        """
+        ...
+
+
+@runtime_checkable
 class Seer(Protocol):
     """A model that looks at video before it is told, or asked for, words: one look serves any number of texts."""
 

@@ -18,6 +18,7 @@ from filmstrip.protocols import (
     DualEncoder,
     FlowClassifier,
     Forecaster,
+    FrameScorer,
     FromTransformers,
     Generator,
     GoalPlanner,
@@ -66,7 +67,7 @@ FILES = {
 MEANT = {
     "control": {GoalPlanner, Policy},
     "detection": {ContactForecaster, Detector},
-    "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
+    "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer},
     "grounding": {Grounder},
     "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesContext, SharesRows, TextWriter},
     "localisation": {Localiser},
@@ -77,10 +78,12 @@ MEANT = {
         StreamingGenerator,
         LikelihoodModel,
         CodeModel,
+        FrameScorer,
         LayeredLearner,
     },
     "procedures": {Forecaster},
     "recognition": {Classifier, FlowClassifier},
+    "rewards": {Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer, Tokenizer},
     "tokenizers": {Tokenizer},
 }
 """What methods of a group can be asked, and nothing else."""
