@@ -773,6 +773,22 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Agent(Protocol):
+    """An objective that acts in environments, of which it sees frame after frame."""
+
+    def decide(
+        self, frame: Tensor, memory: dict[str, Tensor] | None, first: Tensor, *, seed: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The actions to take now, and the memory to come with the next frames.
+
+        ``frame`` is what is seen (``B C H W``); ``memory`` what was returned before, tensors ``B ...``, or none; and
+        ``first`` (``B``, bool) says where an episode begins, of which memory is to be forgotten. Actions are ``B A``
+        from -1 to 1, or ``B`` int64. To explore, row ``i`` draws from ``seed[i]``; without, it does its best.
+        """
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """An objective or model that predicts the steps of a procedure."""
 

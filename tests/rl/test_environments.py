@@ -174,7 +174,7 @@ def test_crashes_are_counted_and_limited():
     [
         ("poin", "did you mean 'point'"),
         ("point/far", "has no variants"),
-        ("reach/up", "reach/TASK/LOOK"),
+        ("reach/up/steel/far", "reach/TASK/LOOK"),
         ("reach/up/green", "looks steel, orange"),
         ("dm_control/walker-walk", "pip install"),
         ("my_module:MyEnv", "on the command line"),

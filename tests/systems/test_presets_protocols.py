@@ -9,6 +9,7 @@ from drawn import objective_of
 
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
+    Agent,
     Answers,
     Captioner,
     Classifier,
@@ -65,7 +66,7 @@ FILES = {
 }
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
-    "control": {GoalPlanner, Policy},
+    "control": {Agent, GoalPlanner, Policy},
     "detection": {ContactForecaster, Detector},
     "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer},
     "grounding": {Grounder},

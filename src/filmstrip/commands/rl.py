@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self
 
 from filmstrip.bounds import Count, EvenSize, NotEmpty, Seed, Share
 from filmstrip.commands.arguments import leading
-from filmstrip.commands.command import Command
+from filmstrip.commands.command import Command, RunFolder
 from filmstrip.errors import UserError
 
 
@@ -50,19 +50,44 @@ class Record(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Play(Command):
+    """Let a trained agent act in its environment, and write its episodes as `record` does."""
+
+    usage = "RUN --out FOLDER [--episodes N] [--env NAME] [options]"
+    run: RunFolder
+    """Run folder of an agent (control.drq)."""
+    out: Path
+    """Folder to write: 00000.mp4 and so on, their actions and true rewards, and manifest.csv with their returns."""
+    episodes: Count = 10
+    """Number of episodes that are played."""
+    best: Count | None = None
+    """Number of episodes that are kept, those of the highest returns; by default all."""
+    env: str | None = None
+    """Name of another environment with the same actions; needed again for module:Class of your own."""
+    seed: Seed = 50_000
+    """Seed of the first episode; the next ones follow."""
+
+    def __call__(self) -> None:
+        from filmstrip.commands.work.rl import play_agent
+
+        play_agent(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RL(Command):
     """Record episodes of an environment, by scripted experts or trained agents.
 
     filmstrip rl record --env NAME --out FOLDER [--policy expert|random|still|RUN]
+    filmstrip rl play RUN --out FOLDER
     """
 
-    actions: ClassVar[dict[str, type[Command]]] = {"record": Record}
-    usage = "record ..."
+    actions: ClassVar[dict[str, type[Command]]] = {"record": Record, "play": Play}
+    usage = "record|play ..."
     action: Command
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
-        name, arguments = leading(cls, arguments, prog, "record")
+        name, arguments = leading(cls, arguments, prog, "record or play")
         if name not in cls.actions:
             raise UserError(f"{prog} {name} does not exist: use {' or '.join(cls.actions)}")
         return cls(action=cls.actions[name].parse(arguments, f"{prog} {name}"))

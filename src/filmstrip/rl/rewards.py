@@ -233,6 +233,14 @@ class RewardStream:
         """An episode is over, and the next one begins: nothing of it counts any more."""
         self._codes[number], self._dropped[number], self._rewarded[number] = None, 0, 0
 
+    def remember(self, number: int, film: Tensor, count: int) -> None:
+        """Go on in an episode of which ``count`` frames have been rewarded, ``film`` being the last of them."""
+        drop = count - len(film)
+        span = self.reward.skip * self.reward.config.stride
+        spare = -drop % span  # what is dropped is whole spans
+        self._codes[number] = self.reward.codes(film[spare:])
+        self._dropped[number], self._rewarded[number] = drop + spare, count
+
     def add(self, frames: Sequence[Tensor]) -> list[np.ndarray]:
         """The rewards of the next frames of each episode, each ``n 3 H W`` uint8 with ``n`` of any number.
 
