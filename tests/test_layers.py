@@ -36,18 +36,19 @@ ALLOWED = {
     "runs": LEAVES
     | {"inference", "distributed", "progress", "text", "video", "data", "measure", "train"}
     | {"models", "weights", "objectives"},
+    "rl": LEAVES | {"inference", "progress", "video", "data", "train", "nn", "runs"},
     "evals": LEAVES
-    | {"inference", "distributed", "progress", "text", "data", "measure", "nn", "models", "weights"}
-    | {"objectives", "runs"},
+    | {"inference", "distributed", "progress", "text", "video", "data", "measure", "nn", "models", "weights"}
+    | {"objectives", "runs", "rl"},
     "__init__": {"video", "runs"},
     "report": LEAVES | {"data", "runs", "evals"},
     "systems": LEAVES
-    | {"inference", "text", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "evals"},
+    | {"inference", "text", "video", "data", "train", "nn", "models", "weights", "objectives", "runs", "rl", "evals"},
     # What its pages ask of a run is done by commands in processes of their own.
     "studio": {"errors", "files", "protocols", "video", "data", "runs", "report", "systems"},
     "commands": LEAVES
     | {"inference", "distributed", "progress", "text", "video", "data", "measure", "train", "nn", "weights"}
-    | {"objectives", "runs", "evals", "report", "systems", "studio"},
+    | {"objectives", "runs", "rl", "evals", "report", "systems", "studio"},
     "__main__": {"errors", "commands"},
 }
 

@@ -12,7 +12,7 @@ from filmstrip.randomness import normal, uniform
 
 DRAWING = {
     "filmstrip.randomness": {"uniform": 2, "normal": 2},
-    "filmstrip.nn.masked_sampling": {"draw_masks": None, "partition": 3, "fill": None, "draft_log_prob": None},
+    "filmstrip.nn.masked_sampling": {"draw_masks": None, "partition": 3, "fill": None, "draft_log_probs": None},
     "filmstrip.nn.tubelet_masking": {"choose_tubelets": None},
 }
 """Functions that draw, and which of their arguments names the use; none where it is given by keyword alone."""

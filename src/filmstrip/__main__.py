@@ -50,6 +50,8 @@ COMMANDS = {
     "visualize": "filmstrip.commands.visualize:Visualize",
     "export": "filmstrip.commands.export:Export",
     "push": "filmstrip.commands.push:Push",
+    "rl": "filmstrip.commands.rl:RL",
+    "reward": "filmstrip.commands.reward:Reward",
     "data": "filmstrip.commands.data:Data",
     "bench": "filmstrip.commands.bench:Bench",
     "compare": "filmstrip.commands.compare:Compare",

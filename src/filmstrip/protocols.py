@@ -196,6 +196,28 @@ class CodeModel(LikelihoodModel, Protocol):
 
 
 @runtime_checkable
+class FrameScorer(Protocol):
+    """A model that says how likely each frame of a clip is, given the ones before it."""
+
+    num_frames: int
+    """Number of frames in the longest clip that it scores, each frame being the last of those that it is given."""
+
+    def frame_codes(self, video: Tensor) -> Tensor:
+        """What frames are scored by, each made from its frame alone: ``B T ...`` of ``B T C H W`` video of any
+        length."""
+        ...
+
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """The log-likelihood (nats) of each position of each frame, ``B T h w``, given earlier frames.
+
+        ``codes`` are those of clips that begin where ``codes`` do, ``B T ...``. ``batch`` has their conditions
+        (``label``), and a ``seed`` of each. A frame that comes later changes nothing of those before it. A model that
+        does not score the first frame of a clip returns zeros for it, and one without positions a grid of one.
+        """
+        ...
+
+
+@runtime_checkable
 class Seer(Protocol):
     """A model that looks at video before it is told, or asked for, words: one look serves any number of texts."""
 
@@ -782,6 +804,22 @@ class Policy(Protocol):
 
     def act(self, frame: Tensor, state: Tensor | None = None) -> Tensor:
         """The action to take now, ``B A``, from what is seen (``B C H W``) and the body's state (``B S``)."""
+        ...
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """An objective that acts in environments, of which it sees frame after frame."""
+
+    def decide(
+        self, frame: Tensor, memory: dict[str, Tensor] | None, first: Tensor, *, seed: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The actions to take now, and the memory to come with the next frames.
+
+        ``frame`` is what is seen (``B C H W``); ``memory`` what was returned before, tensors ``B ...``, or none; and
+        ``first`` (``B``, bool) says where an episode begins, of which memory is to be forgotten. Actions are ``B A``
+        from -1 to 1, or ``B`` int64. To explore, row ``i`` draws from ``seed[i]``; without, it does its best.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmstrip.errors import UserError
-from filmstrip.nn.masked_sampling import MaskedSampling, draft_log_prob, draw_masks, fill, masked_share, partition
+from filmstrip.nn.masked_sampling import MaskedSampling, draft_log_probs, draw_masks, fill, masked_share, partition
 from filmstrip.nn.sampling import Sampling
 
 K, N = 5, 12
@@ -122,7 +122,7 @@ def test_a_draft_has_a_distribution():
     """Over all grids the probabilities of one split add up to one."""
     grids = torch.tensor(list(itertools.product(range(2), repeat=4)))
     table = torch.randn(4, 3, 4, 2, generator=torch.Generator().manual_seed(2))
-    nats = draft_log_prob(
+    nats = draft_log_probs(
         lambda ids: table[torch.arange(4), ids].sum(dim=1),
         grids,
         torch.ones_like(grids, dtype=torch.bool),
@@ -130,7 +130,7 @@ def test_a_draft_has_a_distribution():
         seeds=torch.full((16,), 3),
         parts=3,
         use="test",
-    )
+    ).sum(dim=1)
     assert nats.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 

@@ -9,6 +9,7 @@ from drawn import objective_of
 
 from filmstrip import protocols, systems
 from filmstrip.protocols import (
+    Agent,
     Answers,
     Captioner,
     Classifier,
@@ -18,6 +19,7 @@ from filmstrip.protocols import (
     DualEncoder,
     FlowClassifier,
     Forecaster,
+    FrameScorer,
     FromTransformers,
     Generator,
     GoalPlanner,
@@ -65,10 +67,10 @@ FILES = {
 }
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
-    "control": {GoalPlanner, Policy},
+    "control": {Agent, GoalPlanner, Policy},
     "detection": {ContactForecaster, Detector},
     "editing": {VideoEditor},
-    "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel},
+    "generation": {Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer},
     "grounding": {Grounder},
     "language": {Answers, Captioner, DualEncoder, Matcher, Refers, Seer, SharesContext, SharesRows, TextWriter},
     "localisation": {Localiser},
@@ -79,10 +81,12 @@ MEANT = {
         StreamingGenerator,
         LikelihoodModel,
         CodeModel,
+        FrameScorer,
         LayeredLearner,
     },
     "procedures": {Forecaster},
     "recognition": {Classifier, FlowClassifier},
+    "rewards": {Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer, Tokenizer},
     "tokenizers": {Tokenizer},
 }
 """What methods of a group can be asked, and nothing else."""

@@ -110,7 +110,7 @@ def run_from(command: type[Command], arguments: Sequence[str], prog: str) -> tup
         preset = replace(preset, data=replace(preset.data, reads=kinds.named(kind)()))
     preset, arguments = _with_tokenizer(preset, arguments)
     preset, arguments = _with_language_parts(preset, arguments)
-    arguments = _with_data(arguments)
+    arguments = _with_data(_with_environment(preset, arguments))
     run = read(
         Run,
         arguments,
@@ -164,6 +164,34 @@ def _with_data(arguments: Sequence[str]) -> list[str]:
         paths = list(itertools.takewhile(lambda word: not word.startswith("--"), arguments[place + 1 :]))
         arguments[place] = "--data.mixture" if len(paths) > 1 else "--data.path"
     return arguments
+
+
+def _with_environment(preset: Run, arguments: list[str]) -> list[str]:
+    """``--env`` and ``--reward`` spelled like the fields that they set. A person's own environment (``module:Class``)
+    may be imported because it is typed.
+
+    Raises:
+        UserError: the system does not act in environments.
+    """
+    spelled = {
+        "--env": "--data.reads.env.name",
+        "--reward": "--data.reads.reward-run",
+        "--reward.beta": "--objective.beta",
+    }
+    found = []
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name in spelled or name.startswith("--reward."):
+            if not hasattr(preset.data.reads, "env"):
+                raise UserError(f"{name} is for systems that act in environments, such as control.drq")
+            name = spelled.get(name) or f"--data.reads.{name[2:]}"
+        found.append(f"{name}{equals}{value}")
+    typed, _ = option(found, spelled["--env"])
+    if typed is not None and ":" in typed:
+        from filmstrip.runs.outside import allow
+
+        allow(typed.partition(":")[0].partition(".")[0])
+    return found
 
 
 def _with_unions(preset: Run, arguments: list[str], given: Collection[str]) -> tuple[Run, list[str]]:

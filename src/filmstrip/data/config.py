@@ -218,6 +218,9 @@ class Data:
     ``n`` videos is read in proportion to ``n`` to the power of one minus the balance. A pass stays as long."""
     clip: Clip = field(default_factory=Clip)
     """Frames and pixels of a clip."""
+    blanked: tuple[tuple[Share, Share, Share, Share], ...] = ()
+    """Rectangles of all frames that are blanked, such as a scoreboard: left, top, right and bottom edge, as fractions
+    of width and height. On the command line one after another: 0 0 1 0.2."""
     augment: Augment = field(default_factory=Augment)
     """Random augmentation in training."""
     batch_size: Count = 8

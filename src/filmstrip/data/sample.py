@@ -299,6 +299,16 @@ class Source:
             state_dim=self.state_dim,
         )
 
+    def loader(self, data: Data, *, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1) -> Any:
+        """Training's micro-batches of one process: a :class:`~filmstrip.train.loop.BatchStream` with ``close()``.
+
+        Raises:
+            UserError: see :class:`~filmstrip.data.reading.loader.TrainLoader`.
+        """
+        from filmstrip.data.reading.loader import TrainLoader  # which reads samples
+
+        return TrainLoader(self, data, seed=seed, rank=rank, world=world, accumulate=accumulate)
+
     def record(self, folder: Path) -> None:
         """Record in a run folder what is needed to use the run on new data: by default nothing beyond
         :meth:`info`."""

@@ -164,17 +164,19 @@ def _draft_and_revise(
     return ids
 
 
-def draft_log_prob(
+def draft_log_probs(
     predict: Predict, ids: Tensor, unknown: Tensor, *, mask_id: int, seeds: Tensor, parts: int, use: str
 ) -> Tensor:
-    """The log-probability (``B``, nats) that a draft in ``parts`` parts samples ``ids`` at the unknown positions.
+    """The log-probability of each position (``B N``, nats, zero where it is known) that a draft in ``parts`` parts
+    samples ``ids`` there.
 
-    Exact for the split determined by the seeds, at temperature 1: within a part, codes are drawn independently.
+    Their sum is exact for the split determined by the seeds, at temperature 1: within a part, codes are drawn
+    independently.
     """
     part = partition(seeds, unknown, parts, use)
-    total = torch.zeros(len(ids), device=ids.device)
+    total = torch.zeros(ids.shape, device=ids.device)
     for k in range(parts):
         logits = predict(torch.where(part >= k, mask_id, ids)).float()
         each = logits.log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
-        total = total + each.masked_fill(part != k, 0).sum(dim=1)
+        total = total + each.masked_fill(part != k, 0)
     return total

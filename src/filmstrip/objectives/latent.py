@@ -145,6 +145,22 @@ class CodedVideo(nn.Module):
             return self.tokenizer.encode(video)
 
     @torch.no_grad()
+    def frame_codes(self, video: Tensor) -> Tensor:
+        """The ids of each frame alone, ``B T n``, of video of any length; see
+        :class:`~filmstrip.protocols.FrameScorer`.
+
+        Raises:
+            UserError: the tokenizer codes several frames together.
+        """
+        if not self.tokenizer.frames_apart:
+            raise UserError(
+                f"{type(self.tokenizer).__name__} codes frames together, and a likelihood of single frames needs one "
+                "that codes each alone, such as tokenizers.vqgan"
+            )
+        ids = self.codes({"video": video.flatten(0, 1)[:, None]}).ids
+        return ids.view(*video.shape[:2], -1)
+
+    @torch.no_grad()
     def video_of(self, tokens: Tokens) -> Tensor:
         """Video decoded from codes: ``B T C H W`` in 0..1, float32."""
         with torch.autocast(tokens.ids.device.type, enabled=False):

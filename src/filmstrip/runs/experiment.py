@@ -14,7 +14,6 @@ import torch
 
 from filmstrip.data.augment.pipeline import apply_augment, check_augment, effective_augment
 from filmstrip.data.config import Data, DataInfo
-from filmstrip.data.reading.loader import TrainLoader
 from filmstrip.data.sources import Source, open_source
 from filmstrip.distributed import process
 from filmstrip.distributed.mesh import Mesh
@@ -109,8 +108,7 @@ def train(run: Run, folder: Path, *, given: Collection[str] = (), command: str |
 def _train(run: Run, source: Source, info: DataInfo, files: RunFolder, command: str | None) -> Result:
     """Train a run that is bound to its data, in a folder that nobody else trains in."""
     mesh = Mesh.of_processes(run.train.context)
-    loader = TrainLoader(
-        source,
+    loader = source.loader(
         run.data,
         seed=run.seed,
         rank=mesh.data.rank,

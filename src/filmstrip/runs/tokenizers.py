@@ -153,8 +153,8 @@ def _of_diffusers(described: Mapping[str, Any], source: str) -> ObjectiveConfig:
     kind = described.get("_class_name")
     if kind not in _OF_DIFFUSERS:
         raise UserError(
-            f"{source} is a {kind or 'model of unknown type'}: give a run of tokenizers.*, or one of the autoencoders "
-            f"of diffusers: {', '.join(_OF_DIFFUSERS)}"
+            f"{source} is a {kind or 'model of unknown type'}: give a run of tokenizers.*, or an autoencoder of "
+            f"diffusers: {', '.join(_OF_DIFFUSERS)}"
         )
     return cast(ObjectiveConfig, find(_OF_DIFFUSERS[kind]).objective.of_hub(described, None, source)[0])
 

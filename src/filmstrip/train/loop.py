@@ -50,7 +50,12 @@ MAX_SHOWN = 12
 
 
 class BatchStream(Protocol):
-    """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``."""
+    """A source of batches. One that encounters unreadable files also lists them, in ``unreadable``.
+
+    One whose batches depend on what is trained, as those of an agent that acts, also has ``begin(objective, path)``,
+    which is called before the first batch with the folder of the run, and ``save(step)``, which is called when the
+    state after a step is to be saved, before that is. ``stream`` then goes on from what was saved.
+    """
 
     @property
     def steps_per_epoch(self) -> float:
@@ -181,6 +186,8 @@ class _Training:
             {prefix + name for prefix in prefixes for name in watched},
             group=None if connected is None else connected.get_group("data"),
         )
+        if (begin := getattr(batches, "begin", None)) is not None:
+            begin(objective, folder.path)
         self.take_step = OptimiserStep(
             objective,
             model,
@@ -311,6 +318,8 @@ class _Training:
     def _save(self) -> None:
         """Write the weights, then the state: after a crash in between, some steps are repeated."""
         self.readings.check(wait=True)
+        if (save := getattr(self.batches, "save", None)) is not None:
+            save(self.state.step)
         with self.average.applied():
             if self.best:
                 self.folder.save_weights(self.objective, last=True)

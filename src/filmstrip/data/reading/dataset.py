@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from filmstrip.data.actions import ActionSpace
+from filmstrip.data.blanking import Rectangle, blank
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.kind import Row
 from filmstrip.data.kinds.specification import Specification
@@ -83,9 +84,21 @@ class _SampleSet(Dataset):
                 self.bad[index] = _unreadable(sample, error)
             else:
                 report.unreadable.extend(_damage(sample, clips))
-                return clips
+                return _blanked(clips, self.data.blanked)
         report.unreadable.append(self.bad[index])
         return None
+
+
+def _blanked(clips: list[Row], rectangles: Sequence[Rectangle]) -> list[Row]:
+    """The same rows with parts of their frames blanked."""
+    if not rectangles:
+        return clips
+    return [
+        replace(row, content=row.content | {"video": blank(row.content["video"], rectangles, row.shown)})
+        if "video" in row.content
+        else row
+        for row in clips
+    ]
 
 
 class TrainingSet(_SampleSet):
@@ -222,6 +235,7 @@ class EvaluationSet(_SampleSet):
                 found = samples[0].cut_in_turn(samples, self.data, self.num_clips, self.num_crops)
         except (DecodeError, OSError):  # of one of them: each is asked for alone, to say which
             return {}
+        found = [_blanked(clips, self.data.blanked) for clips in found]
         return {index: clips for index, clips in zip(indices, found) if not _damage(self.samples[index], clips)}
 
 

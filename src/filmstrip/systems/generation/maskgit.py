@@ -39,7 +39,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
 from filmstrip.models.masked_transformer import WHOLE, MaskedTransformer, MaskedTransformerArchitecture, Window
-from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_prob, draw_masks, fill
+from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_probs, draw_masks, fill
 from filmstrip.nn.sampling import Sampling, guided
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
 from filmstrip.protocols import Batch, Condition, Loss, Tokens, as_float
@@ -168,7 +168,26 @@ class MaskedCodes(LatentObjective):
         Exact for the order of parts that the clip's seed gives; frames in order are drafted one after the other.
         Frames that training always shows are given.
         """
-        ids, seeds = self._whole(batch), batch["seed"]
+        return self._drafted(self._whole(batch), batch).sum(dim=1)
+
+    @torch.no_grad()
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """See :class:`~filmstrip.protocols.FrameScorer`: together they are :meth:`log_prob`.
+
+        Raises:
+            UserError: frames are made together, so that none is given earlier ones alone.
+        """
+        if self.history is None or "action" in self.requires:
+            raise UserError(
+                "a likelihood of single frames is that of frames given earlier ones alone: train with "
+                "--objective.frames in_order, without actions"
+            )
+        each = self._drafted(codes.flatten(1), batch)
+        return each.view(*codes.shape[:2], *self.grid[1:], self.num_codebooks).sum(dim=-1)
+
+    def _drafted(self, ids: Tensor, batch: Batch) -> Tensor:
+        """The log-probability of each code, ``B N``, in random parts that the clips' seeds give."""
+        seeds = batch["seed"]
         context = self._context(ids, self._given(ids, batch.get("label"), batch.get("action")))
         unknown = torch.ones_like(ids, dtype=torch.bool)
         if self.history is None:
@@ -176,9 +195,9 @@ class MaskedCodes(LatentObjective):
         else:  # every frame is a grid of its own
             ids, unknown = (rearrange(x, "b (t n) -> (b t) n", n=self.per_frame) for x in (ids, unknown))
             context = rearrange(context, "b (t n) d -> (b t) n d", n=self.per_frame)
-            frame = torch.arange(self.grid.t, device=seeds.device)
+            frame = torch.arange(len(ids) // len(batch["seed"]), device=seeds.device)
             seeds = (seeds[:, None] + (frame << 40)).flatten()
-        each = draft_log_prob(
+        each = draft_log_probs(
             lambda shown: self.transformer(shown, context),
             ids,
             unknown,
@@ -187,7 +206,7 @@ class MaskedCodes(LatentObjective):
             parts=self.sampling.steps,
             use="maskgit.parts",
         )
-        return each.unflatten(0, (len(batch["seed"]), -1)).sum(dim=1)
+        return each.view(len(batch["seed"]), -1)
 
     def dims_of(self, batch: Batch) -> int:
         """How many codes of a clip are predicted, each a dimension of bits/dim."""

@@ -18,7 +18,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
 from filmstrip.models.frame_history import FrameHistory, FrameHistoryArchitecture
 from filmstrip.models.masked_transformer import MaskedTransformer, MaskedTransformerArchitecture
-from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draw_masks, fill
+from filmstrip.nn.masked_sampling import MaskedSampling, Schedule, draft_log_probs, draw_masks, fill
 from filmstrip.nn.patches import take
 from filmstrip.nn.quantise import Quantised, VectorQuantiser
 from filmstrip.nn.sampling import Sampling
@@ -139,6 +139,46 @@ class TECO(Objective):
         logits = self.prior(ids.masked_fill(masks, self.prior.mask_id), rearrange(h, "n d h w -> n (h w) d"))
         each = F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view_as(masks)
         return (each * masks).sum() / masks.sum() * ids.shape[1]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the clips that it was trained on."""
+        return self.space.num_frames
+
+    def frame_codes(self, video: Tensor) -> Tensor:
+        """What the networks take frames for, ids ``B T h w`` or pixels; see
+        :class:`~filmstrip.protocols.FrameScorer`."""
+        return self.space.targets({"video": video.flatten(0, 1)[:, None]}).unflatten(0, video.shape[:2])[:, :, 0]
+
+    @torch.no_grad()
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """See :class:`~filmstrip.protocols.FrameScorer`: a bound, ``B T 1 1``, for the latents are those of the
+        encoder; zero of the first frame, which is given.
+
+        Raises:
+            UserError: the model has actions as conditions.
+        """
+        if "action" in self.requires:
+            raise UserError("a likelihood of single frames has no actions, and this model does: train it without")
+        if codes.shape[1] < 2:
+            return torch.zeros(len(codes), codes.shape[1], 1, 1, device=codes.device)
+        z, passage = self.code(codes)
+        later = codes.shape[1] - 1
+        h = self.history.spread(self.history(z[:, :-1], None)).flatten(0, 1)
+        ids, frames = passage.ids[:, 1:].flatten(0, 1).flatten(1), codes[:, 1:].flatten(0, 1)
+        context = rearrange(h, "n d h w -> n (h w) d")
+        number = torch.arange(later, device=ids.device)
+        prior = draft_log_probs(
+            lambda shown: self.prior(shown, context),
+            ids,
+            torch.ones_like(ids, dtype=torch.bool),
+            mask_id=self.prior.mask_id,
+            seeds=(batch["seed"][:, None] + (number << 40)).flatten(),
+            parts=self.sampling.steps,
+            use="teco.parts",
+        ).sum(dim=1)
+        each = prior - self.space.nats(self.decoder(torch.cat([h, z[:, 1:].flatten(0, 1)], dim=1)), frames)
+        return F.pad(each.view(-1, later), (1, 0))[..., None, None]
 
     def sample(self, condition: Condition, *, seed: int, sampling: Sampling | None = None) -> Tensor:
         """``B T C H W`` in 0..1: the frames that were given, continued.

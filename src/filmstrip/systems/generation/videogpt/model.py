@@ -165,8 +165,27 @@ class VideoGPT(LatentObjective):
             kept = uniform(batch["seed"], 1, "videogpt.condition_drop") >= self.condition_drop
             vector = None if vector is None else vector * kept
             context = None if context is None else context * kept[..., None]
+        return self._each(ids, vector, context)
+
+    def _each(self, ids: Tensor, vector: Tensor | None, context: Tensor | None) -> Tensor:
         logits = self.transformer(ids, vector, context).float()
         return -F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+
+    @torch.no_grad()
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """See :class:`~filmstrip.protocols.FrameScorer`: together they are :meth:`log_prob`.
+
+        Raises:
+            UserError: the model has conditions that frames alone do not have.
+        """
+        if self.frames is not None or self.vector.known.has_action:
+            raise UserError(
+                "a likelihood of single frames is that of frames given earlier ones, and this model has first frames "
+                "or actions as conditions: train it without"
+            )
+        vector = self.vector(batch.get("label"), None)
+        each = self._each(codes.flatten(1), vector, None)
+        return each.view(*codes.shape[:2], *self.grid[1:], self.num_codebooks).sum(dim=-1)
 
     def sample(
         self, condition: Condition, *, seed: int, sampling: Sampling | None = None, compile: bool = False

@@ -131,6 +131,23 @@ class Toto(Objective):
         """The log-probability of all codes of each clip: ``B`` nats, exact, of codes and not of pixels."""
         return -self._nats(batch)[:, :-1].sum(dim=1)
 
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the clips that it was trained on."""
+        return self.encoder.num_frames
+
+    def frame_codes(self, video: Tensor) -> Tensor:
+        """See :class:`~filmstrip.protocols.FrameScorer`."""
+        return self.encoder.frame_codes(video)
+
+    @torch.no_grad()
+    def frame_log_probs(self, codes: Tensor, batch: Batch) -> Tensor:
+        """See :class:`~filmstrip.protocols.FrameScorer`: together they are :meth:`log_prob`."""
+        grid = self.encoder.grid._replace(t=codes.shape[1])
+        tokens = Tokens(grid, ids=codes.flatten(1))
+        hidden = self.encoder.decoder(self.encoder.sequence(tokens.ids, VIDEO), layers=False).hidden
+        return -self.nats_of(tokens, hidden, None)[:, :-1].view(-1, *grid)
+
     def codes(self, batch: Batch) -> Tokens:
         """The codes of a batch; see :meth:`~filmstrip.objectives.latent.CodedVideo.codes`."""
         return self.encoder.codes(batch)

@@ -1,0 +1,115 @@
+"""What ``filmstrip rl`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from filmstrip.errors import UserError
+from filmstrip.evals.returns import acting
+from filmstrip.inference import device_of
+from filmstrip.progress import tracked
+from filmstrip.protocols import Agent, Objective
+from filmstrip.rl.envs import Environment, EnvironmentConfig
+from filmstrip.rl.experience import Experience
+from filmstrip.rl.policies import Scripted, scripted_action
+from filmstrip.rl.recording import Chooser, Episode, play, write_episodes
+from filmstrip.runs.contents import is_run
+from filmstrip.runs.loading import load_objective
+from filmstrip.runs.outside import allow, import_allowed
+
+if TYPE_CHECKING:
+    from filmstrip.commands.rl import Play, Record
+
+SCRIPTED: tuple[Scripted, ...] = ("expert", "random", "still")
+
+
+def record(command: Record) -> None:
+    """Record episodes and print their returns.
+
+    Raises:
+        UserError: the environment or the policy cannot be used, or the folder is not empty.
+    """
+    scripted = next((kind for kind in SCRIPTED if kind == command.policy), None)
+    if scripted is None and not is_run(command.policy):
+        raise UserError(f"--policy {command.policy}: use {', '.join(SCRIPTED)}, or the run folder of an agent")
+    agent, size = None, command.size
+    if scripted is None:
+        agent, reads = agent_of(Path(command.policy))
+        size = size or reads.env.size
+    config = EnvironmentConfig(
+        name=command.env, size=size or 32, action_repeat=command.action_repeat, max_steps=command.max_steps
+    )
+    environment = built(config)
+
+    def begin(number: int) -> tuple[Chooser, float | None]:
+        if agent is not None:
+            return acting(agent, device_of(agent)), None
+        assert scripted is not None, "it was checked"
+        quality = command.quality[number % len(command.quality)]
+        rng = np.random.default_rng((command.seed + number, 7))
+        choose: Chooser = lambda env, frame: scripted_action(env, scripted, rng, quality)  # noqa: E731
+        return choose, quality if scripted == "expert" else None
+
+    notes = {"environment": asdict(config), "policy": command.policy}
+    _write(begin, environment, command, notes)
+
+
+def play_agent(command: Play) -> None:
+    """Let an agent act, write its episodes and print their returns.
+
+    Raises:
+        UserError: the run is no agent, or the folder is not empty.
+    """
+    agent, reads = agent_of(command.run)
+    config = reads.env if command.env is None else replace(reads.env, name=command.env)
+    environment = built(config) if command.env is not None else reads.make()
+    notes = {"environment": asdict(config), "policy": str(command.run)}
+    _write(lambda number: (acting(agent, device_of(agent)), None), environment, command, notes)
+
+
+def agent_of(run: Path) -> tuple[Objective, Experience]:
+    """The agent of a run, and the experience that it learnt from.
+
+    Raises:
+        UserError: it is no agent.
+    """
+    objective, described = load_objective(run)
+    if not isinstance(objective, Agent) or not isinstance(described.data.reads, Experience):
+        raise UserError(f"{run} does not act in environments: give a run of a system of control, such as control.drq")
+    return objective, described.data.reads
+
+
+def built(config: EnvironmentConfig) -> Environment:
+    """An environment whose name was typed, so that a person's own code may be imported."""
+    if ":" in config.name:
+        allow(config.name.partition(":")[0].partition(".")[0])
+    return config.build(import_allowed)
+
+
+def _write(
+    begin: Callable[[int], tuple[Chooser, float | None]],
+    environment: Environment,
+    command: Record | Play,
+    notes: dict[str, object],
+) -> None:
+    """Play episodes, each by what ``begin`` says for its number, write them, and print their returns."""
+
+    def episodes() -> Iterator[Episode]:
+        for number in range(command.episodes):
+            choose, quality = begin(number)
+            yield play(environment, choose, command.seed + number, quality)
+
+    shown = tracked(episodes(), "playing", total=command.episodes)
+    kept = write_episodes(shown, command.out, environment, best=command.best, notes=notes)
+    values = np.array([one.value for one in kept])
+    steps = sum(len(one.frames) - 1 for one in kept)
+    crashed = f", {environment.crashes} crashes" if environment.crashes else ""
+    print(
+        f"{command.out}: {len(kept)} episodes, {steps} steps, return {values.mean():.4g} (standard deviation "
+        f"{values.std():.4g}, {values.min():.4g} to {values.max():.4g}){crashed}"
+    )

@@ -1,0 +1,1 @@
+"""Rewards: models of experts' videos, whose likelihood an agent is trained to raise."""
