@@ -21,6 +21,10 @@ BLOCK = 1024
 """Number of queries and of keys of a block, by default."""
 
 
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""Which of the keys at some positions (``K``) those at others (``Q``) attend to, ``B Q K`` or ``1 Q K`` bool."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Some tokens of a sequence: which they are, and the document of each."""
@@ -29,9 +33,12 @@ class Part:
     """Their positions in the whole sequence."""
     document: Tensor | None = None
     """Number of the document of each, ``B N``; none where all belong to one."""
+    rule: Rule | None = None
+    """A further rule of what those attend to, by positions in the whole sequence."""
 
     def __getitem__(self, places: slice) -> Part:
-        return Part(self.positions[places], None if self.document is None else self.document[:, places])
+        document = None if self.document is None else self.document[:, places]
+        return Part(self.positions[places], document, self.rule)
 
     def at(self, device: torch.device) -> Tensor:
         """Positions as a tensor, ``N``."""
@@ -52,9 +59,14 @@ def allowed(queries: Part, keys: Part, causal: bool, device: torch.device) -> Te
     if queries.document is not None and keys.document is not None:
         same = queries.document[:, :, None] == keys.document[:, None]
         found = same if found is None else found & same
-        if found.device.type == "cpu" and not found.any():  # to ask a GPU would be to wait for it
-            return False
-    return True if found is None else found
+    if queries.rule is not None:
+        by_rule = queries.rule(queries.at(device), keys.at(device))
+        found = by_rule if found is None else found & by_rule
+    if found is None:
+        return True
+    # To ask a GPU would be to wait for it.
+    plain = queries.document is None and queries.rule is None
+    return False if not plain and found.device.type == "cpu" and not found.any() else found
 
 
 class RunningSoftmax:
