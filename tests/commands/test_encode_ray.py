@@ -9,6 +9,7 @@ import pytest
 
 from colour_videos import write_colours
 from filmstrip.__main__ import main
+from filmstrip.commands.work import encode_ray
 from filmstrip.commands.work.encode import encode_files
 from filmstrip.data.features import FeatureSource, FeatureWriter
 from filmstrip.distributed import ray_pipeline
@@ -74,6 +75,7 @@ def actors(mark):
     return found
 
 
+@pytest.mark.slow  # starting Ray takes most of a minute of processor time
 @pytest.mark.multiprocess
 def test_an_actor_that_is_killed_costs_nothing(cluster, videos, tmp_path, monkeypatch):
     encoder, files, whole = videos
@@ -94,6 +96,7 @@ def test_an_actor_that_is_killed_costs_nothing(cluster, videos, tmp_path, monkey
         assert [row["name"] for row in csv.DictReader(file)] == [str(files[3])]
 
 
+@pytest.mark.slow  # starting Ray takes most of a minute of processor time
 @pytest.mark.multiprocess
 def test_it_goes_on_with_what_another_engine_began(cluster, videos, tmp_path):
     encoder, files, whole = videos
@@ -105,11 +108,32 @@ def test_it_goes_on_with_what_another_engine_began(cluster, videos, tmp_path):
     assert found.read(range(len(found))).equal(expected.read(range(len(expected))))
 
 
+@pytest.mark.slow  # starting Ray takes most of a minute of processor time
 @pytest.mark.multiprocess
 def test_more_actors_than_there_is_room_for_are_refused(cluster, videos, tmp_path):
     encoder, files, _ = videos
     with pytest.raises(UserError, match=r"--processes 2 .* 0 GPUs and 2 processor cores.* at most 1"):
         encode_files(encoder, files, tmp_path / "out", engine="ray", processes=2, **OPTIONS)
+
+
+def test_groups_of_videos_are_what_one_process_reads_into_a_batch(videos, tmp_path, monkeypatch):
+    """What tasks and actors do, without Ray between them."""
+    sent = []
+
+    def in_order(count, read, build, *, actors):
+        compute = build()
+        for number in range(count):
+            sent.append(number)
+            yield compute(read(number))
+
+    monkeypatch.setattr(encode_ray, "in_order", in_order)
+    encoder, files, whole = videos
+    assert encode_files(encoder, files, tmp_path / "out", engine="ray", **OPTIONS) == 1
+    assert sent == [0, 1, 2, 3] and same_files(whole, tmp_path / "out")
+
+    monkeypatch.setattr(encode_ray, "weights_of", lambda model: "others")
+    with pytest.raises(UserError, match="other weights on a machine of the Ray cluster"):
+        encode_files(encoder, files, tmp_path / "more", engine="ray", **OPTIONS)
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,8 @@ WORKER = Path(__file__).with_name("ring_of_attention.py")
 @pytest.mark.multiprocess
 def test_rings_of_one_to_four_processes_have_what_one_process_has(monkeypatch, tmp_path):
     pytest.importorskip("ring_attention_pytorch")
-    monkeypatch.setenv("PYTHONPATH", str(WORKER.parents[1] / "parity"), prepend=os.pathsep)
+    for folder in ("parity", "systems"):
+        monkeypatch.setenv("PYTHONPATH", str(WORKER.parents[1] / folder), prepend=os.pathsep)
     run_processes([str(WORKER), str(tmp_path / "store")], 1)
 
 

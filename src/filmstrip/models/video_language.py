@@ -229,13 +229,13 @@ class VideoLanguageModel(nn.Module):
         """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid.
 
         Processes that share the tokens of rows share the frames, too, if the encoder sees each by itself
-        (``frames_apart``), or else the clips; all of them get the tokens of all.
+        (``frames_apart``) and nothing is read but their tokens, or else the clips; all of them get the tokens of all.
         """
         if self.ring is None or not self.training:
             return self._encoded(video)
         steps = 1
-        if getattr(self.encoder, "frames_apart", False) and video.shape[1] % self.encoder.patch_size[0] == 0:
-            steps = video.shape[1] // self.encoder.patch_size[0]
+        if getattr(self.encoder, "frames_apart", False) and not self.connector.with_summary:
+            steps = max(1, video.shape[1] // self.encoder.patch_size[0])
         clips = video.unflatten(1, (steps, -1)).flatten(0, 1)
         missing = -len(clips) % self.ring.size
         filled = torch.cat([clips, clips[:1].expand(missing, *clips.shape[1:])]) if missing else clips
