@@ -150,7 +150,10 @@ def test_the_kubernetes_job_says_the_same_everywhere(tmp_path):
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {"job-name": name}
     (container,) = pod["containers"]
     assert container["command"] == ["torchrun"]
-    given = get_args_parser().parse_args(container["args"])
+    (index,) = container["env"]
+    words = [word.replace(f"$({index['name']})", "1") for word in container["args"]]
+    given = get_args_parser().parse_args(words)
+    assert given.node_rank == 1
     assert int(given.nnodes) == spec["parallelism"] == spec["completions"] and spec["completionMode"] == "Indexed"
     assert int(given.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
     assert given.master_addr == f"{name}-0.{pod['subdomain']}" and pod["subdomain"] == service["metadata"]["name"]

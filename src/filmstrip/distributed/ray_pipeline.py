@@ -7,6 +7,7 @@ died is given to another one. Results come in the order of the items, whichever 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -64,6 +65,7 @@ def _through(
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     has = ray.cluster_resources()
     gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 0))
     room = gpus or cores - 1  # a core is left for reading
