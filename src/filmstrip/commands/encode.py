@@ -16,7 +16,7 @@ Level = Literal["clip", "frame", "patch", "ids", "latents"]
 
 
 Engine = Literal["local", "ray"]
-"""Where features are computed: on this machine, or on the actors of a Ray cluster."""
+"""Engine that computes features: processes of this machine, or actors of a Ray cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def in_order(
 
     own = not ray.is_initialized()
     if own:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield from _through(count, read, build, actors)
     finally:
@@ -74,10 +74,13 @@ def _through(
             f"--processes {actors} starts as many actors, and this Ray cluster has {gpus} GPUs and {cores} processor "
             f"cores, of which reading needs one: give at most {max(room, 0)}"
         )
-    resources = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
     items = ray.data.range(count, override_num_blocks=min(count, _MOST_BLOCKS))
     found = items.map(_Reading(read), num_cpus=1).map(
-        _Computing, fn_constructor_args=(build,), compute=ActorPoolStrategy(size=actors), **resources
+        _Computing,  # type: ignore[arg-type]  # a class, of which each actor makes an instance
+        fn_constructor_args=(build,),
+        compute=ActorPoolStrategy(size=actors),
+        num_gpus=int(gpus > 0),
+        num_cpus=int(gpus == 0),
     )
     for row in found.iter_rows():
         if row["refused"] is not None:
