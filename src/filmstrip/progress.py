@@ -6,9 +6,10 @@ operations add their bars to the same display.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TypeVar
 
 from rich.console import Console
@@ -28,6 +29,18 @@ class _Said(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         said = task.fields.get("said")
         return super().render(task) if said is None else Text(said)
+
+
+@contextmanager
+def said_by_one() -> Iterator[None]:
+    """Inside, only the first of several processes prints."""
+    from filmstrip.distributed import process  # as below
+
+    if process.rank() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def bars(console: Console, *, transient: bool = True) -> Progress:

@@ -475,6 +475,8 @@ class RingOfProcesses(Protocol):
     """Position of this process in the ring, from 0."""
     size: int
     """Number of processes in the ring."""
+    striped: bool
+    """Whether each has every so many of a row's tokens, in place of adjacent ones."""
 
     def start(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """Begin to send tensors to the next process; the result waits for those of the one before."""
@@ -482,6 +484,26 @@ class RingOfProcesses(Protocol):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor of each process, without gradients."""
+        ...
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """The elementwise maximum of a tensor of each process, without gradients."""
+        ...
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of each process, all of one shape, by rank, without gradients."""
+        ...
+
+
+@runtime_checkable
+class SharesTokens(Protocol):
+    """A block of tokens ``B N D`` that several processes can share, since they meet in its attention alone."""
+
+    def share_tokens(self, ring: RingOfProcesses) -> bool:
+        """Compute this process's tokens of each row alone in training, from now on; or return that it cannot.
+
+        It is given all tokens, and returns all. Every process is given the same.
+        """
         ...
 
 

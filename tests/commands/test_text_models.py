@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.distributed.processes import run_processes
 
 from filmstrip import systems
 from filmstrip.__main__ import main
@@ -107,6 +108,28 @@ def test_text_goes_on(documents, tmp_path, capsys):
     assert said.strip() == out.read_text().strip() and said.count("The old baker") == 2
     assert main(["generate", str(documents), *more, "--seed", "1", "--num-samples", "1"]) == 0
     assert capsys.readouterr().out.strip() == said.strip().split("\n\n")[1]
+
+
+def test_text_that_processes_share_goes_on_as_that_of_one(documents, chat, capsys):
+    for words in (["generate", str(documents), "--text", "The"], ["ask", str(chat), "What?"]):
+        assert main([*words, "--context", "2"]) == 2
+        assert "--context 2 shares tokens among 2 processes, and there are 1" in capsys.readouterr().err
+    assert main(["ask", str(chat), "--context", "2"]) == 2
+    assert "a conversation is for one process" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_two_processes_write_what_one_writes(documents, chat, tmp_path):
+    told = []
+    for processes in (1, 2):
+        for kind, words in (("generate", [documents, "--text", "The old baker"]), ("ask", [chat, "What is it?"])):
+            out = tmp_path / f"{kind}{processes}.json"
+            more = ["--context", str(processes), "--out", str(out)]
+            run_processes(["-m", "filmstrip", kind, *map(str, words), *more], processes)
+            said = out.read_text()
+            told.append(said if kind == "generate" else json.loads(said)["answers"][0]["answer"])
+    assert told[:2] == told[2:]
 
 
 def test_a_ladder_goes_on_where_it_stopped(data, tmp_path, capsys, monkeypatch):

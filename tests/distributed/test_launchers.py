@@ -135,3 +135,30 @@ def test_the_image_is_made_of_what_is_there():
     assert copied and all((ROOT / name).exists() for name in copied)
     pinned = re.search(r"torch==([\d.]+)", "\n".join(lines))[1]
     assert f"torch=={pinned}" in (ROOT / "constraints.txt").read_text()
+
+
+def test_the_kubernetes_job_says_the_same_everywhere(tmp_path):
+    """A cluster is not at hand where tests run: its names and numbers agree, and the programs take its arguments."""
+    yaml = pytest.importorskip("yaml")
+    from torch.distributed.run import get_args_parser
+
+    from filmstrip import systems
+
+    service, job = yaml.safe_load_all((ROOT / "deploy/train.k8s.yaml").read_text())
+    assert (service["kind"], job["kind"]) == ("Service", "Job")
+    name, spec, pod = job["metadata"]["name"], job["spec"], job["spec"]["template"]["spec"]
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["selector"] == {"job-name": name}
+    (container,) = pod["containers"]
+    assert container["command"] == ["torchrun"]
+    (index,) = container["env"]
+    words = [word.replace(f"$({index['name']})", "1") for word in container["args"]]
+    given = get_args_parser().parse_args(words)
+    assert given.node_rank == 1
+    assert int(given.nnodes) == spec["parallelism"] == spec["completions"] and spec["completionMode"] == "Indexed"
+    assert int(given.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert given.master_addr == f"{name}-0.{pod['subdomain']}" and pod["subdomain"] == service["metadata"]["name"]
+    assert given.module and given.training_script == "filmstrip" and given.training_script_args[0] == "train"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    address, *words = given.training_script_args[1:]
+    assert systems.find(address) and words[::2] == ["--data", "--out"]
+    assert pod["restartPolicy"] == "OnFailure" and pod["terminationGracePeriodSeconds"] >= 60

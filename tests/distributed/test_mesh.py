@@ -8,12 +8,15 @@ import torch
 from processes import run_processes
 from safetensors.torch import load_file
 from test_parallel import trace
+from test_ring_attention import Place
 from torch import nn
 
 from filmstrip.__main__ import main
 from filmstrip.data.reading.order import Portion, Share
+from filmstrip.distributed import mesh as mesh_module
 from filmstrip.distributed.mesh import Axis, Mesh, share_context
 from filmstrip.errors import UserError
+from filmstrip.nn.block import Block
 
 WORKER = Path(__file__).parents[1] / "train" / "worker.py"
 
@@ -65,11 +68,49 @@ def test_the_command_line_refuses_a_context_without_processes(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_network_that_attends_within_one_process_is_refused():
+class Connected:
+    """What torch's mesh of processes is asked for."""
+
+    def get_group(self, name):
+        return name
+
+
+class InRows(nn.Linear):
+    """A loss that compares the rows of all processes."""
+
+    def share_rows(self, pass_on, processes, rank):
+        pass
+
+
+class Windowed(Block):
+    """A block that attends otherwise."""
+
+    def forward(self, x):
+        return super().forward(x.flip(1))
+
+
+def test_networks_whose_tokens_cannot_be_shared_are_refused(monkeypatch, caplog):
+    monkeypatch.setattr(mesh_module, "Ring", lambda group, striped: Place(0, 2))
     mesh = Mesh(context=Axis(0, 2))
-    with pytest.raises(UserError, match=r"attention of Linear stays within one.*leave train\.context at 1"):
-        share_context(nn.Linear(2, 2), mesh, object())
+    with pytest.raises(UserError, match=r"Linear cannot be shared \(no blocks\).*leave train\.context at 1"):
+        share_context(nn.Linear(2, 2), mesh, Connected())
+    odd = Windowed(4, 2)
+    with pytest.raises(UserError, match=r"cannot be shared \(Windowed\).*language\.\*.*VideoMAE"):
+        share_context(odd, mesh, Connected(), [odd])
+    with pytest.raises(UserError, match=r"InRows compares a clip with those of all processes"):
+        share_context(InRows(2, 2), mesh, Connected(), [Block(4, 2)])
+    assert not caplog.records
+    share_context(odd, mesh, Connected(), [odd, Block(4, 2)])
+    assert "of 2 blocks processes share the tokens of 1: Windowed" in caplog.text
     share_context(nn.Linear(2, 2), Mesh(), None)
+
+
+def test_rows_of_fewer_tokens_than_processes_are_refused_and_evaluation_is_not_shared():
+    block = Block(4, 2)
+    assert block.share_tokens(Place(0, 3))
+    with pytest.raises(UserError, match="3 processes cannot share rows of 2 tokens, as this Block is given"):
+        block(torch.zeros(1, 2, 4))
+    assert block.eval()(torch.zeros(1, 2, 4)).shape == (1, 2, 4)
 
 
 @pytest.fixture(scope="module")

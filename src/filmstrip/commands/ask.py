@@ -37,6 +37,8 @@ class Ask(Command):
     """Temperature of the words that are drawn; zero takes the most probable ones."""
     seed: Seed = 0
     """Seed of what is drawn."""
+    context: Count = 1
+    """Number of processes that share the tokens of what is read, and the memory for them; torchrun starts as many."""
     compile: bool = False
     """Whether to compile the step that a language model takes for each token (``torch.compile``): tokens come faster,
     after a wait for the compiler."""

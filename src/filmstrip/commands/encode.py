@@ -15,6 +15,10 @@ Level = Literal["clip", "frame", "patch", "ids", "latents"]
 """One vector a clip, one for each moment, all tokens of an encoder; ids or latents of a tokenizer."""
 
 
+Engine = Literal["local", "ray"]
+"""Engine that computes features: processes of this machine, or actors of a Ray cluster."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encode(Command):
     """Write the features or tokens of videos as safetensors shards with a Parquet index; resumes where it stopped.
@@ -48,7 +52,10 @@ class Encode(Command):
     batch_size: Count = 8
     """Number of clips encoded at once."""
     processes: Count = 1
-    """Number of processes that share the videos."""
+    """Number of processes that share the videos, or of Ray's actors."""
+    engine: Engine = "local"
+    """Engine: processes of this machine (local), or actors of a Ray cluster (ray; needs the extra "scale"). That is
+    the cluster of RAY_ADDRESS, or one that runs here, or a new one of this machine. What is written is the same."""
     fps: Rate | None = None
     """Frames per second of films that are folders of images; given, every folder of images is a film, otherwise those
     whose images are numbered without gaps are, of 25 frames per second."""
@@ -68,4 +75,5 @@ class Encode(Command):
             batch_size=self.batch_size,
             processes=self.processes,
             fps=self.fps,
+            engine=self.engine,
         )

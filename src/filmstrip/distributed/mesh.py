@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,10 +13,12 @@ from torch import nn
 from filmstrip.distributed import process
 from filmstrip.distributed.ring import Ring
 from filmstrip.errors import UserError
-from filmstrip.protocols import SharesContext
+from filmstrip.protocols import SharesContext, SharesRows, SharesTokens
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+log = logging.getLogger(__name__)
 
 
 class Axis(NamedTuple):
@@ -66,18 +70,46 @@ class Mesh:
         return init_device_mesh(device.type, sizes, mesh_dim_names=("data", "context"))
 
 
-def share_context(objective: nn.Module, mesh: Mesh, connected: DeviceMesh | None) -> None:
-    """Hand an objective the ring along which it attends, if several processes share the tokens of its clips.
+def share_context(
+    objective: nn.Module,
+    mesh: Mesh,
+    connected: DeviceMesh | None,
+    blocks: Sequence[nn.Module] = (),
+    *,
+    striped: bool = False,
+) -> None:
+    """Let the processes of a context share the tokens of an objective's clips, if there are several.
+
+    It is handed the ring along which it attends; or else those of its network's ``blocks`` share their tokens that
+    can. ``striped``: a process has every so many tokens of a row, in place of adjacent ones.
 
     Raises:
-        UserError: it cannot share them.
+        UserError: they cannot share them.
     """
     if mesh.context.size == 1 or connected is None:
         return
-    if not isinstance(objective, SharesContext):
+    asked, alone = f"train.context {mesh.context.size}", "leave train.context at 1, so that processes share the clips"
+    if any(isinstance(part, SharesRows) for part in objective.modules()):
         raise UserError(
-            f"train.context {mesh.context.size} shares the tokens of a clip among processes, and the attention of "
-            f"{type(objective).__name__} stays within one (it has no use_ring): leave train.context at 1, so that "
-            "processes share the clips of a batch"
+            f"{asked} shares the tokens of a clip among processes that read the same clips, and the loss of "
+            f"{type(objective).__name__} compares a clip with those of all processes: {alone} of a batch"
         )
-    objective.use_ring(Ring(connected.get_group("context")))
+    ring = Ring(connected.get_group("context"), striped=striped)
+    if isinstance(objective, SharesContext):
+        objective.use_ring(ring)
+        return
+    left = [block for block in blocks if not (isinstance(block, SharesTokens) and block.share_tokens(ring))]
+    if len(left) == len(blocks):
+        kinds = ", ".join(sorted({type(block).__name__ for block in left})) or "no blocks"
+        raise UserError(
+            f"{asked} shares the tokens of a clip among processes, and those of {type(objective).__name__} cannot be "
+            f"shared ({kinds}). Language models (language.*) can, and networks of plain transformer blocks, such as "
+            f"VideoMAE's, ViViT's joint one or VideoGPT: {alone} of a batch"
+        )
+    if left and mesh.context.rank == mesh.data.rank == 0:
+        log.warning(
+            "of %d blocks processes share the tokens of %d: %s are computed whole by each",
+            len(blocks),
+            len(blocks) - len(left),
+            ", ".join(sorted({type(block).__name__ for block in left})),
+        )

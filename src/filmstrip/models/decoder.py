@@ -29,15 +29,17 @@ from torch import Tensor, nn
 
 from filmstrip.bounds import Count, Rate
 from filmstrip.errors import UserError
-from filmstrip.nn.attention import KVCache, StaticKVCache
+from filmstrip.nn.attention import KVCache, SharedKVCache, StaticKVCache
 from filmstrip.nn.block import Block
 from filmstrip.nn.blockwise import cross_entropy_in_blocks
 from filmstrip.nn.initialisation import STD
 from filmstrip.nn.linear import Linear, linear
 from filmstrip.nn.masks import Mask, causal, local, without_first
 from filmstrip.nn.positions import sincos
+from filmstrip.nn.ring_attention import own_tokens
 from filmstrip.nn.rotary import Rotary
 from filmstrip.nn.sampling import Sampling, draw
+from filmstrip.protocols import RingOfProcesses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,9 @@ class LanguageModel(nn.Module):
 
     steps: Steps = "growing"
     """Steps of :meth:`decode`; those that are not growing need attention with a :class:`KVCache`."""
+    ring: RingOfProcesses | None = None
+    """Processes that share the tokens that :meth:`decode` reads, and their keys and values; none for one alone. All
+    call it with the same arguments, and get the same tokens."""
 
     def __init__(self, vocab_size: int, width: int, *, tied: bool) -> None:
         super().__init__()
@@ -174,6 +179,10 @@ class LanguageModel(nn.Module):
         """What each block remembers of earlier tokens, still empty, for ``batch`` sequences of up to ``length``."""
         raise TypeError(f"{type(self).__name__} does not define new_caches(batch, length)")
 
+    def shared_caches(self, batch: int, length: int, ring: RingOfProcesses) -> list[Any]:
+        """As :meth:`new_caches`, for processes each of which remembers its share of the tokens."""
+        raise TypeError(f"{type(self).__name__} does not define shared_caches(batch, length, ring)")
+
     @torch.no_grad()
     def decode(
         self,
@@ -196,6 +205,11 @@ class LanguageModel(nn.Module):
         ``of_prompt`` are further arguments of :meth:`forward` for the prompt, and ``before`` is one for all tokens.
         """
         count = uniform.shape[1]
+        if self.ring is not None:
+            if of_prompt or before is not None:
+                raise UserError("this method's language model looks at video in its blocks: leave out --context")
+            yield from self._decode_along(self.ring, prompt, uniform, sampling, allowed, padding, positions)
+            return
         room = prompt.shape[1] + count - 1
         caches = self.new_caches(len(prompt), room if self.steps == "growing" else _static_room(room))
         first = range(self.vocab_size)[allowed].start
@@ -218,6 +232,40 @@ class LanguageModel(nn.Module):
                 caches = [StaticKVCache(cache) for cache in caches]
                 if self.steps == "compiled":
                     step = torch.compile(step, dynamic=False)
+
+    def _decode_along(
+        self,
+        ring: RingOfProcesses,
+        prompt: Tensor,
+        uniform: Tensor,
+        sampling: Sampling,
+        allowed: slice,
+        padding: Tensor | None,
+        positions: Tensor | None,
+    ) -> Iterator[Tensor]:
+        """:meth:`decode` by processes that share the tokens."""
+        missing = -prompt.shape[1] % ring.size  # padding, too, stands first
+        prompt = F.pad(prompt, (0, 0) * (prompt.ndim - 2) + (missing, 0))
+        if padding is None:
+            padding = prompt.new_zeros(len(prompt), dtype=torch.int64)
+        padding, count = padding + missing, uniform.shape[1]
+        room = prompt.shape[1] + count - 1
+        if positions is None:
+            positions = (torch.arange(room, device=prompt.device) - padding[:, None]).clamp(min=0)
+        else:
+            positions = F.pad(positions, (0, 0) * (positions.ndim - 2) + (missing, 0))
+        caches, mask = self.shared_caches(len(prompt), room, ring), causal() & without_first(padding)
+        start, tokens = prompt.shape[1], own_tokens(prompt, ring)
+        at = own_tokens(positions[:, :start], ring)
+        for n in range(count):
+            hidden = self(tokens, caches=caches, mask=mask, positions=at).hidden[:, -1]
+            if n == 0:  # the last of the first tokens is that of the last process
+                hidden = ring.sum(hidden if ring.rank == ring.size - 1 else torch.zeros_like(hidden))
+            logits = self.logits(hidden)[:, allowed]
+            token = draw(logits, uniform[:, n], sampling) + range(self.vocab_size)[allowed].start
+            token = ring.sum(token if ring.rank == 0 else torch.zeros_like(token))  # whatever was rounded otherwise
+            yield token
+            tokens, at = token[:, None], positions[:, start + n : start + n + 1]
 
     def next_logits(
         self, tokens: Tensor, caches: Sequence[Any], padding: Tensor | None = None, **options: Any
@@ -341,6 +389,14 @@ class Decoder(LanguageModel):
         like = self.embed.weight
         return [
             KVCache(batch, a.num_kv_heads, length, a.head_dim, dtype=like.dtype, device=like.device)
+            for a in (block.attention for block in self.blocks)
+        ]
+
+    def shared_caches(self, batch: int, length: int, ring: RingOfProcesses) -> list[SharedKVCache]:
+        """As :meth:`new_caches`, for processes each of which remembers its share of the tokens."""
+        like = self.embed.weight
+        return [
+            SharedKVCache(batch, a.num_kv_heads, length, a.head_dim, ring=ring, dtype=like.dtype, device=like.device)
             for a in (block.attention for block in self.blocks)
         ]
 

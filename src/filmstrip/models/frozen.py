@@ -43,6 +43,7 @@ class FrozenEncoder(nn.Module):
         self.width = width
         self.patch_size = patch_size
         self.pixels = pixels
+        self.frames_apart = pixels != "frames_first"
         self.prefix = prefix
         self.has_pooled = pooled
         self.options = options or {}

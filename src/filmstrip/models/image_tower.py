@@ -54,6 +54,9 @@ class ImageTower(nn.Module):
     (:meth:`native`): its positions are interpolated (SigLIP 2).
     """
 
+    frames_apart = True
+    """Whether each frame, or group of as many as a patch has, is encoded by itself."""
+
     def __init__(
         self, config: ImageTowerArchitecture, layouts: tuple[Layout, ...] = (), *, resizes: bool = False
     ) -> None:

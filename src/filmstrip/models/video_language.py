@@ -15,7 +15,7 @@ from filmstrip.models.connectors import Connector
 from filmstrip.models.decoder import Decoder
 from filmstrip.nn.masks import causal
 from filmstrip.nn.masks import document as within_document
-from filmstrip.nn.ring_attention import own_tokens
+from filmstrip.nn.ring_attention import all_tokens, own_tokens
 from filmstrip.nn.sampling import Sampling
 from filmstrip.protocols import EncoderModule, Features, Grid, RingOfProcesses
 
@@ -177,6 +177,8 @@ class VideoLanguageModel(nn.Module):
     """
 
     placeholders: Tensor
+    ring: RingOfProcesses | None = None
+    """Processes that share the tokens of each row in training, and what is encoded; none if each has its own rows."""
 
     def __init__(
         self,
@@ -240,7 +242,24 @@ class VideoLanguageModel(nn.Module):
         return Visuals.of_rows([[found[i, k] for k in order if (i, k) in found] for i in range(len(video))])
 
     def encoded(self, video: Tensor) -> tuple[Tensor, Grid]:
-        """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid."""
+        """What the connector reads of ``B T C H W`` video: the encoder's tokens ``B M C``, and their grid.
+
+        Processes that share the tokens of rows share the frames, too, if the encoder sees each by itself
+        (``frames_apart``) and nothing is read but their tokens, or else the clips; all of them get the tokens of all.
+        """
+        if self.ring is None or not self.training:
+            return self._encoded(video)
+        steps = 1
+        if getattr(self.encoder, "frames_apart", False) and not self.connector.with_summary:
+            steps = max(1, video.shape[1] // self.encoder.patch_size[0])
+        clips = video.unflatten(1, (steps, -1)).flatten(0, 1)
+        missing = -len(clips) % self.ring.size
+        filled = torch.cat([clips, clips[:1].expand(missing, *clips.shape[1:])]) if missing else clips
+        tokens, grid = self._encoded(own_tokens(filled, self.ring, dim=0))
+        tokens = all_tokens(tokens, self.ring, dim=0)[: len(clips)]
+        return tokens.unflatten(0, (-1, steps)).flatten(1, 2), grid._replace(t=grid.t * steps)
+
+    def _encoded(self, video: Tensor) -> tuple[Tensor, Grid]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and "encoder" in self.trained):
             classes = self.connector.class_layers
             seen = self.encoder(video, layers=self.layer != -1 or classes > 0)
@@ -309,7 +328,7 @@ class VideoLanguageModel(nn.Module):
         predicts = (packs.start[:, None] + where.start[:, 1:] - 1).masked_fill(weight == 0, count).flatten()
 
         def own(rows: Tensor) -> Tensor:
-            return rows if ring is None else own_tokens(rows, ring, striped=True)
+            return rows if ring is None else own_tokens(rows, ring)
 
         def at_places(values: Tensor) -> Tensor:
             rows = values.new_zeros(count + 1).scatter(0, predicts, values.flatten())

@@ -107,6 +107,9 @@ class FrameTransformer(_Patches):
     Clips may have any length. As an :class:`~filmstrip.protocols.Encoder` its class token is the mean over time.
     """
 
+    frames_apart = True
+    """Whether each time step's tokens are of that alone."""
+
     def __init__(self, config: TransformerArchitecture) -> None:
         super().__init__(config)
         self.cls_token = nn.Parameter(torch.zeros(config.width))

@@ -15,8 +15,9 @@ from torch.nn.attention.flex_attention import flex_attention
 from filmstrip.nn.blockwise import attend_in_blocks
 from filmstrip.nn.linear import Linear, biased
 from filmstrip.nn.masks import Mask
-from filmstrip.nn.ring_attention import ring_attention
+from filmstrip.nn.ring_attention import attend_to_shares, own_positions, ring_attention
 from filmstrip.nn.rotary import rotate
+from filmstrip.protocols import RingOfProcesses
 
 _LARGE_BLOCK = 128
 """Minimum block size in tokens at which one attention call per block costs less than one masked call."""
@@ -91,6 +92,70 @@ class StaticKVCache:
         self.values.index_copy_(2, at, values.to(self.values.dtype))
         self.length = self.length + keys.shape[2]
         return self.keys, self.values
+
+
+class SharedKVCache(KVCache):
+    """Keys and values of which each of several processes holds a share, so that together they hold longer sequences.
+
+    Every process is given the same new token, which one of them keeps; each attends to what it has, and their parts
+    are merged (as in Shyam et al. 2024, "Tree Attention"). The first tokens are shared out as :func:`own_positions`
+    says, and each process is given its own of them.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        num_heads: int,
+        room: int,
+        head_dim: int,
+        *,
+        ring: RingOfProcesses,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """``room``: the number of tokens of all processes."""
+        super().__init__(batch, num_heads, -(-room // ring.size) + 1, head_dim, dtype=dtype, device=device)
+        self.ring = ring
+        self.positions = torch.empty(0, dtype=torch.int64, device=device)
+        """Positions in the whole sequence of the tokens that this process has."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
+        """Attention ``B H N D`` of new tokens to those so far and themselves, which are kept.
+
+        The first time ``N`` is this process's share of them, and later one, the same in all.
+        """
+        ring, start = self.ring, self.length
+        if start == 0:
+            total = q.shape[2] * ring.size
+            own = own_positions(total, ring.rank, ring.size, striped=ring.striped)
+            self._keep(k, v, own)
+            self.length = total
+            rules = {"causal": True} if mask is None or mask.plain_causal else {"causal": False, "rule": mask.at}
+            return ring_attention(q, k, v, ring, **rules)
+        assert q.shape[2] == 1, "after the first tokens they come one by one"
+        if start % ring.size == ring.rank:
+            self._keep(k, v, range(start, start + 1))
+        self.length = start + 1
+        held = len(self.positions)
+        allowed = None
+        if mask is not None and not mask.plain_causal:
+            allowed = mask.at(torch.tensor([start], device=q.device), self.positions)
+        return attend_to_shares(q, self.keys[:, :, :held], self.values[:, :, :held], ring, allowed)
+
+    def _keep(self, k: Tensor, v: Tensor, positions: range) -> None:
+        before, after = len(self.positions), len(self.positions) + len(positions)
+        self.keys[:, :, before:after] = k
+        self.values[:, :, before:after] = v
+        own = torch.arange(positions.start, positions.stop, positions.step, device=self.positions.device)
+        self.positions = torch.cat([self.positions, own])
+
+    def rewind(self, length: int) -> None:
+        """Drop all tokens but the first ``length``."""
+        kept = self.positions < length
+        at = kept.nonzero()[:, 0]
+        self.keys[:, :, : len(at)] = self.keys[:, :, at]
+        self.values[:, :, : len(at)] = self.values[:, :, at]
+        self.positions, self.length = self.positions[kept], min(self.length, length)
 
 
 class Attention(nn.Module):
@@ -178,6 +243,8 @@ class Attention(nn.Module):
         if self.score_scale != 1:
             q = q * self.score_scale
         offset: int | Tensor = 0
+        if isinstance(cache, SharedKVCache):
+            return self.out(rearrange(cache.attend(q, k, v, mask), "b h n d -> b n (h d)"))
         if cache is not None:
             offset = cache.length
             k, v = cache.extend(k, v)
@@ -288,7 +355,8 @@ def attend(
         assert mask is not None, "there is room behind the queries that nothing was written to"
         allowed, mask, offset = mask.dense(q.shape[2], k.shape[2], q.device, offset), None, 0
     if mask is not None and mask.ring is not None:
-        return ring_attention(q, k, v, mask.ring, causal=mask.within_causal, document=mask.documents, striped=True)
+        rules = {"causal": mask.within_causal, "document": mask.documents, "rule": mask.by_positions}
+        return ring_attention(q, k, v, mask.ring, **rules)
     queries, keys = q.shape[2], k.shape[2]
     if _is_slow_in_bfloat16(q, keys):
         with torch.autocast("cpu", enabled=False):

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from filmstrip.nn.attention import Attention, KVCache, StaticKVCache
 from filmstrip.nn.blockwise import in_blocks
 from filmstrip.nn.drop_path import DropPath
-from filmstrip.nn.masks import Mask
+from filmstrip.nn.masks import Mask, everything
 from filmstrip.nn.mlp import GELU, MLP, GatedMLP
+from filmstrip.nn.shared_tokens import own_of_padded, share_tokens
+from filmstrip.protocols import RingOfProcesses
 
 
 class Block(nn.Module):
@@ -69,6 +71,23 @@ class Block(nn.Module):
         if mask is not None and mask.ring is not None:  # rows are shared out because they are long
             return x + self.drop_path(in_blocks(self.mlp, self.norm2(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def share_tokens(self, ring: RingOfProcesses) -> bool:
+        """See :class:`~filmstrip.protocols.SharesTokens`."""
+        if type(self).forward is not Block.forward:  # what attends otherwise may not see that tokens are missing
+            return False
+
+        def options(given: dict[str, Any], length: int) -> dict[str, Any]:
+            mask, angles = given.get("mask") or everything(), given.get("angles")
+            plain = given.get("mask") is None and length % ring.size == 0
+            shared = mask.of_whole_rows(ring, length)
+            if plain:
+                shared.by_positions = None
+            own = None if angles is None else own_of_padded(angles, ring, angles.ndim - 2)
+            return {**given, "mask": shared, "angles": own}
+
+        share_tokens(self, ring, options)
+        return True
 
 
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, layers: bool, *arguments: Any) -> tuple[Tensor, list[Tensor]]:

@@ -17,8 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from filmstrip.nn.fused_attention import kernel_for
+
 BLOCK = 1024
 """Number of queries and of keys of a block, by default."""
+
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""Which of the keys at some positions (``K``) those at others (``Q``) attend to, ``B Q K`` or ``1 Q K`` bool."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,12 @@ class Part:
     """Their positions in the whole sequence."""
     document: Tensor | None = None
     """Number of the document of each, ``B N``; none where all belong to one."""
+    rule: Rule | None = None
+    """A further rule of what those attend to, by positions in the whole sequence."""
 
     def __getitem__(self, places: slice) -> Part:
-        return Part(self.positions[places], None if self.document is None else self.document[:, places])
+        document = None if self.document is None else self.document[:, places]
+        return Part(self.positions[places], document, self.rule)
 
     def at(self, device: torch.device) -> Tensor:
         """Positions as a tensor, ``N``."""
@@ -52,9 +61,13 @@ def allowed(queries: Part, keys: Part, causal: bool, device: torch.device) -> Te
     if queries.document is not None and keys.document is not None:
         same = queries.document[:, :, None] == keys.document[:, None]
         found = same if found is None else found & same
-        if _is_known(found) and not found.any():
-            return False
-    return True if found is None else found
+    if queries.rule is not None:
+        by_rule = queries.rule(queries.at(device), keys.at(device))
+        found = by_rule if found is None else found & by_rule
+    if found is None:
+        return True
+    plain = queries.document is None and queries.rule is None
+    return False if not plain and _is_known(found) and not found.any() else found
 
 
 class RunningSoftmax:
@@ -71,6 +84,18 @@ class RunningSoftmax:
 
     def add(self, k: Tensor, v: Tensor, queries: Part, keys: Part, causal: bool) -> None:
         """Attend to further keys and values, ``B H K D``, as well."""
+        alike = _without_mask(queries, keys, causal)
+        kernel = None if alike is None else kernel_for(self.q, k, v)
+        if kernel is not None:
+            groups = self.q.shape[2]
+            each = (self.q.flatten(1, 2), *(x.repeat_interleave(groups, dim=1) for x in (k, v)))
+            out, lse = (x.unflatten(1, (-1, groups)) for x in kernel.forward(*each, alike))
+            most = torch.maximum(self.maximum, lse[..., None])
+            kept, more = ((x - most).exp() for x in (self.maximum, lse[..., None]))
+            self.denominator.mul_(kept).add_(more)
+            self.numerator.mul_(kept).add_(_wide(out) * more)
+            self.maximum = most
+            return
         for rows, columns, mask in _blocks(queries, keys, causal, self.block, self.q.device):
             scores = _scores(self.q[..., rows, :], k[:, :, columns], mask)
             before = self.maximum[..., rows, :]
@@ -105,12 +130,24 @@ class Gradients:
     ) -> None:
         self.q, self.grad = (each.unflatten(1, (kv_heads, -1)) for each in (q, _wide(grad)))
         self.lse = lse.unflatten(1, (kv_heads, -1))
+        self.out = out
         self.delta = (self.grad * out.unflatten(1, (kv_heads, -1))).sum(dim=-1, keepdim=True)
         self.block = block
         self.of_queries = torch.zeros_like(self.q, dtype=self.grad.dtype)
 
     def add(self, k: Tensor, v: Tensor, queries: Part, keys: Part, causal: bool) -> tuple[Tensor, Tensor]:
         """Gradients for some keys and values, float32, of all queries; those for the queries are summed up here."""
+        alike = _without_mask(queries, keys, causal)
+        kernel = None if alike is None else kernel_for(self.q, k, v)
+        if kernel is not None:
+            groups = self.q.shape[2]
+            q, grad = (x.flatten(1, 2).to(self.q.dtype) for x in (self.q, self.grad))
+            both = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+            each = (q, *both, self.out, self.lse.flatten(1, 2)[..., 0])
+            of_q, *of_both = kernel.backward(grad, *each, alike)
+            self.of_queries += of_q.unflatten(1, (-1, groups))
+            of_keys, of_values = (_wide(x).unflatten(1, (-1, groups)).sum(dim=2) for x in of_both)
+            return of_keys, of_values
         of_keys, of_values = (torch.zeros_like(each, dtype=self.grad.dtype) for each in (k, v))
         scale = self.q.shape[-1] ** -0.5
         for rows, columns, mask in _blocks(queries, keys, causal, self.block, self.q.device):
@@ -121,6 +158,18 @@ class Gradients:
             self.of_queries[..., rows, :] += _by_group(change, k[:, :, columns])
             of_keys[:, :, columns] += change.flatten(2, 3).mT @ _wide(q.flatten(2, 3))
         return of_keys, of_values
+
+
+def _without_mask(queries: Part, keys: Part, causal: bool) -> bool | None:
+    """Whether attention is causal between tokens that lie alike, or all attend to all; neither is none."""
+    q, k = queries.positions, keys.positions
+    if queries.document is not None or queries.rule is not None:
+        return None
+    if not causal or k[-1] <= q[0]:
+        return False
+    # A key is behind a query exactly if its number is: they are the same, or one apart within a step.
+    alike = q.step == k.step and len(q) == len(k) and 0 <= q.start - k.start < q.step
+    return True if alike else None
 
 
 def _blocks(

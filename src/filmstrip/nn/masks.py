@@ -44,6 +44,8 @@ class Mask:
         self.within_causal = within_causal
         self.ring: RingOfProcesses | None = None
         """Processes that share the tokens of each row, if there are several: ``documents`` are then this one's."""
+        self.by_positions: Callable[[Tensor, Tensor], Tensor] | None = None
+        """The rule by positions in whole rows, as :meth:`at`, where there is a ring; none for causality alone."""
         self._evaluated: dict[tuple[object, ...], Tensor | BlockMask] = {}
 
     def __and__(self, other: Mask) -> Mask:
@@ -59,10 +61,26 @@ class Mask:
     def along(self, ring: RingOfProcesses) -> Mask:
         """The same rule of documents, for rows whose tokens are shared out among processes, and the documents of this
         one's."""
-        assert self.documents is not None, "only a rule of documents, and causality, is known along a ring"
+        assert self.documents is not None, "a rule of documents, and causality"
         shared = Mask(self.rule, batch=self.batch, documents=self.documents, within_causal=self.within_causal)
         shared.ring = ring
         return shared
+
+    def of_whole_rows(self, ring: RingOfProcesses, length: int) -> Mask:
+        """The same rule of all ``length`` tokens of a row, for rows that are shared out among processes; after them
+        come those that make the rows' length a multiple of the processes, to which none attends."""
+        shared = Mask(self.rule, batch=self.batch, within_causal=self.plain_causal)
+        shared.ring = ring
+        if not self.plain_causal:  # causality hides what comes after all others
+            shared.by_positions = lambda q, k: self.at(*(x.clamp(max=length - 1) for x in (q, k))) & (k < length)
+        return shared
+
+    def at(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """True where tokens at some positions (``Q``) attend to those at others (``K``), ``B Q K`` (``B`` = 1 if all
+        samples share it)."""
+        b = torch.arange(self.batch or 1, device=queries.device)[:, None, None]
+        allowed = self.rule(b, torch.zeros_like(b), queries[:, None], keys)
+        return allowed.expand(self.batch or 1, len(queries), len(keys))
 
     def dense(self, queries: int, keys: int, device: torch.device, offset: int | Tensor = 0) -> Tensor:
         """True where attention is allowed, ``B 1 Q K`` (``B`` = 1 if all samples share it).
@@ -90,6 +108,11 @@ class Mask:
 
             self._evaluated[key] = create_block_mask(shifted, self.batch, None, queries, keys, device=device)
         return self._evaluated[key]
+
+
+def everything() -> Mask:
+    """A token attends to all of its sample."""
+    return Mask(lambda b, h, q, k: (q >= 0) & (k >= 0))
 
 
 def causal() -> Mask:

@@ -266,8 +266,6 @@ class VideoLanguage(VideoLanguageModel, Objective):
     """Whether what is seen of a video is a visual a frame, so that the frames' times may stand among them."""
     one_frame_in_transformers: ClassVar[bool] = False
     """Whether ``transformers``' model sees one image alone."""
-    ring: RingOfProcesses | None = None
-    """Processes that share the tokens of each row in training; none if each row is one process's."""
 
     def __init__(self, config: VideoLanguageConfig) -> None:
         super().__init__(**config.built_parts())
@@ -405,7 +403,7 @@ class VideoLanguage(VideoLanguageModel, Objective):
 
     def use_ring(self, ring: RingOfProcesses) -> None:
         """Share the tokens of each row of the language model with other processes; see
-        :class:`~filmstrip.protocols.SharesContext`. What is seen is encoded by each.
+        :class:`~filmstrip.protocols.SharesContext`. What is seen is shared out to be encoded, too.
 
         Raises:
             UserError: it takes no shared rows, or its tokens attend to the latest ones alone.

@@ -22,9 +22,9 @@ from filmstrip.data.kinds.documents import Documents
 from filmstrip.data.reading.views import read_views
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, on_device, stepwise
-from filmstrip.models.decoder import Decoder
+from filmstrip.models.decoder import Decoder, LanguageModel
 from filmstrip.models.video_language import Seen, Visuals
-from filmstrip.protocols import Answers, Objective, TextWriter
+from filmstrip.protocols import Answers, Objective, RingOfProcesses, TextWriter
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.conversation import Serialiser, Turn, timed
 from filmstrip.text.tokenizers import open_tokenizer
@@ -225,6 +225,22 @@ def load_answerer(folder: Path, device: torch.device | str | None = None) -> Ans
         images_stand_still=reads.visuals == 1,
         timestamps=reads.timestamps,
     )
+
+
+def share_decoding(model: nn.Module, ring: RingOfProcesses) -> None:
+    """Let the language models within ``model`` share what they read, and remember, among the processes of a ring.
+
+    Raises:
+        UserError: there is none that can.
+    """
+    decoders = [part for part in model.modules() if isinstance(part, LanguageModel)]
+    if not decoders or any(type(part) is not Decoder for part in decoders):
+        raise UserError(
+            f"the language model of {type(model).__name__} remembers what it has read in a way of its own, which "
+            "processes cannot share: leave out --context"
+        )
+    for decoder in decoders:
+        decoder.ring = ring
 
 
 def compile_decoding(model: nn.Module) -> None:

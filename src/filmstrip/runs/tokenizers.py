@@ -16,8 +16,8 @@ from filmstrip.data.config import Clip
 from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
-from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config

@@ -56,6 +56,9 @@ class Loop:
     context: Count = field(default=1, metadata=FREE)
     """Number of neighbouring processes that share the tokens of every clip, and so read the same batches; the others
     share the clips of a batch. More than 1 needs a method whose attention can be shared."""
+    context_striped: bool = field(default=False, metadata=FREE)
+    """Whether a process of a context has every so many tokens of a row, in place of adjacent ones: causal attention
+    is then shared out evenly, and less of rows of several documents is skipped."""
     shard: Literal["none", "fsdp"] = field(default="none", metadata=FREE)
     """Weights across processes: replicated (``none``, DDP) or sharded (``fsdp``, FSDP2)."""
 

@@ -157,7 +157,7 @@ class _Training:
         self.total, self.accelerator, self.optim, self.loop, self.folder = total, accelerator, optim, loop, folder
         self.device, self.mesh = accelerator.device, mesh
         connected = mesh.connect(self.device)
-        share_context(objective, mesh, connected)
+        share_context(objective, mesh, connected, blocks, striped=loop.context_striped)
         phases = objective.phases()
         model = parallelise(
             objective,

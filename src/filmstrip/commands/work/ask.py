@@ -13,10 +13,14 @@ from typing import Any
 from rich.console import Console
 
 from filmstrip.commands.ask import Ask
+from filmstrip.distributed import process
+from filmstrip.distributed.ring import ring_of_all
 from filmstrip.errors import UserError
 from filmstrip.files import write_json
 from filmstrip.nn.sampling import Sampling
-from filmstrip.runs.answers import Answerer, Film, compile_decoding, load_answerer
+from filmstrip.progress import said_by_one
+from filmstrip.protocols import RingOfProcesses
+from filmstrip.runs.answers import Answerer, Film, compile_decoding, load_answerer, share_decoding
 from filmstrip.text.conversation import Turn
 from filmstrip.text.documents import read_documents
 
@@ -40,7 +44,18 @@ def ask(command: Ask) -> None:
     """
     if command.json and command.question is None:
         raise UserError("--json prints the answer to one question: give the question after the video")
+    if command.context > 1 and command.question is None:
+        raise UserError("a conversation is for one process: with --context give the question after the video")
+    if command.context > 1 and command.compile:
+        raise UserError("--compile is for one process: leave it out, or --context")
+    with ring_of_all(command.context, "--context") as ring, said_by_one():
+        _ask(command, ring)
+
+
+def _ask(command: Ask, ring: RingOfProcesses | None) -> None:
     answerer = load_answerer(command.run)
+    if ring is not None:
+        share_decoding(answerer.objective, ring)
     if command.compile:
         compile_decoding(answerer.objective)
     if answerer.reads_text:
@@ -88,7 +103,7 @@ def _tell(told: dict[str, Any], command: Ask) -> None:
     if command.json:
         json.dump(told, sys.stdout, indent=2)
         print()
-    if command.out is not None:
+    if command.out is not None and process.rank() == 0:
         write_json(told, command.out)
 
 

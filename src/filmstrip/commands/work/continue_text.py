@@ -9,11 +9,15 @@ from pathlib import Path
 import torch
 
 from filmstrip.bounds import Count, Seed, check_numbers
+from filmstrip.distributed import process
+from filmstrip.distributed.ring import ring_of_all
 from filmstrip.errors import UserError
 from filmstrip.files import write_text
 from filmstrip.inference import device_of, on_device, stepwise
 from filmstrip.nn.sampling import Sampling
-from filmstrip.protocols import TextWriter
+from filmstrip.progress import said_by_one
+from filmstrip.protocols import RingOfProcesses, TextWriter
+from filmstrip.runs.answers import share_decoding
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
 
@@ -32,6 +36,8 @@ class TextRequest:
     """Base seed; text i depends on seed + i only."""
     sampling: Sampling = field(default_factory=Sampling)
     """Drawing of tokens; temperature 0 takes the most probable ones."""
+    context: Count = 1
+    """Number of processes that share the tokens of what is read, and the memory for them; torchrun starts as many."""
     out: Path | None = None
     """File to write the texts to, too, a line between them."""
 
@@ -43,10 +49,18 @@ def continue_text(folder: Path, request: TextRequest) -> int:
     """Print texts, words as soon as they are drawn; returns 0.
 
     Raises:
-        UserError: there is nothing to begin with: no text, and a tokenizer without a start.
+        UserError: there is nothing to begin with: no text, and a tokenizer without a start; or other processes than
+            the ``context`` has.
     """
+    with ring_of_all(request.context, "--context") as ring, said_by_one():
+        return _continue(folder, request, ring)
+
+
+def _continue(folder: Path, request: TextRequest, ring: RingOfProcesses | None) -> int:
     objective, _ = load_objective(folder)
     assert isinstance(objective, TextWriter), "seen to by continues_text"
+    if ring is not None:
+        share_decoding(objective, ring)
     tokenizer = open_tokenizer(folder)
     begun = [] if tokenizer.start is None else [tokenizer.start]
     begun += tokenizer.encode(request.text) if request.text else []
@@ -66,7 +80,7 @@ def continue_text(folder: Path, request: TextRequest) -> int:
             said += piece
         print()
         whole.append(said)
-    if request.out is not None:
+    if request.out is not None and process.rank() == 0:
         write_text("\n\n".join(whole) + "\n", request.out)
     return 0
 

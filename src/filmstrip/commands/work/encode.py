@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from filmstrip.commands.encode import Level
+from filmstrip.commands.encode import Engine, Level
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping, stopped_once
 from filmstrip.commands.work.token_use import write_token_use
 from filmstrip.data.actions import beside, check_clip
@@ -28,13 +28,14 @@ from filmstrip.data.features import POOLED, FeatureWriter, names_in, sort_index
 from filmstrip.data.kinds.encoded import IDS, TOKENIZER_LEVELS
 from filmstrip.data.layouts.folder import is_film
 from filmstrip.data.layouts.manifest import MANIFEST_SUFFIXES, manifest_of
+from filmstrip.data.reading.dataset import Unreadable
 from filmstrip.data.reading.loader import EvalLoader, write_unreadable
 from filmstrip.data.sample import Notes, collect
 from filmstrip.data.sources import Sample, Source, open_videos
 from filmstrip.errors import UserError
 from filmstrip.inference import inference
 from filmstrip.progress import bars, counted, shown
-from filmstrip.protocols import Grid
+from filmstrip.protocols import Batch, Grid
 from filmstrip.runs.encoders import VideoEncoder, load
 from filmstrip.runs.preflight import check_clips
 from filmstrip.runs.tokenizers import VideoTokenizer, load_tokenizer
@@ -83,15 +84,17 @@ def encode_files(
     num_workers: int = 2,
     processes: int = 1,
     fps: float | None = None,
+    engine: Engine = "local",
 ) -> int:
     """Encode files, or collections of them, into ``out``: safetensors shards and ``index.parquet``.
 
     Resumes from what ``out`` already holds. ``num_frames`` and ``sampling`` replace those of the encoder's own clips.
     With an ``error``, a tokenizer of variable length uses the minimum number of tokens that meets it, and a single
     process writes ``token_use.html``, which shows their distribution. Several ``processes`` share the files, each
-    with its own ``num_workers`` decoding workers, on GPUs in turn; the index is in the files' order regardless. Bad
-    files are listed in ``out/unreadable.csv``; ``fps`` is as in :func:`find_source`. Returns 1 if there were any,
-    else 0.
+    with its own ``num_workers`` decoding workers, on GPUs in turn; the index is in the files' order regardless. With
+    the engine ``ray`` they are actors of a Ray cluster, which compute bit by bit what a single process does; this one
+    writes it. Bad files are listed in ``out/unreadable.csv``; ``fps`` is as in :func:`find_source`. Returns 1 if any
+    were bad, else 0.
 
     Raises:
         UserError: an encoder or file does not exist, the encoder does not have the level or does not support the
@@ -100,6 +103,10 @@ def encode_files(
     """
     if not files:
         raise UserError("encode needs videos: filmstrip encode ENCODER FILE|FOLDER|MANIFEST ... --out FOLDER")
+    if engine == "ray":
+        from filmstrip.distributed.ray_pipeline import check_ray
+
+        check_ray()
     if num_clips > 1:  # checked before a collection is opened, which takes time
         check_clips(find_source(files, fps).samples, num_clips)
     work = partial(
@@ -113,10 +120,11 @@ def encode_files(
         clip={key: value for key, value in (("num_frames", num_frames), ("sampling", sampling)) if value},
         batch_size=batch_size,
         num_workers=num_workers,
-        parts=processes,
+        parts=processes if engine == "local" else 1,
         fps=fps,
+        actors=processes if engine == "ray" else 0,
     )
-    if processes > 1 and not isinstance(encoder, (str, Path)):
+    if (processes > 1 or engine == "ray") and not isinstance(encoder, (str, Path)):
         raise ValueError("with several processes, each loads the encoder itself: pass its folder or name")
 
     def kept() -> str:
@@ -124,7 +132,7 @@ def encode_files(
         return f"{out} keeps {count} encoded videos: the same command resumes" if count else NOTHING_KEPT
 
     with keeping(kept):
-        if processes == 1:
+        if processes == 1 or engine == "ray":
             return work(part=0)
         bad = _in_processes(work, processes, out)
         sort_index(Path(out), [sample.name for sample in find_source(files, fps).samples])
@@ -167,8 +175,12 @@ def encode_part(
     batch_size: int = 8,
     num_workers: int = 2,
     fps: float | None = None,
+    actors: int = 0,
 ) -> int:
-    """Encode the share of one of several processes, on any machine: every ``parts``-th file, starting at ``part``."""
+    """Encode the share of one of several processes, on any machine: every ``parts``-th file, starting at ``part``.
+
+    With ``actors`` as many of a Ray cluster compute, and this process writes.
+    """
     console = Console(stderr=True, quiet=part > 0)
     source = find_source(files, fps)
     model: VideoEncoder | VideoTokenizer
@@ -177,7 +189,7 @@ def encode_part(
         if parts > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // parts))
             device = f"cuda:{part % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-        model = load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
+        model = load_model(encoder, level, "cpu" if actors else device)
     else:
         model = encoder
     model.clip = replace(model.clip, **clip)
@@ -199,10 +211,16 @@ def encode_part(
         if not left:
             return 0
         whole = replace(source, samples=tuple(replace(sample, split="all") for sample in left))
-        loader = EvalLoader(whole, data, "all", num_clips=num_clips, batch_size=batch_size)
+        unreadable: list[Unreadable] = []
+        videos = _encoded_here(model, reader, whole, data, num_clips, batch_size, unreadable)
+        if actors:
+            from filmstrip.commands.work.encode_ray import Encoding, encoded_on_ray
+
+            known = Encoding(str(encoder), level, error, model.clip, num_clips, about["weights"])
+            videos = encoded_on_ray(whole, data, known, batch_size=batch_size, actors=actors, unreadable=unreadable)
         with shown(bars(console)), counted("encoding", len(left)) as done:
             flushed = time.monotonic()
-            for index, clips, spans, action in encode_videos(model, reader, loader, num_clips):
+            for index, clips, spans, action in videos:
                 sample = left[index]
                 writer.add(
                     sample.name,
@@ -224,12 +242,39 @@ def encode_part(
         page = write_token_use(out, model, source, data, num_clips)
         if page is not None:
             console.print(f"token use: {page}")
-    bad = [entry for entry in loader.unreadable if not entry.used]
-    if loader.unreadable:
+    bad = [entry for entry in unreadable if not entry.used]
+    if unreadable:
         with writer.alone():
-            write_unreadable(out / "unreadable.csv", loader.unreadable)
+            write_unreadable(out / "unreadable.csv", unreadable)
         console.print(f"{len(bad)} files could not be read: see {out / 'unreadable.csv'}")
     return int(bool(bad))
+
+
+def _encoded_here(
+    model: VideoEncoder | VideoTokenizer,
+    reader: Callable[[Tensor], Written],
+    source: Source,
+    data: Data,
+    num_clips: int,
+    batch_size: int,
+    unreadable: list[Unreadable],
+) -> Iterator[EncodedVideo]:
+    """The encoded videos of a source, in order, in this process; bad files are added to ``unreadable``."""
+    loader = EvalLoader(source, data, "all", num_clips=num_clips, batch_size=batch_size)
+    yield from encode_videos(model, reader, loader, num_clips)
+    unreadable += loader.unreadable
+
+
+def load_model(
+    encoder: str | Path, level: str, device: torch.device | str | None = None
+) -> VideoEncoder | VideoTokenizer:
+    """The encoder or, where its tokens are asked for, the tokenizer of a run folder or of a name."""
+    return load_tokenizer(encoder, device) if level in TOKENIZER_LEVELS else load(encoder, device)
+
+
+def weights_of(model: VideoEncoder | VideoTokenizer) -> str:
+    """A short name for a model's weights."""
+    return model.fingerprint if isinstance(model, VideoTokenizer) else fingerprint(model)
 
 
 def find_source(files: Sequence[Path], fps: float | None = None) -> Source:
@@ -315,7 +360,7 @@ def _read_features(model: VideoEncoder, level: str, video: Tensor) -> Written:
 
 
 def encode_videos(
-    model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: EvalLoader, num_clips: int
+    model: torch.nn.Module, reader: Callable[[Tensor], Written], loader: Iterable[Batch], num_clips: int
 ) -> Iterator[EncodedVideo]:
     """The ``num_clips`` clips of each readable video, encoded by ``reader``.
 
@@ -355,7 +400,7 @@ def _about(
     """Metadata of the index for all features: their encoder, and the meaning of labels and actions."""
     clip = model.clip
     about = {
-        "weights": model.fingerprint if isinstance(model, VideoTokenizer) else fingerprint(model),
+        "weights": weights_of(model),
         "clip": f"{clip.num_frames} frames, {clip.sampling}, stride {clip.stride}, {clip.size} pixels",
         "num_clips": str(num_clips),
         "level": level,

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.masks import Mask, causal
+from filmstrip.nn.ring_attention import ring_attention
+from filmstrip.protocols import RingOfProcesses
 
 _CAUSAL = causal()
 
@@ -147,6 +149,8 @@ class CausalAttention(Attention):
     def __init__(self, width: int, num_heads: int, pattern: Pattern | Blocks) -> None:
         super().__init__(width, num_heads, qkv_bias="none")
         self.pattern = pattern
+        self.ring: RingOfProcesses | None = None
+        """Processes that share the positions in training; none if one has all."""
 
     def new_cache(self, batch: int, room: int) -> Tensor:
         """An empty cache for ``batch`` sequences of up to ``room`` positions, in the weights' dtype and device."""
@@ -158,7 +162,12 @@ class CausalAttention(Attention):
         q, k, v = self._project(x, None)
         if cache is not None:
             cache[0, :, :, : x.shape[1]], cache[1, :, :, : x.shape[1]] = k, v
-        return self.out(rearrange(self.pattern.attend(q, k, v), "b h n d -> b n (h d)"))
+        if self.ring is not None and self.training:
+            rule = None if self.pattern == Pattern() else lambda q, k: self.pattern.sees(q[:, None], k)[None]
+            y = ring_attention(q, k, v, self.ring, rule=rule)
+        else:
+            y = self.pattern.attend(q, k, v)
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
     def step(self, x: Tensor, cache: Tensor, at: int | Attended) -> Tensor:
         """``B D -> B D`` for one position, which attends to itself and to the cache; updates the cache in place.

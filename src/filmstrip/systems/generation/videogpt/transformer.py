@@ -17,7 +17,8 @@ from filmstrip.nn.attention import Attention, attend
 from filmstrip.nn.linear import Linear
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.sampling import Sampling, draw, guided
-from filmstrip.protocols import Grid
+from filmstrip.nn.shared_tokens import share_tokens
+from filmstrip.protocols import Grid, RingOfProcesses
 from filmstrip.systems.generation.videogpt.causal_attention import (
     Attended,
     Blocks,
@@ -144,6 +145,12 @@ class CodeBlock(nn.Module):
             q = self.cross.q(_apply(self.norm_context, x, given.norms[1]))
             x = x + self.dropout(self.cross.out(self._read(q, given)))
         return x + self.dropout(self.mlp(_apply(self.norm2, x, given.norms[2])))
+
+    def share_tokens(self, ring: RingOfProcesses) -> bool:
+        """See :class:`~filmstrip.protocols.SharesTokens`."""
+        self.attention.ring = ring
+        share_tokens(self, ring)
+        return True
 
     def step(self, x: Tensor, given: Given, cache: Tensor, at: int | Attended) -> Tensor:
         """``B D -> B D`` for one more place: :meth:`forward` without dropout."""

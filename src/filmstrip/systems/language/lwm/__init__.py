@@ -23,8 +23,8 @@ vision's, each a mean over examples, those without tokens of the kind included, 
 million tokens are 4,080 frames, of which the last stage keeps room for text beside 4,078.
 
 The thesis and the code put ``eov`` before ``</vision>``, and so do we, against a lecture about them; codes have a
-vocabulary of their own as in the code (tests/parity/test_published_lwm.py), whose checkpoints ``--init FILE`` reads if
-the flat ``params`` are written as safetensors.
+vocabulary of their own as in the code (tests/parity/test_published_lwm.py), whose checkpoints ``--init FILE`` reads
+if the flat ``params`` are written as safetensors.
 
 Where we deviate: The paper's steps are taken where they do not agree with its
 numbers of tokens (14,000 steps of 8M are 112B, not 107B), and 8M are 2^23. Requests and conversations that share rows
