@@ -37,7 +37,7 @@ _EXAMPLE = (
     "Text: The mill by the river was built in 1820 and burnt down forty years later.\n\n"
     "Question: When was the mill by the river built?\nAnswer: It was built in 1820.\n\n"
 )
-"""What a model that only goes on with texts reads first."""
+"""Text that a model which only goes on with texts reads first."""
 
 
 def write_questions(command: Questions) -> int:
