@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from filmstrip.data.kinds.documents import Documents
 from filmstrip.errors import UserError
 from filmstrip.inference import on_device
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.text import TextModel, TextModelConfig
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.config import Run, read_config
@@ -133,7 +133,7 @@ def written(
     pad: int,
     count: int,
     device: torch.device,
-    sampling: Sampling | None = None,
+    sampling: Any = None,
     seed: int | Tensor = 0,
 ) -> list[list[int]]:
     """At most ``count`` ids after each prompt, without the first of the ``stops`` and what would follow it.
