@@ -214,7 +214,8 @@ def _line(
     """What a model writes behind a name, up to the end of the line or of the text; none where neither comes."""
     if not prompts:
         return []
-    tokenizer, stops = asked.tokenizer, [(asked.tokenizer.end,)]
+    tokenizer = asked.tokenizer
+    stops: list[tuple[int, ...]] = [(tokenizer.end,)]
     if asked.serialiser is not None:
         stops.append(asked.serialiser.stop)
     named = [[*prompt, *tokenizer.encode(name)] for prompt in prompts]
