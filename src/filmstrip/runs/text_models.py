@@ -17,7 +17,6 @@ from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
 from filmstrip.inference import on_device
 from filmstrip.models.decoder import DecoderConfig
-from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.objectives.text import TextModel, TextModelConfig
 from filmstrip.protocols import TextWriter
@@ -175,7 +174,7 @@ def written(
     pad: int,
     count: int,
     device: torch.device,
-    sampling: Sampling | None = None,
+    sampling: Any = None,
     seed: int | Tensor = 0,
 ) -> list[list[int]]:
     """At most ``count`` ids after each prompt, without the first of the ``stops`` and what would follow it.

@@ -96,7 +96,7 @@ class Example(NamedTuple):
     chunks: tuple[int, ...]
     """Numbers of its chunks."""
     asked: tuple[int, ...]
-    """Those that are asked about, in the order of the questions."""
+    """Numbers of the chunks that are asked about, in the order of the questions."""
     tokens: int
     """Number of tokens of the whole conversation."""
     learnt: int

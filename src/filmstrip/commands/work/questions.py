@@ -37,7 +37,7 @@ _EXAMPLE = (
     "Text: The mill by the river was built in 1820 and burnt down forty years later.\n\n"
     "Question: When was the mill by the river built?\nAnswer: It was built in 1820.\n\n"
 )
-"""What a model that only goes on with texts reads first."""
+"""Text that a model which only goes on with texts reads first."""
 
 
 def write_questions(command: Questions) -> int:
@@ -214,7 +214,8 @@ def _line(
     """What a model writes behind a name, up to the end of the line or of the text; none where neither comes."""
     if not prompts:
         return []
-    tokenizer, stops = asked.tokenizer, [(asked.tokenizer.end,)]
+    tokenizer = asked.tokenizer
+    stops: list[tuple[int, ...]] = [(tokenizer.end,)]
     if asked.serialiser is not None:
         stops.append(asked.serialiser.stop)
     named = [[*prompt, *tokenizer.encode(name)] for prompt in prompts]
