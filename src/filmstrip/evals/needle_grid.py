@@ -6,7 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 Unit = Literal["tokens", "frames"]
-"""What lengths count: tokens of texts, or frames of videos."""
+"""Unit of lengths: tokens of texts, or frames of videos."""
 _CELL = re.compile(r"found/(\d+)(_frames)?/(\d+)%")
 
 

@@ -66,7 +66,7 @@ def find(
     size = max(32, subject.data.clip.size // 2 * 2)
     things: dict[str, list[OddThing]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        samples = []
+        samples: list[ConversationSample] = []
         for cell in cells:
             videos = haystack(cell, needles=needles, asked=asked, size=size)
             for number in range(rounds):
