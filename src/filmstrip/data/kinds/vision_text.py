@@ -264,6 +264,9 @@ class PairSample(ConversationSample):
         video = own.visual()
         if self.requests:
             kind = _IMAGE if self.is_image else _VIDEO
+            around = len(own.prompt([Turn("user", REQUEST.format(kind, "a"))], self.name))
+            if len(words := tokenizer.encode(caption)) > (room := max(1, self._room() - around)):
+                caption = tokenizer.decode(words[:room])
             begun = own.prompt([Turn("user", REQUEST.format(kind, caption))], self.name)
             return [*begun, *video, tokenizer.end], len(begun)
         start = _start(tokenizer)
