@@ -17,6 +17,7 @@ from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import Batch
 from filmstrip.systems.language.lwm import LWM, LWMConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
+from filmstrip.train.schedules import half_cosine
 
 START, END = 1, 2
 BEGIN, CLOSE = (3, 4), (4, 3)
@@ -79,7 +80,6 @@ def train(
     """Steps on batches that depend on the seed alone, with a warm-up and half a cosine after it."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.decoder.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.1)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     model.train()
     for step in range(steps):
         loss = model(batch(generator)).total
@@ -87,9 +87,8 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = cosine.get_last_lr()[0] * min(1.0, (step + 1) / WARMUP)
+            group["lr"] = rate * min((step + 1) / WARMUP, half_cosine(1.0, 0.0, step / steps))
         optimiser.step()
-        cosine.step()
     model.eval()
 
 

@@ -78,4 +78,3 @@ def test_a_language_model_of_text_learns_pairs_and_draws(shapes, text, tmp_path,
     refused = ["train", "language.lwm:tiny", "--init", str(begun), "--out", str(tmp_path / "x"), *mixture]
     assert main([*refused, "--objective.no-untrained-tokenizer"]) == 2
     assert "which codes no videos: name the tokenizer" in capsys.readouterr().err
-    assert main(["generate", str(begun), "--frames", "2", "--out", str(tmp_path / "x.mp4")]) == 2

@@ -28,8 +28,6 @@ from filmstrip.data.kinds.conversations import (
 )
 from filmstrip.data.kinds.kind import Kind, Row
 from filmstrip.data.kinds.specification import Specification
-from filmstrip.data.reading.order import Portion, derive_seed
-from filmstrip.data.reading.packing import Packing
 from filmstrip.data.sample import Sample, hold_out
 from filmstrip.data.texts import Vocabulary
 from filmstrip.errors import UserError
@@ -51,7 +49,7 @@ class VisionText(Conversations):
 
     ``data.path`` is captioned videos (a manifest with a column ``caption``, or shards with ``key.txt``), a file of
     conversations about videos, or plain text, in documents (``.txt``, ``.md``, or JSON Lines with a ``text``). A
-    mixture of such sources shares rows, too (``pack``): each source has its own, in the ratio of the weights.
+    mixture of such sources shares rows, too (``pack``), each source's apart.
     """
 
     visual_text: ClassVar[tuple[str, str]] = AROUND
@@ -264,6 +262,9 @@ class PairSample(ConversationSample):
         video = own.visual()
         if self.requests:
             kind = _IMAGE if self.is_image else _VIDEO
+            around = len(own.prompt([Turn("user", REQUEST.format(kind, "a"))], self.name))
+            if len(words := tokenizer.encode(caption)) > (room := max(1, self._room() - around)):
+                caption = tokenizer.decode(words[:room])
             begun = own.prompt([Turn("user", REQUEST.format(kind, caption))], self.name)
             return [*begun, *video, tokenizer.end], len(begun)
         start = _start(tokenizer)
@@ -301,47 +302,6 @@ class VisionTextSource(ConversationSource):
             begin=tuple(tokenizer.encode(AROUND[0])),
             end=tuple(tokenizer.encode(AROUND[1])),
         )
-
-    def portions(self, data: Data) -> tuple[Portion, ...]:
-        """See :meth:`Source.portions`; where examples share rows, these have the ratio of the sources."""
-        if getattr(data.reads, "pack", None) is None:
-            return super().portions(data)
-        return (Portion(len(self.split(data.train_split))),)
-
-    def packing(self, data: Data, seed: int) -> Packing | None:
-        """See :meth:`Source.packing`. Every source of a mixture has rows of its own; in a pass there are as many of
-        all as without weights, of each in proportion to its weight: some are read several times, or not at all."""
-        reads = data.reads
-        assert isinstance(reads, VisionText)
-        if reads.pack is None:
-            return None
-        samples = [sample for sample in self.split(data.train_split) if isinstance(sample, ConversationSample)]
-        lengths, learnt = zip(*(sample.num_tokens() for sample in samples))
-        found: list[tuple[tuple[int, ...], ...]] = []
-        for origin in range(max(1, len(self.mixture))):
-            own = [i for i, sample in enumerate(samples) if sample.origin == origin]
-            if not own:
-                raise UserError(f"{self.mixture[origin].root}, a source of the mixture, has nothing to train on")
-            names, sizes, counts = (
-                [values[i] for i in own] for values in ([s.name for s in samples], lengths, learnt)
-            )
-            packed = Packing.of(names, sizes, counts, reads.pack, seed)
-            found.append(tuple(tuple(own[i] for i in row) for row in packed.rows))
-        rows = found[0] if len(found) == 1 else _in_ratio(found, [i.weight for i in self.mixture], seed)
-        return Packing(reads.pack, np.array(lengths), np.array(learnt), tuple(rows))
-
-
-def _in_ratio(
-    found: Sequence[Sequence[tuple[int, ...]]], weights: Sequence[float], seed: int
-) -> list[tuple[int, ...]]:
-    """Rows of several sources in the ratio of weights, as many as there are in all."""
-    total = sum(map(len, found))
-    rows: list[tuple[int, ...]] = []
-    for number, (own, weight) in enumerate(zip(found, weights)):
-        count = max(1, round(total * weight / sum(weights)))
-        order = np.random.default_rng(derive_seed(seed, "ratio", number)).permutation(len(own))
-        rows += [own[order[i % len(own)]] for i in range(count)]
-    return rows
 
 
 def _source(root: Path, samples: tuple[Sample, ...], tokenizer: TextTokenizer) -> VisionTextSource:

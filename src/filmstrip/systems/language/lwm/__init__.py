@@ -26,10 +26,10 @@ The thesis and the code put ``eov`` before ``</vision>``, and so do we, against 
 vocabulary of their own as in the code (tests/parity/test_published_lwm.py), whose checkpoints ``--init FILE`` reads
 if the flat ``params`` are written as safetensors.
 
-Where we deviate: The paper's steps are taken where they do not agree with its
-numbers of tokens (14,000 steps of 8M are 112B, not 107B), and 8M are 2^23. Requests and conversations that share rows
-include those about videos, which the paper pads. aMUSEd's VQ-GAN reads pixels in 0..1 in its own pipelines, and so
-here; the paper's code feeds its own copy -1..1. Frames of a video that is shorter than a clip repeat.
+Where we deviate: the paper's steps are taken where they do not agree with its numbers of tokens (14,000 steps of 8M
+are 112B, not 107B), and 8M are 2^23. Conversations about videos share rows, too, which the paper pads. aMUSEd's
+VQ-GAN reads pixels in 0..1, as in its own pipelines; the authors' code feeds its copy -1..1. Videos have as many
+frames as the preset says, and frames of shorter ones repeat. Codes are made while training, not beforehand.
 
 The paper reports VQAv2 55.8, GQA 44.8, MSVD 55.9 and MSRVTT 44.1, below systems that see through CLIP, and with the
 mask and the weights of packing 55.8 where it is 48.3 without. We measured none of these.

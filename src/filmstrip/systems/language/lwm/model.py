@@ -209,6 +209,9 @@ class LWM(LatentObjective):
         text, learnt = batch["text"], batch.get("learnt")
         is_place = torch.isin(text, self.places)
         if seen is None and ("video" in batch or "tokens" in batch):
+            if (frames := batch.get("frames")) is not None:  # no text speaks of the others
+                number = torch.arange(frames.shape[1], device=text.device)
+                batch = {**batch, "frames": frames.where(number < is_place.sum(dim=1, keepdim=True), 0)}
             seen = self.watch(batch)
         if isinstance(seen, Visuals):
             vision, sizes = seen.tokens[..., 0], seen.sizes
