@@ -18,6 +18,7 @@ SCRIPTS = (
     "llava",
     "packing",
     "blockwise",
+    "context",
     "sampling",
     "tracking",
     "autoencoders",

@@ -1,24 +1,24 @@
 """Trains a preset for two steps and writes the bytes of tensors that were alive at once, at most, by rank.
 
-    python tests/distributed/measured_peak.py OUT SYSTEM:PRESET [options of the run]
+    python tests/distributed/measured_peak.py OUT [--resident] SYSTEM:PRESET [options of the run]
 
 All tensors of the process count: weights, optimiser, batches, gradients, activations, what other processes sent. What
-kernels take for themselves while they run does not.
+kernels take for themselves while they run does not, but for ``--resident``.
 """
 
 import json
-import os
 import sys
-import tempfile
 import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from filmstrip.commands.arguments import run_from
 from filmstrip.commands.train import Train
 from filmstrip.distributed import process
+from filmstrip.measure.memory import peak_memory
 from filmstrip.runs.experiment import train
 
 
@@ -47,14 +47,37 @@ class Alive(TorchDispatchMode):
                 self._storages[key] = weakref.ref(storage)
 
 
-def main(out, *arguments):
+def planned_run(arguments):
+    """The run that is measured: two steps, without evaluations."""
     run, _ = run_from(Train, [*arguments, "--train.steps", "2", "--data.num-workers", "0"], "measured")
-    run = replace(run, evals=(), train=replace(run.train, tracker=()))
-    alive = Alive()
-    folder = os.environ.get("MEASURED_FOLDER") or tempfile.mkdtemp()
-    with alive:
+    return replace(run, evals=(), train=replace(run.train, tracker=()))
+
+
+def measured(arguments, folder):
+    """Bytes of tensors alive at once in training."""
+    with Alive() as alive:
+        train(planned_run(arguments), Path(folder) / "run")
+    return alive.peak
+
+
+def resident(arguments, folder):
+    """Bytes by which the process's resident memory grows in training."""
+    run = planned_run(arguments)
+    train(run.__class__(**{**vars(run), "data": replace(run.data, batch_size=2)}), Path(folder) / "small")
+    with peak_memory(torch.device("cpu")) as peak:
+        before = peak()
+    with peak_memory(torch.device("cpu")) as peak:
         train(run, Path(folder) / "run")
-    Path(f"{out}.{process.rank()}").write_text(json.dumps(alive.peak))
+        return peak() - before
+
+
+def main(out, *arguments):
+    find = measured
+    if arguments[0] == "--resident":
+        find, arguments = resident, arguments[1:]
+    folder = Path(out).parent  # one for all processes
+    found = find(arguments, folder)
+    Path(f"{out}.{process.rank()}").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What accelerators can do at most, by their makers' data sheets."""
+"""What accelerators can do at most, by their makers' data sheets, whose sizes of memory count 2^30 bytes a GB."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ACCELERATORS = {
         Accelerator(
             name="a100",
             rates={"bfloat16": 312e12, "float16": 312e12, "float32": 19.5e12},
-            memory=80e9,
+            memory=80 * 2**30,
             bandwidth=2.039e12,
             link=300e9,
             per_machine=8,
@@ -56,7 +56,7 @@ ACCELERATORS = {
         Accelerator(
             name="h100",
             rates={"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 66.9e12},
-            memory=80e9,
+            memory=80 * 2**30,
             bandwidth=3.35e12,
             link=450e9,
             per_machine=8,
@@ -72,7 +72,7 @@ ACCELERATORS = {
         Accelerator(
             name="h200",
             rates={"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 66.9e12},
-            memory=141e9,
+            memory=141 * 2**30,
             bandwidth=4.8e12,
             link=450e9,
             per_machine=8,

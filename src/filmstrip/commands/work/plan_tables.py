@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def tables(found: Found) -> Iterator[Any]:
+    """What there is to print, one after another."""
     plan, machine, layout = found.plan, found.machine, found.plan.layout
     yield _heading(found)
     table = _table("Memory of each rank", "", "")
