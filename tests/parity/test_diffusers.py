@@ -74,7 +74,7 @@ def test_vqgan(frames, dim, assert_close):
 
 PAPERS = [
     *(f"tokenizers.vqgan:{name}" for name in ("minecraft", "habitat", "viper_dmc", "viper_atari", "viper_rlbench")),
-    *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat")),
+    *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat", "stable_diffusion")),
 ]
 
 
