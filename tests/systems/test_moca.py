@@ -148,6 +148,9 @@ def test_words_are_aligned_as_prompt_to_prompt_does():
 @torch.no_grad()
 def test_exchanged_attention_between_equal_clips_changes_nothing(kind):
     objective, batch = built("editing.sdedit:tiny")
+    for name, parameter in objective.unet.named_parameters():
+        if name.endswith(("qkv.weight", ".q.weight", ".kv.weight")):
+            parameter.mul_(20)  # attention of random weights would be even
     latents = objective.latents(batch["video"])
     known = objective.told(objective.read(batch["text"], batch["text_length"]).repeat(2, 1, 1))
     steps = Steps(FEW)
@@ -163,7 +166,7 @@ def test_exchanged_attention_between_equal_clips_changes_nothing(kind):
     plain = objective.predictor(known, {"text": 1.0})(mixed, time)
     controlled = objective.predictor(known, {"text": 1.0}, lambda given: control)(mixed, time)
     torch.testing.assert_close(controlled[:2], plain[:2], rtol=1e-4, atol=1e-4)  # the sources are left as they are
-    assert not torch.allclose(controlled[2:], plain[2:], atol=1e-3)
+    assert (controlled[2:] - plain[2:]).abs().max() > 0.01
 
 
 @torch.no_grad()
