@@ -101,7 +101,7 @@ PAPERS = [
         f"tokenizers.vqgan:{name}"
         for name in ("amused", "minecraft", "habitat", "viper_dmc", "viper_atari", "viper_rlbench")
     ),
-    *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat")),
+    *(f"tokenizers.vae_kl:{name}" for name in ("minecraft", "habitat", "stable_diffusion")),
 ]
 
 

@@ -29,6 +29,7 @@ TOKENIZERS = {f"tokenizers.elastictok:{preset}": 210 for preset in ELASTIC} | {
     "tokenizers.vqgan:viper_rlbench": 20.755523,
     "tokenizers.vae_kl:minecraft": 28.818919,
     "tokenizers.vae_kl:habitat": 77.200619,
+    "tokenizers.vae_kl:stable_diffusion": 83.653863,
 }
 # What the papers' tables say of codes: how many along time, height and width, of what codebook (none: continuous), of
 # how many channels.
@@ -50,6 +51,7 @@ CODES = {
     "tokenizers.vae_kl:dmlab": ((1, 16, 16), None, 4),
     "tokenizers.vae_kl:minecraft": ((1, 16, 16), None, 4),
     "tokenizers.vae_kl:habitat": ((1, 16, 16), None, 8),
+    "tokenizers.vae_kl:stable_diffusion": ((1, 32, 32), None, 4),
     "tokenizers.vae_kl:kinetics600": ((1, 16, 16), None, 8),
     "tokenizers.dvae:dalle": ((1, 32, 32), 8192, 128),
     "tokenizers.elastictok:continuous": ((2, 32, 32), None, 8),

@@ -26,7 +26,7 @@ class Scales:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOptions:
-    """How the first frame is edited where no image of it is given."""
+    """Settings of editing the first frame, where no image of it is given."""
 
     cross_share: Share = 0.8
     """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
@@ -66,7 +66,7 @@ class Edit(Command):
     first_frame: Path | None = None
     """Image to write with the edited first frame."""
     frame_editing: FrameOptions = field(default_factory=FrameOptions)
-    """How the first frame is edited."""
+    """Settings of editing the first frame."""
     guidance: Scales = field(default_factory=Scales)
     """Scales of guidance."""
     steps: Count | None = None

@@ -15,7 +15,7 @@ from typing import Literal
 from filmstrip.errors import UserError
 
 TYPES = ("style", "background", "object", "motion", "multi_spatial", "multi_motion")
-"""What an edit changes: the look of the whole video, what is behind, what is in it, how it moves, several of the
+"""Types of edits: of the look of the whole video, what is behind, what is in it, how it moves, several of the
 first three, or one of them and how it moves."""
 MOVING = ("motion", "multi_motion")
 """Edits that change how things move, which the motion of the source must not decide."""
@@ -27,7 +27,7 @@ FRAMES: dict[str, Literal["source", "prompt_to_prompt", "sdedit"]] = {
     "multi_spatial": "sdedit",
     "multi_motion": "sdedit",
 }
-"""How the first frame is edited for each type (MoCA, section 7.2; of ``multi_motion`` it says nothing)."""
+"""Method of editing the first frame, by type (MoCA, section 7.2; of ``multi_motion`` it says nothing)."""
 TABLE = "edits.csv"
 _COLUMNS = ("video", "source_prompt", "edit_prompt", "type")
 
@@ -38,9 +38,9 @@ class Edit:
 
     video: Path
     source_prompt: str
-    """What the video shows."""
+    """Text of what the video shows."""
     edit_prompt: str
-    """What the edited video is to show."""
+    """Text of what the edited video is to show."""
     type: str
     """Type of the edit, one of :data:`TYPES`."""
     edited_first_frame: Path | None = None

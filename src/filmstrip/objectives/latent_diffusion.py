@@ -298,16 +298,17 @@ class LatentDiffusion(Objective):
         """Squared error of what is predicted of noised clips, and of their first frames alone if they are learnt."""
         latents = self.latents(batch["video"])
         known = self.known(batch, latents)
-        losses = self._losses(batch, known, latents, "clip")
+        losses = self.losses(batch, known, latents, "clip")
         metrics = {"error": losses.mean().detach()}
         total = losses.mean()
         if self.config.still_weight:
-            still = self._losses(batch, self.told(known.context), latents[:, :1], "still").mean()
+            still = self.losses(batch, self.told(known.context), latents[:, :1], "still").mean()
             total = total + self.config.still_weight * still
             metrics["still_error"] = still.detach()
         return Loss(total, metrics)
 
-    def _losses(self, batch: Batch, known: Known, latents: Tensor, use: str) -> Tensor:
+    def losses(self, batch: Batch, known: Known, latents: Tensor, use: str) -> Tensor:
+        """The squared error of each clip's ``latents``, noised and denied conditions as seed and ``use`` say."""
         seeds, use = batch["seed"], f"{self.name}.{use}"
         absent = self.config.dropout.draw(seeds, self.order, f"{use}.dropout")
         losses, _ = self.diffusion.losses(lambda x, time: self.run(known, x, time, absent, None), latents, seeds, use)

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmstrip.data.config import Clip
 from filmstrip.data.edits import FRAMES, MOVING
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.texts import tokenised
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.objectives.frame_editing import edit_frame
-from filmstrip.objectives.latent_diffusion import LatentDiffusion
+from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import Objective, VideoEdit, VideoEditor
-from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
 from filmstrip.video.decode import open_video
@@ -32,16 +32,22 @@ FPS = 4.0
 class TrainedEditor:
     """An editor, and how it reads videos and prompts."""
 
-    def __init__(self, objective: Objective, run: Run, tokenizer: TextTokenizer) -> None:
+    def __init__(self, objective: Objective, clip: Clip, reads: Captioned, tokenizer: TextTokenizer) -> None:
         self.objective = objective
-        self.run = run
-        self.reads = cast(Captioned, run.data.reads)
+        self.num_frames, self.size = clip.num_frames, clip.size
+        self.reads = reads
         self.tokenizer = tokenizer
 
     @property
-    def num_frames(self) -> int:
-        """Number of frames of a clip."""
-        return self.run.data.clip.num_frames
+    def config(self) -> LatentDiffusionConfig:
+        """Settings of the method.
+
+        Raises:
+            UserError: it is none of latent diffusion.
+        """
+        if not isinstance(self.objective, LatentDiffusion):
+            raise UserError(f"a {type(self.objective).__name__} is no latent diffusion: give a run of editing.*")
+        return self.objective.config
 
     def clip(self, path: Path, *, fps: float = FPS, repeat_last: bool = False) -> Tensor:
         """The beginning of a video, ``T 3 H W`` uint8: the centre square at the run's size, ``fps`` frames a second.
@@ -60,14 +66,14 @@ class TrainedEditor:
                     "a longer video, a higher --fps, or --repeat-last"
                 )
             start = float(decoder.times()[0])
-            size = (self.run.data.clip.size,) * 2
+            size = (self.size, self.size)
             crop = centre_crop(info.height, info.width, size)
             (frames,) = decoder.read([Request(start + times, crop, size)])
         return frames.video
 
     def frame(self, path: Path) -> Tensor:
         """An image as a first frame, ``3 H W`` uint8: its centre square at the run's size."""
-        size = (self.run.data.clip.size,) * 2
+        size = (self.size, self.size)
         with open_video(path) as decoder:
             crop = centre_crop(decoder.info.height, decoder.info.width, size)
             (frames,) = decoder.read([Request([0.0], crop, size)])
@@ -134,4 +140,4 @@ def load_editor(folder: str | Path, device: torch.device | str | None = None) ->
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which edits no videos: give a run of editing.*"
         )
-    return TrainedEditor(objective, run, open_tokenizer(Path(folder)))
+    return TrainedEditor(objective, run.data.clip, run.data.reads, open_tokenizer(Path(folder)))

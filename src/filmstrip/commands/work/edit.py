@@ -12,9 +12,7 @@ from torch import Tensor
 from filmstrip.commands.edit import Edit
 from filmstrip.data.edits import FRAMES, edit_type
 from filmstrip.errors import UserError
-from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import FrameEditing
-from filmstrip.objectives.latent_diffusion import LatentDiffusionConfig
 from filmstrip.progress import counted
 from filmstrip.runs.editors import TrainedEditor, load_editor
 from filmstrip.video import write_grid, write_video
@@ -72,15 +70,14 @@ def edit(command: Edit) -> int:
 
 def _options(command: Edit, editor: TrainedEditor) -> dict[str, Any]:
     """Settings of sampling and of editing the frame."""
-    own = getattr(editor.run.objective, "sampling", DiffusionSampling())
+    own = editor.config.sampling
     sampling = own if command.steps is None else replace(own, steps=command.steps)
     return {"sampling": sampling, "frame_editing": FrameEditing(**vars(command.frame_editing))}
 
 
 def _scales(command: Edit, editor: TrainedEditor, number: int) -> dict[str, float]:
     """The scales of one candidate."""
-    config = editor.run.objective
-    own = vars(config.guidance) if isinstance(config, LatentDiffusionConfig) else {}
+    own = vars(editor.config.guidance)
     given = {name: value for name, value in vars(command.guidance).items() if value is not None}
     if unknown := sorted(given.keys() - own.keys()):
         raise UserError(f"{command.run} has no condition {', '.join(unknown)} to guide by; it has {', '.join(own)}")
@@ -95,7 +92,7 @@ def _edited_frame(command: Edit, editor: TrainedEditor, video: Tensor, kind: str
     first = video[:1] if by is editor else by.clip(command.video, fps=command.fps, repeat_last=True)[:1]
     request = by.request(first[None], [command.source], [command.to], kind, seeds=[command.seed], **options)
     frame = by.edit_frames(request)[0]
-    size = editor.run.data.clip.size
+    size = editor.size
     if frame.shape[-1] != size:
         frame = torch.nn.functional.interpolate(frame[None], (size, size), mode="bilinear", antialias=True)[0]
     return frame

@@ -42,7 +42,7 @@ GROUNDS = {
 }
 """The two colours of each ground."""
 STYLES = ("", "in black and white", "in sepia", "as a negative")
-"""What captions say of each look; nothing of the plain one."""
+"""Words of captions for each look; none for the plain one."""
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 TRAVEL = 0.36
 """Distance that a shape moves over a whole video at a speed of 1, in sides of the frame."""
@@ -158,7 +158,8 @@ class EditedScenes(Synthetic):
     def _write(self, folder: Path) -> None:
         jobs = seeded_paths(folder, {"train": self.num_train, "test": self.num_test}, self.seed)
         (folder / "edits").mkdir()
-        rows, edits, told, drawn = [], [], [], []
+        rows, edits, told = [], [], []
+        drawn: list[tuple[Path, Scene, Path | None]] = []
         for path, seed in jobs:
             rng = np.random.default_rng(seed)
             scene, split, name = self.scene(rng), path.parent.name, f"{path.parent.name}/{path.name}"
