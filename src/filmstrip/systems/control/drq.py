@@ -39,6 +39,7 @@ from filmstrip.data.config import Augment, Clip, Data, DataInfo
 from filmstrip.errors import UserError
 from filmstrip.evals.returns import Returns
 from filmstrip.objectives.config import ObjectiveConfig
+from filmstrip.objectives.momentum import follow
 from filmstrip.protocols import Batch, Loss, Objective, Phase, as_float
 from filmstrip.randomness import normal, uniform
 from filmstrip.rl.envs.environment import EnvironmentConfig
@@ -99,7 +100,7 @@ class DrQConfig(ObjectiveConfig):
                 f"DrQ gives actions that are vectors, and the environment has {info.num_actions} discrete ones: "
                 "choose another environment"
             )
-        return replace(self, action_dim=info.action_dim, size=info.size)
+        return replace(self, action_dim=info.action_dim or self.action_dim, size=info.size or self.size)
 
     def build(self) -> DrQ:
         """Build the networks with fresh weights.
@@ -360,11 +361,9 @@ class DrQ(Objective):
             self.bonus_scale.add(bonus)
         return reward / self.reward_scale.std + self.config.beta * bonus / self.bonus_scale.std
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the targets towards the critics."""
-        for target, own in zip(self.target.parameters(), self.critics.parameters(), strict=True):
-            target.lerp_(own, self.config.tau)
+        follow(self.target, self.critics, 1 - self.config.tau, step)
 
     def decide(
         self, frame: Tensor, memory: dict[str, Tensor] | None, first: Tensor, *, seed: Tensor | None
