@@ -16,10 +16,14 @@ between them, one step for each batch. Rewards are labels of the replay; the vid
 With a bonus (``beta``), a step earns its reward and beta times the bonus, each divided by its own standard deviation
 so far, which is kept with the weights (``reward_scale``, ``bonus_scale``).
 
-Table E.4 has the numbers of presets; what it leaves open is that of the public ``rlpd`` (an MIT-licensed code of
-DrQ's first author): crops by 4 pixels, a projection to 50 numbers with layer normalisation and tanh (here one for the
-critics and one for the actor), minimum of two critics, entropy in the backup, log standard deviations from -20 to 2.
-Rewards by likelihood are in nats a code here, for this agent has no scale of its own that adapts to them.
+Where we deviate, or table E.4 leaves it open: crops by 4 pixels, a projection to 50 numbers with layer normalisation
+and tanh (one for the critics and one for the actor), the minimum of two critics, entropy in the backup and log
+standard deviations from -20 to 2 are those of the public ``rlpd``, by DrQ's first author. The encoder learns from the
+critics alone. Weights start as PyTorch's layers do, not orthogonal. Rewards by likelihood are in nats a code, for
+this agent has no scale of its own that adapts to them.
+
+The paper reports, on 15 tasks of the DeepMind Control Suite, that DrQ with VIPER's reward learns, too (plots). What
+is measured here is in the claim ``viper_agent``.
 """
 
 from __future__ import annotations

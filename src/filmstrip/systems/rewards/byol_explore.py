@@ -9,9 +9,10 @@ NeurIPS 2022, without actions, for films have none; the third video model of Esc
     filmstrip reward runs/byol film.mp4 --out reward.mp4
 
 The reward of a frame is minus the mean of the squared distances of all forecasts of it, from one to ``horizon`` steps
-ahead. The text sums them: the first frames of an episode have fewer and would look better. Its known failure is the
-reason that it is here: what stands still is easy to foretell, so that a pose that is held earns much.
+ahead. Its known failure is the reason that it is here: what stands still is easy to foretell, so that a pose that is
+held earns much.
 
+Where we deviate: the text sums the distances; the first frames of an episode have fewer and would look better.
 Neither paper gives sizes for films: recurrent layers, predictor and projection of 512, eight steps, a moving average
 of 0.99 and Adam's 1e-4 are ours, as are the encoder's convolutions (32 to 256 channels, each halving the frame).
 """
