@@ -61,6 +61,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "compare": ("--steps", str(STEPS), "--num-workers", "0", "--views", "1"),
     "dagger": ("--rounds", "1", "--episodes", "1"),
     "visualize": ("--steps", "2"),
+    "rl record": ("--episodes", "5", "--max-steps", "12"),
     "probe": ("--k", "1", "--epochs", "1", "--probes", "knn", "attentive"),
     "data check": ("--workers", "1"),
     "scale": (
@@ -127,6 +128,8 @@ def small(words: list[str]) -> list[str]:
     if name == "data":
         options = _small_set(sets.named(arguments[1]), "--") if arguments[0] == "make" else ()
         return [*words, *options, *OPTIONS.get(f"data {arguments[0]}", ())]
+    if name == "rl":
+        return [*words, *OPTIONS.get(f"rl {arguments[0]}", ())]
     if name == "train":
         arguments = _without(arguments, "--train.epochs")
         first = next(iter(systems.stages(arguments[0])), arguments[0])

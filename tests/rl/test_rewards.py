@@ -146,9 +146,16 @@ def test_units_and_ranges(gpt, films):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"skip": 3}, {"stride": 2}, {"kind": "joint"}, {"window": 2, "batch_size": 3}]
+    ("name", "settings"),
+    [
+        ("gpt", {}),
+        ("gpt", {"skip": 3}),
+        ("gpt", {"stride": 2}),
+        ("gpt", {"kind": "joint"}),
+        ("gpt", {"window": 2, "batch_size": 3}),
+        ("maskgit", {}),
+    ],
 )
-@pytest.mark.parametrize("name", ["gpt", "maskgit"])
 def test_a_stream_of_episodes_is_rewarded_as_whole_ones(name, settings, request, films):
     """Whatever comes at once, and beside whatever else; and never over the end of an episode."""
     objective = request.getfixturevalue(name)

@@ -7,6 +7,7 @@ import torch
 
 from filmstrip import systems
 from filmstrip.data.kinds.clips import ClipInfo
+from filmstrip.rl.experience import ExperienceInfo
 
 NUM_CLASSES = 8
 WINDOW, TOKENS, WIDTH = 5, 2, 16  # places of a procedure, tokens of a clip, their size
@@ -37,7 +38,9 @@ def objective_of(preset):
     """What a preset such as ``generation.teco:dmlab`` builds, without memory for its weights, and its run."""
     run = systems.find(preset)
     info = info_for(run.data.reads)
-    if hasattr(run.objective, "state_dim"):
+    if isinstance(info, ExperienceInfo):
+        info = replace(info, action_dim=run.objective.action_dim or 2)
+    elif hasattr(run.objective, "state_dim"):
         info = replace(info, action_dim=run.objective.action_dim or 2, state_dim=run.objective.state_dim)
     elif isinstance(info, ClipInfo):
         info = replace(info, num_actions=4)  # some presets refuse data without

@@ -36,5 +36,19 @@ def test_sizes(address):
     assert replace(run, train=replace(run.train, ema=None)) == systems.find(generator)
 
 
+# No paper gives these sizes; by hand: convolutions on 64 x 64 pixels to 4 x 4, two recurrent layers, a predictor.
+CONVS = sum(9 * before * after + after for before, after in ((3, 32), (32, 64), (64, 128), (128, 256)))
+ENCODER = CONVS + (256 * 4 * 4 + 1) * 512
+BYOL = 2 * ENCODER + 3 * 512 * (512 + 512 + 2) + 3 * 512 * (1 + 512 + 2) + 2 * (512 + 1) * 512
+
+
+def test_byol_explore():
+    with torch.device("meta"):
+        objective = systems.find("rewards.byol_explore:dmc").objective.build()
+    assert sum(p.numel() for p in objective.parameters()) == BYOL
+
+
 def test_every_preset_is_named():
-    assert not unnamed("rewards", PRESETS, {"rewards.viper:point", "rewards.viper:point_codes"})
+    assert not unnamed(
+        "rewards", PRESETS, {"rewards.byol_explore:dmc"}, {"rewards.viper:point", "rewards.viper:point_codes"}
+    )

@@ -103,7 +103,7 @@ class Experience(Kind):
     @staticmethod
     def example_info(sizes: Mapping[str, int], **told: Any) -> ExperienceInfo:
         """See :meth:`Kind.example_info`."""
-        return ExperienceInfo(**told, action_dim=sizes.get("A", 0), size=sizes["H"])
+        return ExperienceInfo(**told, action_dim=sizes.get("A", 0), size=sizes.get("H", 0))
 
     @staticmethod
     def example(sizes: Mapping[str, int], generator: torch.Generator) -> Batch:

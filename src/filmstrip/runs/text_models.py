@@ -18,6 +18,7 @@ from filmstrip.errors import UserError
 from filmstrip.inference import on_device
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.objectives.latent import LatentConfig
+from filmstrip.objectives.text import TextModel, TextModelConfig
 from filmstrip.protocols import TextWriter
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run

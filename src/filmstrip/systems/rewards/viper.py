@@ -49,7 +49,9 @@ def tiny() -> Run:
     run = point()
     return replace(
         run,
-        data=replace(run.data, synthetic=ExpertFilms(num_train=24, num_test=4, max_steps=24), batch_size=16),
+        data=replace(
+            run.data, synthetic=ExpertFilms(num_train=24, num_test=4, max_steps=24), clip=_clip(4), batch_size=16
+        ),
         objective=replace(run.objective, untrained_tokenizer=True, width=64, depth=2, num_frames=4),
         train=Loop(length=Steps(100)),
         evals=(RewardAlignment(trajectories=5),),

@@ -1,0 +1,119 @@
+"""An agent trains by the loop of all methods, goes on exactly where it was interrupted, is measured and played."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from filmstrip.__main__ import main
+from filmstrip.errors import UserError
+from filmstrip.rl.replay import ReplayStream
+from filmstrip.runs.experiment import train
+from filmstrip.systems import find
+from filmstrip.train.lengths import Steps
+
+
+def agent(steps=8, **settings):
+    run = find("control.drq:tiny_bonus")
+    reads = replace(run.data.reads, prefill=12, **settings)
+    return replace(
+        run,
+        data=replace(run.data, reads=reads),
+        train=replace(run.train, length=Steps(steps), save_every=3, log_every=1),
+        evals=(replace(run.evals[0], episodes=1),),
+    )
+
+
+@pytest.fixture(scope="module")
+def reward_run(tmp_path_factory):
+    """A small model of experts' films."""
+    folder = tmp_path_factory.mktemp("reward")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FILMSTRIP_CACHE", str(folder / "cache"))
+        run = find("rewards.viper:tiny")
+        films = replace(run.data.synthetic, num_train=4, num_test=1)
+        data = replace(run.data, synthetic=films, num_workers=0)
+        train(replace(run, data=data, train=replace(run.train, length=Steps(2)), evals=()), folder / "run")
+    return folder / "run"
+
+
+def test_it_goes_on_exactly_where_it_was_killed(tmp_path, reward_run, monkeypatch):
+    run = agent(reward_run=str(reward_run))
+    result = train(run, tmp_path / "whole")
+    assert {"return/n1", "random_return", "expert_return"} <= {name.removeprefix("eval/") for name in result.metrics}
+    batch = ReplayStream._batch
+
+    def killed(self, step, part):
+        if step == 5:
+            raise ConnectionError
+        return batch(self, step, part)
+
+    monkeypatch.setattr(ReplayStream, "_batch", killed)
+    with pytest.raises(ConnectionError):
+        train(run, tmp_path / "killed")
+    monkeypatch.setattr(ReplayStream, "_batch", batch)
+    train(run, tmp_path / "killed")
+    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert not any(name.startswith(("reward.", "transformer.")) for name in one)  # the video model is no part of it
+    rows = [list(csv.DictReader((tmp_path / name / "replay/episodes.csv").open())) for name in ("whole", "killed")]
+    assert rows[0] == rows[1] and rows[0] and float(rows[0][0]["reward"]) < 0  # nats
+    config = (tmp_path / "whole/config.json").read_text()
+    assert str(reward_run) in config
+
+
+def test_commands(tmp_path, reward_run, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--env", "orbit", "--reward", str(reward_run), "--reward.kind", "joint", "--reward.beta", "0.5"]
+    small = [
+        "--train.steps",
+        "2",
+        "--data.reads.prefill",
+        "8",
+        "--data.reads.env.max-steps",
+        "6",
+        "--data.num-workers",
+        "0",
+    ]
+    assert main(["train", "control.drq:tiny_bonus", *words, *small, "--out", "agent"]) == 0
+    assert main(["rl", "play", "agent", "--episodes", "2", "--out", "episodes"]) == 0
+    assert "2 episodes, 12 steps" in capsys.readouterr().out
+    assert (
+        main(
+            ["rl", "record", "--env", "point", "--max-steps", "8", "--episodes", "3", "--best", "2", "--out", "films"]
+        )
+        == 0
+    )
+    assert sorted(path.name for path in (tmp_path / "films").glob("*.mp4")) == ["00000.mp4", "00001.mp4"]
+    films = ["films/00000.mp4", "episodes/00000.mp4"]
+    assert main(["reward", str(reward_run), *films, "--out", "reward.gif"]) == 0
+    assert main(["reward", str(reward_run), *films, "--out", "rewards.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "nats a code" in said and "earns most in" in said
+    assert len((tmp_path / "rewards.csv").read_text().splitlines()) == 1 + 9 + 7
+    assert (tmp_path / "reward.gif").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "recognition.i3d", "--env", "point"], "systems that act in environments"),
+        (["train", "control.drq:tiny", "--env", "pong"], "3 discrete ones"),
+        (["train", "control.drq:tiny", "--env", "nothing_of_this:Env"], "no package 'nothing_of_this'"),
+        (["rl", "record", "--env", "point", "--policy", "clever", "--out", "x"], "--policy clever"),
+        (["rl", "dance"], "use record or play"),
+    ],
+)
+def test_wrong_input(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_frames_of_another_size_than_the_rewards_are_refused(tmp_path, reward_run):
+    run = agent(reward_run=str(reward_run))
+    env = replace(run.data.reads.env, size=48)
+    with pytest.raises(UserError, match="size 32"):
+        train(replace(run, data=replace(run.data, reads=replace(run.data.reads, env=env))), tmp_path / "run")
