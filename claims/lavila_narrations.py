@@ -27,7 +27,7 @@ from filmstrip.systems.language.lavila.dual import LavilaEncoder
 from filmstrip.text.tokenizers import TextTokenizer, Words
 
 SHAPES = NarratedShapes(num_frames=2, size=48)
-TRAIN, FEW, TESTS, SEEN, TEXTS = 1600, 200, 200, 4000, 3000
+TRAIN, FEW, TESTS, SEEN, TEXTS = 1600, 60, 200, 4000, 3000
 BATCH, LENGTH, SAMPLES = 32, 14, 5
 STEPS = {"eyes": 800, "words": 200, "narrator": 400, "towers": 400}
 LEFT_OUT = {"size": ("small", "medium"), "motion": ("clockwise", "counterclockwise")}
