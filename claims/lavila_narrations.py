@@ -19,6 +19,7 @@ from filmstrip.data.synthetic.narrated import NarratedShapes
 from filmstrip.data.synthetic.narration import COLOURS, FORMS, MOTIONS, PLACES, SIZES, Shape, caption, paraphrases
 from filmstrip.data.texts import tokenised
 from filmstrip.models.decoder import Decoder
+from filmstrip.nn.initialisation import init_linear
 from filmstrip.objectives.language import averaged, token_losses
 from filmstrip.protocols import Features, Grid, Loss
 from filmstrip.systems.language.lavila import Lavila, LavilaConfig, Narrator, NarratorConfig
@@ -26,9 +27,9 @@ from filmstrip.systems.language.lavila.dual import LavilaEncoder
 from filmstrip.text.tokenizers import TextTokenizer, Words
 
 SHAPES = NarratedShapes(num_frames=2, size=48)
-TRAIN, FEW, TESTS, SEEN, TEXTS = 1600, 200, 200, 4000, 3000
-BATCH, LENGTH, SAMPLES = 48, 14, 5
-STEPS = {"eyes": 800, "words": 200, "narrator": 500, "towers": 400}
+TRAIN, FEW, TESTS, SEEN, TEXTS = 1600, 60, 200, 4000, 3000
+BATCH, LENGTH, SAMPLES = 32, 14, 5
+STEPS = {"eyes": 800, "words": 200, "narrator": 400, "towers": 400}
 LEFT_OUT = {"size": ("small", "medium"), "motion": ("clockwise", "counterclockwise")}
 """What two frames of so few pixels show badly, by what it is of: no scene has it."""
 PARTS = {
@@ -143,7 +144,7 @@ def eyes(seed: int) -> LavilaEncoder:
     generator = torch.Generator().manual_seed(seed)
 
     def drawn() -> Batch:
-        chosen = torch.randint(len(videos), (32,), generator=generator)
+        chosen = torch.randint(len(videos), (BATCH,), generator=generator)
         return {"video": videos[chosen]} | {part: label[chosen] for part, label in labels.items()}
 
     return learn(Eyes(), drawn, steps=STEPS["eyes"], lr=2e-3, warmup=0.1).encoder
@@ -180,6 +181,8 @@ def taught(texts: list[str], tokenizer: TextTokenizer, seed: int) -> Decoder:
     torch.manual_seed(seed)
     own = systems.find("language.lavila:tiny_narrator").objective.decoder
     decoder = Decoder(replace(own, vocab_size=tokenizer.size, max_length=LENGTH))
+    # Words that stand in the same places, as colours, stay where they begin: too near to tell apart by what is seen.
+    nn.init.normal_(decoder.embed.weight, std=own.width**-0.5)
     ids, lengths = tokenised(tokenizer, texts, LENGTH)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=3e-3, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
@@ -203,6 +206,7 @@ def narrates(
     config = replace(
         own,
         encoder=own_towers(),
+        connector=replace(own.connector, head_dim=64),
         decoder=language.config,
         trains=("connector",),
         sees=sees,
@@ -212,6 +216,8 @@ def narrates(
     narrator = config.build()
     narrator.decoder.load_state_dict(language.state_dict())
     narrator.encoder = Known()
+    for part in (narrator.gated, narrator.connector):
+        init_linear(part, "glorot")
     some = batches(told(tokens, words, tokenizer), BATCH, seed)
     return learn(narrator, some, steps=STEPS["narrator"], lr=3e-3, weight_decay=0.05, warmup=0.1, clip_grad=1.0)
 
