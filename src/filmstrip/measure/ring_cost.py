@@ -60,6 +60,8 @@ _MOST_PAIRS = 40
 """Maximum number of pairs of blocks that are counted one by one."""
 _RINGS = (3, 4)
 """Sizes of rings that are counted; from three on as many blocks are on their way at once."""
+_BLOCKS = (2, 3)
+"""Numbers of blocks of a process that are counted; a single one is the whole tensor, and is not copied."""
 
 
 def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[RingCost, RingCost]:
@@ -67,7 +69,7 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[Ri
     own = call.queries[2]
     if ring * block_pairs(own, block) <= _MOST_PAIRS:
         return _count(attend, call, own, ring)
-    lengths = (block, 2 * block)
+    lengths = [count * block for count in _BLOCKS]
     counted = [[_count(attend, call, length, size) for size in _RINGS] for length in lengths]
     found = []
     for way in range(2):
@@ -75,7 +77,8 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[Ri
         for field in fields(RingCost):
             table = [[float(getattr(cost[way], field.name)) for cost in row] for row in counted]
             if field.name == "peak":
-                values[field.name] = table[0][0] + (table[1][0] - table[0][0]) * (own - block) / block
+                each = (table[1][0] - table[0][0]) / block
+                values[field.name] = table[0][0] + each * (own - lengths[0])
             else:
                 values[field.name] = _extrapolated(table, own, ring, block)
         found.append(RingCost(**values))
@@ -83,12 +86,13 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[Ri
 
 
 def _extrapolated(table: Sequence[Sequence[float]], own: int, ring: int, block: int) -> float:
-    """A value for ``own`` tokens, from those for one and two blocks and two rings: it is ``(a n + b pairs) G + c n``
-    for ``n`` tokens, whose blocks make so many pairs, of each of ``G`` processes."""
-    one, two = (row[1] - row[0] for row in table)
-    by_pair = two - 2 * one
-    by_block = one - by_pair
-    rest = table[0][0] - _RINGS[0] * one
+    """A value for ``own`` tokens, from those for few blocks and two rings: it is ``(a n + b pairs) G + c n`` for ``n``
+    blocks, which make so many pairs, of each of ``G`` processes."""
+    first, second = (row[1] - row[0] for row in table)
+    pairs = [block_pairs(count * block, block) for count in _BLOCKS]
+    by_pair = (second / _BLOCKS[1] - first / _BLOCKS[0]) / (pairs[1] / _BLOCKS[1] - pairs[0] / _BLOCKS[0])
+    by_block = (first - by_pair * pairs[0]) / _BLOCKS[0]
+    rest = (table[0][0] - _RINGS[0] * first) / _BLOCKS[0]
     blocks = own / block
     return ring * (by_pair * block_pairs(own, block) + by_block * blocks) + rest * blocks
 
