@@ -20,7 +20,7 @@ from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.hub import hub_config, hub_weights
+from filmstrip.runs.hub import hub_config, hub_weights, is_on_hub
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
@@ -124,8 +124,8 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         begun = read_config(folder / CONFIG).objective
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
-    if not is_run(objective.tokenizer_run):
-        source = objective.tokenizer_run
+    source = objective.tokenizer_run
+    if objective.continuous and not is_run(source) and (is_on_hub(source) or (Path(source) / CONFIG).exists()):
         return replace(run, objective=objective.with_tokenizer_of_hub(hub_config(source), source))
     tokenizer = read_config(Path(objective.tokenizer_run) / CONFIG).objective
     if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
@@ -155,7 +155,7 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
     folder = run.objective.tokenizer_run
     if folder is None:
         whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
-        if whole:  # the run that all weights come from had one
+        if whole and (is_run(run.init) or not run.objective.continuous):  # what all weights come from had one
             return
         if not run.objective.untrained_tokenizer:
             raise UserError(
@@ -166,7 +166,7 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         return
     parts = run.objective.frozen_parts().items()
     own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
-    if not is_run(folder):
+    if run.objective.continuous and not is_run(folder):
         assert isinstance(own, Published), "its config.json was read"
         own.load_state_dict(own.from_published(hub_weights(folder)), strict=False)
         return
