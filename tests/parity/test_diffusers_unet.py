@@ -1,4 +1,4 @@
-"""The U-Net of video and of images against ``diffusers``, through the key map, both ways."""
+"""The U-Net of `editing.moca` and `editing.sdedit` against ``diffusers``, of video and of images, both ways."""
 
 import pytest
 import torch

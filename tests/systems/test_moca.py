@@ -10,7 +10,7 @@ from drawn import draw_batch, info_for
 from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.models.frozen_text import T5Architecture
-from filmstrip.objectives.attention_editing import MutualSelfAttention, PromptToPrompt, Steps, align
+from filmstrip.objectives.attention_editing import PromptToPrompt, Steps, align
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import FrameEditing, edit_frame
 from filmstrip.protocols import VideoEdit
@@ -144,20 +144,15 @@ def test_words_are_aligned_as_prompt_to_prompt_does():
     assert has.tolist() == [1, 1, 0, 0, 1, 1] and places[[0, 1, 4, 5]].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("kind", ["prompt_to_prompt", "masactrl"])
 @torch.no_grad()
-def test_exchanged_attention_between_equal_clips_changes_nothing(kind):
+def test_exchanged_attention_between_equal_clips_changes_nothing():
     objective, batch = built("editing.sdedit:tiny")
     for name, parameter in objective.unet.named_parameters():
         if name.endswith(("qkv.weight", ".q.weight", ".kv.weight")):
             parameter.mul_(20)  # attention of random weights would be even
     latents = objective.latents(batch["video"])
     known = objective.told(objective.read(batch["text"], batch["text_length"]).repeat(2, 1, 1))
-    steps = Steps(FEW)
-    control = {
-        "prompt_to_prompt": PromptToPrompt(steps, batch["text"], batch["text"]),
-        "masactrl": MutualSelfAttention(steps, first_step=0, first_layer=0, over_time=True),
-    }[kind]
+    control = PromptToPrompt(Steps(FEW), batch["text"], batch["text"])
     both, time = torch.cat([latents, latents]), torch.full((4,), 500.0)
     plain = objective.predictor(known, {"text": 1.0})(both, time)
     controlled = objective.predictor(known, {"text": 1.0}, lambda given: control)(both, time)

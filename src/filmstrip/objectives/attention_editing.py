@@ -79,22 +79,3 @@ class PromptToPrompt:
         has = has[:, None, None]
         maps = torch.cat([source, has * lent + (1 - has) * edit])
         return (maps @ v.float()).to(v.dtype)
-
-
-class MutualSelfAttention:
-    """MasaCtrl (Cao et al. 2023): within frames the edit asks its own questions of the source's keys and values.
-
-    From step ``first_step`` and spatial transformer ``first_layer`` on. Attention over time is left to the edit,
-    which the exchange would break, unless ``over_time`` asks for it.
-    """
-
-    def __init__(self, steps: Steps, *, first_step: int = 4, first_layer: int = 10, over_time: bool = False) -> None:
-        self.steps, self.first_step, self.first_layer = steps, first_step, first_layer
-        self.kinds = ("self", "time") if over_time else ("self",)
-
-    def __call__(self, place: Place, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
-        """See :class:`~filmstrip.models.video_unet.AttentionControl`."""
-        if place.kind not in self.kinds or self.steps.done < self.first_step or place.layer < self.first_layer:
-            return None
-        (k0, _), (v0, _) = k.chunk(2), v.chunk(2)
-        return attend(q, torch.cat([k0, k0]), torch.cat([v0, v0]))

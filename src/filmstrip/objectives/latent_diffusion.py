@@ -372,15 +372,13 @@ class LatentDiffusion(Objective):
         return {f"text.{name}": w for name, w in FrozenT5.weights_of(theirs).items()}
 
     def taken_from(self, given: Objective) -> dict[str, Tensor] | None:
-        """The U-Net of a network with fewer conditions, or without temporal layers: what both have."""
+        """The U-Net of a network with fewer conditions, or without temporal layers, and what is around it: what both
+        have."""
         if not isinstance(given, LatentDiffusion):
             return None
         own, there = self.state_dict(), given.state_dict()
-        taken = {
-            name: w for name, w in there.items() if name.startswith(("unet.", "text_in.", "text.")) and name in own
-        }
-        if isinstance(self.text, FrozenT5):
-            taken = {name: w for name, w in taken.items() if not name.startswith("text.")}
+        parts = ("tokenizer.", "text_in.", *(() if isinstance(self.text, FrozenT5) else ("text.",)))
+        taken = {name: w for name, w in there.items() if name.startswith(parts) and name in own}
         unet = {name.removeprefix("unet."): w for name, w in there.items() if name.startswith("unet.")}
         mapped = from_diffusers_unet(to_diffusers_unet(unet), self.unet.state_dict())
         taken |= {f"unet.{name}": w for name, w in mapped.items()}

@@ -22,7 +22,7 @@ from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.hub import hub_config, hub_weights
+from filmstrip.runs.hub import hub_config, hub_weights, is_on_hub
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
@@ -127,7 +127,7 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
         if isinstance(begun, LatentConfig) and begun.tokenizer_run == objective.tokenizer_run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     source = objective.tokenizer_run
-    if not is_run(source):
+    if _is_of_hub(source):
         described = hub_config(source)
         return replace(run, objective=objective.with_tokenizer_of_hub(_of_diffusers(described, source), described))
     tokenizer = read_config(Path(source) / CONFIG).objective
@@ -136,6 +136,11 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
     if tokenizer is None:
         raise UserError(f"{objective.tokenizer_run} has no tokenizer: give a run of tokenizers.*")
     return replace(run, objective=replace(objective, tokenizer=tokenizer))
+
+
+def _is_of_hub(source: str) -> bool:
+    """Whether a model in the Hub's layout is named, rather than a run."""
+    return not is_run(source) and (is_on_hub(source) or (Path(source) / CONFIG).exists())
 
 
 _OF_DIFFUSERS = {"VQModel": "tokenizers.vqgan", "AutoencoderKL": "tokenizers.vae_kl"}
@@ -179,7 +184,7 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
     folder = run.objective.tokenizer_run
     if folder is None:
         whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
-        if whole:  # the run that all weights come from had one
+        if whole and (is_run(run.init) or not run.objective.continuous):  # what all weights come from had one
             return
         if not run.objective.untrained_tokenizer:
             raise UserError(
@@ -190,7 +195,7 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         return
     parts = run.objective.frozen_parts().items()
     own = objective.get_submodule(next(name for name, part in parts if part.setting == "objective.tokenizer_run"))
-    if not is_run(folder):
+    if _is_of_hub(folder):
         assert isinstance(own, Published), "its config.json was read"
         try:
             own.load_state_dict(own.from_published(hub_weights(folder)), strict=False)

@@ -15,7 +15,8 @@ from filmstrip.nn.normalise import IMAGENET_MEAN, IMAGENET_STD
 from filmstrip.weights.keymap import Weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_FILES = (WEIGHTS, "diffusion_pytorch_model.safetensors")
+"""Names of a model's weights in the layouts of transformers and of diffusers; with ``.index.json`` of its shards."""
 _PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json")
 HUB = "hf:"
 
@@ -83,17 +84,16 @@ def shards_of(source: str, folder: Path) -> set[str]:
     Raises:
         UserError: there are none, or not all.
     """
-    if (folder / WEIGHTS).exists():
-        shards = {WEIGHTS}
-    elif (folder / _INDEX).exists():
-        shards = set(_json(folder / _INDEX, source)["weight_map"].values())
-    else:
+    found = [name for name in _FILES if (folder / name).exists() or (folder / f"{name}.index.json").exists()]
+    if not found:
         pickled = sorted(p.name for p in folder.glob("*.bin"))
         reason = f"only {', '.join(pickled)}, which is pickled and can run code" if pickled else "no weights"
-        raise UserError(f"{source} holds {reason}: {WEIGHTS} is needed (transformers writes it with save_pretrained)")
+        raise UserError(f"{source} holds {reason}: {' or '.join(_FILES)} is needed (save_pretrained writes it)")
+    name, index = found[0], f"{found[0]}.index.json"
+    shards = {name} if (folder / name).exists() else set(_json(folder / index, source)["weight_map"].values())
     for shard in sorted(shards):
         if Path(shard).name != shard or not (folder / shard).exists():
-            raise UserError(f"{source} names {shard} in {_INDEX}, but that file is not there")
+            raise UserError(f"{source} names {shard} in {index}, but that file is not there")
     return shards
 
 

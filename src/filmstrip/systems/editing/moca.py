@@ -55,6 +55,7 @@ from filmstrip.objectives.latent_diffusion import (
 )
 from filmstrip.protocols import Batch, VideoEdit, as_float
 from filmstrip.runs.config import Run
+from filmstrip.settings import FREE
 from filmstrip.systems import find
 from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
@@ -89,7 +90,7 @@ class MoCAConfig(LatentDiffusionConfig):
 
     flow: Method = "dis"
     """Algorithm that estimates the flow, in training and in editing."""
-    guidance: MoCAGuidance = field(default_factory=MoCAGuidance)
+    guidance: MoCAGuidance = field(default_factory=MoCAGuidance, metadata=FREE)
     """Scales of guidance, unless it is said otherwise."""
     magnitude: bool = True
     """Whether the network is told the mean magnitude of the flow, which its picture does not show."""
