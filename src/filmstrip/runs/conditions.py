@@ -69,7 +69,7 @@ def read_condition(
         raise UserError(
             f"{len(video)} frames are given already, and {frames} are asked for in all: give more --frames"
         )
-    text: tuple[Batch, ...] = ()
+    described: tuple[Batch, ...] = ()
     if prompts:
         if not isinstance(run.data.reads, VisionText) or tokenizer is None:
             raise UserError(
@@ -77,12 +77,12 @@ def read_condition(
                 "--text, or give a run of language.lwm"
             )
         texts_of = [prompts[i % len(prompts)] for i in range(batch_size)]
-        text = run.data.reads.prompts(tokenizer, texts_of, frames)
+        described = run.data.reads.prompts(tokenizer, texts_of, frames)
         fps = fps if video is not None else FPS_OF_TEXT
     return Condition(
         batch_size=batch_size,
         num_frames=frames,
-        text=text,
+        text=described,
         video=None if video is None else video.expand(batch_size, *video.shape),
         label=torch.tensor([labels[i % len(labels)] for i in range(batch_size)]) if labels else None,
         action=None if action is None else action[:frames].expand(batch_size, *action[:frames].shape),

@@ -22,11 +22,12 @@ from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
 from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, is_run
-from filmstrip.runs.hub import hub_config, hub_weights, is_on_hub
+from filmstrip.runs.hub import hub_config, hub_folder, hub_weights, is_on_hub
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.video.decode import Backend
 from filmstrip.weights.fingerprint import fingerprint
+from filmstrip.weights.hub import shards_of
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     source = objective.tokenizer_run
     if _is_of_hub(source):
+        shards_of(source, hub_folder(source))  # weights that lack are said before anything is decoded
         described = hub_config(source)
         return replace(run, objective=objective.with_tokenizer_of_hub(_of_diffusers(described, source), described))
     tokenizer = read_config(Path(source) / CONFIG).objective
