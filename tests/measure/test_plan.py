@@ -90,17 +90,17 @@ def test_a_step_takes_as_long_as_what_takes_longest():
     assert tokens_to_overlap(312e12, 300e9, bytes_each=2) == 1040
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2])
-def test_long_rings_follow_from_short_ones(kv_heads, monkeypatch):
+@pytest.mark.parametrize(("kv_heads", "striped"), [(1, True), (2, True), (2, False)])
+def test_long_rings_follow_from_short_ones(kv_heads, striped, monkeypatch):
     def attend(q, k, v, ring):
-        return ring_attention(q, k, v, ring, striped=True, block=4)
+        return ring_attention(q, k, v, ring, block=4)
 
     call = RingCall(
         torch.Size((2, 2, 20, 8)), torch.Size((2, kv_heads, 20, 8)), torch.Size((2, kv_heads, 20, 8)), torch.float32
     )
-    direct = ring_cost._count(attend, call, 20, 5)
+    direct = ring_cost._count(attend, call, 20, 5, striped)
     monkeypatch.setattr(ring_cost, "_MOST_PAIRS", 0)
-    for found, expected in zip(ring_cost._costs(attend, call, 5, 4), direct):
+    for found, expected in zip(ring_cost._costs(attend, call, 5, 4, striped), direct):
         assert found.operations == expected.operations > 0
         assert found.sent == expected.sent > 0
         assert found.traffic == pytest.approx(expected.traffic, rel=0.02)

@@ -2,6 +2,7 @@
 
 Few blocks of few processes are counted one by one, and rows of any length from them: what a process does grows with
 the pairs of blocks of queries and keys and with its tokens, both times the processes, and with its tokens alone.
+Counted is the last process, which has most to do where each has adjacent tokens.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ class RingCost:
     """Maximum number of bytes alive at once, beside inputs and the output's gradient."""
 
 
-def with_ring(step: TracedStep, attend: AlongRing, *, ring: int, block: int) -> TracedStep:
+def with_ring(step: TracedStep, attend: AlongRing, *, ring: int, block: int, striped: bool = False) -> TracedStep:
     """A step with what its calls of attention along a ring take, of blocks of so many queries and keys."""
     for call, (forward, backward) in step.ring_calls.items():
-        costs = _costs(attend, call, ring, block)
-        plain = _count(lambda q, k, v, ring: _fused(q, k, v), call, call.queries[2], 1)
+        costs = _costs(attend, call, ring, block, striped)
+        plain = _count(lambda q, k, v, ring: _fused(q, k, v), call, call.queries[2], 1, striped)
         extra = [cost.peak - one.peak for cost, one in zip(costs, plain)]
         step = replace(
             step,
@@ -64,13 +65,13 @@ _BLOCKS = (2, 3)
 """Numbers of blocks of a process that are counted; a single one is the whole tensor, and is not copied."""
 
 
-def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[RingCost, RingCost]:
+def _costs(attend: AlongRing, call: RingCall, ring: int, block: int, striped: bool) -> tuple[RingCost, RingCost]:
     """Of a forward and of a backward pass."""
     own = call.queries[2]
     if ring * block_pairs(own, block) <= _MOST_PAIRS:
-        return _count(attend, call, own, ring)
+        return _count(attend, call, own, ring, striped)
     lengths = [count * block for count in _BLOCKS]
-    counted = [[_count(attend, call, length, size) for size in _RINGS] for length in lengths]
+    counted = [[_count(attend, call, length, size, striped) for size in _RINGS] for length in lengths]
     found = []
     for way in range(2):
         values = {}
@@ -80,30 +81,36 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[Ri
                 each = (table[1][0] - table[0][0]) / block
                 values[field.name] = table[0][0] + each * (own - lengths[0])
             else:
-                values[field.name] = _extrapolated(table, own, ring, block)
+                values[field.name] = _extrapolated(table, own, ring, block, striped)
         found.append(RingCost(**values))
     return found[0], found[1]
 
 
-def _extrapolated(table: Sequence[Sequence[float]], own: int, ring: int, block: int) -> float:
+def _extrapolated(table: Sequence[Sequence[float]], own: int, ring: int, block: int, striped: bool) -> float:
     """A value for ``own`` tokens, from those for few blocks and two rings: it is ``(a n + b pairs) G + c n`` for ``n``
-    blocks, which make so many pairs, of each of ``G`` processes."""
+    blocks, which make so many pairs with those of each of ``G`` processes, and fewer among themselves where tokens are
+    adjacent."""
+
+    def pairs(tokens: int) -> tuple[int, int]:
+        within = block_pairs(tokens, block)
+        return within, within if striped else (-(-tokens // block)) ** 2
+
+    (few_within, few), (_, more) = (pairs(count * block) for count in _BLOCKS)
     first, second = (row[1] - row[0] for row in table)
-    pairs = [block_pairs(count * block, block) for count in _BLOCKS]
-    by_pair = (second / _BLOCKS[1] - first / _BLOCKS[0]) / (pairs[1] / _BLOCKS[1] - pairs[0] / _BLOCKS[0])
-    by_block = (first - by_pair * pairs[0]) / _BLOCKS[0]
-    rest = (table[0][0] - _RINGS[0] * first) / _BLOCKS[0]
-    blocks = own / block
-    return ring * (by_pair * block_pairs(own, block) + by_block * blocks) + rest * blocks
+    by_pair = (second / _BLOCKS[1] - first / _BLOCKS[0]) / (more / _BLOCKS[1] - few / _BLOCKS[0])
+    by_block = (first - by_pair * few) / _BLOCKS[0]
+    rest = (table[0][0] - _RINGS[0] * first - by_pair * (few_within - few)) / _BLOCKS[0]
+    blocks, (within, between) = own / block, pairs(own)
+    return ring * (by_pair * between + by_block * blocks) + rest * blocks + by_pair * (within - between)
 
 
-def _count(attend: AlongRing, call: RingCall, own: int, ring: int) -> tuple[RingCost, RingCost]:
+def _count(attend: AlongRing, call: RingCall, own: int, ring: int, striped: bool) -> tuple[RingCost, RingCost]:
     with FakeTensorMode():
         q, k, v = (
             torch.empty(*shape[:2], own, shape[3], dtype=call.dtype, requires_grad=True)
             for shape in (call.queries, call.keys, call.values)
         )
-        counting = CountingRing(ring)
+        counting = CountingRing(ring, striped=striped)
         forward = Traced([q, k, v])
         with forward:
             out = attend(q, k, v, counting)

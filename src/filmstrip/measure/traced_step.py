@@ -96,6 +96,8 @@ class StepOptions:
     """Whether a parameter belongs to the network's first block, by its name."""
     ring: int = 1
     """Number of processes that share the tokens of each row."""
+    striped: bool = False
+    """Whether each of these has every so many of a row's tokens, in place of adjacent ones."""
     in_blocks: bool = False
     """Whether a single process attends as along a ring, too."""
     processes: int = 1
@@ -111,7 +113,7 @@ def trace_step(
     with FakeTensorMode():
         give_stand_ins(objective)
         batch = make(objective)
-        ring = StandInRing(options.ring)
+        ring = StandInRing(options.ring, striped=options.striped)
         if isinstance(objective, SharesContext) and (options.ring > 1 or options.in_blocks):
             objective.use_ring(ring)
         for part in objective.modules():
@@ -228,16 +230,19 @@ def _state_bytes(optimisers: Sequence[Optimizer]) -> int:
 
 
 class CountingRing:
-    """The ring of so many processes, as one of them sees it, that sends nothing and counts what it would send."""
+    """The ring of so many processes, as its last one sees it, that sends nothing and counts what it would send.
 
-    def __init__(self, size: int) -> None:
-        self.rank, self.size = 0, size
+    Where each has adjacent tokens, the last one attends to those of all others, and so has most to do.
+    """
+
+    def __init__(self, size: int, *, striped: bool = False) -> None:
+        self.rank, self.size, self.striped = size - 1, size, striped
         self.sent = 0.0
         """Bytes so far."""
         self.calls: dict[RingCall, list[int]] = {}
         """Numbers of forward and backward passes of attention that it was stood in for."""
 
-    def start(self, tensors: Sequence[Tensor], steps: int = 1) -> Callable[[], list[Tensor]]:
+    def start(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         """What arrives takes as much memory as what is sent."""
         sent = [tensor.contiguous() for tensor in tensors]
         received = [torch.empty_like(tensor) for tensor in sent]
@@ -252,6 +257,14 @@ class CountingRing:
     def sum(self, tensor: Tensor) -> Tensor:
         """A tensor of the same shape."""
         return tensor.detach().clone()
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same shape."""
+        return tensor.detach().clone()
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """As many tensors of the same shape as there are processes."""
+        return [tensor.detach().clone() for _ in range(self.size)]
 
     def pass_on(self, tensor: Tensor) -> Tensor:
         """A tensor of the same shape, with a gradient."""

@@ -194,11 +194,12 @@ def _plan(run: Run, layout: Layout) -> Plan:
             gradient_share=share,
             first_block=lambda name: by_name[name].block == 0,
             ring=layout.context,
+            striped=run.train.context_striped,
             in_blocks=packed,
             processes=layout.data,
         )
         step = trace_step(build, partial(_batch, run, {"B": layout.rows, **sizes}), options)
-    return plan_of(with_ring(step, _along, ring=layout.context, block=BLOCK), weights, layout)
+    return plan_of(with_ring(step, _along, ring=layout.context, block=BLOCK, striped=run.train.context_striped), weights, layout)
 
 
 def _built(run: Run) -> Objective:
@@ -245,9 +246,9 @@ def _weights(run: Run, build: Any) -> list[Weight]:
 
 
 def _along(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ring: CountingRing) -> torch.Tensor:
-    """Attention along a ring as rows are attended to in training: striped, with their documents."""
+    """Attention along a ring as rows are attended to in training: with their documents."""
     documents = torch.ones(q.shape[0], q.shape[2], dtype=torch.long)
-    return ring_attention(q, k, v, ring, document=documents, striped=True)
+    return ring_attention(q, k, v, ring, document=documents)
 
 
 def _machine(planning: Planning, precision: str) -> Accelerator:
