@@ -86,8 +86,8 @@ def _prompts(prompts: Sequence[str], run: Run, folder: Path | None, frames: int)
 
     if not isinstance(run.data.reads, VisionText) or folder is None:
         raise UserError(
-            f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out --text, "
-            "or give a run of language.lwm"
+            f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out "
+            "--text, or give a run of language.lwm"
         )
     return run.data.reads.prompts(open_tokenizer(folder), prompts, frames)
 
