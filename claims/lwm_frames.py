@@ -36,7 +36,7 @@ CLAIM = Claim(
         above("all 64", "few 64", "all frames answer more than 8 of 64", by=40),
         above("few 16", "few 64", "8 frames tell less of a longer video", by=15),
     ),
-    minutes=4,
+    minutes=6,
 )
 
 

@@ -16,11 +16,9 @@ from torch import Tensor
 from filmstrip.data.actions import KEY
 from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
-from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
 from filmstrip.protocols import Batch, Condition
 from filmstrip.runs.config import Run
-from filmstrip.text.tokenizers import TextTokenizer
 from filmstrip.video import open_video, read_clips
 
 FPS = 8.0
@@ -39,13 +37,13 @@ def read_condition(
     num_frames: int | None = None,
     context_frames: int = 1,
     prompts: Sequence[str] = (),
-    tokenizer: TextTokenizer | None = None,
+    folder: Path | None = None,
 ) -> tuple[Condition, float]:
     """What samples are to follow, and the frames per second that go with it.
 
     Each text is a file to continue from its first ``context_frames`` frames, a class (several take turns), or
-    actions. ``prompts`` are texts that say what is to be seen (several take turns), in the words of ``tokenizer``.
-    ``num_frames`` are by default as many as there are actions, or as the run was trained on.
+    actions. ``prompts`` are texts that say what is to be seen (several take turns), for a run whose ``folder`` holds
+    their tokenizer. ``num_frames`` are by default as many as there are actions, or as the run was trained on.
 
     Raises:
         UserError: a condition is nothing that this run knows, or does not fit another.
@@ -69,16 +67,9 @@ def read_condition(
         raise UserError(
             f"{len(video)} frames are given already, and {frames} are asked for in all: give more --frames"
         )
-    described: tuple[Batch, ...] = ()
-    if prompts:
-        if not isinstance(run.data.reads, VisionText) or tokenizer is None:
-            raise UserError(
-                f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out "
-                "--text, or give a run of language.lwm"
-            )
-        texts_of = [prompts[i % len(prompts)] for i in range(batch_size)]
-        described = run.data.reads.prompts(tokenizer, texts_of, frames)
-        fps = fps if video is not None else FPS_OF_TEXT
+    asked = [prompts[i % len(prompts)] for i in range(batch_size)] if prompts else []
+    described = _prompts(asked, run, folder, frames) if asked else ()
+    fps = FPS_OF_TEXT if prompts and video is None else fps
     return Condition(
         batch_size=batch_size,
         num_frames=frames,
@@ -87,6 +78,19 @@ def read_condition(
         label=torch.tensor([labels[i % len(labels)] for i in range(batch_size)]) if labels else None,
         action=None if action is None else action[:frames].expand(batch_size, *action[:frames].shape),
     ), fps
+
+
+def _prompts(prompts: Sequence[str], run: Run, folder: Path | None, frames: int) -> tuple[Batch, ...]:
+    """Texts that say what is to be seen, as a condition has them."""
+    from filmstrip.data.kinds.vision_text import VisionText  # other generators do without its rooms
+    from filmstrip.text.tokenizers import open_tokenizer
+
+    if not isinstance(run.data.reads, VisionText) or folder is None:
+        raise UserError(
+            f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out "
+            "--text, or give a run of language.lwm"
+        )
+    return run.data.reads.prompts(open_tokenizer(folder), prompts, frames)
 
 
 def class_of(text: str, classes: Sequence[str]) -> int:

@@ -17,7 +17,6 @@ from filmstrip.protocols import Condition, Generator, Objective, StreamingGenera
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
-from filmstrip.text.tokenizers import FILE, TextTokenizer, open_tokenizer
 
 BATCH_SIZE = 16
 """Number of samples drawn at once, if nothing is said."""
@@ -26,14 +25,12 @@ BATCH_SIZE = 16
 class VideoGenerator(nn.Module):
     """A trained generator, which reads what its samples are to follow from words and files."""
 
-    def __init__(
-        self, objective: Objective, run: Run, info: DataInfo, text_tokenizer: TextTokenizer | None = None
-    ) -> None:
+    def __init__(self, objective: Objective, run: Run, info: DataInfo, folder: Path | None = None) -> None:
         super().__init__()
         self.objective = objective
         self.run = run
         self.info = info
-        self.text_tokenizer = text_tokenizer
+        self.folder = folder
         self.eval()
 
     @property
@@ -65,7 +62,7 @@ class VideoGenerator(nn.Module):
             num_frames=num_frames,
             context_frames=context_frames,
             prompts=prompts,
-            tokenizer=self.text_tokenizer,
+            folder=self.folder,
         )
 
     def sample(
@@ -117,8 +114,7 @@ def load_generator(folder: str | Path, device: torch.device | str | None = None)
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which is not a generator: provide a run of generation.*"
         )
-    tokenizer = open_tokenizer(Path(folder)) if (Path(folder) / FILE).exists() else None
-    return VideoGenerator(objective, run, load_data_info(folder), tokenizer)
+    return VideoGenerator(objective, run, load_data_info(folder), Path(folder))
 
 
 def stream_samples(

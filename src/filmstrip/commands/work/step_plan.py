@@ -199,7 +199,8 @@ def _plan(run: Run, layout: Layout) -> Plan:
             processes=layout.data,
         )
         step = trace_step(build, partial(_batch, run, {"B": layout.rows, **sizes}), options)
-    return plan_of(with_ring(step, _along, ring=layout.context, block=BLOCK, striped=run.train.context_striped), weights, layout)
+    step = with_ring(step, _along, ring=layout.context, block=BLOCK, striped=run.train.context_striped)
+    return plan_of(step, weights, layout)
 
 
 def _built(run: Run) -> Objective:
