@@ -89,7 +89,7 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int, striped: bo
 def _extrapolated(table: Sequence[Sequence[float]], own: int, ring: int, block: int, striped: bool) -> float:
     """A value for ``own`` tokens, from those for few blocks and two rings.
 
-    It is ``(a n + b pairs) G + c n`` for ``n`` blocks, which make so many pairs with those of each of ``G`` processes,
+    It is ``(a n + b pairs) G + c n`` for ``n`` blocks, which make so many pairs with those of each of ``G`` others,
     and fewer among themselves where tokens are adjacent.
     """
 

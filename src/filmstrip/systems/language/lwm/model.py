@@ -190,8 +190,7 @@ class LWM(LatentObjective):
             numbers = torch.ones_like(tokens) if numbers is None else numbers
             missing = -tokens.shape[1] % ring.size
             tokens, target, weights, numbers, positions = (
-                own_tokens(F.pad(each, (0, missing)), ring)
-                for each in (tokens, target, weights, numbers, positions)
+                own_tokens(F.pad(each, (0, missing)), ring) for each in (tokens, target, weights, numbers, positions)
             )
         mask = causal() if numbers is None else causal() & document(numbers)
         hidden = self.decoder(tokens, mask=mask if ring is None else mask.along(ring), positions=positions).hidden
