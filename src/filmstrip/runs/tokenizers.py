@@ -127,10 +127,13 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
             return replace(run, objective=replace(objective, tokenizer=begun.tokenizer))
     source = Path(objective.tokenizer_run)
     if (described := _in_diffusers(source)) is not None:
-        from filmstrip.systems import find  # of few runs
-
-        vqgan: Any = find("tokenizers.vqgan").objective
-        tokenizer = vqgan.of_diffusers(described, str(source))
+        of_diffusers = getattr(objective.tokenizer, "of_diffusers", None)
+        if of_diffusers is None:
+            raise UserError(
+                f"{source} is a model of diffusers, and the tokenizer of this preset a "
+                f"{type(objective.tokenizer).__name__}: name a run (--objective.tokenizer-run FOLDER)"
+            )
+        tokenizer = of_diffusers(described, str(source))
         file = source if source.is_file() else source / _WEIGHTS
         return replace(run, objective=replace(objective, tokenizer=tokenizer, tokenizer_run=str(file)))
     tokenizer = read_config(source / CONFIG).objective
