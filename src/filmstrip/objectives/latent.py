@@ -42,9 +42,18 @@ class LatentConfig(ObjectiveConfig):
         """The tokenizer, where it is a trained one."""
         return {"tokenizer": FrozenPart("objective.tokenizer_run")}
 
-    def with_tokenizer_of_hub(self, tokenizer: ObjectiveConfig, config: Mapping[str, Any]) -> Self:
-        """This method with a tokenizer of ``diffusers``, whose ``config.json`` says more than its networks."""
-        return replace(self, tokenizer=tokenizer)
+    def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
+        """This method with the tokenizer that a ``config.json`` in the layout of ``diffusers`` describes.
+
+        Raises:
+            UserError: it describes another kind of network than the tokenizer here.
+        """
+        if type(self.tokenizer).of_hub is ObjectiveConfig.of_hub:
+            raise UserError(
+                f"{source} is a model in the Hub's layout, and none of those is a {type(self.tokenizer).__name__}, the "
+                "tokenizer of this preset: name a run (--objective.tokenizer-run FOLDER)"
+            )
+        return replace(self, tokenizer=self.tokenizer.of_hub(config, None, source)[0])
 
     def build_tokenizer(self) -> TokenizerObjective:
         """The tokenizer with fresh weights, without what only its own training needs.

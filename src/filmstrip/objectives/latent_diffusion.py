@@ -108,10 +108,10 @@ class LatentDiffusionConfig(LatentConfig):
         """See :meth:`ObjectiveConfig.with_text_of_hub`."""
         return replace(self, text=T5Architecture.of_hub(config, source))
 
-    def with_tokenizer_of_hub(self, tokenizer: ObjectiveConfig, config: Mapping[str, Any]) -> Self:
+    def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
         """See :meth:`LatentConfig.with_tokenizer_of_hub`: also with the factor of latents that it states."""
         scale = config.get("scaling_factor", STABLE_DIFFUSION_SCALE)
-        return replace(super().with_tokenizer_of_hub(tokenizer, config), latent_scale=scale)
+        return replace(super().with_tokenizer_of_hub(config, source), latent_scale=scale)
 
     def needs_init(self) -> str | None:
         """A T5 without weights says nothing of texts."""

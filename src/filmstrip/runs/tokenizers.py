@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,6 @@ from filmstrip.data.config import Clip
 from filmstrip.data.sample import Source
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of
-from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.elastic import ElasticTokenizer, mean_squared_error
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import Objective, Published, TokenizerModule, Tokens, find_tokenizer
@@ -130,8 +128,7 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
     source = objective.tokenizer_run
     if _is_of_hub(source):
         shards_of(source, hub_folder(source))  # weights that lack are said before anything is decoded
-        described = hub_config(source)
-        return replace(run, objective=objective.with_tokenizer_of_hub(_of_diffusers(described, source), described))
+        return replace(run, objective=objective.with_tokenizer_of_hub(hub_config(source), source))
     tokenizer = read_config(Path(source) / CONFIG).objective
     if isinstance(tokenizer, LatentConfig):  # a prior's run, which owns one
         tokenizer = tokenizer.tokenizer
@@ -143,27 +140,6 @@ def with_tokenizer(run: Run, folder: Path | None = None) -> Run:
 def _is_of_hub(source: str) -> bool:
     """Whether a model in the Hub's layout is named, rather than a run."""
     return not is_run(source) and (is_on_hub(source) or (Path(source) / CONFIG).exists())
-
-
-_OF_DIFFUSERS = {"VQModel": "tokenizers.vqgan", "AutoencoderKL": "tokenizers.vae_kl"}
-"""Systems of the autoencoders of ``diffusers``, by their classes there."""
-
-
-def _of_diffusers(described: Mapping[str, Any], source: str) -> ObjectiveConfig:
-    """The tokenizer that a ``config.json`` in the layout of ``diffusers`` describes.
-
-    Raises:
-        UserError: it describes none, or has a part that the networks here do not have.
-    """
-    from filmstrip.systems import find  # of few runs
-
-    kind = described.get("_class_name")
-    if kind not in _OF_DIFFUSERS:
-        raise UserError(
-            f"{source} is a {kind or 'model of unknown type'}: give a run of tokenizers.*, or an autoencoder of "
-            f"diffusers: {', '.join(_OF_DIFFUSERS)}"
-        )
-    return cast(ObjectiveConfig, find(_OF_DIFFUSERS[kind]).objective.of_hub(described, None, source)[0])
 
 
 def start_tokenizer(objective: Objective, run: Run) -> None:
