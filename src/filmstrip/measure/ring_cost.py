@@ -86,8 +86,10 @@ def _costs(attend: AlongRing, call: RingCall, ring: int, block: int) -> tuple[Ri
 
 
 def _extrapolated(table: Sequence[Sequence[float]], own: int, ring: int, block: int) -> float:
-    """A value for ``own`` tokens, from those for few blocks and two rings: it is ``(a n + b pairs) G + c n`` for ``n``
-    blocks, which make so many pairs, of each of ``G`` processes."""
+    """A value for ``own`` tokens, from those for few blocks and two rings: it is ``(a n + b pairs) G + c n``.
+
+    ``n`` are the blocks of each of ``G`` processes, which make so many pairs.
+    """
     first, second = (row[1] - row[0] for row in table)
     pairs = [block_pairs(count * block, block) for count in _BLOCKS]
     by_pair = (second / _BLOCKS[1] - first / _BLOCKS[0]) / (pairs[1] / _BLOCKS[1] - pairs[0] / _BLOCKS[0])
