@@ -54,6 +54,18 @@ def data(folder, tmp_path):
     return replace(settings_of(tmp_path / "llava.json", reads=reads), batch_size=4)
 
 
+@pytest.fixture
+def mixed(data, tmp_path):
+    """The same beside seven conversations without a video, in three rows of ten."""
+    talk = [{"from": "human", "value": "say"}]
+    records = [
+        {"id": f"t{i}", "split": "train", "conversations": [*talk, {"from": "gpt", "value": "b" * (3 + 5 * i)}]}
+        for i in range(7)
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(records))
+    return replace(data, path=None, mixture=(data.path, tmp_path / "talk.json"), weights=(7.0, 3.0), batch_size=10)
+
+
 def loader(data, **share):
     return TrainLoader(open_source(data), data, seed=5, **share)
 
@@ -103,6 +115,29 @@ def test_an_epoch_over_processes_and_micro_batches_has_every_conversation_once(d
         assert [name for part in parts for name in part["name"]] == whole["name"]
         assert all(torch.equal(part["step_means"], whole["step_means"] / 4) for part in parts)
         assert whole["step_means"].tolist() == [len(whole["name"]), whole["learnt"][:, 1:].sum()]
+
+
+def test_sources_of_a_mixture_share_rows_apart_in_the_ratio_of_their_weights(mixed):
+    counts = [Counter(), Counter()]
+    batches = taken(mixed, 12)
+    for batch in batches:
+        of_row = [{int(number) for number in row} - {0} for row in batch["document"]]
+        talk = ["talk.json" in name for name in batch["name"]]
+        sources = [{talk[number - 1] for number in row} for row in of_row]
+        assert all(len(source) == 1 for source in sources)
+        assert sum(source == {True} for source in sources) == 3
+        for name, own in zip(batch["name"], talk):
+            counts[own][name] += 1
+        assert batch["step_means"].tolist() == [len(batch["name"]), batch["learnt"][:, 1:].sum()]
+    for found, total in zip(counts, (COUNT, 7)):  # in whole passes, each once
+        assert len(found) == total and max(found.values()) - min(found.values()) <= 1
+    (third,) = taken(mixed, 1, start=2)
+    assert third["name"] == batches[2]["name"] and torch.equal(third["document"], batches[2]["document"])
+    source = open_source(mixed)
+    rows = source.packing(mixed, 5).rows
+    assert loader(mixed).steps_per_epoch == sum(map(len, rows)) / 10
+    alone = replace(mixed, path=mixed.mixture[0], mixture=(), weights=())
+    assert open_source(alone).packing(alone, 5).rows == rows[:1]  # another source beside it changes no row
 
 
 def test_it_resumes_anywhere_with_any_number_of_workers(data):
@@ -159,10 +194,20 @@ def packed(address, steps):
 
 
 @pytest.mark.parametrize("average", ["tokens", "examples"])
-def test_a_step_is_that_of_padded_rows_however_it_is_shared_out(data, average):
+@pytest.mark.parametrize("several", [False, True], ids=["one source", "mixture"])
+def test_a_step_is_that_of_padded_rows_however_it_is_shared_out(data, mixed, average, several):
     run = systems.find("language.llava")
     reads = replace(data.reads, visual_tokens=16, pack=100)
-    data = replace(run.data, path=data.path, reads=reads, batch_size=4, num_workers=0)
+    given = mixed if several else data
+    data = replace(
+        run.data,
+        path=given.path,
+        mixture=given.mixture,
+        weights=given.weights,
+        reads=reads,
+        batch_size=4,
+        num_workers=0,
+    )
     source = open_source(data)
     torch.manual_seed(0)
     run = replace(run, data=data, objective=replace(run.objective, average=average))

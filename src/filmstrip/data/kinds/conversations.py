@@ -382,19 +382,18 @@ class ConversationSource(Source):
         )
 
     def packing(self, data: Data, seed: int) -> Packing | None:
-        """See :meth:`Source.packing`; every conversation becomes ids for that."""
+        """See :meth:`Source.packing`; every conversation becomes ids for that.
+
+        Those of each source of a mixture share rows among themselves, so that weights are shares of rows.
+        """
         reads = data.reads
         assert isinstance(reads, Conversations)
         if reads.pack is None:
             return None
-        if self.mixture:
-            raise UserError(
-                "conversations of a mixture do not share rows, whose order would not keep its weights: leave out "
-                "data.reads.pack, or give one --data PATH"
-            )
         samples = [sample for sample in self.split(data.train_split) if isinstance(sample, ConversationSample)]
         lengths, learnt = zip(*(sample.num_tokens() for sample in samples))
-        return Packing.of([sample.name for sample in samples], lengths, learnt, reads.pack, seed)
+        names, sources = [sample.name for sample in samples], [sample.origin for sample in samples]
+        return Packing.of(names, lengths, learnt, reads.pack, seed, sources=sources)
 
     def record(self, folder: Path) -> None:
         """Write the tokenizer into a run folder."""

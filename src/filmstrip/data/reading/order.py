@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -111,7 +111,7 @@ class Share:
     world: int = 1
     accumulate: int = 1
     packing: Packing | None = None
-    """Samples that share rows, of a single source: its positions are then these rows, which the batch size counts."""
+    """Samples that share rows, each with others of its source; positions and the batch size then count rows."""
 
     def __post_init__(self) -> None:
         slices = self.world * self.accumulate * self.clips_per_video
@@ -138,8 +138,8 @@ class Share:
     @property
     def steps_per_epoch(self) -> float:
         """Optimiser steps in which as many positions are read as one pass over every source has."""
-        rows = sum(portion.num_rows for portion in self.portions) if self.packing is None else len(self.packing.rows)
-        return rows / self.videos
+        own = sum(portion.num_rows for portion in self.portions)
+        return (own if self.packing is None else self.packing.num_rows) / self.videos
 
     @property
     def micro_videos(self) -> int:
@@ -148,14 +148,13 @@ class Share:
 
     def micro_batches(self, start: int) -> Iterator[tuple[Draw, ...]]:
         """The draws of this process's micro-batches, from optimiser step ``start`` on, without end."""
-        size, orders = self.micro_videos, self._orders()
+        size, orders = self.micro_videos, self._orders
         step = start
         while True:
             for a in range(self.accumulate):
                 first = step * self.videos + (a * self.world + self.rank) * size
-                due = shared_out([portion.weight for portion in self.portions], first)
                 draws = []
-                for position, (source, place) in zip(range(first, first + size), due):
+                for position, (source, place) in zip(range(first, first + size), self._due(first)):
                     pick, *others = orders[source].at(place)
                     draws.append(Draw(position, *pick, tuple(others), source))
                 yield tuple(draws)
@@ -165,26 +164,25 @@ class Share:
         """Number of samples, and of learnt tokens, of a micro-batch: means over all those of a step, whose samples
         share rows."""
         assert self.packing is not None, "samples have rows of their own"
-        places = range(step * self.videos, (step + 1) * self.videos)
-        learnt = self.packing.learnt[[pick.index for place in places for pick in self._rows.at(place)]]
+        due = islice(self._due(step * self.videos), self.videos)
+        learnt = self.packing.learnt[[pick.index for source, place in due for pick in self._orders[source].at(place)]]
         batches = self.world * self.accumulate
         return float(np.count_nonzero(learnt)) / batches, float(learnt.sum()) / batches
 
-    @cached_property
-    def _rows(self) -> _RowOrder:
-        assert self.packing is not None
-        return _RowOrder(self.seed, self.packing)
+    def _due(self, start: int) -> Iterator[tuple[int, int]]:
+        """The source of every position from ``start`` on, and the place in that source's order."""
+        return shared_out([portion.weight for portion in self.portions], start)
 
+    @cached_property
     def _orders(self) -> Sequence[_Order | _BalancedOrder | _RowOrder]:
         """The endless order of each source."""
+        seeds = [derive_seed(self.seed, "source", i) if i else self.seed for i in range(len(self.portions))]
         if self.packing is not None:
-            return [self._rows]
+            return [_RowOrder(seed, rows) for seed, rows in zip(seeds, self.packing.rows, strict=True)]
         firsts = accumulate((portion.num_samples for portion in self.portions), initial=0)
         return [
-            (_BalancedOrder if portion.balance else _Order)(
-                derive_seed(self.seed, "source", i) if i else self.seed, portion, first
-            )
-            for i, (portion, first) in enumerate(zip(self.portions, firsts))
+            (_BalancedOrder if portion.balance else _Order)(seed, portion, first)
+            for seed, portion, first in zip(seeds, self.portions, firsts)
         ]
 
 
@@ -253,10 +251,10 @@ class _BalancedOrder:
 
 
 class _RowOrder:
-    """The endless order of rows that samples share."""
+    """The endless order of the rows that samples of one source share."""
 
-    def __init__(self, seed: int, packing: Packing):
-        self._seed, self._rows = seed, packing.rows
+    def __init__(self, seed: int, rows: Sequence[tuple[int, ...]]):
+        self._seed, self._rows = seed, rows
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def at(self, place: int) -> list[Pick]:

@@ -32,12 +32,21 @@ class Packing:
     """Number of tokens that each sample takes, ``N`` int64."""
     learnt: np.ndarray
     """Number of tokens of each sample that are learnt, ``N`` int64."""
-    rows: tuple[tuple[int, ...], ...]
-    """Samples of each row, by their numbers."""
+    rows: tuple[tuple[tuple[int, ...], ...], ...]
+    """Samples of each row of each source, by their numbers; none has samples of two sources."""
 
     @classmethod
-    def of(cls, names: Sequence[str], lengths: Sequence[int], learnt: Sequence[int], room: int, seed: int) -> Packing:
-        """The rows of samples, which are packed in a random order.
+    def of(
+        cls,
+        names: Sequence[str],
+        lengths: Sequence[int],
+        learnt: Sequence[int],
+        room: int,
+        seed: int,
+        *,
+        sources: Sequence[int] | None = None,
+    ) -> Packing:
+        """The rows of samples, which are packed in a random order, those of each of several ``sources`` apart.
 
         Raises:
             UserError: a sample is longer than a row; names the first of those.
@@ -50,10 +59,14 @@ class Packing:
                 f"{len(long)} of {len(names)} samples are longer than a row of {room} tokens:\n{shown}{more}\n"
                 f"Lengthen the rows (--data.reads.pack {max(lengths)}), or cut texts (--data.reads.max-length)"
             )
-        order = np.random.default_rng(derive_seed(seed, "packing")).permutation(len(lengths))
-        found = first_fit([lengths[i] for i in order], room)
-        rows = tuple(tuple(int(order[place]) for place in row) for row in found)
-        return cls(room, np.array(lengths), np.array(learnt), rows)
+        origins, rows = np.array(sources or [0] * len(lengths)), []
+        for source in range(int(origins.max()) + 1):
+            own = np.flatnonzero(origins == source)
+            parts = (seed, "packing", source) if source else (seed, "packing")
+            order = own[np.random.default_rng(derive_seed(*parts)).permutation(len(own))]
+            found = first_fit([lengths[i] for i in order], room)
+            rows.append(tuple(tuple(int(order[place]) for place in row) for row in found))
+        return cls(room, np.array(lengths), np.array(learnt), tuple(rows))
 
     def documents(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The number, from 1, of the sample at each place of rows that hold given ones: ``R N`` int64, 0 for none.
@@ -72,7 +85,12 @@ class Packing:
     @property
     def fill(self) -> float:
         """Share of all rows' tokens that samples take."""
-        return float(self.lengths.sum() / (self.room * len(self.rows)))
+        return float(self.lengths.sum() / (self.room * self.num_rows))
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of all sources together."""
+        return sum(map(len, self.rows))
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
