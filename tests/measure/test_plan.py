@@ -1,4 +1,4 @@
-"""The planner: operations and memory by hand, attention by counted masks, serving by the published figures."""
+"""The planner: operations and memory by hand, costs of attention by counted masks, serving by published figures."""
 
 import json
 

@@ -34,7 +34,7 @@ class Mixing(NamedTuple):
 
     name: str
     rule: str
-    """What a token attends to, in words."""
+    """Tokens that a token attends to, in words."""
     pairs: float
     """Pairs of tokens that have a weight."""
     operations: float
@@ -149,7 +149,7 @@ class Kernel(NamedTuple):
     memory: float
     """Bytes that it takes beside queries, keys, values and outputs, forward."""
     seconds: tuple[float, float]
-    """Least and greatest number of seconds, forward."""
+    """Range of the seconds, forward."""
     blocks: int
     """Thread blocks that work at the same time, of one row."""
 

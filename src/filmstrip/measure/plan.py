@@ -73,9 +73,9 @@ class Plan:
     layout: Layout
     memory: tuple[Part, ...]
     products: float
-    """Floating-point operations of a step (two for a multiply-add) but those of fused attention."""
+    """Floating-point operations of a step (two for a multiply-add) but those of attention."""
     attention: float
-    """Those of fused attention."""
+    """Floating-point operations of attention."""
     traffic: float
     """Bytes read and written in its own memory."""
     ring: float

@@ -36,7 +36,7 @@ class Server:
     products: float
     """Floating-point operations of reading a token, but those of attention."""
     pair: float
-    """Those of attention for each pair of tokens that the mask allows."""
+    """Floating-point operations of attention for each pair of tokens that the mask allows."""
     layers: int
     """Number of layers that keep something."""
     sequence: Sequence

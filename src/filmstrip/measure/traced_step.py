@@ -62,7 +62,7 @@ class TracedStep:
     """Floating-point operations (two for a multiply-add) of matrix products and convolutions, but those of
     attention in one call or along a ring."""
     attention: float
-    """Those of attention in one call or along a ring; causal attention counts the pairs that it needs."""
+    """Operations of attention in one call or along a ring; causal attention counts the pairs that it needs."""
     traffic: float
     """Bytes that the operations read and write, each by itself."""
     sent: float

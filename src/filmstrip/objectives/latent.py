@@ -50,8 +50,8 @@ class LatentConfig(ObjectiveConfig):
         """
         if type(self.tokenizer).of_hub is ObjectiveConfig.of_hub:
             raise UserError(
-                f"{source} is a model in the Hub's layout, and none of those is a {type(self.tokenizer).__name__}, the "
-                "tokenizer of this preset: name a run (--objective.tokenizer-run FOLDER)"
+                f"{source} is a model in the Hub's layout, and none of those is a {type(self.tokenizer).__name__}, "
+                "the tokenizer of this preset: name a run (--objective.tokenizer-run FOLDER)"
             )
         return replace(self, tokenizer=self.tokenizer.of_hub(config, None, source)[0])
 

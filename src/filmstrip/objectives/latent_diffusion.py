@@ -28,7 +28,7 @@ from filmstrip.models.video_unet import (
     from_diffusers_unet,
     to_diffusers_unet,
 )
-from filmstrip.objectives.config import FrozenPart, ObjectiveConfig
+from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.diffusion import ConditionDropout, Conditions, DiffusionConfig, guided_in_order
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling, OnStep, Predict, denoise, invert
 from filmstrip.objectives.latent import LatentConfig
