@@ -161,8 +161,9 @@ def start_tokenizer(objective: Objective, run: Run) -> None:
         return
     folder = run.objective.tokenizer_run
     if folder is None:
-        whole = run.init and not any(hasattr(objective, part) for part in ("encoder", "predictor"))
-        if whole and (is_run(run.init) or not run.objective.continuous):  # what all weights come from had one
+        in_parts = any(hasattr(objective, part) for part in ("encoder", "predictor"))
+        # What all weights come from had a tokenizer; a file of latent diffusion's is a U-Net alone.
+        if run.init and not in_parts and (is_run(run.init) or not run.objective.continuous):
             return
         if not run.objective.untrained_tokenizer:
             raise UserError(
