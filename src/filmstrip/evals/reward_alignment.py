@@ -49,7 +49,7 @@ class RewardAlignment(Evaluation):
     qualities: Annotated[tuple[Share, ...], NotEmpty] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Qualities of the expert that plays them, in turn."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """How frames are rewarded."""
+    """Settings of the reward: windows, units, and more."""
     seed: Seed = 30_000
     """Seed of the first episode; the next ones follow."""
 

@@ -77,7 +77,7 @@ class _Window(NamedTuple):
     frames: np.ndarray
     """Numbers of its frames, in steps of ``skip``."""
     wanted: np.ndarray
-    """Which of these are rewarded: places in ``frames``."""
+    """Places in ``frames`` of those that are rewarded."""
     start: int
     """Number of its phase's frames before it, which seeds the order of codes."""
 
