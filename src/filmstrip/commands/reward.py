@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filmstrip.bounds import CountOrZero
 from filmstrip.commands.command import Command, Files, RunFolder
-from filmstrip.rl.rewards import RewardConfig
+from filmstrip.rl.reward_config import RewardConfig
 
 
 @dataclass(frozen=True, kw_only=True)

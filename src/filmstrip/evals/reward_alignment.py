@@ -18,7 +18,8 @@ from filmstrip.protocols import FrameScorer
 from filmstrip.rl.films import ExpertFilms
 from filmstrip.rl.policies import scripted_action
 from filmstrip.rl.recording import play, returns_in
-from filmstrip.rl.rewards import RewardConfig, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import VideoReward
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.video.decode import read_video
 

@@ -18,7 +18,7 @@ from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.sample import Sample, Source
 from filmstrip.protocols import Batch
 from filmstrip.rl.envs.environment import Environment, EnvironmentConfig
-from filmstrip.rl.rewards import RewardConfig
+from filmstrip.rl.reward_config import RewardConfig
 from filmstrip.runs.outside import import_allowed
 
 if TYPE_CHECKING:
