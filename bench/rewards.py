@@ -14,7 +14,8 @@ from statistics import median
 import torch
 
 from filmstrip.inference import inference
-from filmstrip.rl.rewards import RewardConfig, RewardStream, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import RewardStream, VideoReward
 from filmstrip.systems import find
 
 

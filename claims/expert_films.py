@@ -15,7 +15,8 @@ from filmstrip.evals.reward_alignment import Trajectory
 from filmstrip.rl.envs import EnvironmentConfig
 from filmstrip.rl.policies import scripted_action
 from filmstrip.rl.recording import play
-from filmstrip.rl.rewards import RewardConfig, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import VideoReward
 from filmstrip.systems import find
 
 SIZE, WINDOW = 32, 8

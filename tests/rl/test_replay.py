@@ -14,7 +14,8 @@ from filmstrip.rl import replay as module
 from filmstrip.rl.envs import EnvironmentConfig
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.replay import ReplayStream, Track
-from filmstrip.rl.rewards import RewardConfig, RewardStream, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import RewardStream, VideoReward
 
 
 class Wanderer(Objective):

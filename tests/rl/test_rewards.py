@@ -10,7 +10,8 @@ from filmstrip.data.blanking import blank
 from filmstrip.errors import UserError
 from filmstrip.evals.reward_alignment import Trajectory, alignment, auc, correlation, ranks
 from filmstrip.protocols import FrameScorer
-from filmstrip.rl.rewards import RewardConfig, RewardStream, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import RewardStream, VideoReward
 from filmstrip.systems import find
 
 FRAMES = 4

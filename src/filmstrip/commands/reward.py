@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filmstrip.bounds import CountOrZero
 from filmstrip.commands.command import Command, Files, RunFolder
-from filmstrip.rl.rewards import RewardConfig
+from filmstrip.rl.reward_config import RewardConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Reward(Command):
     out: Path | None = None
     """Film to write (.mp4, .gif or .webp), or table of all frames' rewards (.csv, .parquet or .json)."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """How frames are rewarded."""
+    """Settings of the reward: windows, units, and more."""
     scale: CountOrZero = 0
     """Pixels of the written film for each pixel of the model's frames; 0 for about 256 in all."""
 

@@ -18,7 +18,8 @@ from filmstrip.protocols import FrameScorer
 from filmstrip.rl.films import ExpertFilms
 from filmstrip.rl.policies import scripted_action
 from filmstrip.rl.recording import play, returns_in
-from filmstrip.rl.rewards import RewardConfig, VideoReward
+from filmstrip.rl.reward_config import RewardConfig
+from filmstrip.rl.rewards import VideoReward
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.video.decode import read_video
 
@@ -49,7 +50,7 @@ class RewardAlignment(Evaluation):
     qualities: Annotated[tuple[Share, ...], NotEmpty] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """Qualities of the expert that plays them, in turn."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """How frames are rewarded."""
+    """Settings of the reward: windows, units, and more."""
     seed: Seed = 30_000
     """Seed of the first episode; the next ones follow."""
 

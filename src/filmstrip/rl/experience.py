@@ -18,7 +18,7 @@ from filmstrip.data.kinds.specification import COMMON, Specification, of
 from filmstrip.data.sample import Sample, Source
 from filmstrip.protocols import Batch
 from filmstrip.rl.envs.environment import Environment, EnvironmentConfig
-from filmstrip.rl.rewards import RewardConfig
+from filmstrip.rl.reward_config import RewardConfig
 from filmstrip.runs.outside import import_allowed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Experience(Kind):
     """Run of a video model whose likelihood is the reward (``--reward RUN``); by default the environment's own
     reward."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """How frames are rewarded by that model."""
+    """Settings of that reward: windows, units, and more."""
     length: Count = 4
     """Number of steps in a sequence."""
     prefill: CountOrZero = 1000

@@ -22,7 +22,7 @@ MANIFEST, NOTES = "manifest.csv", "dataset.json"
 SUFFIX = ".actions.npz"
 
 Chooser = Callable[[Environment, np.ndarray], Action]
-"""What is done in an environment whose picture is given, ``3 H W`` uint8."""
+"""Action in an environment whose picture is given, ``3 H W`` uint8."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ def returns_in(folder: Path) -> dict[str, float]:
     """The returns of recorded episodes, by the names of their files; nothing where the folder does not say.
 
     Raises:
-        UserError: a return is no number.
+        UserError: a return is not a number.
     """
     try:
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:

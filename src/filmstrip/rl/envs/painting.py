@@ -8,7 +8,7 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 SEGMENTS = (0x77, 0x24, 0x5D, 0x6D, 0x2E, 0x6B, 0x7B, 0x25, 0x7F, 0x6F)
-"""Which of seven bars each digit has: top, top left, top right, middle, bottom left, bottom right, bottom."""
+"""Bars of each digit, of seven: top, top left, top right, middle, bottom left, bottom right, bottom."""
 
 
 class Canvas:
