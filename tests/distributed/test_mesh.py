@@ -99,6 +99,10 @@ def test_networks_whose_tokens_cannot_be_shared_are_refused(monkeypatch, caplog)
         share_context(odd, mesh, Connected(), [odd])
     with pytest.raises(UserError, match=r"InRows compares a clip with those of all processes"):
         share_context(InRows(2, 2), mesh, Connected(), [Block(4, 2)])
+    compiled = Block(4, 2)
+    compiled._compiled_call_impl = compiled.forward  # as after compile(), which takes long
+    with pytest.raises(UserError, match=r"which train\.compile cannot compile"):
+        share_context(nn.Linear(2, 2), mesh, Connected(), [compiled])
     assert not caplog.records
     share_context(odd, mesh, Connected(), [odd, Block(4, 2)])
     assert "of 2 blocks processes share the tokens of 1: Windowed" in caplog.text

@@ -1,8 +1,6 @@
 """Examples that share rows of the language model: nothing changes but the rows."""
 
 import copy
-import queue
-import threading
 from dataclasses import replace
 
 import pytest
@@ -13,6 +11,7 @@ from filmstrip.data.reading.packing import first_fit
 from filmstrip.errors import UserError
 from filmstrip.objectives.language import averaged
 from filmstrip.runs.language import with_visual_tokens
+from thread_rings import around
 
 PLACE = 119
 LENGTHS = (12, 5, 9, 7, 12, 4)
@@ -122,50 +121,16 @@ def test_means_are_those_of_the_whole_step(average):
     assert abs(of_batches - got) > 1e-3
 
 
-class Threads:
-    """A ring whose processes are threads: one place of it."""
-
-    def __init__(self, rank, size, pipes):
-        self.rank, self.size, self.pipes = rank, size, pipes
-
-    def start(self, tensors):
-        self.pipes[(self.rank + 1) % self.size].put([tensor.clone() for tensor in tensors])
-        return lambda: self.pipes[self.rank].get(timeout=60)
-
-    def sum(self, tensor):
-        total = tensor = tensor.detach().clone()
-        for _ in range(self.size - 1):
-            (tensor,) = self.start([tensor])()
-            total = total + tensor
-        return total
-
-
-def around(model, batch, size):
-    """The losses, metrics and gradients that each thread of a ring has of one batch."""
-    pipes, found = [queue.Queue() for _ in range(size)], {}
-
-    def work(rank, own):
-        own.use_ring(Threads(rank, size, pipes))
-        own.training = True  # and no part of it, so that nothing is dropped at random
-        loss = own(batch)
-        found[rank] = (loss.total.item(), loss.metrics, gradients_of(own, loss.total))
-
-    threads = [threading.Thread(target=work, args=(rank, copy.deepcopy(model))) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [found[rank] for rank in range(size)]
-
-
 def gradients_of(model, total):
     total.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("packed", [True, False], ids=["shared rows", "padded rows"])
+@pytest.mark.parametrize(
+    ("packed", "striped"), [(True, True), (False, False)], ids=["shared rows, striped", "padded rows, in pieces"]
+)
 @pytest.mark.parametrize(("address", "average"), [("language.llava", "examples"), ("language.qwen2_vl", "tokens")])
-def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(address, average, packed):
+def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(address, average, packed, striped):
     run, model = built(address, average=average, label_smoothing=0.1)
     model.eval()
     batch = drawn(run)
@@ -173,7 +138,16 @@ def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(addr
         batch = {key: value for key, value in batch.items() if key not in ("document", "step_means")}
     expected, of_one = gradients(model, batch)
     top1 = model(batch).metrics["top1"]
-    parts = around(model, batch, 3)
+    copies = [copy.deepcopy(model) for _ in range(3)]
+
+    def work(place):
+        own = copies[place.rank]
+        own.use_ring(place)
+        own.training = True  # and no part of it, so that nothing is dropped at random
+        loss = own(batch)
+        return loss.total.item(), loss.metrics, gradients_of(own, loss.total)
+
+    parts = around(work, 3, striped)
     for loss, metrics, _ in parts:
         assert loss == pytest.approx(expected.item(), rel=1e-5) and metrics["top1"] == pytest.approx(top1.item())
     for name, value in of_one.items():

@@ -1,8 +1,6 @@
 """Language models of text: shared rows, tokens that processes share, writing, and where stages begin."""
 
 import copy
-import queue
-import threading
 from dataclasses import replace
 
 import pytest
@@ -15,6 +13,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.decoder import DecoderConfig
 from filmstrip.objectives.text import TextModelConfig
 from filmstrip.protocols import SharesContext, TextWriter
+from thread_rings import around
 
 VOCAB, ROOM = 30, 24
 LENGTHS = (12, 5, 9, 4, 6, 17, 5)
@@ -94,45 +93,23 @@ def test_no_conversation_sees_another_that_shares_its_row():
         assert torch.equal(model(only).total, model(changed).total)
 
 
-class Threads:
-    """A ring whose processes are threads: one place of it."""
-
-    def __init__(self, rank, size, pipes):
-        self.rank, self.size, self.pipes = rank, size, pipes
-
-    def start(self, tensors):
-        self.pipes[(self.rank + 1) % self.size].put([tensor.clone() for tensor in tensors])
-        return lambda: self.pipes[self.rank].get(timeout=60)
-
-    def sum(self, tensor):
-        total = tensor = tensor.detach().clone()
-        for _ in range(self.size - 1):
-            (tensor,) = self.start([tensor])()
-            total = total + tensor
-        return total
-
-
+@pytest.mark.parametrize("striped", [False, True], ids=["in pieces", "striped"])
 @pytest.mark.parametrize("packed", [True, False], ids=["shared rows", "one text a row"])
-def test_three_processes_that_share_tokens_have_the_loss_and_gradient_of_one(packed):
+def test_three_processes_that_share_tokens_have_the_loss_and_gradient_of_one(packed, striped):
     model, batch = built(average="examples"), drawn() if packed else padded(drawn())
     expected, of_one = gradients_of(model, batch)
-    pipes, found = [queue.Queue() for _ in range(3)], {}
+    copies = [copy.deepcopy(model) for _ in range(3)]
 
-    def work(rank, own):
-        own.use_ring(Threads(rank, 3, pipes))
-        found[rank] = gradients_of(own, batch)
+    def work(place):
+        copies[place.rank].use_ring(place)
+        return gradients_of(copies[place.rank], batch)
 
-    threads = [threading.Thread(target=work, args=(rank, copy.deepcopy(model))) for rank in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 3
-    for loss, _ in found.values():
+    found = around(work, 3, striped)
+    for loss, _ in found:
         torch.testing.assert_close(loss.total, expected.total, rtol=1e-5, atol=1e-6)
         assert loss.metrics["top1"] == pytest.approx(expected.metrics["top1"].item())
     for name, value in of_one.items():
-        got = torch.stack([own[name] for _, own in found.values()]).mean(dim=0)
+        got = torch.stack([own[name] for _, own in found]).mean(dim=0)
         torch.testing.assert_close(got, value, rtol=1e-4, atol=2e-6, msg=name)
 
 

@@ -98,6 +98,10 @@ def share_context(
     if isinstance(objective, SharesContext):
         objective.use_ring(ring)
         return
+    if any(block._compiled_call_impl is not None for block in blocks):
+        raise UserError(
+            f"{asked} exchanges tokens before and after each block, which train.compile cannot compile: leave one out"
+        )
     left = [block for block in blocks if not (isinstance(block, SharesTokens) and block.share_tokens(ring))]
     if len(left) == len(blocks):
         kinds = ", ".join(sorted({type(block).__name__ for block in left})) or "no blocks"
