@@ -13,7 +13,7 @@ from claims.training import learn
 from filmstrip.data.blanking import Rectangle, blank
 from filmstrip.evals.reward_alignment import Trajectory
 from filmstrip.rl.envs import EnvironmentConfig
-from filmstrip.rl.policies import scripted_action
+from filmstrip.rl.policies import scripted
 from filmstrip.rl.recording import play
 from filmstrip.rl.reward_config import RewardConfig
 from filmstrip.rl.rewards import VideoReward
@@ -33,7 +33,7 @@ def played(
         quality, rng = qualities[number % len(qualities)], np.random.default_rng((seed, 7))
         one = play(
             environment,
-            lambda env, frame, rng=rng, quality=quality: scripted_action(env, "expert", rng, quality),
+            scripted("expert", rng, quality),
             seed,
         )
         found.append(Trajectory(one.video(), one.value, quality))

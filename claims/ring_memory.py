@@ -101,7 +101,7 @@ def process(seed: int, out: Path) -> None:
     """One process of a ring: how far it is from dense attention, and what it has in memory."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    ring = Ring()
+    ring = Ring(striped=True)
     given, documents = inputs(seed)
     at = torch.arange(TOKENS)
     allowed = (at[:, None] >= at) & (documents[:, :, None] == documents[:, None])[:, None]
@@ -113,10 +113,10 @@ def process(seed: int, out: Path) -> None:
     expected, _, _ = step(
         lambda *x: F.scaled_dot_product_attention(*x, attn_mask=allowed), [x.double() for x in given]
     )
-    own = [own_tokens(x, ring, dim=2, striped=True) for x in given]
-    part = own_tokens(documents, ring, striped=True)
-    got, traced, kept = step(lambda *x: ring_attention(*x, ring, document=part, striped=True, block=BLOCK), own)
-    right = [own_tokens(x, ring, dim=2, striped=True) for x in expected]
+    own = [own_tokens(x, ring, dim=2) for x in given]
+    part = own_tokens(documents, ring)
+    got, traced, kept = step(lambda *x: ring_attention(*x, ring, document=part, block=BLOCK), own)
+    right = [own_tokens(x, ring, dim=2) for x in expected]
     errors = [((one - other).abs().max() / other.abs().max()).item() for one, other in zip(got, right)]
     found = {"error": max(errors), "peak": traced.peak / 1e6, "kept": kept / 1e6}
     if ring.size == 1:

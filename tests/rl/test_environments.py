@@ -13,7 +13,7 @@ from filmstrip.errors import UserError
 from filmstrip.rl.envs import OWN, Environment, EnvironmentConfig, named
 from filmstrip.rl.envs.environment import MAX_CRASHES
 from filmstrip.rl.envs.own import OwnEnvironment
-from filmstrip.rl.policies import scripted_action
+from filmstrip.rl.policies import scripted, scripted_action
 from filmstrip.rl.recording import play
 
 NAMES = ("point", "orbit", "reach/up/steel", "reach/left/orange", "pong", "push")
@@ -27,7 +27,7 @@ def value(name, kind, episodes=4, quality=1.0):
     env, found = built(name), []
     for seed in range(episodes):
         rng = np.random.default_rng(seed)
-        found.append(play(env, lambda e, f, rng=rng: scripted_action(e, kind, rng, quality), seed).value)
+        found.append(play(env, scripted(kind, rng, quality), seed).value)
     return float(np.mean(found))
 
 

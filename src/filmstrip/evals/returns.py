@@ -17,8 +17,8 @@ from filmstrip.inference import inference
 from filmstrip.protocols import Agent, Objective
 from filmstrip.rl.envs.environment import Environment
 from filmstrip.rl.experience import Experience
-from filmstrip.rl.policies import scripted_action
-from filmstrip.rl.recording import Chooser, Episode, play
+from filmstrip.rl.policies import Chooser, scripted
+from filmstrip.rl.recording import Episode, play
 from filmstrip.runs.evaluation import Evaluation, Subject
 
 
@@ -68,7 +68,7 @@ class Returns(Evaluation):
                     values.append(
                         play(
                             environment,
-                            lambda env, frame, rng=rng, kind=kind: scripted_action(env, kind, rng),
+                            scripted(kind, rng),
                             self.seed + number,
                         ).value
                     )

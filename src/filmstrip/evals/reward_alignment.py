@@ -16,7 +16,7 @@ from filmstrip.errors import UserError
 from filmstrip.evals.frame_curves import name_of
 from filmstrip.protocols import FrameScorer
 from filmstrip.rl.films import ExpertFilms
-from filmstrip.rl.policies import scripted_action
+from filmstrip.rl.policies import scripted
 from filmstrip.rl.recording import play, returns_in
 from filmstrip.rl.reward_config import RewardConfig
 from filmstrip.rl.rewards import VideoReward
@@ -99,7 +99,7 @@ class RewardAlignment(Evaluation):
             quality, rng = self.qualities[number % len(self.qualities)], np.random.default_rng((self.seed, number))
             one = play(
                 environment,
-                lambda env, frame, rng=rng, quality=quality: scripted_action(env, "expert", rng, quality),
+                scripted("expert", rng, quality),
                 self.seed + number,
             )
             yield Trajectory(one.video(), one.value, quality)

@@ -81,8 +81,9 @@ def server_of(build: Callable[[], nn.Module]) -> Server | None:
         kv_width = max((t.shape[1] * t.shape[3] for t in _content(layer) if t.ndim == 4), default=0)
     products = (long.products - short.products) / 128
     pairs = 256 * 257 / 2
-    attentions = [part for part in writer.modules() if hasattr(part, "num_heads") and hasattr(part, "head_dim")]
-    width = attentions[0].num_heads * attentions[0].head_dim if attentions else writer.width
+    attention: Any = next((p for p in writer.modules() if hasattr(p, "num_heads") and hasattr(p, "head_dim")), None)
+    heads = 1 if attention is None else int(attention.num_heads)
+    width = int(writer.width if attention is None else heads * attention.head_dim)  # type: ignore[arg-type]
     return Server(
         weights=BYTES * sum(param.numel() for param in network.parameters()),
         token=BYTES * (two - one),
@@ -91,7 +92,7 @@ def server_of(build: Callable[[], nn.Module]) -> Server | None:
         pair=long.attention / pairs,
         layers=len(writer.new_caches(1, 1)),
         sequence=Sequence(length=1, width=width, kv_width=kv_width or width, bytes_each=BYTES),
-        heads=attentions[0].num_heads if attentions else 1,
+        heads=heads,
     )
 
 

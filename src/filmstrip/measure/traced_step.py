@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,7 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
             param.requires_grad_(False)
         before: list[tuple[float, list[float]]] = []
 
-        def arrived(param: Tensor, before: list[tuple[float, list[float]]] = before) -> None:
+        def arrived(param: Any, before: list[tuple[float, list[float]]] = before) -> None:
             traced.is_gradient(param.grad, shares[param])
             if param in first and not before:
                 before.append(traced.new_peak())
@@ -216,7 +216,7 @@ def give_stand_ins(objective: nn.Module) -> None:
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None:
-                    held[name] = stand_in(tensor)
+                    held[name] = cast(Any, stand_in(tensor))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from filmstrip.data.config import Synthetic
 from filmstrip.data.synthetic.generated import generate_once
 from filmstrip.progress import tracked
 from filmstrip.rl.envs.environment import EnvironmentConfig
-from filmstrip.rl.policies import scripted_action
+from filmstrip.rl.policies import scripted
 from filmstrip.rl.recording import MANIFEST, NOTES, Episode, play, write_episodes
 
 VERSION = 1
@@ -71,7 +71,7 @@ class ExpertFilms(Synthetic):
             rng = np.random.default_rng((self.seed, number, 7))
             yield play(
                 environment,
-                lambda env, frame, rng=rng: scripted_action(env, "expert", rng, self.quality),
+                scripted("expert", rng, self.quality),
                 self.seed + number,
                 self.quality,
             )

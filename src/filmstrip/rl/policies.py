@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,12 +12,19 @@ from filmstrip.rl.envs.environment import Environment
 from filmstrip.rl.envs.own import Action
 
 Scripted = Literal["expert", "random", "still"]
+Chooser = Callable[[Environment, np.ndarray], Action]
+"""Action in an environment whose picture is given, ``3 H W`` uint8."""
 
 
 def random_action(environment: Environment, rng: np.random.Generator) -> Action:
     """Any action, all equally likely."""
     space = environment.actions
     return int(rng.integers(space.num_actions)) if space.discrete else rng.uniform(-1, 1, space.action_dim)
+
+
+def scripted(kind: Scripted, rng: np.random.Generator, quality: float = 1.0) -> Chooser:
+    """The policy of :func:`scripted_action`."""
+    return lambda environment, frame: scripted_action(environment, kind, rng, quality)
 
 
 def scripted_action(

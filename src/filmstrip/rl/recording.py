@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,12 @@ from filmstrip.errors import UserError
 from filmstrip.files import write_csv, write_json
 from filmstrip.rl.envs.environment import Environment
 from filmstrip.rl.envs.own import Action
+from filmstrip.rl.policies import Chooser
 from filmstrip.video.write import LOSSLESS, write_video
 
 FPS = 10
 MANIFEST, NOTES = "manifest.csv", "dataset.json"
 SUFFIX = ".actions.npz"
-
-Chooser = Callable[[Environment, np.ndarray], Action]
-"""Action in an environment whose picture is given, ``3 H W`` uint8."""
 
 
 @dataclass
@@ -72,7 +70,7 @@ def write_episodes(
     environment: Environment,
     *,
     best: int | None = None,
-    notes: dict[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> list[Episode]:
     """Write episodes to a folder: ``00000.mp4`` with ``00000.actions.npz`` (``actions``, ``reward``), and so on, a
     table of all of them (``manifest.csv``) and ``dataset.json``; returns those that were kept.

@@ -97,9 +97,11 @@ def _remarks(found: Found) -> str:
     if found.overlap is not None and layout.tokens:
         own = layout.tokens // layout.context
         verdict = "is hidden" if own >= found.overlap else "is not hidden"
+        link = machine.link_of(layout.context)
+        assert link is not None, "the overlap follows from it"
         lines.append(
             f"The ring is hidden behind attention from {found.overlap:,.0f} tokens a rank (here {own:,}: {verdict}), "
-            f"at {machine.link_of(layout.context) / 1e9:,.0f} GB/s."
+            f"at {link / 1e9:,.0f} GB/s."
         )
     if found.times.ring is None or found.times.exchange is None:
         lines.append("What links ranks is not known: give --link GB/s.")

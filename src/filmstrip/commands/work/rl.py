@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ from filmstrip.progress import tracked
 from filmstrip.protocols import Agent, Objective
 from filmstrip.rl.envs import Environment, EnvironmentConfig
 from filmstrip.rl.experience import Experience
-from filmstrip.rl.policies import Scripted, scripted_action
-from filmstrip.rl.recording import Chooser, Episode, play, write_episodes
+from filmstrip.rl.policies import Chooser, Scripted, scripted
+from filmstrip.rl.recording import Episode, play, write_episodes
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.outside import allow, import_allowed
@@ -34,11 +34,11 @@ def record(command: Record) -> None:
     Raises:
         UserError: the environment or the policy cannot be used, or the folder is not empty.
     """
-    scripted = next((kind for kind in SCRIPTED if kind == command.policy), None)
-    if scripted is None and not is_run(command.policy):
+    kind = next((each for each in SCRIPTED if each == command.policy), None)
+    if kind is None and not is_run(command.policy):
         raise UserError(f"--policy {command.policy}: use {', '.join(SCRIPTED)}, or the run folder of an agent")
     agent, size = None, command.size
-    if scripted is None:
+    if kind is None:
         agent, reads = agent_of(Path(command.policy))
         size = size or reads.env.size
     config = EnvironmentConfig(
@@ -49,11 +49,10 @@ def record(command: Record) -> None:
     def begin(number: int) -> tuple[Chooser, float | None]:
         if agent is not None:
             return acting(agent, device_of(agent)), None
-        assert scripted is not None, "it was checked"
+        assert kind is not None, "it was checked"
         quality = command.quality[number % len(command.quality)]
         rng = np.random.default_rng((command.seed + number, 7))
-        choose: Chooser = lambda env, frame: scripted_action(env, scripted, rng, quality)  # noqa: E731
-        return choose, quality if scripted == "expert" else None
+        return scripted(kind, rng, quality), quality if kind == "expert" else None
 
     notes = {"environment": asdict(config), "policy": command.policy}
     _write(begin, environment, command, notes)
@@ -95,7 +94,7 @@ def _write(
     begin: Callable[[int], tuple[Chooser, float | None]],
     environment: Environment,
     command: Record | Play,
-    notes: dict[str, object],
+    notes: Mapping[str, object],
 ) -> None:
     """Play episodes, each by what ``begin`` says for its number, write them, and print their returns."""
 
