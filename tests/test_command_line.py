@@ -63,7 +63,7 @@ def test_every_command_has_help(capsys, command):
         (["visualize", "no/such/run", "--class", "right"], "not a run folder"),
         (["export", "no/such/run", "--out", "a.pt2"], "no/such/run"),
         (["compare", "--systems", "recognition.vit,recognition.lrnc"], "did you mean 'recognition.lrcn'"),
-        (["data", "chekc", "x"], "check, prepare, convert, make or steps"),
+        (["data", "chekc", "x"], "check, prepare, convert, make, steps or questions"),
         (["data", "make", "motion"], "motions"),
         (["data", "check", "no/such/folder"], "no/such/folder"),
     ],

@@ -40,8 +40,6 @@ def test_of_one_process(arguments, tmp_path):
     "arguments",
     [
         ["language.lwm_text:tiny", "--train.context", "2", "--data.batch-size", "4", "--data.reads.length", "512"],
-        ["language.lwm_text:tiny", "--train.shard", "fsdp", "--objective.decoder.width", "512"],
-        pytest.param(["pretraining.videomae:tiny", "--train.shard", "fsdp"], marks=pytest.mark.slow),
         pytest.param(["recognition.r2plus1d:tiny"], marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -218,4 +218,5 @@ def test_nothing_else_calls_the_kernels():
     package = Path(filmstrip.__file__).parent
     kernels = re.compile(r"scaled_dot_product_attention\(|flex_attention\(|MultiheadAttention")
     found = [path.name for path in package.rglob("*.py") if kernels.search(path.read_text(encoding="utf-8"))]
-    assert found == ["attention.py"]
+    # The planner counts what attention takes, of tensors without content.
+    assert sorted(found) == ["attention.py", "ring_cost.py", "traced_step.py"]

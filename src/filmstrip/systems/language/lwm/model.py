@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, CountOrZero
+from filmstrip.bounds import AnyNumber, Count, CountOrZero
 from filmstrip.data.config import DataInfo
 from filmstrip.data.kinds.vision_text import VisionTextInfo
 from filmstrip.errors import UserError
@@ -44,7 +44,7 @@ Losses = Literal["halves", "joint"]
 class VisionSampling(Sampling):
     """Drawing of images and of first frames of videos, and of the frames after these."""
 
-    guidance: float = 5.0
+    guidance: AnyNumber = 5.0
     """Guidance of images and of first frames; 1 for none."""
     later: Sampling = field(default_factory=lambda: Sampling(top_k=1000))
     """Drawing of the frames after the first one."""

@@ -73,8 +73,8 @@ def test_processes_have_all_of_the_weights_or_their_part():
     assert replicated.exchange == 800  # 2 (G - 1) / G of the gradients
     sharded = plan_of(STEP, WEIGHTS, Layout(ranks=2, rows=2, sharded=True, accumulate=3))
     own = 100 + 100 + 2 * 200  # of three rows a process has two at most
-    gathered = 400 + 2 * 300
-    assert sharded.total == own + 1600 * (own - 100) / 800 + 10 + 4000 + gathered
+    gathered, summed = 400 + 2 * 300, 2 * 300
+    assert sharded.total == own + 1600 * (own - 100) / 800 + 10 + 4000 + gathered + summed
     assert sharded.exchange == 3 * (2 * 1000 - 400 + 800) / 2
     assert sharded.products == 3 * STEP.products
 
