@@ -165,7 +165,7 @@ def test_the_stages_are_those_of_the_papers_tables():
             before = base
         else:
             assert run.data.reads.pack * run.data.batch_size == 2**22 and run.data.reads.pack == length
-            assert run.objective.begins_at_base == base and run.objective.average == "examples"
+            assert run.objective.begins_at_base == base and run.objective.average == "rows"
     totals = [steps[name][0] * 4e6 for name in STAGES]
     assert totals == pytest.approx([4.8e9, 12e9, 12e9, 3e9, 1.8e9], rel=0.05)
 

@@ -90,8 +90,11 @@ class Level(nn.Module):
 
 
 def _middle(width: int, groups: int, *, attention: bool) -> nn.Sequential:
-    between = FrameAttention(width, groups) if attention else nn.Identity()
-    return nn.Sequential(ResidualBlock(width, width, groups), between, ResidualBlock(width, width, groups))
+    return nn.Sequential(
+        ResidualBlock(width, width, groups),
+        FrameAttention(width, groups) if attention else nn.Identity(),
+        ResidualBlock(width, width, groups),
+    )
 
 
 def _out(inputs: int, outputs: int, groups: int) -> nn.Sequential:

@@ -45,7 +45,7 @@ def flow_levels(steps: int, shift: float = 1.0) -> tuple[float, ...]:
     """
     # The levels of its training times are shifted as well as the grid between the largest and smallest of them.
     low, high = shifted(0.001, shift), shifted(1.0, shift)
-    even = torch.linspace(high, low, steps, dtype=torch.float64).tolist()
+    even = torch.linspace(high, low, steps, dtype=torch.float64, device="cpu").tolist()
     return (*(shifted(level, shift) for level in even), 0.0)
 
 

@@ -61,7 +61,7 @@ class VisionText(Conversations):
     visuals: Count = 8
     """Maximum number of images and videos of a conversation."""
     order: Order = "drawn"
-    """What comes first in a pair: caption or video, drawn anew in each pass, or always the same."""
+    """Order of caption and video in a pair: drawn anew in each pass, or always the same."""
     requests: bool = False
     """Whether captions are what a user asks for, and videos what the assistant answers, in place of bare pairs."""
     conversations: bool = False
