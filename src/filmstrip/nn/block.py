@@ -12,7 +12,8 @@ from filmstrip.nn.blockwise import in_blocks
 from filmstrip.nn.drop_path import DropPath
 from filmstrip.nn.masks import Mask, everything
 from filmstrip.nn.mlp import GELU, MLP, GatedMLP
-from filmstrip.nn.shared_tokens import own_of_padded, share_tokens
+from filmstrip.nn.ring_attention import own_of_padded
+from filmstrip.nn.shared_tokens import share_tokens
 from filmstrip.protocols import RingOfProcesses
 
 

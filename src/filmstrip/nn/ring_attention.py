@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.nn.blockwise import BLOCK, Gradients, Part, Rule, RunningSoftmax
@@ -38,6 +39,11 @@ def own_tokens(x: Tensor, ring: RingOfProcesses, *, dim: int = 1) -> Tensor:
     """Those of the tokens along an axis that this process has; see :func:`own_positions`."""
     own = own_positions(x.shape[dim], ring.rank, ring.size, striped=ring.striped)
     return x.movedim(dim, 0)[own.start : own.stop : own.step].movedim(0, dim)
+
+
+def own_of_padded(x: Tensor, ring: RingOfProcesses, dim: int = 1) -> Tensor:
+    """This process's tokens along an axis (from the front), of tokens that zeros make a multiple of the processes."""
+    return own_tokens(F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, -x.shape[dim] % ring.size)), ring, dim=dim)
 
 
 def all_tokens(own: Tensor, ring: RingOfProcesses, *, dim: int = 1) -> Tensor:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmstrip.errors import UserError
-from filmstrip.nn.ring_attention import all_tokens, own_tokens
+from filmstrip.nn.ring_attention import all_tokens, own_of_padded
 from filmstrip.protocols import RingOfProcesses
 
 Options = Callable[[dict[str, Any], int], dict[str, Any]]
@@ -30,11 +29,6 @@ def share_tokens(block: nn.Module, ring: RingOfProcesses, options: Options = lam
     shared = _Shared(ring, options)
     block.register_forward_pre_hook(shared.split, with_kwargs=True)
     block.register_forward_hook(shared.join)
-
-
-def own_of_padded(x: Tensor, ring: RingOfProcesses, dim: int = 1) -> Tensor:
-    """This process's tokens along an axis (from the front), of tokens that zeros make a multiple of the processes."""
-    return own_tokens(F.pad(x, (0, 0) * (x.ndim - 1 - dim) + (0, -x.shape[dim] % ring.size)), ring, dim=dim)
 
 
 class _Shared:

@@ -20,7 +20,7 @@ from filmstrip.models.gpt2_layout import from_gpt2
 from filmstrip.models.llama_layout import config_in_hub, from_llama, to_llama
 from filmstrip.models.video_language import Packs
 from filmstrip.nn.masks import causal, document
-from filmstrip.nn.ring_attention import own_tokens
+from filmstrip.nn.ring_attention import own_of_padded
 from filmstrip.nn.sampling import Sampling
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.language import Average, loss_weights, of_ring
@@ -91,8 +91,8 @@ class TextModelConfig(ObjectiveConfig):
         return TextModel(self)
 
 
-class _Laid(NamedTuple):
-    """Tokens as they lie in the rows of the language model, each ``R N``."""
+class Rows(NamedTuple):
+    """Tokens as they lie in the rows of the language model, each ``R N``; this process's, if several share them."""
 
     tokens: Tensor
     target: Tensor
@@ -103,6 +103,12 @@ class _Laid(NamedTuple):
     """Number of the example of each, from 1, and 0 for none; None where a row is one."""
     positions: Tensor | None
     """Positions that begin in each example; None where a row is one."""
+
+    def read(self, decoder: Decoder, ring: RingOfProcesses | None) -> Tensor:
+        """The hidden states ``R N D`` of causal attention, within examples and along the ring."""
+        mask = causal() if self.document is None else causal() & document(self.document)
+        along = mask if ring is None else mask.along(ring)
+        return decoder(self.tokens, mask=along, positions=self.positions).hidden
 
 
 class TextModel(Objective):
@@ -158,29 +164,14 @@ class TextModel(Objective):
         learnt, numbers = batch["learnt"][:, 1:], batch.get("document")
         ring = self.ring if self.training else None
         weights = loss_weights(learnt, self.average, batch.get("step_means"), numbers)
-        losses, right = self._losses(_laid(batch["text"], weights, numbers), ring)
-        loss, right = of_ring(losses, right, ring)
+        rows = laid_out(batch["text"], weights, numbers, ring)
+        losses, best = self.decoder.losses(rows.read(self.decoder, ring), rows.target)
+        right = ((best == rows.target) & (rows.weight > 0)).sum()
+        loss, right = of_ring((losses * rows.weight).sum(), right, ring)
         metrics = {"top1": right / learnt.sum().clamp(min=1)}
         if numbers is not None:
             metrics["fill"] = (numbers > 0).float().mean()
         return Loss(loss, metrics)
-
-    def _losses(self, laid: _Laid, ring: RingOfProcesses | None) -> tuple[Tensor, Tensor]:
-        """The weighted sum of the losses of tokens that have a weight, and how many of them are put first; of this
-        process's tokens, if several share them."""
-        tokens, target, weight, numbers, positions = laid
-        if ring is not None:
-            at = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-            positions = at if positions is None else positions
-            numbers = torch.ones_like(tokens) if numbers is None else numbers
-            missing = -tokens.shape[1] % ring.size
-            tokens, target, weight, numbers, positions = (
-                own_tokens(F.pad(each, (0, missing)), ring) for each in (tokens, target, weight, numbers, positions)
-            )
-        mask = causal() if numbers is None else causal() & document(numbers)
-        hidden = self.decoder(tokens, mask=mask if ring is None else mask.along(ring), positions=positions).hidden
-        losses, best = self.decoder.losses(hidden, target)
-        return (losses * weight).sum(), ((best == target) & (weight > 0)).sum()
 
     def use_ring(self, ring: RingOfProcesses) -> None:
         """Share the tokens of each row with other processes; see :class:`~filmstrip.protocols.SharesContext`.
@@ -188,11 +179,7 @@ class TextModel(Objective):
         Raises:
             UserError: its tokens attend to the latest ones alone.
         """
-        if self.decoder.config.window is not None:
-            raise UserError(
-                "tokens of this language model attend to the latest ones alone (objective.decoder.window), which "
-                "processes cannot share: leave train.context at 1"
-            )
+        check_shareable(self.decoder)
         self.ring = ring
 
     @torch.no_grad()
@@ -217,12 +204,33 @@ class TextModel(Objective):
         yield from self.decoder.decode(moved, drawn, sampling or Sampling(temperature=0.0), **several)
 
 
-def _laid(text: Tensor, weights: Tensor, numbers: Tensor | None) -> _Laid:
+def check_shareable(decoder: Decoder) -> None:
+    """See that processes can share the tokens of a row.
+
+    Raises:
+        UserError: tokens attend to the latest ones alone.
+    """
+    if decoder.config.window is not None:
+        raise UserError(
+            "tokens of this language model attend to the latest ones alone (objective.decoder.window), which "
+            "processes cannot share: leave train.context at 1"
+        )
+
+
+def laid_out(text: Tensor, weights: Tensor, numbers: Tensor | None, ring: RingOfProcesses | None) -> Rows:
     """Texts ``B L`` in rows of the language model, whose losses have ``weights`` (``B L-1``); they are the rows
-    themselves, or share rows in which ``numbers`` (``R N``) says where each lies."""
+    themselves, or share rows in which ``numbers`` (``R N``) says where each lies. Along a ``ring`` each row is cut
+    among its processes, as one of an example each where ``numbers`` does not say otherwise."""
     if numbers is None:
-        return _Laid(text[:, :-1], text[:, 1:], weights, None, None)
-    packs = Packs.of(numbers, *text.shape)
-    target, weight = F.pad(text[:, 1:], (0, 1)), F.pad(weights, (0, 1))
-    tokens, target, weight = (each.flatten()[packs.index] for each in (text, target, weight))
-    return _Laid(tokens, target, weight.masked_fill(numbers == 0, 0.0), numbers, packs.offset)
+        rows = Rows(text[:, :-1], text[:, 1:], weights, None, None)
+    else:
+        packs = Packs.of(numbers, *text.shape)
+        target, weight = F.pad(text[:, 1:], (0, 1)), F.pad(weights, (0, 1))
+        tokens, target, weight = (each.flatten()[packs.index] for each in (text, target, weight))
+        rows = Rows(tokens, target, weight.masked_fill(numbers == 0, 0.0), numbers, packs.offset)
+    if ring is None:
+        return rows
+    at = torch.arange(rows.tokens.shape[1], device=text.device).expand_as(rows.tokens)
+    document = torch.ones_like(rows.tokens) if rows.document is None else rows.document
+    whole = (rows.tokens, rows.target, rows.weight, document, at if rows.positions is None else rows.positions)
+    return Rows(*(own_of_padded(each, ring) for each in whole))

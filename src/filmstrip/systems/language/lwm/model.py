@@ -17,16 +17,14 @@ from filmstrip.errors import UserError
 from filmstrip.inference import device_of
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.models.llama_layout import config_in_hub, from_llama, to_llama
-from filmstrip.models.video_language import Packs, Seen, Visuals
+from filmstrip.models.video_language import Seen, Visuals
 from filmstrip.nn.blockwise import cross_entropy_in_blocks
 from filmstrip.nn.initialisation import STD
 from filmstrip.nn.linear import Linear, linear
-from filmstrip.nn.masks import causal, document
-from filmstrip.nn.ring_attention import own_tokens
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.objectives.language import Average, loss_weights, of_ring
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
-from filmstrip.objectives.text import TextModel, TextModelConfig
+from filmstrip.objectives.text import TextModel, TextModelConfig, check_shareable, laid_out
 from filmstrip.protocols import Batch, Condition, Loss, Objective, RingOfProcesses, Tokens, as_float
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE
@@ -176,24 +174,8 @@ class LWM(LatentObjective):
     ) -> tuple[Tensor, Tensor]:
         """The weighted losses of text and of vision tokens, ``2``, and how many of each are put first, ``2``; of this
         process's tokens, if several share them."""
-        target, positions = tokens[:, 1:], None
-        if numbers is None:
-            tokens = tokens[:, :-1]
-        else:
-            packs = Packs.of(numbers, *tokens.shape)
-            rows = (tokens, F.pad(target, (0, 1)), F.pad(weights, (0, 1)))
-            tokens, target, weights = (each.flatten()[packs.index] for each in rows)
-            weights, positions = weights.masked_fill(numbers == 0, 0.0), packs.offset
-        if ring is not None:
-            at = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-            positions = at if positions is None else positions
-            numbers = torch.ones_like(tokens) if numbers is None else numbers
-            missing = -tokens.shape[1] % ring.size
-            tokens, target, weights, numbers, positions = (
-                own_tokens(F.pad(each, (0, missing)), ring) for each in (tokens, target, weights, numbers, positions)
-            )
-        mask = causal() if numbers is None else causal() & document(numbers)
-        hidden = self.decoder(tokens, mask=mask if ring is None else mask.along(ring), positions=positions).hidden
+        rows = laid_out(tokens, weights, numbers, ring)
+        hidden, target, weights = rows.read(self.decoder, ring), rows.target, rows.weight
         score = self.decoder.losses if self.config.losses == "halves" else self.decoder.joint_losses
         losses, best = score(hidden, target)
         is_vision = target >= self.alphabet.text
@@ -463,11 +445,7 @@ class LWM(LatentObjective):
         Raises:
             UserError: its tokens attend to the latest ones alone.
         """
-        if self.decoder.config.window is not None:
-            raise UserError(
-                "tokens of this language model attend to the latest ones alone (objective.decoder.window), which "
-                "processes cannot share: leave train.context at 1"
-            )
+        check_shareable(self.decoder)
         self.ring = ring
 
     def depth_of(self, name: str) -> int:
