@@ -6,9 +6,11 @@ installed.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +118,7 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         shutil.move(written, out)
     kind = config.get("_class_name") or config["architectures"][0]
     print(f"{out}: {kind} of {format}, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
-    if found is None:
-        print(f"not compared with the network itself: {format} is not installed")
-    else:
-        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+    tell_difference(found, format)
 
 
 def export_released(source: str, out: Path, layout: str | None = None) -> None:
@@ -195,38 +194,65 @@ def _special_ids(run: Path) -> dict[str, int]:
 def _difference(
     objective: Objective, clip: Clip, config: dict[str, Any], folder: Path, format: str
 ) -> tuple[float, float] | None:
-    """The largest difference of the written network's outputs from ours, and the largest output; none if the library
-    is not installed.
-
-    Raises:
-        UserError: it cannot be read there, or they differ by more than rounding.
-    """
-    if importlib.util.find_spec(format) is None:
-        return None
+    """See :func:`difference`, on drawn video."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, clip.num_frames, 3, clip.size, clip.size)
     video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     with inference(objective):
-        try:
-            theirs, ours = _both(objective, video, config, folder, format)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{format} cannot read what was written: {str(error).splitlines()[0]}") from None
+        return difference(format, lambda: _both(objective, video, config, folder, format))
+
+
+def difference(library: str, both: Callable[[], tuple[Tensor, Tensor]]) -> tuple[float, float] | None:
+    """The largest difference of the outputs of a written network from ours, and the largest output; none if the
+    library is not installed. ``both`` reads the network there, and returns its outputs and ours.
+
+    Raises:
+        UserError: it cannot be read there, or they differ by more than rounding.
+    """
+    if importlib.util.find_spec(library) is None:
+        return None
+    try:
+        theirs, ours = both()
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        raise UserError(f"{library} cannot read what was written: {str(error).splitlines()[0]}") from None
     apart, scale = (theirs - ours).abs().max().item(), ours.abs().max().item()
     if not apart <= TOLERANCE * scale:
         raise UserError(
-            f"the network that {format} reads differs from the original by {apart:.1e}, of values up to {scale:.3g}; "
-            "nothing was written"
+            f"the network that {library} reads differs from the original by {apart:.1e}, of values up to "
+            f"{scale:.3g}; nothing was written"
         )
     return apart, scale
+
+
+def tell_difference(found: tuple[float, float] | None, library: str) -> None:
+    """Print what :func:`difference` found."""
+    if found is None:
+        print(f"not compared with the network itself: {library} is not installed")
+    else:
+        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+
+
+def read_in_transformers(config: Mapping[str, Any], folder: Path, **options: Any) -> Any:
+    """The network of a written folder, as ``transformers`` reads it, in evaluation mode.
+
+    Raises:
+        ValueError: a weight is missing or has no place there.
+    """
+    network, report = getattr(importlib.import_module("transformers"), config["architectures"][0]).from_pretrained(
+        folder, output_loading_info=True, local_files_only=True, **options
+    )
+    lacking = [name for name in report["missing_keys"] if not name.startswith("vjepa2.predictor.")]  # unused
+    if lacking or report["unexpected_keys"]:
+        raise ValueError(f"it lacks {lacking} and has no place for {report['unexpected_keys']}")
+    return network.eval()
 
 
 def _both(
     objective: Objective, video: Tensor, config: dict[str, Any], folder: Path, format: str
 ) -> tuple[Tensor, Tensor]:
     """What the library's network says of a video, and what ours does."""
-    library = importlib.import_module(format)
     if format == "diffusers":
-        network = getattr(library, config["_class_name"]).from_pretrained(folder).eval()
+        network = getattr(importlib.import_module(format), config["_class_name"]).from_pretrained(folder).eval()
         frames = video.flatten(0, 1) / 127.5 - 1
         latents = network.encode(frames)
         theirs = latents.latent_dist.mode() if "latent_dist" in latents else latents.latents
@@ -234,20 +260,17 @@ def _both(
         ours = objective.autoencoder.encode(video / 255)
         ours = ours[..., : theirs.shape[1]].flatten(0, 1).movedim(-1, 1)
         return theirs, ours
-    network, report = getattr(library, config["architectures"][0]).from_pretrained(folder, output_loading_info=True)
-    lacking = [name for name in report["missing_keys"] if not name.startswith("vjepa2.predictor.")]  # unused
-    if lacking or report["unexpected_keys"]:
-        raise ValueError(f"it lacks {lacking} and has no place for {report['unexpected_keys']}")
+    network = read_in_transformers(config, folder)
     pixels = _normalise_of(objective)(video)
     if isinstance(objective, MaskedPredictor):
         visible, masked = objective.masks(torch.arange(len(video)))
         places = torch.zeros(len(video), visible.shape[1] + masked.shape[1], dtype=torch.bool)
-        theirs = network.eval()(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
+        theirs = network(pixels, bool_masked_pos=places.scatter(1, masked, True)).logits
         return theirs, objective.predict_masked(video, visible, masked)
     if isinstance(objective, ThreeLosses):
-        return _of_pairs(objective, network.eval(), video[:, :1], pixels[:, 0])
+        return _of_pairs(objective, network, video[:, :1], pixels[:, 0])
     assert isinstance(objective, Classifier), "transformers has classifiers, masked predictors and BLIP"
-    return network.eval()(pixels).logits, objective.classify(video)
+    return network(pixels).logits, objective.classify(video)
 
 
 def _of_pairs(objective: ThreeLosses, network: Any, images: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmstrip.commands.work.export import TOLERANCE
-from filmstrip.commands.work.export_folder import tokenizer_files
+from filmstrip.commands.work.export_folder import difference, read_in_transformers, tell_difference, tokenizer_files
 from filmstrip.commands.work.export_text import export_text
 from filmstrip.data.config import Clip
 from filmstrip.errors import UserError
@@ -59,15 +56,14 @@ def export_language(source: str, objective: Objective, run: Run, out: Path, form
             write_json(config, written / "config.json")
             write_tensors({n: x.contiguous() for n, x in weights.items()}, written / "model.safetensors")
             said = f"{config['architectures'][0]} of transformers"
-            found = _difference(objective, run.data.clip, config, written)
+            found = difference(
+                "transformers", lambda: both(objective, read_in_transformers(config, written), run.data.clip)
+            )
         shutil.move(written, out)
     print(f"{out}: {said}, {sum(tensor.nbytes for tensor in weights.values()) / 1e6:.1f} MB")
     if format == "peft":
         return
-    if found is None:
-        print("not compared with the network itself: transformers is not installed")
-    else:
-        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+    tell_difference(found, "transformers")
 
 
 def _whole(
@@ -86,36 +82,6 @@ def _whole(
             published[part] = {**published[part], size: config[part][size]}
         config = published
     return config, weights
-
-
-def _difference(
-    objective: VideoLanguage, clip: Clip, config: dict[str, Any], folder: Path
-) -> tuple[float, float] | None:
-    """The largest difference of the written model's logits from ours, and the largest logit; none without
-    ``transformers``.
-
-    Raises:
-        UserError: it cannot be read there, or they differ by more than rounding.
-    """
-    if importlib.util.find_spec("transformers") is None:
-        return None
-    library = importlib.import_module("transformers")
-    try:
-        network, report = getattr(library, config["architectures"][0]).from_pretrained(
-            folder, output_loading_info=True, local_files_only=True
-        )
-        if report["missing_keys"] or report["unexpected_keys"]:
-            raise ValueError(f"it lacks {report['missing_keys']} and has no place for {report['unexpected_keys']}")
-        theirs, ours = both(objective, network.eval(), clip)
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        raise UserError(f"transformers cannot read what was written: {str(error).splitlines()[0]}") from None
-    apart, scale = (theirs - ours).abs().max().item(), ours.abs().max().item()
-    if not apart <= TOLERANCE * scale:
-        raise UserError(
-            f"the network that transformers reads differs from the original by {apart:.1e}, of values up to "
-            f"{scale:.3g}; nothing was written"
-        )
-    return apart, scale
 
 
 @torch.no_grad()

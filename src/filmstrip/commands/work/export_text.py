@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from filmstrip.commands.work.export import TOLERANCE
-from filmstrip.commands.work.export_folder import tokenizer_files
+from filmstrip.commands.work.export_folder import difference, read_in_transformers, tell_difference, tokenizer_files
 from filmstrip.data.kinds.conversations import Conversations
 from filmstrip.data.kinds.documents import Documents
-from filmstrip.errors import UserError
 from filmstrip.files import write_json, write_tensors
 from filmstrip.inference import inference
 from filmstrip.objectives.text import TextModel
@@ -51,16 +48,13 @@ def export_text(source: str, objective: TextModel, run: Run, out: Path) -> None:
         others = tokenizer_files(Path(source))
         for path in others:
             shutil.copyfile(path, written / path.name)
-        found = _difference(objective, config, written)
+        found = difference("transformers", lambda: _both(objective, config, written))
         shutil.move(written, out)
     name, size = config["architectures"][0], sum(tensor.nbytes for tensor in weights.values()) / 1e6
     print(f"{out}: {name} of transformers, {size:.1f} MB, rope_theta {objective.decoder.config.rope_base:,.0f}")
     if not others:
         print("without a tokenizer: transformers has none like this run's (text_tokenizer.json)")
-    if found is None:
-        print("not compared with the network itself: transformers is not installed")
-    else:
-        print(f"largest difference from the network itself {found[0]:.1e}, of outputs up to {found[1]:.3g}")
+    tell_difference(found, "transformers")
 
 
 def _length_of(run: Run) -> int:
@@ -72,36 +66,13 @@ def _length_of(run: Run) -> int:
     return reads.max_length
 
 
-def _difference(objective: TextModel, config: dict[str, Any], folder: Path) -> tuple[float, float] | None:
-    """The largest difference of the written model's logits from ours, and the largest logit, of drawn texts at the
-    beginning and at the end of the longest; none without ``transformers``.
-
-    Raises:
-        UserError: it cannot be read there, or they differ by more than rounding.
-    """
-    if importlib.util.find_spec("transformers") is None:
-        return None
-    library = importlib.import_module("transformers")
+def _both(objective: TextModel, config: dict[str, Any], folder: Path) -> tuple[Tensor, Tensor]:
+    """The written model's logits, and ours, of drawn texts at the beginning and at the end of the longest."""
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(config["vocab_size"], (_ROWS, _TOKENS), generator=generator)
     last = max(0, config["max_position_embeddings"] - _TOKENS)
     positions = torch.stack([torch.arange(_TOKENS), last + torch.arange(_TOKENS)])
-    try:
-        network, report = getattr(library, config["architectures"][0]).from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, dtype=torch.float32
-        )
-        if report["missing_keys"] or report["unexpected_keys"]:
-            raise ValueError(f"it lacks {report['missing_keys']} and has no place for {report['unexpected_keys']}")
-        with torch.no_grad():
-            theirs = network.eval()(text, position_ids=positions).logits
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"transformers cannot read what was written: {str(error).splitlines()[0]}") from None
+    network = read_in_transformers(config, folder, dtype=torch.float32)
     with inference(objective):
-        ours = objective.decoder.logits(objective.decoder(text, positions=positions).hidden)
-    apart, scale = (theirs - ours).abs().max().item(), ours.abs().max().item()
-    if not apart <= TOLERANCE * scale:
-        raise UserError(
-            f"the network that transformers reads differs from the original by {apart:.1e}, of values up to "
-            f"{scale:.3g}; nothing was written"
-        )
-    return apart, scale
+        theirs = network(text, position_ids=positions).logits
+        return theirs, objective.decoder.logits(objective.decoder(text, positions=positions).hidden)
