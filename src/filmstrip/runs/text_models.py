@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmstrip.data.kinds.conversations import Conversations
+from filmstrip.data.kinds.conversations import Conversations, padded
 from filmstrip.data.kinds.documents import Documents
 from filmstrip.data.kinds.vision_text import VisionText
 from filmstrip.errors import UserError
@@ -181,9 +181,7 @@ def written(
 
     By default the most probable ones; see :meth:`~filmstrip.protocols.TextWriter.write_on`.
     """
-    most = max(map(len, prompts))
-    text = torch.tensor([[*ids, *[pad] * (most - len(ids))] for ids in prompts])
-    batch = on_device({"text": text, "text_length": torch.tensor([len(ids) for ids in prompts])}, device)
+    batch = on_device(padded(prompts, pad), device)
     rows: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(rows)
     for ids in model.write_on(batch, count=count, seed=seed, sampling=sampling):

@@ -520,20 +520,21 @@ def _check_lengths(samples: Sequence[ConversationSample], serialiser: Serialiser
 
 def prompts(serialiser: Serialiser, conversations: Sequence[Sequence[Turn]]) -> Batch:
     """The ``text`` and ``text_length`` of conversations that end with a question, up to where its answer begins."""
-    return _padded([serialiser.prompt(turns) for turns in conversations], serialiser.tokenizer.pad)
+    return padded([serialiser.prompt(turns) for turns in conversations], serialiser.tokenizer.pad)
 
 
 def with_answers(serialiser: Serialiser, conversations: Sequence[Sequence[Turn]], answers: Sequence[str]) -> Batch:
     """The same conversations with an answer each, which alone is ``learnt``."""
     begun = [serialiser.prompt(turns) for turns in conversations]
     said = [serialiser.answer(answer) for answer in answers]
-    batch = _padded([[*a, *b] for a, b in zip(begun, said, strict=True)], serialiser.tokenizer.pad)
+    batch = padded([[*a, *b] for a, b in zip(begun, said, strict=True)], serialiser.tokenizer.pad)
     at = torch.arange(batch["text"].shape[1])
     first = torch.tensor([len(ids) for ids in begun])[:, None]
     return batch | {"learnt": (at >= first) & (at < batch["text_length"][:, None])}
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> Batch:
+def padded(rows: Sequence[Sequence[int]], pad: int) -> Batch:
+    """Ids of texts as ``text`` (``B L``) and ``text_length``."""
     length = max(map(len, rows))
     text = torch.tensor([[*ids, *[pad] * (length - len(ids))] for ids in rows])
     return {"text": text, "text_length": torch.tensor([len(ids) for ids in rows])}

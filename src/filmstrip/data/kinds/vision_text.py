@@ -24,6 +24,7 @@ from filmstrip.data.kinds.conversations import (
     ConversationSample,
     ConversationSource,
     Format,
+    padded,
     serialiser_of,
 )
 from filmstrip.data.kinds.kind import Kind, Row
@@ -138,9 +139,7 @@ class VisionText(Conversations):
                 else:
                     begun = [*_start(tokenizer), *tokenizer.encode(text)]
                 rows.append([*begun, *tokenizer.encode(AROUND[0])])
-            length = max(map(len, rows))
-            ids = torch.tensor([[*row, *[tokenizer.pad] * (length - len(row))] for row in rows])
-            found.append({"text": ids, "text_length": torch.tensor([len(row) for row in rows])})
+            found.append(padded(rows, tokenizer.pad))
         return tuple(found)
 
     def shown(self, data: Data) -> str:
