@@ -959,7 +959,7 @@ class VideoEdit:
     frame_by: Literal["source", "prompt_to_prompt", "sdedit"] = "prompt_to_prompt"
     """How the method edits first frames: not at all, by exchanging attention, or by noise that is taken away."""
     frame_editing: Any = None
-    """Settings of that, a :class:`~filmstrip.objectives.frame_editing.FrameEditing`."""
+    """Settings of that, a :class:`~filmstrip.data.edits.FrameEditing`."""
     guidance: Mapping[str, float] = field(default_factory=dict)
     """Scales of guidance by the names of conditions, in place of the method's own."""
     sampling: Any = None

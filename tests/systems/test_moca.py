@@ -9,10 +9,11 @@ from drawn import draw_batch, info_for
 
 from filmstrip import systems
 from filmstrip.__main__ import main
+from filmstrip.data.edits import FrameEditing
 from filmstrip.models.frozen_text import T5Architecture
 from filmstrip.objectives.attention_editing import PromptToPrompt, Steps, align
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
-from filmstrip.objectives.frame_editing import FrameEditing, edit_frame
+from filmstrip.objectives.frame_editing import edit_frame
 from filmstrip.protocols import VideoEdit
 from filmstrip.video import write_video
 

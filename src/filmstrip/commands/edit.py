@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from filmstrip.bounds import AnyNumber, Count, PositiveShare, Rate, Seed, Share
+from filmstrip.bounds import AnyNumber, Count, Rate, Seed
 from filmstrip.commands.command import Command, File, RunFolder
+from filmstrip.data.edits import FrameEditing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,20 +23,6 @@ class Scales:
     """Scale of the edit's text."""
     motion: AnyNumber | None = None
     """Scale of the source's motion; edits of the motion itself have 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameOptions:
-    """Settings of editing the first frame, where no image of it is given."""
-
-    cross_share: Share = 0.8
-    """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
-    self_share: Share = 0.4
-    """Share of the steps in which attention within the frame follows the source's (Prompt-to-Prompt)."""
-    strength: PositiveShare = 0.6
-    """Share of the noise that is added and taken away again (SDEdit)."""
-    guidance: AnyNumber = 7.5
-    """Scale of guidance by the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +52,7 @@ class Edit(Command):
     """Run folder that edits the first frame, such as one of editing.sdedit:text_to_image_256; by default the same."""
     first_frame: Path | None = None
     """Image to write with the edited first frame."""
-    frame_editing: FrameOptions = field(default_factory=FrameOptions)
+    frame_editing: FrameEditing = field(default_factory=FrameEditing)
     """Settings of editing the first frame."""
     guidance: Scales = field(default_factory=Scales)
     """Scales of guidance."""

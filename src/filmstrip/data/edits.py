@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from filmstrip.bounds import AnyNumber, PositiveShare, Share, check_numbers
 from filmstrip.errors import UserError
 
 TYPES = ("style", "background", "object", "motion", "multi_spatial", "multi_motion")
@@ -47,6 +48,24 @@ class Edit:
     """Image of the first frame as it is to be."""
     target: Path | None = None
     """The true edited video, of synthetic edits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameEditing:
+    """Settings of editing a frame."""
+
+    cross_share: Share = 0.8
+    """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
+    self_share: Share = 0.4
+    """Share of the steps in which attention within the frame follows the source's (Prompt-to-Prompt)."""
+    strength: PositiveShare = 0.6
+    """Share of the noise that is added and taken away again (SDEdit): little keeps the frame, much follows the
+    text."""
+    guidance: AnyNumber = 7.5
+    """Scale of guidance by the text."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 def edit_type(name: str) -> str:

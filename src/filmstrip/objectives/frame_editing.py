@@ -6,34 +6,16 @@ images, or one of video that learns its clips' first frames alone, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from filmstrip.bounds import AnyNumber, PositiveShare, Share, check_numbers
+from filmstrip.data.edits import FrameEditing
 from filmstrip.objectives.attention_editing import PromptToPrompt, Steps
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.latent_diffusion import LatentDiffusion
 from filmstrip.protocols import VideoEdit, as_float
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameEditing:
-    """Settings of editing a frame."""
-
-    cross_share: Share = 0.8
-    """Share of the steps in which attention to the text follows the source's (Prompt-to-Prompt)."""
-    self_share: Share = 0.4
-    """Share of the steps in which attention within the frame follows the source's (Prompt-to-Prompt)."""
-    strength: PositiveShare = 0.6
-    """Share of the noise that is added and taken away again (SDEdit): little keeps the frame, much follows the
-    text."""
-    guidance: AnyNumber = 7.5
-    """Scale of guidance by the text."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
 
 
 @torch.no_grad()

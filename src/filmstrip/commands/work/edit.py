@@ -12,7 +12,6 @@ from torch import Tensor
 from filmstrip.commands.edit import Edit
 from filmstrip.data.edits import FRAMES, edit_type
 from filmstrip.errors import UserError
-from filmstrip.objectives.frame_editing import FrameEditing
 from filmstrip.progress import counted
 from filmstrip.runs.editors import TrainedEditor, load_editor
 from filmstrip.video import write_grid, write_video
@@ -72,7 +71,7 @@ def _options(command: Edit, editor: TrainedEditor) -> dict[str, Any]:
     """Settings of sampling and of editing the frame."""
     own = editor.config.sampling
     sampling = own if command.steps is None else replace(own, steps=command.steps)
-    return {"sampling": sampling, "frame_editing": FrameEditing(**vars(command.frame_editing))}
+    return {"sampling": sampling, "frame_editing": command.frame_editing}
 
 
 def _scales(command: Edit, editor: TrainedEditor, number: int) -> dict[str, float]:

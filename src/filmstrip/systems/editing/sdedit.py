@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.edits import FrameEditing
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.edits import EditedScenes
 from filmstrip.models.frozen_text import T5Architecture
 from filmstrip.models.video_unet import VideoUNetArchitecture
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
-from filmstrip.objectives.frame_editing import FrameEditing, sdedit
+from filmstrip.objectives.frame_editing import sdedit
 from filmstrip.objectives.latent_diffusion import STABLE_DIFFUSION_SCALE, LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import VideoEdit
 from filmstrip.runs.config import Run
