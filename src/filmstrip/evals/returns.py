@@ -65,13 +65,7 @@ class Returns(Evaluation):
                 values = []
                 for number in range(self.episodes):
                     rng = np.random.default_rng((self.seed, number))
-                    values.append(
-                        play(
-                            environment,
-                            scripted(kind, rng),
-                            self.seed + number,
-                        ).value
-                    )
+                    values.append(play(environment, scripted(kind, rng), self.seed + number).value)
                 yield f"{kind}_return", float(np.mean(values))
         finally:
             environment.close()

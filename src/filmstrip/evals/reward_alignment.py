@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
@@ -97,11 +97,7 @@ class RewardAlignment(Evaluation):
         environment = films.environment(films.environments[0]).build()
         for number in range(self.trajectories):
             quality, rng = self.qualities[number % len(self.qualities)], np.random.default_rng((self.seed, number))
-            one = play(
-                environment,
-                scripted("expert", rng, quality),
-                self.seed + number,
-            )
+            one = play(environment, scripted("expert", rng, quality), self.seed + number)
             yield Trajectory(one.video(), one.value, quality)
 
 
@@ -113,7 +109,7 @@ def reward_of(subject: Subject, config: RewardConfig) -> VideoReward:
     """
     clip, classes = subject.data.clip, subject.classes or subject.source.classes
     if config.label is None and "label" in subject.objective.requires and isinstance(subject.objective, FrameScorer):
-        config = RewardConfig(**{**config.__dict__, "label": next(iter(classes), None)})
+        config = replace(config, label=next(iter(classes), None))
     return VideoReward(
         subject.objective, config, size=clip.size, skip=clip.stride, blanked=subject.data.blanked, classes=classes
     )

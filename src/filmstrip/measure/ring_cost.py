@@ -66,7 +66,7 @@ _BLOCKS = (2, 3)
 
 
 def _costs(attend: AlongRing, call: RingCall, ring: int, block: int, striped: bool) -> tuple[RingCost, RingCost]:
-    """Of a forward and of a backward pass."""
+    """Costs of a forward and of a backward pass."""
     own = call.queries[2]
     if ring * block_pairs(own, block) <= _MOST_PAIRS:
         return _count(attend, call, own, ring, striped)
