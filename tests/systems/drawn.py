@@ -7,7 +7,7 @@ import torch
 
 from filmstrip import systems
 from filmstrip.data.kinds.clips import ClipInfo
-from filmstrip.rl.experience import ExperienceInfo
+from filmstrip.rl.experience import Experience, ExperienceInfo
 
 NUM_CLASSES = 8
 WINDOW, TOKENS, WIDTH = 5, 2, 16  # places of a procedure, tokens of a clip, their size
@@ -24,14 +24,16 @@ def draw_batch(data, *, size, seed):
 
 
 def vectors_of(kind):
-    """Sizes of actions and states, of a kind that reads states."""
+    """Sizes of actions and states, of a kind that reads states, and of actions, of one that acts."""
+    if isinstance(kind, Experience):
+        return {"A": 2}
     return {"A": 2, "S": 2} if getattr(kind, "states", "") else {}
 
 
-def info_for(kind):
-    """What an objective is told of data such as those that are drawn."""
+def info_for(kind, **sizes):
+    """What an objective is told of data such as those that are drawn, with ``sizes`` of its own."""
     names = tuple(str(i) for i in range(NUM_CLASSES))
-    return kind.example_info(SIZES | vectors_of(kind), classes=names, num_train=96, directional=True)
+    return kind.example_info(SIZES | vectors_of(kind) | sizes, classes=names, num_train=96, directional=True)
 
 
 def objective_of(preset):

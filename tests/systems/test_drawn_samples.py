@@ -5,6 +5,7 @@ import dataclasses
 import torch
 from drawn import info_for
 
+from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.sample import Source
 from filmstrip.evals.throughput import random_batch
 from filmstrip.runs.evaluation import Subject
@@ -21,12 +22,15 @@ class Told(Source):
         return self.told_info
 
     splits = ("train",)
-    gives = property(lambda self: frozenset(self.kind.specification.keys))
+    gives = property(lambda self: frozenset(self.kind.specification.keys) - {"document", "step_means"})  # if packed
 
 
-def test_a_drawn_batch_is_what_the_objective_reads(run, objective):
+def test_a_drawn_batch_is_what_the_objective_reads(run):
     kind = run.data.reads
-    source = Told(root=".", classes=(), samples=(), told_info=info_for(kind), kind=type(kind))
+    # Texts are as long as the preset says, and not as in the records of training.
+    info = info_for(kind, **({"L": kind.max_length} if isinstance(kind, Captioned) else {}))
+    objective = run.bound(info).objective.build()
+    source = Told(root=".", classes=(), samples=(), told_info=info, kind=type(kind))
     subject = Subject(objective=objective, source=source, data=run.data, device=torch.device("cpu"))
     batch = random_batch(subject, 2)
     assert len(batch["name"]) == 2 and list(kind.specification.faults(batch)) == []

@@ -131,8 +131,10 @@ def test_muon_does_what_torchs_optimisers_do_one_beside_the_other(tmp_path):
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
+    # Muon multiplies in bfloat16: where a gradient differs by rounding, an update of lr does by up to 2**-7 of it.
     for name, param in trained.named_parameters():
-        assert torch.allclose(param, named[name], atol=1e-6), name
+        is_matrix = any(named[name] is matrix for matrix in matrices)
+        assert torch.allclose(param, named[name], atol=0.01 * 2**-7 if is_matrix else 1e-6), name
 
 
 @pytest.mark.parametrize("optim", [AdamW(lr=1e-2), SGD(lr=1e-2), Muon(lr=5e-3, adamw_lr=1e-2)])

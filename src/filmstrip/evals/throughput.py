@@ -120,10 +120,16 @@ def median_seconds(function: Callable[[], object], device: torch.device, rounds:
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device | str = "cpu", threads: int | None = None) -> float:
-    """The maximum rate of square matrix products on this machine, FLOP/s (two for a multiply-add)."""
+    """The maximum rate of square matrix products on this machine, FLOP/s (two for a multiply-add).
+
+    Processors without instructions for a shorter type multiply it many times slower than float32: its rate is then
+    float32's, in which the same products can be computed.
+    """
     device = torch.device(device)
     sizes = (4096, 8192) if device.type == "cuda" else (768, 1536, 2304)
     with _threads(threads):
+        if device.type == "cpu" and dtype.itemsize < 4:
+            dtype = max(dtype, torch.float32, key=lambda tried: _product_rate(sizes[0], tried, device))
         return max(_product_rate(size, dtype, device) for size in sizes)
 
 
@@ -173,7 +179,7 @@ def _threads(count: int | None) -> Iterator[None]:
 def _product_rate(size: int, dtype: torch.dtype, device: torch.device) -> float:
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty(size, size, dtype=dtype, device=device)
-    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), device)
+    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right.T, out=out), device)
 
 
 def _best_seconds(function: Callable[[], Tensor], device: torch.device, budget: float = 0.3) -> float:

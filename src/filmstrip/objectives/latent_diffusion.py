@@ -7,6 +7,7 @@ conditions add them to the U-Net's input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -318,9 +319,8 @@ class LatentDiffusion(Objective):
 
     def noise(self, seeds: Tensor, num_frames: int, size: tuple[int, int]) -> Tensor:
         """Noise ``B T D h w`` of each seed; the same for all sizes of a batch."""
-        shape = (num_frames, self.latent_dim, *size)
-        count = num_frames * self.latent_dim * size[0] * size[1]
-        return normal(seeds, count, f"{self.name}.sample").view(-1, *shape)
+        shape, use = (num_frames, self.latent_dim, *size), f"{self.name}.sample"
+        return normal(seeds, math.prod(shape), use).view(-1, *shape)
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the latents of frames."""

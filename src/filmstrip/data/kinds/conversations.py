@@ -374,8 +374,8 @@ class ConversationSource(Source):
 
     @property
     def gives(self) -> frozenset[str]:
-        """Keys that batches have."""
-        return super().gives - ({"video"} if self.text_alone else set())
+        """Keys that batches have; a loader adds two more to rows that conversations share."""
+        return super().gives - {"document", "step_means"} - ({"video"} if self.text_alone else set())
 
     def info(self, train_split: str) -> ConversationInfo:
         """Properties of the collection that an objective needs before it is built."""

@@ -296,7 +296,7 @@ class DrQ(Objective):
         if phase == "critic":
             return self._critic_loss(batch, before, after)
         with torch.no_grad():
-            features = self.critics.encoder(self._shifted(before, batch["seed"], "now"))
+            features = self.critics.encoder(self._shifted(before, batch["seed"], "drq.shift.now"))
         noise = normal(batch["seed"], self.config.action_dim, "drq.actor")
         drawn = self.actor(features, noise)
         if phase == "temperature":
@@ -324,14 +324,14 @@ class DrQ(Objective):
         row = torch.arange(len(begins), device=begins.device)[:, None]
         return batch["video"][row, before].flatten(1, 2), batch["video"][row, after].flatten(1, 2)
 
-    def _shifted(self, frames: Tensor, seed: Tensor, which: str) -> Tensor:
+    def _shifted(self, frames: Tensor, seed: Tensor, use: str) -> Tensor:
         """Frames in 0..1, each row shifted by up to ``pad`` pixels with its edge repeated; not in evaluation."""
         video, pad = as_float(frames), self.config.pad
         if not pad or not self.training:
             return video
         size = video.shape[-1]
         padded = F.pad(video, (pad,) * 4, mode="replicate")
-        start = (uniform(seed, 2, f"drq.shift.{which}") * (2 * pad + 1)).long()
+        start = (uniform(seed, 2, use) * (2 * pad + 1)).long()
         place = torch.arange(size, device=video.device)
         rows, columns = start[:, :1] + place, start[:, 1:] + place
         batch = torch.arange(len(video), device=video.device)[:, None, None]
@@ -340,13 +340,13 @@ class DrQ(Objective):
     def _critic_loss(self, batch: Batch, before: Tensor, after: Tensor) -> Loss:
         reward = self.rewards(batch)
         with torch.no_grad():
-            later = self._shifted(after, batch["seed"], "next")
+            later = self._shifted(after, batch["seed"], "drq.shift.next")
             noise = normal(batch["seed"], self.config.action_dim, "drq.next")
             drawn = self.actor(self.critics.encoder(later), noise)
             value = self.target(self.target.encoder(later), drawn.action).min(dim=0).values
             goes_on = 1 - batch["terminal"][:, -1].float()
             wanted = reward + self.config.discount * goes_on * (value - self.temperature * drawn.log_prob)
-        features = self.critics.encoder(self._shifted(before, batch["seed"], "now"))
+        features = self.critics.encoder(self._shifted(before, batch["seed"], "drq.shift.now"))
         values = self.critics(features, batch["action"][:, -1])
         loss = (values - wanted).square().sum(dim=0).mean()
         return Loss(loss, {"value": values.detach().mean(), "reward": reward.mean()})
