@@ -216,4 +216,4 @@ def test_the_end_of_the_studio_stops_trainings(context, post, videos, asleep):
     context.trainings.close()
     assert (
         context.trainings.get("new").process.returncode in training.STOPPED
-    )  # -15 if before it could say how it ends
+    )

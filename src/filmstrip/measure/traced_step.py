@@ -204,8 +204,8 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
 
 
 class _Sums:
-    """Gradients that FSDP sums over processes, group by group: whole until the last of a group is there, which is then
-    copied to be sent; the copy stays until the next group's."""
+    """Gradients that FSDP sums over processes, group by group: whole until the last of a group is there, then copied to
+    be sent. The copy stays until the next group's."""
 
     def __init__(self, traced: Traced, groups: Mapping[nn.Parameter, tuple[Hashable, float]]) -> None:
         self._traced, self._groups, self._sending = traced, groups, 0.0

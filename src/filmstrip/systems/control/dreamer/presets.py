@@ -54,8 +54,8 @@ def tiny_bonus() -> Run:
 
 
 def point() -> Run:
-    """``point`` at 32 x 32 pixels, with its true reward: 4,000 steps in it, the first 500 at random, and an update for
-    every second one. Frames have a quarter of the publication's pixels, and count four times as much."""
+    """``point`` at 32 x 32 pixels, with its true reward: 4,000 steps in it, the first 500 at random, and an update
+    for every second one. Frames have a quarter of the publication's pixels, and count four times as much."""
     run = tiny()
     return replace(
         run,
