@@ -89,14 +89,14 @@ def test_gradients_are_whole_until_those_of_their_group_are_sent():
     assert peak() == pytest.approx(3 * one, **close)
     of_each, of_all = (lambda name: (name, 0.0)), (lambda name: ("all", 0.0))
     assert peak(summed_in=of_each) < peak() and peak(summed_in=of_all) == pytest.approx(6 * one, **close)
-    assert peak(summed_in=of_each, accumulate=True) == pytest.approx(peak(summed_in=of_each) + 3 * one, abs=one)
+    assert peak(summed_in=of_each, gradients_stay=True) == pytest.approx(peak(summed_in=of_each) + 3 * one, abs=one)
 
 
 def test_processes_have_all_of_the_weights_or_their_part():
     alone = plan_of(STEP, WEIGHTS, Layout(rows=4))
     assert alone.total == 1000 + 1600 + 10 + 4000 and alone.exchange == 0
     replicated = plan_of(STEP, WEIGHTS, Layout(ranks=2, rows=2))
-    assert replicated.total == alone.total + 800  # the buckets of DDP
+    assert replicated.total == alone.total
     assert replicated.exchange == 800  # 2 (G - 1) / G of the gradients
     sharded = plan_of(STEP, WEIGHTS, Layout(ranks=2, rows=2, sharded=True, accumulate=3))
     own = 100 + 100 + 2 * 200  # of three rows a process has two at most

@@ -122,7 +122,6 @@ def plan_of(step: TracedStep, weights: Sequence[Weight], layout: Layout) -> Plan
         # Gathered for the forward and for the backward pass; outside blocks they stay in between.
         exchange = (ranks - 1) / ranks * (2 * whole - outside + all_trained)
     elif ranks > 1:
-        memory.append(Part("gradients in the buffers of DDP", all_trained))
         exchange = 2 * (ranks - 1) / ranks * all_trained
     count = layout.accumulate
     if layout.sharded and ranks > 1:

@@ -94,8 +94,8 @@ class StepOptions:
     summed_in: Callable[[str], tuple[Hashable, float]] | None = None
     """The group of parameters with which a parameter's gradient is summed over processes, and the share of it that
     then stays, by the parameter's name; none if gradients stay whole."""
-    accumulate: bool = False
-    """Whether gradients of earlier micro-batches are there already."""
+    gradients_stay: bool = False
+    """Whether gradients take memory before the backward pass: those of earlier micro-batches, or DDP's buffers."""
     first_block: Callable[[str], bool] = lambda name: False
     """Whether a parameter belongs to the network's first block, by its name."""
     ring: int = 1
@@ -149,7 +149,7 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
         before: list[tuple[float, list[float]]] = []
         trained_now = [param for param in own if param.requires_grad]
         sums = _Sums(traced, {param: groups[param] for param in trained_now if param in groups})
-        if options.accumulate:
+        if options.gradients_stay:
             for param in trained_now:
                 param.grad = torch.zeros_like(param)
                 traced.follow(param.grad)
@@ -204,8 +204,8 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
 
 
 class _Sums:
-    """Gradients that FSDP sums over processes, group by group: whole until the last of a group is there, then copied to
-    be sent. The copy stays until the next group's."""
+    """Gradients that FSDP sums over processes, group by group: whole until the last of a group is there, then copied
+    to be sent. The copy stays until the next group's."""
 
     def __init__(self, traced: Traced, groups: Mapping[nn.Parameter, tuple[Hashable, float]]) -> None:
         self._traced, self._groups, self._sending = traced, groups, 0.0

@@ -191,7 +191,7 @@ def _plan(run: Run, layout: Layout) -> Plan:
             changed=partial(_changed, run),
             precision=run.train.precision,
             summed_in=summed_in if sharded else None,
-            accumulate=layout.accumulate > 1,
+            gradients_stay=layout.accumulate > 1 or (layout.ranks > 1 and not sharded),
             first_block=lambda name: by_name[name].block == 0,
             ring=layout.context,
             striped=run.train.context_striped,
