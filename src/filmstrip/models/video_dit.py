@@ -165,9 +165,7 @@ class VideoDiT(nn.Module):
             times = sincos_halves(torch.arange(self.grid.t), width).float()
             self.register_buffer("times", times, persistent=False)
         self.shared = nn.Linear(width, _PARTS * width) if config.modulation == "shared" else None
-        self.context = (
-            MLP(config.context_width, width, width, gelu="tanh") if config.context_width else nn.Identity()
-        )
+        self.context = MLP(config.context_width, width, width, gelu="tanh") if config.context_width else nn.Identity()
         turns: dict[SpaceTime, tuple[Along, Along]] = {
             "joint": ("all", "all"),
             "alternating": ("space", "time"),
@@ -233,7 +231,9 @@ class VideoDiT(nn.Module):
             x = block(x, grid, shared, context, angles)
         last = embedded if self.shared is None else embedded.repeat(1, 2)
         x = self.out(modulate(x, *split(self.out_modulation(last), self.config.width)))
-        return unpatchify(x.unflatten(2, (-1, self.channels * (1 + self.config.variances))), grid, self.config.patch_size)
+        return unpatchify(
+            x.unflatten(2, (-1, self.channels * (1 + self.config.variances))), grid, self.config.patch_size
+        )
 
     @property
     def _times_at(self) -> int:

@@ -242,7 +242,9 @@ def _neighbouring(x: Tensor, heads: int) -> Tensor:
     return rearrange(x, "(h two p) ... -> (h p two) ...", h=heads, two=2)
 
 
-def from_diffusers_dit(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], config: VideoDiTArchitecture) -> Weights:
+def from_diffusers_dit(
+    theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor], config: VideoDiTArchitecture
+) -> Weights:
     """Weights of a network of these settings from one of ``diffusers``; ``wanted`` is our network's own state.
 
     Raises:
@@ -250,7 +252,9 @@ def from_diffusers_dit(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor
     """
     places = {name: _place(name, config) for name in wanted}
     needed = [key for place in places.values() for key in place.names]
-    check_names("this video diffusion transformer in diffusers' layout", theirs, needed, spare=(r"pos_embed\.pos_embed",))
+    check_names(
+        "this video diffusion transformer in diffusers' layout", theirs, needed, spare=(r"pos_embed\.pos_embed",)
+    )
     ours: Weights = {}
     for name, place in places.items():
         tensors = [
