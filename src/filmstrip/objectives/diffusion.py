@@ -177,17 +177,28 @@ class Diffusion(nn.Module):
         return capped / {"epsilon": ratio, "v": ratio + 1, "clean": torch.ones_like(ratio)}[self.prediction]
 
     def losses(
-        self, network: Callable[[Tensor, Tensor], Tensor], clean: Tensor, seeds: Tensor, use: str
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        clean: Tensor,
+        seeds: Tensor,
+        use: str,
+        given: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted mean squared error of each clean signal (``B ...``), and the times it was noised to.
 
         ``network`` takes the noised signals and their times ``B``. Times and noise are drawn from ``seeds``, under
-        the name of their ``use``.
+        the name of their ``use``. Where a signal is ``given`` (bool, sides of one are repeated) the network sees it
+        clean, and its error does not count.
         """
         time = self.draw_times(seeds, f"{use}.time")
         noise = normal(seeds, clean[0].numel(), f"{use}.noise").view_as(clean)
-        output = network(self.noised(clean, noise, time).to(clean.dtype), time)
-        error = (output.float() - self.target(clean, noise, time).float()).square().flatten(1).mean(dim=1)
+        noisy = self.noised(clean, noise, time).to(clean.dtype)
+        output = network(noisy if given is None else torch.where(given, clean, noisy), time)
+        error = (output.float() - self.target(clean, noise, time).float()).square()
+        if given is None:
+            return error.flatten(1).mean(dim=1) * self.weights(time), time
+        learnt = (~given).expand_as(error).flatten(1)
+        error = (error.flatten(1) * learnt).sum(dim=1) / learnt.sum(dim=1).clamp(min=1)
         return error * self.weights(time), time
 
 
