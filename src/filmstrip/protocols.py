@@ -362,6 +362,8 @@ class Objective(nn.Module):
     """Whether several samples may share a row of its language model (masked packing)."""
     takes_native: bool = False
     """Whether clips of a batch may have frames of different sizes (:class:`~filmstrip.nn.patches.NativeFrames`)."""
+    lora_part: str | None = None
+    """Name of the part whose linear layers ``--lora`` adapts, where that is no encoder."""
     starts_rest: bool = False
     """Whether it also takes what it has beside its encoder, where the other run, or the file, has that too."""
 
@@ -664,6 +666,19 @@ class InDiffusers(Protocol):
 
         Raises:
             UserError: ``diffusers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class InPeft(Protocol):
+    """An objective whose adaptation of low rank is one of a published model."""
+
+    def to_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``adapter_config.json`` that ``peft`` reads, and its weights by the names there.
+
+        Raises:
+            UserError: it is not adapted.
         """
         ...
 

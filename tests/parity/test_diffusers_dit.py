@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from filmstrip import systems
 from filmstrip.errors import UserError
 from filmstrip.models.video_dit import VideoDiT
 from filmstrip.models.video_dit_layouts import (
@@ -106,6 +107,29 @@ def test_wan_takes_clips_of_any_size_and_latte_one_frame(assert_close):
     image = torch.randn(1, 1, 4, 8, 8)
     expected = theirs(image.transpose(1, 2), timestep=TIME[:1], encoder_hidden_states=text).sample.transpose(1, 2)
     assert_close(ours(image, TIME[:1], ours.read(text)), expected)
+
+
+def test_published_sizes():
+    latte = systems.find("generation.vdt:latte").objective
+    wan = WAN | dict(num_attention_heads=12, attention_head_dim=128, text_dim=4096)
+    wan |= dict(in_channels=16, out_channels=16, freq_dim=256, ffn_dim=8960, num_layers=30)
+    with torch.device("meta"):
+        for config, channels, size, millions in (
+            (latte.transformer, 4, Grid(16, 64, 64), 1056.4),
+            (
+                architecture_of(described(diffusers.WanTransformer3DModel(**wan)), "Wan 2.1"),
+                16,
+                Grid(21, 60, 104),
+                1418.9,
+            ),
+        ):
+            ours = VideoDiT(config, channels=channels, size=size)
+            about = config_of(config, channels=channels, size=size)
+            theirs = getattr(diffusers, about["_class_name"]).from_config(about)
+            assert to_diffusers_dit(ours.state_dict(), config).keys() == theirs.state_dict().keys()
+            counts = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
+            assert counts[0] == counts[1]
+            assert counts[0] / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

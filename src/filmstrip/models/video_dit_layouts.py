@@ -11,13 +11,16 @@ from einops import rearrange
 from torch import Tensor
 
 from filmstrip.errors import UserError
-from filmstrip.models.video_dit import VideoDiTArchitecture
+from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
+from filmstrip.nn.lora import adapted_layers
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
 from filmstrip.protocols import Grid, Rules
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 LATTE, WAN = "LatteTransformer3DModel", "WanTransformer3DModel"
 _EPS = 1e-6
+_PIXELS = 8  # height and width of a latent of Stable Diffusion's autoencoder
+_TEXT_LENGTHS = {LATTE: 120, WAN: 512}
 _BLOCK: Rules = (
     (r"\.attention\.out\.", ".attn1.to_out.0."),
     (r"\.attention\.([qk]_norm|qkv)\.", r".attn1.\1."),
@@ -128,6 +131,18 @@ def _wan(config: Mapping[str, Any], source: str) -> VideoDiTArchitecture:
         variances=_has_variances(config, source),
         time_frequencies=config["freq_dim"] // 2,
     )
+
+
+def clip_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """Number of frames of a published network's clips, and their height and width in pixels, where it says so."""
+    if config.get("_class_name") != LATTE:
+        return {}
+    return {"num_frames": config["video_length"], "size": _PIXELS * config["sample_size"]}
+
+
+def context_length(config: Mapping[str, Any]) -> int:
+    """Number of token ids of the texts that a published network was trained with, padding included."""
+    return _TEXT_LENGTHS.get(str(config.get("_class_name")), max(_TEXT_LENGTHS.values()))
 
 
 def _refuse_others(config: Mapping[str, Any], source: str, **known: Any) -> None:
@@ -282,3 +297,46 @@ def to_diffusers_dit(ours: Mapping[str, Tensor], config: VideoDiTArchitecture) -
             turned = place.turned and _is_turned(key)
             theirs[key] = (_neighbouring(part, config.num_heads) if turned else part).contiguous()
     return theirs
+
+
+def to_peft_dit(ours: VideoDiT) -> tuple[dict[str, Any], Weights]:
+    """The adaptation of a network as ``peft`` writes it for the same network of ``diffusers``: what is in
+    ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Queries, keys and values, which are one layer here, share the factor that narrows.
+
+    Raises:
+        UserError: the network is not adapted, or ``diffusers`` has none with its settings.
+    """
+    config = ours.config
+    config_of(config, channels=ours.channels, size=ours.size)
+    weights: Weights = {}
+    layers = dict(adapted_layers(ours))
+    if not layers:
+        raise UserError("the transformer is not adapted (--lora): there is no adaptation to write")
+    targets = []
+    for name, layer in layers.items():
+        place = _place(f"{name}.weight", config)
+        (part,) = layer.names
+        down, up = (factor.detach() for factor in layer.product(part))
+        if name == "embed":  # a convolution there
+            down = linear_to_conv(down, config.patch_size)
+            down = down[:, :, 0] if is_latte(config) else down
+            up = up.reshape(*up.shape, *[1] * (down.ndim - 2))
+        for key, rows in zip(place.names, up.chunk(len(place.names))):
+            turned = place.turned and _is_turned(key)
+            target = key.removesuffix(".weight")
+            targets.append(target)
+            weights[f"base_model.model.{target}.lora_A.weight"] = down.clone()
+            weights[f"base_model.model.{target}.lora_B.weight"] = (
+                _neighbouring(rows, config.num_heads) if turned else rows
+            ).clone()
+    return {
+        "peft_type": "LORA",
+        "r": layer.rank,
+        "lora_alpha": layer.alpha,
+        "lora_dropout": layer.dropout.p,
+        "target_modules": targets,
+        "bias": "none",
+        "inference_mode": True,
+    }, weights
