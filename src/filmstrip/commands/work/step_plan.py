@@ -206,9 +206,9 @@ def _plan(run: Run, layout: Layout) -> Plan:
 def _built(run: Run) -> Objective:
     objective = run.objective.build()
     if run.lora is not None:
-        from filmstrip.objectives.adaptation import adapt_encoder
+        from filmstrip.objectives.adaptation import adapt_part
 
-        adapt_encoder(objective, run.lora)
+        adapt_part(objective, run.lora)
     return objective
 
 
