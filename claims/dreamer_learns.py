@@ -12,7 +12,7 @@ from filmstrip.runs.experiment import train
 from filmstrip.systems import find
 from filmstrip.train.lengths import Steps
 
-STEPS, PREFILL, EPISODES = 3_000, 500, 10
+STEPS, PREFILL, EPISODES = 4_000, 500, 10
 RATIO = 0.5
 """Updates of Dreamer for each step in the environment; DrQ has one for each."""
 
