@@ -220,7 +220,10 @@ class VideoDiT(nn.Module):
         if self.rotary is not None:
             angles = self.rotary(grid_positions(tuple(grid), x.device))
         elif size != self.size:
-            raise ValueError(f"this network has positions for latents of {tuple(self.size)}, got {tuple(size)}")
+            raise ValueError(
+                f"this network has positions for latents of {tuple(self.size)}, got {tuple(size)}: set "
+                "objective.num_frames and objective.size to the clips'"
+            )
         else:
             x = x + self.places.to(x.dtype).repeat(grid.t, 1)
         embedded = self.time(time)

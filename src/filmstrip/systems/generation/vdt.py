@@ -230,7 +230,8 @@ class VDT(NoisedLatents):
             UserError: the condition does not fit the model.
         """
         sampling = self.config.sampling if sampling is None else sampling
-        self._check(condition, sampling)
+        scale = sampling.guidance if isinstance(sampling, GuidedSampling) else 1.0
+        self._check(condition, sampling, scale)
         device = self.latent_scale.device
         seeds = seed + torch.arange(condition.batch_size, device=device)
         grid = self.grid._replace(t=condition.num_frames // self.tokenizer.patch_size[0])
@@ -240,7 +241,6 @@ class VDT(NoisedLatents):
         if video is not None and known is not None:
             given, clean = self.given_places(known), self.latents(video)
         context, no_context = self._contexts(condition)
-        scale = getattr(sampling, "guidance", 1.0)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if given is not None and clean is not None:
@@ -257,7 +257,7 @@ class VDT(NoisedLatents):
         made = self.pixels(latents if given is None or clean is None else torch.where(given, clean, latents))
         return torch.where(known[:, :, None], video, made)
 
-    def _check(self, condition: Condition, sampling: Any) -> None:
+    def _check(self, condition: Condition, sampling: object, guidance: float) -> None:
         """Refuse what the model cannot make."""
         if not isinstance(sampling, DiffusionSampling):
             raise UserError(f"samples are drawn from noise (DiffusionSampling), not by {type(sampling).__name__}")
@@ -265,7 +265,7 @@ class VDT(NoisedLatents):
             raise UserError("this model knows no classes and no actions: leave them out of the condition")
         if condition.text and self.text is None:
             raise UserError("this model was trained without texts: leave them out of the condition")
-        if getattr(sampling, "guidance", 1.0) != 1 and not condition.text:
+        if guidance != 1 and not condition.text:
             raise UserError("guidance strengthens a text: give one (--text), or set it to 1")
         frames, each = condition.num_frames, self.tokenizer.patch_size[0]
         if self.transformer.rotary is None and frames != self.num_frames:
