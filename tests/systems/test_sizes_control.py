@@ -84,7 +84,7 @@ def test_dreamers(address):
         assert group == (pytest.approx(rate), eps)
 
 
-@pytest.mark.parametrize("address", VIPER_DREAMERS)
+@pytest.mark.parametrize("address", sorted(VIPER_DREAMERS))
 def test_vipers_dreamers(address):
     """Table E.3."""
     run = systems.find(address)
