@@ -96,6 +96,7 @@ def peak_of(run: Callable[[], None]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--depth", type=int, default=2, help="blocks, of Latte pairs of them")
     parser.add_argument("--head-dim", type=int, default=48)
@@ -113,7 +114,7 @@ def main() -> None:
         print(peak_of(step(name, networks(kind, args)[name], args)))
         return
     print("| network | step, diffusers = 1 | GB, ours / theirs |\n|---|---:|---:|")
-    for kind in KINDS:
+    for kind in args.kinds:
         both = networks(kind, args)
         steps = {name: step(name, network, args) for name, network in both.items()}
         found = alternate(steps, args.rounds, clock=time.process_time)
