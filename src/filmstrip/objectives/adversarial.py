@@ -131,8 +131,10 @@ class AdversarialTokenizer(TokenizerObjective):
     def _rebuild(self, video: Tensor) -> Loss:
         rebuilt, passage = self.pass_through(video)
         rebuilt = rebuilt.float()
-        error = 2 * F.l1_loss(rebuilt, video)  # on the scale of pixels in -1..1
-        errors, metrics = error, {"l1": error}
+        absolute = 2 * F.l1_loss(rebuilt, video)  # on the scale of pixels in -1..1
+        errors, metrics = absolute, {"l1": absolute}
+        if self.config.error == "squared":
+            errors = 4 * F.mse_loss(rebuilt, video)
         if self.config.perceptual_weight:
             distance = self.perceptual(*(rearrange(v, "b t c h w -> (b t) c h w") for v in (rebuilt, video))).mean()
             errors = errors + self.config.perceptual_weight * distance
@@ -188,6 +190,8 @@ class AdversarialConfig(FrameAutoencoderArchitecture, ObjectiveConfig):
 
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
+    error: Literal["absolute", "squared"] = "absolute"
+    """Error of pixels: absolute, as published, or squared, by which small networks learn small things sooner."""
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 0.8
     """Size of the adversarial gradient relative to the errors', at the last layer."""
