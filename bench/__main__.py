@@ -22,6 +22,7 @@ SCRIPTS = (
     "sampling",
     "tracking",
     "autoencoders",
+    "diffusion_transformers",
     "vedit",
 )
 

@@ -67,6 +67,10 @@ CLAIM = Claim(
         above("narrated", "blind", "and not by being many"),
     ),
     seeds=3,
+    analysis="Narrations add 14, 15 and 18 points to the few sentences. How many clips have a sentence (60) was "
+    "chosen in trials on the first seed, where a narrator learns enough and the few alone leave room; the other two "
+    "had no part in the choice. With narrations of a narrator that saw nothing, less is found than without. A "
+    "quarter to almost half of the true ones are right word for word. Paraphrases add nothing to narrations.",
     minutes=10,
 )
 

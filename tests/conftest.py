@@ -8,6 +8,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes, before torch reads it: together they have all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Programs that tests start compile the package's files once, and not each of them anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # What is started in the background is often told to ignore Ctrl-C, and by nohup that its terminal is gone; and so
 # would be the programs that tests start.
 for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):

@@ -53,8 +53,13 @@ ALLOWED = {
 }
 
 
+@cache
 def imports(path):
     """The modules of ``filmstrip`` that a file imports, anywhere in it, by full name."""
+    return list(_imports(path))
+
+
+def _imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path} imports relatively"

@@ -142,6 +142,9 @@ class Condition:
     """Number of frames of the result, context frames included."""
     video: Tensor | None = None
     """Context frames, the first of the result, ``B T0 C H W``, uint8 or 0..1."""
+    known: Tensor | None = None
+    """Pixels of ``video`` that are given, ``B T H W`` bool (sides of one are repeated), for a model that
+    :class:`Completes`; ``video`` then has all frames. By default all of its pixels are."""
     label: Tensor | None = None
     """Classes, ``B`` int64."""
     action: Tensor | None = None
@@ -170,6 +173,15 @@ class StreamingGenerator(Generator, Protocol):
 
     def stream(self, condition: Condition, *, seed: int, sampling: Any = None) -> Iterator[Tensor]:
         """The frames after the context in pieces ``B t C H W``; together what :meth:`sample` returns."""
+        ...
+
+
+@runtime_checkable
+class Completes(Generator, Protocol):
+    """A :class:`Generator` that is given any part of its samples (``Condition.known``), not first frames alone."""
+
+    def given_places(self, known: Tensor) -> Tensor:
+        """Which places of its latents are given, ``B t 1 h w`` bool, where pixels are known, ``B T H W`` bool."""
         ...
 
 
@@ -350,6 +362,8 @@ class Objective(nn.Module):
     """Whether several samples may share a row of its language model (masked packing)."""
     takes_native: bool = False
     """Whether clips of a batch may have frames of different sizes (:class:`~filmstrip.nn.patches.NativeFrames`)."""
+    lora_part: str | None = None
+    """Name of the part whose linear layers ``--lora`` adapts, where that is no encoder."""
     starts_rest: bool = False
     """Whether it also takes what it has beside its encoder, where the other run, or the file, has that too."""
 
@@ -652,6 +666,19 @@ class InDiffusers(Protocol):
 
         Raises:
             UserError: ``diffusers`` has no network of this kind.
+        """
+        ...
+
+
+@runtime_checkable
+class InPeft(Protocol):
+    """An objective whose adaptation of low rank is one of a published model."""
+
+    def to_peft(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The ``adapter_config.json`` that ``peft`` reads, and its weights by the names there.
+
+        Raises:
+            UserError: it is not adapted.
         """
         ...
 

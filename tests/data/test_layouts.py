@@ -18,7 +18,7 @@ from PIL import Image
 from filmstrip.__main__ import main
 from filmstrip.data.config import Clip, Data
 from filmstrip.data.kinds.clips import Clips
-from filmstrip.data.layouts import bair
+from filmstrip.data.layouts import bair, viper_rl
 from filmstrip.data.layouts.tfrecord import _masked_crc, features, records
 from filmstrip.data.reading.loader import EvalLoader, TrainLoader
 from filmstrip.data.sources import open_path, open_source
@@ -294,7 +294,7 @@ def test_teco_arrays_are_converted_without_loss_and_go_on_where_they_stopped(tmp
     assert (out / "train/0-000000.mp4").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="was converted from something else or otherwise"):
         convert_layout("teco", tmp_path / "dmlab", out)
-    with pytest.raises(UserError, match="no layout of arrays 'ucf101'; there are bair, teco"):
+    with pytest.raises(UserError, match="no layout of arrays 'ucf101'; there are bair, teco, viper_rl"):
         convert_layout("ucf101", tmp_path / "dmlab", out)
 
 
@@ -477,3 +477,36 @@ def test_prepared_copies_keep_their_actions(tmp_path):
     source = open_path(tmp_path / "out")
     assert source.info("train").num_actions == 3 and source.directional
     assert next(TrainLoader(source, SMALL, seed=0).stream(0))["action"].shape == (2, 4)
+
+
+def test_films_of_viper_become_videos_whose_classes_are_tasks(tmp_path):
+    rng, films = np.random.default_rng(0), {}
+    for task, split in (("cup_catch", "train"), ("walker_walk", "train"), ("walker_walk", "test")):
+        path = tmp_path / "dmc" / task / split / "0-54.npz"
+        path.parent.mkdir(parents=True)
+        films[f"{split}/{task}/0-54.mp4"] = rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
+        np.savez(path, films[f"{split}/{task}/0-54.mp4"])
+    with pytest.raises(UserError, match=r"holds arrays: `filmstrip data convert .*--layout viper_rl"):
+        open_source(Data(path=tmp_path / "dmc"))
+    out = tmp_path / "experts"
+    assert not convert_layout("viper_rl", tmp_path / "dmc", out, lossless=True, workers=1).bad
+    source = open_source(Data(path=out))
+    assert source.classes == ("cup_catch", "walker_walk")
+    assert {sample.name: sample.actions for sample in source.samples} == dict.fromkeys(films)
+    for sample in source.samples:
+        assert np.array_equal(read_video(sample.path).video.permute(0, 2, 3, 1).numpy(), films[sample.name])
+    np.savez((out / "train/walker_walk/0-54.mp4").with_suffix(".actions.npz"), actions=np.zeros(5, np.int64))
+    (out / "train").rename(tmp_path / "moved")
+    (tmp_path / "moved/walker_walk").rename(out / "train")
+    assert not viper_rl.detect_arrays(out)  # actions beside a video are no film
+    alone = tmp_path / "alone"
+    assert not convert_layout("viper_rl", tmp_path / "dmc/walker_walk", alone, workers=1).bad
+    assert sorted(path.relative_to(alone).as_posix() for path in alone.rglob("*.mp4")) == [
+        "test/0-54.mp4",
+        "train/0-54.mp4",
+    ]
+    np.savez(tmp_path / "dmc/cup_catch/train/1.npz", video=np.zeros((2, 16, 16, 3), np.uint8))
+    (bad,) = convert_layout("viper_rl", tmp_path / "dmc", tmp_path / "more", workers=1).bad
+    assert "no array 'arr_0', but 'video'" in bad.error
+    with pytest.raises(UserError, match=r"walker_walk/train/00000.npz"):
+        convert_layout("viper_rl", alone, tmp_path / "none")

@@ -41,7 +41,8 @@ class Alive(TorchDispatchMode):
             for each in value:
                 self._note(each)
         elif hasattr(value, "untyped_storage"):
-            storage = value.untyped_storage()
+            # Of a sharded tensor its part is in memory; its own storage has the size of the whole.
+            storage = getattr(value, "_local_tensor", value).untyped_storage()
             key = storage._cdata
             if key not in self._storages or self._storages[key]() is None:
                 self._storages[key] = weakref.ref(storage)

@@ -24,6 +24,7 @@ def plan(arguments, ranks=1):
         ["language.lwm_text:tiny"],
         ["pretraining.videomae:tiny", "--train.checkpoint", "--train.ema", "0.9"],
         pytest.param(["pretraining.videomae:tiny"], marks=pytest.mark.slow),
+        pytest.param(["language.lwm_text:tiny", "--train.accumulate", "2"], marks=pytest.mark.slow),
         pytest.param(["language.lwm_text:tiny", "--train.checkpoint", "--optim", "sgd"], marks=pytest.mark.slow),
         pytest.param(["generation.videogpt:tiny"], marks=pytest.mark.slow),
         pytest.param(["recognition.r2plus1d:tiny"], marks=pytest.mark.slow),
@@ -40,7 +41,12 @@ def test_of_one_process(arguments, tmp_path):
     "arguments",
     [
         ["language.lwm_text:tiny", "--train.context", "2", "--data.batch-size", "4", "--data.reads.length", "512"],
+        ["language.lwm_text:tiny", "--train.shard", "fsdp", "--objective.decoder.width", "512"],
         pytest.param(["recognition.r2plus1d:tiny"], marks=pytest.mark.slow),
+        pytest.param(["pretraining.videomae:tiny", "--train.shard", "fsdp"], marks=pytest.mark.slow),
+        pytest.param(
+            ["language.lwm_text:tiny", "--train.shard", "fsdp", "--train.accumulate", "2"], marks=pytest.mark.slow
+        ),
     ],
     ids=" ".join,
 )

@@ -65,16 +65,43 @@ def test_a_step_is_counted_as_it_runs():
     assert weights <= step.peak <= weights + 2 * step.kept
 
 
+def test_gradients_are_whole_until_those_of_their_group_are_sent():
+    def peak(**changed):
+        options = StepOptions(build=lambda objective, phase: torch.optim.SGD(objective.parameters()), **changed)
+        return trace_step(Wide, lambda objective: {"x": torch.zeros(1, 1)}, options).peak
+
+    class Wide(Objective):
+        requires = ("x",)
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Linear(1, 1000, bias=False) if i % 2 == 0 else Sum() for i in range(6)))
+
+        def forward(self, batch, phase="main"):
+            return Loss(self.layers(batch["x"]).sum(), {})
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return x.sum(dim=1, keepdim=True)
+
+    one = 4 * 1000
+    close = {"abs": 2.5 * one}  # activations and their gradients
+    assert peak() == pytest.approx(3 * one, **close)
+    of_each, of_all = (lambda name: (name, 0.0)), (lambda name: ("all", 0.0))
+    assert peak(summed_in=of_each) < peak() and peak(summed_in=of_all) == pytest.approx(6 * one, **close)
+    assert peak(summed_in=of_each, gradients_stay=True) == pytest.approx(peak(summed_in=of_each) + 3 * one, abs=one)
+
+
 def test_processes_have_all_of_the_weights_or_their_part():
     alone = plan_of(STEP, WEIGHTS, Layout(rows=4))
     assert alone.total == 1000 + 1600 + 10 + 4000 and alone.exchange == 0
     replicated = plan_of(STEP, WEIGHTS, Layout(ranks=2, rows=2))
-    assert replicated.total == alone.total + 800  # the buckets of DDP
+    assert replicated.total == alone.total
     assert replicated.exchange == 800  # 2 (G - 1) / G of the gradients
     sharded = plan_of(STEP, WEIGHTS, Layout(ranks=2, rows=2, sharded=True, accumulate=3))
     own = 100 + 100 + 2 * 200  # of three rows a process has two at most
-    gathered, summed = 400 + 2 * 300, 2 * 300
-    assert sharded.total == own + 1600 * (own - 100) / 800 + 10 + 4000 + gathered + summed
+    gathered = 400 + 2 * 300
+    assert sharded.total == own + 1600 * (own - 100) / 800 + 10 + 4000 + gathered
     assert sharded.exchange == 3 * (2 * 1000 - 400 + 800) / 2
     assert sharded.products == 3 * STEP.products
 

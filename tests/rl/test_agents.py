@@ -15,8 +15,8 @@ from filmstrip.systems import find
 from filmstrip.train.lengths import Steps
 
 
-def agent(steps=8, **settings):
-    run = find("control.drq:tiny_bonus")
+def agent(system="drq", steps=8, **settings):
+    run = find(f"control.{system}:tiny_bonus")
     reads = replace(run.data.reads, prefill=12, **settings)
     return replace(
         run,
@@ -39,8 +39,9 @@ def reward_run(tmp_path_factory):
     return folder / "run"
 
 
-def test_it_goes_on_exactly_where_it_was_killed(tmp_path, reward_run, monkeypatch):
-    run = agent(reward_run=str(reward_run))
+@pytest.mark.parametrize("system", ["drq", "dreamer"])
+def test_it_goes_on_exactly_where_it_was_killed(system, tmp_path, reward_run, monkeypatch):
+    run = agent(system, reward_run=str(reward_run), updates_per_step=0.25)
     result = train(run, tmp_path / "whole")
     assert {"return/n1", "random_return", "expert_return"} <= {name.removeprefix("eval/") for name in result.metrics}
     batch = ReplayStream._batch

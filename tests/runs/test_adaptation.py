@@ -14,7 +14,7 @@ from filmstrip.data.config import Clip, Data
 from filmstrip.errors import UserError
 from filmstrip.inference import encoder_of
 from filmstrip.nn.lora import adapted_layers, is_adaptation
-from filmstrip.objectives.adaptation import adapt_encoder, to_peft
+from filmstrip.objectives.adaptation import adapt_part, to_peft
 from filmstrip.objectives.config import LowRank
 from filmstrip.runs import experiment
 from filmstrip.runs.config import read_config
@@ -38,7 +38,7 @@ def test_every_adapted_layer_learns_and_nothing_else_of_the_encoder(system):
     clip = run.data.clip
     video = torch.randint(0, 256, (2, clip.num_frames, 3, clip.size, clip.size), dtype=torch.uint8)
     expected = objective.classify(video)
-    adapt_encoder(objective, LowRank(rank=2))
+    adapt_part(objective, LowRank(rank=2))
     torch.testing.assert_close(objective.classify(video), expected, msg="it begins as the network itself")
     for name, parameter in objective.named_parameters():
         if is_adaptation(name):
@@ -144,12 +144,12 @@ def test_the_command_line_asks_for_it(trained, tmp_path):
 def test_what_cannot_be_adapted_is_refused():
     _, objective = tiny("vit")
     with pytest.raises(UserError, match=r"no linear layer of the encoder ends in 'k_proj'; they end in .*qkv"):
-        adapt_encoder(objective, LowRank(layers=("k_proj",)))
+        adapt_part(objective, LowRank(layers=("k_proj",)))
     with pytest.raises(UserError, match="is not adapted"):
         to_peft(objective)
     with pytest.raises(UserError, match="has no linear layer that could be adapted"):
-        adapt_encoder(tiny("r2plus1d")[1], LowRank())
+        adapt_part(tiny("r2plus1d")[1], LowRank())
     pretraining = systems.find("pretraining.videomae:tiny").objective.build()
     with pytest.raises(UserError, match="does not fine-tune an encoder"):
-        adapt_encoder(pretraining, LowRank())
+        adapt_part(pretraining, LowRank())
     assert not list(adapted_layers(objective))

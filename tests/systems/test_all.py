@@ -27,6 +27,7 @@ VARIANTS = (
     "pretraining.toto:tiny_patches",
     "pretraining.toto:tiny_patches_to_codes",
     "pretraining.vjepa:tiny_dense",
+    "generation.vdt:tiny_text",
     "recognition.finetuned:tiny_toto",
     "recognition.probe:tiny_toto",
 )

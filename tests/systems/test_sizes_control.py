@@ -58,6 +58,50 @@ def test_agents(address):
     assert (reads.env.action_repeat, reads.prefill, reads.updates_per_step) == (2, 1000, 1)
 
 
+# Millions of parameters of DreamerV3's sizes S and XL, as its paper says, of what is trained for the reward alone, in
+# the environments of those presets.
+DREAMERS = {
+    "control.dreamer:dmc": (18, {"action_dim": 6}),
+    "control.dreamer:atari_100k": (18, {"num_actions": 18}),
+    "control.dreamer:atari": (200, {"num_actions": 18}),
+}
+VIPER_DREAMERS = {"control.dreamer:viper_dmc", "control.dreamer:viper_atari", "control.dreamer:viper_rlbench"}
+
+
+@pytest.mark.parametrize("address", DREAMERS)
+def test_dreamers(address):
+    run, (size, actions) = systems.find(address), DREAMERS[address]
+    with torch.device("meta"):
+        agent = replace(run.objective, **actions).build()
+    trained = sum(p.numel() for p in agent.parameters() if p.requires_grad)
+    assert trained / 1e6 == pytest.approx(size, rel=0.01)
+    config, optim = run.objective, run.optim
+    assert (config.horizon, config.return_lambda, config.entropy, config.slow_share) == (15, 0.95, 3e-4, 0.02)
+    assert 1 / (1 - config.discount) == pytest.approx(333)
+    for phase, rate, eps in (("model", 1e-4, 1e-8), ("actor", 3e-5, 1e-5), ("critic", 3e-5, 1e-5)):
+        (found,) = (each for each in agent.phases() if each.name == phase)
+        (group,) = {(g["lr"], g["eps"]) for g in optim.build(agent, found).param_groups}
+        assert group == (pytest.approx(rate), eps)
+
+
+@pytest.mark.parametrize("address", VIPER_DREAMERS)
+def test_vipers_dreamers(address):
+    """Table E.3."""
+    run = systems.find(address)
+    config, reads = run.objective, run.data.reads
+    small = address.endswith("dmc")
+    assert (config.width, config.depth) == ((512, 2) if small else (1024, 4))
+    assert config.memory_dim == (512 if small else 4096)
+    assert (config.num_latents, config.latent_classes, config.ensemble_size) == (32, 32, 10)
+    assert config.dynamics_weight / (config.dynamics_weight + config.representation_weight) == pytest.approx(
+        0.667, abs=1e-3
+    )
+    assert (config.horizon, config.discount, config.return_lambda) == (15, 0.995, 0.95)
+    assert (config.slow_every, config.beta, config.ends) == (50, 1.0, False)
+    assert (run.data.batch_size, reads.length, reads.prefill, reads.capacity) == (16, 64, 0, 1_000_000)
+    assert (run.optim.lr, run.optim.eps, run.train.clip_grad) == (1e-4, 1e-6, 100)
+
+
 def test_every_preset_is_named():
-    own = {"control.drq:point", "control.drq:viper_point"}
-    assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, own)
+    own = {f"control.{agent}:{name}" for agent in ("drq", "dreamer") for name in ("point", "viper_point")}
+    assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, DREAMERS, VIPER_DREAMERS, own)

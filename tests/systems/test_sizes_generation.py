@@ -20,6 +20,9 @@ GENERATORS = {
     "generation.teco:minecraft_50": 164.5,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
+    # Those of the published networks, as built by their authors' code and by diffusers (tests/parity).
+    "generation.vdt:large_256": 859.7,
+    "generation.vdt:small_256": 41.4,
 }
 # Tables A.2 of VideoGPT and E.2 of VIPER: codes and how many there are, width, heads, layers, width of feed-forward
 # networks, dropout, layers of the residual network that sees first frames, classes, frames from one to the next,
@@ -114,5 +117,5 @@ def test_actions_of_videogpt_are_as_many_values_as_stated():
 
 
 def test_every_preset_is_named():
-    elsewhere = ("generation.maskgit:maskvit",)
+    elsewhere = ("generation.maskgit:maskvit", "generation.vdt:latte")  # the latter's in tests/parity
     assert not unnamed("generation", GENERATORS, PRIORS, elsewhere=elsewhere)

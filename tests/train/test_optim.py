@@ -194,3 +194,21 @@ def test_total_steps():
     assert total_steps(Loop(length=Epochs(3)), 2.5) == 8
     with pytest.raises(UserError, match="at least one step"):
         total_steps(Loop(length=Steps(0)), 2.5)
+
+
+def test_a_phase_has_its_own_eps_and_norm(tmp_path):
+    torch.manual_seed(0)
+    objective = Adversarial()
+    optim = AdamW(lr=1e-3, eps=1e-8, phase_eps=(("discriminator", 1e-2),))
+    found = {phase.name: optim.build(objective, phase).param_groups[0]["eps"] for phase in objective.phases()}
+    assert found == {"generator": 1e-8, "discriminator": 1e-2}
+    start = {name: value.clone() for name, value in objective.state_dict().items()}
+    sgd = SGD(lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False, schedule=Constant())
+    trained = train(
+        tmp_path / "run", objective, steps=1, optim=sgd, clip_grad=1e-3, phase_clip_grad=(("discriminator", 1e-5),)
+    )
+    for part, norm in (("generator", 1e-3), ("discriminator", 1e-5)):
+        moved = [(value - start[name]).square().sum() for name, value in trained.state_dict().items() if part in name]
+        assert torch.stack(moved).sum().sqrt().item() == pytest.approx(norm, rel=1e-2)
+    with pytest.raises(UserError, match="names 'actor': Adversarial has the phases generator, discriminator"):
+        train(tmp_path / "other", Adversarial(), steps=1, optim=sgd, phase_clip_grad=(("actor", 1.0),))

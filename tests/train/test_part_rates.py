@@ -1,5 +1,8 @@
 """Rates of parts, and frozen parts: neither updated, nor in an optimiser, nor in training mode."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -85,6 +88,20 @@ def test_a_frozen_part_is_in_evaluation_mode_and_the_others_are_not(tmp_path):
     assert {name for name, training in seen[0].items() if not training} == {
         name for name, _ in objective.named_modules() if (name + ".").startswith("network.blocks.0.")
     }
+
+
+def test_no_parameter_is_held_while_others_stand_in_its_place():
+    """As sharding replaces them, whose whole parameters would stay in memory."""
+    objective = fresh()
+    with frozen_parts(objective, ((r"network\.blocks\.0", 0.0),)):
+        replaced = []
+        for module in objective.modules():
+            for name, param in list(module._parameters.items()):
+                replaced.append(weakref.ref(param))
+                setattr(module, name, torch.nn.Parameter(param.detach().clone(), requires_grad=param.requires_grad))
+        del param
+        gc.collect()
+        assert replaced and not any(whole() is not None for whole in replaced)
 
 
 def test_what_an_objective_keeps_frozen_stays_as_it_is():

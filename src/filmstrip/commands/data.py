@@ -99,7 +99,8 @@ class Convert(Command):
     """Exported file, or folder of the dataset."""
     layout: str
     """Tool that exported labels: cvat (XML or Datumaro, also in its .zip), via (project of VIA 3) or label_studio
-    (JSON); or layout of the dataset: bair (TFRecord files) or teco (npz files, as of DMLab)."""
+    (JSON); or layout of the dataset: bair (TFRecord files), teco or viper_rl (npz files, of
+    DMLab and of experts)."""
     out: Path
     """Manifest to write, a .csv with a row for each labelled part of a film; or output folder of the videos, as
     split/*.mp4 with *.actions.npy."""

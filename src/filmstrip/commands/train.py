@@ -24,8 +24,9 @@ class Train(Command):
     A ladder (language.lwm_text:ladder) is several presets, each of which starts from the one before it and has a
     folder of its own in that of the ladder. Options are those of all stages; the same command resumes it.
 
-    --lora adapts the encoder of a recogniser or a detector by products of low rank, in place of training its weights;
-    so does one of its settings: --lora.rank 8, --lora.alpha 16, --lora.dropout 0, --lora.layers NAME... (all).
+    --lora adapts the encoder of a recogniser or a detector, or the transformer of generation.vdt, by products of low
+    rank, in place of training its weights; so does one of its settings: --lora.rank 8, --lora.alpha 16,
+    --lora.dropout 0, --lora.layers NAME... (all).
     --config RUN/config.json in place of the system begins a new run with the configuration of another one, which the
     options change. A system may also be one of a package of yours, installed or in the current folder:
     my_package.my_system:preset.

@@ -46,7 +46,9 @@ def parallelise(
     if shard == "none":
         devices = [device] if device.type == "cuda" else None
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, list(unsynchronised))
-        return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=partial)
+        return DistributedDataParallel(
+            module, device_ids=devices, find_unused_parameters=partial, gradient_as_bucket_view=True
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

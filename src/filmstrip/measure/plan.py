@@ -118,14 +118,10 @@ def plan_of(step: TracedStep, weights: Sequence[Weight], layout: Layout) -> Plan
         # A block's weights are there while it runs, and the next one's arrive meanwhile.
         gathered = outside + 2 * max(blocks.values(), default=0)
         memory.append(Part("weights of other processes, gathered", gathered))
-        # A block's gradients are whole until the last of them is there, and are then copied to be summed.
-        trained_in = [sum(each.bytes for each in weights if each.trained and each.block == at) for at in blocks]
-        memory.append(Part("gradients of a block, whole and on their way", 2 * max(trained_in, default=0)))
         whole = sum(each.bytes for each in weights if not each.whole)
         # Gathered for the forward and for the backward pass; outside blocks they stay in between.
         exchange = (ranks - 1) / ranks * (2 * whole - outside + all_trained)
     elif ranks > 1:
-        memory.append(Part("gradients in the buffers of DDP", all_trained))
         exchange = 2 * (ranks - 1) / ranks * all_trained
     count = layout.accumulate
     if layout.sharded and ranks > 1:

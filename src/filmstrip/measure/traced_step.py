@@ -8,7 +8,8 @@ included, whatever the sizes. What kernels take for themselves while they run is
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -90,8 +91,11 @@ class StepOptions:
     """Changes the objective meanwhile, such as by recomputing activations."""
     precision: str = "float32"
     """Precision of the forward and backward passes."""
-    gradient_share: Callable[[str], float] = lambda name: 1.0
-    """The share of a parameter's gradient that stays in memory, by its name: a part of it if weights are sharded."""
+    summed_in: Callable[[str], tuple[Hashable, float]] | None = None
+    """The group of parameters with which a parameter's gradient is summed over processes, and the share of it that
+    then stays, by the parameter's name; none if gradients stay whole."""
+    gradients_stay: bool = False
+    """Whether gradients take memory before the backward pass: those of earlier micro-batches, or DDP's buffers."""
     first_block: Callable[[str], bool] = lambda name: False
     """Whether a parameter belongs to the network's first block, by its name."""
     ring: int = 1
@@ -130,7 +134,9 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
     state = [*objective.parameters(), *objective.buffers()]
     given = [value for value in batch.values() if torch.is_tensor(value)]
     traced = Traced([*state, *given], ring_calls=ring.calls)
-    shares = {param: options.gradient_share(name) for name, param in objective.named_parameters()}
+    groups = {}
+    if options.summed_in is not None:
+        groups = {param: options.summed_in(name) for name, param in objective.named_parameters()}
     first = {param for name, param in objective.named_parameters() if options.first_block(name)}
     kept = early = late = 0.0
     early_at_ring = late_at_ring = (0.0, 0.0)
@@ -141,13 +147,19 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
         for param in others:
             param.requires_grad_(False)
         before: list[tuple[float, list[float]]] = []
+        trained_now = [param for param in own if param.requires_grad]
+        sums = _Sums(traced, {param: groups[param] for param in trained_now if param in groups})
+        if options.gradients_stay:
+            for param in trained_now:
+                param.grad = torch.zeros_like(param)
+                traced.follow(param.grad)
 
-        def arrived(param: Any, before: list[tuple[float, list[float]]] = before) -> None:
-            traced.is_gradient(param.grad, shares[param])
+        def arrived(param: Any, before: list[tuple[float, list[float]]] = before, sums: _Sums = sums) -> None:
+            sums.arrived(param)
             if param in first and not before:
                 before.append(traced.new_peak())
 
-        hooks = [param.register_post_accumulate_grad_hook(arrived) for param in own if param.requires_grad]
+        hooks = [param.register_post_accumulate_grad_hook(arrived) for param in trained_now]
         traced.new_peak()
         with traced:
             with _autocast(options.precision):
@@ -157,6 +169,7 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
             del loss
             optimiser_before = _state_bytes([optimiser])
         gradients = max(gradients, sum(_bytes(param.grad) for param in own if param.grad is not None))
+        sums.end()
         peak, at_ring = traced.new_peak()
         late, late_at_ring = max(late, peak), _larger(late_at_ring, at_ring)
         if before:
@@ -188,6 +201,34 @@ def _count(objective: Objective, batch: Batch, options: StepOptions, ring: Count
         sent=ring.sent,
         ring_calls={call: (number[0], number[1]) for call, number in ring.calls.items()},
     )
+
+
+class _Sums:
+    """Gradients that FSDP sums over processes, group by group: whole until the last of a group is there, then copied
+    to be sent. The copy stays until the next group's."""
+
+    def __init__(self, traced: Traced, groups: Mapping[nn.Parameter, tuple[Hashable, float]]) -> None:
+        self._traced, self._groups, self._sending = traced, groups, 0.0
+        self._awaited = Counter(group for group, _ in groups.values())
+        self._here: dict[Hashable, list[nn.Parameter]] = {}
+
+    def arrived(self, param: nn.Parameter) -> None:
+        if param not in self._groups:
+            return
+        group, _ = self._groups[param]
+        here = self._here.setdefault(group, [])
+        here.append(param)
+        if len(here) == self._awaited[group]:
+            self.end()
+            self._sending = float(sum(map(_bytes, here)))
+            self._traced.hold(self._sending)
+            for each in here:
+                if each.grad is not None:
+                    self._traced.keep(each.grad, self._groups[each][1])
+
+    def end(self) -> None:
+        self._traced.hold(-self._sending)
+        self._sending = 0.0
 
 
 def _larger(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
@@ -309,7 +350,7 @@ class Traced(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         made = list(_tensors(out))
         for tensor in made:
-            self._note(tensor)
+            self.follow(tensor)
         self.peak = max(self.peak, self.now)
         if self._is_ring_call(func._overloadpacket, args):
             return out
@@ -324,17 +365,21 @@ class Traced(TorchDispatchMode):
         self.peak, self.at_ring = self.now, [0.0, 0.0]
         return found
 
-    def is_gradient(self, grad: Tensor | None, share: float) -> None:
-        """Say that a tensor is a gradient of which a share stays in memory."""
-        if grad is None or share == 1:
-            return
-        key = grad.untyped_storage()._cdata
+    def keep(self, tensor: Tensor, share: float) -> None:
+        """Count from now on only a share of a tensor."""
+        key = tensor.untyped_storage()._cdata
         if key in self._alive:
             reference, size = self._alive[key]
             self.now -= (1 - share) * size
             self._alive[key] = reference, share * size
 
-    def _note(self, tensor: Tensor) -> None:
+    def hold(self, size: float) -> None:
+        """Count so many bytes more, or fewer, than those of tensors."""
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def follow(self, tensor: Tensor) -> None:
+        """Count a tensor until it is gone."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._alive or key in self._addresses:

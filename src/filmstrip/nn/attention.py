@@ -158,12 +158,22 @@ class SharedKVCache(KVCache):
         self.positions, self.length = self.positions[kept], min(self.length, length)
 
 
+class HeadsNorm(nn.RMSNorm):
+    """RMS normalisation of all heads' queries or keys of a token together: ``B H N D``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``B H N D``."""
+        together = super().forward(rearrange(x, "b h n d -> b n (h d)"))
+        return rearrange(together, "b n (h d) -> b h n d", h=x.shape[1])
+
+
 class Attention(nn.Module):
     """Scaled dot-product attention over ``B N D`` tokens, to themselves or to a context of another width.
 
     ``qkv_bias``: bias on queries, keys and values, on none, or on all but the keys (a constant added to every key
     changes nothing after the softmax); ``out_bias``: bias of the output projection. ``head_dim`` may differ from
-    ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys. With
+    ``width / num_heads``; ``qk_norm`` applies RMS normalisation to each head's queries and keys, or to those of all
+    heads ``together``, adding ``qk_norm_eps`` to the mean square (by default the least that counts). With
     ``num_kv_heads`` fewer heads of keys and values than of queries, each serves several heads of queries (grouped
     queries, Ainslie et al. 2023). ``score_scale`` multiplies the scores beside one over the root of ``head_dim``
     (muP: :mod:`filmstrip.models.decoder`). With ``context_width`` keys and values are always computed from
@@ -181,7 +191,8 @@ class Attention(nn.Module):
         head_dim: int | None = None,
         num_kv_heads: int | None = None,
         qkv_bias: Literal["all", "no_key", "none"] = "all",
-        qk_norm: bool = False,
+        qk_norm: bool | Literal["together"] = False,
+        qk_norm_eps: float | None = None,
         out_bias: bool = True,
         score_scale: float = 1.0,
         context_width: int | None = None,
@@ -210,8 +221,10 @@ class Attention(nn.Module):
         partial = qkv_bias == "no_key"
         self.q_bias = nn.Parameter(torch.zeros(inner)) if partial and not self.cross else None
         self.v_bias = nn.Parameter(torch.zeros(values)) if partial else None
-        self.q_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
+        norm, heads = (HeadsNorm, self.num_heads) if qk_norm == "together" else (nn.RMSNorm, 1)
+        self.q_norm = norm(heads * self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        heads = self.num_kv_heads if qk_norm == "together" else 1
+        self.k_norm = norm(heads * self.head_dim, eps=qk_norm_eps) if qk_norm else nn.Identity()
         self.out = Linear(values, width, bias=out_bias)
 
     def forward(

@@ -49,6 +49,16 @@ def sincos_axes(grid: Grid, width: int) -> Tensor:
     return torch.cat(parts, dim=1).to(torch.float32)
 
 
+def sincos_halves(positions: Tensor, width: int) -> Tensor:
+    """Sines of positions ``N`` at ``width / 2`` frequencies, then their cosines, ``N width``, float64.
+
+    As in MAE and DiT.
+    """
+    frequencies = 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
+    angles = positions.to(torch.float64)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 def sincos_plane(rows: int, columns: int, width: int) -> Tensor:
     """Sines and cosines of column and row side by side, ``rows*columns width``, float32; sines come first in each.
 
@@ -59,10 +69,8 @@ def sincos_plane(rows: int, columns: int, width: int) -> Tensor:
     """
     if width % 4:
         raise ValueError(f"positions of rows and columns need a width that is a multiple of 4, got {width}")
-    where = grid_positions((rows, columns)).to(torch.float64)
-    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles = [where[:, axis, None] * frequencies for axis in (1, 0)]
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).to(torch.float32)
+    where = grid_positions((rows, columns))
+    return torch.cat([sincos_halves(where[:, axis], width // 2) for axis in (1, 0)], dim=1).to(torch.float32)
 
 
 def fixed_positions(kind: PositionKind, grid: Grid, width: int) -> Tensor:

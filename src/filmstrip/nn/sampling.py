@@ -1,4 +1,4 @@
-"""Sampling from categorical distributions, each sample with its own random numbers."""
+"""How samples are drawn; and sampling from categorical distributions, each sample with its own random numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from filmstrip.bounds import AnyNumber, Count, PositiveShare, Weight, check_numb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SampleSettings:
+    """How samples are drawn: subclasses have the settings of a way of doing so."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(SampleSettings):
     """Temperature, truncation and guidance of a categorical distribution before sampling."""
 
     temperature: Weight = 1.0
@@ -24,9 +32,6 @@ class Sampling:
     guidance: AnyNumber = 1.0
     """Classifier-free guidance scale: extrapolation from unconditional to conditional logits (Ho and Salimans 2022);
     1 is the conditional logits alone."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:

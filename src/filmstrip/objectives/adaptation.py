@@ -1,5 +1,5 @@
-"""Low-rank adaptation of an encoder, whatever its network: its linear layers learn a small product each, and all that
-comes after it is trained as always."""
+"""Low-rank adaptation of an encoder, or of the part that a method says, whatever its network: its linear layers learn
+a small product each, and all that comes after it is trained as always."""
 
 from __future__ import annotations
 
@@ -17,42 +17,58 @@ from filmstrip.protocols import Classifier, Detector, Objective
 from filmstrip.weights.keymap import Weights
 
 
-def adapt_encoder(objective: Objective, config: LowRank) -> None:
-    """Adapt linear layers of an objective's encoder, in place; nothing else of the encoder is trained then.
+def adapted_part(objective: Objective) -> tuple[str, nn.Module]:
+    """The part of an objective that ``--lora`` adapts, and its name: the encoder of one that fine-tunes it, or the
+    part that the method says (``lora_part``).
 
     Raises:
-        UserError: the objective is none for fine-tuning, its encoder is kept elsewhere, or there are no such layers.
+        UserError: there is none.
+    """
+    if objective.lora_part is not None:
+        return objective.lora_part, objective.get_submodule(objective.lora_part)
+    if not isinstance(objective, Classifier | Detector):
+        raise UserError(
+            f"{type(objective).__name__} does not fine-tune an encoder: --lora is for systems of recognition and "
+            "detection, and for generation.vdt"
+        )
+    encoder = encoder_of(objective)
+    return next(name for name, module in objective.named_modules() if module is encoder), encoder
+
+
+def adapt_part(objective: Objective, config: LowRank) -> None:
+    """Adapt linear layers of an objective's encoder, or of the part that it says, in place; nothing else of that part
+    is trained then.
+
+    Raises:
+        UserError: the objective has no such part, it is kept elsewhere, or it has no such layers.
     """
     name = type(objective).__name__
-    if not isinstance(objective, Classifier | Detector):
-        raise UserError(f"{name} does not fine-tune an encoder: --lora is for systems of recognition and detection")
-    encoder = encoder_of(objective)
-    prefix = next(name for name, module in objective.named_modules() if module is encoder)
+    prefix, part = adapted_part(objective)
     if objective.is_kept_elsewhere(f"{prefix}."):
         raise UserError(
-            f"the encoder of {name} is frozen and kept elsewhere: let it be trained, which --lora then adapts, or "
+            f"the {prefix} of {name} is frozen and kept elsewhere: let it be trained, which --lora then adapts, or "
             "leave out --lora"
         )
-    linear = [name for name, module in encoder.named_modules() if type(module) in (nn.Linear, Linear)]
+    linear = [name for name, module in part.named_modules() if type(module) in (nn.Linear, Linear)]
     chosen = [name for name in linear if not config.layers or any(_ends(name, end) for end in config.layers)]
     if unknown := [end for end in config.layers if not any(_ends(name, end) for name in linear)]:
         ends = sorted({name.rpartition(".")[2] for name in linear})
         raise UserError(
-            f"lora.layers: no linear layer of the encoder ends in {unknown[0]!r}; they end in {', '.join(ends)}"
+            f"lora.layers: no linear layer of the {prefix} ends in {unknown[0]!r}; they end in {', '.join(ends)}"
         )
     if not chosen:
-        raise UserError(f"the encoder of {name} has no linear layer that could be adapted: train it without --lora")
-    encoder.requires_grad_(False)
+        raise UserError(f"the {prefix} of {name} has no linear layer that could be adapted: train it without --lora")
+    part.requires_grad_(False)
     for layer in chosen:
         owner, _, last = layer.rpartition(".")
-        module = encoder.get_submodule(owner)
+        module = part.get_submodule(owner)
         adapted = Lora(getattr(module, last), rank=config.rank, alpha=config.alpha, dropout=config.dropout)
         setattr(module, last, adapted)
 
 
 def merge_adaptation(objective: Objective) -> None:
-    """Put the products of an adapted encoder into the weights of plain layers, in place: the same function."""
-    merge(encoder_of(objective))
+    """Put the products of an adapted part into the weights of plain layers, in place: the same function."""
+    merge(adapted_part(objective)[1])
 
 
 def to_peft(objective: Objective) -> tuple[dict[str, Any], Weights]:

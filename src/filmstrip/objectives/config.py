@@ -32,8 +32,8 @@ class LowRank:
     dropout: ShareBelowOne = 0.0
     """Dropout rate of the product's input."""
     layers: tuple[str, ...] = ()
-    """Ends of the names of linear layers in the encoder that are adapted, such as ``qkv`` or ``mlp.fc1``; by default
-    all of them."""
+    """Ends of the names of linear layers in the adapted part that learn a product, such as ``qkv`` or ``mlp.fc1``; by
+    default all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,20 @@ class ObjectiveConfig:
             UserError: the model is of another kind.
         """
         raise TypeError(f"{type(self).__name__} does not define of_hub()")
+
+    has_pipeline: ClassVar[bool] = False
+    """Whether it can begin with a published model of ``diffusers`` of several parts (:meth:`of_pipeline`)."""
+
+    def of_pipeline(
+        self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str
+    ) -> ObjectiveConfig:
+        """This method with the sizes of a published network, by its ``config.json``, and the noise of its scheduler,
+        where there is one.
+
+        Raises:
+            UserError: either is of another kind.
+        """
+        raise TypeError(f"{type(self).__name__} does not define of_pipeline()")
 
     has_text_run: ClassVar[bool] = False
     """Whether a setting ``text_run`` names a model of text in the Hub's layout, as which the tower of texts begins

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,44 @@ class DiffusionConfig:
             UserError: the settings contradict each other.
         """
         return Diffusion(self)
+
+
+_PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "clean"}
+_SCHEDULES: dict[str, BetaSchedule] = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
+}
+
+
+def process_of(scheduler: Mapping[str, Any], source: str) -> DiffusionConfig:
+    """The process that a scheduler of ``diffusers`` steps back through, by its ``scheduler_config.json``.
+
+    Raises:
+        UserError: it is of a kind that is not known here.
+    """
+    kind = scheduler.get("_class_name", "scheduler of unknown type")
+    steps = scheduler.get("num_train_timesteps", 1000)
+    flows = scheduler.get("use_flow_sigmas") or scheduler.get("prediction_type") == "flow_prediction"
+    if flows or str(kind).startswith("FlowMatch"):
+        if scheduler.get("use_dynamic_shifting"):
+            raise UserError(f"{source} shifts the times of its {kind} by the size of clips, which is not known here")
+        shift = scheduler.get("flow_shift" if flows else "shift", 1.0)
+        return DiffusionConfig(prediction="velocity", steps=steps, shift=shift)
+    prediction, schedule = scheduler.get("prediction_type", "epsilon"), scheduler.get("beta_schedule", "linear")
+    if prediction not in _PREDICTIONS or schedule not in _SCHEDULES or scheduler.get("trained_betas") is not None:
+        raise UserError(
+            f"{source} has a {kind} of beta_schedule {schedule!r} and prediction_type {prediction!r}: known are "
+            f"{', '.join(_SCHEDULES)}, and {', '.join(_PREDICTIONS)} or flow matching, without trained_betas"
+        )
+    return DiffusionConfig(
+        prediction=_PREDICTIONS[prediction],
+        steps=steps,
+        schedule=_SCHEDULES[schedule],
+        beta_start=scheduler.get("beta_start", 0.0001),
+        beta_end=scheduler.get("beta_end", 0.02),
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
+    )
 
 
 class Diffusion(nn.Module):
@@ -177,17 +215,28 @@ class Diffusion(nn.Module):
         return capped / {"epsilon": ratio, "v": ratio + 1, "clean": torch.ones_like(ratio)}[self.prediction]
 
     def losses(
-        self, network: Callable[[Tensor, Tensor], Tensor], clean: Tensor, seeds: Tensor, use: str
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        clean: Tensor,
+        seeds: Tensor,
+        use: str,
+        given: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted mean squared error of each clean signal (``B ...``), and the times it was noised to.
 
         ``network`` takes the noised signals and their times ``B``. Times and noise are drawn from ``seeds``, under
-        the name of their ``use``.
+        the name of their ``use``. Where a signal is ``given`` (bool, sides of one are repeated) the network sees it
+        clean, and its error does not count.
         """
         time = self.draw_times(seeds, f"{use}.time")
         noise = normal(seeds, clean[0].numel(), f"{use}.noise").view_as(clean)
-        output = network(self.noised(clean, noise, time).to(clean.dtype), time)
-        error = (output.float() - self.target(clean, noise, time).float()).square().flatten(1).mean(dim=1)
+        noisy = self.noised(clean, noise, time).to(clean.dtype)
+        output = network(noisy if given is None else torch.where(given, clean, noisy), time)
+        error = (output.float() - self.target(clean, noise, time).float()).square()
+        if given is None:
+            return error.flatten(1).mean(dim=1) * self.weights(time), time
+        learnt = (~given).expand_as(error).flatten(1)
+        error = (error.flatten(1) * learnt).sum(dim=1) / learnt.sum(dim=1).clamp(min=1)
         return error * self.weights(time), time
 
 

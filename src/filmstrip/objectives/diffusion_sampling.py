@@ -14,8 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from filmstrip.bounds import Count, CountOrZero, Share, check_numbers
+from filmstrip.bounds import Count, CountOrZero, Share
 from filmstrip.errors import UserError
+from filmstrip.nn.sampling import SampleSettings
 from filmstrip.objectives.diffusion import Diffusion, Spacing
 from filmstrip.randomness import normal
 
@@ -33,8 +34,8 @@ _SMALLEST = 2.0**-24
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionSampling:
-    """How samples are drawn."""
+class DiffusionSampling(SampleSettings):
+    """How samples are drawn from noise."""
 
     solver: Solver = "ddim"
     steps: Count = 64
@@ -46,9 +47,6 @@ class DiffusionSampling:
     refinements: CountOrZero = 0
     """Number of times that each step back to noise is corrected, each a call of the network: the step to signal then
     leads back to where it came from."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
 
 
 def advance(process: Diffusion, noisy: Tensor, output: Tensor, time: Tensor, next_time: Tensor) -> Tensor:

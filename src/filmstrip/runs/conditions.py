@@ -36,14 +36,16 @@ def read_condition(
     batch_size: int,
     num_frames: int | None = None,
     context_frames: int = 1,
+    given: Sequence[int] = (),
     prompts: Sequence[str] = (),
     folder: Path | None = None,
 ) -> tuple[Condition, float]:
     """What samples are to follow, and the frames per second that go with it.
 
-    Each text is a file to continue from its first ``context_frames`` frames, a class (several take turns), or
-    actions. ``prompts`` are texts that say what is to be seen (several take turns), for a run whose ``folder`` holds
-    their tokenizer. ``num_frames`` are by default as many as there are actions, or as the run was trained on.
+    Each text is a file to continue from its first ``context_frames`` frames (or to be completed from those whose
+    numbers are ``given``), a class (several take turns), or actions. ``prompts`` are texts that say what is to be
+    seen (several take turns), for a run whose ``folder`` holds their tokenizer. ``num_frames`` are by default as many
+    as there are actions, or as the run was trained on.
 
     Raises:
         UserError: a condition is nothing that this run knows, or does not fit another.
@@ -57,13 +59,17 @@ def read_condition(
             action = read_actions(text, info)
         elif Path(text).is_file():
             clip = replace(run.data.clip, size=getattr(run.objective, "size", run.data.clip.size))
-            video, fps = read_context(text, clip, context_frames)
+            video, fps = read_context(text, clip, max(given) + 1 if given else context_frames)
         else:
             raise UserError(_unknown(text, info.classes))
     frames = num_frames or (run.data.clip.num_frames if action is None else len(action))
     if action is not None and len(action) < frames:
         raise UserError(f"{frames} frames need as many actions, and {len(action)} were given")
-    if video is not None and len(video) >= frames:
+    known = None
+    if given:
+        video, known = _given_alone(video, given, frames)
+        known = known.expand(batch_size, -1, -1, -1)
+    elif video is not None and len(video) >= frames:
         raise UserError(
             f"{len(video)} frames are given already, and {frames} are asked for in all: give more --frames"
         )
@@ -75,6 +81,7 @@ def read_condition(
         num_frames=frames,
         text=described,
         video=None if video is None else video.expand(batch_size, *video.shape),
+        known=known,
         label=torch.tensor([labels[i % len(labels)] for i in range(batch_size)]) if labels else None,
         action=None if action is None else action[:frames].expand(batch_size, *action[:frames].shape),
     ), fps
@@ -82,15 +89,36 @@ def read_condition(
 
 def _prompts(prompts: Sequence[str], run: Run, folder: Path | None, frames: int) -> tuple[Batch, ...]:
     """Texts that say what is to be seen, as a condition has them."""
-    from filmstrip.data.kinds.vision_text import VisionText  # other generators do without its rooms
+    from filmstrip.data.kinds.captioned import Captioned  # other generators do without its rooms
+    from filmstrip.data.kinds.vision_text import VisionText
+    from filmstrip.data.texts import tokenised
     from filmstrip.text.tokenizers import open_tokenizer
 
-    if not isinstance(run.data.reads, VisionText) or folder is None:
+    reads = run.data.reads
+    if isinstance(reads, Captioned) and folder is not None:
+        ids, lengths = tokenised(open_tokenizer(folder), prompts, reads.max_length, start=reads.start)
+        return ({"text": ids, "text_length": lengths},)
+    if not isinstance(reads, VisionText) or folder is None:
         raise UserError(
             f"{type(run.objective).__name__} was trained without text that says what is to be seen: leave out "
-            "--text, or give a run of language.lwm"
+            "--text, or give a run of language.lwm or of generation.vdt with texts"
         )
-    return run.data.reads.prompts(open_tokenizer(folder), prompts, frames)
+    return reads.prompts(open_tokenizer(folder), prompts, frames)
+
+
+def _given_alone(video: Tensor | None, given: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
+    """A video of all ``frames`` (``T 3 H W``), of whose first ones some are given, and which, ``T 1 1`` bool.
+
+    Raises:
+        UserError: there is no video, or no such frame in the result.
+    """
+    if video is None:
+        raise UserError("--given is about the frames of a video: name its file as well (--condition FILE)")
+    if max(given) >= frames:
+        raise UserError(f"frame {max(given)} is given of samples of {frames}, whose last one is {frames - 1}")
+    known = torch.zeros(frames, 1, 1, dtype=torch.bool)
+    known[list(given)] = True
+    return torch.cat([video, video.new_zeros(frames - len(video), *video.shape[1:])]), known
 
 
 def class_of(text: str, classes: Sequence[str]) -> int:
@@ -193,7 +221,7 @@ def read_context(path: str, clip: Clip, frames: int) -> tuple[Tensor, float]:
         if round(info.duration * info.fps) < needed:
             raise UserError(
                 f"{path} has {round(info.duration * info.fps)} frames; {frames} of them, {clip.stride} apart, need "
-                f"{needed}: give fewer --context-frames"
+                f"{needed}: give fewer --context-frames, or earlier frames"
             )
         cut = read_clips(decoder, **asdict(exact), end=(needed + 0.5) / info.fps)
     return cut[0].video, info.fps / clip.stride

@@ -51,8 +51,9 @@ class Run:
     from a run of their own kind or their authors' file. On the command line a folder in the Hub's layout also decides
     the network's sizes."""
     lora: LowRank | None = None
-    """Low-rank adaptation of the encoder, in place of training its weights, from where ``init`` leaves them; on the
-    command line ``--lora``, or with its settings ``--lora.rank 16``. None trains the encoder."""
+    """Low-rank adaptation of the encoder (of generation.vdt: of its transformer), in place of training its weights,
+    from where ``init`` leaves them; on the command line ``--lora``, or with its settings ``--lora.rank 16``. None
+    trains the encoder."""
     seed: Seed = 0
     """Decides initial weights, order of the data, clips, augmentations and masks."""
 

@@ -21,7 +21,7 @@ from filmstrip.distributed.reduce import buffers_from_first_process
 from filmstrip.errors import UserError
 from filmstrip.files import append_line, write_rows
 from filmstrip.inference import device_of
-from filmstrip.objectives.adaptation import adapt_encoder
+from filmstrip.objectives.adaptation import adapt_part
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
@@ -225,7 +225,7 @@ def _objective(run: Run, source: Source, files: RunFolder) -> tuple[Objective, R
         references = refer(run, files.path)
         objective.kept_elsewhere = kept_elsewhere(run, references)
         if run.lora is not None:
-            adapt_encoder(objective, run.lora)
+            adapt_part(objective, run.lora)
     if source.tokenizer is not None:
         if begun:
             load_saved_weights(objective, files.state)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference, stepwise
-from filmstrip.protocols import Condition, Generator, Objective, StreamingGenerator, as_float
+from filmstrip.protocols import Completes, Condition, Generator, Objective, StreamingGenerator, as_float
 from filmstrip.runs.conditions import read_condition
 from filmstrip.runs.config import Run
 from filmstrip.runs.loading import load_data_info, load_objective
@@ -44,6 +44,7 @@ class VideoGenerator(nn.Module):
         num_samples: int = 4,
         num_frames: int | None = None,
         context_frames: int = 1,
+        given: Sequence[int] = (),
         prompts: Sequence[str] = (),
     ) -> tuple[Condition, float]:
         """What samples are to follow, and the frames per second that go with it.
@@ -61,6 +62,7 @@ class VideoGenerator(nn.Module):
             batch_size=num_samples,
             num_frames=num_frames,
             context_frames=context_frames,
+            given=given,
             prompts=prompts,
             folder=self.folder,
         )
@@ -71,6 +73,7 @@ class VideoGenerator(nn.Module):
         num_samples: int = 4,
         num_frames: int | None = None,
         context_frames: int = 1,
+        given: Sequence[int] = (),
         seed: int = 0,
         sampling: Any = None,
         batch_size: int = BATCH_SIZE,
@@ -83,8 +86,10 @@ class VideoGenerator(nn.Module):
             num_samples: ``B``; sample ``i`` depends on ``seed + i`` alone.
             num_frames: ``T``; by default one per action, or as the generator was trained.
             context_frames: Number of frames taken from the start of a file to continue.
+            given: In place of them, numbers of frames that are taken from it, from 0, of a generator that makes the
+                rest around them.
             seed: Base seed.
-            sampling: A :class:`~filmstrip.nn.sampling.Sampling`; by default the run's own.
+            sampling: :class:`~filmstrip.nn.sampling.SampleSettings`; by default the run's own.
             batch_size: Number of samples drawn at once.
             prompts: Texts that say what is to be seen; several take turns.
 
@@ -92,7 +97,12 @@ class VideoGenerator(nn.Module):
             UserError: the run does not support this.
         """
         condition, _ = self.condition(
-            *texts, num_samples=num_samples, num_frames=num_frames, context_frames=context_frames, prompts=prompts
+            *texts,
+            num_samples=num_samples,
+            num_frames=num_frames,
+            context_frames=context_frames,
+            given=given,
+            prompts=prompts,
         )
         try:
             pieces = list(
@@ -129,7 +139,15 @@ def stream_samples(
 
     A generator that cannot stream returns a single piece. An interruption before all samples have their first piece
     yields those that do.
+
+    Raises:
+        UserError: other than first frames are given, and the generator goes on from these alone.
     """
+    if condition.known is not None and not isinstance(generator, Completes):
+        raise UserError(
+            f"{type(generator).__name__} goes on from first frames, and others were given: leave out --given, or "
+            "give a run of generation.vdt"
+        )
     device = device_of(generator)
     firsts = range(0, condition.batch_size, batch_size)
     streams = [
@@ -175,6 +193,7 @@ def _part(condition: Condition, first: int, size: int, device: torch.device) -> 
         condition,
         batch_size=min(size, condition.batch_size - first),
         video=part(condition.video),
+        known=part(condition.known),
         label=part(condition.label),
         action=part(condition.action),
         text=tuple({name: part(value) for name, value in batch.items()} for batch in condition.text),

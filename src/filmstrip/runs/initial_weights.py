@@ -18,7 +18,7 @@ from filmstrip.inference import encoder_of
 from filmstrip.models.frozen import FrozenEncoder
 from filmstrip.models.video_transformer import FrameTransformer, TransformerArchitecture
 from filmstrip.models.vit import ViT
-from filmstrip.objectives.adaptation import adapt_encoder
+from filmstrip.objectives.adaptation import adapt_part
 from filmstrip.objectives.config import AroundLearnerConfig, ObjectiveConfig
 from filmstrip.objectives.latent import LatentConfig
 from filmstrip.protocols import (
@@ -82,7 +82,7 @@ def build_begun(run: Run, folder: Path, *, training: bool) -> Objective:
         start_frozen_parts(objective, placed, references)
     objective.kept_elsewhere = kept_elsewhere(run, references)
     if run.lora is not None:
-        adapt_encoder(objective, run.lora)
+        adapt_part(objective, run.lora)
     return objective
 
 
@@ -115,8 +115,8 @@ def _start(objective: Objective, source: str | Path) -> None:
         if isinstance(objective, MaskedPredictor) or objective.starts_rest:
             _start_decoder(objective, source)
         return
-    if Path(source).is_file():
-        _start_from_file(objective, Path(source))
+    if Path(source).is_file() or (isinstance(objective, Published) and not is_run(source)):
+        _start_published(objective, source)
         return
     given, _ = load_objective(source, "cpu")
     if (part := getattr(objective, "predictor", None)) is not None:
@@ -188,15 +188,17 @@ def _start_decoder(objective: Objective, source: str | Path) -> None:
         objective.load_state_dict(given, strict=False)
 
 
-def _start_from_file(objective: Objective, path: Path) -> None:
+def _start_published(objective: Objective, source: str | Path) -> None:
+    """From a file that the method's authors released, or a model on the Hub or in its layout."""
     if not isinstance(objective, Published):
         raise UserError(f"no released layout of {type(objective).__name__} is known: start it from a run folder")
+    theirs = read_weights(Path(source)) if Path(source).is_file() else hub_weights(str(source))
     try:
-        weights = objective.from_published(read_weights(path))
+        weights = objective.from_published(theirs)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
     state = objective.state_dict()
-    check_shapes(weights, {name: state[name] for name in weights}, path)
+    check_shapes(weights, {name: state[name] for name in weights}, source)
     objective.load_state_dict(weights, strict=False)
 
 
@@ -298,6 +300,10 @@ def with_sizes_of_init(run: Run, typed: Collection[str] = ()) -> Run:
         return _with_towers_of_init(run, typed)
     if isinstance(run.objective, AroundLearnerConfig):
         return _with_encoder_of_hub(run, run.objective, typed)
+    if run.objective.has_pipeline:
+        from filmstrip.runs.hub_pipelines import with_pipeline_of_init  # other methods do without its rooms
+
+        return with_pipeline_of_init(run, typed, _clip_of)
     if run.objective.has_hub_sizes:
         from filmstrip.runs.hub_captioned import with_method_of_init
 

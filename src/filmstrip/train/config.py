@@ -11,6 +11,7 @@ from filmstrip.bounds import Count, CountOrZero, Rate, ShareBelowOne
 from filmstrip.errors import UserError
 from filmstrip.settings import EXTENDABLE, FREE
 from filmstrip.train.lengths import Epochs, Steps
+from filmstrip.train.phase_values import PhaseValues
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -28,6 +29,8 @@ class Loop:
     """Number of accumulated micro-batches per optimiser step."""
     clip_grad: Rate | None = 1.0
     """Maximum gradient norm; none disables clipping."""
+    phase_clip_grad: PhaseValues = ()
+    """Maximum gradient norms of phases that have another one, as pairs: ``actor 100 critic 100``."""
     ema: ShareBelowOne | None = None
     """Decay of the exponential moving average (EMA) of the weights, which evaluation and ``weights.safetensors`` then
     use."""

@@ -29,6 +29,7 @@ from filmstrip.train.interrupt import Interrupt, stopped_by
 from filmstrip.train.lengths import span_steps
 from filmstrip.train.optim import Optim, set_rates
 from filmstrip.train.part_rates import frozen_parts
+from filmstrip.train.phase_values import value_for
 from filmstrip.train.progress import ProgressBar
 from filmstrip.train.random_state import random_state_kept, set_processes_apart
 from filmstrip.train.state import TrainingState
@@ -195,7 +196,11 @@ class _Training:
             accelerator=accelerator,
             readings=self.readings,
             augment=augment,
-            clip_grad=loop.clip_grad,
+            clip_grad={
+                phase.name: value_for(phase.name, loop.phase_clip_grad, objective, "train.phase_clip_grad")
+                or loop.clip_grad
+                for phase in phases
+            },
         )
 
     def run(self) -> None:

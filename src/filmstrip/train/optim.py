@@ -15,6 +15,7 @@ from filmstrip.errors import UserError
 from filmstrip.protocols import Objective, Phase
 from filmstrip.train.blocks import find_blocks
 from filmstrip.train.part_rates import BACKBONE, Rates, check_patterns, part_rate
+from filmstrip.train.phase_values import PhaseValues, value_for
 from filmstrip.train.schedules import Constant, Cosine, WarmupStableDecay, half_cosine
 
 OtherOptim = TypeVar("OtherOptim", bound="Optim")
@@ -81,11 +82,16 @@ class AdamW(Optim):
     """Decay rates of the moving averages of the gradient and of its square."""
     eps: Rate = 1e-8
     """Number added to the denominator."""
+    phase_eps: PhaseValues = ()
+    """Such numbers of phases that have another one, as pairs: ``actor 1e-5 critic 1e-5``."""
     moments = 2
 
     def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
-        return _adamw(_options(_groups(objective, phase, self), self.lr, self.weight_decay), self)
+        own = value_for(phase.name, self.phase_eps, objective, "optim.phase_eps")
+        return _adamw(
+            _options(_groups(objective, phase, self), self.lr, self.weight_decay), self.betas, own or self.eps
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +162,16 @@ class Muon(Optim):
             nesterov=self.nesterov,
             adjust_lr_fn=self.adjust_lr,
         )
-        return _Joint([muon, *([_adamw(_options(others, self.adamw_lr, self.weight_decay), self)] if others else [])])
+        return _Joint(
+            [
+                muon,
+                *(
+                    [_adamw(_options(others, self.adamw_lr, self.weight_decay), self.betas, self.eps)]
+                    if others
+                    else []
+                ),
+            ]
+        )
 
 
 OPTIMISERS: dict[str, type[AdamW | SGD | Muon]] = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
@@ -242,8 +257,8 @@ def _options(groups: list[_Group], lr: float, weight_decay: float) -> list[dict[
     ]
 
 
-def _adamw(options: list[dict[str, Any]], config: AdamW | Muon) -> Optimizer:
-    return torch.optim.AdamW(options, betas=config.betas, eps=config.eps, fused=True)
+def _adamw(options: list[dict[str, Any]], betas: tuple[float, float], eps: float) -> Optimizer:
+    return torch.optim.AdamW(options, betas=betas, eps=eps, fused=True)
 
 
 class _Joint(Optimizer):

@@ -47,22 +47,12 @@ def frozen_parts(objective: Objective, rates: Rates, freeze: str | None = None) 
         UserError: a pattern matches nothing that is trained; names the nearest parts. Or there are not as many
         layers.
     """
-    params = dict(objective.named_parameters())
-    trained = {name for name, param in params.items() if param.requires_grad}
-    for pattern, factor in rates:
-        _check_matches(objective, pattern, trained if factor else params.keys())
-    frozen = {name for name in trained if part_rate(name, rates) == 0} | _first_layers(objective, trained, freeze)
+    frozen = _frozen(objective, rates, freeze)
     if not frozen:
         yield
         return
     modes = {module: module.training for module in objective.modules()}
-    for name in frozen:
-        params[name].requires_grad_(False)
-    ours = {id(params[name]) for name in frozen}
-    for module in objective.modules():
-        held = list(module.parameters())
-        if any(id(param) in ours for param in held) and not any(param.requires_grad for param in held):
-            module.eval()
+    _set_frozen(objective, frozen)
     try:
         yield
     finally:
@@ -71,6 +61,29 @@ def frozen_parts(objective: Objective, rates: Rates, freeze: str | None = None) 
                 param.requires_grad_(True)
         for module, mode in modes.items():
             module.training = mode
+
+
+# No parameter is held here while training lasts: sharding replaces them, and the whole ones would stay in memory.
+
+
+def _frozen(objective: Objective, rates: Rates, freeze: str | None) -> set[str]:
+    """Names of the parameters to freeze."""
+    params = dict(objective.named_parameters())
+    trained = {name for name, param in params.items() if param.requires_grad}
+    for pattern, factor in rates:
+        _check_matches(objective, pattern, trained if factor else params.keys())
+    return {name for name in trained if part_rate(name, rates) == 0} | _first_layers(objective, trained, freeze)
+
+
+def _set_frozen(objective: Objective, frozen: Collection[str]) -> None:
+    params = dict(objective.named_parameters())
+    for name in frozen:
+        params[name].requires_grad_(False)
+    ours = {id(params[name]) for name in frozen}
+    for module in objective.modules():
+        held = list(module.parameters())
+        if any(id(param) in ours for param in held) and not any(param.requires_grad for param in held):
+            module.eval()
 
 
 def _first_layers(objective: Objective, trained: Collection[str], freeze: str | None) -> set[str]:

@@ -32,7 +32,7 @@ class OptimiserStep:
         accelerator: Accelerator,
         readings: AsyncMetrics,
         augment: Callable[[Batch], Batch],
-        clip_grad: float | None,
+        clip_grad: Mapping[str, float | None],
     ) -> None:
         self._objective = objective
         self._model = model
@@ -51,7 +51,7 @@ class OptimiserStep:
         for phase, optimiser in self._optimisers.items():
             with self._trained_alone(optimiser):
                 clips, names = self._collect_gradients(step, phase, micro)
-            norm = self._clip(optimiser)
+            norm = self._clip(optimiser, self._clip_grad[phase.name])
             self._readings.add(step, {self._called(phase, "grad_norm"): norm}, names)
             self._readings.check()
             self._update(optimiser)
@@ -73,13 +73,13 @@ class OptimiserStep:
             names += named
         return clips, names
 
-    def _clip(self, optimiser: Optimizer) -> Tensor:
-        """Clip gradients to the maximum norm; returns the norm before clipping."""
+    def _clip(self, optimiser: Optimizer, largest: float | None) -> Tensor:
+        """Clip gradients to the ``largest`` norm, if there is one; returns the norm before clipping."""
         self._accelerator.unscale_gradients(optimiser)
         params = [p for group in optimiser.param_groups for p in group["params"]]
         norm = whole(nn.utils.get_total_norm([p.grad for p in params if p.grad is not None]))
-        if self._clip_grad is not None:
-            nn.utils.clip_grads_with_norm_(params, self._clip_grad, norm)
+        if largest is not None:
+            nn.utils.clip_grads_with_norm_(params, largest, norm)
         return norm
 
     def _update(self, optimiser: Optimizer) -> None:

@@ -32,6 +32,7 @@ from filmstrip.protocols import (
     Classifier,
     DualEncoder,
     InDiffusers,
+    InPeft,
     InTransformers,
     MaskedPredictor,
     Objective,
@@ -72,12 +73,13 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         export_language(source, objective, run, out, format)
         return
     if format == "peft":
-        config, weights = to_peft(objective)
+        config, weights = objective.to_peft() if isinstance(objective, InPeft) else to_peft(objective)
         out.mkdir(parents=True)
         write_json(config, out / "adapter_config.json")
         weights = {name: tensor.contiguous() for name, tensor in weights.items()}
         write_tensors(weights, out / "adapter_model.safetensors")
-        print(f"{out}: the adaptation of {type(objective).__name__} for peft, by the names of this network")
+        names = "of its published network" if isinstance(objective, InPeft) else "of this network"
+        print(f"{out}: the adaptation of {type(objective).__name__} for peft, by the names {names}")
         return
     classes: tuple[str, ...] = ()
     if format == "transformers":

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from filmstrip.bounds import Count, Rate, Seed, check_numbers
+from filmstrip.bounds import Count, CountOrZero, Rate, Seed, check_numbers
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.errors import UserError
-from filmstrip.nn.sampling import Sampling
+from filmstrip.nn.sampling import SampleSettings, Sampling
 from filmstrip.progress import counted
 from filmstrip.runs.config import read_config
 from filmstrip.runs.generators import BATCH_SIZE, load_generator, stream_samples
@@ -40,9 +40,13 @@ class SamplingRequest:
     """Conditions of the samples: a video to continue; a class, by name or number (several are used in turn); actions,
     one per frame: a .npy, .npz, .json or .csv file, or numbers separated by commas."""
     text: tuple[str, ...] = ()
-    """Texts that say what is to be seen, for a language model that draws (language.lwm); several are used in turn."""
+    """Texts that say what is to be seen, for a generator that reads texts (language.lwm, generation.vdt:tiny_text);
+    several are used in turn."""
     context_frames: Count = 1
     """Number of frames taken from the start of a video to continue."""
+    given: tuple[CountOrZero, ...] = ()
+    """Numbers of frames, from 0, that are taken from the video in place of its first ones, for a generator that makes
+    the rest around them (generation.vdt)."""
     out: Path = Path("sample.mp4")
     """File to write: mp4, gif or webp with all samples side by side, or png with a row of frames per sample."""
     num_samples: Count = 4
@@ -53,8 +57,8 @@ class SamplingRequest:
     """Number of samples drawn at once."""
     fps: Rate | None = None
     """Frames per second of the file; by default as the video to continue, or 8."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """Sampling of codes."""
+    sampling: SampleSettings = field(default_factory=Sampling)
+    """How samples are drawn."""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -78,7 +82,7 @@ def default_request(folder: Path) -> SamplingRequest:
         UserError: the folder is not a run folder.
     """
     own = getattr(read_config(folder / "config.json").objective, "sampling", None)
-    return SamplingRequest(sampling=own) if isinstance(own, Sampling) else SamplingRequest()
+    return SamplingRequest(sampling=own) if isinstance(own, SampleSettings) else SamplingRequest()
 
 
 def generate(folder: Path, request: SamplingRequest) -> int:
@@ -95,9 +99,10 @@ def generate(folder: Path, request: SamplingRequest) -> int:
         num_samples=request.num_samples,
         num_frames=request.frames,
         context_frames=request.context_frames,
+        given=request.given,
         prompts=request.text,
     )
-    context = 0 if condition.video is None else condition.video.shape[1]
+    context = len(request.given) or (0 if condition.video is None else condition.video.shape[1])
     made, start = 0, time.monotonic()
 
     def kept() -> str:

@@ -183,15 +183,15 @@ def _plan(run: Run, layout: Layout) -> Plan:
         sharded = layout.sharded and layout.ranks > 1
         by_name = {weight.name: weight for weight in weights}
 
-        def share(name: str) -> float:
-            weight = by_name[name]
-            return weight.share(layout.ranks) if sharded and weight.block is not None else 1.0
+        def summed_in(name: str) -> tuple[int | None, float]:
+            return by_name[name].block, by_name[name].share(layout.ranks)
 
         options = StepOptions(
             build=partial(run.optim.build, sharded=sharded),
             changed=partial(_changed, run),
             precision=run.train.precision,
-            gradient_share=share,
+            summed_in=summed_in if sharded else None,
+            gradients_stay=layout.accumulate > 1 or (layout.ranks > 1 and not sharded),
             first_block=lambda name: by_name[name].block == 0,
             ring=layout.context,
             striped=run.train.context_striped,
@@ -206,9 +206,9 @@ def _plan(run: Run, layout: Layout) -> Plan:
 def _built(run: Run) -> Objective:
     objective = run.objective.build()
     if run.lora is not None:
-        from filmstrip.objectives.adaptation import adapt_encoder
+        from filmstrip.objectives.adaptation import adapt_part
 
-        adapt_encoder(objective, run.lora)
+        adapt_part(objective, run.lora)
     return objective
 
 

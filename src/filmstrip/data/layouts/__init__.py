@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from filmstrip.data.layouts import bair, cater, droid, kinetics, lerobot, ssv2, teco, ucf101
+from filmstrip.data.layouts import bair, cater, droid, kinetics, lerobot, ssv2, teco, ucf101, viper_rl
 from filmstrip.data.sample import Source
 
 
@@ -32,5 +32,6 @@ LAYOUTS: dict[str, Layout] = {
     "droid": Layout(droid.detect, droid.open_droid, cameras=True),
 }
 
-ARRAYS: dict[str, ModuleType] = {"bair": bair, "teco": teco}
-"""Layouts of arrays: ``detect_arrays(root)``, ``array_files(root)``, ``read_arrays(file)`` and ``FPS``."""
+ARRAYS: dict[str, ModuleType] = {"bair": bair, "teco": teco, "viper_rl": viper_rl}
+"""Layouts of arrays: ``detect_arrays(root)``, ``array_files(root)`` (with their splits, or split/class),
+``read_arrays(file)`` and ``FPS``."""

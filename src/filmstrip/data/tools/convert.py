@@ -65,7 +65,8 @@ class Conversion:
 
 
 def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False, workers: int = 2) -> Conversion:
-    """Convert a set of a layout of arrays into ``out/split/*.mp4`` with ``*.actions.npy``.
+    """Convert a set of a layout of arrays into ``out/split/*.mp4``, or ``out/split/class/*.mp4``, with the actions
+    that it has in ``*.actions.npy``.
 
     ``lossless`` keeps every pixel (RGB in H.264), otherwise the quality is high (CRF 10).
 
@@ -82,7 +83,7 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
     files = ARRAYS[layout].array_files(path)
     _claim(out, {"layout": layout, "source": str(path.absolute()), "lossless": lossless})
     for split in {split for split, _ in files}:
-        (out / split).mkdir(exist_ok=True)
+        (out / split).mkdir(parents=True, exist_ok=True)
     jobs = [ConversionJob(layout, file, out / split, lossless) for split, file in files]
     results = each(convert_file, jobs, workers=workers, title="converting", crashed=_crashed)
     with no_parts_left({job.folder for job in jobs}):

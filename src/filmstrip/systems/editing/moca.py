@@ -46,13 +46,8 @@ from filmstrip.nn.time_embedding import TimeEmbedding
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import edit_frame
-from filmstrip.objectives.latent_diffusion import (
-    STABLE_DIFFUSION_SCALE,
-    Guidance,
-    Known,
-    LatentDiffusion,
-    LatentDiffusionConfig,
-)
+from filmstrip.objectives.latent_diffusion import Guidance, Known, LatentDiffusion, LatentDiffusionConfig
+from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE
 from filmstrip.protocols import Batch, VideoEdit, as_float
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
@@ -101,7 +96,6 @@ class MoCAConfig(LatentDiffusionConfig):
         Raises:
             UserError: nothing is known of texts, or sizes do not fit.
         """
-        self.check()
         return MoCA(self)
 
 

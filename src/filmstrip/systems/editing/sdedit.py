@@ -29,7 +29,8 @@ from filmstrip.models.video_unet import VideoUNetArchitecture
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import sdedit
-from filmstrip.objectives.latent_diffusion import STABLE_DIFFUSION_SCALE, LatentDiffusion, LatentDiffusionConfig
+from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
+from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE
 from filmstrip.protocols import VideoEdit
 from filmstrip.runs.config import Run
 from filmstrip.systems import find
@@ -52,7 +53,6 @@ class SDEditConfig(LatentDiffusionConfig):
         Raises:
             UserError: nothing is known of texts, or sizes do not fit.
         """
-        self.check()
         return SDEdit(self)
 
 

@@ -15,6 +15,8 @@ held earns much.
 Where we deviate: the text sums the distances; the first frames of an episode have fewer and would look better.
 Neither paper gives sizes for films: recurrent layers, predictor and projection of 512, eight steps, a moving average
 of 0.99 and Adam's 1e-4 are ours, as are the encoder's convolutions (32 to 256 channels, each halving the frame).
+
+The authors' code was not released. What is measured here is in the claim ``byol_still``.
 """
 
 from __future__ import annotations

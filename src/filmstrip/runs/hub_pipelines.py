@@ -1,0 +1,75 @@
+"""Published text-to-video models in the layout of ``diffusers``: a folder with a folder for each of their parts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filmstrip.data.config import Clip
+from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.errors import UserError
+from filmstrip.models.video_dit_layouts import clip_of, context_length
+from filmstrip.runs.config import Run
+from filmstrip.runs.hub import hub_folder
+from filmstrip.text.tokenizers import Pretrained
+from filmstrip.weights.hub import config_of
+
+log = logging.getLogger(__name__)
+
+INDEX = "model_index.json"
+NETWORK, SCHEDULER, TOKENIZER = "transformer", "scheduler", "tokenizer"
+_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+_RUNS = {"objective.tokenizer_run": "vae", "objective.text_run": "text_encoder"}
+_SCHEDULER_FILE = "scheduler_config.json"
+
+
+def with_pipeline_of_init(
+    run: Run, typed: Collection[str], clip_with: Callable[[Clip, Mapping[str, Any], Collection[str]], Clip]
+) -> Run:
+    """This run with the sizes, the noise, the autoencoder and the encoder of texts of the model that ``init`` names.
+
+    ``init`` is its folder, or that of its transformer alone, which says nothing of the other parts. Parts keep their
+    places: the run refers to the autoencoder and the encoder of texts there. ``typed`` are the dotted names of
+    settings that a person gave; ``clip_with`` gives clips of other sizes.
+
+    Raises:
+        UserError: there is no such model, it is of another kind, it lacks a part, or a setting was given that it
+            decides.
+    """
+    folder = hub_folder(str(run.init), *_FILES)
+    whole = (folder / INDEX).exists()
+    network = folder / NETWORK if whole else folder
+    if given := sorted(name for name in typed if name.startswith("objective.transformer.")):
+        raise UserError(f"{run.init} says how large its transformer is: leave out {', '.join(given)}")
+    about = config_of(f"{run.init}/{NETWORK}" if whole else str(run.init), network)
+    noise = _scheduler(folder) if whole else None
+    own: Any = run.objective
+    objective = own.of_pipeline(about, noise, str(run.init))
+    data = run.data
+    if whole:
+        places = {setting.partition(".")[2]: folder / part for setting, part in _RUNS.items() if setting not in typed}
+        if missing := [path.name for path in places.values() if not path.is_dir()]:
+            raise UserError(f"{run.init} lacks the folder {', '.join(missing)}: give a whole pipeline of diffusers")
+        objective = replace(objective, **{name: str(path) for name, path in places.items()})
+        if isinstance(data.reads, Captioned) and not any(name.startswith("data.reads.tokenizer") for name in typed):
+            tokenizer = Pretrained(folder=str(folder / TOKENIZER))
+            length = data.reads.max_length if "data.reads.max_length" in typed else context_length(about)
+            data = replace(data, reads=replace(data.reads, tokenizer=tokenizer, max_length=length))
+    sizes = {name: size for name, size in clip_of(about).items() if f"data.clip.{name}" not in typed}
+    clip = clip_with(data.clip, sizes, typed)
+    log.warning("%s says how large the network is, what is noise and how texts are read", run.init)
+    return replace(run, init=str(network), objective=objective.for_clip(clip), data=replace(data, clip=clip))
+
+
+def _scheduler(folder: Path) -> dict[str, Any]:
+    path = folder / SCHEDULER / _SCHEDULER_FILE
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{folder} lacks {SCHEDULER}/{_SCHEDULER_FILE}, which says what is noise") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"{path} is no JSON of a scheduler: {error}") from None

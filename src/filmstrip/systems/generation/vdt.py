@@ -1,0 +1,496 @@
+"""VDT: a diffusion transformer of video that is given any part of a clip, and makes the rest.
+
+One network generates, predicts, interpolates and completes: in training a random part of a clip's latents is given,
+clean, in place of the noised ones, and in sampling whichever part is known. Blocks attend along time, then within
+frames. Lu et al., "VDT: General-purpose Video Diffusion Transformers via Mask Modeling", ICLR 2024.
+
+    filmstrip train generation.vdt --out runs/vdt
+    filmstrip generate runs/vdt --condition clip.mp4 --context-frames 2 --out predicted.mp4
+    filmstrip generate runs/vdt --condition clip.mp4 --given 0 7 --out between.mp4
+
+With ``--init FOLDER`` it begins with a published text-to-video model in the layout of ``diffusers`` (Latte's: Ma et
+al., "Latte: Latent Diffusion Transformer for Video Generation", 2024), whose parts say their sizes, what is noised
+and how texts are read; ``--lora`` learns products of low rank beside its layers from captioned clips:
+
+    filmstrip train generation.vdt:latte --init hf:maxin-cn/Latte-1 --lora --data captioned_clips --out runs/mine
+    filmstrip generate runs/mine --text "a boat on the sea" --out boat.mp4
+
+The transformer is in ``models/video_dit.py``, the process in ``objectives/diffusion.py``, and what is around a
+network of latents in ``objectives/noised_latents.py``. ``--init FILE`` begins with weights that the authors released.
+
+Sizes, masks and noise are those of the published code; it has no training, and the texts here none of the paper's
+figures, so that rates, batches and averaging are those of DiT (Peebles & Xie 2023). Where we deviate: the error is
+averaged over what is not given (published: over everything), and what is completed is one rectangle of half a frame
+(published: several that cover as much). Outputs for the noise's variance, which published networks have, are neither
+learnt nor read: sampling is DDIM's. The published embedding of one class is part of the time's bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from einops import reduce
+from torch import Tensor, nn
+
+from filmstrip.bounds import AnyNumber, Count, NotEmpty, Weight
+from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.data.synthetic.edits import EditedScenes
+from filmstrip.data.synthetic.motions import Motions
+from filmstrip.errors import UserError
+from filmstrip.models.frozen_text import T5Architecture
+from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
+from filmstrip.models.video_dit_layouts import architecture_of, from_diffusers_dit, to_peft_dit
+from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig, process_of
+from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise
+from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE, NoisedLatents, NoisedLatentsConfig
+from filmstrip.protocols import Batch, Condition, Grid, Loss, Rules, as_float
+from filmstrip.randomness import uniform
+from filmstrip.runs.config import Run
+from filmstrip.settings import FREE
+from filmstrip.systems import find
+from filmstrip.train.config import Loop
+from filmstrip.train.lengths import Steps
+from filmstrip.train.optim import AdamW
+from filmstrip.train.schedules import Constant
+from filmstrip.weights.keymap import Weights, check_names, renamed
+
+Task = Literal["generate", "predict", "backwards", "interpolate", "animate", "frames", "complete"]
+"""What is given: nothing; the first frames; the last ones; every so many; one anywhere; each with a probability of a
+fifth; or all but a rectangle of half a frame, from one of the first four frames to one of the last four."""
+PUBLISHED: tuple[tuple[Task, float], ...] = (
+    *((task, 0.8 / 6) for task in ("generate", "predict", "backwards", "interpolate", "animate", "frames")),
+    ("complete", 0.2),
+)
+_GIVEN_FRAMES = 0.2
+_ENDS = 4
+_ASPECT = 0.3
+_GREY = 0.5
+"""Pixels that stand where nothing is known, in 0..1."""
+
+
+def draw_given(seeds: Tensor, grid: Grid, config: VDTConfig) -> Tensor:
+    """Which latents of each of ``B`` clips are given in training, ``B t h w`` bool."""
+    t = grid.t
+    at = torch.arange(t, device=seeds.device)
+    one = (uniform(seeds, 1, "vdt.one") * t).long()
+    frames: dict[Task, Tensor] = {
+        "generate": at < 0,
+        "predict": at < config.given_frames,
+        "backwards": at >= t - config.given_frames,
+        "interpolate": at % config.interval == 0,
+        "animate": at == one,
+        "frames": uniform(seeds, t, "vdt.frames") < _GIVEN_FRAMES,
+        "complete": at < 0,
+    }
+    names, weights = zip(*config.tasks)
+    ends = torch.tensor(weights, dtype=torch.float64).cumsum(0) / sum(weights)
+    task = torch.searchsorted(ends[:-1].to(seeds.device, torch.float32), uniform(seeds, 1, "vdt.task"), right=True)
+    given = torch.zeros(len(seeds), *grid, dtype=torch.bool, device=seeds.device)
+    for number, name in enumerate(names):
+        chosen = (task == number)[:, :, None, None]
+        shown = (
+            ~_rectangles(seeds, grid) if name == "complete" else frames[name].expand(len(seeds), t)[..., None, None]
+        )
+        given = torch.where(chosen, shown, given)
+    return given
+
+
+def _rectangles(seeds: Tensor, grid: Grid) -> Tensor:
+    """A rectangle of half a frame in the middle frames of each clip, ``B t h w`` bool."""
+    draws = uniform(seeds, 5, "vdt.rectangle")
+    first, last = (draws[:, :2] * min(_ENDS, (grid.t + 1) // 2)).long().unbind(1)
+    aspect = torch.exp((1 - 2 * draws[:, 2]) * math.log(_ASPECT))
+    area = grid.h * grid.w / 2
+    sides, inside = ((area * aspect).sqrt(), (area / aspect).sqrt()), []
+    for side, place, size in zip(sides, (draws[:, 3], draws[:, 4]), grid[1:]):
+        length = side.round().long().clamp(1, size)
+        start = (place * (size - length + 1)).long()
+        at = torch.arange(size, device=seeds.device)
+        inside.append((at >= start[:, None]) & (at < (start + length)[:, None]))
+    at = torch.arange(grid.t, device=seeds.device)
+    moment = (at >= first[:, None]) & (at < grid.t - last[:, None])
+    return moment[:, :, None, None] & inside[0][:, None, :, None] & inside[1][:, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedSampling(DiffusionSampling):
+    """Steps from noise, and how closely samples follow a text."""
+
+    guidance: AnyNumber = 1.0
+    """Scale of classifier-free guidance by the text; 1 is the conditional prediction alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VDTConfig(NoisedLatentsConfig):
+    """The transformer, and what is given in training."""
+
+    has_pipeline: ClassVar[bool] = True
+
+    transformer: VideoDiTArchitecture = field(default_factory=VideoDiTArchitecture)
+    """Network of noised latents."""
+    tasks: Annotated[tuple[tuple[Task, Weight], ...], NotEmpty] = PUBLISHED
+    """What is given in training, with relative frequencies."""
+    given_frames: Count = 8
+    """Number of first or last frames that are given where these are (in latents, as is the interval)."""
+    interval: Count = 4
+    """Number of frames from one that is given to the next, where they are interpolated."""
+    sampling: GuidedSampling = field(default_factory=GuidedSampling, metadata=FREE)
+    """How samples are drawn, unless it is said otherwise."""
+
+    def of_pipeline(self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str) -> Self:
+        """See :meth:`ObjectiveConfig.of_pipeline`."""
+        own = replace(self, transformer=architecture_of(network, source))
+        if scheduler is None:
+            return own
+        spacing = scheduler.get("timestep_spacing", own.sampling.spacing)
+        known = spacing if spacing in ("leading", "trailing") else own.sampling.spacing
+        return replace(own, diffusion=process_of(scheduler, source), sampling=replace(own.sampling, spacing=known))
+
+    def build(self) -> VDT:
+        """Build everything with fresh weights.
+
+        Raises:
+            UserError: sizes do not fit, the tokenizer codes frames together and some are to be given, or texts are to
+                be read and nothing is known of them.
+        """
+        return VDT(self)
+
+
+class VDT(NoisedLatents):
+    """Predicts the noise of what is not given of a clip's latents; samples likewise."""
+
+    lora_part = "transformer"
+
+    def __init__(self, config: VDTConfig) -> None:
+        width = config.transformer.context_width
+        super().__init__(config, text_width=width or None)
+        self.config = config
+        if not all(weight > 0 for _, weight in config.tasks):
+            raise UserError("objective.tasks: leave out tasks with a frequency of zero")
+        if any(task != "generate" for task, _ in config.tasks) and not self.tokenizer.frames_apart:
+            raise UserError(
+                f"{type(config.tokenizer).__name__} codes frames together, so that none could be given alone: give a "
+                "tokenizer of single frames (tokenizers.vae_kl), or objective.tasks generate 1"
+            )
+        patch = self.tokenizer.patch_size
+        self.grid = Grid(*(n // p for n, p in zip((config.num_frames, config.size, config.size), patch)))
+        self.transformer = VideoDiT(config.transformer, channels=self.latent_dim, size=self.grid)
+        self.requires = ("video", "seed", *(("text", "text_length") if width else ()))
+
+    def text_projection(self, given: int, width: int) -> nn.Module:
+        """Nothing: the transformer has its own.
+
+        Raises:
+            UserError: it reads vectors of another dimension.
+        """
+        if given != width:
+            raise UserError(
+                f"texts are vectors of {given} numbers and the transformer reads {width}: set "
+                "objective.transformer.context-width to the former"
+            )
+        return nn.Identity()
+
+    @property
+    def name(self) -> str:
+        """Prefix of the names under which random numbers are drawn."""
+        return "vdt"
+
+    # Learning
+
+    def forward(self, batch: Batch, phase: str = "main") -> Loss:
+        """Squared error of what is predicted of the latents that are not given."""
+        latents, seeds = self.latents(batch["video"]), batch["seed"]
+        given = draw_given(seeds, Grid(latents.shape[1], *latents.shape[3:]), self.config)[:, :, None]
+        context = None
+        if self.text is not None:
+            absent = self.config.dropout.draw(seeds, self.order, "vdt.dropout")["text"]
+            told = self.read(batch["text"], batch["text_length"])
+            context = self.transformer.read(torch.where(absent[:, None, None], self.read_empty(), told))
+        losses, _ = self.diffusion.losses(
+            lambda x, time: self.predict(x, time, context), latents, seeds, "vdt", given=given
+        )
+        return Loss(losses.mean(), {"given": given.float().mean()})
+
+    def predict(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+        """The network's prediction ``B T D h w`` of latents ``B T D h w``, without variances."""
+        return self.transformer(x, time, context)[:, :, : self.latent_dim]
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, *, seed: int, sampling: DiffusionSampling | None = None) -> Tensor:
+        """``B T C H W`` in 0..1: what is given stays as it is, whichever part of the samples that is.
+
+        Raises:
+            UserError: the condition does not fit the model.
+        """
+        sampling = self.config.sampling if sampling is None else sampling
+        scale = sampling.guidance if isinstance(sampling, GuidedSampling) else 1.0
+        self._check(condition, sampling, scale)
+        device = self.latent_scale.device
+        seeds = seed + torch.arange(condition.batch_size, device=device)
+        grid = self.grid._replace(t=condition.num_frames // self.tokenizer.patch_size[0])
+        noise = self.noise(seeds, grid.t, grid[1:])
+        video, known = self._known(condition)
+        given, clean = None, None
+        if video is not None and known is not None:
+            given, clean = self.given_places(known), self.latents(video)
+        context, no_context = self._contexts(condition)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if given is not None and clean is not None:
+                x = torch.where(given, clean, x)
+            if scale == 1 or context is None or no_context is None:
+                return self.predict(x, time, context).float()
+            both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), torch.cat([context, no_context])).float()
+            told, untold = both.chunk(2)
+            return untold + scale * (told - untold)
+
+        latents = denoise(self.diffusion, predict, noise, sampling, seeds=seeds)
+        if video is None or known is None:
+            return self.pixels(latents)
+        made = self.pixels(latents if given is None or clean is None else torch.where(given, clean, latents))
+        return torch.where(known[:, :, None], video, made)
+
+    def _check(self, condition: Condition, sampling: object, guidance: float) -> None:
+        """Refuse what the model cannot make."""
+        if not isinstance(sampling, DiffusionSampling):
+            raise UserError(f"samples are drawn from noise (DiffusionSampling), not by {type(sampling).__name__}")
+        if condition.label is not None or condition.action is not None:
+            raise UserError("this model knows no classes and no actions: leave them out of the condition")
+        if condition.text and self.text is None:
+            raise UserError("this model was trained without texts: leave them out of the condition")
+        if guidance != 1 and not condition.text:
+            raise UserError("guidance strengthens a text: give one (--text), or set it to 1")
+        frames, each = condition.num_frames, self.tokenizer.patch_size[0]
+        if self.transformer.rotary is None and frames != self.num_frames:
+            raise UserError(f"this model makes clips of {self.num_frames} frames, no other number: got {frames}")
+        if frames % each:
+            raise UserError(f"this model makes {each} frames at a time, and {frames} were asked for")
+        if condition.video is not None:
+            if not self.tokenizer.frames_apart:
+                raise UserError("this model's tokenizer codes frames together: it makes whole clips, from no frames")
+            size = tuple(condition.video.shape[3:])
+            if size != (self.size, self.size):
+                raise UserError(f"this model makes frames of {self.size} x {self.size} pixels, and was given {size}")
+
+    def _known(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+        """The video ``B T 3 H W`` in 0..1 of what is given, grey elsewhere, and where it is, ``B T H W`` bool."""
+        if condition.video is None:
+            return None, None
+        video, frames = as_float(condition.video), condition.num_frames
+        if condition.known is None:
+            missing = video.new_full((len(video), frames - video.shape[1], *video.shape[2:]), _GREY)
+            known = torch.arange(frames, device=video.device) < video.shape[1]
+            return torch.cat([video, missing], dim=1), known[None, :, None, None].expand(
+                len(video), frames, *video.shape[3:]
+            )
+        known = condition.known.expand(len(video), frames, *video.shape[3:])
+        return torch.where(known[:, :, None], video, _GREY), known
+
+    def given_places(self, known: Tensor) -> Tensor:
+        """See :class:`~filmstrip.protocols.Completes`: those places of which all pixels are known."""
+        p, q, r = self.tokenizer.patch_size
+        whole = reduce(known.float(), "b (t p) (h q) (w r) -> b t h w", "min", p=p, q=q, r=r)
+        return whole[:, :, None] > 0
+
+    def _contexts(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+        """What the transformer attends to of the samples' texts, by default the empty one, and of the latter."""
+        if self.text is None:
+            return None, None
+        nothing = self.transformer.read(self.read_empty()).expand(condition.batch_size, -1, -1)
+        if not condition.text:
+            return nothing, nothing
+        told = condition.text[-1]
+        return self.transformer.read(self.read(told["text"], told["text_length"])), nothing
+
+    # Weights
+
+    def from_published(self, theirs: Mapping[str, Any]) -> Weights:
+        """The transformer from its authors' file (averaged weights if there are any), or from one of ``diffusers``.
+
+        Raises:
+            UserError: a weight is missing or has no place here.
+        """
+        theirs = theirs.get("ema", theirs.get("model", theirs))
+        own = self.transformer.state_dict()
+        if "y_embedder.embedding_table.weight" in theirs:
+            weights = _from_authors(theirs, own)
+        else:
+            weights = from_diffusers_dit(theirs, own, self.config.transformer)
+        return {f"transformer.{name}": tensor for name, tensor in weights.items()}
+
+    def to_peft(self) -> tuple[dict[str, Any], Weights]:
+        """See :class:`~filmstrip.protocols.InPeft`."""
+        return to_peft_dit(self.transformer)
+
+    def depth_of(self, name: str) -> int:
+        """The transformer's layers; texts come first."""
+        part, _, rest = name.partition(".")
+        return self.transformer.depth_of(rest) if part == "transformer" else 0
+
+
+_AUTHORS: Rules = (
+    (r"^embed\.", "x_embedder.proj."),
+    (r"^time\.fc1\.", "t_embedder.mlp.0."),
+    (r"^time\.fc2\.", "t_embedder.mlp.2."),
+    (r"modulation\.linear\.", "adaLN_modulation.1."),
+    (r"^out_adaLN", "final_layer.adaLN"),
+    (r"^out\.", "final_layer.linear."),
+    (r"\.time_norm\.", ".temporal_norm1."),
+    (r"\.time_fc\.", ".temporal_fc."),
+    (r"\.(time_)?attention\.out\.", r".\1attention.proj."),
+    (r"\.time_attention\.", ".temporal_attn."),
+    (r"\.attention\.", ".attn."),
+)
+_FIXED = ("pos_embed", "time_embed", r"y_embedder\.embedding_table\.weight")
+
+
+def _from_authors(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Weights:
+    """Our names for the authors' weights; the embedding of their one class joins the time's bias."""
+    names = {name: renamed(name, _AUTHORS) for name in wanted}
+    check_names("this is no VDT of this size: it", theirs, names.values(), spare=_FIXED)
+    ours = {name: theirs[key] for name, key in names.items()}
+    kernel = ours["embed.weight"]
+    ours["embed.weight"] = kernel.movedim(1, -1).flatten(1)
+    ours["time.fc2.bias"] = ours["time.fc2.bias"] + theirs["y_embedder.embedding_table.weight"][0]
+    return ours
+
+
+NOISE = DiffusionConfig(prediction="epsilon", schedule="linear", beta_start=1e-4, beta_end=0.02)
+"""Published noise: a thousand times, variances from 0.0001 to 0.02."""
+DROPOUT = ConditionDropout(table=(("text", 0.1),))
+"""The text is left out of a tenth of the examples, so that guidance has something to go by."""
+
+
+def tiny() -> Run:
+    """Plain motions at 32 x 32 pixels, 8 frames of 8 x 8 latents; trains in seconds on two CPU cores."""
+    return Run(
+        data=Data(
+            synthetic=Motions(plain=True),
+            clip=Clip(num_frames=8, stride=2, size=32, short_side=(32, 32)),
+            augment=Augment(mirror=0.0),
+            batch_size=16,
+        ),
+        objective=VDTConfig(
+            tokenizer=find("tokenizers.vae_kl:tiny").objective,
+            untrained_tokenizer=True,
+            num_frames=8,
+            size=32,
+            transformer=VideoDiTArchitecture(width=64, depth=2, num_heads=4, mlp_width=128),
+            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
+            given_frames=2,
+            sampling=GuidedSampling(steps=10),
+        ),
+        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
+        train=Loop(length=Steps(200)),
+    )
+
+
+def tiny_text() -> Run:
+    """Captioned scenes at 32 x 32 pixels by Latte's network: alternating blocks that read words."""
+    return Run(
+        data=Data(
+            synthetic=EditedScenes(size=32, num_train=200, num_test=8),
+            reads=Captioned(max_length=16),
+            clip=Clip(num_frames=8, stride=1, size=32, short_side=(32, 32)),
+            augment=Augment(mirror=0.0),
+            batch_size=8,
+        ),
+        objective=VDTConfig(
+            tokenizer=find("tokenizers.vae_kl:tiny").objective,
+            untrained_tokenizer=True,
+            num_frames=8,
+            size=32,
+            transformer=VideoDiTArchitecture(
+                width=48,
+                depth=2,
+                num_heads=4,
+                mlp_width=192,
+                attention="alternating",
+                modulation="shared",
+                context_width=32,
+            ),
+            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
+            dropout=DROPOUT,
+            tasks=(("generate", 1.0), ("predict", 1.0)),
+            given_frames=1,
+            sampling=GuidedSampling(steps=10),
+        ),
+        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
+        train=Loop(length=Steps(200)),
+    )
+
+
+def _at(size: int, **network: int) -> Run:
+    """16 frames, by the published masks and noise; rate, batch and averaging are DiT's."""
+    return Run(
+        data=Data(
+            clip=Clip(num_frames=16, stride=1, size=size, short_side=(size, size)),
+            augment=Augment(mirror=0.5),
+            batch_size=256,
+        ),
+        objective=VDTConfig(
+            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
+            latent_scale=STABLE_DIFFUSION_SCALE,
+            num_frames=16,
+            size=size,
+            transformer=VideoDiTArchitecture(variances=True, **network),
+            diffusion=NOISE,
+            sampling=GuidedSampling(steps=250),
+        ),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant()),
+        train=Loop(length=Steps(400_000), precision="bfloat16", ema=0.9999),
+    )
+
+
+def large_256() -> Run:
+    """VDT-L/2: 28 blocks of width 1,152, at 256 x 256 pixels, as released for Sky Time-lapse."""
+    return _at(256)
+
+
+def small_256() -> Run:
+    """VDT-S/2: 12 blocks of width 384."""
+    return _at(256, width=384, depth=12, num_heads=6, mlp_width=1536)
+
+
+def latte() -> Run:
+    """Latte's text-to-video network, 16 frames of 512 x 512 pixels, to be begun with its published weights (--init).
+
+    Half of the clips have their first frame given, so that films can be continued from a text and a picture. Sampling
+    is the published pipeline's: 50 steps, guidance by 7.5. Rate, batch and steps are ours, for a few hundred films.
+    """
+    return Run(
+        data=Data(
+            reads=Captioned(max_length=120),
+            clip=Clip(num_frames=16, stride=3, size=512, short_side=(512, 512)),
+            augment=Augment(mirror=0.0),
+            batch_size=8,
+        ),
+        objective=VDTConfig(
+            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
+            latent_scale=STABLE_DIFFUSION_SCALE,
+            num_frames=16,
+            size=512,
+            text=T5Architecture(),
+            transformer=VideoDiTArchitecture(
+                depth=56,
+                attention="alternating",
+                modulation="shared",
+                context_width=4096,
+                variances=True,
+            ),
+            diffusion=NOISE,
+            dropout=DROPOUT,
+            tasks=(("generate", 1.0), ("predict", 1.0)),
+            given_frames=1,
+            sampling=GuidedSampling(steps=50, guidance=7.5),
+        ),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
+        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+    )
