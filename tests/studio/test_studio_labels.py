@@ -214,6 +214,4 @@ def test_the_end_of_the_studio_stops_trainings(context, post, videos, asleep):
     Segments(videos).save("a.mp4", [A, B], version([]))
     post("/train", json={"preset": "recognition.vit:tiny", "name": "new", "steps": ""})
     context.trainings.close()
-    assert (
-        context.trainings.get("new").process.returncode in training.STOPPED
-    )
+    assert context.trainings.get("new").process.returncode in training.STOPPED
