@@ -9,7 +9,7 @@ from filmstrip import systems
 from filmstrip.measure import complexity
 from filmstrip.protocols import find_encoder
 
-OWN = ("small", "resnet18_k400", "r2plus1d_18", "large_own", "table", "table_pixels")
+OWN = ("small", "resnet18_k400", "r2plus1d_18", "large_own", "table", "table_pixels", "scenes")
 """Presets that no paper has, as are all whose names begin with ``tiny``."""
 
 

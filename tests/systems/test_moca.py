@@ -5,47 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from drawn import draw_batch, info_for
+from editors import FEW, built, request
 
-from filmstrip import systems
 from filmstrip.__main__ import main
 from filmstrip.data.edits import FrameEditing
 from filmstrip.models.frozen_text import T5Architecture
 from filmstrip.objectives.attention_editing import PromptToPrompt, Steps, align
-from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import edit_frame
 from filmstrip.protocols import VideoEdit
 from filmstrip.video import write_video
-
-FEW = DiffusionSampling(steps=3)
-
-
-def built(address, **changes):
-    run = systems.find(address)
-    run = run.bound(info_for(run.data.reads))
-    torch.manual_seed(0)
-    objective = replace(run.objective, **changes).build().eval()
-    for parameter in objective.unet.parameters():  # temporal layers start at zero
-        torch.nn.init.normal_(parameter, std=0.1)
-    return objective, draw_batch(run.data, size=2, seed=0)
 
 
 @pytest.fixture(scope="module")
 def moca():
     return built("editing.moca:tiny")
-
-
-def request(batch, **options):
-    return VideoEdit(
-        video=batch["video"],
-        source_text=batch["text"],
-        source_length=batch["text_length"],
-        text=options.pop("text", batch["text"].flip(0)),
-        text_length=options.pop("text_length", batch["text_length"].flip(0)),
-        seeds=torch.tensor([5, 6]),
-        sampling=FEW,
-        **options,
-    )
 
 
 def absent(*names):

@@ -12,6 +12,7 @@ TEXT, VAE = 4762.3 + 4.2, 83.65
 SIZES = {
     "editing.moca:latent_256": (1411.2, TEXT, VAE),
     "editing.sdedit:text_to_video_256": (1411.2, TEXT, VAE),
+    "editing.masactrl:text_to_video_256": (1411.2, TEXT, VAE),
     # Stable Diffusion 2's network.
     "editing.sdedit:text_to_image_256": (865.9, TEXT, VAE),
 }

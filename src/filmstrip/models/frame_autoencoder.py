@@ -117,6 +117,9 @@ class FrameAutoencoderArchitecture:
     """Whether there is attention at the lowest resolution, between encoder and decoder."""
     groups: Count = 32
     """Groups of the normalisation."""
+    patch: Count = 1
+    """Side of the squares of pixels that are the channels of one position from the first level on, as in
+    LTX-Video's autoencoder; of one pixel, levels alone make frames smaller."""
     pixels: Literal["signed", "unit"] = "signed"
     """Range of the pixels that the networks read and write: -1 to 1, or 0 to 1 (aMUSEd's)."""
 
@@ -140,12 +143,13 @@ class FrameAutoencoder(nn.Module):
                 f"widths {widths} must be multiples of {groups} (the normalisation's groups) and more than "
                 f"the {halvings} halvings"
             )
-        self.patch_size = (1, 2**halvings, 2**halvings)
+        self.patch = config.patch
+        self.patch_size = (1, config.patch * 2**halvings, config.patch * 2**halvings)
         self.signed = config.pixels == "signed"
         # as published what the bottleneck takes, a code or the mean and variance of one; not thousands of logits
         out = min(input_dim, 2 * latent_dim)
-        first, last = widths[0], widths[-1]
-        self.conv_in = nn.Conv2d(3, first, 3, padding=1)
+        first, last, colours = widths[0], widths[-1], 3 * config.patch**2
+        self.conv_in = nn.Conv2d(colours, first, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, width in enumerate(widths):
             half = Down(width) if i < halvings else nn.Identity()
@@ -162,7 +166,7 @@ class FrameAutoencoder(nn.Module):
             same = {"attention": i in attention_levels, "groups": groups}
             above = widths[min(i + 1, len(widths) - 1)]
             self.up.append(Level(above, widths[i], depth + 1, resample=double, **same))
-        self.decoder_out = _out(first, 3, groups)
+        self.decoder_out = _out(first, colours, groups)
 
     @property
     def last_weight(self) -> nn.Parameter:
@@ -171,7 +175,8 @@ class FrameAutoencoder(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         """Latents ``B t h w D`` of ``B T C H W`` video in 0..1."""
-        x = self.conv_in(rearrange(video * 2 - 1 if self.signed else video, "b t c h w -> (b t) c h w"))
+        frames = rearrange(video * 2 - 1 if self.signed else video, "b t c h w -> (b t) c h w")
+        x = self.conv_in(F.pixel_unshuffle(frames, self.patch))
         for level in self.down:
             x = level(x)
         x = self.to_latents(self.encoder_out(self.encoder_middle(x)))
@@ -183,5 +188,6 @@ class FrameAutoencoder(nn.Module):
         x = self.decoder_middle(x)
         for level in self.up:
             x = level(x)
-        pixels = rearrange(self.decoder_out(x), "(b t) c h w -> b t c h w", t=latents.shape[1])
+        frames = F.pixel_shuffle(self.decoder_out(x), self.patch)
+        pixels = rearrange(frames, "(b t) c h w -> b t c h w", t=latents.shape[1])
         return pixels / 2 + 0.5 if self.signed else pixels

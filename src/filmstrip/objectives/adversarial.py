@@ -117,11 +117,11 @@ class AdversarialTokenizer(TokenizerObjective):
         return {"_class_name": name, **described}, to_diffusers(self.state_dict())
 
     def phases(self) -> tuple[Phase, ...]:
-        """The autoencoder, then the discriminator."""
-        return (
-            Phase("main", (self.autoencoder, self.bottleneck)),
-            Phase("discriminator", (self.discriminator,)),
-        )
+        """The autoencoder, then the discriminator, unless that counts for nothing."""
+        main = Phase("main", (self.autoencoder, self.bottleneck))
+        if not self.config.adversarial_weight:
+            return (main,)
+        return main, Phase("discriminator", (self.discriminator,))
 
     def forward(self, batch: Batch, phase: str = "main") -> Loss:
         """The loss of one batch for one of the phases."""
@@ -131,17 +131,28 @@ class AdversarialTokenizer(TokenizerObjective):
     def _rebuild(self, video: Tensor) -> Loss:
         rebuilt, passage = self.pass_through(video)
         rebuilt = rebuilt.float()
-        error = 2 * F.l1_loss(rebuilt, video)  # on the scale of pixels in -1..1
-        distance = self.perceptual(*(rearrange(v, "b t c h w -> (b t) c h w") for v in (rebuilt, video))).mean()
-        errors = error + self.config.perceptual_weight * distance
+        absolute = 2 * F.l1_loss(rebuilt, video)  # on the scale of pixels in -1..1
+        errors, metrics = absolute, {"l1": absolute}
+        if self.config.error == "squared":
+            errors = 4 * F.mse_loss(rebuilt, video)
+        if self.config.perceptual_weight:
+            distance = self.perceptual(*(rearrange(v, "b t c h w -> (b t) c h w") for v in (rebuilt, video))).mean()
+            errors = errors + self.config.perceptual_weight * distance
+            metrics[self.perceptual.name] = distance
+        total = errors + passage.loss
+        if self.config.adversarial_weight:
+            fooling, weight = self._fooling(rebuilt, errors)
+            total = total + weight * fooling
+            metrics |= {"adversarial": fooling, "adaptive_weight": weight}
+        return Loss(total, {name: value.detach() for name, value in metrics.items()} | passage.metrics)
+
+    def _fooling(self, rebuilt: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+        """What the discriminator thinks of a reconstruction, as a loss, and its weight."""
         # The discriminator passes gradients on and gets none itself: it has its own phase.
         detached = {name: p.detach() for name, p in self.discriminator.named_parameters()}
         logits = functional_call(self.discriminator, detached, (rebuilt,)).float()
         fooling = -logits.mean() if self.config.gan_loss == "hinge" else F.softplus(-logits).mean()
-        weight = self._adaptive_weight(errors, fooling) * self._started()
-        metrics = {"l1": error, self.perceptual.name: distance, "adversarial": fooling, "adaptive_weight": weight}
-        total = errors + passage.loss + weight * fooling
-        return Loss(total, {name: value.detach() for name, value in metrics.items()} | passage.metrics)
+        return fooling, self._adaptive_weight(errors, fooling) * self._started()
 
     def _adaptive_weight(self, errors: Tensor, fooling: Tensor) -> Tensor:
         """The ratio of the two gradients at the last layer, detached; zero where there are no gradients."""
@@ -179,6 +190,8 @@ class AdversarialConfig(FrameAutoencoderArchitecture, ObjectiveConfig):
 
     perceptual: tuple[Path, ...] = ()
     """Files with LPIPS's weights (VGG-16 and linear layers); without, random features stand in, and are named so."""
+    error: Literal["absolute", "squared"] = "absolute"
+    """Error of pixels: absolute, as published, or squared, by which small networks learn small things sooner."""
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 0.8
     """Size of the adversarial gradient relative to the errors', at the last layer."""

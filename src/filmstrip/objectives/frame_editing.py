@@ -1,4 +1,4 @@
-"""Editing of single frames by a text-to-image model: Prompt-to-Prompt on an inverted frame, and SDEdit.
+"""Editing by a text-to-image model: Prompt-to-Prompt on an inverted frame, SDEdit, and an edit beside its source.
 
 Any :class:`~filmstrip.objectives.latent_diffusion.LatentDiffusion` that learnt single frames does it: a run of
 images, or one of video that learns its clips' first frames alone, too.
@@ -6,13 +6,16 @@ images, or one of video that learns its clips' first frames alone, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from filmstrip.data.edits import FrameEditing
+from filmstrip.models.video_unet import AttentionControl
 from filmstrip.objectives.attention_editing import PromptToPrompt, Steps
+from filmstrip.objectives.diffusion import Conditions
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.latent_diffusion import LatentDiffusion
 from filmstrip.protocols import VideoEdit, as_float
@@ -47,18 +50,41 @@ def sdedit(
 def prompt_to_prompt(
     model: LatentDiffusion, latents: Tensor, edit: VideoEdit, settings: FrameEditing, sampling: DiffusionSampling
 ) -> Tensor:
-    """Hertz et al. 2023 on latents ``B T D h w`` of real frames, inverted by the source's text.
-
-    The source is denoised beside the edit, and put back on its own path after every step (Ju et al. 2024, "direct
-    inversion"), so that what it lends the edit is that of the real frame, whatever guidance would make of it.
-    """
-    source = model.read(edit.source_text, edit.source_length)
-    context = torch.cat([source, model.read(edit.text, edit.text_length)])
-    path = model.invert(model.told(source), latents, sampling)
+    """Hertz et al. 2023 on latents ``B T D h w`` of real frames, beside which the edit is denoised."""
     steps = Steps(sampling)
     exchange = PromptToPrompt(
         steps, edit.source_text, edit.text, cross_share=settings.cross_share, self_share=settings.self_share
     )
+    return beside_source(
+        model,
+        latents,
+        edit,
+        steps,
+        sampling,
+        guidance=settings.guidance,
+        control=lambda given: exchange if "text" in given else None,
+    )
+
+
+def beside_source(
+    model: LatentDiffusion,
+    latents: Tensor,
+    edit: VideoEdit,
+    steps: Steps,
+    sampling: DiffusionSampling,
+    *,
+    guidance: float,
+    control: Callable[[Conditions], AttentionControl | None],
+) -> Tensor:
+    """Edits of latents ``B T D h w``, which begin at the noise that the source's text inverts these to.
+
+    Source and edit are denoised side by side, each by its text, and ``control`` says what attention lends from one to
+    the other; it is told of ``steps``. The source is put back on its own path after every step (Ju et al. 2024,
+    "direct inversion"), so that what it lends is that of the real frames, whatever guidance would make of them.
+    """
+    source = model.read(edit.source_text, edit.source_length)
+    context = torch.cat([source, model.read(edit.text, edit.text_length)])
+    path = model.invert(model.told(source), latents, sampling)
 
     def on_step(number: int, x: Tensor) -> Tensor:
         steps.done = number + 1
@@ -67,10 +93,10 @@ def prompt_to_prompt(
     both = model.denoise(
         model.told(context),
         torch.cat([path[0], path[0]]),
-        {"text": settings.guidance},
+        {"text": guidance},
         sampling,
         order=("text",),
-        control=lambda given: exchange if "text" in given else None,
+        control=control,
         on_step=on_step,
     )
     return both[len(latents) :]

@@ -231,6 +231,25 @@ def tiny() -> Run:
     )
 
 
+def scenes() -> Run:
+    """Edited scenes on the latents of a run of ``tokenizers.vae_kl:scenes``: a small editor for a laptop."""
+    run = tiny()
+    return replace(
+        run,
+        data=replace(run.data, synthetic=EditedScenes()),
+        objective=replace(
+            run.objective,
+            tokenizer=find("tokenizers.vae_kl:scenes").objective,
+            untrained_tokenizer=False,
+            unet=replace(run.objective.unet, widths=(32, 64)),
+            guidance=MoCAGuidance(image=1.0, text=2.0, motion=1.0),
+            sampling=DiffusionSampling(steps=20),
+        ),
+        optim=AdamW(lr=2e-3, weight_decay=0.01),
+        train=Loop(length=Steps(3000)),
+    )
+
+
 def _latent_256(**objective: object) -> MoCAConfig:
     return MoCAConfig(
         tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,

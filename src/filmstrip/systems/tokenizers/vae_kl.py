@@ -26,6 +26,7 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, Weight
 from filmstrip.data.config import Augment, Clip, Data
+from filmstrip.data.synthetic.edits import EditedScenes
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.nn.gaussian import Gaussian
@@ -98,6 +99,37 @@ def tiny() -> Run:
         objective=VAEKLConfig.small(),
         optim=AdamW(lr=2e-3, weight_decay=0.0, betas=(0.5, 0.9)),
         train=Loop(length=Steps(100), clip_grad=None),
+    )
+
+
+def scenes() -> Run:
+    """Edited scenes at 32 x 32 pixels, for editors of them: minutes on a laptop.
+
+    Convolutions over squares of 4 x 4 pixels, and the squared error alone. Measured on 48 unseen frames (one seed, 16
+    frames a step): 28.2 dB after 86 s of processor time, where two halvings from 16 channels, to latents of 4, and
+    the absolute error had 22.6 dB after 152 s; what moves was a blur in these.
+    """
+    return Run(
+        data=Data(
+            synthetic=EditedScenes(),
+            clip=Clip(num_frames=2, stride=4, size=32, short_side=(32, 32)),
+            augment=Augment(mirror=0.0),
+            batch_size=8,
+        ),
+        objective=VAEKLConfig(
+            widths=(64,),
+            depth=1,
+            groups=8,
+            patch=4,
+            middle_attention=False,
+            latent_dim=8,
+            kl_weight=1e-5,
+            error="squared",
+            perceptual_weight=0.0,
+            adversarial_weight=0.0,
+        ),
+        optim=AdamW(lr=3e-3, weight_decay=0.0, betas=(0.5, 0.9)),
+        train=Loop(length=Steps(1500), clip_grad=1.0),
     )
 
 
