@@ -37,6 +37,10 @@ CLAIM = Claim(
         below("text 16", 0.9, "with 16% of text it is kept"),
         below("vision 16", "vision 0", "pictures are learnt nearly as well", by=-0.05),
     ),
+    analysis="Without text what was learnt of it is lost altogether (0.70 to 9.6 to 11.7 nats a word); with 16% "
+    "of it nothing is (0.71). Of pictures two seeds learn as much with text as without, the third 0.15 nats of a "
+    "code less, so that the limit of 0.05 is not shown: 400 steps are few, and in 16% fewer pictures less is "
+    "learnt.",
     minutes=3,
 )
 
