@@ -46,6 +46,12 @@ CLAIM = Claim(
         ),
         below("base words learnt", "index words learnt", "also after some learning"),
     ),
+    analysis="Every direction is that of theory in every seed; what is not shown are sizes. Beyond the learnt "
+    "length the model as it is has 4.1, 4.9 and 8.5 nats of an answer, more than chance, with the larger base "
+    "0.35 to 0.72 without any learning, with divided positions 0.32 to 0.62: differences of 3.4 to 8.1 nats, "
+    "whose spread over three seeds is as large as they are. Words, which follow from the two before, tell the two "
+    "apart: 1.4 to 1.8 nats with the larger base, 3.2 to 3.3 with divided positions, and 1.4 against 1.9 to 2.1 "
+    "after 40 steps.",
     minutes=4,
 )
 
