@@ -58,7 +58,6 @@ class MasaCtrlConfig(LatentDiffusionConfig):
         Raises:
             UserError: nothing is known of texts, or sizes do not fit.
         """
-        self.check()
         return MasaCtrl(self)
 
 
