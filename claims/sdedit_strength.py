@@ -58,7 +58,8 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     source = as_float(rendered(edits.sources))
     found = {}
     for strength in STRENGTHS:
-        made = edited(model, edits, seed, frame_editing=FrameEditing(strength=strength, guidance=2.0))
+        settings = {"frame_editing": FrameEditing(strength=strength), "guidance": {"text": 2.0}}
+        made = edited(model, edits, seed, **settings)
         found[f"source {strength:g}"] = psnr(made, source).mean().item()
         found[f"ground {strength:g}"] = 100 * sum(named(made, edits)) / TESTS
     return found

@@ -23,7 +23,7 @@ from filmstrip.runs.experiment import train
 
 
 class Alive(TorchDispatchMode):
-    """Looks at all storages after every operation: FSDP changes the sizes of its own."""
+    """Looks at all storages after every operation that makes one: FSDP changes the sizes of its own meanwhile."""
 
     def __init__(self):
         super().__init__()
@@ -31,21 +31,25 @@ class Alive(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        self._note(out)
-        alive = [storage for reference in list(self._storages.values()) if (storage := reference()) is not None]
-        self.peak = max(self.peak, sum(storage.nbytes() for storage in alive))
+        if not self._note(out):
+            return out
+        alive = {key: storage for key, at in list(self._storages.items()) if (storage := at()) is not None}
+        self._storages = {key: self._storages[key] for key in alive}
+        self.peak = max(self.peak, sum(storage.nbytes() for storage in alive.values()))
         return out
 
     def _note(self, value):
+        """Whether there is a storage among the values that is new."""
         if isinstance(value, (list, tuple)):
-            for each in value:
-                self._note(each)
-        elif hasattr(value, "untyped_storage"):
+            return any([self._note(each) for each in value])
+        if hasattr(value, "untyped_storage"):
             # Of a sharded tensor its part is in memory; its own storage has the size of the whole.
             storage = getattr(value, "_local_tensor", value).untyped_storage()
             key = storage._cdata
             if key not in self._storages or self._storages[key]() is None:
                 self._storages[key] = weakref.ref(storage)
+                return True
+        return False
 
 
 def planned_run(arguments):

@@ -139,6 +139,19 @@ def test_exchanged_attention_between_equal_clips_changes_nothing():
 
 
 @torch.no_grad()
+def test_sdedit_is_guided_as_it_is_asked():
+    objective, batch = built("editing.sdedit:tiny")
+    strong = FrameEditing(strength=1.0)
+    by_run, one, five = (
+        objective.edit(request(batch, frame_editing=strong, guidance=guidance))
+        for guidance in ({}, {"text": 1.0}, {"text": 5.0})
+    )
+    assert not torch.equal(one, five)
+    own = objective.edit(request(batch, frame_editing=strong, guidance={"text": objective.config.guidance.text}))
+    assert torch.equal(by_run, own)
+
+
+@torch.no_grad()
 def test_prompt_to_prompt_with_the_same_words_gives_the_frame_back(moca):
     objective, batch = moca
     same = {"text": batch["text"], "text_length": batch["text_length"]}

@@ -15,7 +15,7 @@ what edits first frames, and what a network of video starts from (``--init RUN``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,7 +62,8 @@ class SDEdit(LatentDiffusion):
     @torch.no_grad()
     def edit(self, edit: VideoEdit) -> Tensor:
         """Edited video ``B T 3 H W`` in 0..1, whatever becomes of its motion."""
-        settings = edit.frame_editing or FrameEditing(guidance=edit.guidance.get("text", self.config.guidance.text))
+        guidance = edit.guidance.get("text", self.config.guidance.text)
+        settings = replace(edit.frame_editing or FrameEditing(), guidance=guidance)
         latents = self.latents(edit.video)
         sampling = edit.sampling or self.config.sampling
         return self.pixels(sdedit(self, latents, edit, settings, sampling))
