@@ -33,6 +33,8 @@ TINY = [
     *("--objective.num-frames", "4", "--objective.size", "16"),
     *("--objective.width", "12", "--objective.depth", "1", "--objective.num-heads", "2"),
 ]
+ENDS = [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+"""Signals that all processes of a command are sent, and what it then exits with."""
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def wait_until(happened, process):
     pytest.fail("it never happened")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_a_training_that_all_its_processes_are_told_to_end_is_saved_and_goes_on(videos, tmp_path, number, code):
     out = tmp_path / "run"
     words = ["train", "recognition.vit", "--data", videos, "--out", out, *TINY, "--train.log-every", 1]
@@ -127,7 +129,7 @@ def test_what_is_kept_is_a_note_and_no_further_error():
         raise OSError("full")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_preparing_stops_at_a_full_disk_and_goes_on(noise, tmp_path, capsys, workers):
     out = tmp_path / "out"
     words = ["data", "prepare", noise, "--out", out, "--workers", workers]
@@ -142,7 +144,7 @@ def test_preparing_stops_at_a_full_disk_and_goes_on(noise, tmp_path, capsys, wor
     assert "4 videos" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_preparing_that_all_its_processes_are_told_to_end_keeps_whole_copies(tmp_path, number, code):
     first = write_colours(tmp_path / "many" / "0.mp4", "red")
     for copy in range(1, 1000):

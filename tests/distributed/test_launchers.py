@@ -62,7 +62,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_two_processes_learn_what_one_does(videos, alone, tmp_path, launcher):
     out = tmp_path / "run"
     start([sys.executable, "-m", *LAUNCHERS[launcher], "-m", "filmstrip", *arguments(videos, out, 3)])

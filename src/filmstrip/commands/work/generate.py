@@ -58,7 +58,7 @@ class SamplingRequest:
     fps: Rate | None = None
     """Frames per second of the file; by default as the video to continue, or 8."""
     sampling: SampleSettings = field(default_factory=Sampling)
-    """How samples are drawn."""
+    """Settings of sampling."""
 
     def __post_init__(self) -> None:
         check_numbers(self)

@@ -60,7 +60,7 @@ from filmstrip.train.schedules import Constant
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 Task = Literal["generate", "predict", "backwards", "interpolate", "animate", "frames", "complete"]
-"""What is given: nothing; the first frames; the last ones; every so many; one anywhere; each with a probability of a
+"""Given frames: none; the first ones; the last ones; every so many; one anywhere; each with a probability of a
 fifth; or all but a rectangle of half a frame, from one of the first four frames to one of the last four."""
 PUBLISHED: tuple[tuple[Task, float], ...] = (
     *((task, 0.8 / 6) for task in ("generate", "predict", "backwards", "interpolate", "animate", "frames")),
@@ -134,13 +134,13 @@ class VDTConfig(NoisedLatentsConfig):
     transformer: VideoDiTArchitecture = field(default_factory=VideoDiTArchitecture)
     """Network of noised latents."""
     tasks: Annotated[tuple[tuple[Task, Weight], ...], NotEmpty] = PUBLISHED
-    """What is given in training, with relative frequencies."""
+    """Tasks of training, by what is given, with relative frequencies."""
     given_frames: Count = 8
     """Number of first or last frames that are given where these are (in latents, as is the interval)."""
     interval: Count = 4
     """Number of frames from one that is given to the next, where they are interpolated."""
     sampling: GuidedSampling = field(default_factory=GuidedSampling, metadata=FREE)
-    """How samples are drawn, unless it is said otherwise."""
+    """Settings of sampling, unless others are given."""
 
     def of_pipeline(self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str) -> Self:
         """See :meth:`ObjectiveConfig.of_pipeline`."""
