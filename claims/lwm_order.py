@@ -34,6 +34,11 @@ CLAIM = Claim(
         below("given drawn", "given vision_first", "always pictures first: captions say nothing of them", by=0.05),
         above("captions drawn", 50.0, "drawn order learns to describe"),
     ),
+    analysis="As found in every seed. A model that met captions first alone describes none, and pictures without "
+    "a caption cost it 2.7 to 6.6 nats of a code in place of 1.7 to 1.8: between 0.9 and 4.9 more, a difference "
+    "always there and of a size too different from seed to seed for an interval. One that met pictures first "
+    "draws nothing of what a caption says (1.9 to 2.0 nats, without a caption 1.7). The drawn order costs 0.00 "
+    "nats beside captions first, and 7 to 11 points of descriptions beside pictures first.",
     minutes=6,
 )
 
