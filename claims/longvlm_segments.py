@@ -27,9 +27,9 @@ CLAIM = Claim(
         above("short", 75.0, "where all begin the question is learnt"),
     ),
     analysis="Nothing is shown of order: with segments 31, 40 and 26% are right, with merging over the whole 35, "
-    "27 and 25%. Who sees both squares and not their order answers half, who sees none a sixth: the models hardly "
-    "find the squares, as in longvlm_merging, and what order could add is lost in that. It takes larger squares, "
-    "as in long_answers, or more steps.",
+    "27 and 25%. Who sees both squares and not their order answers half, who sees none a sixth: the models find "
+    "few of the squares, though these are two cells wide, and what order could add is lost in that. It takes more "
+    "steps, or squares that stay longer.",
     minutes=8,
 )
 

@@ -45,6 +45,12 @@ CLAIM = Claim(
         equal("after known", "before known", "knowledge is kept, within 6 points (MMLU's)", within=6),
         below("before long", "after long", "long texts are read better", by=10),
     ),
+    analysis="Short texts do not suffer: after the longer stage their facts are found more often (96 to 99%, 86 "
+    "to 97% before) and they are more probable (1.33 to 1.35 nats, 1.57 to 1.76), as they are with the base "
+    "unscaled; long texts are read for the first time (99.6 to 99.7% of answers, 8 to 17% before). Equality is "
+    "not shown because the first stage had not ended learning, so that they are better than before, not equal. "
+    "What a model of this size knows by heart is little (5 to 35%), and moves either way by more than the 6 "
+    "points.",
     minutes=7,
 )
 
