@@ -70,6 +70,10 @@ CLAIM = Claim(
         below("talk 90", "talk 40", "talk improves with it"),
         above("found 70", "found 0", "seven of ten rows of talk cost little recall", by=-10),
     ),
+    analysis="As found in every seed. The more rows are talk, the better the talk (6.2 to 13.1 nats with none, "
+    "2.1 to 2.2 with 40%, 1.6 to 1.8 with 90%, 1.6 to 1.7 with nothing else) and the fewer numbers are found (93 "
+    "to 98%, 95 to 98%, 82 to 89%, and 1, 1 and 27%). What is not shown is a matter of noise: how bad the talk of "
+    "a model without any is, and how much of its recall one with talk alone keeps, differ widely between seeds.",
     minutes=8,
 )
 
