@@ -259,6 +259,7 @@ def test_every_file_is_a_claim_or_shared_by_two():
         "asked",
         "visual_targets",
         "long_videos",
+        "edited_scenes",
     }
 
 
