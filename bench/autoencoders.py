@@ -23,14 +23,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.measure.memory import peak_memory
 from filmstrip.objectives.codebook import Codebook
 from filmstrip.protocols import as_float
 from filmstrip.systems.tokenizers import vqvae3d
 from filmstrip.systems.tokenizers.vae_kl import VAEKLConfig
 from filmstrip.systems.tokenizers.vqgan import VQGANConfig
 from filmstrip.weights.diffusers import from_diffusers
-from timing import alternate
+from timing import alternate, peak_of
 
 PEERS = {"vae_kl": "AutoencoderKL", "vqgan": "VQModel", "vqvae3d": "AutoencoderKLCogVideoX"}
 CODES, CHANNELS, DEPTH = 1024, 64, 2
@@ -143,10 +142,7 @@ def _flags(args: argparse.Namespace) -> list[str]:
 
 def print_memory(name: str, which: str, args: argparse.Namespace) -> None:
     model = load(name, which, args)
-    with peak_memory(torch.device("cpu")) as peak:
-        before = peak()
-        steps(name, which, model, args)["decode"]()
-        print((peak() - before) / 1e9)
+    print(peak_of(lambda: steps(name, which, model, args)["decode"]()) / 1e9)
 
 
 def main() -> None:

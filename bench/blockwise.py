@@ -16,10 +16,9 @@ from collections.abc import Callable
 
 import torch
 
-from filmstrip.measure.memory import peak_memory
 from filmstrip.nn.attention import attend
 from filmstrip.nn.masks import causal, document
-from timing import alternate
+from timing import alternate, peak_of
 
 CPU = torch.device("cpu")
 
@@ -56,10 +55,7 @@ def main() -> None:
         way, length, size = args.memory_of
         step(way, 64, 64)()  # what torch itself takes on the first call
         run = step(way, int(length), int(size))
-        with peak_memory(CPU) as used:
-            before = used()
-            run()
-            print((used() - before) / 1e6)
+        print(peak_of(run) / 1e6)
         return
     print("| tokens a row | a document | blocks, ms | speed, mask = 1 | MB, mask / blocks |")
     print("|---:|---:|---:|---:|---:|")

@@ -19,12 +19,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from filmstrip.measure.memory import peak_memory
 from filmstrip.models.decoder import Decoder, DecoderConfig
 from filmstrip.nn.blockwise import attend_in_blocks
-from timing import alternate
+from timing import alternate, peak_of
 
-CPU = torch.device("cpu")
 HEADS, DIM = 4, 64
 
 
@@ -92,10 +90,7 @@ def main() -> None:
         way, length = args.memory_of
         step(way, 64)()  # what torch itself takes on the first call
         run = step(way, int(length))
-        with peak_memory(CPU) as used:
-            before = used()
-            run()
-            print((used() - before) / 1e6)
+        print(peak_of(run) / 1e6)
         return
     torch.manual_seed(0)
     # Of one thread the processor's time is the duration, without what other processes take meanwhile.

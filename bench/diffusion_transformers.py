@@ -19,11 +19,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from filmstrip.measure.memory import peak_memory
 from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
 from filmstrip.models.video_dit_layouts import config_of, to_diffusers_dit
 from filmstrip.protocols import Grid
-from timing import alternate
+from timing import alternate, peak_of
 
 KINDS = ("latte", "wan")
 CHANNELS, TEXT, LENGTH = 4, 256, 32
@@ -85,15 +84,6 @@ def memory(kind: str, name: str, args: argparse.Namespace) -> float:
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
-def peak_of(run: Callable[[], None]) -> float:
-    """Peak gigabytes of two steps, less those before them."""
-    with peak_memory(torch.device("cpu")) as peak:
-        before = peak()
-        run()
-        run()
-        return (peak() - before) / 1e9
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
@@ -111,7 +101,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.only:
         kind, name = args.only
-        print(peak_of(step(name, networks(kind, args)[name], args)))
+        run = step(name, networks(kind, args)[name], args)
+        print(peak_of(lambda: (run(), run())) / 1e9)
         return
     print("| network | step, diffusers = 1 | GB, ours / theirs |\n|---|---:|---:|")
     for kind in args.kinds:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.evals.throughput import count_flops, matrix_rate
-from filmstrip.measure.memory import peak_memory
 from filmstrip.protocols import Objective
-from timing import alternate
+from timing import alternate, peak_of
 
 Step = Callable[[], None]
 PRECISIONS = ("float32", "bfloat16")
@@ -112,9 +111,10 @@ def _peak_elsewhere(script: str, which: str, case: str, precision: str) -> float
 def _peak(which: str, case: Case, precision: str) -> float:
     if which == "theirs":
         import transformers  # noqa: F401 - its own size is not the model's
-    with peak_memory(torch.device("cpu")) as peak:
-        before = peak()
+
+    def built_and_stepped() -> None:
         step = getattr(case, which)(precision)
         for _ in range(4):
             step()
-        return (peak() - before) / 1e9
+
+    return peak_of(built_and_stepped) / 1e9

@@ -1,10 +1,14 @@
-"""Timing that survives a busy machine: alternate what is compared, take medians, report ratios."""
+"""Timing that survives a busy machine: alternate what is compared, take medians, report ratios. Peaks of memory."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
+
+import torch
+
+from filmstrip.measure.memory import peak_memory
 
 
 def alternate(
@@ -27,6 +31,14 @@ def alternate(
             if number >= 0:
                 seconds[name].append(clock() - begin)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_of(run: Callable[[], object]) -> float:
+    """Bytes by which the process's resident memory grows at its peak while ``run`` runs: for a process of its own."""
+    with peak_memory(torch.device("cpu")) as used:
+        before = used()
+        run()
+        return used() - before
 
 
 def ratio_table(medians: Mapping[str, float], reference: str, unit: str = "ms", per: int = 1) -> str:

@@ -24,11 +24,10 @@ from torch import Tensor
 
 from filmstrip import systems
 from filmstrip.evals.throughput import count_flops, matrix_rate
-from filmstrip.measure.memory import peak_memory
 from filmstrip.nn.sampling import guided
 from filmstrip.nn.two_branch import Placement
 from filmstrip.systems.procedures.vedit import AtTime, ClipDenoiser
-from timing import alternate
+from timing import alternate, peak_of
 
 PLACES, TOKENS, WIDTH = 9, 16, 1152
 WAYS = ("kept", "recomputed", "nothing shared")
@@ -79,12 +78,12 @@ def stepper(way: str, steps: int) -> Callable[[], None]:
 
 
 def print_memory(way: str, steps: int) -> None:
-    with peak_memory(torch.device("cpu")) as peak:
-        before = peak()
+    def built_and_stepped() -> None:
         step = stepper(way, steps)
         for _ in range(2):
             step()
-        print((peak() - before) / 1e9)
+
+    print(peak_of(built_and_stepped) / 1e9)
 
 
 def memory(way: str, steps: int) -> float:

@@ -6,6 +6,7 @@ import torch
 from drawn import info_for
 
 from filmstrip.data.kinds.captioned import Captioned
+from filmstrip.data.kinds.conversations import OF_SHARED_ROWS
 from filmstrip.data.sample import Source
 from filmstrip.evals.throughput import random_batch
 from filmstrip.runs.evaluation import Subject
@@ -22,7 +23,7 @@ class Told(Source):
         return self.told_info
 
     splits = ("train",)
-    gives = property(lambda self: frozenset(self.kind.specification.keys) - {"document", "step_means"})  # if packed
+    gives = property(lambda self: frozenset(self.kind.specification.keys) - OF_SHARED_ROWS)
 
 
 def test_a_drawn_batch_is_what_the_objective_reads(run):

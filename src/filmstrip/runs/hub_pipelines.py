@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from filmstrip.models.video_dit_layouts import clip_of, context_length
 from filmstrip.runs.config import Run
 from filmstrip.runs.hub import hub_folder
 from filmstrip.text.tokenizers import Pretrained
-from filmstrip.weights.hub import config_of
+from filmstrip.weights.hub import config_of, json_of
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +66,6 @@ def with_pipeline_of_init(
 
 def _scheduler(folder: Path) -> dict[str, Any]:
     path = folder / SCHEDULER / _SCHEDULER_FILE
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise UserError(f"{folder} lacks {SCHEDULER}/{_SCHEDULER_FILE}, which says what is noise") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"{path} is no JSON of a scheduler: {error}") from None
+    if not path.exists():
+        raise UserError(f"{folder} lacks {SCHEDULER}/{_SCHEDULER_FILE}, which says what is noise")
+    return json_of(path, str(folder))

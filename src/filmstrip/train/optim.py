@@ -88,10 +88,8 @@ class AdamW(Optim):
 
     def build(self, objective: Objective, phase: Phase, *, sharded: bool = False) -> Optimizer:
         """The optimiser of one phase; see :meth:`Optim.build`."""
-        own = value_for(phase.name, self.phase_eps, objective, "optim.phase_eps")
-        return _adamw(
-            _options(_groups(objective, phase, self), self.lr, self.weight_decay), self.betas, own or self.eps
-        )
+        eps = value_for(phase.name, self.phase_eps, objective, "optim.phase_eps") or self.eps
+        return _adamw(_options(_groups(objective, phase, self), self.lr, self.weight_decay), self.betas, eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,16 +160,9 @@ class Muon(Optim):
             nesterov=self.nesterov,
             adjust_lr_fn=self.adjust_lr,
         )
-        return _Joint(
-            [
-                muon,
-                *(
-                    [_adamw(_options(others, self.adamw_lr, self.weight_decay), self.betas, self.eps)]
-                    if others
-                    else []
-                ),
-            ]
-        )
+        if not others:
+            return _Joint([muon])
+        return _Joint([muon, _adamw(_options(others, self.adamw_lr, self.weight_decay), self.betas, self.eps)])
 
 
 OPTIMISERS: dict[str, type[AdamW | SGD | Muon]] = {"adamw": AdamW, "sgd": SGD, "muon": Muon}

@@ -51,6 +51,7 @@ def frozen_parts(objective: Objective, rates: Rates, freeze: str | None = None) 
     if not frozen:
         yield
         return
+    # Only names and modules are held meanwhile: sharding replaces parameters, and whole ones would stay in memory.
     modes = {module: module.training for module in objective.modules()}
     _set_frozen(objective, frozen)
     try:
@@ -61,9 +62,6 @@ def frozen_parts(objective: Objective, rates: Rates, freeze: str | None = None) 
                 param.requires_grad_(True)
         for module, mode in modes.items():
             module.training = mode
-
-
-# No parameter is held here while training lasts: sharding replaces them, and the whole ones would stay in memory.
 
 
 def _frozen(objective: Objective, rates: Rates, freeze: str | None) -> set[str]:

@@ -60,7 +60,7 @@ def config_of(source: str, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    return _json(folder / CONFIG, source)
+    return json_of(folder / CONFIG, source)
 
 
 def weights_of(source: str, folder: Path) -> Weights:
@@ -90,7 +90,7 @@ def shards_of(source: str, folder: Path) -> set[str]:
         reason = f"only {', '.join(pickled)}, which is pickled and can run code" if pickled else "no weights"
         raise UserError(f"{source} holds {reason}: {' or '.join(_FILES)} is needed (save_pretrained writes it)")
     name, index = found[0], f"{found[0]}.index.json"
-    shards = {name} if (folder / name).exists() else set(_json(folder / index, source)["weight_map"].values())
+    shards = {name} if (folder / name).exists() else set(json_of(folder / index, source)["weight_map"].values())
     for shard in sorted(shards):
         if Path(shard).name != shard or not (folder / shard).exists():
             raise UserError(f"{source} names {shard} in {index}, but that file is not there")
@@ -112,7 +112,7 @@ def preprocessing_of(folder: Path) -> dict[str, Any]:
     """What the folder says of sizes and statistics of pixels, if anything."""
     for name in _PREPROCESSING:
         if (folder / name).exists():
-            return _json(folder / name, str(folder))
+            return json_of(folder / name, str(folder))
     return {}
 
 
@@ -140,7 +140,12 @@ def statistics_of(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean": tuple((offset + m) / scale for m in mean), "std": tuple(s / scale for s in std)}
 
 
-def _json(path: Path, source: str) -> dict[str, Any]:
+def json_of(path: Path, source: str) -> dict[str, Any]:
+    """A file of JSON of the model ``source``.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:

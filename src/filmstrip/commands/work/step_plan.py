@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from filmstrip.commands.work.plan_tables import tables
+from filmstrip.data.kinds.conversations import OF_SHARED_ROWS
 from filmstrip.errors import UserError
 from filmstrip.measure.accelerators import ACCELERATORS, Accelerator
 from filmstrip.measure.attention_costs import Sequence, mixings
@@ -215,7 +216,7 @@ def _built(run: Run) -> Objective:
 def _batch(run: Run, sizes: dict[str, int], objective: Objective) -> Batch:
     """A blank batch; rows that several samples share are one sample's, which attends to most."""
     batch = blank_batch(run, objective, sizes)
-    return {name: value for name, value in batch.items() if name not in ("document", "step_means")}
+    return {name: value for name, value in batch.items() if name not in OF_SHARED_ROWS}
 
 
 @contextmanager

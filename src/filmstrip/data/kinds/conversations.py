@@ -74,6 +74,8 @@ SPECIFICATION = Specification(
         **COMMON,
     }
 )
+OF_SHARED_ROWS = frozenset({"document", "step_means"})
+"""Keys that a loader adds where conversations share rows."""
 Format = Literal["plain", "caption", "bare", "v0", "v1", "lwm", "hub"]
 
 
@@ -374,8 +376,8 @@ class ConversationSource(Source):
 
     @property
     def gives(self) -> frozenset[str]:
-        """Keys that batches have; a loader adds two more to rows that conversations share."""
-        return super().gives - {"document", "step_means"} - ({"video"} if self.text_alone else set())
+        """Keys that batches have, but those of shared rows."""
+        return super().gives - OF_SHARED_ROWS - ({"video"} if self.text_alone else set())
 
     def info(self, train_split: str) -> ConversationInfo:
         """Properties of the collection that an objective needs before it is built."""

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from einops import reduce
@@ -161,6 +161,19 @@ class VDTConfig(NoisedLatentsConfig):
         return VDT(self)
 
 
+class _Given(NamedTuple):
+    """The part of samples that is given."""
+
+    video: Tensor
+    """Pixels ``B T 3 H W`` in 0..1, grey where they are not known."""
+    known: Tensor
+    """Mask of the known pixels, ``B T H W`` bool."""
+    latents: Tensor
+    """Latents of the video, ``B t D h w``."""
+    places: Tensor
+    """Mask of the latents that are given, ``B t 1 h w`` bool."""
+
+
 class VDT(NoisedLatents):
     """Predicts the noise of what is not given of a clip's latents; samples likewise."""
 
@@ -236,15 +249,12 @@ class VDT(NoisedLatents):
         seeds = seed + torch.arange(condition.batch_size, device=device)
         grid = self.grid._replace(t=condition.num_frames // self.tokenizer.patch_size[0])
         noise = self.noise(seeds, grid.t, grid[1:])
-        video, known = self._known(condition)
-        given, clean = None, None
-        if video is not None and known is not None:
-            given, clean = self.given_places(known), self.latents(video)
+        given = self._given(condition)
         context, no_context = self._contexts(condition)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            if given is not None and clean is not None:
-                x = torch.where(given, clean, x)
+            if given is not None:
+                x = torch.where(given.places, given.latents, x)
             if scale == 1 or context is None or no_context is None:
                 return self.predict(x, time, context).float()
             both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), torch.cat([context, no_context])).float()
@@ -252,10 +262,10 @@ class VDT(NoisedLatents):
             return untold + scale * (told - untold)
 
         latents = denoise(self.diffusion, predict, noise, sampling, seeds=seeds)
-        if video is None or known is None:
+        if given is None:
             return self.pixels(latents)
-        made = self.pixels(latents if given is None or clean is None else torch.where(given, clean, latents))
-        return torch.where(known[:, :, None], video, made)
+        made = self.pixels(torch.where(given.places, given.latents, latents))
+        return torch.where(given.known[:, :, None], given.video, made)
 
     def _check(self, condition: Condition, sampling: object, guidance: float) -> None:
         """Refuse what the model cannot make."""
@@ -279,19 +289,19 @@ class VDT(NoisedLatents):
             if size != (self.size, self.size):
                 raise UserError(f"this model makes frames of {self.size} x {self.size} pixels, and was given {size}")
 
-    def _known(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
-        """The video ``B T 3 H W`` in 0..1 of what is given, grey elsewhere, and where it is, ``B T H W`` bool."""
+    def _given(self, condition: Condition) -> _Given | None:
+        """What is given of the samples; none if nothing is."""
         if condition.video is None:
-            return None, None
+            return None
         video, frames = as_float(condition.video), condition.num_frames
-        if condition.known is None:
+        known = condition.known
+        if known is None:
             missing = video.new_full((len(video), frames - video.shape[1], *video.shape[2:]), _GREY)
-            known = torch.arange(frames, device=video.device) < video.shape[1]
-            return torch.cat([video, missing], dim=1), known[None, :, None, None].expand(
-                len(video), frames, *video.shape[3:]
-            )
-        known = condition.known.expand(len(video), frames, *video.shape[3:])
-        return torch.where(known[:, :, None], video, _GREY), known
+            known = (torch.arange(frames, device=video.device) < video.shape[1])[None, :, None, None]
+            video = torch.cat([video, missing], dim=1)
+        known = known.expand(len(video), frames, *video.shape[3:])
+        video = torch.where(known[:, :, None], video, _GREY)
+        return _Given(video, known, self.latents(video), self.given_places(known))
 
     def given_places(self, known: Tensor) -> Tensor:
         """See :class:`~filmstrip.protocols.Completes`: those places of which all pixels are known."""
