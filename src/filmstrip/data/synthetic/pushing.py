@@ -175,7 +175,7 @@ def _moved(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, action: n
     """Where an action leads the gripper; things are moved in place."""
     for _ in range(SUBSTEPS):
         before = gripper
-        gripper = np.clip(gripper + SPEED / SUBSTEPS * action, MARGIN, 1 - MARGIN)
+        gripper = np.minimum(np.maximum(gripper + SPEED / SUBSTEPS * action, MARGIN), 1 - MARGIN)
         _settle(things, radii, gripper, gripper - before)
     return gripper
 
@@ -240,15 +240,8 @@ def _painted(
 def _settle(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, motion: np.ndarray) -> None:
     """Push things out of the gripper, out of each other and back onto the table, in place."""
     solid = ROUND * radii
-    sizes = np.append(solid, GRIPPER)
-    reach = (sizes + sizes[:, None]) * (1 - np.eye(len(sizes)))
     for _ in range(ROUNDS):
-        if len(things) == 1:  # the same without arrays, which is most of the time of a table with one thing
-            x, y = things[0, 0] - gripper[0], things[0, 1] - gripper[1]
-            if x * x + y * y >= reach[0, 1] * reach[0, 1]:
-                break
-        bodies = np.vstack([things[:, :2], gripper])
-        if not (np.square(bodies - bodies[:, None]).sum(axis=-1) < np.square(reach)).any():
+        if not _touching(things, solid, gripper):
             break
         for i, thing in enumerate(things):
             away, overlap = _overlap(thing, gripper, solid[i] + GRIPPER)
@@ -262,6 +255,18 @@ def _settle(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, motion: 
                     thing[:2] += overlap / 2 * away
                     things[j, :2] -= overlap / 2 * away
         np.clip(things[:, :2], (MARGIN + solid)[:, None], (1 - MARGIN - solid)[:, None], out=things[:, :2])
+
+
+def _touching(things: np.ndarray, solid: np.ndarray, gripper: np.ndarray) -> bool:
+    """Whether any two of the things and the gripper overlap; plain numbers, which for so few are faster than arrays."""
+    bodies = [(*gripper.tolist(), GRIPPER)]
+    for (x, y, _), radius in zip(things.tolist(), solid.tolist()):
+        for other_x, other_y, other in bodies:
+            reach = radius + other
+            if (x - other_x) * (x - other_x) + (y - other_y) * (y - other_y) < reach * reach:
+                return True
+        bodies.append((x, y, radius))
+    return False
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, reach: float) -> tuple[np.ndarray, float]:
