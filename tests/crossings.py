@@ -10,6 +10,7 @@ however often it is crossed. Only the main thread of the first process is watche
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -53,6 +54,8 @@ class Crossings:
 
 def main(out, *words):
     """Run a command, and write which walls it crossed as JSON."""
+
+    importlib.import_module("torch._dynamo")  # large, and nobody needs to watch it: without it half the time
     from filmstrip.__main__ import main as filmstrip_main
 
     crossings = Crossings()

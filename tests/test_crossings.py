@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 from tests.crossings import Crossings, room_of
 
+from started import run
+
 ROOT = Path(__file__).parents[1]
-
-
-def run(*words, program=("-m", "filmstrip")):
-    done = subprocess.run([sys.executable, *program, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def walls(tmp_path, *words):
     out = tmp_path / "walls.json"
-    run(out, *words, program=(str(ROOT / "tests" / "crossings.py"),))
+    program = [sys.executable, ROOT / "tests/crossings.py", out, *words]  # a new one, as imports cross walls, too
+    done = subprocess.run(list(map(str, program)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return {tuple(wall) for wall in json.loads(out.read_text())}
 
 
@@ -27,7 +26,8 @@ FEW_STEPS = ("--train.steps", 2, "--data.num-workers", 0)
 
 
 def test_training_on_a_folder(tmp_path):
-    run("data", "make", "motions", "--out", tmp_path / "videos", "--train-per-class", 2, "--test-per-class", 1)
+    few = ("--train-per-class", 2, "--test-per-class", 1)
+    run("-m", "filmstrip", "data", "make", "motions", "--out", tmp_path / "videos", *few)
     words = ("recognition.r2plus1d:tiny", "--data", tmp_path / "videos", "--out", tmp_path / "run", *FEW_STEPS)
     found = walls(tmp_path, "train", *words)
     assert ("data", "train") in found and ("objectives", "train") in found
@@ -36,7 +36,7 @@ def test_training_on_a_folder(tmp_path):
 
 
 def test_generating(tmp_path):
-    run("train", "generation.videogpt:tiny", "--out", tmp_path / "run", *FEW_STEPS)
+    run("-m", "filmstrip", "train", "generation.videogpt:tiny", "--out", tmp_path / "run", *FEW_STEPS)
     found = walls(tmp_path, "generate", tmp_path / "run", "--out", tmp_path / "sample.mp4")
     assert ("objectives", "systems/generation/videogpt") in found and (tmp_path / "sample.mp4").stat().st_size
     assert len(found) <= 56 * 2 / 3, sorted(found)

@@ -1,7 +1,6 @@
 """The documentation agrees with the repository."""
 
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,29 +10,24 @@ import pytest
 import torch
 
 from filmstrip.__main__ import main
+from started import Started
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-def test_the_index_of_systems_is_up_to_date():
-    check = subprocess.run([sys.executable, ROOT / "docs/make_index.py", "--check"])
-    assert check.returncode == 0, "docs/systems.md is out of date: run `make docs`"
-
-
-def test_the_ledger_of_claims_is_up_to_date():
-    check = subprocess.run([sys.executable, ROOT / "docs/make_claims.py", "--check"])
-    assert check.returncode == 0, "docs/claims.md is out of date: run `make docs`"
-
-
-def test_the_page_of_batches_is_up_to_date():
-    check = subprocess.run([sys.executable, ROOT / "docs/make_batches.py", "--check"])
-    assert check.returncode == 0, "docs/batches.md is out of date: run `make docs`"
-
-
-def test_the_page_of_what_is_kept_and_replaced_is_up_to_date():
-    check = subprocess.run([sys.executable, ROOT / "docs/make_kept.py", "--check"])
-    assert check.returncode == 0, "docs/kept_and_replaced.md is out of date: run `make docs`"
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        ("make_index", "systems"),
+        ("make_claims", "claims"),
+        ("make_batches", "batches"),
+        ("make_kept", "kept_and_replaced"),
+    ],
+)
+def test_pages_that_are_made_are_up_to_date(script, page):
+    check = Started(ROOT / f"docs/{script}.py", "--check")
+    assert check.wait() == 0, f"docs/{page}.md is out of date: run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,8 +2,6 @@ import csv
 import errno
 import json
 import os
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +18,7 @@ from filmstrip.files import (
     write_tensors,
     write_text,
 )
+from started import run
 
 SMALL_FILES_ONLY = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -84,8 +83,7 @@ def test_a_full_disk_is_an_error_of_the_system_that_names_the_file(tmp_path, wri
         f"try: {write}\n"
         "except OSError as error: print(error.errno, error.filename)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(errno.EFBIG), str(path)]
+    assert run("-c", code).split() == [str(errno.EFBIG), str(path)]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,8 +95,7 @@ def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path):
         f"try: append_line('y' * 99, Path({str(path)!r}))\n"
         "except OSError as error: print(error.errno)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(errno.EFBIG)]
+    assert run("-c", code).split() == [str(errno.EFBIG)]
     append_line("z", path)
     assert path.read_text() == "x" * 99 + "\nz\n"
 

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,6 +18,7 @@ from filmstrip.commands.stopping import keeping, stoppable
 from filmstrip.errors import Terminated
 from filmstrip.video import write_video
 from run_folders import save_run
+from started import Started
 
 SMALL_FILES_ONLY = (
     "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
@@ -56,10 +55,9 @@ def noise(tmp_path):
     return tmp_path / "noise"
 
 
-def command(*words, code="from filmstrip.__main__ import main; import sys; sys.exit(main())", **options):
+def command(*words, code=None, **options):
     """The command line in a process of its own."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], start_new_session=True, **pipes)
+    return Started(*(("-m", "filmstrip") if code is None else ("-c", code)), *words, **options)
 
 
 def wait_until(happened, process):
@@ -187,7 +185,7 @@ def test_several_encoding_processes_write_what_they_have_when_they_are_told_to_e
     process = command("encode", tmp_path / "run", tmp_path / "many", "--out", out, "--processes", 2, "--clips", 4)
     wait_until(out.exists, process)
     time.sleep(3)
-    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     names = set(pq.read_table(out / "index.parquet")["name"].to_pylist())

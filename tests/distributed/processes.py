@@ -2,8 +2,8 @@
 
 import os
 import socket
-import subprocess
-import sys
+
+from started import Started
 
 
 def run_processes(arguments, world):
@@ -16,9 +16,6 @@ def run_processes(arguments, world):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
         env = os.environ | {key: str(value) for key, value in (names | address).items()} if world > 1 else None
-        command = [sys.executable, *arguments]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(outputs)
+        processes.append(Started(*arguments, env=env))
+    codes = [process.wait(timeout=200) for process in processes]
+    assert codes == [0] * world, "\n".join("".join(process.printed()) for process in processes)

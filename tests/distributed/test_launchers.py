@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import run_processes
 from safetensors.torch import load_file
 
 from colour_videos import write_colours
@@ -52,7 +53,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def alone(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
-    start([sys.executable, "-m", "filmstrip", *arguments(videos, out, 3)])
+    run_processes(["-m", "filmstrip", *arguments(videos, out, 3)], 1)
     return out
 
 

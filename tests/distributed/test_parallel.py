@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +91,6 @@ def test_one_process_goes_on_from_what_two_began(alone, together, tmp_path):
     for origin in (alone, together):
         shutil.copytree(origin / "averaged", tmp_path / origin.name)
     specs = [{**AVERAGED, "folder": str(tmp_path / origin.name), "steps": 8} for origin in (alone, together)]
-    subprocess.run([sys.executable, str(WORKER), json.dumps(specs)], check=True, timeout=100, capture_output=True)
+    run_processes([str(WORKER), json.dumps(specs)], 1)
     expected, got = (trace(tmp_path / origin.name)["loss"] for origin in (alone, together))
     assert len(expected) == 8 and got == pytest.approx(expected, rel=1e-3)

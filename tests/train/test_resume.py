@@ -1,8 +1,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from toys import Momentum, Regression, differing, losses, rows, train, weights
 
 from filmstrip.errors import UserError
 from filmstrip.train.random_state import random_state, random_state_kept, restore_random_state
+from started import Started
 
 WORKER = Path(__file__).with_name("worker.py")
 CPU = torch.device("cpu")
@@ -61,7 +60,7 @@ def test_a_killed_process_resumes_bit_by_bit(tmp_path):
         [{**spec, "folder": str(tmp_path / "killed"), "kill_at": 7}],
         [{**spec, "folder": str(tmp_path / "killed")}, {**spec, "folder": str(tmp_path / "through")}],
     ]
-    ends = [subprocess.run([sys.executable, WORKER, json.dumps(run)], timeout=120).returncode for run in runs]
+    ends = [Started(WORKER, json.dumps(run)).wait(timeout=120) for run in runs]
     assert ends == [-signal.SIGKILL, 0]
     assert differing(weights(tmp_path / "through"), weights(tmp_path / "killed")) == []
     assert losses(tmp_path / "through") == losses(tmp_path / "killed")
