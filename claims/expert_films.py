@@ -41,19 +41,29 @@ def played(
 
 
 def model_of(
-    films: Sequence[Tensor], seed: int, *, skip: int = 1, window: int = WINDOW, blanked: Sequence[Rectangle] = ()
+    films: Sequence[Tensor],
+    seed: int,
+    *,
+    skip: int = 1,
+    window: int = WINDOW,
+    blanked: Sequence[Rectangle] = (),
+    patch: int = 8,
+    code_steps: int = CODE_STEPS,
 ) -> VideoReward:
-    """A tokenizer of the frames, then a prior of clips of their codes, both learnt from the films alone."""
+    """A tokenizer of the frames, then a prior of clips of their codes, both learnt from the films alone.
+
+    A code is for ``patch`` x ``patch`` pixels.
+    """
     torch.manual_seed(seed)
     films = [blank(film, blanked) for film in films]
     frames, order = torch.cat(list(films)), torch.Generator().manual_seed(seed)
-    tokenizer = find("rewards.viper:point_codes").objective
+    tokenizer = replace(find("rewards.viper:point_codes").objective, num_groups=patch.bit_length())
     codes = tokenizer.build()
 
     def draw_frames() -> dict[str, Tensor]:
         return {"video": frames[torch.randint(len(frames), (32,), generator=order)][:, None]}
 
-    codes = learn(codes, draw_frames, steps=CODE_STEPS, lr=3e-3, weight_decay=0.0)
+    codes = learn(codes, draw_frames, steps=code_steps, lr=3e-3, weight_decay=0.0)
     config = find("rewards.viper:point").objective
     prior = replace(config, tokenizer=tokenizer, width=64, depth=3, num_frames=window).build()
     prior.tokenizer.load_state_dict(codes.state_dict())

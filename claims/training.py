@@ -34,7 +34,7 @@ def learn(
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=steps, pct_start=warmup)
     network.train()
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         batch = draw()
         optimiser.zero_grad()
         network(batch).total.backward()
@@ -42,6 +42,7 @@ def learn(
             nn.utils.clip_grad_norm_(network.parameters(), clip_grad)
         optimiser.step()
         schedule.step()
+        network.after_step(step)
     return network.eval()
 
 

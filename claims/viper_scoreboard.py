@@ -11,13 +11,15 @@ from claims.ledger import Claim, Figure, above
 from filmstrip.rl.envs.pong import Pong
 
 TRAIN, TESTS, STEPS = 30, 10, 160
+MODEL = {"patch": 4, "window": 4, "code_steps": 600}
+"""Codes of 4 x 4 pixels, for of larger ones digits are lost, and frames of which the last is scored."""
 
 CLAIM = Claim(
     systems=("rewards.viper", "generation.videogpt"),
     finding=__doc__.strip(),
     paper="Escontrela et al. 2023: in Pong the likelihood falls when a point is scored, for the digits change; "
     "blanking the scoreboard helps and makes learning stable (no numbers).",
-    here=f"Own `pong` with two digits, 32 x 32 pixels: VideoGPT of 8 frames learns {TRAIN} games (of {STEPS} steps) "
+    here=f"Own `pong` with two digits, 32 x 32 pixels: VideoGPT of 4 frames learns {TRAIN} games (of {STEPS} steps) "
     f"of a scripted player, with and without the scoreboard blanked. In {TESTS} others, the reward of steps at which "
     "a score changes is compared with that of all other steps.",
     baseline="The scoreboard as it is.",
@@ -43,7 +45,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     assert Pong.scoreboard is not None, "it has one"
     found = {}
     for name, blanked in (("drop", ()), ("drop blanked", (Pong.scoreboard,))):
-        rewards = model_of(films, seed, blanked=blanked).of_films(seen)
+        rewards = model_of(films, seed, blanked=blanked, **MODEL).of_films(seen)
         changed, own, rest = [], [], []
         for film, one in zip(seen, rewards):
             score = film[:, :, : round(Pong.scoreboard[3] * film.shape[-1])]
