@@ -51,22 +51,18 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         network: lsmcl.LSMCL = replace(NETWORK, selection=selection).build()
         if selection == "learned":
             found["first"] = probed(network, sets)
-        learn(network, drawn(seed, network), steps=STEPS, lr=LR, clip_grad=1.0)
+        learn(network, drawn(seed), steps=STEPS, lr=LR, clip_grad=1.0)
         found[selection] = probed(network, sets)
         if selection == "learned":
             found["found"] = selected(network, *sets[1])
     return found
 
 
-def drawn(seed: int, network: lsmcl.LSMCL):
-    """Draws videos that are never the same; teacher and selecting copy move after each step, so before the next."""
-    generator, steps = torch.Generator().manual_seed(seed), 0
+def drawn(seed: int):
+    """Draws videos that are never the same."""
+    generator = torch.Generator().manual_seed(seed)
 
     def draw() -> Batch:
-        nonlocal steps
-        if steps:
-            network.after_step(steps)
-        steps += 1
         video, _, _ = make(BATCH, LONG, generator)
         return {"video": video, "seed": torch.randint(1 << 40, (BATCH,), generator=generator)}
 

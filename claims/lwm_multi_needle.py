@@ -61,6 +61,10 @@ CLAIM = Claim(
         above("1 of 1, 512", 90, "a single number is found nearly always in texts as long as were learnt"),
         above("1 of 1, 128", "1 of 1, 1024", "fewer are found in texts twice as long as were learnt"),
     ),
+    analysis="A small model that learnt nothing else finds two numbers as surely as one (99 to 100% in texts as long "
+    "as were learnt; 0.4 and 0.6 points apart in all, in the wrong direction): what makes a second number harder for "
+    "a model of 7 billion that also chats does not show here. Twice the learnt length is a matter of luck: two seeds "
+    "find 83 to 87%, the third 2 to 4%, and all questions fall together.",
     minutes=8,
 )
 

@@ -56,7 +56,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
         torch.manual_seed(seed)
         network = replace(NETWORK, selection=selection).build()
         start = time.process_time()
-        learn(network, drawn(seed, network), steps=STEPS, lr=LR, clip_grad=1.0)
+        learn(network, drawn(seed), steps=STEPS, lr=LR, clip_grad=1.0)
         seconds[selection] = time.process_time() - start
         found[selection] = percent(answers(network, video), label)
         if selection == "learned":
@@ -66,12 +66,11 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     return found | {"step": seconds["learned"] / seconds["none"]}
 
 
-def drawn(seed: int, network: s5.S5):
-    """Draws videos that are never the same; the copy that selects moves after each step, so before the next draw."""
+def drawn(seed: int):
+    """Draws videos that are never the same."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw() -> Batch:
-        network.after_step(0)
         video, label, _ = make(BATCH, generator)
         return {"video": video, "label": label, "seed": torch.randint(1 << 40, (BATCH,), generator=generator)}
 
