@@ -258,7 +258,7 @@ def _settle(things: np.ndarray, radii: np.ndarray, gripper: np.ndarray, motion: 
 
 
 def _touching(things: np.ndarray, solid: np.ndarray, gripper: np.ndarray) -> bool:
-    """Whether any two of the things and the gripper overlap; plain numbers, which for so few are faster than arrays."""
+    """Whether any two of things and gripper overlap; by plain numbers, which for so few are faster than arrays."""
     bodies = [(*gripper.tolist(), GRIPPER)]
     for (x, y, _), radius in zip(things.tolist(), solid.tolist()):
         for other_x, other_y, other in bodies:

@@ -32,7 +32,11 @@ VQ-GAN reads pixels in 0..1, as in its own pipelines; the authors' code feeds it
 frames as the preset says, and frames of shorter ones repeat. Codes are made while training, not beforehand.
 
 The paper reports VQAv2 55.8, GQA 44.8, MSVD 55.9 and MSRVTT 44.1, below systems that see through CLIP, and with the
-mask and the weights of packing 55.8 where it is 48.3 without. We measured none of these.
+mask and the weights of packing 55.8 where it is 48.3 without. We measured none of these. At small size (``filmstrip
+claims NAME``, three seeds each): 99% of drawn pictures agree with their captions at a guidance of 3, 87% without
+(``lwm_guidance``); all of 64 frames answer every question about a moment, eight of them 16% (``lwm_frames``);
+without text in the mixture the model of text is lost, 10.8 nats for 0.7, and a sixth of the rows keeps it
+(``lwm_text_share``); captions and drawing each need their order of video and text (``lwm_order``).
 """
 
 from filmstrip.systems.language.lwm.model import LWM, LWMConfig, TwoVocabularies, VisionSampling
