@@ -16,7 +16,7 @@ import io
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,8 +192,13 @@ def _without(arguments: list[str], option: str) -> list[str]:
     return [*arguments[:place], *arguments[place + 2 :]]
 
 
+def small_sizes(kind: type) -> dict[str, int]:
+    """The fields of a synthetic set that make it small."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return {name: count for name, count in SMALL_SETS.items() if name in fields}
+
+
 def _small_set(kind: type, prefix: str) -> list[str]:
     """Options that make a synthetic set small."""
-    fields: Mapping[str, object] = {field.name: field for field in dataclasses.fields(kind)}
-    found = ((prefix + name.replace("_", "-"), str(count)) for name, count in SMALL_SETS.items() if name in fields)
+    found = ((prefix + name.replace("_", "-"), str(count)) for name, count in small_sizes(kind).items())
     return [word for pair in found for word in pair]

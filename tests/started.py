@@ -80,16 +80,24 @@ class Started:
             os.close(file)
 
 
-def run(*arguments: object) -> str:
-    """What ``python ARGUMENTS`` prints, when it has ended well.
+def run(*arguments: object, processes: int = 1) -> str:
+    """What ``python ARGUMENTS`` prints, when it has ended well; of several connected processes the first one's.
 
     Raises:
-        AssertionError: it ended with another code than 0; the message has what it said.
+        AssertionError: one ended with another code than 0; the message has what all of them said.
     """
-    program = Started(*arguments)
-    code, (out, err) = program.wait(), program.printed()
-    assert code == 0, out + err
-    return out
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    programs = []
+    for rank in range(processes):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        env = os.environ | {key: str(value) for key, value in names.items()} if processes > 1 else None
+        programs.append(Started(*arguments, env=env))
+    codes = [program.wait() for program in programs]
+    assert codes == [0] * processes, "\n".join("".join(program.printed()) for program in programs)
+    return programs[0].printed()[0]
 
 
 class _Server:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.distributed.processes import run_processes
 
 from filmstrip import systems
 from filmstrip.__main__ import main
@@ -27,6 +26,7 @@ from filmstrip.runs.evaluation import Subject
 from filmstrip.runs.run_folder import RunFolder
 from filmstrip.text.haystack import Filler, Needle, answer, draw_needles, found, hide, question, stated
 from filmstrip.text.tokenizers import open_tokenizer
+from started import run
 
 QUICK = ["--train.steps", "2", "--data.num-workers", "0"]
 
@@ -126,7 +126,7 @@ def test_two_processes_write_what_one_writes(documents, chat, tmp_path):
         for kind, words in (("generate", [documents, "--text", "The old baker"]), ("ask", [chat, "What is it?"])):
             out = tmp_path / f"{kind}{processes}.json"
             more = ["--context", str(processes), "--out", str(out)]
-            run_processes(["-m", "filmstrip", kind, *map(str, words), *more], processes)
+            run("-m", "filmstrip", kind, *words, *more, processes=processes)
             said = out.read_text()
             told.append(said if kind == "generate" else json.loads(said)["answers"][0]["answer"])
     assert told[:2] == told[2:]

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import run_processes
 from safetensors.torch import load_file
 
 from colour_videos import write_colours
+from started import run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(1200)]
@@ -53,7 +53,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def alone(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
-    run_processes(["-m", "filmstrip", *arguments(videos, out, 3)], 1)
+    run("-m", "filmstrip", *arguments(videos, out, 3))
     return out
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_processes
 from safetensors.torch import load_file
 from test_parallel import trace
 from test_ring_attention import Place
@@ -17,6 +16,7 @@ from filmstrip.distributed import mesh as mesh_module
 from filmstrip.distributed.mesh import Axis, Mesh, share_context
 from filmstrip.errors import UserError
 from filmstrip.nn.block import Block
+from started import run
 
 WORKER = Path(__file__).parents[1] / "train" / "worker.py"
 
@@ -124,7 +124,7 @@ def trained(tmp_path_factory):
     def train(world, context):
         folder = tmp_path_factory.mktemp(f"{world}-{context}")
         spec = {"folder": str(folder / "run"), "objective": "Shared", "context": context}
-        run_processes([str(WORKER), json.dumps([{**spec, "note_names": str(folder / "names")}])], world)
+        run(WORKER, json.dumps([{**spec, "note_names": str(folder / "names")}]), processes=world)
         return folder
 
     return {(world, context): train(world, context) for world, context in ((1, 1), (2, 1), (2, 2), (4, 2))}

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from processes import run_processes
 from safetensors.torch import load_file
+
+from started import run
 
 pytestmark = pytest.mark.multiprocess
 
@@ -14,14 +15,14 @@ WORKER = Path(__file__).with_name("pairs.py")
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    run_processes([str(WORKER), str(folder)], 1)
+    run(WORKER, folder)
     return folder
 
 
 @pytest.fixture(scope="module", params=[pytest.param(2, marks=pytest.mark.slow), 4])
 def together(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    run_processes([str(WORKER), str(folder)], request.param)
+    run(WORKER, folder, processes=request.param)
     return folder
 
 

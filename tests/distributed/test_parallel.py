@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from processes import run_processes
 from safetensors.torch import load_file
+
+from started import run
 
 pytestmark = pytest.mark.multiprocess
 
@@ -38,7 +39,7 @@ def trainings(folder, shard):
 
 def start(folder, world, shard="none"):
     """Run all trainings in ``world`` processes; returns the folder of their results."""
-    run_processes([str(WORKER), json.dumps(trainings(folder, shard))], world)
+    run(WORKER, json.dumps(trainings(folder, shard)), processes=world)
     return folder
 
 
@@ -91,6 +92,6 @@ def test_one_process_goes_on_from_what_two_began(alone, together, tmp_path):
     for origin in (alone, together):
         shutil.copytree(origin / "averaged", tmp_path / origin.name)
     specs = [{**AVERAGED, "folder": str(tmp_path / origin.name), "steps": 8} for origin in (alone, together)]
-    run_processes([str(WORKER), json.dumps(specs)], 1)
+    run(WORKER, json.dumps(specs))
     expected, got = (trace(tmp_path / origin.name)["loss"] for origin in (alone, together))
     assert len(expected) == 8 and got == pytest.approx(expected, rel=1e-3)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from measured_peak import measured, planned_run
-from processes import run_processes
 
 from filmstrip.commands.show import Planning
 from filmstrip.commands.work.step_plan import find_plan
+from started import run
 
 SCRIPT = Path(__file__).with_name("measured_peak.py")
 CLOSE = 0.1
@@ -51,7 +51,7 @@ def test_of_one_process(arguments, tmp_path):
     ids=" ".join,
 )
 def test_of_each_of_two(arguments, tmp_path):
-    run_processes([str(SCRIPT), str(tmp_path / "peak"), *arguments], 2)
+    run(SCRIPT, tmp_path / "peak", *arguments, processes=2)
     found = [json.loads((tmp_path / f"peak.{rank}").read_text()) for rank in range(2)]
     assert plan(arguments, ranks=2).total == pytest.approx(max(found), rel=CLOSE)
 
@@ -61,6 +61,6 @@ def test_the_resident_memory_of_a_process(tmp_path):
     """Of a step large enough for what Python and kernels take for themselves to weigh little."""
     arguments = ["pretraining.videomae:tiny", "--data.batch-size", "256"]
     program = [str(SCRIPT), str(tmp_path / "peak"), "--resident", *arguments]
-    run_processes(program, 1)
+    run(*program)
     found = json.loads((tmp_path / "peak.0").read_text())
     assert plan(arguments).total == pytest.approx(found, rel=0.15)

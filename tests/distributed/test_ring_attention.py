@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_processes
 
 from filmstrip.nn.blockwise import attend_in_blocks
 from filmstrip.nn.ring_attention import own_positions, own_tokens, ring_attention
+from started import run
 
 WORKER = Path(__file__).with_name("ring_of_attention.py")
 
@@ -18,7 +18,7 @@ def test_rings_of_one_to_four_processes_have_what_one_process_has(monkeypatch, t
     pytest.importorskip("ring_attention_pytorch")
     for folder in ("parity", "systems"):
         monkeypatch.setenv("PYTHONPATH", str(WORKER.parents[1] / folder), prepend=os.pathsep)
-    run_processes([str(WORKER), str(tmp_path / "store")], 1)
+    run(WORKER, tmp_path / "store")
 
 
 class Place:

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import run_processes
 
 from colour_videos import write_colours
+from started import run
 
 pytestmark = pytest.mark.multiprocess
 
@@ -32,7 +32,7 @@ def test_figures_are_exactly_those_of_one_process(root, tmp_path):
     for world in (1, 2):
         out = tmp_path / f"out{world}"
         out.mkdir()
-        run_processes([str(WORKER), str(root), str(out)], world)
+        run(WORKER, root, out, processes=world)
         results[world] = [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
     (alone,), together = results[1], results[2]
     assert len(alone["found"]) > 25

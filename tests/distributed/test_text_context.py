@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from processes import run_processes
 from safetensors.torch import load_file
 
 from filmstrip.data.synthetic.haystack import Haystack
+from started import run
 
 pytestmark = pytest.mark.multiprocess
 
@@ -35,8 +35,8 @@ def test_a_run_of_two_is_that_of_one(data, preset, more, tmp_path):
         "0",
     ]
     command += ["--train.steps", "3", "--train.log-every", "1", "--data.batch-size", "2", *more]
-    run_processes([*command, "--out", str(tmp_path / "one")], 1)
-    run_processes([*command, "--out", str(tmp_path / "two"), "--train.context", "2"], 2)
+    run(*command, "--out", tmp_path / "one")
+    run(*command, "--out", tmp_path / "two", "--train.context", 2, processes=2)
 
     def lines(name):
         return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -1,10 +1,11 @@
 import math
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from filmstrip.errors import UserError
 from filmstrip.nn.quantise import EMAQuantiser, VectorQuantiser, nearest, usage
 from filmstrip.nn.quantise_free import FSQ, LookupFree
 from filmstrip.nn.quantise_gumbel import GumbelQuantiser
+from started import run
 
 
 def every_quantiser():
@@ -202,17 +204,17 @@ class TestEMA:
         alone = self.ready([[-1.0, 0.0], [1.0, 0.0]], restart_below=0.0)
         alone(z.flatten(0, 1))
         alone.after_step(1)
-        mp.spawn(_one_of_two, (z, tmp_path), nprocs=2)
+        torch.save(z, tmp_path / "latents.pt")
+        run(__file__, tmp_path, processes=2)
         moved, restarted = zip(*(torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)))
         for codes in moved:
             torch.testing.assert_close(codes, alone.codes)
         assert torch.equal(*restarted)
 
 
-def _one_of_two(rank, z, folder):
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def _one_of_two(folder):
+    rank, z = int(os.environ["RANK"]), torch.load(folder / "latents.pt", weights_only=True)
+    dist.init_process_group("gloo")
     torch.manual_seed(rank)
     moving = TestEMA().ready([[-1.0, 0.0], [1.0, 0.0]], restart_below=0.0)
     restarting = EMAQuantiser(8, 2)
@@ -324,3 +326,7 @@ def test_usage_of_the_ids_that_count():
     ids, counted = torch.tensor([[0, 3], [5, 3], [1, 2], [1, 3]]), torch.tensor([True, False, True, False])
     metrics, alone = usage(ids, 8, counted), usage(ids[counted], 8)
     assert metrics["perplexity"] == alone["perplexity"] == 2 and metrics["used"] == alone["used"] == 0.25
+
+
+if __name__ == "__main__":
+    _one_of_two(Path(sys.argv[1]))
