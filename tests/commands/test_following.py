@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import sys
 import time
@@ -94,7 +95,7 @@ def test_ctrl_c_is_the_end(tmp_path):
     while not out.exists() or len(out.read_text().splitlines()) < 3:
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in errors
     assert printed.startswith(f"{out}: ") and len(out.read_text().splitlines()) >= 3
