@@ -40,8 +40,8 @@ CLAIM = Claim(
         below("still reward", "expert reward", "standing still earns less than an expert"),
     ),
     analysis="Rewards rank episodes as returns do, with a rank correlation of 0.96. So do single frames (0.95): a "
-    "worse expert of `orbit` leaves the circle, which each frame shows. What only the past tells, order and motion, shows "
-    "where frames are shuffled or stand still (areas of 0.98), where a single frame could tell nothing.",
+    "worse expert of `orbit` leaves the circle, which each frame shows. What only the past tells, order and motion, "
+    "shows where frames are shuffled or stand still (areas of 0.98), where a single frame could tell nothing.",
     minutes=9,
 )
 
