@@ -60,8 +60,8 @@ CLAIM = Claim(
         above("global first, odd", "local, odd", "and cost at most 5 points of the square's colour", by=-5.0),
     ),
     analysis="Class tokens add 4, 0 and 2 points in front and 7, 2 and -2 behind: the direction of the paper, whose "
-    "own gain is of that size (0.17 of 5), and too little for three seeds. Even three tokens of a segment tell how much "
-    "of either ground it has, since more of the tokens that are left are of the larger one. The square's colour "
+    "own gain is of that size (0.17 of 5), and too little for three seeds. Even three tokens of a segment tell how "
+    "much of either ground it has, since more of the tokens that are left are of the larger one. The square's colour "
     "stays at chance (17%) in all three, since one layer learns both questions.",
     minutes=8,
 )
