@@ -364,6 +364,8 @@ class Objective(nn.Module):
     """Whether clips of a batch may have frames of different sizes (:class:`~filmstrip.nn.patches.NativeFrames`)."""
     lora_part: str | None = None
     """Name of the part whose linear layers ``--lora`` adapts, where that is no encoder."""
+    leaves_out_unknown_rewards: bool = False
+    """Whether an agent learns nothing from steps whose reward is not a number."""
     starts_rest: bool = False
     """Whether it also takes what it has beside its encoder, where the other run, or the file, has that too."""
 

@@ -16,7 +16,7 @@ from filmstrip.train.lengths import Steps
 
 
 def agent(system="drq", steps=8, **settings):
-    run = find(f"control.{system}:tiny_bonus")
+    run = find(f"control.{system}:{'tiny' if system == 'amp' else 'tiny_bonus'}")
     reads = replace(run.data.reads, prefill=12, **settings)
     return replace(
         run,
@@ -63,6 +63,56 @@ def test_it_goes_on_exactly_where_it_was_killed(system, tmp_path, reward_run, mo
     assert rows[0] == rows[1] and rows[0] and float(rows[0][0]["reward"]) < 0  # nats
     config = (tmp_path / "whole/config.json").read_text()
     assert str(reward_run) in config
+
+
+def test_an_agent_that_learns_from_films_alone_goes_on_exactly(tmp_path, monkeypatch):
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    run = agent("amp", updates_per_step=0.25)
+    run = replace(run, data=replace(run.data, num_workers=0), evals=())
+    train(run, tmp_path / "whole")
+    batch = ReplayStream._batch
+
+    def killed(self, step, part):
+        if step == 5:
+            raise ConnectionError
+        found = batch(self, step, part)
+        assert found["reward"][~found["first"]].isnan().all()  # the environment's own is not among them
+        return found
+
+    monkeypatch.setattr(ReplayStream, "_batch", killed)
+    with pytest.raises(ConnectionError):
+        train(run, tmp_path / "killed")
+    monkeypatch.setattr(ReplayStream, "_batch", batch)
+    train(run, tmp_path / "killed")
+    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    rows = [list(csv.DictReader((tmp_path / name / "replay/episodes.csv").open())) for name in ("whole", "killed")]
+    assert rows[0] == rows[1] and rows[0] and rows[0][0]["reward"] == ""  # it would be that of the moment
+
+
+def test_commands_for_films_of_experts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    for name in ("orbit", "point"):
+        words = ["--env", name, "--max-steps", "9", "--episodes", "2", "--out", f"experts/{name}"]
+        assert main(["rl", "record", *words]) == 0
+    small = ["--train.steps", "2", "--data.reads.prefill", "8", "--data.reads.env.max-steps", "6"]
+    small += ["--data.num-workers", "0", "--env", "orbit"]
+    for experts, out in (("experts/orbit", "one"), ("experts", "several")):
+        assert main(["train", "control.amp:tiny", "--experts", experts, *small, "--out", out]) == 0
+    assert main(["train", "control.amp:tiny", *small, "--out", "wrong"]) == 2
+    assert "films of experts in point" in capsys.readouterr().err
+    assert main(["train", "control.amp:tiny", "--reward", "one", "--experts", "experts", *small, "--out", "x"]) == 2
+    assert "leave out --reward one" in capsys.readouterr().err
+    assert main(["train", "control.drq:tiny", "--experts", "experts", "--out", "x"]) == 2
+    assert "such as control.amp" in capsys.readouterr().err
+    blanked = ["--data.blanked", "0", "0", "1", "0.2"]
+    assert main(["train", "control.amp:tiny", "--experts", "experts", *small, *blanked, "--out", "x"]) == 2
+    assert "objective.blanked" in capsys.readouterr().err
+    assert main(["train", "control.dreamer:tiny", "--data.reads.experts", "--data", "experts", "--out", "x"]) == 2
+    assert "train control.amp" in capsys.readouterr().err
+    assert main(["rl", "play", "one", "--episodes", "2", "--out", "episodes"]) == 0
+    assert "2 episodes, 12 steps" in capsys.readouterr().out
 
 
 def test_commands(tmp_path, reward_run, monkeypatch, capsys):

@@ -24,9 +24,9 @@ def draw_batch(data, *, size, seed):
 
 
 def vectors_of(kind):
-    """Sizes of actions and states, of a kind that reads states, and of actions, of one that acts."""
+    """Sizes of actions and states, of a kind that reads states, and of actions and of films, of one that acts."""
     if isinstance(kind, Experience):
-        return {"A": 2}
+        return {"A": 2, "F": kind.length if kind.experts else 0}
     return {"A": 2, "S": 2} if getattr(kind, "states", "") else {}
 
 

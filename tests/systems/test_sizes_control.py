@@ -1,6 +1,7 @@
 """World models and policies have the papers' sizes: millions of parameters."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -102,6 +103,29 @@ def test_vipers_dreamers(address):
     assert (run.optim.lr, run.optim.eps, run.train.clip_grad) == (1e-4, 1e-6, 100)
 
 
+# Channels of the discriminator's first convolution, as in the public code; and its inputs, by hand: convolutions of
+# 4 x 4 on five frames, with a norm's weight and bias, until 4 x 4 places of eight times the channels are left, and
+# five layers of 1024 without biases, with norms.
+DISCRIMINATORS = {"control.amp:dmc": 32, "control.amp:atari": 96, "control.amp:rlbench": 96}
+
+
+@pytest.mark.parametrize("address", DISCRIMINATORS)
+def test_discriminators(address):
+    run, channels = systems.find(address), DISCRIMINATORS[address]
+    with torch.device("meta"):
+        amp = replace(run.objective, agent=replace(run.objective.agent, action_dim=6)).build()
+    widths = [15, *(channels * 2**i for i in range(4))]
+    convs = sum(16 * before * after + 2 * after for before, after in pairwise(widths))
+    layers = sum(before * 1024 + 2 * 1024 for before in (16 * widths[-1], *[1024] * 4)) + 1024 + 1
+    assert sum(p.numel() for p in amp.discriminator.parameters()) == convs + layers
+    viper = systems.find(f"control.dreamer:viper_{address.partition(':')[2]}")
+    assert run.objective.agent == replace(viper.objective, beta=0.0, ends=True)
+    assert (run.optim, run.train) == (viper.optim, viper.train)
+    config = run.objective
+    assert (config.window, config.penalty * config.window, config.reward_range) == (5, 2.5, (-2.0, 2.0))
+
+
 def test_every_preset_is_named():
     own = {f"control.{agent}:{name}" for agent in ("drq", "dreamer") for name in ("point", "viper_point")}
-    assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, DREAMERS, VIPER_DREAMERS, own)
+    own |= {f"control.amp:{name}" for name in ("point", "reach", "reach_multi")}
+    assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, DREAMERS, VIPER_DREAMERS, DISCRIMINATORS, own)

@@ -167,16 +167,17 @@ def _with_data(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_environment(preset: Run, arguments: list[str]) -> list[str]:
-    """``--env`` and ``--reward`` spelled like the fields that they set. A person's own environment (``module:Class``)
-    may be imported because it is typed.
+    """``--env``, ``--reward`` and ``--experts`` spelled like the fields that they set. A person's own environment
+    (``module:Class``) may be imported because it is typed.
 
     Raises:
-        UserError: the system does not act in environments.
+        UserError: the system does not act in environments, or does not learn from films of experts.
     """
     spelled = {
         "--env": "--data.reads.env.name",
         "--reward": "--data.reads.reward-run",
-        "--reward.beta": "--objective.beta",
+        "--reward.beta": "--objective.beta" if hasattr(preset.objective, "beta") else "--objective.agent.beta",
+        "--experts": "--data",
     }
     found = []
     for word in arguments:
@@ -184,6 +185,8 @@ def _with_environment(preset: Run, arguments: list[str]) -> list[str]:
         if name in spelled or name.startswith("--reward."):
             if not hasattr(preset.data.reads, "env"):
                 raise UserError(f"{name} is for systems that act in environments, such as control.drq")
+            if name == "--experts" and not getattr(preset.data.reads, "experts", False):
+                raise UserError("--experts is for systems that learn a reward from films, such as control.amp")
             name = spelled.get(name) or f"--data.reads.{name[2:]}"
         found.append(f"{name}{equals}{value}")
     typed, _ = option(found, spelled["--env"])

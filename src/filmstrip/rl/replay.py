@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ from filmstrip.protocols import Agent, Batch, Objective
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.policies import random_action
 from filmstrip.rl.rewards import RewardStream, VideoReward
+
+if TYPE_CHECKING:
+    from filmstrip.data.reading.dataset import Unreadable
+    from filmstrip.data.reading.loader import TrainLoader
 
 SHARD = 256
 """Steps of one environment in a file."""
@@ -135,7 +139,8 @@ class _Progress:
     labelled: list[int] = field(default_factory=list)
     """Entries of each environment whose rewards are known."""
     episodes: list[dict[str, Any]] = field(default_factory=list)
-    """Episodes that are over: step of the end, environment, length, true return, sum of rewards, whether terminal."""
+    """Episodes that are over: step of the end, environment, length, true return, sum of rewards (empty where these
+    are never those of an episode, but of the moment), whether terminal."""
 
 
 class ReplayStream:
@@ -148,13 +153,22 @@ class ReplayStream:
     """There are no passes over the data: lengths of training are in steps."""
 
     def __init__(
-        self, config: Experience, batch_size: int, *, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1
+        self,
+        config: Experience,
+        batch_size: int,
+        *,
+        seed: int,
+        films: TrainLoader | None = None,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
     ) -> None:
+        """``films`` are those of experts, whose clips go with the sequences."""
         if batch_size % (world * accumulate):
             raise UserError(f"data.batch_size is {batch_size}, and {world} processes x {accumulate} parts share it")
         self.config, self.seed = config, derive_seed(seed, "replay", rank)
         self.rows, self.accumulate = batch_size // (world * accumulate), accumulate
-        self.rank = rank
+        self.rank, self.films = rank, films
         self.environments = [config.make() for _ in range(config.num_envs)]
         self.actions: ActionSpace = self.environments[0].actions
         self.tracks = [Track(-(-config.capacity // config.num_envs)) for _ in self.environments]
@@ -176,6 +190,16 @@ class ReplayStream:
         """
         if not isinstance(objective, Agent):
             raise UserError(f"{type(objective).__name__} does not act in environments: train a system of control")
+        if self.films is not None and "experts" not in objective.requires:
+            raise UserError(
+                f"{type(objective).__name__} learns by rewards and not from films of experts: leave out "
+                "data.reads.experts, or train control.amp"
+            )
+        if self.config.reward_run is not None and self.films is not None:
+            raise UserError(
+                f"{type(objective).__name__} has its reward from films of experts: leave out --reward "
+                f"{self.config.reward_run}"
+            )
         self._agent, self._folder = objective, folder / FOLDER
         if self.config.reward_run is not None:
             reward, _ = VideoReward.of_run(self.config.reward_run, self.config.reward, device_of(objective))
@@ -187,9 +211,16 @@ class ReplayStream:
             self._rewards = RewardStream(reward, self.config.num_envs)
 
     def close(self) -> None:
-        """End the environments."""
+        """End the environments, and the reading of films."""
         for environment in self.environments:
             environment.close()
+        if self.films is not None:
+            self.films.close()
+
+    @property
+    def unreadable(self) -> list[Unreadable]:
+        """The films that could not be read completely so far."""
+        return [] if self.films is None else self.films.unreadable
 
     def stream(self, start: int) -> Iterator[Batch]:
         """Batches from optimiser step ``start`` on; of what was saved at that step, if it is above zero.
@@ -199,11 +230,13 @@ class ReplayStream:
         """
         if start:
             self._load(start)
+        films = None if self.films is None else self.films.stream(start)
         for step in range(start, 2**62):
             self._act_until(self.config.prefill + int((step + 1) / self.config.updates_per_step))
             self._label()
             for part in range(self.accumulate):
-                yield self._batch(step, part)
+                batch = self._batch(step, part)
+                yield batch if films is None else {**batch, "experts": next(films)["video"]}
 
     def _act_until(self, steps: int) -> None:
         """Act in all environments until there were so many steps, and until a sequence can be drawn."""
@@ -235,19 +268,25 @@ class ReplayStream:
         tally, track = self._tallies[number], self.tracks[number]
         start = track.count - tally.steps
         held = max(start, track.oldest)
+        reward = round(float(track.get("reward", held, track.count).sum()), 6)
         self.progress.episodes.append(
             {
                 "step": self.progress.steps,
                 "env": number,
                 "steps": tally.steps,
                 "true_return": round(tally.true, 6),
-                "reward": round(float(track.get("reward", held, track.count).sum()), 6),
+                "reward": reward if self.films is None else "",
                 "terminal": int(terminal),
             }
         )
         self._begins[number] = True
         if self._rewards is not None:
             self._rewards.begin(number)
+
+    @property
+    def _tells_reward(self) -> bool:
+        """Whether the environment's own reward is what the agent learns by; otherwise it never sees it."""
+        return self._rewards is None and self.films is None
 
     def _nothing(self) -> Any:
         return 0 if self.actions.discrete else np.zeros(self.actions.action_dim)
@@ -283,7 +322,7 @@ class ReplayStream:
             {
                 "frame": frame,
                 "action": np.asarray(action, kind),
-                "reward": np.float32(reward if self._rewards is None or first else np.nan),
+                "reward": np.float32(reward if self._tells_reward or first else np.nan),
                 "true_reward": np.float32(reward),
                 "terminal": np.bool_(terminal),
                 "first": np.bool_(first),

@@ -11,11 +11,12 @@ critic of its own. Hafner, Pasukonis, Ba & Lillicrap, "Mastering Diverse Domains
     filmstrip train control.dreamer:viper_dmc --env dm_control/walker-walk --reward runs/prior --out runs/walk
     filmstrip eval runs/agent --protocol returns
 
-Networks are in ``layers.py``, the state-space model in ``rssm.py``, policies, returns and the ensemble in
-``behaviour.py``, losses and acting in ``model.py``. A step has a phase for the world model, the ensemble, the actor
-and the critics. Batches come from a replay (:mod:`filmstrip.rl.replay`); rewards are its labels, by the environment
-or by a video model, which is never called in imagination: there the reward head answers. Where episodes end and
-rewards are below zero, as likelihoods are, an early end would look good: ``ends`` off lets imagined episodes go on.
+Networks are in ``layers.py`` and ``nn/normed_layers.py``, the state-space model in ``rssm.py``, policies, returns and
+the ensemble in ``behaviour.py``, losses and acting in ``model.py``. A step has a phase for the world model, the
+ensemble, the actor and the critics. Batches come from a replay (:mod:`filmstrip.rl.replay`); rewards are its labels,
+by the environment or by a video model, which is never called in imagination: there the reward head answers. Where
+episodes end and rewards are below zero, as likelihoods are, an early end would look good: ``ends`` off lets imagined
+episodes go on.
 
 The presets are the publication's (``dmc``, ``atari``, ``atari_100k``; sizes S and XL) and VIPER's (``viper_*``). The
 table's KL balance of 0.667 is 0.4 and 0.2 here, and its target interval of 50 a copy, as in DreamerV2; neither is
@@ -25,7 +26,8 @@ state on.
 
 Where we deviate: sequences begin with the learnt initial state (published: with the state that the sequence before
 ended in). Evaluated agents take the most probable latents and the middle of the policy (published: drawn ones). The
-critics of reward and bonus share one optimiser. The paper's AMP, and inputs that are not frames, are left out.
+critics of reward and bonus share one optimiser. Inputs that are not frames are left out. ``control.amp`` is this
+agent with another reward.
 
 The paper reports, with one configuration in all its domains, higher returns than methods made for each of them, and
 the first diamonds in Minecraft without human data. What is measured here is in the claim ``dreamer_learns``.

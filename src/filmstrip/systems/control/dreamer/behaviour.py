@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.nn.normed_layers import Perceptron
 from filmstrip.nn.sampling import Sampling, draw
 from filmstrip.randomness import normal, uniform
-from filmstrip.systems.control.dreamer.layers import BINS, Perceptron, expected
+from filmstrip.systems.control.dreamer.layers import BINS, expected
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from filmstrip.bounds import Ascending, Count, CountOrZero, PositiveShare, Rate, Share, ShareBelowOne, Weight
 from filmstrip.data.config import DataInfo
 from filmstrip.errors import UserError
+from filmstrip.nn.normed_layers import FrameEncoder, Perceptron
 from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.momentum import follow
 from filmstrip.protocols import Batch, Loss, Objective, Phase, as_float
@@ -27,14 +28,7 @@ from filmstrip.systems.control.dreamer.behaviour import (
     ReturnScale,
     lambda_returns,
 )
-from filmstrip.systems.control.dreamer.layers import (
-    BINS,
-    FrameDecoder,
-    FrameEncoder,
-    Perceptron,
-    expected,
-    two_hot_loss,
-)
+from filmstrip.systems.control.dreamer.layers import BINS, FrameDecoder, expected, two_hot_loss
 from filmstrip.systems.control.dreamer.rssm import RSSM, Observed, State, divergences
 
 REWARD, BONUS = "reward", "bonus"
@@ -150,6 +144,7 @@ class Dreamer(Objective):
     """Losses of world model, actor and critics, the latter two learning in imagination; and the agent itself."""
 
     requires = ("video", "action", "reward", "terminal", "first", "seed")
+    leaves_out_unknown_rewards = True
 
     def __init__(self, config: DreamerConfig) -> None:
         super().__init__()
@@ -216,7 +211,9 @@ class Dreamer(Objective):
         observed, config = self._observe(batch), self.config
         features, model = observed.state.features, self.model
         image = (model.decoder(features) - as_float(batch["video"])).square().sum(dim=(-3, -2, -1)).mean()
-        reward = two_hot_loss(model.reward(features), batch["reward"]).mean()
+        known = ~batch["reward"].isnan()
+        reward = two_hot_loss(model.reward(features), batch["reward"].nan_to_num()) * known
+        reward = reward.sum() / known.sum().clamp(min=1)
         goes_on = (1 - batch["terminal"].float()) if config.ends else torch.ones_like(batch["reward"])
         end = F.binary_cross_entropy_with_logits(model.goes_on(features)[..., 0], goes_on)
         dynamics, representation = (one.mean() for one in divergences(observed, config.free_nats))

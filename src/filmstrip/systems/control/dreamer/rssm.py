@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmstrip.nn.normed_layers import EPS, Layer, init_normal, init_uniform
 from filmstrip.nn.sampling import Sampling, draw
-from filmstrip.systems.control.dreamer.layers import EPS, Layer, init_normal, init_uniform
 
 SAMPLED, MOST_PROBABLE = Sampling(), Sampling(temperature=0.0)
 
