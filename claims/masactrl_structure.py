@@ -30,14 +30,14 @@ SAYS = {"plain": "words alone", "masactrl": "MasaCtrl", "time": "MasaCtrl, over 
 CLAIM = Claim(
     systems=("editing.masactrl",),
     finding=__doc__.strip(),
-    paper="Cao et al. 2023 (figures 1 and 5, of images): the layout follows the new words, and what is seen stays the "
+    paper="Cao et al. 2023 (figures, of images): the layout follows the new words, and what is seen stays the "
     "source's. Yan et al. 2023: of video only attention within frames may read from the source; over time it breaks.",
     here="editing.masactrl with the network of editing.moca:scenes and the frames of tokenizers.vae_kl:scenes, 500 "
     "steps of 8 clips of 32 x 32 pixels. 48 unseen scenes whose shape is to move another way, guidance 2, ten steps. "
     "PSNR to the source outside of the edited region, which is where the true edit shows another pixel; PSNR to the "
     "true edit; and how many shapes move as asked, by the nearest of the scene's four videos.",
-    baseline="Words alone: the same network from the same noise, which the source was inverted to, under the same new "
-    "text and guidance, and nothing that is read.",
+    baseline="Words alone: the same network from the same noise, which the source was inverted to, under the same "
+    "new text and guidance, and nothing that is read.",
     figures={
         key: figure
         for name, says in SAYS.items()
