@@ -10,7 +10,7 @@ except for training, enters inference mode: :mod:`filmstrip.inference` has both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -994,6 +994,17 @@ class VideoEdit:
     sampling: Any = None
     """How samples are drawn, a :class:`~filmstrip.objectives.diffusion_sampling.DiffusionSampling`; by default the
     method's own."""
+    tuning: Any = None
+    """How a method is first trained on the video, a :class:`~filmstrip.objectives.film_tuning.Tuning`; by default
+    the method's own, if it is."""
+
+    def rows(self) -> Iterator[VideoEdit]:
+        """Each edit by itself, as a batch of one."""
+        for i in range(len(self.video)):
+            own: dict[str, Any] = {
+                f.name: value[i : i + 1] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+            }
+            yield replace(self, **own)
 
 
 @runtime_checkable

@@ -231,3 +231,39 @@ def test_a_run_edits_a_file_and_bad_words_are_refused(tmp_path, capsys, monkeypa
     assert "--repeat-last" in capsys.readouterr().err
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["objective"]["flow"] == "dis"
+    edits_with_its_network_by_other_methods(tmp_path, words, capsys)
+
+
+def edits_with_its_network_by_other_methods(tmp_path, words, capsys):
+    """Part of the test above, whose run it goes on with."""
+    write_video(tmp_path / "boat.mp4", torch.randint(0, 255, (12, 3, 48, 64), dtype=torch.uint8), fps=4)
+    kind, source = ["--type", "object"], ["--from", "a red disc moves left on grass"]
+    capsys.readouterr()
+    assert main([*words, *kind, *source, "--by", "editing.tune_a_video", "--tuning.steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "boat.mp4 first: 1 steps" in said and "guidance text 7.5\n" in said
+    assert main([*words, *kind, *source, "--by", "editing.tokenflow", "--frames", "5"]) == 0
+    assert "moon.mp4: 5 frames" in capsys.readouterr().out
+    for wrong, told in (
+        ([*kind, "--by", "editing.masactrl"], '--from "..."'),
+        ([*kind, *source, "--by", "editing.moca"], "leave out --by"),
+        ([*kind, *source, "--by", "recognition.vit"], "--by takes a system of latent diffusion"),
+        ([*kind, *source, "--by", "editing.masactrl", "--tuning.steps", "1"], "leave out --tuning"),
+    ):
+        assert main([*words, *wrong]) == 2
+        assert told in capsys.readouterr().err, wrong
+
+
+@torch.no_grad()
+def test_without_its_conditions_it_is_a_network_of_texts(moca):
+    objective, batch = moca
+    torch.nn.init.normal_(objective.no_magnitude)
+    text, _ = built("editing.sdedit:tiny")
+    taken = text.taken_from(objective)
+    text.load_state_dict(taken, strict=False)
+    x, time = torch.randn(2, 8, 4, 8, 8), torch.tensor([300.0, 700.0])
+    known, names = objective.told(objective.read(batch["text"], batch["text_length"])), ("image", "motion")
+    expected = objective.run(known, x, time, absent(*names) | {"text": torch.tensor([False, True])}, None)
+    told = text.told(text.read(batch["text"], batch["text_length"]))
+    found = text.run(told, x, time, {"text": torch.tensor([False, True])}, None)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -13,9 +13,14 @@ SIZES = {
     "editing.moca:latent_256": (1411.2, TEXT, VAE),
     "editing.sdedit:text_to_video_256": (1411.2, TEXT, VAE),
     "editing.masactrl:text_to_video_256": (1411.2, TEXT, VAE),
+    "editing.dreamix:text_to_video_256": (1411.2, TEXT, VAE),
+    # Layers over time are added to Stable Diffusion 2's network, and not trained but on a video.
+    "editing.tune_a_video:text_to_image_256": (1411.2, TEXT, VAE),
     # Stable Diffusion 2's network.
     "editing.sdedit:text_to_image_256": (865.9, TEXT, VAE),
+    "editing.tokenflow:text_to_image_256": (865.9, TEXT, VAE),
 }
+OF_IMAGES = 865.9
 
 
 def millions(module):
@@ -34,7 +39,8 @@ def test_sizes(address):
     assert millions(objective.tokenizer) == pytest.approx(vae, rel=0.001)
     assert objective.latent_size(256, 256) == (32, 32) and objective.latent_dim == 4
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad) / 1e6
-    assert trained == pytest.approx(unet + 4.2, rel=0.01)
+    learns_images = address.startswith("editing.tune_a_video")
+    assert trained == pytest.approx((OF_IMAGES if learns_images else unet) + 4.2, rel=0.01)
 
 
 def test_every_preset_of_the_papers_is_here():

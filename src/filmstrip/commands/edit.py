@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from filmstrip.bounds import AnyNumber, Count, Rate, Seed
+from filmstrip.bounds import AnyNumber, Count, CountOrZero, Rate, Seed
 from filmstrip.commands.command import Command, File, RunFolder
 from filmstrip.data.edits import FrameEditing
 
@@ -26,10 +26,21 @@ class Scales:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnVideo:
+    """Training on the video to edit, of methods that do; by default the method's own."""
+
+    steps: CountOrZero | None = None
+    """Number of steps."""
+    lr: Rate | None = None
+    """Learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Edit(Command):
     """Edit a video by words with a trained editor, such as MoCA: its first frame, then all of it.
 
-    The first two seconds are edited: 8 frames at 4 per second.
+    The first two seconds are edited: 8 frames at 4 per second. ``--by`` edits by another method with the network of
+    the run.
     """
 
     usage = 'RUN VIDEO --from "WHAT IT SHOWS" --to "WHAT IT IS TO SHOW" --type TYPE [--out edited.mp4] [options]'
@@ -40,7 +51,11 @@ class Edit(Command):
     to: str
     """Text of what the edited video is to show."""
     source: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Text of what the video shows; needed where the first frame is edited by Prompt-to-Prompt."""
+    """Text of what the video shows; needed where the first frame is edited by Prompt-to-Prompt, and by methods that
+    compare an edit with its source."""
+    by: str | None = None
+    """System that edits with the run's network in place of its own, such as editing.masactrl, whose preset, if one is
+    named (SYSTEM:PRESET), has the settings; of tiny unless named."""
     type: str
     """Type of the edit: style, background, object, motion, multi-spatial (several of the first three) or multi-motion
     (one of them and the motion). It says how the first frame is edited, and whether things move as in the source."""
@@ -62,6 +77,10 @@ class Edit(Command):
     """Number of edits to choose from: with seeds of their own, and text and motion scaled by 1 and 1.5 in turn."""
     seed: Seed = 0
     """Base seed; candidate i depends on seed + i."""
+    tuning: OnVideo = field(default_factory=OnVideo)
+    """Training on the video, of editing.tune_a_video and editing.dreamix."""
+    frames: Count | None = None
+    """Number of frames to edit; by default those of the run's clips, or 8 of a run of single images."""
     fps: Rate = 4.0
     """Frames per second that are read and written; training must have had the same."""
     repeat_last: bool = False

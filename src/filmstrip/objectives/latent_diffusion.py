@@ -7,7 +7,8 @@ What is around the network is :mod:`filmstrip.objectives.noised_latents`; the U-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,11 @@ class LatentDiffusionConfig(NoisedLatentsConfig):
         """
         return LatentDiffusion(self)
 
+    def with_network_of(self, other: LatentDiffusionConfig) -> Self:
+        """These settings of editing, with the network, latents, texts and sampling of another method."""
+        shared = {f.name: getattr(other, f.name) for f in fields(LatentDiffusionConfig) if f.name != "dropout"}
+        return replace(self, **shared | {"guidance": Guidance(text=other.guidance.text)})
+
 
 @dataclass
 class Known:
@@ -75,6 +81,10 @@ class LatentDiffusion(NoisedLatents):
     """Noised latents of captioned clips, and what a U-Net predicts of them given the text; samples and inversion."""
 
     requires = ("video", "text", "text_length", "seed")
+    edits_first_frame: ClassVar[bool] = False
+    """Whether an edit begins with the first frame, as an image."""
+    reads_source_text: ClassVar[bool] = False
+    """Whether an edit needs the text of what the video shows."""
 
     def __init__(self, config: LatentDiffusionConfig, *, condition_maps: int = 0) -> None:
         """``condition_maps`` is the number of further latents that the U-Net reads beside the noised ones."""
@@ -196,12 +206,17 @@ class LatentDiffusion(NoisedLatents):
         """
         return {f"unet.{name}": w for name, w in from_diffusers_unet(theirs, self.unet.state_dict()).items()}
 
+    def of_text_alone(self) -> dict[str, Tensor]:
+        """The state of the network of texts alone that this one is where nothing else is known."""
+        return self.state_dict()
+
     def taken_from(self, given: Objective) -> dict[str, Tensor] | None:
         """The U-Net of a network with fewer conditions, or without temporal layers, and what is around it: what both
-        have."""
+        have. Of one with more conditions than the text, for one of the text alone, what it is without them."""
         if not isinstance(given, LatentDiffusion):
             return None
-        own, there = self.state_dict(), given.state_dict()
+        own = self.state_dict()
+        there = given.of_text_alone() if self.order == ("text",) else given.state_dict()
         parts = ("tokenizer.", "text_in.", *(() if isinstance(self.text, FrozenT5) else ("text.",)))
         taken = {name: w for name, w in there.items() if name.startswith(parts) and name in own}
         unet = {name.removeprefix("unet."): w for name, w in there.items() if name.startswith("unet.")}

@@ -16,6 +16,7 @@ from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.texts import tokenised
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.frame_editing import edit_frame
 from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import Objective, VideoEdit, VideoEditor
@@ -27,16 +28,38 @@ from filmstrip.video.geometry import centre_crop
 
 FPS = 4.0
 """Frames per second of MoCA's clips."""
+_FRAMES = 8  # and how many those have
 
 
 class TrainedEditor:
     """An editor, and how it reads videos and prompts."""
 
-    def __init__(self, objective: Objective, clip: Clip, reads: Captioned, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        clip: Clip,
+        reads: Captioned,
+        tokenizer: TextTokenizer,
+        *,
+        num_frames: int | None = None,
+    ) -> None:
+        """``num_frames`` are edited, by default as many as the clips of training have, or 8 for single images."""
         self.objective = objective
-        self.num_frames, self.size = clip.num_frames, clip.size
+        self.num_frames = num_frames or (clip.num_frames if clip.num_frames > 1 else _FRAMES)
+        self.size = clip.size
         self.reads = reads
         self.tokenizer = tokenizer
+
+    @property
+    def method(self) -> LatentDiffusion:
+        """The method.
+
+        Raises:
+            UserError: it is none of latent diffusion.
+        """
+        if not isinstance(self.objective, LatentDiffusion):
+            raise UserError(f"a {type(self.objective).__name__} is no latent diffusion: give a run of editing.*")
+        return self.objective
 
     @property
     def config(self) -> LatentDiffusionConfig:
@@ -45,9 +68,7 @@ class TrainedEditor:
         Raises:
             UserError: it is none of latent diffusion.
         """
-        if not isinstance(self.objective, LatentDiffusion):
-            raise UserError(f"a {type(self.objective).__name__} is no latent diffusion: give a run of editing.*")
-        return self.objective.config
+        return self.method.config
 
     def clip(self, path: Path, *, fps: float = FPS, repeat_last: bool = False) -> Tensor:
         """The beginning of a video, ``T 3 H W`` uint8: the centre square at the run's size, ``fps`` frames a second.
@@ -129,15 +150,47 @@ class TrainedEditor:
         return tokenised(self.tokenizer, texts, self.reads.max_length, start=self.reads.start)
 
 
-def load_editor(folder: str | Path, device: torch.device | str | None = None) -> TrainedEditor:
-    """A trained editor from its run folder.
+def load_editor(
+    folder: str | Path,
+    device: torch.device | str | None = None,
+    *,
+    by: ObjectiveConfig | None = None,
+    num_frames: int | None = None,
+) -> TrainedEditor:
+    """A trained editor from its run folder, or the method ``by`` with the network of that run.
 
     Raises:
-        UserError: this is no run folder, or what it holds edits no videos.
+        UserError: this is no run folder, what it holds edits no videos, or the method cannot edit with its network.
     """
     objective, run = load_objective(folder, device)
     if not isinstance(objective, VideoEditor) or not isinstance(run.data.reads, Captioned):
         raise UserError(
             f"{folder} holds a {type(objective).__name__}, which edits no videos: give a run of editing.*"
         )
-    return TrainedEditor(objective, run.data.clip, run.data.reads, open_tokenizer(Path(folder)))
+    if by is not None:
+        objective = _with_network(by, objective, folder)
+    return TrainedEditor(
+        objective, run.data.clip, run.data.reads, open_tokenizer(Path(folder)), num_frames=num_frames
+    )
+
+
+def _with_network(config: ObjectiveConfig, given: Objective, folder: str | Path) -> LatentDiffusion:
+    """A method of editing with the network of a trained one, on its device."""
+    if not isinstance(config, LatentDiffusionConfig) or not isinstance(given, LatentDiffusion):
+        raise UserError(
+            f"a {type(config).__name__.removesuffix('Config')} does not edit by the {type(given).__name__} in "
+            f"{folder}: --by takes a system of latent diffusion, editing.*, and a run of another one"
+        )
+    config = config.with_network_of(given.config)
+    objective = config.build()
+    if objective.order != ("text",):
+        raise UserError(
+            f"a {type(objective).__name__} has conditions of its own to learn, {', '.join(objective.order)}: give a "
+            "run of it, and leave out --by"
+        )
+    taken = objective.taken_from(given)
+    assert taken is not None, "both are latent diffusion"
+    objective.load_state_dict(taken, strict=False)
+    objective.tokenizer, objective.text, objective.text_in = given.tokenizer, given.text, given.text_in
+    objective.latent_scale = given.latent_scale
+    return objective.to(device_of(given)).eval()

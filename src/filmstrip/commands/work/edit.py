@@ -14,6 +14,7 @@ from filmstrip.data.edits import FRAMES, edit_type
 from filmstrip.errors import UserError
 from filmstrip.progress import counted
 from filmstrip.runs.editors import TrainedEditor, load_editor
+from filmstrip.systems import find
 from filmstrip.video import write_grid, write_video
 from filmstrip.video.decoder import DecodeError
 
@@ -30,12 +31,9 @@ def edit(command: Edit) -> int:
     kind = edit_type(command.type)
     if command.out.suffix.lower() not in (".mp4", ".gif", ".webp"):
         raise UserError(f"cannot write {command.out}: name it .mp4, .gif or .webp")
-    if not command.source and command.frame is None and FRAMES[kind] == "prompt_to_prompt":
-        raise UserError(
-            f"an edit of type {kind} edits the first frame by exchanging words: say what the video shows (--from "
-            '"..."), or give the edited frame (--frame IMAGE)'
-        )
-    editor = load_editor(command.run)
+    by = None if command.by is None else find(command.by).objective
+    editor = load_editor(command.run, by=by, num_frames=command.frames)
+    _check_source(command, editor, kind)
     try:
         video = editor.clip(command.video, fps=command.fps, repeat_last=command.repeat_last)
         frame = None if command.frame is None else editor.frame(command.frame)
@@ -67,11 +65,36 @@ def edit(command: Edit) -> int:
     return 0
 
 
+def _check_source(command: Edit, editor: TrainedEditor, kind: str) -> None:
+    """See that the source's words are there where they are needed."""
+    if command.source:
+        return
+    if editor.method.reads_source_text:
+        raise UserError(f'a {type(editor.objective).__name__} edits a video by what it shows: say so (--from "...")')
+    edits_frame = editor.method.edits_first_frame or command.editor is not None or command.first_frame is not None
+    if edits_frame and command.frame is None and FRAMES[kind] == "prompt_to_prompt":
+        raise UserError(
+            f"an edit of type {kind} edits the first frame by exchanging words: say what the video shows (--from "
+            '"..."), or give the edited frame (--frame IMAGE)'
+        )
+
+
 def _options(command: Edit, editor: TrainedEditor) -> dict[str, Any]:
-    """Settings of sampling and of editing the frame."""
+    """Settings of sampling, of editing the frame and of training on the video."""
     own = editor.config.sampling
     sampling = own if command.steps is None else replace(own, steps=command.steps)
-    return {"sampling": sampling, "frame_editing": command.frame_editing}
+    options = {"sampling": sampling, "frame_editing": command.frame_editing}
+    given = {name: value for name, value in vars(command.tuning).items() if value is not None}
+    tuning = getattr(editor.config, "tuning", None)
+    if given and tuning is None:
+        raise UserError(
+            f"a {type(editor.objective).__name__} is not trained on the video: leave out --tuning, or edit --by "
+            "editing.tune_a_video or editing.dreamix"
+        )
+    if tuning is not None:
+        options["tuning"] = tuning = replace(tuning, **given)
+        print(f"training on {command.video} first: {tuning.steps} steps")
+    return options
 
 
 def _scales(command: Edit, editor: TrainedEditor, number: int) -> dict[str, float]:

@@ -80,6 +80,7 @@ class MutualSelfAttention:
 class MasaCtrl(LatentDiffusion):
     """Text to video that edits by what self-attention reads."""
 
+    reads_source_text = True
     config: MasaCtrlConfig
 
     @torch.no_grad()

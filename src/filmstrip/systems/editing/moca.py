@@ -115,6 +115,7 @@ class MoCA(LatentDiffusion):
     """Text to video with a first frame, and with the motion of another clip."""
 
     order = ("image", "text", "motion")
+    edits_first_frame = True
     config: MoCAConfig
 
     def __init__(self, config: MoCAConfig) -> None:
@@ -176,6 +177,14 @@ class MoCA(LatentDiffusion):
     def _magnitude(self, pixels: Tensor, absent: Tensor, none: Tensor) -> Tensor:
         told = self.magnitude(_MAGNITUDES * torch.log1p(pixels))
         return torch.where(absent[:, None], none.to(told.dtype), told)
+
+    def of_text_alone(self) -> dict[str, Tensor]:
+        """Without the channels of first frame and motion, and with the vector of no magnitude among the biases."""
+        state = super().of_text_alone()
+        state["unet.conv_in.weight"] = state["unet.conv_in.weight"][:, : self.latent_dim]
+        if self.config.magnitude:
+            state["unet.time.fc2.bias"] = state["unet.time.fc2.bias"] + self.no_magnitude.detach()
+        return state
 
     # Editing
 
