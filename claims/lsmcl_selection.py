@@ -39,6 +39,9 @@ CLAIM = Claim(
         above("learned", "none", "half of the tokens teach as much as all, within 5 points", by=-5.0),
         above("learned", "random", "selected tokens teach more than random ones"),
     ),
+    analysis="Selected tokens teach 24 points more than random ones, and all coloured frames are among them. They "
+    "teach as much as all tokens do (0.8 more, 3.3 fewer and 1.2 more), which three seeds do not prove to within 5 "
+    "points.",
     minutes=3,
 )
 

@@ -40,7 +40,7 @@ CLAIM = Claim(
         above("share", 80.0, "it reaches four fifths of what the true reward teaches"),
         above("oracle", "random", "the true reward teaches it, too", by=5.0),
     ),
-    minutes=40,
+    minutes=45,
 )
 
 

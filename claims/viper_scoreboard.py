@@ -34,7 +34,7 @@ CLAIM = Claim(
         above("own drop", "own drop blanked", "also where the player scores"),
         above("drop", 0.0, "a changing score is unlikely"),
     ),
-    minutes=12,
+    minutes=24,
 )
 
 

@@ -269,6 +269,8 @@ LONG = {
     "moca_motion": 30,
     "sdedit_strength": 25,
     "toto_architecture": 25,
+    "viper_agent": 45,
+    "viper_scoreboard": 24,
 }
 """Claims of more than twenty minutes on one core, which are ten on two."""
 
