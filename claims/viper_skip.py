@@ -32,6 +32,9 @@ CLAIM = Claim(
         above("margin 4", "margin 1", "and the margin grows"),
         above("margin 4", 0.0, "with every fourth frame an expert earns more than one who stands still"),
     ),
+    analysis="In each seed every fourth frame tells an expert from one who stands still better (areas of 0.93, 0.89 "
+    "and 0.82 for 0.81, 0.78 and 0.74), and the margin is 1.5 to 2.4 times as large; how much larger, three seeds "
+    "do not say.",
     minutes=12,
 )
 
