@@ -1,5 +1,7 @@
 """Processes that share the tokens of clips: their losses are those of one, and so is the mean of their gradients."""
 
+import itertools
+
 import torch
 from drawn import draw_batch, info_for
 
@@ -16,6 +18,7 @@ SYSTEMS = [
     ("generation.videogpt:tiny", {"condition_drop": 0.0, "attention": "full"}, True),
     ("generation.videogpt:tiny", {"condition_drop": 0.0, "attention": "sparse", "depth": 2}, False),
     ("language.llava:tiny", {"trains": ("encoder", "connector", "decoder")}, False),
+    ("language.lwm_text:tiny", {"window": 5}, True),
 ]
 
 
@@ -34,6 +37,8 @@ def learnt(name, changes):
     from dataclasses import replace
 
     run = systems.find(name)
+    if "window" in changes:
+        changes = {"decoder": replace(run.objective.decoder, **changes)}
     run = replace(run, objective=replace(run.objective, **changes)).bound(info_for(run.data.reads))
     torch.manual_seed(0)
     return run.objective.build().train(), draw_batch(run.data, size=2, seed=0)
@@ -50,7 +55,7 @@ def check_system(ring, name, changes):
     expected, gradients = loss_and_gradients(*learnt(name, changes))
     objective, batch = learnt(name, changes)
     frames = []
-    if name.startswith("language."):
+    if name == "language.llava:tiny":
         objective.encoder.register_forward_hook(lambda encoder, given, out: frames.append(given[0].shape[:2].numel()))
     mesh = Mesh(context=Axis(ring.rank, ring.size))
     share_context(objective, mesh, Connected(ring.group), find_blocks(objective), striped=ring.striped)
@@ -67,11 +72,11 @@ def check_system(ring, name, changes):
 
 def check_writing(ring):
     """Processes that share a prompt, and what is remembered of it, write what one would."""
-    config = DecoderConfig(vocab_size=50, width=32, depth=2, num_heads=4, num_kv_heads=2, mlp_dim=48)
+    sizes = {"vocab_size": 50, "width": 32, "depth": 2, "num_heads": 4, "num_kv_heads": 2, "mlp_dim": 48}
     torch.manual_seed(0)
-    decoder = Decoder(config).eval()
+    decoders = [Decoder(DecoderConfig(**sizes, window=window)).eval() for window in (None, 6)]
     prompt, drawn, padding = torch.randint(50, (2, 13)), torch.rand(2, 9), torch.tensor([0, 4])
-    for options in ({}, {"padding": padding}):
+    for decoder, options in itertools.product(decoders, ({}, {"padding": padding})):
         given = (prompt, drawn, Sampling(temperature=1.0))
         expected = torch.stack([*decoder.decode(*given, **options)])
         share_decoding(torch.nn.Sequential(decoder), ring)

@@ -66,8 +66,7 @@ def allowed(queries: Part, keys: Part, causal: bool, device: torch.device) -> Te
         found = by_rule if found is None else found & by_rule
     if found is None:
         return True
-    plain = queries.document is None and queries.rule is None
-    return False if not plain and _is_known(found) and not found.any() else found
+    return False if _is_known(found) and not found.any() else found
 
 
 class RunningSoftmax:

@@ -406,9 +406,9 @@ class VideoLanguage(VideoLanguageModel, Objective):
         :class:`~filmstrip.protocols.SharesContext`. What is seen is shared out to be encoded, too.
 
         Raises:
-            UserError: it takes no shared rows, or its tokens attend to the latest ones alone.
+            UserError: it takes no shared rows.
         """
-        if not self.takes_packed or self.decoder.config.window is not None:
+        if not self.takes_packed:
             raise UserError(
                 f"the language model of this {type(self).__name__} has no attention that processes can share: leave "
                 "train.context at 1, so that they share the conversations of a batch"

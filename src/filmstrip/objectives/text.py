@@ -174,12 +174,7 @@ class TextModel(Objective):
         return Loss(loss, metrics)
 
     def use_ring(self, ring: RingOfProcesses) -> None:
-        """Share the tokens of each row with other processes; see :class:`~filmstrip.protocols.SharesContext`.
-
-        Raises:
-            UserError: its tokens attend to the latest ones alone.
-        """
-        check_shareable(self.decoder)
+        """Share the tokens of each row with other processes; see :class:`~filmstrip.protocols.SharesContext`."""
         self.ring = ring
 
     @torch.no_grad()
@@ -202,19 +197,6 @@ class TextModel(Objective):
         moved = text.gather(1, (at - padding[:, None]) % text.shape[1])
         several = {"padding": padding} if len(text) > 1 else {}
         yield from self.decoder.decode(moved, drawn, sampling or Sampling(temperature=0.0), **several)
-
-
-def check_shareable(decoder: Decoder) -> None:
-    """See that processes can share the tokens of a row.
-
-    Raises:
-        UserError: tokens attend to the latest ones alone.
-    """
-    if decoder.config.window is not None:
-        raise UserError(
-            "tokens of this language model attend to the latest ones alone (objective.decoder.window), which "
-            "processes cannot share: leave train.context at 1"
-        )
 
 
 def laid_out(text: Tensor, weights: Tensor, numbers: Tensor | None, ring: RingOfProcesses | None) -> Rows:

@@ -24,7 +24,7 @@ from filmstrip.nn.linear import Linear, linear
 from filmstrip.nn.sampling import Sampling, draw, guided
 from filmstrip.objectives.language import Average, loss_weights, of_ring
 from filmstrip.objectives.latent import LatentConfig, LatentObjective
-from filmstrip.objectives.text import TextModel, TextModelConfig, check_shareable, laid_out
+from filmstrip.objectives.text import TextModel, TextModelConfig, laid_out
 from filmstrip.protocols import Batch, Condition, Loss, Objective, RingOfProcesses, Tokens, as_float
 from filmstrip.randomness import uniform
 from filmstrip.settings import FREE
@@ -440,12 +440,7 @@ class LWM(LatentObjective):
 
     def use_ring(self, ring: RingOfProcesses) -> None:
         """Share the tokens of each row with other processes; see :class:`~filmstrip.protocols.SharesContext`. Video
-        is coded by each.
-
-        Raises:
-            UserError: its tokens attend to the latest ones alone.
-        """
-        check_shareable(self.decoder)
+        is coded by each."""
         self.ring = ring
 
     def depth_of(self, name: str) -> int:
