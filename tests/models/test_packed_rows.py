@@ -129,9 +129,15 @@ def gradients_of(model, total):
 @pytest.mark.parametrize(
     ("packed", "striped"), [(True, True), (False, False)], ids=["shared rows, striped", "padded rows, in pieces"]
 )
-@pytest.mark.parametrize(("address", "average"), [("language.llava", "examples"), ("language.qwen2_vl", "tokens")])
-def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(address, average, packed, striped):
-    run, model = built(address, average=average, label_smoothing=0.1)
+@pytest.mark.parametrize(
+    ("address", "average", "window"),
+    [("language.llava", "examples", None), ("language.llava", "tokens", 5), ("language.qwen2_vl", "tokens", None)],
+)
+def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(
+    address, average, window, packed, striped
+):
+    decoder = replace(systems.find(address).objective.decoder, window=window)
+    run, model = built(address, average=average, label_smoothing=0.1, decoder=decoder)
     model.eval()
     batch = drawn(run)
     if not packed:
@@ -156,7 +162,6 @@ def test_processes_that_share_rows_tokens_have_the_loss_and_gradient_of_one(addr
 
 
 def test_a_language_model_whose_attention_cannot_be_shared_says_so():
-    run = systems.find("language.llava")
-    model = replace(run.objective, decoder=replace(run.objective.decoder, window=4)).build()
+    _, model = built("language.internvideo2_5")
     with pytest.raises(UserError, match="no attention that processes can share"):
         model.use_ring(None)

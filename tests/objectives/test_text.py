@@ -22,7 +22,7 @@ DECODER = DecoderConfig(vocab_size=VOCAB, width=32, depth=2, num_heads=4, mlp_di
 
 def built(**settings):
     torch.manual_seed(0)
-    model = TextModelConfig(decoder=DECODER, **settings).build()
+    model = TextModelConfig(**{"decoder": DECODER} | settings).build()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -95,8 +95,10 @@ def test_no_conversation_sees_another_that_shares_its_row():
 
 @pytest.mark.parametrize("striped", [False, True], ids=["in pieces", "striped"])
 @pytest.mark.parametrize("packed", [True, False], ids=["shared rows", "one text a row"])
-def test_three_processes_that_share_tokens_have_the_loss_and_gradient_of_one(packed, striped):
-    model, batch = built(average="examples"), drawn() if packed else padded(drawn())
+@pytest.mark.parametrize("window", [None, 4], ids=["all", "the latest four"])
+def test_three_processes_that_share_tokens_have_the_loss_and_gradient_of_one(window, packed, striped):
+    model = built(average="examples", decoder=replace(DECODER, window=window))
+    batch = drawn() if packed else padded(drawn())
     expected, of_one = gradients_of(model, batch)
     copies = [copy.deepcopy(model) for _ in range(3)]
 
@@ -111,11 +113,6 @@ def test_three_processes_that_share_tokens_have_the_loss_and_gradient_of_one(pac
     for name, value in of_one.items():
         got = torch.stack([own[name] for _, own in found]).mean(dim=0)
         torch.testing.assert_close(got, value, rtol=1e-4, atol=2e-6, msg=name)
-
-
-def test_a_window_cannot_be_shared():
-    with pytest.raises(UserError, match=r"objective\.decoder\.window"):
-        TextModelConfig(decoder=replace(DECODER, window=4)).build().use_ring(None)
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 4)], ids=["one", "several"])
