@@ -53,17 +53,17 @@ class Mask:
             return self.rule(b, h, q, k) & other.rule(b, h, q, k)
 
         batch = self.batch if other.batch is None else other.batch
-        if other.ring is not None:
-            return other & self
         if self.ring is not None:
             return self._and_by_positions(other, both)
+        if other.ring is not None:
+            return other & self
         documents = self.documents if other.plain_causal else other.documents if self.plain_causal else None
         both_causal = self.plain_causal and other.plain_causal
         return Mask(both, batch=batch, plain_causal=both_causal, documents=documents, within_causal=True)
 
     def _and_by_positions(self, other: Mask, both: Rule) -> Mask:
         """This rule along a ring and one of positions in whole rows, which all samples share."""
-        assert other.batch is None, "a rule of samples of their own says nothing of tokens elsewhere"
+        assert other.ring is None and other.batch is None, "rules of samples' own say nothing of tokens elsewhere"
         own, shared = self.by_positions, Mask(both, batch=self.batch, documents=self.documents)
         shared.ring, shared.within_causal = self.ring, self.within_causal
         shared.by_positions = other.at if own is None else lambda q, k: own(q, k) & other.at(q, k)
