@@ -33,8 +33,15 @@ VARIANTS = (
     "recognition.probe:tiny_toto",
 )
 """Small presets of networks and losses that a system's ``tiny`` does not have."""
-LARGER_STEPS = {"pretraining.vjepa": 4, "pretraining.vjepa:tiny_dense": 4}
-"""Factors of the learning rate that make fewer steps of overfitting, where those were more than a hundred."""
+LARGER_STEPS = {
+    "pretraining.mae_st": 2,
+    "pretraining.vjepa": 8,
+    "pretraining.vjepa:tiny_dense": 8,
+    "recognition.memvit": 4,
+    "tokenizers.vae_kl": 2,
+    "tokenizers.vqgan": 2,
+}
+"""Factors of the learning rate that make fewer steps of overfitting, where those took long."""
 
 
 @pytest.fixture(params=[*systems.names(), *VARIANTS])
