@@ -35,6 +35,7 @@ def test_training_on_a_folder(tmp_path):
     assert (tmp_path / "run/commands.txt").read_text().startswith("filmstrip train recognition.r2plus1d:tiny --data ")
 
 
+@pytest.mark.slow
 def test_generating(tmp_path):
     run("-m", "filmstrip", "train", "generation.videogpt:tiny", "--out", tmp_path / "run", *FEW_STEPS)
     found = walls(tmp_path, "generate", tmp_path / "run", "--out", tmp_path / "sample.mp4")

@@ -119,6 +119,7 @@ def test_a_law_is_found_and_nothing_is_trained_twice(scaled, trained, tmp_path, 
     assert "trained already" in said and "tried already" in said
 
 
+@pytest.mark.slow
 def test_an_interrupted_ladder_goes_on_and_more_tokens_extend_it(scaled, trained, tmp_path, monkeypatch):
     train = experiment.train
 

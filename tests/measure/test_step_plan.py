@@ -117,7 +117,10 @@ def test_a_step_takes_as_long_as_what_takes_longest():
     assert tokens_to_overlap(312e12, 300e9, bytes_each=2) == 1040
 
 
-@pytest.mark.parametrize(("kv_heads", "striped"), [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(
+    ("kv_heads", "striped"),
+    [(1, True), pytest.param(2, True, marks=pytest.mark.slow), pytest.param(2, False, marks=pytest.mark.slow)],
+)
 def test_long_rings_follow_from_short_ones(kv_heads, striped, monkeypatch):
     def attend(q, k, v, ring):
         return ring_attention(q, k, v, ring, block=4)
