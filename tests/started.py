@@ -29,6 +29,15 @@ LONGEST = 1 << 17
 """Bytes of a request, which holds a program's arguments and environment."""
 
 
+SMALL_FILES_ONLY = (
+    "import os, resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    # Compiled modules would end there, too, and be read by every later program.
+    "sys.dont_write_bytecode = True; os.environ['PYTHONDONTWRITEBYTECODE'] = '1';"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY));"
+)
+"""Beginning of a program in which any file ends at so many bytes, as on a full disk."""
+
+
 class Started:
     """A program that runs: ``python ARGUMENTS``, with the methods of ``subprocess.Popen`` that tests use.
 

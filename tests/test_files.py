@@ -18,13 +18,7 @@ from filmstrip.files import (
     write_tensors,
     write_text,
 )
-from started import run
-
-SMALL_FILES_ONLY = (
-    "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY));"
-)
-"""Python that makes any file end at so many bytes, as a full disk would."""
+from started import SMALL_FILES_ONLY, run
 
 
 @pytest.fixture

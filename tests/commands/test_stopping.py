@@ -18,14 +18,10 @@ from filmstrip.commands.stopping import keeping, stoppable
 from filmstrip.errors import Terminated
 from filmstrip.video import write_video
 from run_folders import save_run
-from started import Started
+from started import SMALL_FILES_ONLY, Started
 
-SMALL_FILES_ONLY = (
-    "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY));"
-    "from filmstrip.__main__ import main; sys.exit(main())"
-)
-"""The command line where any file ends at so many bytes, as on a full disk."""
+FULL_DISK = SMALL_FILES_ONLY + "from filmstrip.__main__ import main; sys.exit(main())"
+"""The command line as on a full disk."""
 TINY = [
     *("--data.batch-size", "2", "--data.num-workers", "1", "--data.clip.stride", "1"),
     *("--data.clip.num-frames", "4", "--data.clip.size", "16", "--data.clip.short-side", "16", "16"),
@@ -131,7 +127,7 @@ def test_what_is_kept_is_a_note_and_no_further_error():
 def test_preparing_stops_at_a_full_disk_and_goes_on(noise, tmp_path, capsys, workers):
     out = tmp_path / "out"
     words = ["data", "prepare", noise, "--out", out, "--workers", workers]
-    process = command(*words, code=SMALL_FILES_ONLY.format(limit=20_000))
+    process = command(*words, code=FULL_DISK.format(limit=20_000))
     said, err = process.communicate(timeout=120)
     assert process.returncode == 2, said + err
     assert "left out" not in said and "train on it" not in said
@@ -196,7 +192,7 @@ def test_a_training_stops_at_a_full_disk_with_its_last_state(videos, tmp_path):
     out = tmp_path / "run"
     words = ["train", "recognition.vit", "--data", videos, "--out", out, *TINY]
     assert main(list(map(str, [*words, "--train.steps", 2]))) == 0
-    process = command(*words, "--train.steps", 4, code=SMALL_FILES_ONLY.format(limit=8_000))
+    process = command(*words, "--train.steps", 4, code=FULL_DISK.format(limit=8_000))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in err
     assert "larger than a file may be" in err and f"{out} keeps the state after step 2" in err
