@@ -22,8 +22,9 @@ standard deviations from -20 to 2 are those of the public ``rlpd``, by DrQ's fir
 critics alone. Weights start as PyTorch's layers do, not orthogonal. Rewards by likelihood are in nats a code, for
 this agent has no scale of its own that adapts to them.
 
-The paper reports, on 15 tasks of the DeepMind Control Suite, that DrQ with VIPER's reward learns, too (plots). Here
-it has not been seen to: on ``point`` it learnt nothing in 6,000 steps of 32 rows, by either reward (one seed).
+The paper reports, on 15 tasks of the DeepMind Control Suite, that DrQ with VIPER's reward learns, too (plots). By
+the true reward it earns 42 of an expert's 49 on ``orbit`` here, after 4,000 steps (one seed of the claim
+``dreamer_learns``), and nothing on ``point``, where random actions earn nothing either.
 """
 
 from __future__ import annotations
