@@ -104,7 +104,7 @@ def run(*arguments: object, processes: int = 1) -> str:
         names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
         env = os.environ | {key: str(value) for key, value in names.items()} if processes > 1 else None
         programs.append(Started(*arguments, env=env))
-    codes = [program.wait() for program in programs]
+    codes = [program.wait(timeout=200) for program in programs]
     assert codes == [0] * processes, "\n".join("".join(program.printed()) for program in programs)
     return programs[0].printed()[0]
 

@@ -13,7 +13,6 @@ import pytest
 from safetensors.torch import load_file
 
 from colour_videos import write_colours
-from started import run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(1200)]
@@ -53,7 +52,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def alone(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "run"
-    run("-m", "filmstrip", *arguments(videos, out, 3))
+    start([sys.executable, "-m", "filmstrip", *arguments(videos, out, 3)])
     return out
 
 

@@ -86,7 +86,7 @@ class FilmTuned(LatentDiffusion):
 
     def edit_tuned(self, edit: VideoEdit, latents: Tensor) -> Tensor:
         """Edited latents of a video's own (``1 T D h w``), by the network that was trained on it."""
-        raise NotImplementedError(f"{type(self).__name__} does not define edit_tuned")
+        raise TypeError(f"{type(self).__name__} does not define edit_tuned()")
 
     @torch.inference_mode(False)  # gradients are needed
     @torch.no_grad()

@@ -66,6 +66,21 @@ def prompt_to_prompt(
     )
 
 
+@torch.no_grad()
+def edit_beside_source(
+    model: LatentDiffusion, edit: VideoEdit, control_of: Callable[[Steps], AttentionControl]
+) -> Tensor:
+    """Edited video ``B T 3 H W`` in 0..1, denoised by DDIM beside its source; ``control_of`` makes what says of
+    attention, and is given the steps that this is told of."""
+    sampling = replace(edit.sampling or model.config.sampling, solver="ddim", eta=0.0)
+    steps = Steps(sampling)
+    control, guidance = control_of(steps), edit.guidance.get("text", model.config.guidance.text)
+    latents = model.latents(edit.video)
+    return model.pixels(
+        beside_source(model, latents, edit, steps, sampling, guidance=guidance, control=lambda given: control)
+    )
+
+
 def beside_source(
     model: LatentDiffusion,
     latents: Tensor,

@@ -29,7 +29,7 @@ from filmstrip.models.video_unet import Place
 from filmstrip.nn.attention import attend
 from filmstrip.objectives.attention_editing import Steps
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
-from filmstrip.objectives.frame_editing import beside_source
+from filmstrip.objectives.frame_editing import edit_beside_source
 from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import VideoEdit
 from filmstrip.runs.config import Run
@@ -83,21 +83,17 @@ class MasaCtrl(LatentDiffusion):
     reads_source_text = True
     config: MasaCtrlConfig
 
-    @torch.no_grad()
     def edit(self, edit: VideoEdit) -> Tensor:
         """Edited video ``B T 3 H W`` in 0..1; see :class:`~filmstrip.protocols.VideoEditor`."""
-        sampling = replace(edit.sampling or self.config.sampling, solver="ddim", eta=0.0)
-        steps = Steps(sampling)
-        control = MutualSelfAttention(
-            steps,
-            first_step=self.config.first_step,
-            first_layer=self.config.first_layer,
-            reads=self.config.reads,
-        )
-        guidance = edit.guidance.get("text", self.config.guidance.text)
-        latents = self.latents(edit.video)
-        return self.pixels(
-            beside_source(self, latents, edit, steps, sampling, guidance=guidance, control=lambda given: control)
+        return edit_beside_source(
+            self,
+            edit,
+            lambda steps: MutualSelfAttention(
+                steps,
+                first_step=self.config.first_step,
+                first_layer=self.config.first_layer,
+                reads=self.config.reads,
+            ),
         )
 
 
