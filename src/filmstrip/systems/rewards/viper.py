@@ -26,7 +26,9 @@ models 16, 8 and 34 classes of 15, 7 and 33 tasks; the numbers are kept.
 The paper reports, without any figure in its text: experts' films get more than random ones, returns correlate with
 rewards over 40 trajectories, frame skip 4 is needed for slow arms, Pong's scoreboard is to be blanked, and longer
 contexts help. What is measured here is in the claims ``viper_ranking`` (returns and rewards of 40 episodes have a
-rank correlation of 0.96), ``viper_context``, ``viper_skip``, ``viper_scoreboard`` and ``viper_agent``.
+rank correlation of 0.96), ``viper_context``, ``viper_skip``, ``viper_scoreboard`` and ``viper_agent``; on films,
+in ``viper_suboptimal``, ``viper_data_size`` and ``viper_embodiment``; and on models and kinds of likelihood in
+``viper_maskgit``, ``byol_still`` and ``viper_lapse``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ critics of reward and bonus share one optimiser. Inputs that are not frames are 
 agent with another reward.
 
 The paper reports, with one configuration in all its domains, higher returns than methods made for each of them, and
-the first diamonds in Minecraft without human data. What is measured here is in the claim ``dreamer_learns``.
+the first diamonds in Minecraft without human data. What is measured here is in the claims
+``dreamer_learns`` and ``noisy_screen`` (Plan2Explore's bonus).
 """
 
 from filmstrip.systems.control.dreamer.model import Dreamer, DreamerConfig
