@@ -28,9 +28,9 @@ SCREEN, DOT = 12, 3
 CLAIM = Claim(
     systems=("control.dreamer", "control.drq"),
     finding=__doc__.strip(),
-    paper="Burda et al. 2019: an agent with a bonus for errors of foretelling stays at a noisy television, and random"
-    " network distillation, whose targets do not depend on chance, need not (text); Sekar et al. 2020 (Plan2Explore): "
-    "members of an ensemble come to agree on the mean of what is noise (text).",
+    paper="Burda et al. 2019: an agent with a bonus for errors of foretelling stays at a noisy television, and "
+    "random network distillation, whose targets do not depend on chance, need not (text); Sekar et al. 2020 "
+    "(Plan2Explore): members of an ensemble come to agree on the mean of what is noise (text).",
     here=f"`orbit` at {SIZE} x {SIZE} pixels, {EPISODES} episodes of random actions; in every second sequence a "
     f"screen of {SCREEN} x {SCREEN} pixels shows other dots in each frame, new ones whenever it is drawn. DrQ's "
     f"random network distillation, and Dreamer's world model with its ensemble, learn {STEPS} batches of {ROWS} "

@@ -24,7 +24,8 @@ this agent has no scale of its own that adapts to them.
 
 The paper reports, on 15 tasks of the DeepMind Control Suite, that DrQ with VIPER's reward learns, too (plots). By
 the true reward it earns 42 of an expert's 49 on ``orbit`` here, after 4,000 steps (one seed of the claim
-``dreamer_learns``), and nothing on ``point``, where random actions earn nothing either.
+``dreamer_learns``), and nothing on ``point``, where random actions earn nothing either. Its bonus beside a noisy
+screen is in the claim ``noisy_screen``.
 """
 
 from __future__ import annotations
