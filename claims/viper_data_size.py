@@ -32,7 +32,7 @@ CLAIM = Claim(
         below("late gain", "early gain", "gains shrink"),
         above("spearman 100", 0.8, "rewards rank episodes as their returns do"),
     ),
-    minutes=15,
+    minutes=17,
 )
 
 
