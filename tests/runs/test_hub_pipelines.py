@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from colour_videos import write_colours
+import published_pipelines
 from filmstrip.__main__ import main
 from filmstrip.commands.arguments import run_from
 from filmstrip.commands.train import Train
@@ -28,57 +28,10 @@ from filmstrip.systems.generation.vdt import GuidedSampling
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "green", "blue", "film")
-COLOURS = ("red", "green", "blue")
-
 
 @pytest.fixture(scope="module")
 def pipeline():
-    """A ``LattePipeline`` of a few thousand weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    special = dict(pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    torch.manual_seed(0)
-    t5 = dict(d_model=20, num_layers=1, num_heads=2, d_kv=8, d_ff=32, feed_forward_proj="gated-gelu")
-    transformer = diffusers.LatteTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=8,
-        num_layers=1,
-        cross_attention_dim=24,
-        attention_bias=True,
-        sample_size=4,
-        patch_size=2,
-        activation_fn="gelu-approximate",
-        norm_type="ada_norm_single",
-        norm_elementwise_affine=False,
-        norm_eps=1e-6,
-        caption_channels=20,
-        video_length=4,
-    )
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=32,
-        scaling_factor=0.5,
-    )
-    return diffusers.LattePipeline(
-        tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special),
-        text_encoder=transformers.T5EncoderModel(transformers.T5Config(**t5, vocab_size=len(WORDS))).eval(),
-        vae=vae.eval(),
-        transformer=transformer.eval(),
-        scheduler=diffusers.DDIMScheduler(timestep_spacing="trailing", clip_sample=False),
-    )
+    return published_pipelines.latte()
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +43,7 @@ def folder(pipeline, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A manifest of films of one colour each, with captions."""
-    path = tmp_path_factory.mktemp("films")
-    rows = ["path,caption,split"]
-    for colour in COLOURS:
-        for number in range(3):
-            name = f"{colour}{number}.mp4"
-            write_colours(path / name, colour, frames=12)
-            rows.append(f"{name},a {colour} film,{'test' if number == 2 else 'train'}")
-    (path / "films.csv").write_text("\n".join(rows) + "\n")
-    return path / "films.csv"
+    return published_pipelines.captioned_films(tmp_path_factory.mktemp("films"))
 
 
 def words(folder, films, *more):

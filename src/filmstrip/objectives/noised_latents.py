@@ -25,7 +25,8 @@ from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Grid, Objective, Tokens, check_video
+from filmstrip.objectives.video_autoencoder import KINDS, VideoAutoencoderConfig
+from filmstrip.protocols import Grid, Objective, Tokens
 from filmstrip.randomness import normal
 from filmstrip.settings import FREE
 
@@ -88,7 +89,11 @@ class NoisedLatentsConfig(LatentConfig):
         return replace(self, text=T5Architecture.of_hub(config, source))
 
     def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
-        """See :meth:`LatentConfig.with_tokenizer_of_hub`: also with the factor of latents that it states."""
+        """See :meth:`LatentConfig.with_tokenizer_of_hub`: also with the factor of latents that it states. An
+        autoencoder of video (:mod:`filmstrip.objectives.video_autoencoder`) takes any tokenizer's place."""
+        if config.get("_class_name") in KINDS:
+            found, _ = VideoAutoencoderConfig().of_hub(config, None, source)
+            return replace(self, tokenizer=found, latent_scale=1.0)
         scale = config.get("scaling_factor", STABLE_DIFFUSION_SCALE)
         return replace(super().with_tokenizer_of_hub(config, source), latent_scale=scale)
 
@@ -170,7 +175,7 @@ class NoisedLatents(Objective):
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Unscaled latents ``B T D h w`` of ``B T 3 H W`` video (in full precision)."""
-        check_video(video, multiple=self.tokenizer.patch_size)
+        self.tokenizer.check(video)
         with torch.autocast(video.device.type, enabled=False):
             tokens = self.tokenizer.encode(video)
         t, h, w = tokens.grid

@@ -24,6 +24,8 @@ HUB = "hf:"
 def folder_of(source: str, *wanted: str) -> Path:
     """The folder of a model on this disk, with the files ``wanted`` or all, fetched and cached if it is on the Hub.
 
+    ``hf:OWNER/NAME/PART`` is a folder within a model on the Hub, such as a part of a pipeline of ``diffusers``.
+
     Raises:
         UserError: there is no such model.
     """
@@ -41,9 +43,10 @@ def folder_of(source: str, *wanted: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    name = source.removeprefix(HUB)
+    name, part = _divided(source.removeprefix(HUB))
+    files = [f"{part}/{pattern}" if part else pattern for pattern in wanted or ("*.json", "*.safetensors")]
     try:
-        return Path(snapshot_download(name, allow_patterns=list(wanted or ("*.json", "*.safetensors"))))
+        folder = Path(snapshot_download(name, allow_patterns=files)) / part
     except RepositoryNotFoundError:
         raise UserError(f"the Hugging Face Hub has no model {name!r}, or it is private") from None
     except HFValidationError:
@@ -52,6 +55,21 @@ def folder_of(source: str, *wanted: str) -> Path:
         raise UserError(
             f"{name} could not be fetched from the Hugging Face Hub, and is not cached: {error}"
         ) from None
+    if not folder.is_dir():
+        raise UserError(f"the model {name!r} of the Hugging Face Hub has no folder {part}")
+    return folder
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """The name of a model, and the folder within it, which may be the whole."""
+    owner, _, rest = name.partition("/")
+    model, _, part = rest.partition("/")
+    return (f"{owner}/{model}" if part else name), part
+
+
+def within(source: str, part: str) -> str:
+    """The name of a folder within a model, as :func:`folder_of` reads it."""
+    return f"{source}/{part}" if source.startswith(HUB) else str(Path(source) / part)
 
 
 def config_of(source: str, folder: Path) -> dict[str, Any]:

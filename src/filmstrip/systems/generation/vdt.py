@@ -46,8 +46,9 @@ from filmstrip.models.frozen_text import T5Architecture
 from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
 from filmstrip.models.video_dit_layouts import architecture_of, from_diffusers_dit, to_peft_dit
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig, process_of
-from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise
+from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise, solver_of
 from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE, NoisedLatents, NoisedLatentsConfig
+from filmstrip.objectives.video_autoencoder import VideoAutoencoderConfig
 from filmstrip.protocols import Batch, Condition, Grid, Loss, Rules, as_float
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
@@ -149,14 +150,16 @@ class VDTConfig(NoisedLatentsConfig):
             return own
         spacing = scheduler.get("timestep_spacing", own.sampling.spacing)
         known = spacing if spacing in ("leading", "trailing") else own.sampling.spacing
-        return replace(own, diffusion=process_of(scheduler, source), sampling=replace(own.sampling, spacing=known))
+        solver = solver_of(scheduler) or own.sampling.solver
+        sampling = replace(own.sampling, spacing=known, solver=solver)
+        return replace(own, diffusion=process_of(scheduler, source), sampling=sampling)
 
     def build(self) -> VDT:
         """Build everything with fresh weights.
 
         Raises:
-            UserError: sizes do not fit, the tokenizer codes frames together and some are to be given, or texts are to
-                be read and nothing is known of them.
+            UserError: sizes do not fit, frames are to be given that the tokenizer does not code alone, or texts are
+                to be read and nothing is known of them.
         """
         return VDT(self)
 
@@ -185,15 +188,31 @@ class VDT(NoisedLatents):
         self.config = config
         if not all(weight > 0 for _, weight in config.tasks):
             raise UserError("objective.tasks: leave out tasks with a frequency of zero")
-        if any(task != "generate" for task, _ in config.tasks) and not self.tokenizer.frames_apart:
-            raise UserError(
-                f"{type(config.tokenizer).__name__} codes frames together, so that none could be given alone: give a "
-                "tokenizer of single frames (tokenizers.vae_kl), or objective.tasks generate 1"
-            )
-        patch = self.tokenizer.patch_size
-        self.grid = Grid(*(n // p for n, p in zip((config.num_frames, config.size, config.size), patch)))
+        self._check_tasks()
+        self.grid = self.tokenizer.grid_of(config.num_frames, config.size, config.size)
         self.transformer = VideoDiT(config.transformer, channels=self.latent_dim, size=self.grid)
         self.requires = ("video", "seed", *(("text", "text_length") if width else ()))
+
+    def _check_tasks(self) -> None:
+        """Refuse to give what the tokenizer does not code alone.
+
+        Raises:
+            UserError: that is asked for.
+        """
+        tasks = {task for task, _ in self.config.tasks}
+        if self.tokenizer.frames_apart or tasks == {"generate"}:
+            return
+        name = type(self.config.tokenizer).__name__
+        if not self.tokenizer.first_alone:
+            raise UserError(
+                f"{name} codes frames together, so that none could be given alone: give a tokenizer of single frames "
+                "(tokenizers.vae_kl), or objective.tasks generate 1"
+            )
+        if other := sorted(tasks - {"generate", "predict"}):
+            raise UserError(
+                f"{name} codes frames after those before them, so that only first ones can be given: leave "
+                f"{', '.join(other)} out of objective.tasks (generate 1 predict 1)"
+            )
 
     def text_projection(self, given: int, width: int) -> nn.Module:
         """Nothing: the transformer has its own.
@@ -247,7 +266,7 @@ class VDT(NoisedLatents):
         self._check(condition, sampling, scale)
         device = self.latent_scale.device
         seeds = seed + torch.arange(condition.batch_size, device=device)
-        grid = self.grid._replace(t=condition.num_frames // self.tokenizer.patch_size[0])
+        grid = self.tokenizer.grid_of(condition.num_frames, self.size, self.size)
         noise = self.noise(seeds, grid.t, grid[1:])
         given = self._given(condition)
         context, no_context = self._contexts(condition)
@@ -278,13 +297,24 @@ class VDT(NoisedLatents):
         if guidance != 1 and not condition.text:
             raise UserError("guidance strengthens a text: give one (--text), or set it to 1")
         frames, each = condition.num_frames, self.tokenizer.patch_size[0]
+        first = int(self.tokenizer.first_alone)
         if self.transformer.rotary is None and frames != self.num_frames:
             raise UserError(f"this model makes clips of {self.num_frames} frames, no other number: got {frames}")
-        if frames % each:
-            raise UserError(f"this model makes {each} frames at a time, and {frames} were asked for")
+        if frames < first or (frames - first) % each:
+            after = " after the first one" if first else ""
+            raise UserError(f"this model makes {each} frames at a time{after}, and {frames} were asked for")
         if condition.video is not None:
-            if not self.tokenizer.frames_apart:
+            if not self.tokenizer.frames_apart and not first:
                 raise UserError("this model's tokenizer codes frames together: it makes whole clips, from no frames")
+            if first and condition.known is not None:
+                raise UserError(
+                    "this model's tokenizer codes frames after those before them, so that first ones can be given: "
+                    "leave out --given (--context-frames)"
+                )
+            if first and (len(shown := condition.video[0]) - first) % each:
+                raise UserError(
+                    f"this model is given its first frame, or {each} or a multiple more: {len(shown)} were given"
+                )
             size = tuple(condition.video.shape[3:])
             if size != (self.size, self.size):
                 raise UserError(f"this model makes frames of {self.size} x {self.size} pixels, and was given {size}")
@@ -306,6 +336,8 @@ class VDT(NoisedLatents):
     def given_places(self, known: Tensor) -> Tensor:
         """See :class:`~filmstrip.protocols.Completes`: those places of which all pixels are known."""
         p, q, r = self.tokenizer.patch_size
+        if self.tokenizer.first_alone:  # as many of it as of the others
+            known = torch.cat([known[:, :1].expand(-1, p, -1, -1), known[:, 1:]], dim=1)
         whole = reduce(known.float(), "b (t p) (h q) (w r) -> b t h w", "min", p=p, q=q, r=r)
         return whole[:, :, None] > 0
 
@@ -500,6 +532,51 @@ def latte() -> Run:
             tasks=(("generate", 1.0), ("predict", 1.0)),
             given_frames=1,
             sampling=GuidedSampling(steps=50, guidance=7.5),
+        ),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
+        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+    )
+
+
+def wan() -> Run:
+    """Wan 2.1's text-to-video network of 1.3 billion weights, 33 frames of 480 x 480 pixels, to be begun with its
+    published weights (--init).
+
+    Half of the clips have their first frame given, so that films can be continued from a text and a picture. Solver,
+    guidance and steps of sampling are the published pipeline's, whose clips are of 81 frames of 832 x 480 pixels:
+    positions turn with the place, so that others have none to lack. Rate, batch and steps are ours, for a few
+    hundred films.
+    """
+    return Run(
+        data=Data(
+            reads=Captioned(max_length=512),
+            clip=Clip(num_frames=33, stride=2, size=480, short_side=(480, 480)),
+            augment=Augment(mirror=0.0),
+            batch_size=4,
+        ),
+        objective=VDTConfig(
+            tokenizer=VideoAutoencoderConfig(),
+            latent_scale=1.0,
+            num_frames=33,
+            size=480,
+            text=T5Architecture(vocab_size=256384, own_positions=True),
+            transformer=VideoDiTArchitecture(
+                width=1536,
+                depth=30,
+                num_heads=12,
+                mlp_width=8960,
+                attention="joint",
+                positions="rotary",
+                modulation="shared",
+                context_width=4096,
+                context_norm=True,
+                qk_norm=True,
+            ),
+            diffusion=DiffusionConfig(prediction="velocity", shift=3.0),
+            dropout=DROPOUT,
+            tasks=(("generate", 1.0), ("predict", 1.0)),
+            given_frames=1,
+            sampling=GuidedSampling(steps=50, guidance=5.0, solver="uni_pc"),
         ),
         optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
         train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
