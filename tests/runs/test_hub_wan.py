@@ -68,6 +68,29 @@ def started(folder, films):
     return objective, run
 
 
+def asked(pipeline):
+    """Two samples of five frames that follow the prompts."""
+    rows = [pipeline.tokenizer(p, padding="max_length", max_length=512, return_tensors="pt") for p in PROMPTS]
+    ids, lengths = (torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask"))
+    return Condition(batch_size=2, num_frames=5, text=({"text": ids, "text_length": lengths.sum(dim=1)},))
+
+
+def sampled(pipeline, objective, *, steps, guidance):
+    """The same by the pipeline of diffusers, from our noise."""
+    pipeline.set_progress_bar_config(disable=True)
+    noise = objective.noise(torch.tensor([7, 8]), 2, (4, 4))
+    return pipeline(
+        PROMPTS,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        latents=noise.transpose(1, 2),
+        num_frames=5,
+        height=32,
+        width=32,
+        output_type="pt",
+    ).frames
+
+
 @pytest.fixture(scope="module")
 def tuned(folder, films, tmp_path_factory):
     out = tmp_path_factory.mktemp("tuned") / "run"
@@ -96,24 +119,9 @@ def test_samples_are_those_of_the_pipeline(films, tmp_path, solver, guidance):
     pipeline.save_pretrained(tmp_path / "wan")
     objective, run = started(tmp_path / "wan", films)
     assert run.objective.sampling.solver == solver
-    rows = [pipeline.tokenizer(p, padding="max_length", max_length=512, return_tensors="pt") for p in PROMPTS]
-    ids, lengths = (torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask"))
-    told = {"text": ids, "text_length": lengths.sum(dim=1)}
-    noise = objective.noise(torch.tensor([7, 8]), 2, (4, 4))
-    pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
-        PROMPTS,
-        num_inference_steps=4,
-        guidance_scale=guidance,
-        latents=noise.transpose(1, 2),
-        num_frames=5,
-        height=32,
-        width=32,
-        output_type="pt",
-    ).frames
-    asked = Condition(batch_size=2, num_frames=5, text=(told,))
+    expected = sampled(pipeline, objective, steps=4, guidance=guidance)
     sampling = GuidedSampling(steps=4, guidance=guidance, solver=solver)
-    found = objective.sample(asked, seed=7, sampling=sampling)
+    found = objective.sample(asked(pipeline), seed=7, sampling=sampling)
     assert expected.shape == found.shape and expected.std() > 0.02
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -158,6 +166,37 @@ def test_lora_learns_beside_weights_that_stay(tuned, pipeline):
     learnt = [w for name, w in objective.transformer.state_dict().items() if "lora_up" in name]
     assert learnt and all(w.any() for w in learnt)
     assert set(json.loads((tuned / "frozen.json").read_text())) == {"objective.tokenizer_run", "objective.text_run"}
+
+
+@torch.no_grad()
+def test_the_pipeline_is_written_again_with_what_was_learnt(tuned, films, folder, tmp_path, capsys):
+    out = tmp_path / "pipeline"
+    assert main(["export", str(tuned), "--format", "diffusers", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "WanPipeline of diffusers" in said and "largest difference from the network itself" in said
+    pipeline = diffusers.WanPipeline.from_pretrained(out)
+    assert type(pipeline.scheduler).__name__ == "UniPCMultistepScheduler"
+    assert type(pipeline.text_encoder).__name__ == "UMT5EncoderModel"
+    objective, _ = load_objective(tuned, "cpu")
+    sampling = replace(objective.config.sampling, steps=3, guidance=4.0)
+    expected = objective.sample(asked(pipeline), seed=7, sampling=sampling)
+    before = diffusers.WanPipeline.from_pretrained(folder)
+    for network, same in ((pipeline, True), (before, False)):
+        made = sampled(network, objective, steps=3, guidance=4.0)
+        assert torch.allclose(made, expected, rtol=1e-4, atol=1e-4) is same
+    again, _ = started(out, films)
+    state = again.transformer.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in objective.transformer.state_dict().items())
+
+
+def test_a_pipeline_of_untrained_texts_is_not_written(folder, films, tmp_path, capsys):
+    given = words(folder / "transformer", films, "--objective.tokenizer-run", str(folder / "vae"))
+    own = ["--objective.untrained-text", "--data.reads.tokenizer", str(folder / "tokenizer")]
+    sizes = {"depth": 1, "width": 20, "vocab-size": 20, "hidden": 8}
+    small = [word for name, size in sizes.items() for word in (f"--objective.text.{name}", str(size))]
+    assert main(["train", *given, *own, *small, "--out", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--format", "diffusers", "--out", str(tmp_path / "out")]) == 2
+    assert "has an untrained one: nothing was written" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_the_run_is_sampled_from_by_texts_and_from_first_frames(tuned, films, tmp_path, capsys):

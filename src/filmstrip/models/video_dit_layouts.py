@@ -14,7 +14,7 @@ from filmstrip.errors import UserError
 from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
 from filmstrip.nn.lora import adapted_layers
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.protocols import Grid, Rules
+from filmstrip.protocols import Grid, Pipeline, Rules
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 LATTE, WAN = "LatteTransformer3DModel", "WanTransformer3DModel"
@@ -138,6 +138,24 @@ def clip_of(config: Mapping[str, Any]) -> dict[str, int]:
     if config.get("_class_name") != LATTE:
         return {}
     return {"num_frames": config["video_length"], "size": _PIXELS * config["sample_size"]}
+
+
+def pipeline_of(config: VideoDiTArchitecture) -> Pipeline:
+    """The pipeline of ``diffusers`` for a network with these settings, which :func:`config_of` describes."""
+    if is_latte(config):
+        return Pipeline("LattePipeline", "AutoencoderKL", _TEXT_LENGTHS[LATTE], {})
+    settings = {"boundary_ratio": None, "expand_timesteps": False, "transformer_2": [None, None]}
+    return Pipeline("WanPipeline", "AutoencoderKLWan", _TEXT_LENGTHS[WAN], settings)
+
+
+def outputs_beside(theirs: Any, ours: VideoDiT) -> tuple[Tensor, Tensor]:
+    """Outputs of a network of ``diffusers`` and of ours for the same drawn latents, times and texts."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, ours.size.t, ours.channels, *ours.size[1:], generator=generator)
+    texts = torch.randn(1, 7, ours.config.context_width, generator=generator)
+    time = torch.tensor([500])
+    found = theirs(latents.transpose(1, 2), timestep=time, encoder_hidden_states=texts).sample
+    return found.transpose(1, 2), ours(latents, time, ours.read(texts))
 
 
 def context_length(config: Mapping[str, Any]) -> int:

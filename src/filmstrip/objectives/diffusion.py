@@ -105,6 +105,36 @@ def process_of(scheduler: Mapping[str, Any], source: str) -> DiffusionConfig:
     )
 
 
+def scheduler_of(process: DiffusionConfig, *, spacing: Spacing, uni_pc: bool) -> dict[str, Any]:
+    """The ``scheduler_config.json`` of ``diffusers`` that steps back through a process: DDIM's, or of flow matching
+    Euler's or UniPC's; the inverse of :func:`process_of`."""
+    if process.prediction == "velocity" and uni_pc:
+        return {
+            "_class_name": "UniPCMultistepScheduler",
+            "num_train_timesteps": process.steps,
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "flow_shift": process.shift,
+        }
+    if process.prediction == "velocity":
+        return {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": process.steps,
+            "shift": process.shift,
+        }
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": process.steps,
+        "beta_schedule": {ours: theirs for theirs, ours in _SCHEDULES.items()}[process.schedule],
+        "beta_start": process.beta_start,
+        "beta_end": process.beta_end,
+        "prediction_type": {ours: theirs for theirs, ours in _PREDICTIONS.items()}[process.prediction],
+        "rescale_betas_zero_snr": process.zero_terminal_snr,
+        "timestep_spacing": spacing,
+        "clip_sample": False,
+    }
+
+
 class Diffusion(nn.Module):
     """A process without weights: noised signals, what is to be predicted, and its loss.
 

@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
 NETWORK, SCHEDULER, TOKENIZER = "transformer", "scheduler", "tokenizer"
+VAE, TEXT_ENCODER = "vae", "text_encoder"
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
-_RUNS = {"objective.tokenizer_run": "vae", "objective.text_run": "text_encoder"}
-_SCHEDULER_FILE = "scheduler_config.json"
+_RUNS = {"objective.tokenizer_run": VAE, "objective.text_run": TEXT_ENCODER}
+SCHEDULER_FILE = "scheduler_config.json"
 
 
 def with_pipeline_of_init(
@@ -82,7 +83,7 @@ def _check_index(index: Mapping[str, Any], source: str) -> None:
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:
-    path = folder / SCHEDULER / _SCHEDULER_FILE
+    path = folder / SCHEDULER / SCHEDULER_FILE
     if not path.exists():
-        raise UserError(f"{folder} lacks {SCHEDULER}/{_SCHEDULER_FILE}, which says what is noise")
+        raise UserError(f"{folder} lacks {SCHEDULER}/{SCHEDULER_FILE}, which says what is noise")
     return json_of(path, str(folder))

@@ -16,8 +16,10 @@ from filmstrip.weights.keymap import Weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FILES = (WEIGHTS, "diffusion_pytorch_model.safetensors")
-"""Names of a model's weights in the layouts of transformers and of diffusers; with ``.index.json`` of its shards."""
+"""Names of a model's weights in the layouts of transformers and of diffusers."""
 _PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json")
+SHARDS = ".index.json"
+"""End of the name of the list of a model's shards."""
 HUB = "hf:"
 
 
@@ -102,12 +104,12 @@ def shards_of(source: str, folder: Path) -> set[str]:
     Raises:
         UserError: there are none, or not all.
     """
-    found = [name for name in _FILES if (folder / name).exists() or (folder / f"{name}.index.json").exists()]
+    found = [name for name in _FILES if (folder / name).exists() or (folder / f"{name}{SHARDS}").exists()]
     if not found:
         pickled = sorted(p.name for p in folder.glob("*.bin"))
         reason = f"only {', '.join(pickled)}, which is pickled and can run code" if pickled else "no weights"
         raise UserError(f"{source} holds {reason}: {' or '.join(_FILES)} is needed (save_pretrained writes it)")
-    name, index = found[0], f"{found[0]}.index.json"
+    name, index = found[0], f"{found[0]}{SHARDS}"
     shards = {name} if (folder / name).exists() else set(json_of(folder / index, source)["weight_map"].values())
     for shard in sorted(shards):
         if Path(shard).name != shard or not (folder / shard).exists():
@@ -116,13 +118,14 @@ def shards_of(source: str, folder: Path) -> set[str]:
 
 
 def files_of_hub(source: str) -> list[Path]:
-    """The files that decide a model: configuration, preprocessing and weights.
+    """The files that decide a model: configuration, preprocessing and weights, with the list of their shards.
 
     Raises:
         UserError: there is no such model, or it has no safetensors.
     """
     folder = folder_of(source)
-    described = [folder / name for name in (CONFIG, *_PREPROCESSING) if (folder / name).exists()]
+    lists = [f"{name}{SHARDS}" for name in _FILES]
+    described = [folder / name for name in (CONFIG, *_PREPROCESSING, *lists) if (folder / name).exists()]
     return [*described, *(folder / shard for shard in sorted(shards_of(source, folder)))]
 
 

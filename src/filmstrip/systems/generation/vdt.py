@@ -44,12 +44,20 @@ from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
 from filmstrip.models.frozen_text import T5Architecture
 from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
-from filmstrip.models.video_dit_layouts import architecture_of, from_diffusers_dit, to_peft_dit
+from filmstrip.models.video_dit_layouts import (
+    architecture_of,
+    config_of,
+    from_diffusers_dit,
+    outputs_beside,
+    pipeline_of,
+    to_diffusers_dit,
+    to_peft_dit,
+)
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig, process_of
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise, solver_of
 from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE, NoisedLatents, NoisedLatentsConfig
 from filmstrip.objectives.video_autoencoder import VideoAutoencoderConfig
-from filmstrip.protocols import Batch, Condition, Grid, Loss, Rules, as_float
+from filmstrip.protocols import Batch, Condition, Grid, Loss, Pipeline, Rules, as_float
 from filmstrip.randomness import uniform
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
@@ -366,6 +374,20 @@ class VDT(NoisedLatents):
         else:
             weights = from_diffusers_dit(theirs, own, self.config.transformer)
         return {f"transformer.{name}": tensor for name, tensor in weights.items()}
+
+    def to_diffusers(self) -> tuple[dict[str, Any], Weights]:
+        """See :class:`~filmstrip.protocols.InDiffusers`: the transformer."""
+        config = config_of(self.config.transformer, channels=self.latent_dim, size=self.grid)
+        return config, to_diffusers_dit(self.transformer.state_dict(), self.config.transformer)
+
+    def pipeline(self) -> Pipeline:
+        """See :class:`~filmstrip.protocols.InPipeline`."""
+        config_of(self.config.transformer, channels=self.latent_dim, size=self.grid)
+        return pipeline_of(self.config.transformer)
+
+    def beside(self, theirs: Any) -> tuple[Tensor, Tensor]:
+        """See :class:`~filmstrip.protocols.InPipeline`."""
+        return outputs_beside(theirs, self.transformer)
 
     def to_peft(self) -> tuple[dict[str, Any], Weights]:
         """See :class:`~filmstrip.protocols.InPeft`."""
