@@ -158,6 +158,8 @@ def test_its_encoder_of_texts_is_read_as_it_is(pipeline):
 
 
 def test_lora_learns_beside_weights_that_stay(tuned, pipeline):
+    pictures = json.loads((tuned / "samples/pictures.json").read_text())
+    assert "follow the captions" in pictures[-1]["note"] and len(pictures[-1]["names"]) == 4
     objective, _ = load_objective(tuned, "cpu", merged=False)
     theirs = pipeline.transformer.state_dict()
     base = {name: w for name, w in objective.transformer.state_dict().items() if not is_adaptation(name)}

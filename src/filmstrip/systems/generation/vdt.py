@@ -151,6 +151,11 @@ class VDTConfig(NoisedLatentsConfig):
     sampling: GuidedSampling = field(default_factory=GuidedSampling, metadata=FREE)
     """Settings of sampling, unless others are given."""
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What samples can follow."""
+        return ("text",) if self.transformer.context_width else ()
+
     def of_pipeline(self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str) -> Self:
         """See :meth:`ObjectiveConfig.of_pipeline`."""
         own = replace(self, transformer=architecture_of(network, source))
