@@ -106,6 +106,40 @@ def wan(scheduler=None):
     )
 
 
+def ltx(**scheduler):
+    """An ``LTXPipeline`` with the scheduler that is published, or other settings of it."""
+    import diffusers
+
+    torch.manual_seed(0)
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=20,
+    )
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        scaling_factor=0.7,
+    )
+    vae.latents_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
+    vae.latents_std.copy_(torch.tensor([0.5, 1.5, 0.8, 1.2]))
+    published = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024)
+    return diffusers.LTXPipeline(
+        tokenizer=word_tokenizer(),
+        text_encoder=text_encoder(),
+        vae=vae.eval(),
+        transformer=drawn(transformer),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**published | dict(shift_terminal=0.1) | scheduler),
+    )
+
+
 def drawn(network, std=0.1):
     """A network whose weights are all drawn, so that no layer says nothing."""
     for parameter in network.parameters():

@@ -60,6 +60,8 @@ class NoisedLatentsConfig(LatentConfig):
     """Token ids of the empty text without padding, set from the data."""
     text_padding: CountOrZero = 0
     """Token id of padding, set from the data."""
+    text_sees_padding: bool = False
+    """Whether the T5 attends to padding as well, as in LTX-Video's pipeline."""
     latent_scale: Rate | None = None
     """Factor of the tokenizer's latents; by default one over the standard deviation of those of the first batch."""
     sampling: DiffusionSampling = field(default_factory=DiffusionSampling, metadata=FREE)
@@ -133,7 +135,7 @@ class NoisedLatents(Objective):
         self.latent_dim: int = self.tokenizer.bottleneck.latent_dim
         self.num_frames, self.size = config.num_frames, config.size
         self.diffusion = config.diffusion.build()
-        self.empty_length = len(config.empty_text)
+        self.empty_length, self.text_sees_padding = len(config.empty_text), config.text_sees_padding
         self.text: FrozenT5 | TextEmbedding | None = None
         if text_width is not None:
             config.check_texts()
@@ -214,7 +216,8 @@ class NoisedLatents(Objective):
         """Vectors ``B L D`` of texts; those of padding are zero."""
         valid = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         assert self.text is not None, "only methods that read texts are given some"
-        vectors = self.text(ids, valid) if isinstance(self.text, FrozenT5) else self.text(ids)
+        seen = torch.ones_like(valid) if self.text_sees_padding else valid
+        vectors = self.text(ids, seen) if isinstance(self.text, FrozenT5) else self.text(ids)
         return self.text_in(vectors) * valid[..., None]
 
     def read_empty(self) -> Tensor:

@@ -1,8 +1,9 @@
 """Published autoencoders of whole clips, as ``diffusers`` has them: frozen, kept by reference, never trained.
 
 Their latents are normalised as the networks that are trained on them expect, so that no factor is needed beside.
-Wan's (Wan Team 2025) codes the first frame alone and then four at a time, each from itself and what came before; it
-is where a run of ``generation.vdt`` that begins with Wan's pipeline has its latents from.
+Wan's (Wan Team 2025) codes the first frame alone and then four at a time, LTX-Video's (HaCohen et al. 2024) eight,
+each from themselves and what came before; runs of ``generation.vdt`` that begin with their pipelines have their
+latents from them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.tokenizing import TokenizerObjective
 from filmstrip.weights.keymap import Weights, check_names
 
-Kind = Literal["AutoencoderKLWan"]
-KINDS: tuple[Kind, ...] = ("AutoencoderKLWan",)
+Kind = Literal["AutoencoderKLWan", "AutoencoderKLLTXVideo"]
+KINDS: tuple[Kind, ...] = ("AutoencoderKLWan", "AutoencoderKLLTXVideo")
 """Classes of ``diffusers``."""
 
 
@@ -56,6 +57,17 @@ class VideoAutoencoderConfig(ObjectiveConfig):
         """All settings of the network, by name."""
         return _defaults(self.kind) | {name: json.loads(value) for name, value in self.settings}
 
+    @property
+    def patch_size(self) -> tuple[int, int, int]:
+        """Frames, rows and columns that one latent stands for."""
+        told = self.arguments()
+        if self.kind == "AutoencoderKLLTXVideo":
+            both = 2 ** sum(told["spatio_temporal_scaling"])
+            space = told["spatial_compression_ratio"] or both * told["patch_size"]
+            return told["temporal_compression_ratio"] or both, space, space
+        space = 2 ** (len(told["dim_mult"]) - 1) * (told["patch_size"] or 1)
+        return 2 ** sum(told["temperal_downsample"]), space, space
+
     def check(self, source: str) -> None:
         """Refuse a network that codes clips in another way.
 
@@ -63,6 +75,11 @@ class VideoAutoencoderConfig(ObjectiveConfig):
             UserError: it does.
         """
         told = self.arguments()
+        if self.kind == "AutoencoderKLLTXVideo":
+            for name, value in (("timestep_conditioning", False), ("encoder_causal", True), ("patch_size_t", 1)):
+                if told[name] != value:
+                    raise UserError(f"{source} has {name} {told[name]}, and {value} is known here")
+            return
         halvings = sum(told["temperal_downsample"])  # spelt so there
         if halvings != 2:  # the network reads four frames at a time, whatever its layers say
             raise UserError(f"{source} halves time {halvings} times, and 2 are known here (temperal_downsample)")
@@ -110,11 +127,19 @@ class _Network(nn.Module):
         super().__init__()
         told = config.arguments()
         self.network = getattr(_diffusers(), config.kind)(**told).requires_grad_(False).eval()
-        space = 2 ** (len(told["dim_mult"]) - 1) * (told["patch_size"] or 1)
-        self.patch_size = (2 ** sum(told["temperal_downsample"]), space, space)
-        self.latent_dim: int = told["z_dim"]
-        self.register_buffer("mean", torch.tensor(told["latents_mean"], dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(told["latents_std"], dtype=torch.float32), persistent=False)
+        self.of_ltx = config.kind == "AutoencoderKLLTXVideo"
+        self.scale: float = told["scaling_factor"] if self.of_ltx else 1.0
+        self.latent_dim: int = told["latent_channels" if self.of_ltx else "z_dim"]
+        self.patch_size = config.patch_size
+        if not self.of_ltx:  # whose statistics are among its weights
+            self.register_buffer("mean", torch.tensor(told["latents_mean"], dtype=torch.float32), persistent=False)
+            self.register_buffer("std", torch.tensor(told["latents_std"], dtype=torch.float32), persistent=False)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents' channels."""
+        if self.of_ltx:
+            return self.network.latents_mean, self.network.latents_std / self.scale
+        return self.mean, self.std
 
     def train(self, mode: bool = True) -> Self:
         """Does nothing: dropout stays off."""
@@ -124,12 +149,14 @@ class _Network(nn.Module):
     def encode(self, video: Tensor) -> Tensor:
         """Means ``B t h w D`` of the latents of ``B T C H W`` video in 0..1."""
         means = self.network.encode(2 * video.transpose(1, 2) - 1).latent_dist.mode()
-        return (means.movedim(1, -1) - self.mean) / self.std
+        mean, std = self._statistics()
+        return (means.movedim(1, -1) - mean) / std
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels ``B T C H W`` in 0..1, to be clamped."""
-        pixels = self.network.decode((latents * self.std + self.mean).movedim(-1, 1)).sample
+        mean, std = self._statistics()
+        pixels = self.network.decode((latents * std + mean).movedim(-1, 1)).sample
         return (pixels.transpose(1, 2) + 1) / 2
 
 

@@ -1,29 +1,4 @@
-"""VDT: a diffusion transformer of video that is given any part of a clip, and makes the rest.
-
-One network generates, predicts, interpolates and completes: in training a random part of a clip's latents is given,
-clean, in place of the noised ones, and in sampling whichever part is known. Blocks attend along time, then within
-frames. Lu et al., "VDT: General-purpose Video Diffusion Transformers via Mask Modeling", ICLR 2024.
-
-    filmstrip train generation.vdt --out runs/vdt
-    filmstrip generate runs/vdt --condition clip.mp4 --context-frames 2 --out predicted.mp4
-    filmstrip generate runs/vdt --condition clip.mp4 --given 0 7 --out between.mp4
-
-With ``--init FOLDER`` it begins with a published text-to-video model in the layout of ``diffusers`` (Latte's: Ma et
-al., "Latte: Latent Diffusion Transformer for Video Generation", 2024), whose parts say their sizes, what is noised
-and how texts are read; ``--lora`` learns products of low rank beside its layers from captioned clips:
-
-    filmstrip train generation.vdt:latte --init hf:maxin-cn/Latte-1 --lora --data captioned_clips --out runs/mine
-    filmstrip generate runs/mine --text "a boat on the sea" --out boat.mp4
-
-The transformer is in ``models/video_dit.py``, the process in ``objectives/diffusion.py``, and what is around a
-network of latents in ``objectives/noised_latents.py``. ``--init FILE`` begins with weights that the authors released.
-
-Sizes, masks and noise are those of the published code; it has no training, and the texts here none of the paper's
-figures, so that rates, batches and averaging are those of DiT (Peebles & Xie 2023). Where we deviate: the error is
-averaged over what is not given (published: over everything), and what is completed is one rectangle of half a frame
-(published: several that cover as much). Outputs for the noise's variance, which published networks have, are neither
-learnt nor read: sampling is DDIM's. The published embedding of one class is part of the time's bias.
-"""
+"""VDT's objective: what is given in training and in sampling, and the published pipelines that it begins with."""
 
 from __future__ import annotations
 
@@ -37,35 +12,25 @@ from einops import reduce
 from torch import Tensor, nn
 
 from filmstrip.bounds import AnyNumber, Count, NotEmpty, Weight
-from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.kinds.captioned import Captioned
-from filmstrip.data.synthetic.edits import EditedScenes
-from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.models.frozen_text import T5Architecture
-from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
+from filmstrip.models.video_dit import METRIC_FPS, VideoDiT, VideoDiTArchitecture
 from filmstrip.models.video_dit_layouts import (
     architecture_of,
     config_of,
     from_diffusers_dit,
     outputs_beside,
     pipeline_of,
+    text_sees_padding,
     to_diffusers_dit,
     to_peft_dit,
 )
-from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig, process_of
+from filmstrip.objectives.diffusion import process_of
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise, solver_of
-from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE, NoisedLatents, NoisedLatentsConfig
+from filmstrip.objectives.noised_latents import NoisedLatents, NoisedLatentsConfig
 from filmstrip.objectives.video_autoencoder import VideoAutoencoderConfig
 from filmstrip.protocols import Batch, Condition, Grid, Loss, Pipeline, Rules, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
-from filmstrip.systems import find
-from filmstrip.train.config import Loop
-from filmstrip.train.lengths import Steps
-from filmstrip.train.optim import AdamW
-from filmstrip.train.schedules import Constant
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 Task = Literal["generate", "predict", "backwards", "interpolate", "animate", "frames", "complete"]
@@ -158,7 +123,9 @@ class VDTConfig(NoisedLatentsConfig):
 
     def of_pipeline(self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str) -> Self:
         """See :meth:`ObjectiveConfig.of_pipeline`."""
-        own = replace(self, transformer=architecture_of(network, source))
+        own = replace(
+            self, transformer=architecture_of(network, source), text_sees_padding=text_sees_padding(network)
+        )
         if scheduler is None:
             return own
         spacing = scheduler.get("timestep_spacing", own.sampling.spacing)
@@ -166,6 +133,15 @@ class VDTConfig(NoisedLatentsConfig):
         solver = solver_of(scheduler) or own.sampling.solver
         sampling = replace(own.sampling, spacing=known, solver=solver)
         return replace(own, diffusion=process_of(scheduler, source), sampling=sampling)
+
+    def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
+        """See :meth:`LatentConfig.with_tokenizer_of_hub`: its latents' distances are those of metric positions."""
+        own = super().with_tokenizer_of_hub(config, source)
+        if own.transformer.positions != "metric" or not isinstance(own.tokenizer, VideoAutoencoderConfig):
+            return own
+        time, height, width = own.tokenizer.patch_size
+        steps = (time / METRIC_FPS, float(height), float(width))
+        return replace(own, transformer=replace(own.transformer, latent_steps=steps))
 
     def build(self) -> VDT:
         """Build everything with fresh weights.
@@ -175,6 +151,15 @@ class VDTConfig(NoisedLatentsConfig):
                 to be read and nothing is known of them.
         """
         return VDT(self)
+
+
+class _Texts(NamedTuple):
+    """What the transformer reads of texts."""
+
+    vectors: Tensor
+    """Vectors ``B L D``."""
+    valid: Tensor
+    """Mask of those that are no padding, ``B L`` bool."""
 
 
 class _Given(NamedTuple):
@@ -251,19 +236,24 @@ class VDT(NoisedLatents):
         """Squared error of what is predicted of the latents that are not given."""
         latents, seeds = self.latents(batch["video"]), batch["seed"]
         given = draw_given(seeds, Grid(latents.shape[1], *latents.shape[3:]), self.config)[:, :, None]
-        context = None
+        texts = None
         if self.text is not None:
             absent = self.config.dropout.draw(seeds, self.order, "vdt.dropout")["text"]
             told = self.read(batch["text"], batch["text_length"])
-            context = self.transformer.read(torch.where(absent[:, None, None], self.read_empty(), told))
-        losses, _ = self.diffusion.losses(
-            lambda x, time: self.predict(x, time, context), latents, seeds, "vdt", given=given
-        )
+            lengths = torch.where(absent, self.empty_length, batch["text_length"])
+            texts = self._read(torch.where(absent[:, None, None], self.read_empty(), told), lengths)
+        process = self.diffusion.of_size(latents[0, :, 0].numel())
+        losses, _ = process.losses(lambda x, time: self.predict(x, time, texts), latents, seeds, "vdt", given=given)
         return Loss(losses.mean(), {"given": given.float().mean()})
 
-    def predict(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, texts: _Texts | None) -> Tensor:
         """The network's prediction ``B T D h w`` of latents ``B T D h w``, without variances."""
-        return self.transformer(x, time, context)[:, :, : self.latent_dim]
+        return self.transformer(x, time, *(texts or ()))[:, :, : self.latent_dim]
+
+    def _read(self, vectors: Tensor, lengths: Tensor) -> _Texts:
+        """What is read of texts ``B L C`` of these lengths."""
+        valid = torch.arange(vectors.shape[1], device=vectors.device) < lengths[:, None]
+        return _Texts(self.transformer.read(vectors), valid)
 
     # Sampling
 
@@ -282,18 +272,20 @@ class VDT(NoisedLatents):
         grid = self.tokenizer.grid_of(condition.num_frames, self.size, self.size)
         noise = self.noise(seeds, grid.t, grid[1:])
         given = self._given(condition)
-        context, no_context = self._contexts(condition)
+        texts, nothing = self._texts(condition)
+        process = self.diffusion.of_size(noise[0, :, 0].numel())
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if given is not None:
                 x = torch.where(given.places, given.latents, x)
-            if scale == 1 or context is None or no_context is None:
-                return self.predict(x, time, context).float()
-            both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), torch.cat([context, no_context])).float()
+            if scale == 1 or texts is None or nothing is None:
+                return self.predict(x, time, texts).float()
+            twice = _Texts(*(torch.cat(pair) for pair in zip(texts, nothing)))
+            both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), twice).float()
             told, untold = both.chunk(2)
             return untold + scale * (told - untold)
 
-        latents = denoise(self.diffusion, predict, noise, sampling, seeds=seeds)
+        latents = denoise(process, predict, noise, sampling, seeds=seeds)
         if given is None:
             return self.pixels(latents)
         made = self.pixels(torch.where(given.places, given.latents, latents))
@@ -354,15 +346,17 @@ class VDT(NoisedLatents):
         whole = reduce(known.float(), "b (t p) (h q) (w r) -> b t h w", "min", p=p, q=q, r=r)
         return whole[:, :, None] > 0
 
-    def _contexts(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+    def _texts(self, condition: Condition) -> tuple[_Texts | None, _Texts | None]:
         """What the transformer attends to of the samples' texts, by default the empty one, and of the latter."""
         if self.text is None:
             return None, None
-        nothing = self.transformer.read(self.read_empty()).expand(condition.batch_size, -1, -1)
+        count = condition.batch_size
+        empty = self.read_empty().expand(count, -1, -1)
+        nothing = self._read(empty, torch.full((count,), self.empty_length, device=empty.device))
         if not condition.text:
             return nothing, nothing
         told = condition.text[-1]
-        return self.transformer.read(self.read(told["text"], told["text_length"])), nothing
+        return self._read(self.read(told["text"], told["text_length"]), told["text_length"]), nothing
 
     # Weights
 
@@ -429,182 +423,3 @@ def _from_authors(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     ours["embed.weight"] = kernel.movedim(1, -1).flatten(1)
     ours["time.fc2.bias"] = ours["time.fc2.bias"] + theirs["y_embedder.embedding_table.weight"][0]
     return ours
-
-
-NOISE = DiffusionConfig(prediction="epsilon", schedule="linear", beta_start=1e-4, beta_end=0.02)
-"""Published noise: a thousand times, variances from 0.0001 to 0.02."""
-DROPOUT = ConditionDropout(table=(("text", 0.1),))
-"""The text is left out of a tenth of the examples, so that guidance has something to go by."""
-
-
-def tiny() -> Run:
-    """Plain motions at 32 x 32 pixels, 8 frames of 8 x 8 latents; trains in seconds on two CPU cores."""
-    return Run(
-        data=Data(
-            synthetic=Motions(plain=True),
-            clip=Clip(num_frames=8, stride=2, size=32, short_side=(32, 32)),
-            augment=Augment(mirror=0.0),
-            batch_size=16,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:tiny").objective,
-            untrained_tokenizer=True,
-            num_frames=8,
-            size=32,
-            transformer=VideoDiTArchitecture(width=64, depth=2, num_heads=4, mlp_width=128),
-            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
-            given_frames=2,
-            sampling=GuidedSampling(steps=10),
-        ),
-        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(200)),
-    )
-
-
-def tiny_text() -> Run:
-    """Captioned scenes at 32 x 32 pixels by Latte's network: alternating blocks that read words."""
-    return Run(
-        data=Data(
-            synthetic=EditedScenes(size=32, num_train=200, num_test=8),
-            reads=Captioned(max_length=16),
-            clip=Clip(num_frames=8, stride=1, size=32, short_side=(32, 32)),
-            augment=Augment(mirror=0.0),
-            batch_size=8,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:tiny").objective,
-            untrained_tokenizer=True,
-            num_frames=8,
-            size=32,
-            transformer=VideoDiTArchitecture(
-                width=48,
-                depth=2,
-                num_heads=4,
-                mlp_width=192,
-                attention="alternating",
-                modulation="shared",
-                context_width=32,
-            ),
-            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=10),
-        ),
-        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(200)),
-    )
-
-
-def _at(size: int, **network: int) -> Run:
-    """16 frames, by the published masks and noise; rate, batch and averaging are DiT's."""
-    return Run(
-        data=Data(
-            clip=Clip(num_frames=16, stride=1, size=size, short_side=(size, size)),
-            augment=Augment(mirror=0.5),
-            batch_size=256,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
-            latent_scale=STABLE_DIFFUSION_SCALE,
-            num_frames=16,
-            size=size,
-            transformer=VideoDiTArchitecture(variances=True, **network),
-            diffusion=NOISE,
-            sampling=GuidedSampling(steps=250),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant()),
-        train=Loop(length=Steps(400_000), precision="bfloat16", ema=0.9999),
-    )
-
-
-def large_256() -> Run:
-    """VDT-L/2: 28 blocks of width 1,152, at 256 x 256 pixels, as released for Sky Time-lapse."""
-    return _at(256)
-
-
-def small_256() -> Run:
-    """VDT-S/2: 12 blocks of width 384."""
-    return _at(256, width=384, depth=12, num_heads=6, mlp_width=1536)
-
-
-def latte() -> Run:
-    """Latte's text-to-video network, 16 frames of 512 x 512 pixels, to be begun with its published weights (--init).
-
-    Half of the clips have their first frame given, so that films can be continued from a text and a picture. Sampling
-    is the published pipeline's: 50 steps, guidance by 7.5. Rate, batch and steps are ours, for a few hundred films.
-    """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=120),
-            clip=Clip(num_frames=16, stride=3, size=512, short_side=(512, 512)),
-            augment=Augment(mirror=0.0),
-            batch_size=8,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
-            latent_scale=STABLE_DIFFUSION_SCALE,
-            num_frames=16,
-            size=512,
-            text=T5Architecture(),
-            transformer=VideoDiTArchitecture(
-                depth=56,
-                attention="alternating",
-                modulation="shared",
-                context_width=4096,
-                variances=True,
-            ),
-            diffusion=NOISE,
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=7.5),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
-    )
-
-
-def wan() -> Run:
-    """Wan 2.1's text-to-video network of 1.3 billion weights, 33 frames of 480 x 480 pixels, to be begun with its
-    published weights (--init).
-
-    Half of the clips have their first frame given, so that films can be continued from a text and a picture. Solver,
-    guidance and steps of sampling are the published pipeline's, whose clips are of 81 frames of 832 x 480 pixels:
-    positions turn with the place, so that others have none to lack. Rate, batch and steps are ours, for a few
-    hundred films.
-    """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=512),
-            clip=Clip(num_frames=33, stride=2, size=480, short_side=(480, 480)),
-            augment=Augment(mirror=0.0),
-            batch_size=4,
-        ),
-        objective=VDTConfig(
-            tokenizer=VideoAutoencoderConfig(),
-            latent_scale=1.0,
-            num_frames=33,
-            size=480,
-            text=T5Architecture(vocab_size=256384, own_positions=True),
-            transformer=VideoDiTArchitecture(
-                width=1536,
-                depth=30,
-                num_heads=12,
-                mlp_width=8960,
-                attention="joint",
-                positions="rotary",
-                modulation="shared",
-                context_width=4096,
-                context_norm=True,
-                qk_norm=True,
-            ),
-            diffusion=DiffusionConfig(prediction="velocity", shift=3.0),
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=5.0, solver="uni_pc"),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
-    )
