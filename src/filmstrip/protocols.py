@@ -672,6 +672,36 @@ class InDiffusers(Protocol):
         ...
 
 
+class Pipeline(NamedTuple):
+    """A pipeline of ``diffusers``: a network with an autoencoder and an encoder of texts."""
+
+    name: str
+    """Name of its class."""
+    autoencoder: str
+    """Name of the class of its autoencoder."""
+    text_length: int
+    """Number of token ids of its texts, padding included, unless it is told otherwise."""
+    settings: dict[str, Any]
+    """What its ``model_index.json`` says beside the names of its parts."""
+
+
+@runtime_checkable
+class InPipeline(InDiffusers, Protocol):
+    """An objective whose network is a part of a pipeline of ``diffusers``, too."""
+
+    def pipeline(self) -> Pipeline:
+        """What that pipeline is.
+
+        Raises:
+            UserError: ``diffusers`` has none with this network.
+        """
+        ...
+
+    def beside(self, theirs: Any) -> tuple[Tensor, Tensor]:
+        """Outputs of its network as ``diffusers`` has it, and of our own, for drawn inputs."""
+        ...
+
+
 @runtime_checkable
 class InPeft(Protocol):
     """An objective whose adaptation of low rank is one of a published model."""

@@ -113,8 +113,14 @@ def test_the_midpoint_rule_is_nearer_at_equal_calls(config):
     assert error("midpoint", 20) < error("ddim", 40) / 2
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpm_solver"])
-@pytest.mark.parametrize("config", [V, EPSILON], ids=lambda config: config.prediction)
+@pytest.mark.parametrize(
+    ("solver", "config"),
+    [
+        *((solver, config) for solver in ("euler", "heun", "dpm_solver", "uni_pc") for config in (V, EPSILON)),
+        ("uni_pc", FLOW),
+    ],
+    ids=lambda value: getattr(value, "prediction", value),
+)
 def test_other_solvers_end_where_ddim_does(solver, config):
     process = config.build()
     predict = ideal(process)
@@ -136,7 +142,7 @@ def test_fresh_noise_is_each_samples_own_and_leaves_the_distribution():
 
 def test_what_a_solver_cannot_do_is_refused():
     process = FLOW.build()
-    with pytest.raises(UserError, match="ddim or midpoint"):
+    with pytest.raises(UserError, match="ddim, midpoint or uni_pc"):
         denoise(process, wavy, noise(), DiffusionSampling(solver="heun"))
     with pytest.raises(UserError, match="eta"):
         denoise(process, wavy, noise(), DiffusionSampling(eta=1.0), seeds=torch.arange(2))

@@ -1,10 +1,11 @@
-"""The transformer of `generation.vdt` against ``diffusers``' ``LatteTransformer3DModel`` and
-``WanTransformer3DModel``, both ways."""
+"""The transformer of `generation.vdt` against ``diffusers``' ``LatteTransformer3DModel``, ``WanTransformer3DModel``
+and ``LTXVideoTransformer3DModel``, both ways."""
 
 import json
 
 import pytest
 import torch
+from einops import rearrange
 
 from filmstrip import systems
 from filmstrip.errors import UserError
@@ -47,7 +48,16 @@ WAN = dict(
     ffn_dim=40,
     num_layers=2,
 )
-KINDS = {"LatteTransformer3DModel": LATTE, "WanTransformer3DModel": WAN}
+LTX = dict(
+    in_channels=4,
+    out_channels=4,
+    num_attention_heads=2,
+    attention_head_dim=16,
+    cross_attention_dim=32,
+    num_layers=2,
+    caption_channels=20,
+)
+KINDS = {"LatteTransformer3DModel": LATTE, "WanTransformer3DModel": WAN, "LTXVideoTransformer3DModel": LTX}
 SIZE = Grid(3, 8, 8)
 TIME = torch.tensor([3, 850])
 
@@ -75,13 +85,31 @@ def inputs():
     return torch.randn(2, 3, 4, 8, 8, generator=generator), torch.randn(2, 5, 20, generator=generator)
 
 
+def outputs(network, video, text, lengths=(5, 3)):
+    """Their network's output, ``B T C H W``; LTX-Video's is given clips as tokens, and told of padding."""
+    if "LTX" not in type(network).__name__:
+        return network(video.transpose(1, 2), timestep=TIME, encoder_hidden_states=text).sample.transpose(1, 2)
+    _, t, _, h, w = video.shape
+    found = network(
+        rearrange(video, "b t c h w -> b (t h w) c"),
+        timestep=TIME,
+        encoder_hidden_states=text,
+        encoder_attention_mask=torch.arange(5) < torch.tensor(lengths)[:, None],
+        num_frames=t,
+        height=h,
+        width=w,
+        rope_interpolation_scale=(8 / 25, 32, 32),
+    ).sample
+    return rearrange(found, "b (t h w) c -> b t c h w", t=t, h=h)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_outputs_agree_and_weights_go_both_ways(kind, inputs, assert_close):
     video, text = inputs
     theirs, ours = pair(kind)
-    expected = theirs(video.transpose(1, 2), timestep=TIME, encoder_hidden_states=text).sample.transpose(1, 2)
-    found = ours(video, TIME, ours.read(text))
+    expected = outputs(theirs, video, text)
+    found = ours(video, TIME, ours.read(text), torch.arange(5) < torch.tensor([[5], [3]]))
     assert expected.std() > 0.1 and not torch.allclose(found[0], found[1])
     assert_close(found, expected)
     back = to_diffusers_dit(ours.state_dict(), ours.config)
@@ -89,10 +117,7 @@ def test_outputs_agree_and_weights_go_both_ways(kind, inputs, assert_close):
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
     again = getattr(diffusers, kind).from_config(config_of(ours.config, channels=4, size=SIZE))
     again.load_state_dict(back)
-    torch.testing.assert_close(
-        again.eval()(video.transpose(1, 2), timestep=TIME, encoder_hidden_states=text).sample.transpose(1, 2),
-        expected,
-    )
+    torch.testing.assert_close(outputs(again.eval(), video, text), expected)
 
 
 @torch.no_grad()
@@ -122,6 +147,7 @@ def test_published_sizes():
                 Grid(21, 60, 104),
                 1418.9,
             ),
+            (architecture_of(described(diffusers.LTXVideoTransformer3DModel()), "LTX"), 128, Grid(7, 16, 16), 1923.4),
         ):
             ours = VideoDiT(config, channels=channels, size=size)
             about = config_of(config, channels=channels, size=size)

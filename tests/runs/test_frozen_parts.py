@@ -126,7 +126,8 @@ def test_a_frozen_network_of_the_hub_is_kept_there(tmp_path):
     config = transformers.ViTConfig(
         image_size=network.size, patch_size=network.patch_size[1], intermediate_size=4 * network.width, **sizes
     )
-    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(hub)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(hub, max_shard_size="20KB")
+    assert len(list(hub.glob("model-*.safetensors"))) > 1, "in shards, with a list of them"
     result = experiment.train(replace(run, init=str(hub)), tmp_path / "run")
     saved = names_in(tmp_path / "run/weights.safetensors") | names_in(
         tmp_path / "run/state/000000002/tensors.safetensors"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from colour_videos import write_colours
+import published_pipelines
 from filmstrip.__main__ import main
 from filmstrip.commands.arguments import run_from
 from filmstrip.commands.train import Train
@@ -24,61 +24,17 @@ from filmstrip.runs.loading import load_objective
 from filmstrip.runs.text_towers import start_text_tower
 from filmstrip.runs.tokenizers import start_tokenizer
 from filmstrip.systems.generation.vdt import GuidedSampling
+from run_folders import save_run
 
 diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 
-WORDS = ("<pad>", "</s>", "<unk>", "a", "red", "green", "blue", "film")
-COLOURS = ("red", "green", "blue")
+PROMPTS = ["a red film", "a blue film"]
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    """A ``LattePipeline`` of a few thousand weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    special = dict(pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    torch.manual_seed(0)
-    t5 = dict(d_model=20, num_layers=1, num_heads=2, d_kv=8, d_ff=32, feed_forward_proj="gated-gelu")
-    transformer = diffusers.LatteTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=8,
-        num_layers=1,
-        cross_attention_dim=24,
-        attention_bias=True,
-        sample_size=4,
-        patch_size=2,
-        activation_fn="gelu-approximate",
-        norm_type="ada_norm_single",
-        norm_elementwise_affine=False,
-        norm_eps=1e-6,
-        caption_channels=20,
-        video_length=4,
-    )
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=32,
-        scaling_factor=0.5,
-    )
-    return diffusers.LattePipeline(
-        tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special),
-        text_encoder=transformers.T5EncoderModel(transformers.T5Config(**t5, vocab_size=len(WORDS))).eval(),
-        vae=vae.eval(),
-        transformer=transformer.eval(),
-        scheduler=diffusers.DDIMScheduler(timestep_spacing="trailing", clip_sample=False),
-    )
+    return published_pipelines.latte()
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +46,7 @@ def folder(pipeline, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """A manifest of films of one colour each, with captions."""
-    path = tmp_path_factory.mktemp("films")
-    rows = ["path,caption,split"]
-    for colour in COLOURS:
-        for number in range(3):
-            name = f"{colour}{number}.mp4"
-            write_colours(path / name, colour, frames=12)
-            rows.append(f"{name},a {colour} film,{'test' if number == 2 else 'train'}")
-    (path / "films.csv").write_text("\n".join(rows) + "\n")
-    return path / "films.csv"
+    return published_pipelines.captioned_films(tmp_path_factory.mktemp("films"))
 
 
 def words(folder, films, *more):
@@ -115,6 +62,29 @@ def words(folder, films, *more):
         *few,
         *more,
     ]
+
+
+def asked(pipeline):
+    """Two samples that follow the prompts."""
+    rows = [pipeline.tokenizer(p, padding="max_length", max_length=120, return_tensors="pt") for p in PROMPTS]
+    ids, lengths = (torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask"))
+    return Condition(batch_size=2, num_frames=4, text=({"text": ids, "text_length": lengths.sum(dim=1)},))
+
+
+def sampled(pipeline, objective):
+    """The same by the pipeline of diffusers, from our noise."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        PROMPTS,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        latents=objective.noise(torch.tensor([7, 8]), 4, (4, 4)).transpose(1, 2),
+        video_length=4,
+        height=32,
+        width=32,
+        output_type="pt",
+        clean_caption=False,
+    ).frames
 
 
 @pytest.fixture(scope="module")
@@ -152,26 +122,8 @@ def test_samples_are_those_of_the_pipeline(pipeline, folder, films):
     start_tokenizer(objective, run)
     start_text_tower(objective, run)
     assert objective.latent_scale == 0.5
-    prompts = ["a red film", "a blue film"]
-    rows = [pipeline.tokenizer(p, padding="max_length", max_length=120, return_tensors="pt") for p in prompts]
-    ids, lengths = (torch.cat([row[key] for row in rows]) for key in ("input_ids", "attention_mask"))
-    told = {"text": ids, "text_length": lengths.sum(dim=1)}
-    seeds = torch.tensor([7, 8])
-    noise = objective.noise(seeds, 4, (4, 4))
-    pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
-        prompts,
-        num_inference_steps=4,
-        guidance_scale=1.0,
-        latents=noise.transpose(1, 2),
-        video_length=4,
-        height=32,
-        width=32,
-        output_type="pt",
-        clean_caption=False,
-    ).frames
-    asked = Condition(batch_size=2, num_frames=4, text=(told,))
-    found = objective.sample(asked, seed=7, sampling=GuidedSampling(steps=4, guidance=1.0))
+    expected = sampled(pipeline, objective)
+    found = objective.sample(asked(pipeline), seed=7, sampling=GuidedSampling(steps=4, guidance=1.0))
     assert expected.shape == found.shape and expected.std() > 0.05
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -213,6 +165,34 @@ def test_the_adaptation_is_written_by_the_published_names(tuned, tmp_path, capsy
         theirs[f"{target}.weight"] += about["lora_alpha"] / about["r"] * product
     for name, tensor in wanted.items():
         torch.testing.assert_close(theirs[name], tensor, msg=name)
+
+
+@torch.no_grad()
+def test_the_pipeline_is_written_again_with_what_was_learnt(tuned, tmp_path, capsys):
+    out = tmp_path / "pipeline"
+    assert main(["export", str(tuned), "--format", "diffusers", "--out", str(out)]) == 0
+    assert "LattePipeline of diffusers" in capsys.readouterr().out
+    pipeline = diffusers.LattePipeline.from_pretrained(out)
+    objective, _ = load_objective(tuned, "cpu")
+    assert pipeline.vae.config.scaling_factor == 0.5
+    expected = sampled(pipeline, objective)
+    found = objective.sample(asked(pipeline), seed=7, sampling=GuidedSampling(steps=4, guidance=1.0))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pipeline_is_written_with_the_autoencoder_of_a_run(folder, films, tmp_path):
+    save_run(tmp_path / "vae", "tokenizers.vae_kl:tiny")
+    more = ("--objective.tokenizer-run", str(tmp_path / "vae"), "--objective.latent-scale", "0.7")
+    assert main(["train", *words(folder, films, *more), "--out", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), "--format", "diffusers", "--out", str(tmp_path / "out")]) == 0
+    pipeline = diffusers.LattePipeline.from_pretrained(tmp_path / "out")
+    assert pipeline.vae.config.scaling_factor == pytest.approx(0.7)
+    objective, _ = load_objective(tmp_path / "run", "cpu")
+    latents = torch.randn(1, 1, 4, 8, 8)
+    with torch.no_grad():
+        theirs = pipeline.vae.decode(latents[:, 0] / pipeline.vae.config.scaling_factor).sample
+    expected = (theirs / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(objective.pixels(latents)[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wan_adaptations_turn_as_its_heads_do():

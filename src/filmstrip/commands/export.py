@@ -29,9 +29,10 @@ class Export(Command):
     there), of language models of text (language.lwm_text), and of those that see (language.llava, blip2,
     instructblip, qwen2_vl) with their adaptation merged; peft: their adaptation alone, which peft adds to the model
     that it began with, or that of a run with --lora by the names of its network; one for diffusers: runs of
-    tokenizers.vqgan and vae_kl. Released weights are a file with the tensor names of the method's authors, which
-    --init reads, too. A run is a copy of the run folder that needs no other: frozen parts, such as a prior's
-    tokenizer, are copied into it, and states are left out.
+    tokenizers.vqgan and vae_kl, and the whole pipeline of a run of generation.vdt that began with one (Latte's, Wan's
+    or LTX-Video's), its adaptation merged. Released weights are a file with the tensor names of the method's
+    authors, which --init reads, too. A run is a copy of the run folder that needs no other: frozen parts, such as a
+    prior's tokenizer, are copied into it, and states are left out.
     """
 
     usage = "RUN --out FILE_OR_FOLDER [options]"

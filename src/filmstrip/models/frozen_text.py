@@ -1,4 +1,4 @@
-"""A published encoder of text, T5's, as ``transformers`` has it: frozen, kept by reference, never trained."""
+"""A published encoder of text, T5's or UMT5's, as ``transformers`` has it: frozen, kept by reference."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class T5Architecture:
     """Dimension within a feed-forward network."""
     feed_forward: Literal["gated-gelu", "relu"] = "gated-gelu"
     vocab_size: Count = 32128
+    own_positions: bool = False
+    """Whether each layer has relative positions of its own (UMT5), in place of the first one's for all."""
 
     @classmethod
     def of_hub(cls, config: Mapping[str, Any], source: str) -> Self:
@@ -34,9 +36,7 @@ class T5Architecture:
             UserError: it describes another kind of model.
         """
         if (kind := config.get("model_type")) not in ("t5", "umt5"):
-            raise UserError(f"{source} is a {kind}: texts are encoded by a T5 (such as google/flan-t5-xxl)")
-        if kind == "umt5":
-            raise UserError(f"{source} is a umt5, whose layers each have their own positions: give a T5")
+            raise UserError(f"{source} is a {kind}: texts are encoded by a T5 or UMT5 (such as google/flan-t5-xxl)")
         feed_forward = config.get("feed_forward_proj", "relu")
         if feed_forward not in ("gated-gelu", "relu"):
             raise UserError(f"{source} has the feed-forward network {feed_forward!r}: gated-gelu and relu are known")
@@ -48,6 +48,7 @@ class T5Architecture:
             hidden=config["d_ff"],
             feed_forward=feed_forward,
             vocab_size=config["vocab_size"],
+            own_positions=kind == "umt5",
         )
 
 
@@ -58,12 +59,13 @@ class FrozenT5(nn.Module):
         """Raises UserError: ``transformers`` is not installed."""
         super().__init__()
         try:
-            from transformers import T5Config, T5EncoderModel
+            import transformers
         except ImportError:
             raise UserError("a T5 needs transformers: pip install 'filmstrip[language]'") from None
         self.width = config.width
-        network = T5EncoderModel(
-            T5Config(
+        kind = "UMT5" if config.own_positions else "T5"
+        network = getattr(transformers, f"{kind}EncoderModel")(
+            getattr(transformers, f"{kind}Config")(
                 d_model=config.width,
                 num_layers=config.depth,
                 num_heads=config.num_heads,

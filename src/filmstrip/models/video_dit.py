@@ -2,7 +2,8 @@
 
 DiT's (Peebles & Xie 2023) for clips: patches of latents, norms that the time shifts, scales and gates, and attention
 among all positions, or within frames and along time. Its settings make it the network of VDT (Lu et al. 2023), of
-Latte (Ma et al. 2024) and of Wan (Wan Team 2025), whose files :mod:`filmstrip.models.video_dit_layouts` reads.
+Latte (Ma et al. 2024), of Wan (Wan Team 2025) and of LTX-Video (HaCohen et al. 2024), whose files
+:mod:`filmstrip.models.video_dit_layouts` reads.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from filmstrip.bounds import Bounds, Count, CountOrZero
+from filmstrip.bounds import Bounds, Count, CountOrZero, Rate
 from filmstrip.errors import UserError
 from filmstrip.nn.attention import Attention
 from filmstrip.nn.initialisation import STD, init_glorot
+from filmstrip.nn.masks import Mask
 from filmstrip.nn.mlp import MLP
 from filmstrip.nn.patches import patchify, unpatchify
 from filmstrip.nn.positions import sincos_halves, sincos_plane
 from filmstrip.nn.rotary import Rotary, grid_positions
 from filmstrip.nn.time_embedding import TimeEmbedding
-from filmstrip.nn.two_branch import AdaptiveNorm, modulate, split
+from filmstrip.nn.two_branch import AdaptiveNorm, allow_keys, modulate, split
 from filmstrip.protocols import Grid
 
 SpaceTime = Literal["joint", "alternating", "divided"]
@@ -47,8 +49,12 @@ class VideoDiTArchitecture:
     """Latents in a token along time, height and width."""
     attention: SpaceTime = "divided"
     """Which positions attend to each other."""
-    positions: Literal["added", "rotary"] = "added"
-    """Fixed sine and cosine vectors, added to tokens; or rotary embeddings along time, height and width."""
+    positions: Literal["added", "rotary", "metric"] = "added"
+    """Fixed sine and cosine vectors, added to tokens; rotary embeddings along time, height and width, by numbers of
+    latents; or rotary ones by seconds and pixels, each head with its own share of the angles (LTX-Video)."""
+    latent_steps: tuple[Rate, Rate, Rate] = (0.32, 32.0, 32.0)
+    """Seconds, and pixels of height and width, from one latent to the next, for metric positions; a published
+    autoencoder says so."""
     modulation: Literal["block", "shared"] = "block"
     """Shifts, scales and gates from the time by a layer of each block (adaLN-Zero), or by one layer for all blocks,
     to which each adds a learned table (adaLN-single, Chen et al. 2024)."""
@@ -56,8 +62,14 @@ class VideoDiTArchitecture:
     """Dimension of the text's vectors, read by cross-attention; zero for a network that reads no text."""
     context_norm: bool = False
     """Whether tokens are normalised before they attend to the text."""
+    context_mask: bool = False
+    """Whether padding of texts is not attended to."""
+    rms_norm: bool = False
+    """Whether blocks normalise tokens by their root mean square, in place of layer normalisation."""
     qk_norm: bool = False
     """Whether queries and keys are normalised (RMS, all heads together)."""
+    qk_norm_eps: Rate = 1e-6
+    """Number added to their mean square."""
     variances: bool = False
     """Whether the network has outputs for the noise's variance beside its prediction, as published ones have."""
     time_frequencies: Annotated[int, Bounds(min=1)] = 128
@@ -83,7 +95,11 @@ class DiTBlock(nn.Module):
         super().__init__()
         width, self.along = config.width, along
         self.width = width
-        norm = {"qk_norm": "together" if config.qk_norm else False, "qk_norm_eps": 1e-6 if config.qk_norm else None}
+        self.rms = config.rms_norm
+        norm = {
+            "qk_norm": "together" if config.qk_norm else False,
+            "qk_norm_eps": config.qk_norm_eps if config.qk_norm else None,
+        }
         modulation = AdaptiveNorm if config.modulation == "block" else SharedModulation
         self.modulation = modulation(width, _PARTS)
         self.divided = config.attention == "divided"
@@ -99,23 +115,30 @@ class DiTBlock(nn.Module):
         self.mlp = MLP(width, config.mlp_width, gelu="tanh")
 
     def forward(
-        self, x: Tensor, grid: Grid, time: Tensor, context: Tensor | None = None, angles: Tensor | None = None
+        self,
+        x: Tensor,
+        grid: Grid,
+        time: Tensor,
+        context: Tensor | None = None,
+        angles: Tensor | None = None,
+        words: Mask | None = None,
     ) -> Tensor:
         """``B N D`` tokens of a grid.
 
         ``time`` is embedded (``B D``), or the modulation that blocks share (``B 6D``); ``context`` the text's vectors
-        ``B L D``, ``angles`` rotary ones of the positions, ``N d/2``.
+        ``B L D``, of which ``words`` are attended to, ``angles`` rotary ones of the positions, ``N d/2`` or, each
+        head's own, ``1 H N d/2``.
         """
         shift, scale, gate, *for_mlp = split(self.modulation(time), self.width)
         if self.divided:
             read = _attended(self.time_attention, self.time_norm(x), grid, "time", angles)
             x = x + self.time_fc(read)
-        read = _attended(self.attention, modulate(x, shift, scale), grid, self.along, angles)
+        read = _attended(self.attention, modulate(x, shift, scale, rms=self.rms), grid, self.along, angles)
         x = torch.addcmul(x, gate, read)
         if self.reads and context is not None:
-            x = x + self.context_attention(self.context_norm(x), context=context)
+            x = x + self.context_attention(self.context_norm(x), context=context, mask=words)
         shift, scale, gate = for_mlp
-        return torch.addcmul(x, gate, self.mlp(modulate(x, shift, scale)))
+        return torch.addcmul(x, gate, self.mlp(modulate(x, shift, scale, rms=self.rms)))
 
 
 def _attended(attention: Attention, x: Tensor, grid: Grid, along: Along, angles: Tensor | None) -> Tensor:
@@ -128,6 +151,30 @@ def _attended(attention: Attention, x: Tensor, grid: Grid, along: Along, angles:
         angles = of_frames[0] if along == "space" else of_frames[:, 0]
     read = attention(rearrange(x, f"b (t p) d -> {groups}", t=grid.t), angles=angles)
     return rearrange(read, f"{groups} -> b (t p) d", b=x.shape[0], t=grid.t)
+
+
+METRIC_FPS = 25.0
+"""Frames of a second for metric positions, whichever films are shown at: LTX-Video's."""
+_SPANS = (20.0, 2048.0, 2048.0)
+"""Seconds and pixels that LTX-Video's angles span half a turn over."""
+
+
+class MetricRotary(nn.Module):
+    """Rotary angles by seconds and pixels (HaCohen et al. 2024): pairs of all heads' channels take turns among time,
+    height and width, slow ones first, from a quarter of a turn over the span to 10,000 times as much."""
+
+    def __init__(self, width: int, num_heads: int, steps: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.width, self.num_heads, self.steps = width, num_heads, steps
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Angles ``1 H N d/2`` (radians, float32) of positions ``N 3``, numbers of latents."""
+        own = {"device": positions.device, "dtype": torch.float32}
+        places = positions.float() * torch.tensor(self.steps, **own) / torch.tensor(_SPANS, **own)
+        speeds = 10_000.0 ** torch.linspace(0, 1, self.width // 6, **own) * torch.pi / 2
+        angles = (speeds[:, None] * (2 * places[:, None] - 1)).flatten(1)
+        still = angles.new_zeros(len(angles), self.width // 2 - angles.shape[1])  # where six do not divide the width
+        return rearrange(torch.cat([still, angles], dim=1), "n (h d) -> 1 h n d", h=self.num_heads)
 
 
 class VideoDiT(nn.Module):
@@ -154,12 +201,17 @@ class VideoDiT(nn.Module):
         volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         self.embed = nn.Linear(volume * channels, width)
         self.time = TimeEmbedding(width, frequencies=config.time_frequencies)
-        self.rotary: Rotary | None = None
-        if config.positions == "rotary":
+        self.rotary: Rotary | MetricRotary | None = None
+        if config.positions != "added":
             head_dim = width // config.num_heads
             if head_dim % 2 or head_dim < 6:
                 raise UserError(f"rotary positions need heads of an even dimension of 6 or more, got {head_dim}")
-            self.rotary = Rotary(head_dim, axes=3)
+            if config.positions == "rotary":
+                self.rotary = Rotary(head_dim, axes=3)
+            elif config.attention == "joint":
+                self.rotary = MetricRotary(width, config.num_heads, config.latent_steps)
+            else:
+                raise UserError("metric positions are for attention among all positions (attention joint)")
         else:
             self.register_buffer("places", sincos_plane(*self.grid[1:], width), persistent=False)
             times = sincos_halves(torch.arange(self.grid.t), width).float()
@@ -204,9 +256,11 @@ class VideoDiT(nn.Module):
         """Vectors ``B L D`` that blocks attend to, of those of texts, ``B L C``: the same for all times."""
         return self.context(texts)
 
-    def forward(self, latents: Tensor, time: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, latents: Tensor, time: Tensor, context: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
         """``B T D h w`` (``B T 2D h w`` with variances, which come last) of ``B T D h w`` latents at times ``B``,
-        0..1000; ``context`` is of :meth:`read`.
+        0..1000; ``context`` is of :meth:`read`, ``valid`` (``B L`` bool) marks what of it is no padding.
 
         Raises:
             UserError: the network reads texts and was given none.
@@ -226,12 +280,13 @@ class VideoDiT(nn.Module):
             )
         else:
             x = x + self.places.to(x.dtype).repeat(grid.t, 1)
+        words = allow_keys(valid) if self.config.context_mask and valid is not None else None
         embedded = self.time(time)
         shared = embedded if self.shared is None else self.shared(nn.functional.silu(embedded))
         for i, block in enumerate(self.blocks):
             if self.rotary is None and i == self._times_at:
                 x = x + self.times.to(x.dtype).repeat_interleave(grid.h * grid.w, dim=0)
-            x = block(x, grid, shared, context, angles)
+            x = block(x, grid, shared, context, angles, words)
         last = embedded if self.shared is None else embedded.repeat(1, 2)
         x = self.out(modulate(x, *split(self.out_modulation(last), self.config.width)))
         return unpatchify(

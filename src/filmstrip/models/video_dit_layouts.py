@@ -1,9 +1,10 @@
 """Published layouts of the weights of a :class:`~filmstrip.models.video_dit.VideoDiT`: those of ``diffusers``'
-``LatteTransformer3DModel`` and ``WanTransformer3DModel``, both ways."""
+``LatteTransformer3DModel``, ``WanTransformer3DModel`` and ``LTXVideoTransformer3DModel``, both ways."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +15,13 @@ from filmstrip.errors import UserError
 from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
 from filmstrip.nn.lora import adapted_layers
 from filmstrip.nn.patches import conv_to_linear, linear_to_conv
-from filmstrip.protocols import Grid, Rules
+from filmstrip.protocols import Grid, Pipeline, Rules
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
-LATTE, WAN = "LatteTransformer3DModel", "WanTransformer3DModel"
+LATTE, WAN, LTX = "LatteTransformer3DModel", "WanTransformer3DModel", "LTXVideoTransformer3DModel"
 _EPS = 1e-6
 _PIXELS = 8  # height and width of a latent of Stable Diffusion's autoencoder
-_TEXT_LENGTHS = {LATTE: 120, WAN: 512}
+_TEXT_LENGTHS = {LATTE: 120, WAN: 512, LTX: 128}
 _BLOCK: Rules = (
     (r"\.attention\.out\.", ".attn1.to_out.0."),
     (r"\.attention\.([qk]_norm|qkv)\.", r".attn1.\1."),
@@ -50,12 +51,24 @@ _WAN: Rules = (
     (r"^shared\.", "condition_embedder.time_proj."),
     (r"^context\.fc", "condition_embedder.text_embedder.linear_"),
 )
+_LTX: Rules = (
+    *_BLOCK,
+    (r"\.FF\.", ".ff."),
+    (r"^blocks\.", "transformer_blocks."),
+    (r"^embed\.", "proj_in."),
+    (r"^time\.fc", "time_embed.emb.timestep_embedder.linear_"),
+    (r"^shared\.", "time_embed.linear."),
+    (r"^context\.fc", "caption_projection.linear_"),
+)
+_RULES = {LATTE: _LATTE, WAN: _WAN, LTX: _LTX}
 _FUSED = {"qkv": ("to_q", "to_k", "to_v"), "kv": ("to_k", "to_v"), "q": ("to_q",)}
 
 
-def is_latte(config: VideoDiTArchitecture) -> bool:
-    """Whether a network is laid out as Latte's, rather than as Wan's."""
-    return config.attention == "alternating"
+def layout_of(config: VideoDiTArchitecture) -> str:
+    """The network of ``diffusers`` as which one is laid out."""
+    if config.attention == "alternating":
+        return LATTE
+    return LTX if config.positions == "metric" else WAN
 
 
 def architecture_of(config: Mapping[str, Any], source: str) -> VideoDiTArchitecture:
@@ -69,9 +82,11 @@ def architecture_of(config: Mapping[str, Any], source: str) -> VideoDiTArchitect
         return _latte(config, source)
     if kind == WAN:
         return _wan(config, source)
+    if kind == LTX:
+        return _ltx(config, source)
     raise UserError(
         f"{source} is a {kind or config.get('model_type') or 'model of unknown type'}, and a video diffusion "
-        f"transformer is needed: {LATTE} or {WAN} of diffusers"
+        f"transformer is needed: {', '.join(_RULES)} of diffusers"
     )
 
 
@@ -133,6 +148,39 @@ def _wan(config: Mapping[str, Any], source: str) -> VideoDiTArchitecture:
     )
 
 
+def _ltx(config: Mapping[str, Any], source: str) -> VideoDiTArchitecture:
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    _refuse_others(
+        config,
+        source,
+        patch_size=1,
+        patch_size_t=1,
+        qk_norm="rms_norm_across_heads",
+        activation_fn="gelu-approximate",
+        attention_bias=True,
+        attention_out_bias=True,
+        norm_elementwise_affine=False,
+        norm_eps=_EPS,
+        cross_attention_dim=width,
+    )
+    return VideoDiTArchitecture(
+        width=width,
+        depth=config["num_layers"],
+        num_heads=config["num_attention_heads"],
+        mlp_width=4 * width,
+        patch_size=(1, 1, 1),
+        attention="joint",
+        positions="metric",
+        modulation="shared",
+        context_width=config["caption_channels"],
+        context_mask=True,
+        rms_norm=True,
+        qk_norm=True,
+        qk_norm_eps=1e-5,
+        variances=_has_variances(config, source),
+    )
+
+
 def clip_of(config: Mapping[str, Any]) -> dict[str, int]:
     """Number of frames of a published network's clips, and their height and width in pixels, where it says so."""
     if config.get("_class_name") != LATTE:
@@ -140,9 +188,48 @@ def clip_of(config: Mapping[str, Any]) -> dict[str, int]:
     return {"num_frames": config["video_length"], "size": _PIXELS * config["sample_size"]}
 
 
+def pipeline_of(config: VideoDiTArchitecture) -> Pipeline:
+    """The pipeline of ``diffusers`` for a network with these settings, which :func:`config_of` describes."""
+    layout = layout_of(config)
+    if layout == LATTE:
+        return Pipeline("LattePipeline", "AutoencoderKL", _TEXT_LENGTHS[LATTE], {})
+    if layout == LTX:
+        return Pipeline("LTXPipeline", "AutoencoderKLLTXVideo", _TEXT_LENGTHS[LTX], {})
+    settings = {"boundary_ratio": None, "expand_timesteps": False, "transformer_2": [None, None]}
+    return Pipeline("WanPipeline", "AutoencoderKLWan", _TEXT_LENGTHS[WAN], settings)
+
+
+def outputs_beside(theirs: Any, ours: VideoDiT) -> tuple[Tensor, Tensor]:
+    """Outputs of a network of ``diffusers`` and of ours for the same drawn latents, times and texts."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, ours.size.t, ours.channels, *ours.size[1:], generator=generator)
+    texts = torch.randn(1, 7, ours.config.context_width, generator=generator)
+    time = torch.tensor([500])
+    if layout_of(ours.config) == LTX:
+        valid = torch.arange(7)[None] < 5
+        steps = ours.config.latent_steps
+        found = theirs(
+            rearrange(latents, "b t c h w -> b (t h w) c"),
+            timestep=time,
+            encoder_hidden_states=texts,
+            encoder_attention_mask=valid,
+            rope_interpolation_scale=steps,
+            **dict(zip(("num_frames", "height", "width"), ours.size)),
+        ).sample
+        found = rearrange(found, "b (t h w) c -> b t c h w", t=ours.size.t, h=ours.size.h)
+        return found, ours(latents, time, ours.read(texts), valid)
+    found = theirs(latents.transpose(1, 2), timestep=time, encoder_hidden_states=texts).sample
+    return found.transpose(1, 2), ours(latents, time, ours.read(texts))
+
+
 def context_length(config: Mapping[str, Any]) -> int:
     """Number of token ids of the texts that a published network was trained with, padding included."""
     return _TEXT_LENGTHS.get(str(config.get("_class_name")), max(_TEXT_LENGTHS.values()))
+
+
+def text_sees_padding(config: Mapping[str, Any]) -> bool:
+    """Whether the encoder of texts attends to padding in the pipeline of a published network."""
+    return config.get("_class_name") == LTX
 
 
 def _refuse_others(config: Mapping[str, Any], source: str, **known: Any) -> None:
@@ -204,17 +291,34 @@ def config_of(config: VideoDiTArchitecture, *, channels: int, size: Grid) -> dic
         "added_kv_proj_dim": None,
         "pos_embed_seq_len": None,
     }
-    found = latte if is_latte(config) else wan
-    if size.h != size.w and is_latte(config):
+    ltx = {
+        "_class_name": LTX,
+        **shared,
+        "patch_size": 1,
+        "patch_size_t": 1,
+        "cross_attention_dim": config.width,
+        "num_layers": config.depth,
+        "activation_fn": "gelu-approximate",
+        "qk_norm": "rms_norm_across_heads",
+        "norm_elementwise_affine": False,
+        "norm_eps": _EPS,
+        "caption_channels": config.context_width,
+        "attention_bias": True,
+        "attention_out_bias": True,
+    }
+    layout = layout_of(config)
+    found = {LATTE: latte, WAN: wan, LTX: ltx}[layout]
+    if size.h != size.w and layout == LATTE:
         raise UserError(f"Latte's frames are square, and latents are {size.h} x {size.w}")
     try:
-        same = architecture_of(found, "this network") == config
+        again = architecture_of(found, "this network")
+        same = replace(again, latent_steps=config.latent_steps) == config  # the autoencoder says those
     except UserError:
         same = False
     if not same:
         raise UserError(
-            "diffusers has no video diffusion transformer with these settings: the layouts of Latte (generation.vdt:"
-            "latte) and of Wan (generation.vdt:wan) can be written"
+            "diffusers has no video diffusion transformer with these settings: the layouts of Latte, Wan and "
+            "LTX-Video can be written (generation.vdt:latte, wan, ltx)"
         )
     return found
 
@@ -229,13 +333,13 @@ class _Place(NamedTuple):
 
 
 def _place(name: str, config: VideoDiTArchitecture) -> _Place:
-    latte = is_latte(config)
+    layout = layout_of(config)
     parts = name.split(".")
-    if latte and parts[0] == "blocks":
+    if layout == LATTE and parts[0] == "blocks":
         number, second = divmod(int(parts[1]), 2)
         name = ".".join((("", "temporal_")[second] + "transformer_blocks", str(number), *parts[2:]))
-    theirs = renamed(name, _LATTE if latte else _WAN)
-    turned = not latte and ".attn1." in theirs
+    theirs = renamed(name, _RULES[layout])
+    turned = layout != LATTE and ".attn1." in theirs
     for ours, names in _FUSED.items():
         if f".{ours}." in theirs:
             return _Place([theirs.replace(f".{ours}.", f".{one}.") for one in names], turned)
@@ -277,7 +381,7 @@ def from_diffusers_dit(
             for key in place.names
         ]
         tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-        if name == "embed.weight":
+        if name == "embed.weight" and tensor.ndim > 2:
             tensor = conv_to_linear(tensor if tensor.ndim == 5 else tensor[:, :, None])
         ours[name] = tensor.reshape(wanted[name].shape) if name.endswith(".table") else tensor
     return ours
@@ -286,12 +390,13 @@ def from_diffusers_dit(
 def to_diffusers_dit(ours: Mapping[str, Tensor], config: VideoDiTArchitecture) -> Weights:
     """Their weights from ours."""
     theirs: Weights = {}
+    layout = layout_of(config)
     for name, tensor in ours.items():
         place = _place(name, config)
-        if name == "embed.weight":
+        if name == "embed.weight" and layout != LTX:
             tensor = linear_to_conv(tensor, config.patch_size)
-            tensor = tensor[:, :, 0] if is_latte(config) else tensor
-        elif name.endswith(".table") and not is_latte(config):
+            tensor = tensor[:, :, 0] if layout == LATTE else tensor
+        elif name.endswith(".table") and layout == WAN:
             tensor = tensor[None]
         for key, part in zip(place.names, tensor.chunk(len(place.names))):
             turned = place.turned and _is_turned(key)
@@ -319,9 +424,9 @@ def to_peft_dit(ours: VideoDiT) -> tuple[dict[str, Any], Weights]:
         place = _place(f"{name}.weight", config)
         (part,) = layer.names
         down, up = (factor.detach() for factor in layer.product(part))
-        if name == "embed":  # a convolution there
+        if name == "embed" and layout_of(config) != LTX:  # a convolution there
             down = linear_to_conv(down, config.patch_size)
-            down = down[:, :, 0] if is_latte(config) else down
+            down = down[:, :, 0] if layout_of(config) == LATTE else down
             up = up.reshape(*up.shape, *[1] * (down.ndim - 2))
         for key, rows in zip(place.names, up.chunk(len(place.names))):
             turned = place.turned and _is_turned(key)

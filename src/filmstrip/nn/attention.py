@@ -163,7 +163,8 @@ class HeadsNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``B H N D``."""
-        together = super().forward(rearrange(x, "b h n d -> b n (h d)"))
+        # In the weight's precision: of two precisions torch has no fused operation.
+        together = super().forward(rearrange(x, "b h n d -> b n (h d)").to(self.weight.dtype)).to(x.dtype)
         return rearrange(together, "b n (h d) -> b h n d", h=x.shape[1])
 
 

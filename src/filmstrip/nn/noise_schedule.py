@@ -49,6 +49,16 @@ def flow_levels(steps: int, shift: float = 1.0) -> tuple[float, ...]:
     return (*(shifted(level, shift) for level in even), 0.0)
 
 
+def flow_levels_to(steps: int, shift: float, last: float = 0.0) -> tuple[float, ...]:
+    """The same in even steps down to zero before the shift, and stretched so that the last one begins at ``last``
+    where that is above zero: as LTX-Video's pipeline has them."""
+    levels = [shifted(1 - i / steps, shift) for i in range(steps)]
+    if last:
+        stretch = (1 - levels[-1]) / (1 - last)
+        levels = [1 - (1 - level) / stretch if stretch else level for level in levels]
+    return (*levels, 0.0)
+
+
 def shifted(level: float, shift: float) -> float:
     """A noise level of flow matching moved towards noise by a ``shift`` above 1 (Esser et al. 2024, equation 23)."""
     return shift * level / (1 + (shift - 1) * level)

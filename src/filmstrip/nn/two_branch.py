@@ -69,9 +69,10 @@ def split(modulation: Tensor, width: int) -> tuple[Tensor, ...]:
     return modulation[:, None].split(width, dim=-1)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Normalised tokens ``B N D``, scaled by ``1 + scale`` and shifted."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=_EPS), 1 + scale)
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, *, rms: bool = False) -> Tensor:
+    """Normalised tokens ``B N D`` (``rms``: by their root mean square alone), scaled by ``1 + scale`` and shifted."""
+    norm = F.rms_norm if rms else F.layer_norm
+    return torch.addcmul(shift, norm(x, x.shape[-1:], eps=_EPS), 1 + scale)
 
 
 class JointAttention(nn.Module):

@@ -7,6 +7,8 @@ times 0..T-1; of flow matching ``alpha_t = 1 - sigma_t``, with times from 0 (cle
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from filmstrip.bounds import Count, Rate, Share, Weight, check_numbers
+from filmstrip.bounds import AnyNumber, Count, Rate, Share, ShareBelowOne, Weight, check_numbers
 from filmstrip.errors import UserError
-from filmstrip.nn.noise_schedule import BetaSchedule, flow_levels, kept_signal
+from filmstrip.nn.noise_schedule import BetaSchedule, flow_levels, flow_levels_to, kept_signal
 from filmstrip.randomness import normal, uniform
 
 Prediction = Literal["epsilon", "v", "clean", "velocity"]
@@ -57,6 +59,12 @@ class DiffusionConfig:
     alike."""
     shift: Rate = 1.0
     """Shift of flow matching's times towards noise, in training and in sampling."""
+    size_shift: tuple[tuple[Count, AnyNumber], tuple[Count, AnyNumber]] | None = None
+    """Two numbers of latents of a clip, with the logarithm of the shift for each, in place of one shift for all: of
+    other numbers it lies on the line through both (Esser et al. 2024; as LTX-Video's scheduler has it)."""
+    last_level: ShareBelowOne = 0.0
+    """Share of noise at which the last step of sampling begins, of clips that are shifted by their size; zero where
+    the shift alone decides."""
 
     def build(self) -> Diffusion:
         """The process.
@@ -86,7 +94,7 @@ def process_of(scheduler: Mapping[str, Any], source: str) -> DiffusionConfig:
     flows = scheduler.get("use_flow_sigmas") or scheduler.get("prediction_type") == "flow_prediction"
     if flows or str(kind).startswith("FlowMatch"):
         if scheduler.get("use_dynamic_shifting"):
-            raise UserError(f"{source} shifts the times of its {kind} by the size of clips, which is not known here")
+            return _shifted_by_size(scheduler, steps, source)
         shift = scheduler.get("flow_shift" if flows else "shift", 1.0)
         return DiffusionConfig(prediction="velocity", steps=steps, shift=shift)
     prediction, schedule = scheduler.get("prediction_type", "epsilon"), scheduler.get("beta_schedule", "linear")
@@ -105,6 +113,67 @@ def process_of(scheduler: Mapping[str, Any], source: str) -> DiffusionConfig:
     )
 
 
+def _shifted_by_size(scheduler: Mapping[str, Any], steps: int, source: str) -> DiffusionConfig:
+    kind = scheduler.get("_class_name")
+    if kind != "FlowMatchEulerDiscreteScheduler" or scheduler.get("time_shift_type", "exponential") != "exponential":
+        raise UserError(
+            f"{source} shifts the times of its {kind} by the size of clips, of which the exponential kind of "
+            "FlowMatchEulerDiscreteScheduler is known here"
+        )
+    ends = [
+        (scheduler.get(f"{end}_image_seq_len", length), scheduler.get(f"{end}_shift", shift))
+        for end, length, shift in (("base", 256, 0.5), ("max", 4096, 1.15))
+    ]
+    return DiffusionConfig(
+        prediction="velocity",
+        steps=steps,
+        size_shift=(ends[0], ends[1]),
+        last_level=scheduler.get("shift_terminal") or 0.0,
+    )
+
+
+def scheduler_of(process: DiffusionConfig, *, spacing: Spacing, uni_pc: bool) -> dict[str, Any]:
+    """The ``scheduler_config.json`` of ``diffusers`` that steps back through a process: DDIM's, or of flow matching
+    Euler's or UniPC's; the inverse of :func:`process_of`."""
+    if process.size_shift is not None:
+        (least, low), (most, high) = process.size_shift
+        return {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": process.steps,
+            "use_dynamic_shifting": True,
+            "base_image_seq_len": least,
+            "base_shift": low,
+            "max_image_seq_len": most,
+            "max_shift": high,
+            "shift_terminal": process.last_level or None,
+        }
+    if process.prediction == "velocity" and uni_pc:
+        return {
+            "_class_name": "UniPCMultistepScheduler",
+            "num_train_timesteps": process.steps,
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "flow_shift": process.shift,
+        }
+    if process.prediction == "velocity":
+        return {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": process.steps,
+            "shift": process.shift,
+        }
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": process.steps,
+        "beta_schedule": {ours: theirs for theirs, ours in _SCHEDULES.items()}[process.schedule],
+        "beta_start": process.beta_start,
+        "beta_end": process.beta_end,
+        "prediction_type": {ours: theirs for theirs, ours in _PREDICTIONS.items()}[process.prediction],
+        "rescale_betas_zero_snr": process.zero_terminal_snr,
+        "timestep_spacing": spacing,
+        "clip_sample": False,
+    }
+
+
 class Diffusion(nn.Module):
     """A process without weights: noised signals, what is to be predicted, and its loss.
 
@@ -119,6 +188,7 @@ class Diffusion(nn.Module):
         check_numbers(config)
         self.prediction, self.steps = config.prediction, config.steps
         self.min_snr, self.shift = config.min_snr, config.shift
+        self.size_shift, self.last_level, self.size = config.size_shift, config.last_level, 0
         self.is_flow = config.prediction == "velocity"
         if config.zero_terminal_snr and config.prediction == "epsilon":
             raise UserError(
@@ -129,6 +199,10 @@ class Diffusion(nn.Module):
                 "min_snr gives no weight to a time without signal, and is for diffusion: leave it out with "
                 "zero_terminal_snr and with velocity"
             )
+        if config.size_shift is not None and (not self.is_flow or config.shift != 1):
+            raise UserError("size_shift is for the prediction velocity, in place of a shift")
+        if config.last_level and config.size_shift is None:
+            raise UserError("last_level goes with size_shift")
         kept = kept_signal(
             config.steps,
             schedule=config.schedule,
@@ -137,6 +211,20 @@ class Diffusion(nn.Module):
             zero_terminal_snr=config.zero_terminal_snr,
         )
         self.register_buffer("kept", kept, persistent=False)
+
+    def of_size(self, size: int) -> Diffusion:
+        """The process of clips of ``size`` latents: itself, unless its shift depends on that."""
+        if self.size_shift is None:
+            return self
+        (least, low), (most, high) = self.size_shift
+        own = copy.copy(self)
+        own.shift = math.exp(low + (high - low) * (size - least) / (most - least))
+        own.size = size
+        return own
+
+    def _check_size(self) -> None:
+        if self.size_shift is not None and not self.size:
+            raise UserError("this method does not shift times by the size of clips: leave out diffusion.size_shift")
 
     @property
     def clean_time(self) -> float:
@@ -156,6 +244,7 @@ class Diffusion(nn.Module):
 
     def draw_times(self, seeds: Tensor, use: str) -> Tensor:
         """A time to learn for each of ``B`` seeds: whole numbers, or of flow matching any up to ``steps``."""
+        self._check_size()
         share = uniform(seeds, 1, use)[:, 0]
         if self.is_flow:
             share = 1 - share  # in (0, 1]
@@ -168,6 +257,10 @@ class Diffusion(nn.Module):
         Raises:
             UserError: more steps than times in training.
         """
+        self._check_size()
+        if self.size_shift is not None:
+            levels = flow_levels_to(count, self.shift, self.last_level)
+            return tuple(self.steps * level for level in levels)
         if self.is_flow:
             return tuple(self.steps * level for level in flow_levels(count, self.shift))
         if count > self.steps:

@@ -7,7 +7,7 @@ training's times to sampling's instead, which misses them where that is no whole
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,10 +20,11 @@ from filmstrip.nn.sampling import SampleSettings
 from filmstrip.objectives.diffusion import Diffusion, Spacing
 from filmstrip.randomness import normal
 
-Solver = Literal["ddim", "midpoint", "euler", "heun", "dpm_solver"]
+Solver = Literal["ddim", "midpoint", "euler", "heun", "dpm_solver", "uni_pc"]
 """``ddim``: Song et al. 2021, for flow matching Euler's rule; ``midpoint``: the same with the prediction of half a
 step (two calls; RF-Solver's second order, Wang et al. 2024); ``euler`` and ``heun``: Karras et al. 2022;
-``dpm_solver``: DPM-Solver++ of second order, Lu et al. 2022."""
+``dpm_solver``: DPM-Solver++ of second order, Lu et al. 2022; ``uni_pc``: UniPC of second order, Zhao et al. 2023, the
+only one of ``diffusers`` that also takes flow matching."""
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A network under its conditions: noisy signals ``B ...`` and times ``B`` to its output."""
 OnStep = Callable[[int, Tensor], Tensor]
@@ -47,6 +48,17 @@ class DiffusionSampling(SampleSettings):
     refinements: CountOrZero = 0
     """Number of times that each step back to noise is corrected, each a call of the network: the step to signal then
     leads back to where it came from."""
+
+
+def solver_of(scheduler: Mapping[str, Any]) -> Solver | None:
+    """The solver that a scheduler of ``diffusers`` for flow matching is, by its ``scheduler_config.json``; none of
+    another one."""
+    kind = scheduler.get("_class_name")
+    if kind == "FlowMatchEulerDiscreteScheduler":
+        return "ddim"
+    own = {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "final_sigmas_type": "zero"}
+    usual = all(scheduler.get(name, value) == value for name, value in own.items())
+    return "uni_pc" if kind == "UniPCMultistepScheduler" and scheduler.get("use_flow_sigmas") and usual else None
 
 
 def advance(process: Diffusion, noisy: Tensor, output: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
@@ -165,8 +177,10 @@ def _by_diffusers(
     on_step: OnStep | None,
 ) -> Tensor:
     """The same by a scheduler of ``diffusers``, whose signals are scaled in their own way in between."""
-    if process.is_flow:
-        raise UserError(f"the solver {sampling.solver} is for diffusion: flow matching takes ddim or midpoint")
+    if process.is_flow and sampling.solver != "uni_pc":
+        raise UserError(
+            f"the solver {sampling.solver} is for diffusion: flow matching takes ddim, midpoint or uni_pc"
+        )
     if first or on_step is not None or sampling.eta:
         raise UserError(f"the solver {sampling.solver} only goes from noise to signal: take ddim or midpoint")
     scheduler = _scheduler(process, sampling)
@@ -183,6 +197,13 @@ def _scheduler(process: Diffusion, sampling: DiffusionSampling) -> Any:
         import diffusers
     except ImportError:
         raise UserError(f"the solver {sampling.solver} needs diffusers: pip install 'filmstrip[diffusion]'") from None
+    if process.is_flow:
+        return diffusers.UniPCMultistepScheduler(
+            num_train_timesteps=process.steps,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=process.shift,
+        )
     kept = process.kept.cpu().clamp(min=_SMALLEST)
     betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
     kinds = {"epsilon": "epsilon", "v": "v_prediction", "clean": "sample"}
@@ -190,6 +211,7 @@ def _scheduler(process: Diffusion, sampling: DiffusionSampling) -> Any:
         "euler": (diffusers.EulerDiscreteScheduler, {}),
         "heun": (diffusers.HeunDiscreteScheduler, {}),
         "dpm_solver": (diffusers.DPMSolverMultistepScheduler, {"solver_order": 2}),
+        "uni_pc": (diffusers.UniPCMultistepScheduler, {"solver_order": 2}),
     }[sampling.solver]
     return kind(
         num_train_timesteps=process.steps,

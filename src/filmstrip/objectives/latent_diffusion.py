@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from filmstrip.bounds import AnyNumber, Weight
+from filmstrip.errors import UserError
 from filmstrip.models.frozen_text import FrozenT5
 from filmstrip.models.video_unet import (
     AttentionControl,
@@ -52,7 +53,7 @@ class LatentDiffusionConfig(NoisedLatentsConfig):
         """Build everything with fresh weights.
 
         Raises:
-            UserError: nothing is known of texts, or sizes do not fit.
+            UserError: nothing is known of texts, sizes do not fit, or the tokenizer codes frames together.
         """
         return LatentDiffusion(self)
 
@@ -89,6 +90,11 @@ class LatentDiffusion(NoisedLatents):
     def __init__(self, config: LatentDiffusionConfig, *, condition_maps: int = 0) -> None:
         """``condition_maps`` is the number of further latents that the U-Net reads beside the noised ones."""
         super().__init__(config, text_width=config.unet.context_width)
+        if (together := self.tokenizer.patch_size[0]) > 1:
+            raise UserError(
+                f"{type(config.tokenizer).__name__} codes {together} frames together, and this network has a latent "
+                "of each: give a tokenizer of single frames (tokenizers.vae_kl)"
+            )
         self.config = config
         channels = self.latent_dim * (1 + condition_maps)
         self.unet = VideoUNet(config.unet, inputs=channels, outputs=self.latent_dim)

@@ -25,7 +25,8 @@ from filmstrip.objectives.config import FrozenPart
 from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.latent import LatentConfig
-from filmstrip.protocols import Grid, Objective, Tokens, check_video
+from filmstrip.objectives.video_autoencoder import KINDS, VideoAutoencoderConfig
+from filmstrip.protocols import Grid, Objective, Tokens
 from filmstrip.randomness import normal
 from filmstrip.settings import FREE
 
@@ -59,6 +60,8 @@ class NoisedLatentsConfig(LatentConfig):
     """Token ids of the empty text without padding, set from the data."""
     text_padding: CountOrZero = 0
     """Token id of padding, set from the data."""
+    text_sees_padding: bool = False
+    """Whether the T5 attends to padding as well, as in LTX-Video's pipeline."""
     latent_scale: Rate | None = None
     """Factor of the tokenizer's latents; by default one over the standard deviation of those of the first batch."""
     sampling: DiffusionSampling = field(default_factory=DiffusionSampling, metadata=FREE)
@@ -88,7 +91,11 @@ class NoisedLatentsConfig(LatentConfig):
         return replace(self, text=T5Architecture.of_hub(config, source))
 
     def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
-        """See :meth:`LatentConfig.with_tokenizer_of_hub`: also with the factor of latents that it states."""
+        """See :meth:`LatentConfig.with_tokenizer_of_hub`: also with the factor of latents that it states. An
+        autoencoder of video (:mod:`filmstrip.objectives.video_autoencoder`) takes any tokenizer's place."""
+        if config.get("_class_name") in KINDS:
+            found, _ = VideoAutoencoderConfig().of_hub(config, None, source)
+            return replace(self, tokenizer=found, latent_scale=1.0)
         scale = config.get("scaling_factor", STABLE_DIFFUSION_SCALE)
         return replace(super().with_tokenizer_of_hub(config, source), latent_scale=scale)
 
@@ -128,7 +135,7 @@ class NoisedLatents(Objective):
         self.latent_dim: int = self.tokenizer.bottleneck.latent_dim
         self.num_frames, self.size = config.num_frames, config.size
         self.diffusion = config.diffusion.build()
-        self.empty_length = len(config.empty_text)
+        self.empty_length, self.text_sees_padding = len(config.empty_text), config.text_sees_padding
         self.text: FrozenT5 | TextEmbedding | None = None
         if text_width is not None:
             config.check_texts()
@@ -170,7 +177,7 @@ class NoisedLatents(Objective):
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Unscaled latents ``B T D h w`` of ``B T 3 H W`` video (in full precision)."""
-        check_video(video, multiple=self.tokenizer.patch_size)
+        self.tokenizer.check(video)
         with torch.autocast(video.device.type, enabled=False):
             tokens = self.tokenizer.encode(video)
         t, h, w = tokens.grid
@@ -209,7 +216,8 @@ class NoisedLatents(Objective):
         """Vectors ``B L D`` of texts; those of padding are zero."""
         valid = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         assert self.text is not None, "only methods that read texts are given some"
-        vectors = self.text(ids, valid) if isinstance(self.text, FrozenT5) else self.text(ids)
+        seen = torch.ones_like(valid) if self.text_sees_padding else valid
+        vectors = self.text(ids, seen) if isinstance(self.text, FrozenT5) else self.text(ids)
         return self.text_in(vectors) * valid[..., None]
 
     def read_empty(self) -> Tensor:

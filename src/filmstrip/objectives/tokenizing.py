@@ -34,6 +34,9 @@ class TokenizerObjective(Objective):
 
     training_only: tuple[str, ...] = ()
     """Submodules that neither :meth:`encode` nor :meth:`decode` uses; a prior's frozen copy goes without them."""
+    first_alone: bool = False
+    """Whether the first frame of a clip has tokens of its own, and only the frames after it share theirs; tokens then
+    depend on no later frame."""
 
     def __init__(self, autoencoder: Autoencoder, bottleneck: Bottleneck) -> None:
         super().__init__()
@@ -55,13 +58,36 @@ class TokenizerObjective(Objective):
         """Frames, rows and columns that one token stands for."""
         return self.autoencoder.patch_size
 
+    def grid_of(self, num_frames: int, height: int, width: int) -> Grid:
+        """Grid of the tokens of clips of a size.
+
+        Raises:
+            ValueError: patches do not tile it.
+        """
+        t, h, w = self.patch_size
+        first = int(self.first_alone)
+        if num_frames < first or (num_frames - first) % t or height % h or width % w:
+            clip = f"video of {num_frames} x {height} x {width} (T x H x W)"
+            after = ", its first frame left out," if first else ""
+            raise ValueError(f"{clip}{after} is not a multiple of patches {self.patch_size}")
+        return Grid(first + (num_frames - first) // t, height // h, width // w)
+
+    def check(self, video: Tensor) -> None:
+        """Refuse a tensor that is not ``B T C H W``, or that patches do not tile.
+
+        Raises:
+            ValueError: states the actual and the expected shape.
+        """
+        check_video(video)
+        self.grid_of(video.shape[1], *video.shape[3:])
+
     def pixels(self, decoded: Tensor) -> Tensor:
         """Video in 0..1 from what the decoder says."""
         return decoded.clamp(0, 1)
 
     def pass_through(self, video: Tensor) -> tuple[Tensor, Quantised]:
         """The decoder's prediction for ``B T C H W`` video in 0..1, and the bottleneck's result for it."""
-        check_video(video, multiple=self.patch_size)
+        self.check(video)
         passage = self.bottleneck(self.autoencoder.encode(video))
         return self.autoencoder.decode(passage.latents), passage
 
@@ -72,7 +98,7 @@ class TokenizerObjective(Objective):
         Raises:
             ValueError: the shape of the video does not fit.
         """
-        check_video(video, multiple=self.patch_size)
+        self.check(video)
         passage = self.bottleneck(self.autoencoder.encode(as_float(video)))
         grid = Grid(*passage.latents.shape[1:4])
         if passage.ids is None:

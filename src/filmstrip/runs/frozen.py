@@ -22,7 +22,7 @@ from filmstrip.runs.config import Run, read_config
 from filmstrip.runs.contents import CONFIG, COPIES, FROZEN, LOCK, STATE, WEIGHTS, is_run
 from filmstrip.runs.hub import address_of, is_on_hub
 from filmstrip.weights.fingerprint import file_fingerprint, joint_fingerprint
-from filmstrip.weights.hub import files_of_hub
+from filmstrip.weights.hub import SHARDS, files_of_hub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,11 @@ def fingerprint_of(path: str) -> str:
         return file_fingerprint(Path(path))
     if not is_run(path):
         return joint_fingerprint(
-            [file_fingerprint(file) for file in files_of_hub(address_of(path)) if file.name != CONFIG]
+            [
+                file_fingerprint(file)
+                for file in files_of_hub(address_of(path))
+                if file.name != CONFIG and not file.name.endswith(SHARDS)
+            ]
         )
     weights = Path(path) / WEIGHTS
     if not weights.exists():

@@ -13,17 +13,18 @@ from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.errors import UserError
 from filmstrip.models.video_dit_layouts import clip_of, context_length
 from filmstrip.runs.config import Run
-from filmstrip.runs.hub import hub_folder
+from filmstrip.runs.hub import address_of, hub_folder
 from filmstrip.text.tokenizers import Pretrained
-from filmstrip.weights.hub import config_of, json_of
+from filmstrip.weights.hub import config_of, json_of, within
 
 log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
 NETWORK, SCHEDULER, TOKENIZER = "transformer", "scheduler", "tokenizer"
+VAE, TEXT_ENCODER = "vae", "text_encoder"
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
-_RUNS = {"objective.tokenizer_run": "vae", "objective.text_run": "text_encoder"}
-_SCHEDULER_FILE = "scheduler_config.json"
+_RUNS = {"objective.tokenizer_run": VAE, "objective.text_run": TEXT_ENCODER}
+SCHEDULER_FILE = "scheduler_config.json"
 
 
 def with_pipeline_of_init(
@@ -32,28 +33,31 @@ def with_pipeline_of_init(
     """This run with the sizes, the noise, the autoencoder and the encoder of texts of the model that ``init`` names.
 
     ``init`` is its folder, or that of its transformer alone, which says nothing of the other parts. Parts keep their
-    places: the run refers to the autoencoder and the encoder of texts there. ``typed`` are the dotted names of
-    settings that a person gave; ``clip_with`` gives clips of other sizes.
+    places, on the Hub by their names there: the run refers to the autoencoder and the encoder of texts in them.
+    ``typed`` are the dotted names of settings that a person gave; ``clip_with`` gives clips of other sizes.
 
     Raises:
         UserError: there is no such model, it is of another kind, it lacks a part, or a setting was given that it
             decides.
     """
-    folder = hub_folder(str(run.init), *_FILES)
+    source = address_of(str(run.init))
+    folder = hub_folder(source, *_FILES)
     whole = (folder / INDEX).exists()
+    if whole:
+        _check_index(json_of(folder / INDEX, str(run.init)), str(run.init))
     network = folder / NETWORK if whole else folder
     if given := sorted(name for name in typed if name.startswith("objective.transformer.")):
         raise UserError(f"{run.init} says how large its transformer is: leave out {', '.join(given)}")
-    about = config_of(f"{run.init}/{NETWORK}" if whole else str(run.init), network)
+    about = config_of(within(source, NETWORK) if whole else source, network)
     noise = _scheduler(folder) if whole else None
     own: Any = run.objective
     objective = own.of_pipeline(about, noise, str(run.init))
     data = run.data
     if whole:
-        places = {setting.partition(".")[2]: folder / part for setting, part in _RUNS.items() if setting not in typed}
-        if missing := [path.name for path in places.values() if not path.is_dir()]:
+        parts = {setting.partition(".")[2]: part for setting, part in _RUNS.items() if setting not in typed}
+        if missing := [part for part in parts.values() if not (folder / part).is_dir()]:
             raise UserError(f"{run.init} lacks the folder {', '.join(missing)}: give a whole pipeline of diffusers")
-        objective = replace(objective, **{name: str(path) for name, path in places.items()})
+        objective = replace(objective, **{name: within(source, part) for name, part in parts.items()})
         if isinstance(data.reads, Captioned) and not any(name.startswith("data.reads.tokenizer") for name in typed):
             tokenizer = Pretrained(folder=str(folder / TOKENIZER))
             length = data.reads.max_length if "data.reads.max_length" in typed else context_length(about)
@@ -61,11 +65,25 @@ def with_pipeline_of_init(
     sizes = {name: size for name, size in clip_of(about).items() if f"data.clip.{name}" not in typed}
     clip = clip_with(data.clip, sizes, typed)
     log.warning("%s says how large the network is, what is noise and how texts are read", run.init)
-    return replace(run, init=str(network), objective=objective.for_clip(clip), data=replace(data, clip=clip))
+    init = within(source, NETWORK) if whole else source
+    return replace(run, init=init, objective=objective.for_clip(clip), data=replace(data, clip=clip))
+
+
+def _check_index(index: Mapping[str, Any], source: str) -> None:
+    """Refuse a pipeline of several networks, or one that tells each place its own time.
+
+    Raises:
+        UserError: it is one.
+    """
+    second = index.get("transformer_2") or (None, None)
+    if any(second) or index.get("boundary_ratio") is not None:
+        raise UserError(f"{source} has two transformers, one for much noise and one for little: one is known here")
+    if index.get("expand_timesteps"):
+        raise UserError(f"{source} gives each place a time of its own (expand_timesteps), which is not known here")
 
 
 def _scheduler(folder: Path) -> dict[str, Any]:
-    path = folder / SCHEDULER / _SCHEDULER_FILE
+    path = folder / SCHEDULER / SCHEDULER_FILE
     if not path.exists():
-        raise UserError(f"{folder} lacks {SCHEDULER}/{_SCHEDULER_FILE}, which says what is noise")
+        raise UserError(f"{folder} lacks {SCHEDULER}/{SCHEDULER_FILE}, which says what is noise")
     return json_of(path, str(folder))

@@ -182,7 +182,7 @@ def _filled_in(objective: Objective, run: Run, source: Source) -> Iterator[Pictu
 
 
 def _samples(objective: Objective, run: Run, source: Source) -> Iterator[Pictures]:
-    """Samples of a generator; one that knows classes or continues clips is given those."""
+    """Samples of a generator; one that knows classes, follows texts or continues clips is given those."""
     if not isinstance(objective, Generator):
         return
     kinds, clip = getattr(run.objective, "conditions", ()), run.data.clip
@@ -200,6 +200,13 @@ def _samples(objective: Objective, run: Run, source: Source) -> Iterator[Picture
         condition = replace(condition, video=batch["video"][:, :context], action=batch.get("action"))
         names = tuple(batch["name"])
         note = f"Continuations of clips that were not trained on, of which the first {context} frames were given."
+    if "text" in kinds:
+        if (batch := _clips(run.data, source)) is None:
+            return
+        turns = [i % len(batch["name"]) for i in range(COUNT)]  # few captions take turns
+        condition = replace(condition, text=({name: batch[name][turns] for name in ("text", "text_length")},))
+        names = tuple(batch["name"][i] for i in turns)
+        note = "Samples that follow the captions of clips that were not trained on."
     samples = torch.cat(list(stream_samples(objective, condition)), dim=1)
     yield Pictures(
         title="Samples", note=note, heads=(), names=names, rows=tuple((each,) for each in _levels(samples))

@@ -16,13 +16,17 @@ from filmstrip.weights.keymap import Weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FILES = (WEIGHTS, "diffusion_pytorch_model.safetensors")
-"""Names of a model's weights in the layouts of transformers and of diffusers; with ``.index.json`` of its shards."""
+"""Names of a model's weights in the layouts of transformers and of diffusers."""
 _PREPROCESSING = ("preprocessor_config.json", "video_preprocessor_config.json")
+SHARDS = ".index.json"
+"""End of the name of the list of a model's shards."""
 HUB = "hf:"
 
 
 def folder_of(source: str, *wanted: str) -> Path:
     """The folder of a model on this disk, with the files ``wanted`` or all, fetched and cached if it is on the Hub.
+
+    ``hf:OWNER/NAME/PART`` is a folder within a model on the Hub, such as a part of a pipeline of ``diffusers``.
 
     Raises:
         UserError: there is no such model.
@@ -41,9 +45,10 @@ def folder_of(source: str, *wanted: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    name = source.removeprefix(HUB)
+    name, part = _divided(source.removeprefix(HUB))
+    files = [f"{part}/{pattern}" if part else pattern for pattern in wanted or ("*.json", "*.safetensors")]
     try:
-        return Path(snapshot_download(name, allow_patterns=list(wanted or ("*.json", "*.safetensors"))))
+        folder = Path(snapshot_download(name, allow_patterns=files)) / part
     except RepositoryNotFoundError:
         raise UserError(f"the Hugging Face Hub has no model {name!r}, or it is private") from None
     except HFValidationError:
@@ -52,6 +57,21 @@ def folder_of(source: str, *wanted: str) -> Path:
         raise UserError(
             f"{name} could not be fetched from the Hugging Face Hub, and is not cached: {error}"
         ) from None
+    if not folder.is_dir():
+        raise UserError(f"the model {name!r} of the Hugging Face Hub has no folder {part}")
+    return folder
+
+
+def _divided(name: str) -> tuple[str, str]:
+    """The name of a model, and the folder within it, which may be the whole."""
+    owner, _, rest = name.partition("/")
+    model, _, part = rest.partition("/")
+    return (f"{owner}/{model}" if part else name), part
+
+
+def within(source: str, part: str) -> str:
+    """The name of a folder within a model, as :func:`folder_of` reads it."""
+    return f"{source}/{part}" if source.startswith(HUB) else str(Path(source) / part)
 
 
 def config_of(source: str, folder: Path) -> dict[str, Any]:
@@ -84,12 +104,12 @@ def shards_of(source: str, folder: Path) -> set[str]:
     Raises:
         UserError: there are none, or not all.
     """
-    found = [name for name in _FILES if (folder / name).exists() or (folder / f"{name}.index.json").exists()]
+    found = [name for name in _FILES if (folder / name).exists() or (folder / f"{name}{SHARDS}").exists()]
     if not found:
         pickled = sorted(p.name for p in folder.glob("*.bin"))
         reason = f"only {', '.join(pickled)}, which is pickled and can run code" if pickled else "no weights"
         raise UserError(f"{source} holds {reason}: {' or '.join(_FILES)} is needed (save_pretrained writes it)")
-    name, index = found[0], f"{found[0]}.index.json"
+    name, index = found[0], f"{found[0]}{SHARDS}"
     shards = {name} if (folder / name).exists() else set(json_of(folder / index, source)["weight_map"].values())
     for shard in sorted(shards):
         if Path(shard).name != shard or not (folder / shard).exists():
@@ -98,13 +118,14 @@ def shards_of(source: str, folder: Path) -> set[str]:
 
 
 def files_of_hub(source: str) -> list[Path]:
-    """The files that decide a model: configuration, preprocessing and weights.
+    """The files that decide a model: configuration, preprocessing and weights, with the list of their shards.
 
     Raises:
         UserError: there is no such model, or it has no safetensors.
     """
     folder = folder_of(source)
-    described = [folder / name for name in (CONFIG, *_PREPROCESSING) if (folder / name).exists()]
+    lists = [f"{name}{SHARDS}" for name in _FILES]
+    described = [folder / name for name in (CONFIG, *_PREPROCESSING, *lists) if (folder / name).exists()]
     return [*described, *(folder / shard for shard in sorted(shards_of(source, folder)))]
 
 

@@ -72,6 +72,11 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
 
         export_language(source, objective, run, out, format)
         return
+    if run.objective.has_pipeline and format == "diffusers":
+        from filmstrip.commands.work.export_pipeline import export_pipeline  # others do without its rooms
+
+        export_pipeline(source, objective, run, out)
+        return
     if format == "peft":
         config, weights = objective.to_peft() if isinstance(objective, InPeft) else to_peft(objective)
         out.mkdir(parents=True)
@@ -102,7 +107,7 @@ def export_folder(source: str, out: Path, format: str, model: str | None = None)
         if not isinstance(objective, InDiffusers):
             raise UserError(
                 f"diffusers has no network like {type(objective).__name__}: export runs of "
-                "tokenizers.vqgan or tokenizers.vae_kl"
+                "tokenizers.vqgan, tokenizers.vae_kl or generation.vdt"
             )
         config, weights = objective.to_diffusers()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,29 +1,4 @@
-"""VDT: a diffusion transformer of video that is given any part of a clip, and makes the rest.
-
-One network generates, predicts, interpolates and completes: in training a random part of a clip's latents is given,
-clean, in place of the noised ones, and in sampling whichever part is known. Blocks attend along time, then within
-frames. Lu et al., "VDT: General-purpose Video Diffusion Transformers via Mask Modeling", ICLR 2024.
-
-    filmstrip train generation.vdt --out runs/vdt
-    filmstrip generate runs/vdt --condition clip.mp4 --context-frames 2 --out predicted.mp4
-    filmstrip generate runs/vdt --condition clip.mp4 --given 0 7 --out between.mp4
-
-With ``--init FOLDER`` it begins with a published text-to-video model in the layout of ``diffusers`` (Latte's: Ma et
-al., "Latte: Latent Diffusion Transformer for Video Generation", 2024), whose parts say their sizes, what is noised
-and how texts are read; ``--lora`` learns products of low rank beside its layers from captioned clips:
-
-    filmstrip train generation.vdt:latte --init hf:maxin-cn/Latte-1 --lora --data captioned_clips --out runs/mine
-    filmstrip generate runs/mine --text "a boat on the sea" --out boat.mp4
-
-The transformer is in ``models/video_dit.py``, the process in ``objectives/diffusion.py``, and what is around a
-network of latents in ``objectives/noised_latents.py``. ``--init FILE`` begins with weights that the authors released.
-
-Sizes, masks and noise are those of the published code; it has no training, and the texts here none of the paper's
-figures, so that rates, batches and averaging are those of DiT (Peebles & Xie 2023). Where we deviate: the error is
-averaged over what is not given (published: over everything), and what is completed is one rectangle of half a frame
-(published: several that cover as much). Outputs for the noise's variance, which published networks have, are neither
-learnt nor read: sampling is DDIM's. The published embedding of one class is part of the time's bias.
-"""
+"""VDT's objective: what is given in training and in sampling, and the published pipelines that it begins with."""
 
 from __future__ import annotations
 
@@ -37,26 +12,25 @@ from einops import reduce
 from torch import Tensor, nn
 
 from filmstrip.bounds import AnyNumber, Count, NotEmpty, Weight
-from filmstrip.data.config import Augment, Clip, Data
-from filmstrip.data.kinds.captioned import Captioned
-from filmstrip.data.synthetic.edits import EditedScenes
-from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
-from filmstrip.models.frozen_text import T5Architecture
-from filmstrip.models.video_dit import VideoDiT, VideoDiTArchitecture
-from filmstrip.models.video_dit_layouts import architecture_of, from_diffusers_dit, to_peft_dit
-from filmstrip.objectives.diffusion import ConditionDropout, DiffusionConfig, process_of
-from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise
-from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE, NoisedLatents, NoisedLatentsConfig
-from filmstrip.protocols import Batch, Condition, Grid, Loss, Rules, as_float
+from filmstrip.models.video_dit import METRIC_FPS, VideoDiT, VideoDiTArchitecture
+from filmstrip.models.video_dit_layouts import (
+    architecture_of,
+    config_of,
+    from_diffusers_dit,
+    outputs_beside,
+    pipeline_of,
+    text_sees_padding,
+    to_diffusers_dit,
+    to_peft_dit,
+)
+from filmstrip.objectives.diffusion import process_of
+from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise, solver_of
+from filmstrip.objectives.noised_latents import NoisedLatents, NoisedLatentsConfig
+from filmstrip.objectives.video_autoencoder import VideoAutoencoderConfig
+from filmstrip.protocols import Batch, Condition, Grid, Loss, Pipeline, Rules, as_float
 from filmstrip.randomness import uniform
-from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
-from filmstrip.systems import find
-from filmstrip.train.config import Loop
-from filmstrip.train.lengths import Steps
-from filmstrip.train.optim import AdamW
-from filmstrip.train.schedules import Constant
 from filmstrip.weights.keymap import Weights, check_names, renamed
 
 Task = Literal["generate", "predict", "backwards", "interpolate", "animate", "frames", "complete"]
@@ -142,23 +116,50 @@ class VDTConfig(NoisedLatentsConfig):
     sampling: GuidedSampling = field(default_factory=GuidedSampling, metadata=FREE)
     """Settings of sampling, unless others are given."""
 
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What samples can follow."""
+        return ("text",) if self.transformer.context_width else ()
+
     def of_pipeline(self, network: Mapping[str, Any], scheduler: Mapping[str, Any] | None, source: str) -> Self:
         """See :meth:`ObjectiveConfig.of_pipeline`."""
-        own = replace(self, transformer=architecture_of(network, source))
+        own = replace(
+            self, transformer=architecture_of(network, source), text_sees_padding=text_sees_padding(network)
+        )
         if scheduler is None:
             return own
         spacing = scheduler.get("timestep_spacing", own.sampling.spacing)
         known = spacing if spacing in ("leading", "trailing") else own.sampling.spacing
-        return replace(own, diffusion=process_of(scheduler, source), sampling=replace(own.sampling, spacing=known))
+        solver = solver_of(scheduler) or own.sampling.solver
+        sampling = replace(own.sampling, spacing=known, solver=solver)
+        return replace(own, diffusion=process_of(scheduler, source), sampling=sampling)
+
+    def with_tokenizer_of_hub(self, config: Mapping[str, Any], source: str) -> Self:
+        """See :meth:`LatentConfig.with_tokenizer_of_hub`: its latents' distances are those of metric positions."""
+        own = super().with_tokenizer_of_hub(config, source)
+        if own.transformer.positions != "metric" or not isinstance(own.tokenizer, VideoAutoencoderConfig):
+            return own
+        time, height, width = own.tokenizer.patch_size
+        steps = (time / METRIC_FPS, float(height), float(width))
+        return replace(own, transformer=replace(own.transformer, latent_steps=steps))
 
     def build(self) -> VDT:
         """Build everything with fresh weights.
 
         Raises:
-            UserError: sizes do not fit, the tokenizer codes frames together and some are to be given, or texts are to
-                be read and nothing is known of them.
+            UserError: sizes do not fit, frames are to be given that the tokenizer does not code alone, or texts are
+                to be read and nothing is known of them.
         """
         return VDT(self)
+
+
+class _Texts(NamedTuple):
+    """What the transformer reads of texts."""
+
+    vectors: Tensor
+    """Vectors ``B L D``."""
+    valid: Tensor
+    """Mask of those that are no padding, ``B L`` bool."""
 
 
 class _Given(NamedTuple):
@@ -185,15 +186,31 @@ class VDT(NoisedLatents):
         self.config = config
         if not all(weight > 0 for _, weight in config.tasks):
             raise UserError("objective.tasks: leave out tasks with a frequency of zero")
-        if any(task != "generate" for task, _ in config.tasks) and not self.tokenizer.frames_apart:
-            raise UserError(
-                f"{type(config.tokenizer).__name__} codes frames together, so that none could be given alone: give a "
-                "tokenizer of single frames (tokenizers.vae_kl), or objective.tasks generate 1"
-            )
-        patch = self.tokenizer.patch_size
-        self.grid = Grid(*(n // p for n, p in zip((config.num_frames, config.size, config.size), patch)))
+        self._check_tasks()
+        self.grid = self.tokenizer.grid_of(config.num_frames, config.size, config.size)
         self.transformer = VideoDiT(config.transformer, channels=self.latent_dim, size=self.grid)
         self.requires = ("video", "seed", *(("text", "text_length") if width else ()))
+
+    def _check_tasks(self) -> None:
+        """Refuse to give what the tokenizer does not code alone.
+
+        Raises:
+            UserError: that is asked for.
+        """
+        tasks = {task for task, _ in self.config.tasks}
+        if self.tokenizer.frames_apart or tasks == {"generate"}:
+            return
+        name = type(self.config.tokenizer).__name__
+        if not self.tokenizer.first_alone:
+            raise UserError(
+                f"{name} codes frames together, so that none could be given alone: give a tokenizer of single frames "
+                "(tokenizers.vae_kl), or objective.tasks generate 1"
+            )
+        if other := sorted(tasks - {"generate", "predict"}):
+            raise UserError(
+                f"{name} codes frames after those before them, so that only first ones can be given: leave "
+                f"{', '.join(other)} out of objective.tasks (generate 1 predict 1)"
+            )
 
     def text_projection(self, given: int, width: int) -> nn.Module:
         """Nothing: the transformer has its own.
@@ -219,19 +236,24 @@ class VDT(NoisedLatents):
         """Squared error of what is predicted of the latents that are not given."""
         latents, seeds = self.latents(batch["video"]), batch["seed"]
         given = draw_given(seeds, Grid(latents.shape[1], *latents.shape[3:]), self.config)[:, :, None]
-        context = None
+        texts = None
         if self.text is not None:
             absent = self.config.dropout.draw(seeds, self.order, "vdt.dropout")["text"]
             told = self.read(batch["text"], batch["text_length"])
-            context = self.transformer.read(torch.where(absent[:, None, None], self.read_empty(), told))
-        losses, _ = self.diffusion.losses(
-            lambda x, time: self.predict(x, time, context), latents, seeds, "vdt", given=given
-        )
+            lengths = torch.where(absent, self.empty_length, batch["text_length"])
+            texts = self._read(torch.where(absent[:, None, None], self.read_empty(), told), lengths)
+        process = self.diffusion.of_size(latents[0, :, 0].numel())
+        losses, _ = process.losses(lambda x, time: self.predict(x, time, texts), latents, seeds, "vdt", given=given)
         return Loss(losses.mean(), {"given": given.float().mean()})
 
-    def predict(self, x: Tensor, time: Tensor, context: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, time: Tensor, texts: _Texts | None) -> Tensor:
         """The network's prediction ``B T D h w`` of latents ``B T D h w``, without variances."""
-        return self.transformer(x, time, context)[:, :, : self.latent_dim]
+        return self.transformer(x, time, *(texts or ()))[:, :, : self.latent_dim]
+
+    def _read(self, vectors: Tensor, lengths: Tensor) -> _Texts:
+        """What is read of texts ``B L C`` of these lengths."""
+        valid = torch.arange(vectors.shape[1], device=vectors.device) < lengths[:, None]
+        return _Texts(self.transformer.read(vectors), valid)
 
     # Sampling
 
@@ -247,21 +269,23 @@ class VDT(NoisedLatents):
         self._check(condition, sampling, scale)
         device = self.latent_scale.device
         seeds = seed + torch.arange(condition.batch_size, device=device)
-        grid = self.grid._replace(t=condition.num_frames // self.tokenizer.patch_size[0])
+        grid = self.tokenizer.grid_of(condition.num_frames, self.size, self.size)
         noise = self.noise(seeds, grid.t, grid[1:])
         given = self._given(condition)
-        context, no_context = self._contexts(condition)
+        texts, nothing = self._texts(condition)
+        process = self.diffusion.of_size(noise[0, :, 0].numel())
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if given is not None:
                 x = torch.where(given.places, given.latents, x)
-            if scale == 1 or context is None or no_context is None:
-                return self.predict(x, time, context).float()
-            both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), torch.cat([context, no_context])).float()
+            if scale == 1 or texts is None or nothing is None:
+                return self.predict(x, time, texts).float()
+            twice = _Texts(*(torch.cat(pair) for pair in zip(texts, nothing)))
+            both = self.predict(x.repeat(2, 1, 1, 1, 1), time.repeat(2), twice).float()
             told, untold = both.chunk(2)
             return untold + scale * (told - untold)
 
-        latents = denoise(self.diffusion, predict, noise, sampling, seeds=seeds)
+        latents = denoise(process, predict, noise, sampling, seeds=seeds)
         if given is None:
             return self.pixels(latents)
         made = self.pixels(torch.where(given.places, given.latents, latents))
@@ -278,13 +302,24 @@ class VDT(NoisedLatents):
         if guidance != 1 and not condition.text:
             raise UserError("guidance strengthens a text: give one (--text), or set it to 1")
         frames, each = condition.num_frames, self.tokenizer.patch_size[0]
+        first = int(self.tokenizer.first_alone)
         if self.transformer.rotary is None and frames != self.num_frames:
             raise UserError(f"this model makes clips of {self.num_frames} frames, no other number: got {frames}")
-        if frames % each:
-            raise UserError(f"this model makes {each} frames at a time, and {frames} were asked for")
+        if frames < first or (frames - first) % each:
+            after = " after the first one" if first else ""
+            raise UserError(f"this model makes {each} frames at a time{after}, and {frames} were asked for")
         if condition.video is not None:
-            if not self.tokenizer.frames_apart:
+            if not self.tokenizer.frames_apart and not first:
                 raise UserError("this model's tokenizer codes frames together: it makes whole clips, from no frames")
+            if first and condition.known is not None:
+                raise UserError(
+                    "this model's tokenizer codes frames after those before them, so that first ones can be given: "
+                    "leave out --given (--context-frames)"
+                )
+            if first and (len(shown := condition.video[0]) - first) % each:
+                raise UserError(
+                    f"this model is given its first frame, or {each} or a multiple more: {len(shown)} were given"
+                )
             size = tuple(condition.video.shape[3:])
             if size != (self.size, self.size):
                 raise UserError(f"this model makes frames of {self.size} x {self.size} pixels, and was given {size}")
@@ -306,18 +341,22 @@ class VDT(NoisedLatents):
     def given_places(self, known: Tensor) -> Tensor:
         """See :class:`~filmstrip.protocols.Completes`: those places of which all pixels are known."""
         p, q, r = self.tokenizer.patch_size
+        if self.tokenizer.first_alone:  # as many of it as of the others
+            known = torch.cat([known[:, :1].expand(-1, p, -1, -1), known[:, 1:]], dim=1)
         whole = reduce(known.float(), "b (t p) (h q) (w r) -> b t h w", "min", p=p, q=q, r=r)
         return whole[:, :, None] > 0
 
-    def _contexts(self, condition: Condition) -> tuple[Tensor | None, Tensor | None]:
+    def _texts(self, condition: Condition) -> tuple[_Texts | None, _Texts | None]:
         """What the transformer attends to of the samples' texts, by default the empty one, and of the latter."""
         if self.text is None:
             return None, None
-        nothing = self.transformer.read(self.read_empty()).expand(condition.batch_size, -1, -1)
+        count = condition.batch_size
+        empty = self.read_empty().expand(count, -1, -1)
+        nothing = self._read(empty, torch.full((count,), self.empty_length, device=empty.device))
         if not condition.text:
             return nothing, nothing
         told = condition.text[-1]
-        return self.transformer.read(self.read(told["text"], told["text_length"])), nothing
+        return self._read(self.read(told["text"], told["text_length"]), told["text_length"]), nothing
 
     # Weights
 
@@ -334,6 +373,20 @@ class VDT(NoisedLatents):
         else:
             weights = from_diffusers_dit(theirs, own, self.config.transformer)
         return {f"transformer.{name}": tensor for name, tensor in weights.items()}
+
+    def to_diffusers(self) -> tuple[dict[str, Any], Weights]:
+        """See :class:`~filmstrip.protocols.InDiffusers`: the transformer."""
+        config = config_of(self.config.transformer, channels=self.latent_dim, size=self.grid)
+        return config, to_diffusers_dit(self.transformer.state_dict(), self.config.transformer)
+
+    def pipeline(self) -> Pipeline:
+        """See :class:`~filmstrip.protocols.InPipeline`."""
+        config_of(self.config.transformer, channels=self.latent_dim, size=self.grid)
+        return pipeline_of(self.config.transformer)
+
+    def beside(self, theirs: Any) -> tuple[Tensor, Tensor]:
+        """See :class:`~filmstrip.protocols.InPipeline`."""
+        return outputs_beside(theirs, self.transformer)
 
     def to_peft(self) -> tuple[dict[str, Any], Weights]:
         """See :class:`~filmstrip.protocols.InPeft`."""
@@ -370,137 +423,3 @@ def _from_authors(theirs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     ours["embed.weight"] = kernel.movedim(1, -1).flatten(1)
     ours["time.fc2.bias"] = ours["time.fc2.bias"] + theirs["y_embedder.embedding_table.weight"][0]
     return ours
-
-
-NOISE = DiffusionConfig(prediction="epsilon", schedule="linear", beta_start=1e-4, beta_end=0.02)
-"""Published noise: a thousand times, variances from 0.0001 to 0.02."""
-DROPOUT = ConditionDropout(table=(("text", 0.1),))
-"""The text is left out of a tenth of the examples, so that guidance has something to go by."""
-
-
-def tiny() -> Run:
-    """Plain motions at 32 x 32 pixels, 8 frames of 8 x 8 latents; trains in seconds on two CPU cores."""
-    return Run(
-        data=Data(
-            synthetic=Motions(plain=True),
-            clip=Clip(num_frames=8, stride=2, size=32, short_side=(32, 32)),
-            augment=Augment(mirror=0.0),
-            batch_size=16,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:tiny").objective,
-            untrained_tokenizer=True,
-            num_frames=8,
-            size=32,
-            transformer=VideoDiTArchitecture(width=64, depth=2, num_heads=4, mlp_width=128),
-            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
-            given_frames=2,
-            sampling=GuidedSampling(steps=10),
-        ),
-        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(200)),
-    )
-
-
-def tiny_text() -> Run:
-    """Captioned scenes at 32 x 32 pixels by Latte's network: alternating blocks that read words."""
-    return Run(
-        data=Data(
-            synthetic=EditedScenes(size=32, num_train=200, num_test=8),
-            reads=Captioned(max_length=16),
-            clip=Clip(num_frames=8, stride=1, size=32, short_side=(32, 32)),
-            augment=Augment(mirror=0.0),
-            batch_size=8,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:tiny").objective,
-            untrained_tokenizer=True,
-            num_frames=8,
-            size=32,
-            transformer=VideoDiTArchitecture(
-                width=48,
-                depth=2,
-                num_heads=4,
-                mlp_width=192,
-                attention="alternating",
-                modulation="shared",
-                context_width=32,
-            ),
-            diffusion=DiffusionConfig(prediction="v", zero_terminal_snr=True),
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=10),
-        ),
-        optim=AdamW(lr=2e-3, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(200)),
-    )
-
-
-def _at(size: int, **network: int) -> Run:
-    """16 frames, by the published masks and noise; rate, batch and averaging are DiT's."""
-    return Run(
-        data=Data(
-            clip=Clip(num_frames=16, stride=1, size=size, short_side=(size, size)),
-            augment=Augment(mirror=0.5),
-            batch_size=256,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
-            latent_scale=STABLE_DIFFUSION_SCALE,
-            num_frames=16,
-            size=size,
-            transformer=VideoDiTArchitecture(variances=True, **network),
-            diffusion=NOISE,
-            sampling=GuidedSampling(steps=250),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant()),
-        train=Loop(length=Steps(400_000), precision="bfloat16", ema=0.9999),
-    )
-
-
-def large_256() -> Run:
-    """VDT-L/2: 28 blocks of width 1,152, at 256 x 256 pixels, as released for Sky Time-lapse."""
-    return _at(256)
-
-
-def small_256() -> Run:
-    """VDT-S/2: 12 blocks of width 384."""
-    return _at(256, width=384, depth=12, num_heads=6, mlp_width=1536)
-
-
-def latte() -> Run:
-    """Latte's text-to-video network, 16 frames of 512 x 512 pixels, to be begun with its published weights (--init).
-
-    Half of the clips have their first frame given, so that films can be continued from a text and a picture. Sampling
-    is the published pipeline's: 50 steps, guidance by 7.5. Rate, batch and steps are ours, for a few hundred films.
-    """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=120),
-            clip=Clip(num_frames=16, stride=3, size=512, short_side=(512, 512)),
-            augment=Augment(mirror=0.0),
-            batch_size=8,
-        ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
-            latent_scale=STABLE_DIFFUSION_SCALE,
-            num_frames=16,
-            size=512,
-            text=T5Architecture(),
-            transformer=VideoDiTArchitecture(
-                depth=56,
-                attention="alternating",
-                modulation="shared",
-                context_width=4096,
-                variances=True,
-            ),
-            diffusion=NOISE,
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=7.5),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
-    )
