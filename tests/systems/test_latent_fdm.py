@@ -59,7 +59,7 @@ def test_every_frame_is_made_once_from_known_ones(schedule):
                 assert list(part) == sorted(set(part))
             assert stage.observed or (number == 0 and not given)
             if known:
-                assert len(stage.latent) <= (most // 2 if at_once is None else at_once)
+                assert len(stage.latent) <= (most // 2 if at_once is None else at_once) or frames <= most
             known |= set(stage.latent)
         assert known == set(range(frames))
         checked += 1
@@ -80,6 +80,10 @@ def test_schedules_see_what_they_are_named_for():
     assert observed == (1, 2, 6, 7) and latent == (3, 4, 5)
     assert stages("hierarchy_2", 40, (), max_frames=5)[0] == ((), (0, 9, 19, 29, 39))
     assert stages("autoregressive", 3, (0, 1, 2), max_frames=5) == []
+    # A video that fits as a whole is made at once, unless it is said otherwise.
+    for schedule in SCHEDULES:
+        assert stages(schedule, 8, (0, 5), max_frames=8) == [((0, 5), (1, 2, 3, 4, 6, 7))]
+        assert len(stages(schedule, 8, (0, 5), max_frames=8, at_once=4)) == 2
 
 
 def test_schedules_that_leave_nothing_to_see_are_refused():

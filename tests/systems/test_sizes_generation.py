@@ -20,8 +20,8 @@ GENERATORS = {
     "generation.teco:minecraft_50": 164.5,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
-    # The thesis' tables state 31, 62, 80, 110, 33, 80, 69, 186, 87 and 831, which do not follow from their layers: see
-    # the system's docstring. These are the layers, with the blocks of the published code.
+    # The thesis' tables state 31, 62, 80, 110, 33, 80, 69, 186, 87 and 831, which do not follow from their layers
+    # (see the system's docstring): these are the layers, with the blocks of the published code.
     "generation.latent_fdm:dmlab": 26.5,
     "generation.latent_fdm:dmlab_200": 140.2,
     "generation.latent_fdm:dmlab_100": 116.2,

@@ -27,7 +27,7 @@ are); weights do not decay, as published. Actions, of which the thesis does not 
 added to the time's vector of each frame: the mean of those since the frame that is seen before it. Adaptive
 schedules, which choose what is seen by LPIPS, are left out, and so are hierarchies of more than two levels.
 
-The thesis reports, on DMLab: FVD 181, PSNR 17.8, SSIM 0.588, LPIPS 0.222 (TECO: 48, 21.9, 0.703, 0.157); on Minecraft
+The paper reports, on DMLab: FVD 181, PSNR 17.8, SSIM 0.588, LPIPS 0.222 (TECO: 48, 21.9, 0.703, 0.157); on Minecraft
 3,606 ms to sample a frame, where TECO takes 186.
 """
 

@@ -26,7 +26,7 @@ from filmstrip.systems.generation.latent_fdm.network import FlexibleUNet
 from filmstrip.systems.generation.latent_fdm.schedules import Schedule, stages
 
 _GROUPS = 12
-"""Most groups of frames of a clip: the published loop ends by chance, and never where K is the whole clip."""
+"""Maximum number of groups of a clip: the published loop ends by chance, and never where K is the whole clip."""
 
 
 class Chosen(NamedTuple):
@@ -35,9 +35,9 @@ class Chosen(NamedTuple):
     frames: Tensor
     """Numbers of ``K`` frames, ``B K`` int64: ascending, then those of the padding, ascending."""
     observed: Tensor
-    """Which of them are given clean, ``B K`` bool."""
+    """Mask of those that are given clean, ``B K`` bool."""
     padding: Tensor
-    """Which of them are apart from the others, ``B K`` bool."""
+    """Mask of those that are apart from the others, ``B K`` bool."""
 
 
 def choose_frames(seeds: Tensor, num_frames: int, max_frames: int) -> Chosen:
@@ -79,9 +79,10 @@ class FDMSampling(DiffusionSampling):
     """Steps from noise, and the order of frames."""
 
     schedule: Schedule = "autoregressive"
-    """Which frames are made in which order, from which others."""
+    """Order in which frames are made, and those that are seen meanwhile."""
     at_once: Count | None = None
-    """Number of frames that are made in one stage, of those that the network sees; by default half of them."""
+    """Number of frames that are made in one stage, of those that the network sees; by default half of them, or all
+    that are missing, where the whole video fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +258,7 @@ class LatentFDM(NoisedLatents):
         for number, stage in enumerate(order):
             frames = sorted(stage.observed + stage.latent)
             observed = torch.tensor([n in stage.observed for n in frames], device=device)
-            predict = self._predictor(latents[:, frames], frames, observed, actions)
+            predict = self.predictor(latents[:, frames], frames, observed, actions)
             found = denoise(self.diffusion, predict, latents[:, frames], sampling, seeds=seeds + (number << 40))
             latents[:, list(stage.latent)] = found[:, ~observed]
             known.update(stage.latent)
@@ -266,7 +267,7 @@ class LatentFDM(NoisedLatents):
                 yield self.pixels(latents[:, ready:end])
             ready = end
 
-    def _predictor(self, known: Tensor, frames: list[int], observed: Tensor, actions: Tensor | None) -> Predict:
+    def predictor(self, known: Tensor, frames: list[int], observed: Tensor, actions: Tensor | None) -> Predict:
         """The network for frames of these numbers, of which some (``K`` bool) are observed: ``known``, ``B K D h w``.
 
         ``actions`` are embedded ones of all frames, ``B T D``.

@@ -84,7 +84,7 @@ def _paper(
             sampling=ALL_STEPS,
         ),
         optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Cosine(warmup=0.01)),
-        train=Loop(length=Steps(1_000_000), precision="bfloat16", ema=0.9999),
+        train=Loop(length=Steps(1_000_000), precision="bfloat16", clip_grad=None, ema=0.9999),
     )
 
 

@@ -32,12 +32,13 @@ def stages(
     """The stages that make all frames ``0..num_frames - 1`` which are not ``given``.
 
     ``max_frames`` is the number of frames that the network sees at once (the paper's K), of which ``at_once`` are
-    made (by default half of them). If nothing is given, the first stage makes ``max_frames`` of nothing, which then
-    count as given.
+    made (by default half of them; or all that are missing, where the whole video fits). If nothing is given, the
+    first stage makes ``max_frames`` of nothing, which then count as given.
 
     Raises:
         UserError: a given frame does not exist, or too few frames are seen beside those that are made.
     """
+    whole = at_once is None and 0 < num_frames <= max_frames
     at_once = max(1, max_frames // 2) if at_once is None else at_once
     least = 3 if schedule == "hierarchy_2" else 2  # where frames are filled in, one on each side is seen
     if max_frames < least or not 0 < at_once < max_frames:
@@ -47,6 +48,9 @@ def stages(
         )
     if outside := [at for at in given if not 0 <= at < num_frames]:
         raise UserError(f"frame {outside[0]} is given of a video of {num_frames} frames, 0 to {num_frames - 1}")
+    if whole:
+        missing = tuple(at for at in range(num_frames) if at not in given)
+        return [Stage(tuple(sorted(given)), missing)] if missing else []
     known, found = set(given), []
 
     def make(observed: Sequence[int], latent: Sequence[int]) -> None:
