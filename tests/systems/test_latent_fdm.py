@@ -9,6 +9,7 @@ from drawn import draw_batch, info_for
 
 from filmstrip import systems
 from filmstrip.__main__ import main
+from filmstrip.data.config import Clip
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.nn.sampling import Sampling
@@ -329,6 +330,13 @@ def test_what_cannot_be_made_is_refused(fdm):
             replace(own, **changes).build()
     with pytest.raises(UserError, match="clips have 5 frames, of which 6"):
         objective({"video": batch["video"][:, :5], "seed": batch["seed"]})
+
+
+def test_shorter_clips_are_seen_whole():
+    own = systems.find("generation.latent_fdm:tiny").objective
+    for frames, seen in ((4, 4), (30, 6)):
+        changed = own.for_clip(Clip(num_frames=frames, size=16))
+        assert (changed.num_frames, changed.max_frames, changed.size) == (frames, seen, 16)
 
 
 def test_levels_have_their_depths():

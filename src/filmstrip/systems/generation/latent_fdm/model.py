@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
 from filmstrip.bounds import Count, CountOrZero
-from filmstrip.data.config import DataInfo
+from filmstrip.data.config import Clip, DataInfo
 from filmstrip.data.kinds.clips import ClipInfo
 from filmstrip.errors import UserError
 from filmstrip.models.conditions import FrameConditions, Known
@@ -114,6 +114,11 @@ class LatentFDMConfig(NoisedLatentsConfig):
         if not isinstance(info, ClipInfo) or not (info.num_actions or info.action_dim):
             raise UserError("actions as condition need data with actions: leave them out of objective.conditions")
         return replace(self, num_actions=info.num_actions, action_dim=info.action_dim)
+
+    def for_clip(self, clip: Clip) -> Self:
+        """See :meth:`ObjectiveConfig.for_clip`: of shorter clips all frames are seen."""
+        own = cast(Any, super().for_clip(clip))
+        return replace(own, max_frames=min(self.max_frames, clip.num_frames))
 
     def build(self) -> LatentFDM:
         """Build everything with fresh weights.
