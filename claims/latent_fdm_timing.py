@@ -36,7 +36,7 @@ CLAIM = Claim(
     "frames after 144 that are given, all at once: two steps are timed, and taken times the published thousand, or a "
     "hundred; so are those of a network that sees 20 frames and makes 10 of them. Encoding and rendering are left "
     "out on both sides. Times are of processor time, and only their ratios are compared.",
-    baseline="TECO.",
+    baseline="TECO, by passes of its prior as in its publication.",
     figures={
         "TECO": Figure(says="TECO: ms a frame, mean", paper="186", digits=0),
         "FDM": Figure(says="latent FDM, 1000 steps: ms a frame", paper="3606", digits=0),
