@@ -103,7 +103,7 @@ def test_depths_order_the_network_from_input_to_output(objective):
 def test_every_trainable_parameter_gets_a_gradient(run, objective, batches):
     optimiser = torch.optim.AdamW(objective.parameters(), lr=run.optim.lr)
     without = {name for name, p in objective.named_parameters() if p.requires_grad}
-    for _ in range(3):  # what lies behind a gate that starts at zero gets one a step later, behind two gates two
+    for _ in range(4):  # what lies behind a gate that starts at zero gets one a step later, behind three gates three
         optimiser.zero_grad()
         backward(objective, batches[0])
         without -= {n for n, p in objective.named_parameters() if p.grad is not None and p.grad.any()}

@@ -20,6 +20,18 @@ GENERATORS = {
     "generation.teco:minecraft_50": 164.5,
     "generation.teco:habitat": 386,
     "generation.teco:kinetics600": 1090,
+    # The thesis' tables state 31, 62, 80, 110, 33, 80, 69, 186, 87 and 831, which do not follow from their layers
+    # (see the system's docstring): these are the layers, with the blocks of the published code.
+    "generation.latent_fdm:dmlab": 26.5,
+    "generation.latent_fdm:dmlab_200": 140.2,
+    "generation.latent_fdm:dmlab_100": 116.2,
+    "generation.latent_fdm:dmlab_50": 363.4,
+    "generation.latent_fdm:minecraft": 44.6,
+    "generation.latent_fdm:minecraft_200": 116.2,
+    "generation.latent_fdm:minecraft_100": 100.6,
+    "generation.latent_fdm:minecraft_50": 273.9,
+    "generation.latent_fdm:habitat": 138.3,
+    "generation.latent_fdm:kinetics600": 1220,
     # Those of the published networks, as built by their authors' code and by diffusers (tests/parity).
     "generation.vdt:large_256": 859.7,
     "generation.vdt:small_256": 41.4,
@@ -60,6 +72,19 @@ def test_generators(address):
         objective = systems.find(address).objective.build()
     own = sum(p.numel() for p in objective.parameters()) - sum(p.numel() for p in objective.tokenizer.parameters())
     assert own / 1e6 == pytest.approx(GENERATORS[address], rel=0.01)
+
+
+def test_lengths_of_latent_fdm():
+    lengths = {"dmlab": 300, "habitat": 300, "kinetics600": 100, "minecraft_200": 200, "dmlab_50": 50}
+    for preset, frames in lengths.items():
+        run = systems.find(f"generation.latent_fdm:{preset}")
+        own = run.objective
+        assert (run.data.clip.num_frames, own.num_frames, own.max_frames) == (frames, frames, frames)
+        with torch.device("meta"):
+            fdm = own.build()
+        sides = [16 >> i for i, level in enumerate(fdm.unet.down) if level.blocks[0].frames is not None]
+        assert sides == {"dmlab_50": [8, 4, 2], "kinetics600": [8, 4, 2]}.get(preset, [4, 2])
+        assert fdm.latent_size(own.size, own.size) == (16, 16)
 
 
 def test_lengths_of_teco():

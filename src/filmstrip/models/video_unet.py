@@ -3,7 +3,7 @@
 Latent diffusion's U-Net (Rombach et al. 2022), and around it what makes it one of video: a temporal convolution after
 every residual block and a temporal transformer after every spatial one (Singer et al. 2023; Wang et al. 2023,
 ModelScope). Sizes and layout are those of ``UNet3DConditionModel`` and, without the temporal layers, of
-``UNet2DConditionModel`` of ``diffusers``.
+``UNet2DConditionModel`` of ``diffusers``. The skeleton, :class:`UNet`, also takes blocks of other kinds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,41 +49,58 @@ class AttentionControl(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoUNetArchitecture:
-    """The configuration of a :class:`VideoUNet`."""
+class UNetArchitecture:
+    """The configuration of a :class:`UNet`."""
 
     widths: Annotated[tuple[Count, ...], NotEmpty] = (320, 640, 1280, 1280)
     """Channels of each level; every level but the last halves height and width."""
     depth: Count = 2
     """Residual blocks in each level on the way down; on the way up there is one more."""
+    depths: tuple[Count, ...] = ()
+    """The same for each level, where they differ; by default all have the one depth."""
     attention_levels: tuple[CountOrZero, ...] = (0, 1, 2)
-    """Levels with transformers, counted from 0 at full resolution; the middle always has one."""
+    """Levels with attention, counted from 0 at full resolution; the middle always has some."""
     head_dim: Count = 64
     """Dimension of an attention head."""
-    context_width: Count = 1024
-    """Dimension of the text's vectors."""
     groups: Count = 32
     """Groups of the normalisation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoUNetArchitecture(UNetArchitecture):
+    """The configuration of a :class:`VideoUNet`."""
+
+    context_width: Count = 1024
+    """Dimension of the text's vectors."""
     temporal: bool = True
     """Whether there are temporal layers; without them it is a network of images."""
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions of every frame, the time's vector added between them, and a way around: ``B C H W``."""
+    """Two convolutions of every frame, the time's vector added between them, and a way around: ``B C H W``.
 
-    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int) -> None:
+    Where the time ``scales``, it does so after the second norm, and shifts there (Dhariwal and Nichol 2021).
+    """
+
+    def __init__(self, inputs: int, outputs: int, time_width: int, groups: int, *, scales: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, inputs, eps=1e-5)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.time = nn.Linear(time_width, outputs)
+        self.scales = scales
+        self.time = nn.Linear(time_width, outputs * (1 + scales))
         self.norm2 = nn.GroupNorm(groups, outputs, eps=1e-5)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Apply the block; ``time`` is ``B time_width``."""
-        y = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(time))[..., None, None]
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+        y, told = self.conv1(F.silu(self.norm1(x))), self.time(F.silu(time))[..., None, None]
+        if self.scales:
+            scale, shift = told.chunk(2, dim=1)
+            y = self.norm2(y) * (1 + scale) + shift
+        else:
+            y = self.norm2(y + told)
+        return self.shortcut(x) + self.conv2(F.silu(y))
 
 
 class TemporalConvolution(nn.Module):
@@ -93,7 +110,7 @@ class TemporalConvolution(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(groups, width, eps=1e-5) for _ in range(4))
         self.convs = nn.ModuleList(nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0)) for _ in range(4))
-        _start_at_zero(self.convs[-1])
+        start_at_zero(self.convs[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers."""
@@ -127,7 +144,7 @@ class Transformer(nn.Module):
         self.kinds: tuple[Literal["self", "cross", "time"], ...] = ("self", "cross")
         if context_width is None:
             self.kinds = ("time", "time")
-            _start_at_zero(self.out)
+            start_at_zero(self.out)
 
     def tokens(
         self, x: Tensor, context: Tensor | None, control: AttentionControl | None, layer: int, num_frames: int
@@ -212,17 +229,18 @@ class Up(nn.Conv2d):
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class VideoUNet(nn.Module):
-    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers.
+class UNet(nn.Module):
+    """Levels of blocks at halved resolutions, down and up again, each on the way up told what passed on the way down.
 
-    Temporal layers start as identity: a new network is the image's network on every frame.
+    A subclass says what a block is.
     """
 
-    def __init__(self, config: VideoUNetArchitecture, *, inputs: int, outputs: int) -> None:
+    def __init__(self, config: UNetArchitecture, *, inputs: int, outputs: int) -> None:
         """``inputs`` and ``outputs`` are numbers of channels.
 
         Raises:
-            UserError: a width is no multiple of the groups or of a head, or a level does not exist.
+            UserError: a width is no multiple of the groups or of a head, a level does not exist, or some have no
+                depth.
         """
         super().__init__()
         widths, levels = config.widths, set(config.attention_levels)
@@ -232,34 +250,100 @@ class VideoUNet(nn.Module):
                 f"widths {widths} must be multiples of {config.groups} (the normalisation's groups) and of "
                 f"{config.head_dim} (a head), and levels with attention be below {len(widths)}, not {sorted(levels)}"
             )
-        first, last, time_width = widths[0], widths[-1], 4 * widths[0]
-        self.time_width = time_width
+        depths = config.depths or (config.depth,) * len(widths)
+        if len(depths) != len(widths):
+            raise UserError(
+                f"there are {len(widths)} levels ({widths}) and depths of {len(depths)} of them: {depths}"
+            )
+        first, last = widths[0], widths[-1]
+        self.time_width = 4 * widths[0]
         self.multiple = 2 ** (len(widths) - 1)
         self.conv_in = nn.Conv2d(inputs, first, 3, padding=1)
-        self.time = TimeEmbedding(time_width, frequencies=first // 2)
-        self.first = Transformer(first, _FIRST_HEADS, config.head_dim, config.groups) if config.temporal else None
-
-        def block(inputs: int, outputs: int, attention: bool) -> Block:
-            return Block(inputs, outputs, config, time_width, attention=attention)
-
+        self.time = TimeEmbedding(self.time_width, frequencies=first // 2)
+        self.first = self.before_levels(config)
         self.down, self.up, skipped = nn.ModuleList(), nn.ModuleList(), [first]
         for i, width in enumerate(widths):
             halved = i < len(widths) - 1
             before = widths[max(i - 1, 0)]
-            blocks = [block(width if j else before, width, i in levels) for j in range(config.depth)]
+            blocks = [
+                self.block(width if j else before, width, config, attention=i in levels) for j in range(depths[i])
+            ]
             half = nn.Conv2d(width, width, 3, stride=2, padding=1) if halved else nn.Identity()
             self.down.append(Level(blocks, half))
-            skipped += [width] * (config.depth + halved)
-        self.middle = nn.ModuleList([block(last, last, True), block(last, last, False)])
+            skipped += [width] * (depths[i] + halved)
+        self.middle = nn.ModuleList(self.block(last, last, config, attention=at) for at in (True, False))
         inside = last
         for i in reversed(range(len(widths))):
             blocks = []
-            for _ in range(config.depth + 1):
-                blocks.append(block(inside + skipped.pop(), widths[i], i in levels))
+            for _ in range(depths[i] + 1):
+                blocks.append(self.block(inside + skipped.pop(), widths[i], config, attention=i in levels))
                 inside = widths[i]
             self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
         self.norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
         self.conv_out = nn.Conv2d(first, outputs, 3, padding=1)
+
+    def block(self, inputs: int, outputs: int, config: Any, *, attention: bool) -> nn.Module:
+        """A block of frames ``N C H W``, which is called with them and what the layers of a pass share."""
+        raise TypeError(f"{type(self).__name__} does not define block")
+
+    def before_levels(self, config: Any) -> nn.Module | None:
+        """What comes between the first convolution and the levels: nothing."""
+        return None
+
+    def check_size(self, height: int, width: int) -> None:
+        """See that height and width can be halved as often as there are levels.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"expected height and width in multiples of {self.multiple}, got {height} x {width} positions"
+            )
+
+    def through(self, x: Tensor, step: Any) -> Tensor:
+        """Outputs ``N D H W`` of frames ``N C H W`` that the first convolution has read; ``step`` is told to every
+        block."""
+        passed = [x]
+        for level in self.down:
+            for block in level.blocks:
+                x = block(x, step)
+                passed.append(x)
+            if not isinstance(level.resample, nn.Identity):
+                x = level.resample(x)
+                passed.append(x)
+        for block in self.middle:
+            x = block(x, step)
+        for level in self.up:
+            for block in level.blocks:
+                x = block(torch.cat([x, passed.pop()], dim=1), step)
+            x = level.resample(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+    def depth_of(self, name: str) -> int:
+        """The layer of a parameter, counted from the input."""
+        part, _, rest = name.partition(".")
+        count = len(self.down)
+        if part in ("down", "up"):
+            return 1 + int(rest.split(".")[0]) + (count + 1 if part == "up" else 0)
+        return {"middle": count + 1, "norm_out": 2 * count + 2, "conv_out": 2 * count + 2}.get(part, 0)
+
+
+class VideoUNet(UNet):
+    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers.
+
+    Temporal layers start as identity: a new network is the image's network on every frame.
+    """
+
+    def block(self, inputs: int, outputs: int, config: VideoUNetArchitecture, *, attention: bool) -> Block:
+        """See :class:`Block`."""
+        return Block(inputs, outputs, config, self.time_width, attention=attention)
+
+    def before_levels(self, config: VideoUNetArchitecture) -> Transformer | None:
+        """A transformer over the frames, where there are temporal layers."""
+        return (
+            Transformer(config.widths[0], _FIRST_HEADS, config.head_dim, config.groups) if config.temporal else None
+        )
 
     def forward(
         self,
@@ -277,46 +361,23 @@ class VideoUNet(nn.Module):
         Raises:
             ValueError: height or width cannot be halved as often as there are levels.
         """
-        batch, frames, _, height, width = x.shape
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"expected height and width in multiples of {self.multiple}, got {tuple(x.shape)}")
+        batch, frames = x.shape[:2]
+        self.check_size(*x.shape[3:])
         vector = self.time(time) if added is None else self.time(time) + added
         each = partial(repeat, pattern="b ... -> (b t) ...", t=frames)
         step = _Step(each(vector), each(context), frames, control)
         x = self.conv_in(x.flatten(0, 1))
         if self.first is not None:
             x = _over_time(self.first, x, step, 0)
-        passed = [x]
-        for level in self.down:
-            for block in level.blocks:
-                x = block(x, step)
-                passed.append(x)
-            if not isinstance(level.resample, nn.Identity):
-                x = level.resample(x)
-                passed.append(x)
-        for block in self.middle:
-            x = block(x, step)
-        for level in self.up:
-            for block in level.blocks:
-                x = block(torch.cat([x, passed.pop()], dim=1), step)
-            x = level.resample(x)
-        x = self.conv_out(F.silu(self.norm_out(x)))
-        return x.unflatten(0, (batch, frames))
-
-    def depth_of(self, name: str) -> int:
-        """The layer of a parameter, counted from the input."""
-        part, _, rest = name.partition(".")
-        count = len(self.down)
-        if part in ("down", "up"):
-            return 1 + int(rest.split(".")[0]) + (count + 1 if part == "up" else 0)
-        return {"middle": count + 1, "norm_out": 2 * count + 2, "conv_out": 2 * count + 2}.get(part, 0)
+        return self.through(x, step).unflatten(0, (batch, frames))
 
     def is_temporal(self, name: str) -> bool:
         """Whether a parameter is one of the temporal layers."""
         return name.startswith("first.") or ".temporal_" in name
 
 
-def _start_at_zero(layer: nn.Module) -> None:
+def start_at_zero(layer: nn.Module) -> None:
+    """Set a layer's parameters to zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 

@@ -146,7 +146,7 @@ def stream_samples(
     if condition.known is not None and not isinstance(generator, Completes):
         raise UserError(
             f"{type(generator).__name__} goes on from first frames, and others were given: leave out --given, or "
-            "give a run of generation.vdt"
+            "give a run of generation.vdt or generation.latent_fdm"
         )
     device = device_of(generator)
     firsts = range(0, condition.batch_size, batch_size)
@@ -172,7 +172,8 @@ def stream_samples(
 def _stream(generator: Objective, condition: Condition, seed: int, sampling: Any) -> Iterator[Tensor]:
     """The pieces of one batch of samples, on the CPU, beginning with the provided frames."""
     assert isinstance(generator, Generator), "checked where it was loaded"
-    if not isinstance(generator, StreamingGenerator):
+    # What is given other than first frames is no beginning that pieces could follow.
+    if condition.known is not None or not isinstance(generator, StreamingGenerator):
         with inference(generator):
             whole = generator.sample(condition, seed=seed, sampling=sampling).cpu()
         yield whole
