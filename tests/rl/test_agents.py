@@ -115,6 +115,26 @@ def test_commands_for_films_of_experts(tmp_path, monkeypatch, capsys):
     assert "2 episodes, 12 steps" in capsys.readouterr().out
 
 
+def test_a_policy_that_is_shown_its_task_plays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    run = find("control.vid2robot:tiny")
+    films = replace(run.data.synthetic, tasks=("left", "up"), num_train=2, num_test=1, max_steps=5)
+    data = replace(run.data, synthetic=films, num_workers=0, batch_size=4)
+    train(replace(run, data=data, train=replace(run.train, length=Steps(2)), evals=()), tmp_path / "shown")
+    film = next((tmp_path / "cache").rglob("prompts/test/up/*.mp4"))
+    words = ["rl", "play", "shown", "--env", "pick/up/steel", "--episodes", "1"]
+    assert main([*words, "--prompt", str(film), "--out", "episodes"]) == 0
+    assert "1 episodes, 60 steps" in capsys.readouterr().out
+    for missing, message in (
+        (words, "--prompt FILM"),
+        ([*words, "--prompt", "nowhere.mp4"], "nowhere.mp4 cannot be read"),
+        (["rl", "play", "shown", "--prompt", str(film)], "--env NAME"),
+    ):
+        assert main([*missing, "--out", "more"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_commands(tmp_path, reward_run, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--env", "orbit", "--reward", str(reward_run), "--reward.kind", "joint", "--reward.beta", "0.5"]

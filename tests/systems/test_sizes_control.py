@@ -125,7 +125,21 @@ def test_discriminators(address):
     assert (config.window, config.penalty * config.window, config.reward_range) == (5, 2.5, (-2.0, 2.0))
 
 
+def test_the_policy_that_is_shown_its_task():
+    """A base transformer, and layers of as many channels: attention to one another and to a context, of four
+    projections each, and a feed-forward network of four times the channels."""
+    with torch.device("meta"):
+        policy = systems.find("control.vid2robot:robot").objective.build()
+    count = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in policy.named_children()}
+    assert count["encoder"] == pytest.approx(85.8, rel=0.01)
+    layer = 16 * 768**2 / 1e6
+    assert count["blocks"] == pytest.approx(4 * layer, rel=0.01) and len(policy.blocks) == 4
+    assert count["decoder"] == pytest.approx(4 * layer, rel=0.01)
+    assert count["prompt_tokens"] == pytest.approx(2 * layer + 768**2 / 1e6, rel=0.01)
+
+
 def test_every_preset_is_named():
     own = {f"control.{agent}:{name}" for agent in ("drq", "dreamer") for name in ("point", "viper_point")}
-    own |= {f"control.amp:{name}" for name in ("point", "reach", "reach_multi")}
+    own |= {f"control.amp:{name}" for name in ("point", "reach", "reach_multi")} | {"control.vid2robot:pick"}
+    own |= {"control.vid2robot:robot"}
     assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, DREAMERS, VIPER_DREAMERS, DISCRIMINATORS, own)

@@ -76,14 +76,15 @@ class Returns(Evaluation):
             yield play(environment, acting(objective, device), self.seed + number)
 
 
-def acting(objective: Objective, device: torch.device) -> Chooser:
-    """What an agent does in one episode, from its first frame on, at its best."""
+def acting(objective: Objective, device: torch.device, memory: dict[str, Tensor] | None = None) -> Chooser:
+    """What an agent does in one episode, from its first frame on, at its best; ``memory`` is what it was shown before
+    (:class:`~filmstrip.protocols.PromptedAgent`)."""
     assert isinstance(objective, Agent), "it was checked"
-    memory: dict[str, Tensor] | None = None
+    begins = True
 
     def choose(environment: Environment, frame: np.ndarray) -> object:
-        nonlocal memory
-        first = torch.tensor([memory is None], device=device)
+        nonlocal memory, begins
+        first, begins = torch.tensor([begins], device=device), False
         seen = torch.from_numpy(frame)[None].to(device)
         with inference(objective):
             action, memory = objective.decide(seen, memory, first, seed=None)

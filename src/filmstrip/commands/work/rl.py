@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
+from filmstrip.data.config import Data
+from filmstrip.data.kinds.prompted import whole_film
 from filmstrip.errors import UserError
 from filmstrip.evals.returns import acting
-from filmstrip.inference import device_of
+from filmstrip.inference import device_of, inference
 from filmstrip.progress import tracked
-from filmstrip.protocols import Agent, Objective
+from filmstrip.protocols import Agent, Objective, PromptedAgent
 from filmstrip.rl.envs import Environment, EnvironmentConfig
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.policies import Chooser, Scripted, scripted
 from filmstrip.rl.recording import Episode, play, write_episodes
+from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.outside import allow, import_allowed
+from filmstrip.video.decoder import DecodeError
 
 if TYPE_CHECKING:
     from filmstrip.commands.rl import Play, Record
@@ -64,11 +69,35 @@ def play_agent(command: Play) -> None:
     Raises:
         UserError: the run is no agent, or the folder is not empty.
     """
-    agent, reads = agent_of(command.run)
-    config = reads.env if command.env is None else replace(reads.env, name=command.env)
-    environment = built(config) if command.env is not None else reads.make()
+    agent, described = acting_of(command.run)
+    data, reads = described.data, described.data.reads
+    if isinstance(reads, Experience):
+        config = reads.env if command.env is None else replace(reads.env, name=command.env)
+        environment = built(config) if command.env is not None else reads.make()
+    elif command.env is None:
+        raise UserError(f"{command.run} learnt from films: name an environment for it to act in (--env NAME)")
+    else:
+        config = EnvironmentConfig(name=command.env, size=data.clip.size)
+        environment = built(config)
+    memory = _shown(agent, command.prompt, data)
     notes = {"environment": asdict(config), "policy": str(command.run)}
-    _write(lambda number: (acting(agent, device_of(agent)), None), environment, command, notes)
+    _write(lambda number: (acting(agent, device_of(agent), memory), None), environment, command, notes)
+
+
+def _shown(agent: Objective, prompt: Path | None, data: Data) -> dict[str, Tensor] | None:
+    """What an agent remembers of a film that shows its task."""
+    if not isinstance(agent, PromptedAgent):
+        if prompt is not None:
+            raise UserError(f"{type(agent).__name__} is shown no task by a film: leave out --prompt")
+        return None
+    if prompt is None:
+        raise UserError(f"{type(agent).__name__} does what a film shows: give one (--prompt FILM)")
+    try:
+        film = whole_film(prompt, agent.prompt_frames, data)
+    except (DecodeError, OSError) as error:
+        raise UserError(f"--prompt {prompt} cannot be read: {error}") from None
+    with inference(agent):
+        return {key: value.clone() for key, value in agent.prompted(film[None].to(device_of(agent))).items()}
 
 
 def agent_of(run: Path) -> tuple[Objective, Experience]:
@@ -77,10 +106,22 @@ def agent_of(run: Path) -> tuple[Objective, Experience]:
     Raises:
         UserError: it is no agent.
     """
-    objective, described = load_objective(run)
-    if not isinstance(objective, Agent) or not isinstance(described.data.reads, Experience):
-        raise UserError(f"{run} does not act in environments: give a run of a system of control, such as control.drq")
+    objective, described = acting_of(run)
+    if not isinstance(described.data.reads, Experience):
+        raise UserError(f"{run} does not learn in environments: give a run of control.drq, dreamer or amp")
     return objective, described.data.reads
+
+
+def acting_of(run: Path) -> tuple[Objective, Run]:
+    """The agent of a run, and the run.
+
+    Raises:
+        UserError: it is no agent.
+    """
+    objective, described = load_objective(run)
+    if not isinstance(objective, Agent):
+        raise UserError(f"{run} does not act in environments: give a run of a system of control, such as control.drq")
+    return objective, described
 
 
 def built(config: EnvironmentConfig) -> Environment:
