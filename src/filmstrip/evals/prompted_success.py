@@ -13,8 +13,7 @@ from filmstrip.bounds import Count, Seed
 from filmstrip.data.config import Data
 from filmstrip.data.kinds.prompted import PromptedSample, whole_film
 from filmstrip.errors import UserError
-from filmstrip.evals.returns import acting
-from filmstrip.inference import inference
+from filmstrip.evals.returns import acting, remembered
 from filmstrip.measure.interval import binomial_interval
 from filmstrip.protocols import PromptedAgent
 from filmstrip.rl.envs.environment import EnvironmentConfig
@@ -86,11 +85,8 @@ class PromptedSuccess(Evaluation):
         for number in range(self.episodes):
             choose: Chooser
             if kind in ("", "wrong_"):
-                objective = subject.objective
-                assert isinstance(objective, PromptedAgent), "it was checked"
-                with inference(objective):
-                    shown = objective.prompted(prompts[number % len(prompts)][None].to(subject.device))
-                choose = acting(objective, subject.device, {key: value.clone() for key, value in shown.items()})
+                memory = remembered(subject.objective, prompts[number % len(prompts)])
+                choose = acting(subject.objective, subject.device, memory)
             else:
                 rng = np.random.default_rng((self.seed, number))
                 choose = scripted("expert" if kind == "expert_" else "random", rng)

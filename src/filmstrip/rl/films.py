@@ -96,7 +96,7 @@ class PromptedFilms(Synthetic):
     """Look of the arm that shows the task."""
     quality: Share = 0.8
     """Probability of the expert's action instead of a random one, of the arm that acts; the other is an expert."""
-    num_train: Count = 50
+    num_train: Count = 60
     """Number of training episodes of each arm at each task."""
     num_test: CountOrZero = 5
     size: EvenSize = 32

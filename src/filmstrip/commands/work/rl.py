@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from filmstrip.data.config import Data
-from filmstrip.data.kinds.prompted import whole_film
 from filmstrip.errors import UserError
-from filmstrip.evals.returns import acting
-from filmstrip.inference import device_of, inference
+from filmstrip.evals.returns import acted_in, acting, shown_task
+from filmstrip.inference import device_of
 from filmstrip.progress import tracked
-from filmstrip.protocols import Agent, Objective, PromptedAgent
+from filmstrip.protocols import Agent, Objective
 from filmstrip.rl.envs import Environment, EnvironmentConfig
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.policies import Chooser, Scripted, scripted
@@ -25,7 +22,6 @@ from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.outside import allow, import_allowed
-from filmstrip.video.decoder import DecodeError
 
 if TYPE_CHECKING:
     from filmstrip.commands.rl import Play, Record
@@ -77,27 +73,11 @@ def play_agent(command: Play) -> None:
     elif command.env is None:
         raise UserError(f"{command.run} learnt from films: name an environment for it to act in (--env NAME)")
     else:
-        config = EnvironmentConfig(name=command.env, size=data.clip.size)
+        config = acted_in(command.env, data)
         environment = built(config)
-    memory = _shown(agent, command.prompt, data)
+    memory = shown_task(agent, command.prompt, data)
     notes = {"environment": asdict(config), "policy": str(command.run)}
     _write(lambda number: (acting(agent, device_of(agent), memory), None), environment, command, notes)
-
-
-def _shown(agent: Objective, prompt: Path | None, data: Data) -> dict[str, Tensor] | None:
-    """What an agent remembers of a film that shows its task."""
-    if not isinstance(agent, PromptedAgent):
-        if prompt is not None:
-            raise UserError(f"{type(agent).__name__} is shown no task by a film: leave out --prompt")
-        return None
-    if prompt is None:
-        raise UserError(f"{type(agent).__name__} does what a film shows: give one (--prompt FILM)")
-    try:
-        film = whole_film(prompt, agent.prompt_frames, data)
-    except (DecodeError, OSError) as error:
-        raise UserError(f"--prompt {prompt} cannot be read: {error}") from None
-    with inference(agent):
-        return {key: value.clone() for key, value in agent.prompted(film[None].to(device_of(agent))).items()}
 
 
 def agent_of(run: Path) -> tuple[Objective, Experience]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ class Prompted(Kind):
         {
             "video": VIDEO,
             "action": replace(ACTION, when=""),
-            "prompt": of("B P C H W", torch.uint8, "frames of another body's film of the same task, evenly spread"),
-            "film": of("B P C H W", torch.uint8, "frames of the whole film that the clip is from, evenly spread"),
+            "prompt": of("B P C H W", torch.uint8, "frames of another body's film of the same task, in order"),
+            "film": of("B P C H W", torch.uint8, "frames of the whole film that the clip is from, in order"),
             "label": replace(LABEL, meaning="task", when=""),
             "text": replace(TEXT, meaning="bytes of the task's name, followed by padding"),
             "text_length": TEXT_LENGTH,
@@ -150,29 +150,32 @@ class PromptedSample(Sample):
         num_crops: int = 1,
         actions: ActionSpace | None = None,
     ) -> list[Row]:
-        """Clips as of any sample, each with a prompt of its own draw, or the next one in turn without ``rng``."""
+        """Clips as of any sample, each with a prompt of its own draw, or the next one in turn without ``rng``; frames
+        of whole films are drawn from equal parts of them, or are the middles of these."""
         rows = super().cut(data, rng=rng, num_clips=num_clips, num_crops=num_crops, actions=actions)
         text, count = as_tokens(VOCABULARY, self.task.replace("_", " "), self.reads.max_length)
-        film = self._whole(self.path, data)
         found = []
         for number, row in enumerate(rows):
             chosen = number % len(self.prompts) if rng is None else int(rng.integers(len(self.prompts)))
-            told = {"prompt": self._whole(self.prompts[chosen], data), "film": film, "text": text}
+            prompt, film = (self._whole(path, data, rng) for path in (self.prompts[chosen], self.path))
+            told = {"prompt": prompt, "film": film, "text": text}
             found.append(replace(row, content={**row.content, **told, "text_length": count}))
         return found
 
-    def _whole(self, path: str, data: Data) -> Tensor:
-        return whole_film(path, self.reads.prompt_frames, data)
+    def _whole(self, path: str, data: Data, rng: np.random.Generator | None) -> Tensor:
+        return whole_film(path, self.reads.prompt_frames, data, rng)
 
 
-def whole_film(path: str | Path, frames: int, data: Data) -> Tensor:
-    """So many frames of a film, evenly spread, ``P 3 H W`` uint8 of the size of clips.
+def whole_film(path: str | Path, frames: int, data: Data, rng: np.random.Generator | None = None) -> Tensor:
+    """So many frames of a film in order, ``P 3 H W`` uint8 of the size of clips: the middles of equal parts of it, or
+    one of each at random with ``rng``.
 
     Raises:
         DecodeError, OSError: it cannot be read.
     """
     with open_video(str(path), backend=data.backend) as decoder:
-        [clip] = read_clips(decoder, num_frames=frames, sampling="uniform", size=data.clip.size)
+        sampling: Literal["uniform", "segments"] = "uniform" if rng is None else "segments"
+        [clip] = read_clips(decoder, num_frames=frames, sampling=sampling, size=data.clip.size, rng=rng)
     return clip.video
 
 

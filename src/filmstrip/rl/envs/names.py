@@ -11,10 +11,11 @@ import gymnasium
 
 from filmstrip.errors import UserError
 from filmstrip.rl.envs.own import OwnEnvironment
+from filmstrip.rl.envs.pick import Pick
 from filmstrip.rl.envs.point import Orbit, Point
 from filmstrip.rl.envs.pong import Pong
 from filmstrip.rl.envs.push import Push
-from filmstrip.rl.envs.reach import Pick, Reach
+from filmstrip.rl.envs.reach import Reach
 
 OWN: dict[str, Callable[..., OwnEnvironment]] = {
     "point": Point,

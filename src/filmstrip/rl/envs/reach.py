@@ -1,5 +1,4 @@
-"""``reach``: an arm of two links brings its tip to a goal by torques; two looks of the arm, four tasks. ``pick``: the
-same where all four goals are there, and nothing but the task says which one is meant."""
+"""``reach``: an arm of two links brings its tip to a goal by torques; two looks of the arm, four tasks."""
 
 from __future__ import annotations
 
@@ -92,25 +91,3 @@ class Reach(OwnEnvironment):
         elbow = BASE[0] + self.links[0] * math.cos(one), BASE[1] + self.links[0] * math.sin(one)
         tip = elbow[0] + self.links[1] * math.cos(both), elbow[1] + self.links[1] * math.sin(both)
         return elbow, tip
-
-
-class Pick(Reach):
-    """The tip of an arm is brought to one of four goals that look alike, right, down, left and up of the base.
-
-    The first picture says nothing of the task: with the same seed it is the same in all four.
-    """
-
-    def begin(self, rng: np.random.Generator) -> np.ndarray:
-        """As of ``reach``; the other goals follow, in the order of the tasks."""
-        places = []
-        for direction in GOALS.values():
-            angle, reach = direction + rng.uniform(-0.35, 0.35), rng.uniform(0.26, 0.34)
-            places.append(np.array(BASE) + reach * np.array([math.cos(angle), math.sin(angle)]))
-        arm = [rng.uniform(0, 2 * math.pi), rng.uniform(1.6, 2.6), 0.0, 0.0]  # bent: the tip is at none of them
-        return np.array([*arm, *places[list(GOALS).index(self.task)], *np.concatenate(places)])
-
-    def paint(self) -> None:
-        """All goals, then the arm over them."""
-        for x, y in self.state[6:].reshape(-1, 2):
-            self.canvas.disc(x, y, 0.06, (70, 180, 100))
-        super().paint()
