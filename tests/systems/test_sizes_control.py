@@ -131,7 +131,7 @@ def test_the_policy_that_is_shown_its_task():
     feed-forward network of four times the channels), tokens of 64 x 768, and 256 bins; four times eleven queries."""
     run = systems.find("control.vid2robot:robot")
     with torch.device("meta"):
-        policy = run.objective.build()
+        policy = replace(run.objective, action_dim=11).build()
     count = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in policy.named_children()}
     assert count["encoder"] == pytest.approx(85.8, rel=0.01)
     layer = 12 * 768**2 / 1e6

@@ -470,7 +470,7 @@ def pick() -> Run:
 
 def robot() -> Run:
     """A mobile manipulator of ``--data FOLDER`` shown people's films: frames of 224 x 224 pixels by a base
-    transformer, eleven numbers an action (mode, gripper's place, turn and closing, base)."""
+    transformer. The paper's has eleven numbers an action: mode, gripper's place, turn and closing, base."""
     size = 224
     return Run(
         data=Data(
@@ -481,8 +481,7 @@ def robot() -> Run:
             num_workers=8,
         ),
         objective=Vid2RobotConfig(
-            encoder=ImageTransformerConfig(width=768, depth=12, num_heads=12, num_frames=1, size=size, patch_size=16),
-            action_dim=11,
+            encoder=ImageTransformerConfig(width=768, depth=12, num_heads=12, num_frames=1, size=size, patch_size=16)
         ),
         optim=AdamW(lr=8e-5, weight_decay=0.01, schedule=Cosine(warmup=Steps(2_000), final=1e-6 / 8e-5)),
         train=Loop(length=Steps(200_000), precision="bfloat16", clip_grad=1.0),
