@@ -36,8 +36,9 @@ CLAIM = Claim(
     f"tasks, of quality {SET.quality}. Prompts are as many films of an orange arm of other proportions, in other "
     f"scenes. The network of the preset `pick`, {STEPS} steps on {ROWS} clips; {SCENES} new scenes for each task, "
     "with new prompts, the same scenes in all tasks; solved is what earns half or more at the end.",
-    baseline="The same network, whose prompt is black in training and in use; the first one, shown another task; and "
-    "one that learns from actions alone, without the three losses that compare films.",
+    baseline="The same network, whose prompt is black in training and in use (in the same scene it does the same "
+    "whatever is meant: one of four at best); the first one, shown another task; and one that learns from actions "
+    "alone, without the three losses that compare films.",
     figures={
         "shown": Figure(says="episodes solved with the prompt, %", digits=0),
         "alone": Figure(says="of a network that learns from actions alone, %", digits=0),
