@@ -905,6 +905,18 @@ class Agent(Protocol):
 
 
 @runtime_checkable
+class PromptedAgent(Agent, Protocol):
+    """An :class:`Agent` that is shown by a film what to do."""
+
+    prompt_frames: int
+    """Number of frames of such a film that it sees."""
+
+    def prompted(self, prompt: Tensor) -> dict[str, Tensor]:
+        """The memory to begin with, after films ``B P C H W``; ``first`` of :meth:`decide` does not forget them."""
+        ...
+
+
+@runtime_checkable
 class Forecaster(Protocol):
     """An objective or model that predicts the steps of a procedure."""
 

@@ -115,6 +115,38 @@ def test_commands_for_films_of_experts(tmp_path, monkeypatch, capsys):
     assert "2 episodes, 12 steps" in capsys.readouterr().out
 
 
+def test_a_policy_that_is_shown_its_task_is_measured_and_plays(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FILMSTRIP_CACHE", str(tmp_path / "cache"))
+    run = find("control.vid2robot:tiny")
+    films = replace(run.data.synthetic, tasks=("left", "up"), num_train=2, num_test=1, max_steps=5)
+    data = replace(run.data, synthetic=films, num_workers=0, batch_size=4)
+    train(replace(run, data=data, train=replace(run.train, length=Steps(2))), tmp_path / "shown")
+    film = next((tmp_path / "cache").rglob("prompts/test/up/*.mp4"))
+    play, returns = ["rl", "play", "shown", "--episodes", "1", "--out", "episodes"], ["eval", "shown"]
+    returns += ["--protocol", "returns", "--episodes", "1"]
+    told = ["--env", "pick/up/steel", "--prompt", str(film)]
+    for command in (play, returns):
+        for words, message in (
+            (told[:2], "--prompt FILM"),
+            ([*told[:2], "--prompt", "nowhere.mp4"], "nowhere.mp4 cannot be read"),
+            (told[2:], "--env NAME"),
+        ):
+            assert main([*command, *words]) == 2
+            assert message in capsys.readouterr().err
+    assert main([*play, *told]) == 0
+    assert "1 episodes, 24 steps" in capsys.readouterr().out
+    assert main([*returns, *told]) == 0
+    measured = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines() if "return" in line)
+    with open("episodes/manifest.csv") as file:
+        [row] = csv.DictReader(file)
+    assert float(measured["expert_return"]) > 10 and float(measured["random_return"]) < 10
+    assert 0 <= float(measured["return/n1"]) <= 24 and 0 <= float(row["return"]) <= 24
+    assert main(["eval", "shown", "--protocol", "prompted_success", "--episodes", "1"]) == 0
+    measured = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines() if "success_rate" in line)
+    assert float(measured["expert_success_rate"]) == 1 and float(measured["random_success_rate"]) < 1
+
+
 def test_commands(tmp_path, reward_run, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--env", "orbit", "--reward", str(reward_run), "--reward.kind", "joint", "--reward.beta", "0.5"]

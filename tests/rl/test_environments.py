@@ -16,7 +16,7 @@ from filmstrip.rl.envs.own import OwnEnvironment
 from filmstrip.rl.policies import scripted, scripted_action
 from filmstrip.rl.recording import play
 
-NAMES = ("point", "orbit", "reach/up/steel", "reach/left/orange", "pong", "push")
+NAMES = ("point", "orbit", "reach/up/steel", "reach/left/orange", "pick/down/orange", "pong", "push")
 
 
 def built(name, **settings):
@@ -62,6 +62,21 @@ def test_an_expert_earns_more_than_chance_and_doing_nothing_earns_nothing(name):
     if name != "pong":
         assert value(name, "still") < 0.1 * expert
     assert value(name, "expert", quality=0.0) == pytest.approx(chance)
+
+
+def test_nothing_but_the_task_says_which_goal_is_meant():
+    """The first picture is the same in all tasks, each of which has a goal of its own, in either look."""
+    for look in ("steel", "orange"):
+        environments = [built(f"pick/{task}/{look}") for task in ("right", "down", "left", "up")]
+        first = [environment.reset(5) for environment in environments]
+        assert all(np.array_equal(picture, first[0]) for picture in first)
+        ends = []
+        for environment in environments:
+            episode = play(environment, scripted("expert", np.random.default_rng(0)), 5)
+            assert episode.rewards[-1] == 1
+            ends.append(environment.own.state[:2])
+        angles = [np.arctan2(y - 0.5, x - 0.5) / (np.pi / 2) % 4 for x, y in ends]
+        assert np.round(angles).astype(int).tolist() in ([0, 1, 2, 3], [4, 1, 2, 3])
 
 
 def test_quality_grades_returns():
@@ -176,6 +191,8 @@ def test_crashes_are_counted_and_limited():
         ("point/far", "has no variants"),
         ("reach/up/steel/far", "reach/TASK/LOOK"),
         ("reach/up/green", "looks steel, orange"),
+        ("pick/up/steel/far", "pick/TASK/LOOK"),
+        ("pick/in/steel", "tasks are right, down, left, up"),
         ("dm_control/walker-walk", "pip install"),
         ("my_module:MyEnv", "on the command line"),
     ],

@@ -7,6 +7,7 @@ import torch
 
 from filmstrip import systems
 from filmstrip.data.kinds.clips import ClipInfo
+from filmstrip.data.kinds.prompted import Prompted
 from filmstrip.rl.experience import Experience, ExperienceInfo
 
 NUM_CLASSES = 8
@@ -24,9 +25,12 @@ def draw_batch(data, *, size, seed):
 
 
 def vectors_of(kind):
-    """Sizes of actions and states, of a kind that reads states, and of actions and of films, of one that acts."""
+    """Sizes of actions and states, of a kind that reads states, of actions and of films, of one that acts, and of
+    actions and of what shows the task, of one that reads prompts."""
     if isinstance(kind, Experience):
         return {"A": 2, "F": kind.length if kind.experts else 0}
+    if isinstance(kind, Prompted):
+        return {"A": 2, "P": kind.prompt_frames, "L": kind.max_length}
     return {"A": 2, "S": 2} if getattr(kind, "states", "") else {}
 
 

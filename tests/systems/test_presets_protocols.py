@@ -36,6 +36,7 @@ from filmstrip.protocols import (
     MaskedPredictor,
     Matcher,
     Policy,
+    PromptedAgent,
     Published,
     Reconstructs,
     Refers,
@@ -71,7 +72,7 @@ FILES = {
 }
 """Protocols of weights from elsewhere, which methods of any group may offer."""
 MEANT = {
-    "control": {Agent, GoalPlanner, Policy},
+    "control": {Agent, GoalPlanner, Policy, PromptedAgent},
     "detection": {ContactForecaster, Detector},
     "editing": {VideoEditor},
     "generation": {Completes, Generator, StreamingGenerator, LikelihoodModel, CodeModel, FrameScorer},

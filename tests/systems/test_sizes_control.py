@@ -8,6 +8,7 @@ import torch
 from sizes import unnamed
 
 from filmstrip import systems
+from filmstrip.train.lengths import Steps
 
 # Millions of parameters of encoder and predictor, counted over the published networks; the paper says 1B and 300M.
 WORLD_MODELS = {"control.vjepa_ac:giant_droid": (1012.17, 305.213824)}
@@ -125,7 +126,31 @@ def test_discriminators(address):
     assert (config.window, config.penalty * config.window, config.reward_range) == (5, 2.5, (-2.0, 2.0))
 
 
+def test_the_policy_that_is_shown_its_task():
+    """Table IV: a base transformer, layers of 768 channels (attention to a context, of four projections, and a
+    feed-forward network of four times the channels), tokens of 64 x 768, and 256 bins; four times eleven queries."""
+    run = systems.find("control.vid2robot:robot")
+    with torch.device("meta"):
+        policy = replace(run.objective, action_dim=11).build()
+    count = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in policy.named_children()}
+    assert count["encoder"] == pytest.approx(85.8, rel=0.01)
+    layer = 12 * 768**2 / 1e6
+    for name, depth in (("state_prompt", 4), ("decoder", 4)):
+        assert count[name] == pytest.approx(depth * layer, rel=0.01)
+    for name, frames in (("prompt_tokens", 16), ("state_tokens", 8)):
+        own = (768**2 + (64 + frames) * 768) / 1e6  # of what comes in, of queries and of times
+        assert count[name] == pytest.approx(2 * layer + own, rel=0.01)
+    assert policy.action_queries.shape == (4 * 11, 768) and policy.to_bins.weight.shape == (256, 768)
+    heads = {name: module.num_heads for name, module in policy.named_modules() if name.endswith("blocks.0.attention")}
+    assert {heads[f"{name}.layers.blocks.0.attention"] for name in ("prompt_tokens", "state_tokens")} == {12}
+    assert {heads[f"{name}.blocks.0.attention"] for name in ("state_prompt", "decoder")} == {8}
+    # Table V.
+    assert (run.data.batch_size, run.optim.lr, run.train.length) == (2_048, 8e-5, Steps(200_000))
+    assert (run.data.reads.prompt_frames, run.objective.seen_frames, run.objective.horizon) == (16, 8, 4)
+
+
 def test_every_preset_is_named():
     own = {f"control.{agent}:{name}" for agent in ("drq", "dreamer") for name in ("point", "viper_point")}
-    own |= {f"control.amp:{name}" for name in ("point", "reach", "reach_multi")}
+    own |= {f"control.amp:{name}" for name in ("point", "reach", "reach_multi")} | {"control.vid2robot:pick"}
+    own |= {"control.vid2robot:robot"}
     assert not unnamed("control", WORLD_MODELS, POLICIES, AGENTS, DREAMERS, VIPER_DREAMERS, DISCRIMINATORS, own)

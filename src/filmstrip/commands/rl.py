@@ -22,8 +22,8 @@ class Record(Command):
 
     usage = "--env NAME --out FOLDER [--policy expert|random|still|RUN] [--episodes N] [options]"
     env: str
-    """Name of the environment: point, orbit, reach/TASK/LOOK, pong or push; an id of Gymnasium (ALE/Pong-v5,
-    MiniGrid-Empty-8x8-v0); dm_control/DOMAIN-TASK; or module:Class of your own."""
+    """Name of the environment: point, orbit, reach/TASK/LOOK, pick/TASK/LOOK, pong or push; an id of Gymnasium
+    (ALE/Pong-v5, MiniGrid-Empty-8x8-v0); dm_control/DOMAIN-TASK; or module:Class of your own."""
     out: Path
     """Folder to write: 00000.mp4 and so on, their actions and rewards, and manifest.csv with their returns."""
     policy: str = "expert"
@@ -55,7 +55,7 @@ class Play(Command):
 
     usage = "RUN --out FOLDER [--episodes N] [--env NAME] [options]"
     run: RunFolder
-    """Run folder of an agent (control.drq)."""
+    """Run folder of an agent (control.drq), or of a policy that is shown its task (control.vid2robot)."""
     out: Path
     """Folder to write: 00000.mp4 and so on, their actions and true rewards, and manifest.csv with their returns."""
     episodes: Count = 10
@@ -63,7 +63,10 @@ class Play(Command):
     best: Count | None = None
     """Number of episodes that are kept, those of the highest returns; by default all."""
     env: str | None = None
-    """Name of another environment with the same actions; needed again for module:Class of your own."""
+    """Name of another environment with the same actions; needed again for module:Class of your own, and of a policy
+    that learnt from films alone."""
+    prompt: Path | None = None
+    """Film that shows what to do, for an agent that is shown its task (control.vid2robot)."""
     seed: Seed = 50_000
     """Seed of the first episode; the next ones follow."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,14 +13,16 @@ from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
 from filmstrip.data.config import Data
+from filmstrip.data.kinds.prompted import whole_film
 from filmstrip.errors import UserError
-from filmstrip.inference import inference
-from filmstrip.protocols import Agent, Objective
-from filmstrip.rl.envs.environment import Environment
+from filmstrip.inference import device_of, inference
+from filmstrip.protocols import Agent, Objective, PromptedAgent
+from filmstrip.rl.envs.environment import Environment, EnvironmentConfig
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.policies import Chooser, scripted
 from filmstrip.rl.recording import Episode, play
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.video.decoder import DecodeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Returns(Evaluation):
     """Mean true return of an agent that does its best, of actions at random, and of the environment's expert.
 
     Episodes are others than those of training. That an agent's own reward goes up says nothing, for it is what
-    training maximises: this is measured whatever the agent was rewarded by.
+    training maximises: this is measured whatever the agent was rewarded by. A policy that learnt from films acts in
+    ``env``, after the film ``prompt`` if one shows it its task.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
@@ -36,6 +40,10 @@ class Returns(Evaluation):
     """Number of episodes."""
     seed: Seed = 40_000
     """Seed of the first episode; the next ones follow."""
+    env: str | None = None
+    """Name of the environment, for a policy that learnt from films; an agent's is its own."""
+    prompt: Path | None = None
+    """Film that shows what to do, for a policy that is shown its task (control.vid2robot)."""
 
     def splits_of(self, data: Data) -> tuple[str, ...]:
         """None: episodes are played here."""
@@ -45,8 +53,14 @@ class Returns(Evaluation):
         """The objective acts, and its data are an environment."""
         if not isinstance(subject.objective, Agent):
             raise UserError(f"{type(subject.objective).__name__} does not act in environments")
-        if not isinstance(subject.data.reads, Experience):
-            raise UserError(f"{subject.source.root} is no environment: an agent is evaluated in one")
+        if isinstance(subject.data.reads, Experience):
+            if self.env is not None:
+                raise UserError("an agent is evaluated in the environment that it learns in: leave out --env")
+        elif self.env is None:
+            raise UserError(
+                f"{subject.source.root} is no environment: name one for a policy that learnt from films (--env NAME)"
+            )
+        shown_task(subject.objective, self.prompt, subject.data)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield ``return`` with its standard error, ``random_return`` and, of own environments, ``expert_return``.
@@ -55,10 +69,13 @@ class Returns(Evaluation):
             UserError: see :meth:`check`.
         """
         self.check(subject)
-        assert isinstance(subject.data.reads, Experience), "it was checked"
-        environment = subject.data.reads.make()
+        reads, data = subject.data.reads, subject.data
+        if isinstance(reads, Experience):
+            environment = reads.make()
+        else:
+            environment = acted_in(self.env or "", data).build()
         try:
-            own = [one.value for one in self.played(subject.objective, environment, subject.device)]
+            own = [one.value for one in self.played(subject, environment)]
             yield f"return/n{self.episodes}", float(np.mean(own))
             yield f"return_error/n{self.episodes}", float(np.std(own) / np.sqrt(len(own)))
             for kind in ("random", "expert") if environment.own is not None else ("random",):
@@ -70,20 +87,54 @@ class Returns(Evaluation):
         finally:
             environment.close()
 
-    def played(self, objective: Objective, environment: Environment, device: torch.device) -> Iterator[Episode]:
+    def played(self, subject: Subject, environment: Environment) -> Iterator[Episode]:
         """The episodes of an agent."""
+        memory = shown_task(subject.objective, self.prompt, subject.data)
         for number in range(self.episodes):
-            yield play(environment, acting(objective, device), self.seed + number)
+            yield play(environment, acting(subject.objective, subject.device, memory), self.seed + number)
 
 
-def acting(objective: Objective, device: torch.device) -> Chooser:
-    """What an agent does in one episode, from its first frame on, at its best."""
+def acted_in(name: str, data: Data) -> EnvironmentConfig:
+    """An environment for a policy that learnt from films, with pictures of the size of clips."""
+    return EnvironmentConfig(name=name, size=data.clip.size)
+
+
+def shown_task(objective: Objective, prompt: Path | None, data: Data) -> dict[str, Tensor] | None:
+    """What an agent remembers of a film that shows its task; nothing of one that is shown none.
+
+    Raises:
+        UserError: a film is missing, cannot be read, or is of no use to the agent.
+    """
+    if not isinstance(objective, PromptedAgent):
+        if prompt is not None:
+            raise UserError(f"{type(objective).__name__} is shown no task by a film: leave out --prompt")
+        return None
+    if prompt is None:
+        raise UserError(f"{type(objective).__name__} does what a film shows: give one (--prompt FILM)")
+    try:
+        film = whole_film(prompt, objective.prompt_frames, data)
+    except (DecodeError, OSError) as error:
+        raise UserError(f"--prompt {prompt} cannot be read: {error}") from None
+    return remembered(objective, film)
+
+
+def remembered(objective: Objective, film: Tensor) -> dict[str, Tensor]:
+    """What an agent remembers of a film ``P 3 H W`` that shows its task."""
+    assert isinstance(objective, PromptedAgent), "it was checked"
+    with inference(objective):
+        shown = objective.prompted(film[None].to(device_of(objective)))
+    return {key: value.clone() for key, value in shown.items()}
+
+
+def acting(objective: Objective, device: torch.device, memory: dict[str, Tensor] | None = None) -> Chooser:
+    """What an agent does in one episode, from its first frame on, at its best; ``memory`` is what it was shown before
+    (:class:`~filmstrip.protocols.PromptedAgent`)."""
     assert isinstance(objective, Agent), "it was checked"
-    memory: dict[str, Tensor] | None = None
+    begins = True
 
     def choose(environment: Environment, frame: np.ndarray) -> object:
-        nonlocal memory
-        first = torch.tensor([memory is None], device=device)
+        nonlocal memory, begins
+        first, begins = torch.tensor([begins], device=device), False
         seen = torch.from_numpy(frame)[None].to(device)
         with inference(objective):
             action, memory = objective.decide(seen, memory, first, seed=None)

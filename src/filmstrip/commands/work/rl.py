@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filmstrip.errors import UserError
-from filmstrip.evals.returns import acting
+from filmstrip.evals.returns import acted_in, acting, shown_task
 from filmstrip.inference import device_of
 from filmstrip.progress import tracked
 from filmstrip.protocols import Agent, Objective
@@ -18,6 +18,7 @@ from filmstrip.rl.envs import Environment, EnvironmentConfig
 from filmstrip.rl.experience import Experience
 from filmstrip.rl.policies import Chooser, Scripted, scripted
 from filmstrip.rl.recording import Episode, play, write_episodes
+from filmstrip.runs.config import Run
 from filmstrip.runs.contents import is_run
 from filmstrip.runs.loading import load_objective
 from filmstrip.runs.outside import allow, import_allowed
@@ -64,11 +65,19 @@ def play_agent(command: Play) -> None:
     Raises:
         UserError: the run is no agent, or the folder is not empty.
     """
-    agent, reads = agent_of(command.run)
-    config = reads.env if command.env is None else replace(reads.env, name=command.env)
-    environment = built(config) if command.env is not None else reads.make()
+    agent, described = acting_of(command.run)
+    data, reads = described.data, described.data.reads
+    if isinstance(reads, Experience):
+        config = reads.env if command.env is None else replace(reads.env, name=command.env)
+        environment = built(config) if command.env is not None else reads.make()
+    elif command.env is None:
+        raise UserError(f"{command.run} learnt from films: name an environment for it to act in (--env NAME)")
+    else:
+        config = acted_in(command.env, data)
+        environment = built(config)
+    memory = shown_task(agent, command.prompt, data)
     notes = {"environment": asdict(config), "policy": str(command.run)}
-    _write(lambda number: (acting(agent, device_of(agent)), None), environment, command, notes)
+    _write(lambda number: (acting(agent, device_of(agent), memory), None), environment, command, notes)
 
 
 def agent_of(run: Path) -> tuple[Objective, Experience]:
@@ -77,10 +86,22 @@ def agent_of(run: Path) -> tuple[Objective, Experience]:
     Raises:
         UserError: it is no agent.
     """
-    objective, described = load_objective(run)
-    if not isinstance(objective, Agent) or not isinstance(described.data.reads, Experience):
-        raise UserError(f"{run} does not act in environments: give a run of a system of control, such as control.drq")
+    objective, described = acting_of(run)
+    if not isinstance(described.data.reads, Experience):
+        raise UserError(f"{run} does not learn in environments: give a run of control.drq, dreamer or amp")
     return objective, described.data.reads
+
+
+def acting_of(run: Path) -> tuple[Objective, Run]:
+    """The agent of a run, and the run.
+
+    Raises:
+        UserError: it is no agent.
+    """
+    objective, described = load_objective(run)
+    if not isinstance(objective, Agent):
+        raise UserError(f"{run} does not act in environments: give a run of a system of control, such as control.drq")
+    return objective, described
 
 
 def built(config: EnvironmentConfig) -> Environment:

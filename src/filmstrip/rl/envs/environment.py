@@ -49,8 +49,9 @@ class EnvironmentConfig:
     """An environment by name, and how agents see it."""
 
     name: str = "point"
-    """Name: point, orbit, reach/TASK/LOOK, pong or push; an id of Gymnasium (ALE/Pong-v5, MiniGrid-Empty-8x8-v0);
-    dm_control/DOMAIN-TASK; or module:Class of your own, which is imported only where it is typed."""
+    """Name: point, orbit, reach/TASK/LOOK, pick/TASK/LOOK, pong or push; an id of Gymnasium (ALE/Pong-v5,
+    MiniGrid-Empty-8x8-v0); dm_control/DOMAIN-TASK; or module:Class of your own, which is imported only where it is
+    typed."""
     size: EvenSize = 32
     """Height and width of pictures, pixels."""
     action_repeat: Count = 1

@@ -11,6 +11,7 @@ import gymnasium
 
 from filmstrip.errors import UserError
 from filmstrip.rl.envs.own import OwnEnvironment
+from filmstrip.rl.envs.pick import Pick
 from filmstrip.rl.envs.point import Orbit, Point
 from filmstrip.rl.envs.pong import Pong
 from filmstrip.rl.envs.push import Push
@@ -20,11 +21,12 @@ OWN: dict[str, Callable[..., OwnEnvironment]] = {
     "point": Point,
     "orbit": Orbit,
     "reach": Reach,
+    "pick": Pick,
     "pong": Pong,
     "push": Push,
 }
-"""Environments of this package; ``reach/TASK/LOOK`` names a task (right, down, left, up) and a look (steel,
-orange)."""
+"""Environments of this package; ``reach/TASK/LOOK`` and ``pick/TASK/LOOK`` name a task (right, down, left, up) and a
+look (steel, orange)."""
 PACKAGES = {
     "ALE": ("ale_py", "ale-py", "Atari games: ALE/Pong-v5"),
     "MiniGrid": ("minigrid", "minigrid", "grid worlds: MiniGrid-Empty-8x8-v0"),
@@ -47,9 +49,10 @@ def named(name: str, *, size: int, import_module: Callable[[str], Any] | None = 
     """
     own, *options = name.split("/")
     if own in OWN:
-        keys = ("task", "look")[: len(options)] if own == "reach" else ()
+        arm = own in ("reach", "pick")
+        keys = ("task", "look")[: len(options)] if arm else ()
         if len(options) != len(keys):
-            hint = ": it is reach/TASK/LOOK" if own == "reach" else f": {own} has no variants"
+            hint = f": it is {own}/TASK/LOOK" if arm else f": {own} has no variants"
             raise UserError(f"there is no environment {name!r}{hint}")
         return OWN[own](size=size, **dict(zip(keys, options)))
     if ":" in name:
