@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
+from filmstrip.data.depth import depth_file, read_depth
 from filmstrip.data.edits import MOVING, TYPES, Edit, read_edits
 from filmstrip.data.kinds.captioned import CaptionedSource
 from filmstrip.errors import UserError
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.inference import device_of
+from filmstrip.objectives.latent_diffusion import LatentDiffusion
 from filmstrip.objectives.optical_flow import EstimateFlow, FlowEstimator, FlowMethod
-from filmstrip.protocols import VideoEditor, as_float
+from filmstrip.protocols import Objective, VideoEditor, as_float
 from filmstrip.runs.editors import FPS, TrainedEditor
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.video.flow import estimate_flow
@@ -60,10 +62,17 @@ class VideoEditing(Evaluation):
             )
         if not isinstance(subject.source, CaptionedSource):
             raise UserError("prompts of edits are read as captions are: this evaluation needs captioned clips")
+        if self._reads_depth(subject.objective):
+            for video in dict.fromkeys(edit.video for edit in read_edits(subject.source.root)):
+                read_depth(depth_file(video))
         FlowEstimator(self.flow, self.flow_weights)  # its weights are read before anything is made
         edits = read_edits(subject.source.root)
         if self.frames == "true" and (without := [e for e in edits if e.edited_first_frame is None]):
             raise UserError(f"{len(without)} of {len(edits)} edits have no edited_first_frame: use --frames own")
+
+    @staticmethod
+    def _reads_depth(objective: Objective) -> bool:
+        return isinstance(objective, LatentDiffusion) and objective.reads_depth
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield each measure over all edits, then by type as ``NAME/TYPE``.
@@ -104,6 +113,9 @@ class VideoEditing(Evaluation):
         frames = None
         if self.frames == "true":
             frames = torch.stack([editor.frame(e.edited_first_frame) for e in edits if e.edited_first_frame])
+        depth = None
+        if self._reads_depth(editor.objective):
+            depth = torch.stack([editor.depth(edit.video) for edit in edits])
         request = editor.request(
             videos,
             [edit.source_prompt for edit in edits],
@@ -111,6 +123,7 @@ class VideoEditing(Evaluation):
             kind,
             seeds=[self.seed + number for number, _ in part],
             frames=frames,
+            depth=depth,
         )
         device = device_of(editor.objective)
         edited, videos = editor.edit(request).to(device), as_float(videos).to(device)

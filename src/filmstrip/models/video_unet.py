@@ -8,7 +8,7 @@ ModelScope). Sizes and layout are those of ``UNet3DConditionModel`` and, without
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, NamedTuple, Protocol
@@ -212,14 +212,14 @@ class Up(nn.Conv2d):
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class VideoUNet(nn.Module):
-    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers.
+class HalfUNet(nn.Module):
+    """The way down of a U-Net, and its middle: noised latents and the text to a map for every block.
 
     Temporal layers start as identity: a new network is the image's network on every frame.
     """
 
-    def __init__(self, config: VideoUNetArchitecture, *, inputs: int, outputs: int) -> None:
-        """``inputs`` and ``outputs`` are numbers of channels.
+    def __init__(self, config: VideoUNetArchitecture, *, inputs: int) -> None:
+        """``inputs`` is the number of channels.
 
         Raises:
             UserError: a width is no multiple of the groups or of a head, or a level does not exist.
@@ -232,36 +232,27 @@ class VideoUNet(nn.Module):
                 f"widths {widths} must be multiples of {config.groups} (the normalisation's groups) and of "
                 f"{config.head_dim} (a head), and levels with attention be below {len(widths)}, not {sorted(levels)}"
             )
-        first, last, time_width = widths[0], widths[-1], 4 * widths[0]
-        self.time_width = time_width
+        first, last, self.time_width = widths[0], widths[-1], 4 * widths[0]
         self.multiple = 2 ** (len(widths) - 1)
         self.conv_in = nn.Conv2d(inputs, first, 3, padding=1)
-        self.time = TimeEmbedding(time_width, frequencies=first // 2)
+        self.time = TimeEmbedding(self.time_width, frequencies=first // 2)
         self.first = Transformer(first, _FIRST_HEADS, config.head_dim, config.groups) if config.temporal else None
-
-        def block(inputs: int, outputs: int, attention: bool) -> Block:
-            return Block(inputs, outputs, config, time_width, attention=attention)
-
-        self.down, self.up, skipped = nn.ModuleList(), nn.ModuleList(), [first]
+        self.down = nn.ModuleList()
+        self.passed_widths = [first]
+        """Channels of the maps that are passed on."""
         for i, width in enumerate(widths):
             halved = i < len(widths) - 1
             before = widths[max(i - 1, 0)]
-            blocks = [block(width if j else before, width, i in levels) for j in range(config.depth)]
+            blocks = [
+                Block(width if j else before, width, config, self.time_width, attention=i in levels)
+                for j in range(config.depth)
+            ]
             half = nn.Conv2d(width, width, 3, stride=2, padding=1) if halved else nn.Identity()
             self.down.append(Level(blocks, half))
-            skipped += [width] * (config.depth + halved)
-        self.middle = nn.ModuleList([block(last, last, True), block(last, last, False)])
-        inside = last
-        for i in reversed(range(len(widths))):
-            blocks = []
-            for _ in range(config.depth + 1):
-                blocks.append(block(inside + skipped.pop(), widths[i], i in levels))
-                inside = widths[i]
-            self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
-        self.norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
-        self.conv_out = nn.Conv2d(first, outputs, 3, padding=1)
+            self.passed_widths += [width] * (config.depth + halved)
+        self.middle = nn.ModuleList([Block(last, last, config, self.time_width, attention=a) for a in (True, False)])
 
-    def forward(
+    def start(
         self,
         x: Tensor,
         time: Tensor,
@@ -269,21 +260,21 @@ class VideoUNet(nn.Module):
         *,
         added: Tensor | None = None,
         control: AttentionControl | None = None,
-    ) -> Tensor:
-        """``B T D h w`` for times ``B`` (0..1000) and text ``B L context_width``.
-
-        ``added`` (``B time_width``) is added to the time's vector; ``control`` sees every attention.
+    ) -> _Step:
+        """What the layers of a pass share; arguments as of :meth:`VideoUNet.forward`.
 
         Raises:
             ValueError: height or width cannot be halved as often as there are levels.
         """
-        batch, frames, _, height, width = x.shape
+        frames, height, width = x.shape[1], *x.shape[-2:]
         if height % self.multiple or width % self.multiple:
             raise ValueError(f"expected height and width in multiples of {self.multiple}, got {tuple(x.shape)}")
         vector = self.time(time) if added is None else self.time(time) + added
         each = partial(repeat, pattern="b ... -> (b t) ...", t=frames)
-        step = _Step(each(vector), each(context), frames, control)
-        x = self.conv_in(x.flatten(0, 1))
+        return _Step(each(vector), each(context), frames, control)
+
+    def contracted(self, x: Tensor, step: _Step) -> tuple[list[Tensor], Tensor]:
+        """The maps that the way up reads, each ``(B T) C h w``, and the middle's, from what ``conv_in`` gave."""
         if self.first is not None:
             x = _over_time(self.first, x, step, 0)
         passed = [x]
@@ -296,12 +287,7 @@ class VideoUNet(nn.Module):
                 passed.append(x)
         for block in self.middle:
             x = block(x, step)
-        for level in self.up:
-            for block in level.blocks:
-                x = block(torch.cat([x, passed.pop()], dim=1), step)
-            x = level.resample(x)
-        x = self.conv_out(F.silu(self.norm_out(x)))
-        return x.unflatten(0, (batch, frames))
+        return passed, x
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter, counted from the input."""
@@ -314,6 +300,59 @@ class VideoUNet(nn.Module):
     def is_temporal(self, name: str) -> bool:
         """Whether a parameter is one of the temporal layers."""
         return name.startswith("first.") or ".temporal_" in name
+
+
+class VideoUNet(HalfUNet):
+    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers."""
+
+    def __init__(self, config: VideoUNetArchitecture, *, inputs: int, outputs: int) -> None:
+        """``inputs`` and ``outputs`` are numbers of channels.
+
+        Raises:
+            UserError: as of :class:`HalfUNet`.
+        """
+        super().__init__(config, inputs=inputs)
+        widths, levels, skipped = config.widths, set(config.attention_levels), list(self.passed_widths)
+        self.up = nn.ModuleList()
+        inside = widths[-1]
+        for i in reversed(range(len(widths))):
+            blocks = []
+            for _ in range(config.depth + 1):
+                given = inside + skipped.pop()
+                blocks.append(Block(given, widths[i], config, self.time_width, attention=i in levels))
+                inside = widths[i]
+            self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
+        self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(widths[0], outputs, 3, padding=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        *,
+        added: Tensor | None = None,
+        control: AttentionControl | None = None,
+        beside: tuple[Sequence[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """``B T D h w`` for times ``B`` (0..1000) and text ``B L context_width``.
+
+        ``added`` (``B time_width``) is added to the time's vector; ``control`` sees every attention; ``beside`` are
+        maps that are added to those that are passed on to the way up, and to the middle's.
+
+        Raises:
+            ValueError: height or width cannot be halved as often as there are levels.
+        """
+        step = self.start(x, time, context, added=added, control=control)
+        passed, y = self.contracted(self.conv_in(x.flatten(0, 1)), step)
+        if beside is not None:
+            passed, y = [own + other for own, other in zip(passed, beside[0], strict=True)], y + beside[1]
+        for level in self.up:
+            for block in level.blocks:
+                y = block(torch.cat([y, passed.pop()], dim=1), step)
+            y = level.resample(y)
+        y = self.conv_out(F.silu(self.norm_out(y)))
+        return y.unflatten(0, x.shape[:2])
 
 
 def _start_at_zero(layer: nn.Module) -> None:
