@@ -49,11 +49,22 @@ def rendered(scenes: Sequence[Scene]) -> Tensor:
     return torch.stack([SCENES.render(scene) for scene in scenes])
 
 
+def depths(scenes: Sequence[Scene]) -> Tensor:
+    """True depth maps of scenes, ``N T 1 H W`` float32."""
+    return torch.stack([SCENES.depths(scene) for scene in scenes])[:, :, None].float()
+
+
+@cache
+def training_scenes(seed: int) -> tuple[Scene, ...]:
+    """Scenes to learn from."""
+    rng = np.random.default_rng((seed, 0))
+    return tuple(SCENES.scene(rng) for _ in range(TRAIN))
+
+
 @cache
 def training_set(seed: int) -> tuple[Tensor, tuple[str, ...]]:
     """Videos to learn from, and their captions."""
-    rng = np.random.default_rng((seed, 0))
-    scenes = [SCENES.scene(rng) for _ in range(TRAIN)]
+    scenes = training_scenes(seed)
     return rendered(scenes), tuple(scene.caption for scene in scenes)
 
 
@@ -107,11 +118,13 @@ def editor(config: LatentDiffusionConfig, seed: int, *, steps: int, lr: float) -
     network = config.build()
     own = network.tokenizer.state_dict()
     network.tokenizer.load_state_dict({name: w for name, w in tokenizer_weights(seed).items() if name in own})
+    maps = depths(training_scenes(seed)) if network.reads_depth else None
 
     def draw() -> Batch:
         chosen = torch.randint(len(videos), (BATCH,), generator=generator)
         seeds = torch.randint(2**40, (BATCH,), generator=generator)
-        return {"video": videos[chosen], "text": ids[chosen], "text_length": lengths[chosen], "seed": seeds}
+        batch = {"video": videos[chosen], "text": ids[chosen], "text_length": lengths[chosen], "seed": seeds}
+        return batch if maps is None else batch | {"depth": maps[chosen]}
 
     return learn(network, draw, steps=steps, lr=lr, weight_decay=0.01, warmup=0.1, clip_grad=1.0)
 

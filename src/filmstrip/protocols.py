@@ -1031,6 +1031,9 @@ class VideoEdit:
     """How the method edits first frames: not at all, by exchanging attention, or by noise that is taken away."""
     frame_editing: Any = None
     """Settings of that, a :class:`~filmstrip.data.edits.FrameEditing`."""
+    depth: Tensor | None = None
+    """Depth maps of the videos, ``B T 1 H W``, larger where things are nearer, in any unit, for methods that edit by
+    depth."""
     guidance: Mapping[str, float] = field(default_factory=dict)
     """Scales of guidance by the names of conditions, in place of the method's own."""
     sampling: Any = None

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from filmstrip import systems
 from filmstrip.data.sources import open_source
 from filmstrip.data.synthetic.edits import EditedScenes
 from filmstrip.errors import UserError
 from filmstrip.evals.video_edit import VideoEditing, consistency, flow_error
+from filmstrip.models.raft import RAFT, SMALL
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.runs.evaluation import Subject
+from filmstrip.weights.released import to_published
 
 
 def moving(shift, frames=4):
@@ -56,6 +59,26 @@ def test_edits_are_measured_by_type(subject):
     } <= found.keys()
     spatial = [found[f"flow_error/{kind}"] for kind in ("style", "background", "object", "multi_spatial")]
     assert found["flow_error"] == pytest.approx(sum(spatial) / 4)
+
+
+def test_a_network_estimates_flow_where_its_weights_are_named(subject, tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "raft_small.safetensors"
+    save_file(to_published(RAFT(SMALL)), file)
+    with pytest.raises(UserError, match="RAFT is a network, and needs its weights"):
+        VideoEditing(flow="raft").check(subject)
+    with pytest.raises(UserError, match=r"none\.pth is not there"):
+        VideoEditing(flow="raft", flow_weights=tmp_path / "none.pth").check(subject)
+    subject.source.root.joinpath("edits.csv").write_text("\n".join(_one_edit(subject.source.root / "edits.csv")))
+    networks = [VideoEditing(num_edits=1), VideoEditing(num_edits=1, flow="raft", flow_weights=file)]
+    (dis, raft) = (dict(protocol(subject)) for protocol in networks)
+    assert raft["psnr"] == dis["psnr"] and raft["flow_error"] != dis["flow_error"]
+    assert all(map(math.isfinite, raft.values()))
+
+
+def _one_edit(table):
+    head, *rows = table.read_text().splitlines()
+    return [head, next(row for row in rows if ",style," in row)]
 
 
 def test_what_is_missing_is_said_before_anything_is_made(subject):

@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from filmstrip import systems
 from filmstrip.data.synthetic.motions import Motions
 from filmstrip.errors import UserError
+from filmstrip.models.raft import RAFT, SMALL
 from filmstrip.runs import experiment
 from filmstrip.runs.frozen import copy_whole, fingerprint_of, read_references
 from filmstrip.runs.loading import load_objective
 from filmstrip.train.lengths import Steps
+from filmstrip.weights.released import to_published
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +143,24 @@ def test_a_frozen_network_of_the_hub_is_kept_there(tmp_path):
     with pytest.raises(UserError, match=r"init named .*the weights in .*vit have [0-9a-f]{12}"):
         load_objective(tmp_path / "run", "cpu")
     assert same(load_objective(tmp_path / "copy", "cpu")[0], result.objective)
+
+
+def test_an_estimator_of_flow_is_no_part_of_the_run_and_using_it_needs_it(tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "raft_small.safetensors"
+    save_file(to_published(RAFT(SMALL)), file)
+    run = short("recognition.two_stream:tiny")
+    run = replace(run, objective=replace(run.objective, flow="raft", flow_weights=str(file)))
+    result = experiment.train(run, tmp_path / "run")
+    saved = names_in(tmp_path / "run" / "weights.safetensors")
+    assert "svm.weight" in saved and not [name for name in saved if "flow_estimator" in name]
+    loaded, _ = load_objective(tmp_path / "run", "cpu")
+    assert same(loaded, result.objective)
+    copy_whole(tmp_path / "run", tmp_path / "copy")
+    save_file(to_published(RAFT(SMALL)), file)
+    with pytest.raises(UserError, match=r"the weights in .*raft_small\.safetensors have [0-9a-f]{12}"):
+        load_objective(tmp_path / "run", "cpu")
+    file.unlink()
+    with pytest.raises(UserError, match=r"objective\.flow_weights named .*raft_small\.safetensors is not there"):
+        load_objective(tmp_path / "run", "cpu")
+    assert same(load_objective(tmp_path / "copy", "cpu")[0], loaded)

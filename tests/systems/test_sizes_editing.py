@@ -6,6 +6,8 @@ from drawn import info_for
 from sizes import unnamed
 
 from filmstrip import systems
+from filmstrip.models.video_unet import VideoUNetArchitecture
+from filmstrip.systems.editing.depth_control import DepthBranch
 
 # The U-Net (thesis: 1.4 B), the frozen Flan-T5-XXL with the layer behind it, and Stable Diffusion's autoencoder.
 TEXT, VAE = 4762.3 + 4.2, 83.65
@@ -14,6 +16,7 @@ SIZES = {
     "editing.sdedit:text_to_video_256": (1411.2, TEXT, VAE),
     "editing.masactrl:text_to_video_256": (1411.2, TEXT, VAE),
     "editing.dreamix:text_to_video_256": (1411.2, TEXT, VAE),
+    "editing.depth_control:text_to_video_256": (1411.2, TEXT, VAE),
     # Layers over time are added to Stable Diffusion 2's network, and not trained but on a video.
     "editing.tune_a_video:text_to_image_256": (1411.2, TEXT, VAE),
     # Stable Diffusion 2's network.
@@ -39,8 +42,20 @@ def test_sizes(address):
     assert millions(objective.tokenizer) == pytest.approx(vae, rel=0.001)
     assert objective.latent_size(256, 256) == (32, 32) and objective.latent_dim == 4
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad) / 1e6
+    if address.startswith("editing.depth_control"):  # the branch alone: the way down, the middle and what is added
+        assert trained == pytest.approx(millions(objective.branch) + 4.2, rel=0.01)
+        return
     learns_images = address.startswith("editing.tune_a_video")
     assert trained == pytest.approx((OF_IMAGES if learns_images else unet) + 4.2, rel=0.01)
+
+
+def test_the_branch_of_a_network_of_images_is_as_large_as_the_published_control_net():
+    diffusers = pytest.importorskip("diffusers")
+    with torch.device("meta"):
+        ours = DepthBranch(VideoUNetArchitecture(temporal=False), (16, 32, 96, 256), inputs=4)
+        theirs = diffusers.ControlNetModel(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20))
+    assert millions(ours) == millions(theirs)
+    assert millions(ours) == pytest.approx(364.2, abs=0.1)
 
 
 def test_every_preset_of_the_papers_is_here():

@@ -21,6 +21,8 @@ class Scales:
     """Scale of the first frame."""
     text: AnyNumber | None = None
     """Scale of the edit's text."""
+    depth: AnyNumber | None = None
+    """Scale of the source's depth, of editing.depth_control."""
     motion: AnyNumber | None = None
     """Scale of the source's motion; edits of the motion itself have 0."""
 
@@ -67,6 +69,10 @@ class Edit(Command):
     """Run folder that edits the first frame, such as one of editing.sdedit:text_to_image_256; by default the same."""
     first_frame: Path | None = None
     """Image to write with the edited first frame."""
+    depth: str | None = None
+    """Depth maps of the video, for editing.depth_control: a file with a map for each frame (.npz, .npy; larger is
+    nearer), a film in grey, or a network that estimates them (hf:OWNER/NAME, or its folder); by default
+    NAME.depth.npz beside the video."""
     frame_editing: FrameEditing = field(default_factory=FrameEditing)
     """Settings of editing the first frame."""
     guidance: Scales = field(default_factory=Scales)

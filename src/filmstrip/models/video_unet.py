@@ -8,7 +8,7 @@ ModelScope). Sizes and layout are those of ``UNet3DConditionModel`` and, without
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -229,58 +229,53 @@ class Up(nn.Conv2d):
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class UNet(nn.Module):
-    """Levels of blocks at halved resolutions, down and up again, each on the way up told what passed on the way down.
+class HalfUNet(nn.Module):
+    """The way down of a U-Net, and its middle: blocks at halved resolutions, and a map of every one.
 
     A subclass says what a block is.
     """
 
-    def __init__(self, config: UNetArchitecture, *, inputs: int, outputs: int) -> None:
-        """``inputs`` and ``outputs`` are numbers of channels.
+    def __init__(self, config: UNetArchitecture, *, inputs: int) -> None:
+        """``inputs`` is the number of channels.
 
         Raises:
             UserError: a width is no multiple of the groups or of a head, a level does not exist, or some have no
                 depth.
         """
         super().__init__()
-        widths, levels = config.widths, set(config.attention_levels)
+        widths, self.levels = config.widths, set(config.attention_levels)
         bad = [w for w in widths if w % config.groups or w % config.head_dim]
-        if bad or (levels and max(levels) >= len(widths)):
+        if bad or (self.levels and max(self.levels) >= len(widths)):
             raise UserError(
                 f"widths {widths} must be multiples of {config.groups} (the normalisation's groups) and of "
-                f"{config.head_dim} (a head), and levels with attention be below {len(widths)}, not {sorted(levels)}"
+                f"{config.head_dim} (a head), and levels with attention be below {len(widths)}, not "
+                f"{sorted(self.levels)}"
             )
-        depths = config.depths or (config.depth,) * len(widths)
-        if len(depths) != len(widths):
+        self.depths = config.depths or (config.depth,) * len(widths)
+        if len(self.depths) != len(widths):
             raise UserError(
-                f"there are {len(widths)} levels ({widths}) and depths of {len(depths)} of them: {depths}"
+                f"there are {len(widths)} levels ({widths}) and depths of {len(self.depths)} of them: {self.depths}"
             )
         first, last = widths[0], widths[-1]
-        self.time_width = 4 * widths[0]
+        self.time_width = 4 * first
         self.multiple = 2 ** (len(widths) - 1)
         self.conv_in = nn.Conv2d(inputs, first, 3, padding=1)
         self.time = TimeEmbedding(self.time_width, frequencies=first // 2)
         self.first = self.before_levels(config)
-        self.down, self.up, skipped = nn.ModuleList(), nn.ModuleList(), [first]
+        self.down = nn.ModuleList()
+        self.passed_widths = [first]
+        """Channels of the maps that are passed on."""
         for i, width in enumerate(widths):
             halved = i < len(widths) - 1
             before = widths[max(i - 1, 0)]
             blocks = [
-                self.block(width if j else before, width, config, attention=i in levels) for j in range(depths[i])
+                self.block(width if j else before, width, config, attention=i in self.levels)
+                for j in range(self.depths[i])
             ]
             half = nn.Conv2d(width, width, 3, stride=2, padding=1) if halved else nn.Identity()
             self.down.append(Level(blocks, half))
-            skipped += [width] * (depths[i] + halved)
+            self.passed_widths += [width] * (self.depths[i] + halved)
         self.middle = nn.ModuleList(self.block(last, last, config, attention=at) for at in (True, False))
-        inside = last
-        for i in reversed(range(len(widths))):
-            blocks = []
-            for _ in range(depths[i] + 1):
-                blocks.append(self.block(inside + skipped.pop(), widths[i], config, attention=i in levels))
-                inside = widths[i]
-            self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
-        self.norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
-        self.conv_out = nn.Conv2d(first, outputs, 3, padding=1)
 
     def block(self, inputs: int, outputs: int, config: Any, *, attention: bool) -> nn.Module:
         """A block of frames ``N C H W``, which is called with them and what the layers of a pass share."""
@@ -301,9 +296,9 @@ class UNet(nn.Module):
                 f"expected height and width in multiples of {self.multiple}, got {height} x {width} positions"
             )
 
-    def through(self, x: Tensor, step: Any) -> Tensor:
-        """Outputs ``N D H W`` of frames ``N C H W`` that the first convolution has read; ``step`` is told to every
-        block."""
+    def contracted(self, x: Tensor, step: Any) -> tuple[list[Tensor], Tensor]:
+        """The maps that a way up reads, each ``N C h w``, and the middle's, of frames ``N C H W`` that the first
+        convolution has read; ``step`` is told to every block."""
         passed = [x]
         for level in self.down:
             for block in level.blocks:
@@ -314,11 +309,7 @@ class UNet(nn.Module):
                 passed.append(x)
         for block in self.middle:
             x = block(x, step)
-        for level in self.up:
-            for block in level.blocks:
-                x = block(torch.cat([x, passed.pop()], dim=1), step)
-            x = level.resample(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return passed, x
 
     def depth_of(self, name: str) -> int:
         """The layer of a parameter, counted from the input."""
@@ -329,8 +320,45 @@ class UNet(nn.Module):
         return {"middle": count + 1, "norm_out": 2 * count + 2, "conv_out": 2 * count + 2}.get(part, 0)
 
 
-class VideoUNet(UNet):
-    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers.
+class UNet(HalfUNet):
+    """The way down, and up again, where each block is told what passed on the way down."""
+
+    def __init__(self, config: UNetArchitecture, *, inputs: int, outputs: int) -> None:
+        """``inputs`` and ``outputs`` are numbers of channels.
+
+        Raises:
+            UserError: as of :class:`HalfUNet`.
+        """
+        super().__init__(config, inputs=inputs)
+        widths, skipped = config.widths, list(self.passed_widths)
+        self.up = nn.ModuleList()
+        inside = widths[-1]
+        for i in reversed(range(len(widths))):
+            blocks = []
+            for _ in range(self.depths[i] + 1):
+                blocks.append(self.block(inside + skipped.pop(), widths[i], config, attention=i in self.levels))
+                inside = widths[i]
+            self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
+        self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(widths[0], outputs, 3, padding=1)
+
+    def through(self, x: Tensor, step: Any, beside: tuple[Sequence[Tensor], Tensor] | None = None) -> Tensor:
+        """Outputs ``N D H W`` of frames ``N C H W``; ``step`` is told to every block.
+
+        ``beside`` are maps that are added to those that are passed on to the way up, and to the middle's.
+        """
+        passed, x = self.contracted(self.conv_in(x), step)
+        if beside is not None:
+            passed, x = [own + other for own, other in zip(passed, beside[0], strict=True)], x + beside[1]
+        for level in self.up:
+            for block in level.blocks:
+                x = block(torch.cat([x, passed.pop()], dim=1), step)
+            x = level.resample(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class HalfVideoUNet(HalfUNet):
+    """The way down of a :class:`VideoUNet`, and its middle.
 
     Temporal layers start as identity: a new network is the image's network on every frame.
     """
@@ -345,6 +373,39 @@ class VideoUNet(UNet):
             Transformer(config.widths[0], _FIRST_HEADS, config.head_dim, config.groups) if config.temporal else None
         )
 
+    def start(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: Tensor,
+        *,
+        added: Tensor | None = None,
+        control: AttentionControl | None = None,
+    ) -> _Step:
+        """What the layers of a pass share; arguments as of :meth:`VideoUNet.forward`.
+
+        Raises:
+            ValueError: height or width cannot be halved as often as there are levels.
+        """
+        self.check_size(*x.shape[3:])
+        vector = self.time(time) if added is None else self.time(time) + added
+        each = partial(repeat, pattern="b ... -> (b t) ...", t=x.shape[1])
+        return _Step(each(vector), each(context), x.shape[1], control)
+
+    def contracted(self, x: Tensor, step: _Step) -> tuple[list[Tensor], Tensor]:
+        """The maps that the way up reads, each ``(B T) C h w``, and the middle's, from what ``conv_in`` gave."""
+        if self.first is not None:
+            x = _over_time(self.first, x, step, 0)
+        return super().contracted(x, step)
+
+    def is_temporal(self, name: str) -> bool:
+        """Whether a parameter is one of the temporal layers."""
+        return name.startswith("first.") or ".temporal_" in name
+
+
+class VideoUNet(HalfVideoUNet, UNet):
+    """``B T C h w`` and the text's vectors to ``B T D h w``; frames alone where it has no temporal layers."""
+
     def forward(
         self,
         x: Tensor,
@@ -353,27 +414,18 @@ class VideoUNet(UNet):
         *,
         added: Tensor | None = None,
         control: AttentionControl | None = None,
+        beside: tuple[Sequence[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """``B T D h w`` for times ``B`` (0..1000) and text ``B L context_width``.
 
-        ``added`` (``B time_width``) is added to the time's vector; ``control`` sees every attention.
+        ``added`` (``B time_width``) is added to the time's vector; ``control`` sees every attention; ``beside`` are
+        maps that are added to those that are passed on to the way up, and to the middle's.
 
         Raises:
             ValueError: height or width cannot be halved as often as there are levels.
         """
-        batch, frames = x.shape[:2]
-        self.check_size(*x.shape[3:])
-        vector = self.time(time) if added is None else self.time(time) + added
-        each = partial(repeat, pattern="b ... -> (b t) ...", t=frames)
-        step = _Step(each(vector), each(context), frames, control)
-        x = self.conv_in(x.flatten(0, 1))
-        if self.first is not None:
-            x = _over_time(self.first, x, step, 0)
-        return self.through(x, step).unflatten(0, (batch, frames))
-
-    def is_temporal(self, name: str) -> bool:
-        """Whether a parameter is one of the temporal layers."""
-        return name.startswith("first.") or ".temporal_" in name
+        step = self.start(x, time, context, added=added, control=control)
+        return self.through(x.flatten(0, 1), step, beside).unflatten(0, x.shape[:2])
 
 
 def start_at_zero(layer: nn.Module) -> None:

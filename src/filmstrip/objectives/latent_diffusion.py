@@ -86,6 +86,8 @@ class LatentDiffusion(NoisedLatents):
     """Whether an edit begins with the first frame, as an image."""
     reads_source_text: ClassVar[bool] = False
     """Whether an edit needs the text of what the video shows."""
+    reads_depth: ClassVar[bool] = False
+    """Whether an edit needs depth maps of the video."""
 
     def __init__(self, config: LatentDiffusionConfig, *, condition_maps: int = 0) -> None:
         """``condition_maps`` is the number of further latents that the U-Net reads beside the noised ones."""

@@ -14,18 +14,16 @@ from torch import Tensor, nn
 from filmstrip.bounds import Rate
 from filmstrip.objectives.classification import Classification, ClassificationConfig
 from filmstrip.objectives.labels import LabelLoss
+from filmstrip.objectives.optical_flow import FlowConfig, FlowEstimator
 from filmstrip.protocols import Batch, Loss, Objective
-from filmstrip.video.flow import Method, estimate_flow
 
 Fusion = Literal["average", "svm"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamsConfig(ClassificationConfig):
+class StreamsConfig(FlowConfig, ClassificationConfig):
     """The part of the configuration that classifiers of RGB and optical flow share."""
 
-    method: Method = "dis"
-    """Algorithm that estimates the flow."""
     max_flow: Rate = 20.0
     """Displacement in pixels at which flow is clipped, and by which it is divided."""
     fusion: Fusion = "average"
@@ -56,7 +54,7 @@ class TwoStream(Objective):
         self.spatial = spatial
         self.temporal = temporal
         self.single_frames = single_frames
-        self.method = config.method
+        self.flow_estimator = FlowEstimator(config.flow, config.flow_weights)
         self.max_flow = config.max_flow
         self.subtract_mean = subtract_mean
         self.svm = nn.Linear(2 * config.num_classes, config.num_classes) if config.fusion == "svm" else None
@@ -64,7 +62,7 @@ class TwoStream(Objective):
 
     def flow(self, video: Tensor) -> Tensor:
         """Flow between the frames of ``B T 3 H W`` video, ``B T-1 2 H W``, pixels."""
-        return estimate_flow(video, self.method)
+        return self.flow_estimator(video)
 
     def scaled(self, flow: Tensor) -> Tensor:
         """What the temporal stream sees of flow ``B T-1 2 H W``: the same in -1..1."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from filmstrip.data.config import Clip
+from filmstrip.data.depth import depth_file, read_depth, shown_depth
 from filmstrip.data.edits import FRAMES, MOVING
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.texts import tokenised
@@ -20,11 +21,13 @@ from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.objectives.frame_editing import edit_frame
 from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import Objective, VideoEdit, VideoEditor
+from filmstrip.runs.hub import is_on_hub
 from filmstrip.runs.loading import load_objective
 from filmstrip.text.tokenizers import TextTokenizer, open_tokenizer
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import Request
 from filmstrip.video.geometry import centre_crop
+from filmstrip.weights.hub import CONFIG
 
 FPS = 4.0
 """Frames per second of MoCA's clips."""
@@ -100,6 +103,49 @@ class TrainedEditor:
             (frames,) = decoder.read([Request([0.0], crop, size)])
         return frames.video[0]
 
+    def depth(self, video: Path, given: str | None = None, *, fps: float = FPS, repeat_last: bool = False) -> Tensor:
+        """Depth maps of what :meth:`clip` reads, ``T 1 H W`` float32, larger where things are nearer.
+
+        They are ``given`` as a file of arrays (``.npz``, ``.npy``), as a film or folder of grey pictures, or by a
+        network in the Hub's layout that estimates them; by default as ``clip.depth.npz`` beside ``clip.mp4``.
+
+        Raises:
+            DecodeError: a file cannot be read.
+            UserError: there are none, they are of fewer frames, or the network is of another kind.
+        """
+        if given is None:
+            own = depth_file(video)
+            if not own.is_file():
+                raise UserError(
+                    f"a {type(self.objective).__name__} edits by depth maps of the source, and there is no {own}: "
+                    "give a file of them, a film in grey, or a network that estimates them (--depth FILE, "
+                    "hf:OWNER/NAME or its folder)"
+                )
+            given = str(own)
+        place = Path(given)
+        if is_on_hub(given) or (place / CONFIG).is_file():
+            from filmstrip.runs.depth_models import estimate_depth  # few edits need its rooms
+
+            clip = self.clip(video, fps=fps, repeat_last=repeat_last)
+            return estimate_depth(given, clip, device_of(self.objective))
+        if place.suffix not in (".npz", ".npy"):
+            return self.clip(place, fps=fps, repeat_last=repeat_last).float().mean(dim=1, keepdim=True)
+        with open_video(video) as decoder:
+            info, times = decoder.info, decoder.times()
+            wanted = times[0] + np.arange(self.num_frames) / fps
+            numbers = (np.searchsorted(times, wanted + 1e-6, side="right") - 1).clip(min=0)
+            crop = centre_crop(info.height, info.width, (self.size, self.size))
+        shown = (
+            crop.left / info.width,
+            crop.top / info.height,
+            (crop.left + crop.width) / info.width,
+            (crop.top + crop.height) / info.height,
+        )
+        try:
+            return shown_depth(read_depth(place), numbers.tolist(), shown, self.size)
+        except UserError as error:
+            raise UserError(f"{place}, for {video}: {error}") from None
+
     def request(
         self,
         videos: Tensor,
@@ -109,6 +155,7 @@ class TrainedEditor:
         *,
         seeds: Sequence[int],
         frames: Tensor | None = None,
+        depth: Tensor | None = None,
         guidance: Mapping[str, float] | None = None,
         **options: Any,
     ) -> VideoEdit:
@@ -126,6 +173,7 @@ class TrainedEditor:
             keeps_motion=kind not in MOVING,
             frame=None if frames is None else frames.to(device),
             frame_by=FRAMES[kind],
+            depth=None if depth is None else depth.to(device),
             guidance=guidance or {},
             **options,
         )

@@ -1,14 +1,14 @@
 """Optical flow: estimation, caching beside the video, and visualisation.
 
 ``flow[:, y, x]`` is the displacement of the pixel at (x, y) to the next frame: right and down, pixels. OpenCV
-estimates it (the extra ``flow``); a learned estimator has the same signature, frames in and flow out.
+estimates it (the extra ``flow``); a network that does is made by :mod:`filmstrip.objectives.optical_flow`.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,17 @@ Method = Literal["dis", "farneback"]
 _FLO_MAGIC = 202021.25
 
 
+class Estimator(Protocol):
+    """Anything else that estimates flow."""
+
+    name: str
+    """Name of what is estimated, as a part of a file's name: what estimates otherwise has another one."""
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """The flow ``B T-1 2 H W``, pixels, of ``B T 3 H W`` video."""
+        ...
+
+
 def estimate_flow(video: Tensor, method: Method = "dis") -> Tensor:
     """The flow between neighbouring frames of ``T 3 H W`` or ``B T 3 H W`` video (uint8, or 0..1): ``T-1 2 H W`` or
     ``B T-1 2 H W``, float32 pixels.
@@ -40,16 +51,17 @@ def estimate_flow(video: Tensor, method: Method = "dis") -> Tensor:
     )
 
 
-def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | None = None) -> Tensor:
+def cached_flow(path: Path, by: Method | Estimator = "dis", *, size: tuple[int, int] | None = None) -> Tensor:
     """The flow of a whole video, ``T-1 2 H W`` float16 pixels of frames scaled to ``size`` (height, width).
 
-    It is estimated once and cached beside the video as ``NAME.METHOD.flow.safetensors``; for a changed
+    It is estimated once and cached beside the video as ``NAME.BY.flow.safetensors``; for a changed
     video or another size it is estimated again.
 
     Raises:
         DecodeError: the video cannot be read.
         UserError: OpenCV is not installed.
     """
+    method = by if isinstance(by, str) else by.name
     kept = path.with_name(f"{path.name}.{method}.flow.safetensors")
     stat = path.stat()
     label = {"source": f"{stat.st_size} {stat.st_mtime_ns}", "size": f"{size}", "method": method}
@@ -64,7 +76,8 @@ def cached_flow(path: Path, method: Method = "dis", *, size: tuple[int, int] | N
     with open_video(path) as decoder:
         for chunk in decoder.frames(size=size):
             frames = chunk.video if before is None else torch.cat([before, chunk.video])
-            parts.append(estimate_flow(frames, method).half())
+            flow = estimate_flow(frames, by) if isinstance(by, str) else by(frames[None])[0]
+            parts.append(flow.half().cpu())
             before = frames[-1:]
     flow = torch.cat(parts).contiguous()
     write_tensors({"flow": flow}, kept, metadata=label, durable=False)

@@ -34,9 +34,12 @@ def edit(command: Edit) -> int:
     by = None if command.by is None else find(command.by).objective
     editor = load_editor(command.run, by=by, num_frames=command.frames)
     _check_source(command, editor, kind)
+    depth = None
     try:
         video = editor.clip(command.video, fps=command.fps, repeat_last=command.repeat_last)
         frame = None if command.frame is None else editor.frame(command.frame)
+        if editor.method.reads_depth:
+            depth = editor.depth(command.video, command.depth, fps=command.fps, repeat_last=command.repeat_last)
     except DecodeError as error:
         raise UserError(str(error)) from None
     options = _options(command, editor)
@@ -53,6 +56,7 @@ def edit(command: Edit) -> int:
                 kind,
                 seeds=[command.seed + number],
                 frames=None if frame is None else frame[None],
+                depth=None if depth is None else depth[None],
                 guidance=_scales(command, editor, number),
                 **options,
             )
@@ -66,7 +70,12 @@ def edit(command: Edit) -> int:
 
 
 def _check_source(command: Edit, editor: TrainedEditor, kind: str) -> None:
-    """See that the source's words are there where they are needed."""
+    """See that the source's words are there where they are needed, and depth is only given where it is."""
+    if command.depth is not None and not editor.method.reads_depth:
+        raise UserError(
+            f"a {type(editor.objective).__name__} reads no depth: leave out --depth, or edit with a run of "
+            "editing.depth_control"
+        )
     if command.source:
         return
     if editor.method.reads_source_text:

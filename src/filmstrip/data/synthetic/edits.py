@@ -4,6 +4,7 @@ A scene is a shape of a colour and form on a ground, which moves one way, all of
 or two of these and keeps the rest, so that the edited video can be drawn: editors are measured without people.
 
     folder/train/00000.mp4        videos to learn from; their captions are in manifest.csv, as are those of test
+    folder/train/00000.depth.npz  where asked for, what is in front in them and in those of test: the shape
     folder/test/00000.mp4         videos to edit
     folder/edits/00000_style.mp4  true edited videos, and their first frames as .png
     folder/edits.csv              video, source_prompt, edit_prompt, type, edited_first_frame, target
@@ -25,9 +26,10 @@ from torch import Tensor
 
 from filmstrip.bounds import Ascending, Count, CountOrZero, EvenSize, Rate, Seed, check_numbers
 from filmstrip.data.config import Synthetic
+from filmstrip.data.depth import depth_file, write_depth
 from filmstrip.data.edits import TABLE, TYPES
 from filmstrip.data.synthetic.generated import generate_once, seeded_paths, write_videos
-from filmstrip.data.synthetic.narrated import SAMPLES, draw_shape
+from filmstrip.data.synthetic.narrated import SAMPLES, draw_shape, outline
 from filmstrip.data.synthetic.narration import COLOURS, FORMS, Shape
 from filmstrip.data.synthetic.shapes import random_texture
 from filmstrip.files import write_csv, write_text
@@ -92,6 +94,8 @@ class EditedScenes(Synthetic):
     size: EvenSize = 64
     speeds: Annotated[tuple[Rate, Rate], Ascending] = (0.4, 1.0)
     """Range of speeds; captions do not name them."""
+    depth: bool = False
+    """Whether the videos to learn from and to edit have depth maps beside them."""
     seed: Seed = 0
 
     def __post_init__(self) -> None:
@@ -155,6 +159,18 @@ class EditedScenes(Synthetic):
         video = rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> t c h w")
         return _in_style(video, scene.style)
 
+    def depths(self, scene: Scene) -> Tensor:
+        """True depth maps of a scene, ``T H W`` uint8: 255 where its shape is, in front of the ground, which is 0."""
+        side = self.size * SAMPLES
+        shape = Shape(scene.colour, scene.form, "medium", 4, "", (0.0, 0.0), scene.turn)
+        maps = []
+        for x, y in scene.path(self.num_frames):
+            near = Image.new("L", (side, side))
+            corners = outline(shape, np.array([x, y, scene.turn, RADIUS]))
+            ImageDraw.Draw(near).polygon([(a * side, b * side) for a, b in corners], fill=255)
+            maps.append(np.asarray(near.resize((self.size, self.size), Image.Resampling.BOX)))
+        return torch.from_numpy(np.stack(maps))
+
     def _write(self, folder: Path) -> None:
         jobs = seeded_paths(folder, {"train": self.num_train, "test": self.num_test}, self.seed)
         (folder / "edits").mkdir()
@@ -196,6 +212,8 @@ class EditedScenes(Synthetic):
         write_video(path, video, self.fps, crf=8, gop=4, preset="veryfast")
         if first_frame is not None:
             write_grid(first_frame, [video[:1]], gap=0)
+        elif self.depth:
+            write_depth(self.depths(scene), depth_file(path))
 
 
 def _in_style(video: Tensor, style: str) -> Tensor:

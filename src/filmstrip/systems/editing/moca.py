@@ -18,11 +18,12 @@ the U-Net has the sizes of ``UNet3DConditionModel`` (ModelScope's text-to-video 
 parameters are its 1.4 billion, behind a linear layer from T5's 4,096 to 1,024; the autoencoder is Stable Diffusion's;
 noise is Stable Diffusion's, rescaled to a zero terminal signal; rates and scales are ours.
 
-Where we deviate: the estimator of flow is OpenCV's dense inverse search (the paper: RAFT), and must be the same in
-training and editing, so a run keeps it; a picture of flow is normalised by its clip's largest magnitude, not over a
-batch, and the flow after the last frame repeats the one before; all three conditions are dropped together as well,
-which a table of single ones and pairs alone would never do but guidance asks for; the temporal convolutions have no
-dropout. What is edited is the first two seconds of a video.
+Where we deviate: flow is estimated by OpenCV's dense inverse search unless RAFT's weights, the paper's estimator, are
+named (``--objective.flow raft --objective.flow-weights FILE``), and must be the same in training and editing, so a
+run keeps it; a picture of flow is normalised by its clip's largest magnitude, not over a batch, and the flow after
+the last frame repeats the one before; all three conditions are dropped together as well, which a table of single ones
+and pairs alone would never do but guidance asks for; the temporal convolutions have no dropout. What is edited is the
+first two seconds of a video.
 
 The paper reports that people prefer it to six other editors in 63 to 82% of 271 edits, and its edits with the motion
 condition to those without in 58%.
@@ -48,6 +49,7 @@ from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.frame_editing import edit_frame
 from filmstrip.objectives.latent_diffusion import Guidance, Known, LatentDiffusion, LatentDiffusionConfig
 from filmstrip.objectives.noised_latents import STABLE_DIFFUSION_SCALE
+from filmstrip.objectives.optical_flow import FlowConfig, FlowEstimator
 from filmstrip.protocols import Batch, VideoEdit, as_float
 from filmstrip.runs.config import Run
 from filmstrip.settings import FREE
@@ -56,7 +58,7 @@ from filmstrip.train.config import Loop
 from filmstrip.train.lengths import Steps
 from filmstrip.train.optim import AdamW
 from filmstrip.train.schedules import Constant
-from filmstrip.video.flow import Method, estimate_flow, flow_picture
+from filmstrip.video.flow import flow_picture
 
 _MAGNITUDES = 100.0
 """Factor that spreads the logarithm of magnitudes over the range of times that their embedding is made for."""
@@ -80,11 +82,9 @@ class MoCAGuidance(Guidance):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCAConfig(LatentDiffusionConfig):
+class MoCAConfig(FlowConfig, LatentDiffusionConfig):
     """The conditions beside the text."""
 
-    flow: Method = "dis"
-    """Algorithm that estimates the flow, in training and in editing."""
     guidance: MoCAGuidance = field(default_factory=MoCAGuidance, metadata=FREE)
     """Scales of guidance, unless it is said otherwise."""
     magnitude: bool = True
@@ -120,6 +120,7 @@ class MoCA(LatentDiffusion):
 
     def __init__(self, config: MoCAConfig) -> None:
         super().__init__(config, condition_maps=2)
+        self.flow_estimator = FlowEstimator(config.flow, config.flow_weights)
         width = self.unet.time_width
         self.magnitude = TimeEmbedding(width, frequencies=self.unet.conv_in.out_channels // 2)
         self.no_magnitude = nn.Parameter(torch.zeros(width))
@@ -141,7 +142,7 @@ class MoCA(LatentDiffusion):
         Frame ``t`` shows the flow from it to the next one, the last frame the same as the one before. Magnitudes are
         in pixels a frame, as if frames were 256 pixels high.
         """
-        flow = estimate_flow(video, self.config.flow)
+        flow = self.flow_estimator(video)
         flow = torch.cat([flow, flow[:, -1:]], dim=1)
         pictures = torch.stack([flow_picture(clip) for clip in flow])  # each by its own largest magnitude
         mean = torch.linalg.vector_norm(flow, dim=2).mean(dim=(1, 2, 3))

@@ -8,7 +8,7 @@ A New Model and the Kinetics Dataset", CVPR 2017.
 
 ``--init`` reads the released weights in either of their layouts; ``filmstrip.weights.inflate`` makes a start out of
 any 2D network. The flow and two-stream networks need OpenCV (the extra ``flow``), which estimates the flow of each
-clip as it is read.
+clip as it is read, or RAFT's weights (``--objective.flow raft --objective.flow-weights FILE``).
 
 Others give it 108 G multiply-adds for 64 frames (SlowFast's table), without saying how; these layers, which the
 released weights fit one to one, make 111 G. Where we deviate: dense inverse search instead of TV-L1; both streams

@@ -6,9 +6,10 @@ Networks for Action Recognition in Videos", NeurIPS 2014.
 
     filmstrip train recognition.two_stream:ucf101 --data.path PATH
 
-It needs OpenCV (the extra ``flow``), which estimates the flow of each clip as it is read. Where we deviate: dense
-inverse search instead of Brox's flow; both streams train together, from scratch, and so does the SVM (the paper
-pretrains the spatial one on ImageNet, and fits the SVM afterwards); a cosine instead of steps.
+It needs OpenCV (the extra ``flow``), which estimates the flow of each clip as it is read, or RAFT's weights
+(``--objective.flow raft --objective.flow-weights FILE``). Where we deviate: dense inverse search instead of Brox's
+flow; both streams train together, from scratch, and so does the SVM (the paper pretrains the spatial one on ImageNet,
+and fits the SVM afterwards); a cosine instead of steps.
 
 The paper reports, on UCF-101: spatial 73.0, temporal 83.7, averaged 86.9, by SVM 88.0.
 

@@ -198,5 +198,4 @@ class FlexibleUNet(UNet):
             (each if added is None else each + added).flatten(0, 1), Distances.between(frames, reach), apart, vector
         )
         shown = observed[:, :, None, None, None].to(x.dtype).expand_as(x[:, :, :1])
-        x = self.conv_in(torch.cat([x, shown], dim=2).flatten(0, 1))
-        return self.through(x, step).unflatten(0, (batch, count))
+        return self.through(torch.cat([x, shown], dim=2).flatten(0, 1), step).unflatten(0, (batch, count))
