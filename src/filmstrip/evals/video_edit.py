@@ -1,31 +1,53 @@
 """Editing of video: how well edits keep the source's motion, and how near they are to the true result.
 
 It reads an ``edits.csv`` (:mod:`filmstrip.data.edits`), as ``filmstrip data make edits`` writes one, beside the data.
-True edited videos exist of synthetic edits alone; without them, what needs them is left out.
+True edited videos exist of synthetic edits alone; without them, what needs them is left out. The edited films can be
+kept side by side with those of other methods and runs (:mod:`filmstrip.data.edited_films`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from filmstrip.bounds import Count, Seed
+from filmstrip.data.edited_films import (
+    SOURCE,
+    TABLE,
+    TARGET,
+    EditedFilm,
+    add_edited,
+    check_goes_with,
+    read_edited,
+)
 from filmstrip.data.edits import MOVING, TYPES, Edit, read_edits
 from filmstrip.data.kinds.captioned import CaptionedSource
+from filmstrip.distributed import process
 from filmstrip.errors import UserError
 from filmstrip.evals.frame_metrics import psnr
+from filmstrip.progress import counted
 from filmstrip.protocols import VideoEditor, as_float
 from filmstrip.runs.editors import FPS, TrainedEditor
 from filmstrip.runs.evaluation import Evaluation, Subject
+from filmstrip.video import write_video
 from filmstrip.video.flow import Method, estimate_flow
 
 _MOVING_SHARE = 0.5
 """Share of a clip's largest flow from which on a pixel counts as moving."""
+
+
+class _Made(NamedTuple):
+    """Edits ``B T 3 H W`` in 0..1, their sources, and the true edits where all are known."""
+
+    edited: Tensor
+    sources: Tensor
+    targets: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +64,8 @@ class VideoEditing(Evaluation):
     """Algorithm that estimates flow here."""
     seed: Seed = 0
     """Base seed; edit ``i`` of the table uses ``seed + i``."""
+    out: Path | None = None
+    """Folder to keep the edited films in, side by side with those of other methods, and a page that shows them."""
 
     def check(self, subject: Subject) -> None:
         """The objective edits videos, and there are edits, with edited first frames if those are asked for.
@@ -58,6 +82,13 @@ class VideoEditing(Evaluation):
         edits = read_edits(subject.source.root)
         if self.frames == "true" and (without := [e for e in edits if e.edited_first_frame is None]):
             raise UserError(f"{len(without)} of {len(edits)} edits have no edited_first_frame: use --frames own")
+        if self.out is not None:
+            name = subject.name or type(subject.objective).__name__
+            if _folder_name(name) in (SOURCE, TARGET):
+                raise UserError(f"films of a method cannot be kept as {name}: give the run folder another name")
+            if (self.out / TABLE).is_file():
+                films = [self._film(subject, number, edit) for number, edit in enumerate(edits)]
+                check_goes_with(self.out, read_edited(self.out), films)
 
     def __call__(self, subject: Subject) -> Iterator[tuple[str, float]]:
         """Yield each measure over all edits, then by type as ``NAME/TYPE``.
@@ -72,23 +103,32 @@ class VideoEditing(Evaluation):
         editor = TrainedEditor(subject.objective, subject.data.clip, source.reads, source.text_tokenizer)
         found: dict[str, dict[str, list[float]]] = {}
         numbered = list(enumerate(read_edits(source.root)))
+        parts = []
         for kind in TYPES:
             own = [(number, edit) for number, edit in numbered if edit.type == kind][: self.num_edits]
-            for first in range(0, len(own), self.batch_size):
-                for name, values in self._measured(editor, kind, own[first : first + self.batch_size]).items():
+            parts += [(kind, own[first : first + self.batch_size]) for first in range(0, len(own), self.batch_size)]
+        with counted(f"edits by {subject.name}".removesuffix(" by "), sum(len(part) for _, part in parts)) as done:
+            count = 0
+            for kind, part in parts:
+                made = self._made(editor, kind, part)
+                measured = self._measured(made)
+                for name, values in measured.items():
                     found.setdefault(name, {}).setdefault(kind, []).extend(values)
+                if self.out is not None and process.rank() == 0:
+                    self._keep(self.out, subject, part, made, measured)
+                done(count := count + len(part))
         for name, by_type in found.items():
-            counted = [
+            those = [
                 v for kind, values in by_type.items() for v in values if name != "flow_error" or kind not in MOVING
             ]
-            if counted:
-                yield name, sum(counted) / len(counted)
+            if those:
+                yield name, sum(those) / len(those)
         for name, by_type in found.items():
             for kind, values in by_type.items():
                 yield f"{name}/{kind}", sum(values) / len(values)
 
-    def _measured(self, editor: TrainedEditor, kind: str, part: list[tuple[int, Edit]]) -> dict[str, list[float]]:
-        """The measures of a few edits of one type."""
+    def _made(self, editor: TrainedEditor, kind: str, part: list[tuple[int, Edit]]) -> _Made:
+        """A few edits of one type, made."""
         edits = [edit for _, edit in part]
         videos = torch.stack([editor.clip(edit.video, fps=FPS) for edit in edits])
         frames = None
@@ -103,19 +143,64 @@ class VideoEditing(Evaluation):
             frames=frames,
         )
         edited = editor.edit(request)
-        videos = as_float(videos)
+        targets = None
+        if all(edit.target is not None for edit in edits):
+            targets = as_float(torch.stack([editor.clip(e.target, fps=FPS) for e in edits if e.target]))
+        return _Made(edited, as_float(videos), targets)
+
+    def _measured(self, made: _Made) -> dict[str, list[float]]:
+        """The measures of a few edits."""
+        edited, videos, targets = made
         measured = {
             "flow_error": flow_error(edited, videos, self.flow),
             "consistency": consistency(edited, self.flow),
         }
-        if all(edit.target is not None for edit in edits):
-            targets = as_float(torch.stack([editor.clip(e.target, fps=FPS) for e in edits if e.target]))
+        if targets is not None:
             measured |= {
                 "psnr": psnr(edited, targets).mean(dim=1),
                 "source_psnr": psnr(videos, targets).mean(dim=1),
                 "first_frame_psnr": psnr(edited[:, 0], targets[:, 0]),
             }
         return {name: values.tolist() for name, values in measured.items()}
+
+    def _keep(
+        self,
+        out: Path,
+        subject: Subject,
+        part: list[tuple[int, Edit]],
+        made: _Made,
+        measured: dict[str, list[float]],
+    ) -> None:
+        """Write a few edits with their sources and true edits, and what was measured of them."""
+        films = []
+        for i, (number, edit) in enumerate(part):
+            film = self._film(subject, number, edit)
+            for path, videos in ((film.film, made.edited), (film.source, made.sources), (film.target, made.targets)):
+                if path is not None and videos is not None:
+                    write_video(path, videos[i], FPS)
+            film.measures.update({name: values[i] for name, values in measured.items()})
+            films.append(film if made.targets is not None else replace(film, target=None))
+        add_edited(out, films)
+
+    def _film(self, subject: Subject, number: int, edit: Edit) -> EditedFilm:
+        """The film of an edit in the folder of films."""
+        assert self.out is not None
+        method, file = subject.name or type(subject.objective).__name__, f"{number:05d}.mp4"
+        return EditedFilm(
+            number=number,
+            method=method,
+            film=self.out / _folder_name(method) / file,
+            source=self.out / SOURCE / file,
+            target=None if edit.target is None else self.out / TARGET / file,
+            source_prompt=edit.source_prompt,
+            edit_prompt=edit.edit_prompt,
+            type=edit.type,
+            run=subject.run,
+        )
+
+
+def _folder_name(method: str) -> str:
+    return method.replace(":", "-").replace("/", "-")
 
 
 def flow_error(edited: Tensor, source: Tensor, method: Method = "dis") -> Tensor:
