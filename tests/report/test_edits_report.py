@@ -48,7 +48,7 @@ def folder(tmp_path):
 def test_page_and_films(folder):
     root, _ = folder
     page = edits_report(root).read_text()
-    assert "3 edits by 2 methods: ours, theirs. Tables are of the 2 edits that all of them made." in page
+    assert "3 edits by 2 methods: ours, theirs. Measures are of the 2 edits that all of them made." in page
     assert "a dog → a cat &lt;b&gt;" in page and "<b>" not in page
     assert all(word in page for word in ("true edit", "the source, unedited", "Motion", "Style"))
     film = read_video(root / "side_by_side" / "00000.mp4").video

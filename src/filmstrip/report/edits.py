@@ -19,6 +19,7 @@ from filmstrip.data.side_by_side import (
 from filmstrip.report.clips import Strip, Strips
 from filmstrip.report.page import Report, Section
 from filmstrip.report.sections import Cell, Column, Table
+from filmstrip.report.votes import vote_tables
 from filmstrip.runs.contents import REPORT
 
 SHOWN = 3
@@ -48,6 +49,7 @@ def edits_report(folder: Path, *, films: bool = True) -> Path:
             write_side_by_side(folder, of_edit, methods)
     shared = {number: of for number, of in by_number.items() if len(of) == len(methods)}
     sections: list[Section] = []
+    sections += vote_tables(folder, edited)
     if shared:
         sections += measures(shared, methods)
     sections += [
@@ -55,7 +57,7 @@ def edits_report(folder: Path, *, films: bool = True) -> Path:
     ]
     lead = (
         f"{len(by_number):,} edits by {len(methods)} method{'s' if len(methods) > 1 else ''}: {', '.join(methods)}. "
-        f"Tables are of the {len(shared):,} edits that all of them made."
+        f"Measures are of the {len(shared):,} edits that all of them made."
     )
     return Report(folder.resolve().name, lead, sections).write(folder / REPORT)
 
