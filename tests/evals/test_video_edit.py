@@ -47,6 +47,16 @@ def run(tmp_path):
     return found.bound(open_source(data).info("train"))
 
 
+def save(run, objective, folder):
+    """A run folder as training leaves it."""
+    source = open_source(run.data)
+    folder.mkdir()
+    write_config(run, folder / "config.json")
+    save_file(objective.state_dict(), folder / "weights.safetensors")
+    save_data_info(source.info("train"), folder)
+    source.record(folder)
+
+
 @pytest.fixture
 def subject(run):
     torch.manual_seed(0)
@@ -98,13 +108,14 @@ def test_edited_films_are_kept_beside_those_of_other_methods(subject, tmp_path):
 
 
 def test_other_methods_edit_with_the_network_of_a_run(run, subject, tmp_path, capsys):
-    folder, out = tmp_path / "moca", tmp_path / "films"
-    folder.mkdir()
-    write_config(run, folder / "config.json")
-    save_file(subject.objective.state_dict(), folder / "weights.safetensors")
-    save_data_info(subject.source.info("train"), folder)
-    subject.source.record(folder)
+    folder, clip, out = tmp_path / "moca", tmp_path / "small clip", tmp_path / "films"
+    save(run, subject.objective, folder)
+    towers = systems.find("language.clip")
+    towers = replace(towers, data=replace(towers.data, path=run.data.path, synthetic=None))
+    towers = towers.bound(open_source(towers.data).info("train"))
+    save(towers, towers.objective.build(), clip)
     asked = ["eval", str(folder), "--protocol", "video_edit", "--num-edits", "1", "--out", str(out)]
+    asked += ["--clip", str(clip)]
     assert main([*asked, "--by", "editing.sdedit", "--by=editing.masactrl:tiny"]) == 0
     said = capsys.readouterr().out
     assert all(
@@ -116,6 +127,9 @@ def test_other_methods_edit_with_the_network_of_a_run(run, subject, tmp_path, ca
     (kept,) = [row for row in metrics_of(folder) if "eval/psnr" in row]
     own = [film.measures["psnr"] for film in films if film.method == "sdedit"]
     assert kept["eval/sdedit/psnr"] == pytest.approx(sum(own) / 6, rel=1e-4)
+    assert {f"eval/sdedit/m_{name}@small clip" for name in ("sim", "dir", "geo")} <= kept.keys()
+    assert 0 <= kept["eval/m_geo@small clip"] <= 1 and "eval/true_m_dir@small clip" in kept
+    assert "M_dir by small clip" in (out / "report.html").read_text()
     assert (out / "masactrl-tiny" / f"{films[0].number:05d}.mp4").exists()
 
 

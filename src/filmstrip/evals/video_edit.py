@@ -2,11 +2,14 @@
 
 It reads an ``edits.csv`` (:mod:`filmstrip.data.edits`), as ``filmstrip data make edits`` writes one, beside the data.
 True edited videos exist of synthetic edits alone; without them, what needs them is left out. The edited films can be
-kept side by side with those of other methods and runs (:mod:`filmstrip.data.edited_films`).
+kept side by side with those of other methods and runs (:mod:`filmstrip.data.edited_films`). A model of video and text
+says how near edits are to source and text (:mod:`filmstrip.evals.edit_similarity`).
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +33,7 @@ from filmstrip.data.edits import MOVING, TYPES, Edit, read_edits
 from filmstrip.data.kinds.captioned import CaptionedSource
 from filmstrip.distributed import process
 from filmstrip.errors import UserError
+from filmstrip.evals.edit_similarity import EditSimilarity, edit_similarity
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.progress import counted
 from filmstrip.protocols import VideoEditor, as_float
@@ -37,6 +41,8 @@ from filmstrip.runs.editors import FPS, TrainedEditor
 from filmstrip.runs.evaluation import Evaluation, Subject
 from filmstrip.video import write_video
 from filmstrip.video.flow import Method, estimate_flow
+
+log = logging.getLogger(__name__)
 
 _MOVING_SHARE = 0.5
 """Share of a clip's largest flow from which on a pixel counts as moving."""
@@ -64,6 +70,9 @@ class VideoEditing(Evaluation):
     """Algorithm that estimates flow here."""
     seed: Seed = 0
     """Base seed; edit ``i`` of the table uses ``seed + i``."""
+    clip: str | None = None
+    """Model of video and text for M_sim, M_dir and M_geo: a run folder of one, or SigLIP or CLIP in the Hub's layout
+    (a folder or hf:OWNER/NAME), of which frames are compared one by one; none leaves these out."""
     out: Path | None = None
     """Folder to keep the edited films in, side by side with those of other methods, and a page that shows them."""
 
@@ -82,6 +91,8 @@ class VideoEditing(Evaluation):
         edits = read_edits(subject.source.root)
         if self.frames == "true" and (without := [e for e in edits if e.edited_first_frame is None]):
             raise UserError(f"{len(without)} of {len(edits)} edits have no edited_first_frame: use --frames own")
+        if self.clip is not None:
+            _similarity(self.clip)
         if self.out is not None:
             name = subject.name or type(subject.objective).__name__
             if _folder_name(name) in (SOURCE, TARGET):
@@ -96,7 +107,9 @@ class VideoEditing(Evaluation):
         ``flow_error``: mean distance between the flow of edit and source where the source moves, in pixels a frame;
         over all edits only those count that keep the motion. ``psnr``: to the true edit, and ``source_psnr``: that of
         the unedited source, which an editor has to beat. ``first_frame_psnr``: of the first frame to the true one.
-        ``consistency``: PSNR of each frame to the next one, drawn back along its flow.
+        ``consistency``: PSNR of each frame to the next one, drawn back along its flow. With a model of video and
+        text, ``m_sim@MODEL``, ``m_dir@MODEL`` and ``m_geo@MODEL``, those of the true edits as ``true_m_dir@MODEL``,
+        and in which share of edits they are undefined or clamped.
         """
         assert isinstance(subject.source, CaptionedSource)
         source = subject.source
@@ -111,7 +124,7 @@ class VideoEditing(Evaluation):
             count = 0
             for kind, part in parts:
                 made = self._made(editor, kind, part)
-                measured = self._measured(made)
+                measured = self._measured(made, [edit for _, edit in part])
                 for name, values in measured.items():
                     found.setdefault(name, {}).setdefault(kind, []).extend(values)
                 if self.out is not None and process.rank() == 0:
@@ -148,7 +161,7 @@ class VideoEditing(Evaluation):
             targets = as_float(torch.stack([editor.clip(e.target, fps=FPS) for e in edits if e.target]))
         return _Made(edited, as_float(videos), targets)
 
-    def _measured(self, made: _Made) -> dict[str, list[float]]:
+    def _measured(self, made: _Made, edits: list[Edit]) -> dict[str, list[float]]:
         """The measures of a few edits."""
         edited, videos, targets = made
         measured = {
@@ -161,6 +174,14 @@ class VideoEditing(Evaluation):
                 "source_psnr": psnr(videos, targets).mean(dim=1),
                 "first_frame_psnr": psnr(edited[:, 0], targets[:, 0]),
             }
+        if self.clip is not None:
+            similarity = _similarity(self.clip)
+            texts = [edit.source_prompt for edit in edits], [edit.edit_prompt for edit in edits]
+            of_edits = similarity(videos, edited, *texts)
+            measured |= {f"{name}@{similarity.name}": values for name, values in of_edits.items()}
+            if targets is not None:
+                true = similarity(videos, targets, *texts)
+                measured |= {f"true_{name}@{similarity.name}": true[name] for name in ("m_sim", "m_dir", "m_geo")}
         return {name: values.tolist() for name, values in measured.items()}
 
     def _keep(
@@ -201,6 +222,14 @@ class VideoEditing(Evaluation):
 
 def _folder_name(method: str) -> str:
     return method.replace(":", "-").replace("/", "-")
+
+
+@functools.lru_cache(maxsize=1)
+def _similarity(source: str) -> EditSimilarity:
+    """The model of video and text, which is loaded once for several methods."""
+    found = edit_similarity(source)
+    log.warning("M_sim, M_dir and M_geo are by %s", found.described)
+    return found
 
 
 def flow_error(edited: Tensor, source: Tensor, method: Method = "dis") -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filmstrip.data.edited_films import EditedFilm, read_edited
@@ -31,8 +32,14 @@ _MEASURES: dict[str, Column] = {
     "consistency": Column("consistency (dB)", ".1f", "highest"),
 }
 """Columns of measures, by what they are called in the table of films; others keep their names."""
-_PER_SOURCE = {"psnr": "source_psnr"}
-"""Measures that the unedited source has, too."""
+_SIMILARITIES = {
+    "m_sim": Column("M_sim", ".3f"),  # of which a copy of the source has most
+    "m_dir": Column("M_dir", ".3f", "highest"),
+    "m_geo": Column("M_geo", ".3f", "highest"),
+}
+"""Columns of similarities, by what stands before the name of the model."""
+_ASIDE = ("source_", "true_", "m_dir_undefined@", "m_geo_clamped@")
+"""Beginnings of measures that are no columns: of source and true edit, which have rows, and of what notes tell."""
 
 
 def edits_report(folder: Path, *, films: bool = True) -> Path:
@@ -68,17 +75,17 @@ def measures(by_number: Mapping[int, Mapping[str, EditedFilm]], methods: Sequenc
     names = [
         name
         for name in dict.fromkeys(name for film in films[methods[0]] for name in film.measures)
-        if name not in _PER_SOURCE.values()
-        and all(any(name in film.measures for film in own) for own in films.values())
+        if not name.startswith(_ASIDE) and all(any(name in film.measures for film in own) for own in films.values())
     ]
     if not names:
         return []
-    columns = [_MEASURES.get(name, Column(name, ".3f")) for name in names]
+    columns = [_column(name) for name in names]
     rows: list[list[Cell]] = [[method, *(_mean(films[method], name) for name in names)] for method in methods]
-    if any(name in _PER_SOURCE for name in names):
-        unedited = [_mean(films[methods[0]], _PER_SOURCE.get(name, "")) for name in names]
-        shown = (None if value is None else column.text(value) for value, column in zip(unedited, columns))
-        rows.append(["the source, unedited", *shown])  # as text: it takes no part in what is best
+    for said, prefix in (("the source, unedited", "source_"), ("the true edit", "true_")):
+        values = [_mean(films[methods[0]], prefix + name) for name in names]
+        shown = [None if value is None else column.text(value) for value, column in zip(values, columns)]
+        if any(shown):
+            rows.append([said, *shown])  # as text: it takes no part in what is best
     notes = [f"Means over {len(by_number):,} edits."]
     if "flow_error" in names:
         notes.append(
@@ -87,6 +94,7 @@ def measures(by_number: Mapping[int, Mapping[str, EditedFilm]], methods: Sequenc
         )
     if "consistency" in names:
         notes.append("Consistency is the PSNR of each frame to the next one, drawn back along its flow.")
+    notes += _of_similarities(films, names)
     found = [Table("Measures", [Column("method"), *columns], rows, notes)]
     kinds = [kind for kind in TYPES if any(_is(of, kind) for of in by_number.values())]
     for name, column in zip(names, columns):
@@ -94,6 +102,32 @@ def measures(by_number: Mapping[int, Mapping[str, EditedFilm]], methods: Sequenc
             heads = [Column(kind.replace("_", "-"), column.format, column.best) for kind in kinds]
             of_kind = [[m, *(_mean(films[m], name, kind) for kind in kinds)] for m in methods]
             found.append(Table(f"By type: {column.name}", [Column("method"), *heads], of_kind))
+    return found
+
+
+def _column(name: str) -> Column:
+    """The column of a measure."""
+    start, at, model = name.partition("@")
+    if at and start in _SIMILARITIES:
+        found = _SIMILARITIES[start]
+        return replace(found, name=f"{found.name} by {model}")
+    return _MEASURES.get(name, Column(name, ".3f"))
+
+
+def _of_similarities(films: Mapping[str, Sequence[EditedFilm]], names: Sequence[str]) -> list[str]:
+    """What similarities are, and how often they have no value, by model."""
+    found = []
+    for model in dict.fromkeys(name.partition("@")[2] for name in names if name.startswith("m_dir@")):
+        without = []
+        for method, own in films.items():
+            undefined, clamped = (_mean(own, f"{name}@{model}") or 0 for name in ("m_dir_undefined", "m_geo_clamped"))
+            if undefined or clamped:
+                without.append(f"{method} {undefined:.0%} and {clamped:.0%}")
+        found.append(
+            f"By {model}: M_sim is the cosine of edit and source, M_dir that of the difference of the videos and of "
+            "the texts, M_geo their geometric mean. A copy of the source has M_sim 1 and no M_dir."
+            + (f" Undefined, and counted as 0, or with a factor below 0: {', '.join(without)}." if without else "")
+        )
     return found
 
 
