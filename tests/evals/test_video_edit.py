@@ -1,6 +1,7 @@
 """Measures of edited videos: on videos whose motion is known, and by type on a table of edits."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,14 @@ def save(run, objective, folder):
     source.record(folder)
 
 
+def save_clip(run, folder):
+    """A model of video and text with random weights, which has read the captions of a run."""
+    towers = systems.find("language.clip")
+    towers = replace(towers, data=replace(towers.data, path=run.data.path, synthetic=None))
+    towers = towers.bound(open_source(towers.data).info("train"))
+    save(towers, towers.objective.build(), folder)
+
+
 @pytest.fixture
 def subject(run):
     torch.manual_seed(0)
@@ -110,10 +119,7 @@ def test_edited_films_are_kept_beside_those_of_other_methods(subject, tmp_path):
 def test_other_methods_edit_with_the_network_of_a_run(run, subject, tmp_path, capsys):
     folder, clip, out = tmp_path / "moca", tmp_path / "small clip", tmp_path / "films"
     save(run, subject.objective, folder)
-    towers = systems.find("language.clip")
-    towers = replace(towers, data=replace(towers.data, path=run.data.path, synthetic=None))
-    towers = towers.bound(open_source(towers.data).info("train"))
-    save(towers, towers.objective.build(), clip)
+    save_clip(run, clip)
     asked = ["eval", str(folder), "--protocol", "video_edit", "--num-edits", "1", "--out", str(out)]
     asked += ["--clip", str(clip)]
     assert main([*asked, "--by", "editing.sdedit", "--by=editing.masactrl:tiny"]) == 0
@@ -131,6 +137,26 @@ def test_other_methods_edit_with_the_network_of_a_run(run, subject, tmp_path, ca
     assert 0 <= kept["eval/m_geo@small clip"] <= 1 and "eval/true_m_dir@small clip" in kept
     assert "M_dir by small clip" in (out / "report.html").read_text()
     assert (out / "masactrl-tiny" / f"{films[0].number:05d}.mp4").exists()
+
+
+def test_candidates_of_an_edit_are_ordered_by_what_a_model_says_of_them(run, subject, tmp_path, capsys):
+    save(run, subject.objective, tmp_path / "moca")
+    save_clip(run, tmp_path / "clip")
+    source = run.data.path / "test" / "00000.mp4"
+    words = ["edit", str(tmp_path / "moca"), str(source), "--to", "a red disc moves left on sand", "--type", "motion"]
+    words += ["--candidates", "3", "--clip", str(tmp_path / "clip"), "--out", str(tmp_path / "e.mp4")]
+    assert main(words) == 2
+    assert "--clip compares what changed" in capsys.readouterr().err and not (tmp_path / "e_1.mp4").exists()
+    assert main([*words, "--from", "a blue disc moves left on grass"]) == 0
+    made, _, told = capsys.readouterr().out.partition("by clip (Contrastive, clips of 4 frames), best first:\n")
+    assert made.count("8 frames") == 3
+    rows = re.findall(r"e_(\d)\.mp4: M_geo ([-.\d]+), M_dir ([-.\d]+), M_sim ([-.\d]+)", told)
+    assert {number for number, *_ in rows} == {"1", "2", "3"}
+    scores = [(float(geo), float(direction)) for _, geo, direction, _ in rows]
+    assert scores == sorted(scores, reverse=True)
+    for number, geo, direction, similarity in rows:
+        low = max(0, float(direction)) * max(0, float(similarity))
+        assert float(geo) == pytest.approx(math.sqrt(low), abs=0.03), number
 
 
 def test_what_cannot_edit_by_a_method_is_said(run, tmp_path, capsys):
