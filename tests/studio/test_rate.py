@@ -8,11 +8,12 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
-from filmstrip.data.edited_films import EditedFilm, add_edited
+from filmstrip.data.edited_films import EditedFilm, add_edited, read_edited
 from filmstrip.data.votes import read_votes
 from filmstrip.errors import UserError
 from filmstrip.report.edits import edits_report
@@ -171,11 +172,28 @@ def test_the_page_counts_edits_and_keeps_votes_apart_from_measures(folder):
             rating.vote(judge, pair.key, SAME | {"better": "left" if left.method == liked else "right"})
     page = edits_report(folder, films=False).read_text()
     assert "24 votes of 3 people" in page and not (folder / "side_by_side").exists()
-    whole, by_type = vote_tables(folder, [film for pair in rating.pairs.values() for film in (pair.a, pair.b)])
+    whole, by_type, *rest = vote_tables(folder, [film for pair in rating.pairs.values() for film in (pair.a, pair.b)])
     # Of each edit two of three people prefer masactrl to moca: 0 of 4, Wilson's interval 0% to 49%.
     assert whole.rows[0] == ["moca", "masactrl", 4, 0, 0.0, "0%\xa0to\xa049%", None, None, None, None]
     assert whole.rows[1][:6] == ["moca", "tokenflow", 4, 0, 1.0, "51%\xa0to\xa0100%"]
     assert by_type.rows[0] == ["moca", "masactrl", "0% (3)", "0% (1)"]
+    assert not rest  # nothing was measured
+
+
+def test_measures_are_held_against_people_where_both_are_clear(folder):
+    films = [
+        replace(film, measures={"psnr": value, "flow_error": value, "source_psnr": value})
+        for film in read_edited(folder)
+        for value in [{"moca": 2.0, "masactrl": 1.0, "tokenflow": 2.0}[film.method]]
+    ]
+    add_edited(folder, films)
+    rating = Rating(folder, against="moca")
+    while (pair := rating.next("Ann")) is not None:
+        left, _ = pair.sides("Ann")
+        rating.vote("Ann", pair.key, SAME | {"better": "left" if left.method == "moca" else "right"})
+    *_, agreement = vote_tables(folder, films)
+    # Edits of tokenflow have the same measures as moca's, which people prefer.
+    assert [row[:3] for row in agreement.rows] == [["psnr", 4, 1.0], ["flow_error", 4, 0.0]]
 
 
 def test_nothing_is_lost_when_the_server_is_killed(folder):

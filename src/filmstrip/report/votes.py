@@ -13,6 +13,9 @@ from filmstrip.report.comparison import wilson_interval
 from filmstrip.report.sections import Cell, Column, Table
 
 _SHARES = {"better": "better edit", "text": "nearer to the text", "source": "keeps the source"}
+_LESS_IS_BETTER = ("flow_error",)
+_OF_SOURCE = ("source_", "true_", "m_dir_undefined@", "m_geo_clamped@")
+"""Beginnings of measures that say nothing of which edit is better."""
 
 
 def vote_tables(folder: Path, films: Sequence[EditedFilm]) -> list[Table]:
@@ -56,7 +59,39 @@ def vote_tables(folder: Path, films: Sequence[EditedFilm]) -> list[Table]:
         ]
         note = "Share of edits whose majority prefers the method to the other, and how many edits that is of."
         tables.append(Table("Votes of people by type", [Column("method"), Column("against"), *heads], rows, (note,)))
-    return tables
+    agreement = agreement_table(votes, films, pairs)
+    return tables if agreement is None else [*tables, agreement]
+
+
+def agreement_table(
+    votes: Sequence[Vote], films: Sequence[EditedFilm], pairs: Sequence[tuple[str, str]]
+) -> Table | None:
+    """How often a measure prefers the edit that most people prefer (the metric accuracy of MoCA, table 7.3), over all
+    edits and pairs of methods without ties; none where nothing was measured of them."""
+    measured = {(film.number, film.method): film.measures for film in films}
+    chosen = [
+        (measured[number, preferred], measured[number, second if preferred == first else first])
+        for first, second in pairs
+        for number, preferred in majorities(votes, first, second).items()
+        if preferred
+    ]
+    rows: list[list[Cell]] = []
+    for name in dict.fromkeys(name for ours, theirs in chosen for name in ours if name in theirs):
+        if name.startswith(_OF_SOURCE):
+            continue
+        differences = [ours[name] - theirs[name] for ours, theirs in chosen if name in ours and name in theirs]
+        right = [(each < 0) if name in _LESS_IS_BETTER else (each > 0) for each in differences if each]
+        if right:
+            low, high = wilson_interval(sum(right) / len(right), len(right))
+            rows.append([name, len(right), sum(right) / len(right), _interval(low, high)])
+    if not rows:
+        return None
+    note = (
+        "The share of pairs of edits in which the measure is better for the one that most people prefer; half is "
+        "what chance has. Pairs with equal measures are left out. The votes above do not depend on any of this."
+    )
+    columns = [Column("measure"), Column("pairs"), Column("agrees", ".0%"), Column("95% interval")]
+    return Table("How far measures agree with people", columns, rows, (note,))
 
 
 def _share(chosen: Sequence[str], method: str) -> list[Cell]:
@@ -66,7 +101,11 @@ def _share(chosen: Sequence[str], method: str) -> list[Cell]:
         return [None, None]
     share = sum(choice == method for choice in decided) / len(decided)
     low, high = wilson_interval(share, len(decided))
-    return [share, f"{low:.0%} to {high:.0%}".replace(" ", "\N{NO-BREAK SPACE}")]
+    return [share, _interval(low, high)]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.0%} to {high:.0%}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _of_type(votes: Sequence[Vote], first: str, second: str, kind: str, kinds: dict[int, str]) -> str | None:
