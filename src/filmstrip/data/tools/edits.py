@@ -46,7 +46,7 @@ def convert_edits(layout: str, path: Path, out: Path, *, videos: Path | None = N
     Those that are nowhere are left out.
 
     Raises:
-        UserError: ``path`` is not in the layout, ``out`` is no folder, or none of the videos is there.
+        UserError: ``path`` is not in the layout, ``out`` is a file, or none of the videos is there.
     """
     edits = EDITS[layout](path)
     if out.suffix or out.is_file():
