@@ -56,6 +56,7 @@ COMMANDS = {
     "bench": "filmstrip.commands.bench:Bench",
     "compare": "filmstrip.commands.compare:Compare",
     "studio": "filmstrip.commands.studio:Studio",
+    "rate": "filmstrip.commands.rate:Rate",
     "scale": "filmstrip.commands.scale:Scale",
     "claims": "filmstrip.commands.claims:Claims",
 }

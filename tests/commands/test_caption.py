@@ -13,7 +13,6 @@ from filmstrip.__main__ import main
 from filmstrip.commands.work import caption as work
 from filmstrip.commands.work import filter as judging
 from filmstrip.commands.work.caption_table import read_captions
-from filmstrip.commands.work.search import Searcher
 from filmstrip.data.config import Clip, PixelRange
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.layouts.manifest import open_manifest
@@ -23,6 +22,7 @@ from filmstrip.evals.captions import CaptionWriter
 from filmstrip.nn.decoding import Writing
 from filmstrip.protocols import Objective
 from filmstrip.runs import experiment
+from filmstrip.runs.text_video import TextVideoModel
 from filmstrip.text.tokenizers import Words
 from filmstrip.train.lengths import Steps
 from filmstrip.video.write import write_grid, write_video
@@ -86,7 +86,7 @@ def model(monkeypatch):
     writer = CaptionWriter(painter, TOKENIZER, "", Writing())
     monkeypatch.setattr(work, "load_describer", lambda command: work.Describer(painter, writer, clip))
     monkeypatch.setattr(
-        judging, "load_searcher", lambda source: Searcher(painter, clip, Captioned(max_length=8), TOKENIZER)
+        judging, "load_searcher", lambda source: TextVideoModel(painter, clip, Captioned(max_length=8), TOKENIZER)
     )
     return painter
 

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 
 from filmstrip.__main__ import main
 from filmstrip.commands.work import search as work
-from filmstrip.commands.work.search import Searcher, index_files, moments_of, ranked, read_index, unknown_words
+from filmstrip.commands.work.search import index_files, moments_of, ranked, read_index, unknown_words
 from filmstrip.data.config import Clip
 from filmstrip.data.files import VideoFile
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.errors import UserError
 from filmstrip.protocols import Objective
+from filmstrip.runs.text_video import TextVideoModel
 from filmstrip.text.tokenizers import Bytes, Words
 from filmstrip.video.write import write_grid, write_video
 
@@ -63,7 +64,7 @@ def folder(tmp_path):
 @pytest.fixture
 def model(monkeypatch, tmp_path):
     clip = Clip(num_frames=2, sampling="uniform", size=16)
-    searcher = Searcher(Colours(), clip, Captioned(max_length=4), TOKENIZER)
+    searcher = TextVideoModel(Colours(), clip, Captioned(max_length=4), TOKENIZER)
     monkeypatch.setattr(work, "load_searcher", lambda source: searcher)
     monkeypatch.setattr(work, "_default_index", lambda source, searcher: tmp_path / "index")
     return searcher

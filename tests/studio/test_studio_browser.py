@@ -9,9 +9,12 @@ import time
 
 import pytest
 
-from filmstrip.studio.app import application
+from filmstrip.data.edited_films import EditedFilm, add_edited
+from filmstrip.data.votes import read_votes
+from filmstrip.studio.app import application, rate_application
 from filmstrip.studio.context import Context
 from filmstrip.studio.places import Places
+from filmstrip.studio.rating import Rating
 from filmstrip.studio.segments import Segments
 from filmstrip.video import write_video
 from run_folders import save_run
@@ -81,12 +84,11 @@ def places(tmp_path_factory):
     return Places(runs, videos)
 
 
-@pytest.fixture(scope="module")
-def address(places):
-    """A studio that serves these."""
+@contextlib.contextmanager
+def served(app):
+    """The address at which an application is served."""
     import uvicorn
 
-    app = application(Context(places))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -95,6 +97,13 @@ def address(places):
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def address(places):
+    """A studio that serves these."""
+    with served(application(Context(places))) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +277,42 @@ def test_an_uploaded_film_is_played_and_classified(browser, address, tmp_path):
     page.set_input_files("#film", tmp_path / "broken.mp4")
     until(page, "document.querySelector('#message').textContent.includes('cannot be read')")
     page.close()
+
+
+def test_pairs_of_edited_films_are_judged(browser, tmp_path):
+    for name in ("source", "ours", "theirs"):
+        write_video(tmp_path / f"{name}.mp4", colours(8, 32, 32), 8)
+    films = [
+        EditedFilm(
+            number=number,
+            method=method,
+            film=tmp_path / f"{method}.mp4",
+            source=tmp_path / "source.mp4",
+            source_prompt="a dog",
+            edit_prompt="a cat",
+            type="object",
+        )
+        for number in range(2)
+        for method in ("ours", "theirs")
+    ]
+    add_edited(tmp_path, films)
+    app = rate_application(Context(Places(tmp_path), rating=Rating(tmp_path)))
+    with served(app) as address:
+        for width, scheme in ((1200, "light"), (400, "dark")):
+            with opened(browser, address, "/pair?judge=Ann", width, scheme) as page:
+                until(page, "[...document.querySelectorAll('.pair video')].every((film) => film.readyState >= 2)")
+                over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                assert over <= 0
+                assert page.evaluate(CONTRAST % RATIO) == [] and page.evaluate(UNNAMED) == []
+                page.click("text=Play again")
+                until(page, "[...document.querySelectorAll('.pair video')].every((film) => film.currentTime > 0)")
+                page.click("#vote button")
+                assert read_votes(tmp_path) == [] if width == 1200 else len(read_votes(tmp_path)) == 1
+                for name, answer in (("better", "left"), ("text", "same"), ("source", "right")):
+                    page.check(f"input[name={name}][value={answer}]")
+                before = page.url
+                page.click("#vote button")
+                until(page, f"location.href !== {before!r} && document.readyState === 'complete'")
+        with opened(browser, address, "/pair?judge=Ann") as page:
+            assert "judged all 2 pairs" in page.inner_text("main")
+    assert [vote.better == vote.left and vote.source == vote.right for vote in read_votes(tmp_path)] == [True, True]

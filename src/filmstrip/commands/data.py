@@ -91,8 +91,8 @@ class Prepare(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """Convert labels that were exported by CVAT, VIA or Label Studio into a manifest, or a public dataset that is
-    distributed as arrays into videos with actions; the latter resumes where it stopped."""
+    """Convert labels that were exported by CVAT, VIA or Label Studio into a manifest, a public table of edits into
+    ours, or a public dataset of arrays into videos with actions; the latter resumes where it stopped."""
 
     usage = "PATH --layout LAYOUT --out FILE|FOLDER [options]"
     path: Collection
@@ -100,12 +100,13 @@ class Convert(Command):
     layout: str
     """Tool that exported labels: cvat (XML or Datumaro, also in its .zip), via (project of VIA 3) or label_studio
     (JSON); or layout of the dataset: bair (TFRecord files), teco or viper_rl (npz files, of
-    DMLab and of experts)."""
+    DMLab and of experts), or loveu_tgve (edits of the challenge of 2023)."""
     out: Path
     """Manifest to write, a .csv with a row for each labelled part of a film; or output folder of the videos, as
-    split/*.mp4 with *.actions.npy."""
+    split/*.mp4 with *.actions.npy, or of edits.csv."""
     videos: Path | None = None
-    """Folder of the films that are labelled, or the one film; by default the folder of the exported file."""
+    """Folder of the films that are labelled or edited, or the one film; by default the folder of the exported file,
+    or the places of the layout."""
     fps: Rate | None = None
     """Frames per second at which the labelling tool counted frames, if that is not the film's own rate."""
     attribute: str = ""
@@ -134,6 +135,14 @@ class Convert(Command):
             )
             print(found.text())
             return 1 if found.missing else 0
+        from filmstrip.data.tools.edits import EDITS, convert_edits
+
+        if self.layout in EDITS:
+            if self.fps or self.attribute or self.boxes:
+                raise UserError(f"--fps, --attribute and --boxes are for labels ({', '.join(EXPORTS)})")
+            edits = convert_edits(self.layout, self.path, self.out, videos=self.videos)
+            print(edits.text())
+            return 1 if edits.missing else 0
         if self.videos or self.fps or self.attribute or self.boxes:
             raise UserError(
                 f"--videos, --fps, --attribute and --boxes are for labels ({', '.join(EXPORTS)}), and --layout is "

@@ -81,6 +81,9 @@ class Edit(Command):
     """Number of steps of sampling; by default the run's own."""
     candidates: Count = 1
     """Number of edits to choose from: with seeds of their own, and text and motion scaled by 1 and 1.5 in turn."""
+    clip: str | None = None
+    """Model of video and text that says how near each candidate is to source and text (M_sim, M_dir, M_geo), the best
+    M_geo first: a run folder of one, or SigLIP or CLIP in the Hub's layout. Needs --from."""
     seed: Seed = 0
     """Base seed; candidate i depends on seed + i."""
     tuning: OnVideo = field(default_factory=OnVideo)

@@ -16,6 +16,7 @@ from filmstrip.commands.command import Command, read
 from filmstrip.errors import UserError
 
 if TYPE_CHECKING:
+    from filmstrip.evals.video_edit import VideoEditing
     from filmstrip.runs.evaluation import Evaluation
     from filmstrip.runs.predictions import PredictionTable
 
@@ -25,6 +26,7 @@ _OPTIONS = {
     "--predictions FILE": "Table of predictions to write, too: .csv, .parquet or .json.",
     "--top-k K": "Number of classes that the tables have for each file (5).",
     "--per-clip": "Rows of the single clips of each file, too, with their start and end in seconds.",
+    "--by SYSTEM[:PRESET]": "Other method to try with the run's network, too (of video_edit); repeated for more.",
     "--last": "Weights of the last step, where the run kept its best ones (train.best); its folder keeps no result.",
 }
 
@@ -40,7 +42,8 @@ class Eval(Command):
     """
 
     usage = (
-        "RUN [--protocol NAME [options of the protocol]] [--data PATH] [--predictions FILE [--top-k K] [--per-clip]]"
+        "RUN [--protocol NAME [options of the protocol]] [--data PATH] [--predictions FILE [--top-k K] [--per-clip]] "
+        "[--by SYSTEM[:PRESET]]..."
     )
     run: str
     """Run folder, hf:OWNER/NAME, a short name such as dinov2, or a local folder in the Hub's layout."""
@@ -50,6 +53,8 @@ class Eval(Command):
     table: PredictionTable
     last: bool = False
     """Whether the weights are those of the last step."""
+    by: tuple[str, ...] = ()
+    """Systems by which the run's network edits, too."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], prog: str) -> Self:
@@ -59,6 +64,7 @@ class Eval(Command):
         folder, arguments = leading(cls, arguments, prog, "RUN")
         data, arguments = option(arguments, "--data")
         last, arguments = "--last" in arguments, [word for word in arguments if word != "--last"]
+        by, arguments = _others(arguments)
         name, arguments = option(arguments, "--protocol")
         if not name and any(word in HELP for word in arguments):
             _print_help(cls, prog)
@@ -77,10 +83,13 @@ class Eval(Command):
             raise UserError(
                 f"{arguments[0]} is an option of a protocol: add --protocol NAME; {evals.named_protocols()}"
             )
-        return cls(run=folder, protocols=protocols, data=Path(data) if data else None, table=table, last=last)
+        if by and not any(isinstance(each, _editing()) for each in protocols):
+            raise UserError("--by evaluates other methods of editing: add --protocol video_edit")
+        data_path = Path(data) if data else None
+        return cls(run=folder, protocols=protocols, data=data_path, table=table, last=last, by=by)
 
     def __call__(self) -> None:
-        from filmstrip import evals
+        from filmstrip import evals, systems
         from filmstrip.report.generation import is_curve_point
         from filmstrip.report.run import run_report
         from filmstrip.runs import experiment
@@ -93,13 +102,46 @@ class Eval(Command):
             raise UserError(
                 f"{self.run} has no evaluation of its own: name one with --protocol; {evals.named_protocols()}"
             )
-        for key, value in experiment.evaluate(self.run, self.protocols, self.data, self.table, last=self.last):
+        by = {address.rpartition(".")[2]: systems.find(address).objective for address in self.by}
+        found = experiment.evaluate(self.run, self.protocols, self.data, self.table, last=self.last, by=by)
+        for key, value in found:
             if not is_curve_point(key):
                 print(f"{key:<24} {value:.4f}", flush=True)
         if self.table.path is not None:
             print(self.table.path)
         if is_run(self.run) and not self.last:
             print(run_report(run))
+        self._report_edits()
+
+    def _report_edits(self) -> None:
+        """Write the page of the edited films that were kept."""
+        from filmstrip.report.edits import edits_report
+
+        for protocol in self.protocols:
+            if isinstance(protocol, _editing()) and protocol.out is not None:
+                print(edits_report(protocol.out))
+
+
+def _editing() -> type[VideoEditing]:
+    from filmstrip.evals.video_edit import VideoEditing
+
+    return VideoEditing
+
+
+def _others(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The systems that ``--by`` names, and the other arguments.
+
+    Raises:
+        UserError: there is no such system, or two have the same name.
+    """
+    found: list[str] = []
+    while True:
+        address, arguments = option(arguments, "--by")
+        if address is None:
+            return tuple(found), list(arguments)
+        found.append(address)
+        if len({name.rpartition(".")[2] for name in found}) < len(found):
+            raise UserError(f"--by {address} is named twice, or another method is called the same")
 
 
 def _print_help(command: type[Command], prog: str) -> None:

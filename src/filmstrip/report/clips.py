@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from filmstrip.report.markup import Markup, join, tag
+from filmstrip.report.sections import scrolling
 from filmstrip.runs.pictures import KeptPictures
 
 MAX_PREDICTIONS = 3
 STRIP = 4
 """Number of frames of a clip that does not move, side by side."""
 STILL_QUALITY, CLIP_QUALITY = 70, 75
+_NARROWEST = 5.5
+"""Minimum width of a clip of a wide strip, in rem."""
 SEAM = 2
 """Black pixels between the pictures of a strip."""
 
@@ -86,6 +89,8 @@ class Strips:
     fps: float = 8.0
     note: str | None = None
     """A short paragraph above the strips."""
+    wide: bool = False
+    """Whether each strip takes the page's width, for many clips; on a narrow page it scrolls."""
 
     def html(self) -> Markup:
         """One figure per strip."""
@@ -94,13 +99,26 @@ class Strips:
         figures = (
             tag(
                 "figure",
-                heads,
-                moving_picture(side_by_side(strip.videos), self.fps, f"Video {strip.name}{described}"),
+                self._placed(
+                    join(
+                        [
+                            heads,
+                            moving_picture(side_by_side(strip.videos), self.fps, f"Video {strip.name}{described}"),
+                        ]
+                    ),
+                    strip,
+                ),
                 tag("figcaption", strip.name, class_="note"),
             )
             for strip in self.strips
         )
-        return join([_note(self.note), tag("div", *figures, class_="strips")])
+        return join([_note(self.note), tag("div", *figures, class_="strips wide" if self.wide else "strips")])
+
+    def _placed(self, content: Markup, strip: Strip) -> Markup:
+        """A strip as it is, or so that its clips do not become too narrow."""
+        if not self.wide:
+            return content
+        return scrolling(tag("div", content, style=f"min-width: {_NARROWEST * len(strip.videos)}rem"), strip.name)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,11 @@ class Subject:
     """What is done with the predictions of a protocol that classifies."""
     per_clip: bool = False
     """Whether those are to tell single clips apart."""
+    name: str = ""
+    """Name of what is evaluated, where results of several are kept together: the run folder's, or the method's by
+    which the run's network is used."""
+    run: str = ""
+    """Run folder; empty of what is evaluated in memory or comes from the Hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

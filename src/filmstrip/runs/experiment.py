@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from filmstrip.errors import UserError
 from filmstrip.files import append_line, write_rows
 from filmstrip.inference import device_of
 from filmstrip.objectives.adaptation import adapt_part
+from filmstrip.objectives.config import ObjectiveConfig
 from filmstrip.protocols import Objective
 from filmstrip.runs import preflight
 from filmstrip.runs.config import Run, differences, read_config, to_json, write_config
@@ -240,6 +241,7 @@ def evaluate(
     table: PredictionTable = NO_TABLE,
     *,
     last: bool = False,
+    by: Mapping[str, ObjectiveConfig] | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Evaluate a run folder by ``protocols`` (by default its own) on its own data, or on ``data``; or an encoder of
     the Hub on ``data``.
@@ -247,6 +249,7 @@ def evaluate(
     A run folder keeps what is found, a line of metrics for each protocol with its settings, as of its last step, and
     the predictions of one that classifies: those of its own data beside its training's, others in ``evaluations/``.
     With ``last``, of a run that kept its best weights, those of its last step are evaluated, and nothing is kept.
+    ``by`` are other methods of editing by their names: each is evaluated with the run's network too, as ``NAME/...``.
 
     Raises:
         UserError: there is no such run or encoder, or the data lack what a protocol looks at; or a table is asked for
@@ -258,33 +261,37 @@ def evaluate(
     kept = None
     if is_run(evaluated) and not last:
         kept = Path(evaluated) if data is None else evaluations_folder(Path(evaluated), data)
-    subjects = []
+    others = _by_others(by, objective, evaluated)
+    subjects: list[list[Subject]] = []
     for protocol in protocols or own:
         source = protocol.own_source(described) or shared()
         if why := protocol.lacking(source, described):
             raise UserError(f"{why}: give other data (--data PATH)")
         # Processes share the batches, however the run was trained.
-        subjects.append(
-            Subject(
-                objective=objective,
-                source=source,
-                data=described,
-                device=device_of(objective),
-                classes=classes,
-                keep=partial(_keep, table=table, folder=kept),
-                per_clip=table.per_clip,
-            )
+        own_subject = Subject(
+            objective=objective,
+            source=source,
+            data=described,
+            device=device_of(objective),
+            classes=classes,
+            keep=partial(_keep, table=table, folder=kept),
+            per_clip=table.per_clip,
+            name=Path(evaluated).resolve().name if is_run(evaluated) else "",
+            run=str(evaluated) if is_run(evaluated) else "",
         )
-        protocol.check(subjects[-1])
-    for protocol, subject in zip(protocols, subjects):  # a run's own ask for as many clips as its paper does
+        subjects.append([own_subject, *(replace(own_subject, objective=o, name=n) for n, o in others.items())])
+        for subject in subjects[-1]:
+            protocol.check(subject)
+    for protocol, (subject, *_) in zip(protocols, subjects):  # a run's own ask for as many clips as its paper does
         for split in protocol.splits_of(described):
             preflight.check_clips(subject.source.split(split), getattr(protocol, "num_clips", 1))
     buffers_from_first_process(objective)
-    for protocol, subject in zip(protocols or own, subjects):
+    for protocol, (subject, *rest) in zip(protocols or own, subjects):
         values = {}
-        for name, value in protocol(subject):
-            values[f"eval/{name}"] = value
-            yield name, value
+        for prefix, each in [("", subject), *((f"{other.name}/", other) for other in rest)]:
+            for name, value in protocol(each):
+                values[f"eval/{prefix}{name}"] = value
+                yield f"{prefix}{name}", value
         if kept is not None:
             about: dict[str, Any] = {
                 "step": RunFolder(evaluated).last_step(),
@@ -293,6 +300,19 @@ def evaluate(
             if data is not None:
                 about["data"] = str(data.expanduser().resolve())
             RunFolder(kept).append_metrics(about | values)
+
+
+def _by_others(
+    by: Mapping[str, ObjectiveConfig] | None, objective: Objective, evaluated: str | Path
+) -> dict[str, Objective]:
+    """Other methods of editing with the network of a run."""
+    if not by:
+        return {}
+    from filmstrip.runs.editors import with_network  # other evaluations do without its rooms
+
+    if (own := Path(evaluated).resolve().name) in by:
+        raise UserError(f"the run folder is called {own} as a method of --by is: rename one, so that results differ")
+    return {name: with_network(config, objective, evaluated) for name, config in by.items()}
 
 
 def _check_table(table: PredictionTable, protocols: Sequence[Evaluation]) -> None:

@@ -16,9 +16,18 @@ from starlette.routing import Route
 
 from filmstrip.errors import UserError, in_words
 from filmstrip.report.markup import tag
-from filmstrip.studio import ask_forms, compare_page, film_pages, label_page, run_list, run_page, upload_page
+from filmstrip.studio import (
+    ask_forms,
+    compare_page,
+    film_pages,
+    label_page,
+    rate_page,
+    run_list,
+    run_page,
+    upload_page,
+)
 from filmstrip.studio.context import Context, context_of, of_script
-from filmstrip.studio.frame import STATIC, page, static
+from filmstrip.studio.frame import PAGES, STATIC, page, static
 from filmstrip.studio.places import Missing
 from filmstrip.studio.security import READING, Guard
 from filmstrip.studio.segments import Changed
@@ -56,6 +65,22 @@ def application(context: Context) -> Starlette:
         Route("/static/{name}", _static),
     ]
 
+    return _app(context, routes)
+
+
+def rate_application(context: Context) -> Starlette:
+    """The pages on which people judge the films of the context's rating, and no others, as an ASGI application."""
+    routes = [
+        Route("/", rate_page.start),
+        Route("/pair", rate_page.pair_page),
+        Route("/film", rate_page.film),
+        Route("/vote", of_script(rate_page.vote), methods=["POST"]),
+        Route("/static/{name}", _static),
+    ]
+    return _app(context, routes)
+
+
+def _app(context: Context, routes: list[Route]) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
@@ -110,4 +135,5 @@ def _told(request: Request, why: str, status: int) -> Response:
         return JSONResponse({"error": why}, status_code=status)
     said = tag("p", why[:1].upper() + why[1:] + ("" if why.endswith(".") else "."), class_="problem")
     title = "Not found" if status == 404 else "That did not work"
-    return page(title, said, token=context_of(request).tokens.page, status=status)
+    context = context_of(request)
+    return page(title, said, token=context.tokens.page, status=status, pages=PAGES if context.rating is None else ())

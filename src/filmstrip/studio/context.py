@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from filmstrip.errors import UserError
 from filmstrip.studio.jobs import Jobs
 from filmstrip.studio.places import Places
+from filmstrip.studio.rating import Rating
 from filmstrip.studio.security import Tokens
 from filmstrip.studio.segments import Segments
 from filmstrip.studio.training import Trainings
@@ -35,6 +36,8 @@ class Context:
     """Maximum size of an uploaded film, bytes."""
     jobs: Jobs = field(default_factory=Jobs)
     trainings: Trainings = field(default_factory=Trainings)
+    rating: Rating | None = None
+    """Pairs of edited films to judge, which have pages of their own (`filmstrip rate`)."""
 
     @functools.cached_property
     def segments(self) -> Segments | None:

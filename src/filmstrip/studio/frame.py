@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from urllib.parse import urlencode
 
@@ -24,9 +24,15 @@ def link(path: str, **query: object) -> str:
 
 
 def page(
-    title: str, *content: object, token: str, lead: object = None, current: str = "", status: int = 200
+    title: str,
+    *content: object,
+    token: str,
+    lead: object = None,
+    current: str = "",
+    status: int = 200,
+    pages: Sequence[tuple[str, str]] = PAGES,
 ) -> HTMLResponse:
-    """A whole page with a heading; ``current`` is the address of the page of :data:`PAGES` that it belongs to."""
+    """A whole page with a heading; ``current`` is the address of the one of ``pages`` that it belongs to."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -40,14 +46,15 @@ def page(
         tag("script", src="/static/studio.js", defer=True),
     )
     links = (
-        tag("a", name, href=address, aria_current="page" if address == current else None) for name, address in PAGES
+        tag("a", name, href=address, aria_current="page" if address == current else None) for name, address in pages
     )
+    studio = tag("span", " studio") if pages else None
     body = tag(
         "body",
         tag("a", "Skip to the content", href="#content", class_="skip"),
         tag(
             "nav",
-            tag("a", "Filmstrip", tag("span", " studio"), href="/", class_="home"),
+            tag("a", "Filmstrip", studio, href="/", class_="home"),
             *links,
             class_="pages",
             aria_label="Pages",

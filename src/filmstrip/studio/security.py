@@ -84,20 +84,20 @@ class Guard:
         """The answer to a request that is refused; none to one that may pass."""
         if self.tokens.access is None:
             if _name(request.headers.get("host", "")) not in LOCAL:
-                return _refuse(f"this studio is for {LOCAL[0]} and localhost: open it under one of these names", 400)
+                return _refuse(f"these pages are for {LOCAL[0]} and localhost: open it under one of these names", 400)
         elif not _equal(request.cookies.get(COOKIE), self.tokens.access):
             if method == "GET" and _equal(request.query_params.get("token"), self.tokens.access):
                 answer = RedirectResponse(request.url.remove_query_params("token"), status_code=303)
                 answer.set_cookie(COOKIE, self.tokens.access, httponly=True, samesite="strict")
                 return answer
-            return _refuse("open the address that `filmstrip studio` printed, with its token", 403)
+            return _refuse("open the address that was printed when these pages were started, with its token", 403)
         if method in READING:
             return None
         origin = urlsplit(request.headers.get("origin", ""))
         if origin.netloc != request.headers.get("host") or origin.scheme not in ("http", "https"):
-            return _refuse("this request does not come from a page of the studio", 403)
+            return _refuse("this request does not come from an own page", 403)
         if not _equal(request.headers.get(HEADER), self.tokens.page):
-            return _refuse("the studio was started anew: reload the page, and try again", 403)
+            return _refuse("the pages were started anew: reload the page, and try again", 403)
         return None
 
 

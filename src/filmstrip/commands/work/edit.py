@@ -12,6 +12,7 @@ from torch import Tensor
 from filmstrip.commands.edit import Edit
 from filmstrip.data.edits import FRAMES, edit_type
 from filmstrip.errors import UserError
+from filmstrip.evals.edit_similarity import EditSimilarity, edit_similarity
 from filmstrip.progress import counted
 from filmstrip.runs.editors import TrainedEditor, load_editor
 from filmstrip.systems import find
@@ -20,6 +21,7 @@ from filmstrip.video.decoder import DecodeError
 
 _FACTORS = ((1.0, 1.0), (1.5, 1.0), (1.0, 1.5), (1.5, 1.5))
 """Factors of the scales of text and motion, of one candidate after another."""
+_MEASURES = {"m_geo": "M_geo", "m_dir": "M_dir", "m_sim": "M_sim"}
 
 
 def edit(command: Edit) -> int:
@@ -35,6 +37,7 @@ def edit(command: Edit) -> int:
     editor = load_editor(command.run, by=by, num_frames=command.frames)
     _check_source(command, editor, kind)
     depth = None
+    judge = None if command.clip is None else edit_similarity(command.clip)
     try:
         video = editor.clip(command.video, fps=command.fps, repeat_last=command.repeat_last)
         frame = None if command.frame is None else editor.frame(command.frame)
@@ -47,6 +50,7 @@ def edit(command: Edit) -> int:
         frame = _edited_frame(command, editor, video, kind, options)
     if frame is not None and command.first_frame is not None:
         write_grid(command.first_frame, [frame[None]], gap=0)
+    written: list[tuple[Path, Tensor]] = []
     with counted("editing", command.candidates) as done:
         for number in range(command.candidates):
             request = editor.request(
@@ -63,10 +67,31 @@ def edit(command: Edit) -> int:
             out = command.out
             if command.candidates > 1:
                 out = out.with_name(f"{out.stem}_{number + 1}{out.suffix}")
-            write_video(out, editor.edit(request)[0], command.fps)
+            written.append((out, editor.edit(request)[0]))
+            write_video(*written[-1], command.fps)
             done(number + 1)
             print(f"{out}: {len(video)} frames, {_said(request.keeps_motion, request.guidance)}")
+    if judge is not None:
+        _print_scores(judge, command, video, written)
     return 0
+
+
+def _print_scores(judge: EditSimilarity, command: Edit, video: Tensor, written: list[tuple[Path, Tensor]]) -> None:
+    """Print how near the candidates are to source and text, the best first."""
+    count = len(written)
+    sources, edits = video[None].expand(count, *video.shape), torch.stack([edit for _, edit in written])
+    found = judge(sources, edits, [command.source] * count, [command.to] * count)
+    print(f"by {judge.described}, best first:")
+    # Where M_geo is 0 or has no value, the direction still tells candidates apart.
+    order = sorted(range(count), key=lambda i: (found["m_geo"][i].item(), found["m_dir"][i].item()), reverse=True)
+    for i in order:
+        told = ", ".join(f"{said} {found[name][i].item():.3f}" for name, said in _MEASURES.items())
+        why = ""
+        if share := found["m_dir_undefined"][i].item():
+            why = f" (M_dir has no value in {share:.0%} of it: as the source)"
+        elif share := found["m_geo_clamped"][i].item():
+            why = f" (a factor below 0 in {share:.0%} of it)"
+        print(f"{written[i][0]}: {told}{why}")
 
 
 def _check_source(command: Edit, editor: TrainedEditor, kind: str) -> None:
@@ -78,6 +103,10 @@ def _check_source(command: Edit, editor: TrainedEditor, kind: str) -> None:
         )
     if command.source:
         return
+    if command.clip is not None:
+        raise UserError(
+            '--clip compares what changed with the change of the text: say what the video shows (--from "...")'
+        )
     if editor.method.reads_source_text:
         raise UserError(f'a {type(editor.objective).__name__} edits a video by what it shows: say so (--from "...")')
     edits_frame = editor.method.edits_first_frame or command.editor is not None or command.first_frame is not None

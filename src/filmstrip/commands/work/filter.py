@@ -21,12 +21,13 @@ from filmstrip.commands.work.caption_table import (
     reason_of,
     write_table,
 )
-from filmstrip.commands.work.search import Searcher, load_searcher
+from filmstrip.commands.work.search import load_searcher
 from filmstrip.data.texts import tokenised
 from filmstrip.errors import UserError
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import bars, counted, shown
 from filmstrip.protocols import Matcher
+from filmstrip.runs.text_video import TextVideoModel
 from filmstrip.video.decoder import DecodeError
 from filmstrip.weights.fingerprint import fingerprint
 
@@ -82,7 +83,7 @@ def filter_captions(command: Filter) -> int:
 
 
 def judge(
-    searcher: Searcher, rows: Sequence[Captioned], notes: Notes, by: str, batch_size: int, console: Console
+    searcher: TextVideoModel, rows: Sequence[Captioned], notes: Notes, by: str, batch_size: int, console: Console
 ) -> list[tuple[str, str]]:
     """Note the score of every caption of those rows that have none yet; returns the unreadable files."""
     unreadable: list[tuple[str, str]] = []
@@ -111,7 +112,7 @@ def judge(
 
 
 def scored(
-    searcher: Searcher, video: Tensor, texts: Sequence[Sequence[str]], by: str, batch_size: int
+    searcher: TextVideoModel, video: Tensor, texts: Sequence[Sequence[str]], by: str, batch_size: int
 ) -> list[list[float]]:
     """The scores of each clip's texts (``B T C H W``): probabilities of a match, or cosines."""
     objective, device = searcher.objective, device_of(searcher.objective)

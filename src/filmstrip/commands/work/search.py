@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -21,7 +21,6 @@ from filmstrip.commands.search import Search
 from filmstrip.commands.stopping import NOTHING_KEPT, keeping
 from filmstrip.commands.work.encode import find_source
 from filmstrip.commands.work.hub_blip import load_hub_blip
-from filmstrip.data.config import Clip
 from filmstrip.data.features import FeatureSource, FeatureWriter, names_in
 from filmstrip.data.files import VideoFile, files_of
 from filmstrip.data.kinds.captioned import Captioned
@@ -34,10 +33,9 @@ from filmstrip.errors import UserError
 from filmstrip.files import cache_folder
 from filmstrip.inference import device_of, inference
 from filmstrip.progress import bars, counted, shown
-from filmstrip.protocols import DualEncoder, Objective
 from filmstrip.runs.contents import is_run
-from filmstrip.runs.hub_towers import load_hub_towers
-from filmstrip.runs.loading import default_device, load_objective
+from filmstrip.runs.loading import default_device
+from filmstrip.runs.text_video import TextVideoModel, as_text_video, load_text_video
 from filmstrip.text.tokenizers import UNKNOWN, TextTokenizer, WordTokenizer
 from filmstrip.video.decode import open_video
 from filmstrip.video.decoder import DecodeError
@@ -45,20 +43,6 @@ from filmstrip.weights.fingerprint import fingerprint
 
 SECONDS_AT_RISK = 60.0
 """Maximum time between computing vectors and having them on disk, in seconds."""
-
-
-class Searcher(NamedTuple):
-    """A model of video and text, and how it reads both."""
-
-    objective: Objective
-    clip: Clip
-    reads: Captioned
-    tokenizer: TextTokenizer
-
-    @property
-    def model(self) -> DualEncoder:
-        """The same as what encodes."""
-        return cast(DualEncoder, self.objective)
 
 
 @dataclass(frozen=True)
@@ -132,30 +116,22 @@ def find_files(path: Path) -> list[VideoFile]:
     return files
 
 
-def load_searcher(source: str) -> Searcher:
+def load_searcher(source: str) -> TextVideoModel:
     """A model of video and text from a run folder, or from the Hub or its layout.
 
     Raises:
         UserError: there is none, or it encodes no text.
     """
-    if is_run(source):
-        objective, run = load_objective(source)
-        if not isinstance(objective, DualEncoder) or not isinstance(run.data.reads, Captioned):
-            raise UserError(
-                f"{source} holds a {type(objective).__name__}, which encodes no text: search with SigLIP or CLIP"
-            )
-        reads, clip = run.data.reads.as_recorded(Path(source)), run.data.clip
-    else:
-        loaded = load_hub_towers(source) or load_hub_blip(source, writes=False)
-        if loaded is None:
-            raise UserError(f"{source} is no SigLIP, CLIP or BLIP for retrieval: give one, or a run folder")
-        objective, data = loaded
-        objective, clip, reads = objective.to(default_device()), data.clip, cast(Captioned, data.reads)
-    return Searcher(objective, clip, reads, reads.tokenizer.fit((), ()))
+    if (found := load_text_video(source)) is not None:
+        return found
+    if (loaded := load_hub_blip(source, writes=False)) is None:
+        raise UserError(f"{source} is no SigLIP, CLIP or BLIP for retrieval: give one, or a run folder")
+    objective, data = loaded
+    return as_text_video(objective.to(default_device()), data.clip, cast(Captioned, data.reads))
 
 
 def index_files(
-    searcher: Searcher,
+    searcher: TextVideoModel,
     files: Sequence[VideoFile],
     folder: Path,
     *,
@@ -202,7 +178,7 @@ def index_files(
 
 
 def encode_moments(
-    searcher: Searcher, file: VideoFile, seconds: float, batch_size: int
+    searcher: TextVideoModel, file: VideoFile, seconds: float, batch_size: int
 ) -> tuple[Tensor, list[tuple[float, float]]]:
     """Vectors of a file's moments, ``M D``, and their first and last second.
 
@@ -269,7 +245,7 @@ def read_index(folder: Path, files: Sequence[VideoFile]) -> tuple[Tensor, list[t
     return source.read(chosen)[:, 0].float(), [(wanted[r.name], r.start or 0.0, r.end or 0.0) for r in rows]
 
 
-def encode_texts(searcher: Searcher, texts: Sequence[str]) -> Tensor:
+def encode_texts(searcher: TextVideoModel, texts: Sequence[str]) -> Tensor:
     """Vectors of texts, ``N D``."""
     ids, lengths = tokenised(searcher.tokenizer, texts, searcher.reads.max_length, start=searcher.reads.start)
     device = device_of(searcher.objective)
@@ -300,7 +276,7 @@ def ranked(
             return
 
 
-def _default_index(source: str, searcher: Searcher) -> Path:
+def _default_index(source: str, searcher: TextVideoModel) -> Path:
     if is_run(source):
         return Path(source) / "search"
     return cache_folder() / "search" / fingerprint(searcher.objective)[:16]

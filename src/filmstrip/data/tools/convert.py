@@ -76,8 +76,8 @@ def convert_layout(layout: str, path: Path, out: Path, *, lossless: bool = False
     """
     if layout not in ARRAYS:
         raise UserError(
-            f"there is no layout of arrays {layout!r}; there are {', '.join(ARRAYS)}, and cvat, via and label_studio "
-            "of exported labels"
+            f"there is no layout of arrays {layout!r}; there are {', '.join(ARRAYS)}; cvat, via and label_studio "
+            "of exported labels; and loveu_tgve of edits"
         )
     path, out = Path(path).expanduser(), Path(out).expanduser()
     files = ARRAYS[layout].array_files(path)

@@ -520,6 +520,33 @@ if (upload) {
   upload.addEventListener("drop", (event) => { event.preventDefault(); upload.classList.remove("over"); give(event.dataTransfer.files[0]); });
 }
 
+// Judging pairs of films.
+
+const ballot = byId("vote");
+if (ballot) {
+  const films = [...document.querySelectorAll(".pair video")];
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  /** Play all films from their beginning, together; those that end wait for the longest. */
+  const again = () => { for (const film of films) { film.currentTime = 0; film.play().catch(() => {}); } };
+  const ready = films.map((film) => new Promise((resolve) => { if (film.readyState >= 3 || film.error) resolve(); else { film.addEventListener("canplay", resolve, { once: true }); film.addEventListener("error", resolve, { once: true }); } }));
+  const ended = () => { if (films.every((film) => film.ended || film.error)) setTimeout(again, 400); };
+  if (!isCalm) {
+    films.forEach((film) => film.addEventListener("ended", ended));
+    Promise.all(ready).then(again);
+  }
+  byId("again").addEventListener("click", again);
+  ballot.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = ballot.querySelector("button");
+    button.disabled = true;
+    try {
+      const answers = Object.fromEntries(new FormData(ballot));
+      const { next } = await send("/vote", { judge: ballot.dataset.judge, pair: ballot.dataset.pair, ...answers });
+      location.href = next;
+    } catch (error) { say(`Not kept, try again: ${error.message}`, true); button.disabled = false; }
+  });
+}
+
 for (const place of document.querySelectorAll(".player")) {
   place.player = new Player(place);
   if (byId("asks")) new Asker(place.player);
