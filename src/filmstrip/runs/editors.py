@@ -168,14 +168,19 @@ def load_editor(
             f"{folder} holds a {type(objective).__name__}, which edits no videos: give a run of editing.*"
         )
     if by is not None:
-        objective = _with_network(by, objective, folder)
+        objective = with_network(by, objective, folder)
     return TrainedEditor(
         objective, run.data.clip, run.data.reads, open_tokenizer(Path(folder)), num_frames=num_frames
     )
 
 
-def _with_network(config: ObjectiveConfig, given: Objective, folder: str | Path) -> LatentDiffusion:
-    """A method of editing with the network of a trained one, on its device."""
+def with_network(config: ObjectiveConfig, given: Objective, folder: str | Path) -> LatentDiffusion:
+    """A method of editing with the network of a trained one, on its device; ``folder`` says in errors where that is
+    from.
+
+    Raises:
+        UserError: the method cannot edit with it.
+    """
     if not isinstance(config, LatentDiffusionConfig) or not isinstance(given, LatentDiffusion):
         raise UserError(
             f"a {type(config).__name__.removesuffix('Config')} does not edit by the {type(given).__name__} in "
