@@ -25,8 +25,8 @@ Tasks = tuple[tuple[vdt.Task, float], ...]
 WAYS = ("left", "right", "up", "down")
 STRIDE, FRAMES, TRAIN, TEST = 4, 7, 64, 12
 DRAWN = Motions(num_frames=STRIDE * FRAMES, size=16, difficulty=0.0, num_shapes=1, plain=True)
-CODER = replace(vae_kl.tiny().objective, adversarial_weight=0.0)
-CODER_STEPS, STEPS = 400, 700
+CODER = vae_kl.scenes().objective
+CODER_STEPS, STEPS = 1500, 700
 GIVEN = {"predict": ((0, 1, 2), "predicted"), "interpolate": ((0, 3, 6), "between")}
 """Frames that are given in the two tasks, and the name of what is measured."""
 TASKS: dict[str, Tasks] = {
@@ -44,7 +44,8 @@ CLAIM = Claim(
     here="Clips of 7 frames of 16 x 16 pixels, in which one shape moves left, right, up or down, as latents of 4 x 4 "
     "by one autoencoder of single frames. Three VDTs of 3 blocks, trained for 700 steps each: one that is given "
     "nothing, the first three frames or every third in turn, one that is always given the first three, and one that "
-    "is always given every third. PSNR of the frames that are not given, of one sample for each of 48 unseen clips.",
+    "is always given every third. PSNR of the frames that are not given, of one sample for each of 48 unseen clips, "
+    "to what the autoencoder makes of the true ones: its own errors are not the models'.",
     baseline="A model for each task, trained as long, so three times as long for it; the last given frame repeated, "
     "and given frames blended linearly in time.",
     figures={
@@ -54,15 +55,17 @@ CLAIM = Claim(
         "one, between": Figure(says="one model, interpolation: PSNR, dB", digits=2),
         "own, between": Figure(says="a model of its own, interpolation: PSNR, dB", digits=2),
         "blended": Figure(says="given frames blended: PSNR, dB", digits=2),
-        "decoded": Figure(says="all frames by the autoencoder alone: PSNR, dB", digits=2),
+        "decoded": Figure(says="all frames by the autoencoder alone: PSNR to the true ones, dB", digits=2),
+        "blank": Figure(says="frames of their mean colour: PSNR to the true ones, dB", digits=2),
     },
     expected=(
         above("one, predicted", "own, predicted", "prediction by one model is at most 1 dB worse", by=-1.0),
         above("one, between", "own, between", "interpolation is at most 1 dB worse", by=-1.0),
         above("one, predicted", "repeated", "it predicts better than the last frame repeated"),
         above("one, between", "blended", "it interpolates better than frames blended"),
+        above("decoded", "blank", "the autoencoder shows what moves", by=2.0),
     ),
-    minutes=8.0,
+    minutes=12.0,
 )
 
 
@@ -70,20 +73,21 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
     videos, labels = clips(TRAIN, (seed, 0), DRAWN, STRIDE, WAYS)
     unseen, _ = clips(TEST, (seed, 1), DRAWN, STRIDE, WAYS)
     torch.manual_seed(seed)
-    tokenizer = learn(CODER.build(), singles(shifted(videos, labels, 64, seed), seed), steps=CODER_STEPS, lr=3e-3)
-    found: dict[str, float] = {}
+    tokenizer = learn(CODER.build(), singles(shifted(videos, labels, 32, seed), seed), steps=CODER_STEPS, lr=3e-3)
+    with inference(tokenizer):
+        coded = tokenizer.decode(tokenizer.encode(unseen))
+    seen = as_float(unseen)
+    blank = seen.mean(dim=(-2, -1), keepdim=True).expand_as(seen)
+    found = {"decoded": apart(coded, seen, ()), "blank": apart(blank, seen, ())}
     for name, tasks in TASKS.items():
         model = trained(tokenizer, tasks, seeded(shifted(videos, labels, 16, seed), seed), seed)
         for task, (given, row) in GIVEN.items():
             if name in ("one", task):
                 made = completed(model, unseen, given)
-                found[f"{'one' if name == 'one' else 'own'}, {row}"] = apart(made, unseen, given)
-    with inference(model):
-        found["decoded"] = apart(model.pixels(model.latents(unseen)), unseen, ())
-    seen = as_float(unseen)
+                found[f"{'one' if name == 'one' else 'own'}, {row}"] = apart(made, coded, given)
     (first, _), (ends, _) = GIVEN["predict"], GIVEN["interpolate"]
-    found["repeated"] = apart(seen[:, first[-1] :][:, :1].expand_as(seen), unseen, first)
-    found["blended"] = apart(blended(seen, ends), unseen, ends)
+    found["repeated"] = apart(coded[:, first[-1] :][:, :1].expand_as(coded), coded, first)
+    found["blended"] = apart(blended(coded, ends), coded, ends)
     return found
 
 
@@ -149,6 +153,6 @@ def blended(video: Tensor, given: Sequence[int]) -> Tensor:
 
 
 def apart(made: Tensor, video: Tensor, given: Sequence[int]) -> float:
-    """PSNR of the frames that are not given, the mean over frames and clips."""
+    """PSNR of the frames of ``B T C H W`` that are not given, the mean over frames and clips."""
     others = [at for at in range(FRAMES) if at not in given]
-    return psnr(made[:, others], as_float(video)[:, others]).mean().item()
+    return psnr(made[:, others], video[:, others]).mean().item()

@@ -24,6 +24,10 @@ def unnamed(group: str, *tables: Collection[str], elsewhere: tuple[str, ...] = (
     return {address for address in papers.difference(*tables) if not address.startswith(elsewhere)}
 
 
+_operations: dict[tuple[object, ...], int] = {}
+"""Operations of encoding one clip, by system, shapes of the encoder's weights, and shape of the clip."""
+
+
 class Size(NamedTuple):
     """What a preset's networks have and do, without weights."""
 
@@ -43,10 +47,14 @@ def size_of(address: str) -> Size:
         encoder = find_encoder(objective)
         sizes = run.data.reads.sizes(run.data, run.objective)
         video = run.data.reads.specification.blank({"B": 1, **sizes})["video"]
-        with complexity.flop_counter() as counter:
-            encoder(video)
+        weights = tuple((name, weight.shape) for name, weight in encoder.named_parameters())
+        key = (address.partition(":")[0], weights, video.shape)
+        if key not in _operations:  # presets that differ in their training have one encoder, which is counted once
+            with complexity.flop_counter() as counter:
+                encoder(video)
+            _operations[key] = counter.get_total_flops()
     whole, own = (sum(p.numel() for p in module.parameters()) / 1e6 for module in (objective, encoder))
-    return Size(whole, own, counter.get_total_flops() / 2e9)
+    return Size(whole, own, _operations[key] / 2e9)
 
 
 def one_of_each(addresses: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ A protocol's verbs are its own, so that no objective is taken for what it is not
 
 import inspect
 
+import pytest
 from drawn import objective_of
 
 from filmstrip import protocols, systems
@@ -113,8 +114,18 @@ def test_no_two_protocols_share_a_verb():
 
 
 def test_objectives_are_what_their_group_means_and_read_what_they_require(name):
+    found = {systems.find(f"{name}:{preset}").objective.__class__: preset for preset in systems.presets(name)}
+    check_presets(name, found.values())
+
+
+@pytest.mark.slow
+def test_objectives_of_all_presets_are(name):
+    check_presets(name, systems.presets(name))
+
+
+def check_presets(name, presets):
     group = name.partition(".")[0]
-    for preset in systems.presets(name):
+    for preset in presets:
         objective, run = objective_of(f"{name}:{preset}")
         assert set(objective.requires) <= run.data.reads.specification.keys.keys(), f"{name}:{preset}"
         found = {protocol for protocol in PROTOCOLS if isinstance(objective, protocol)} - FILES

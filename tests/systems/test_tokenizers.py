@@ -76,11 +76,12 @@ class TestEvery:
             tokenizer.decode(Tokens(Grid(1, 1, 1), ids=ids))
 
     def test_every_preset_builds_and_its_clip_fits(self, name):
-        for preset in systems.presets(name):
-            run = systems.find(f"{name}:{preset}")
-            if run.data.clip.num_frames > 16:  # the same network as of fewer, whose operations take long to count
+        runs = [systems.find(f"{name}:{preset}") for preset in systems.presets(name)]
+        for run in {(repr(run.objective), run.data.clip): run for run in runs}.values():
+            clip = run.data.clip
+            if clip.num_frames * clip.size**2 > 8 * 256**2:  # the same network as of fewer frames, and seconds each
                 with torch.device("meta"):
-                    assert run.data.clip.num_frames % run.objective.build().patch_size[0] == 0
+                    assert clip.num_frames % run.objective.build().patch_size[0] == 0
                 continue
             complexity.try_out(run)
 

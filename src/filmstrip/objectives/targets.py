@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from filmstrip.errors import UserError
@@ -173,7 +172,7 @@ def try_out(encoder: nn.Module, clip: Tensor, name: str, *, layers: bool = False
         UserError: it does not take such clips.
     """
     state = [*encoder.named_parameters(), *encoder.named_buffers()]
-    with FakeTensorMode(), torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         stand_ins = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in state}
         stand_in = torch.empty(clip.shape, dtype=clip.dtype)
         try:
