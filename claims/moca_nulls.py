@@ -8,6 +8,8 @@ import torch
 
 from claims.edited_scenes import EDITOR_STEPS, Edits, batch_of, editor
 from claims.ledger import Claim, Figure, below
+from filmstrip.inference import inference
+from filmstrip.systems.editing.moca import MoCA
 
 TESTS, DRAWS = 48, 4
 CALLS = {
@@ -38,9 +40,13 @@ CLAIM = Claim(
 )
 
 
-@torch.no_grad()
 def measure(seed: int, folder: Path) -> dict[str, float]:
     model = editor(seed)
+    with inference(model):
+        return _errors(model, seed)
+
+
+def _errors(model: MoCA, seed: int) -> dict[str, float]:
     batch = batch_of(Edits.drawn("object", TESTS, 3000 + seed).sources, seed)
     latents = model.latents(batch["video"])
     known = model.known(batch, latents)
