@@ -17,8 +17,8 @@ from filmstrip.objectives.diffusion_sampling import DiffusionSampling, denoise
 from filmstrip.protocols import Loss, Objective
 from filmstrip.randomness import normal, uniform
 
-STEPS, BATCH, RATE = 400, 16, 2e-3
-FRAMES, SIZE, SAMPLES = 2, 32, 128
+STEPS, BATCH, RATE = 300, 16, 2e-3
+FRAMES, SIZE, SAMPLES = 1, 32, 128
 UNET = VideoUNetArchitecture(
     widths=(16, 32), depth=1, attention_levels=(), head_dim=16, context_width=16, groups=4, temporal=False
 )
@@ -34,7 +34,7 @@ CLAIM = Claim(
     paper="Lin et al. 2024 (figures; MoCA follows them): with Stable Diffusion's schedule, sampled from the "
     "first of 50 leading times, images are of medium brightness; rescaled to no signal at the last time, sampled "
     "from it, dark and bright.",
-    here="Clips of two frames of 32 x 32 pixels, one brightness each, drawn evenly from -1 (black) to 1, with a "
+    here="Clips of one frame of 32 x 32 pixels, one brightness each, drawn evenly from -1 (black) to 1, with a "
     f"soft texture. The U-Net of editing.moca over single frames, {STEPS} steps of {BATCH} clips, v-prediction "
     "with Stable Diffusion's schedule; 25 steps of DDIM from the same noise, 128 clips. The figure is the mean "
     "distance of a clip's brightness from the middle.",
@@ -78,7 +78,7 @@ class Brightness(Objective):
 
 
 def clips(seeds: Tensor) -> Tensor:
-    """Clips ``B T 1 H W``, whose frames are the same, in -1..1 and a little beyond."""
+    """Clips ``B 1 1 H W`` of one brightness each, in -1..1 and a little beyond."""
     level = 2 * uniform(seeds, 1, "brightness.level").view(-1, 1, 1, 1) - 1
     coarse = normal(seeds, 16, "brightness.texture").view(-1, 1, 4, 4)
     texture = F.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
