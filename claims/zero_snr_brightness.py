@@ -96,7 +96,7 @@ def measure(seed: int, folder: Path) -> dict[str, float]:
             seeds = torch.randint(2**40, (BATCH,), generator=generator)
             return {"video": clips(seeds), "seed": seeds}
 
-        models[zero] = learn(Brightness(zero), draw, steps=STEPS, lr=RATE, warmup=0.1, clip_grad=1.0)
+        models[zero] = learn(Brightness(zero), draw, steps=STEPS, lr=RATE, clip_grad=1.0)
     shown = clips(torch.arange(SAMPLES) + SAMPLES * seed)
     noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(seed))
     found = {"true": _distance(shown)}
