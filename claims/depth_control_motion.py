@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from claims.edited_scenes import Edits, depths, edited, editor, rendered, ways
+from claims.edited_scenes import Edits, depths, edited, rendered, trained, ways
 from claims.ledger import Claim, Figure, above, below
 from claims.training import percent
 from filmstrip import systems
@@ -52,7 +52,7 @@ CLAIM = Claim(
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
     config = systems.find("editing.depth_control:scenes").objective
-    model = editor(config, seed, steps=STEPS, lr=RATE)
+    model = trained(config, seed, steps=STEPS, lr=RATE)
     found: dict[str, list[float]] = {}
 
     def note(name: str, values: Tensor) -> None:

@@ -13,18 +13,21 @@ from torch import Tensor
 
 from claims.training import Batch, learn
 from filmstrip import systems
-from filmstrip.data.edits import MOVING
+from filmstrip.data.edits import FRAMES, MOVING
 from filmstrip.data.synthetic.edits import WAYS, EditedScenes, Scene
 from filmstrip.data.texts import tokenised
 from filmstrip.inference import inference
 from filmstrip.objectives.diffusion_sampling import DiffusionSampling
 from filmstrip.objectives.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from filmstrip.protocols import Tokenizer, VideoEdit, as_float
+from filmstrip.runs.editors import with_network
+from filmstrip.systems.editing.moca import MoCA
 from filmstrip.text.tokenizers import TextTokenizer, Words
 
 SCENES = EditedScenes(size=32)
 TRAIN, BATCH, LENGTH = 1200, 8, 16
-TOKENIZER_STEPS, FRAMES = 1500, 16
+TOKENIZER_STEPS, STILLS = 1500, 16
+EDITOR_STEPS = 800
 SAMPLING = DiffusionSampling(steps=10)
 
 
@@ -83,8 +86,8 @@ def tokenizer_weights(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
 
     def draw() -> Batch:
-        clip = torch.randint(len(videos), (FRAMES,), generator=generator)
-        frame = torch.randint(videos.shape[1], (FRAMES,), generator=generator)
+        clip = torch.randint(len(videos), (STILLS,), generator=generator)
+        frame = torch.randint(videos.shape[1], (STILLS,), generator=generator)
         return {"video": videos[clip, frame][:, None]}
 
     network = learn(
@@ -100,8 +103,10 @@ def tokenizer_weights(seed: int) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def editor(config: LatentDiffusionConfig, seed: int, *, steps: int, lr: float) -> LatentDiffusion:
-    """An editor on the trained tokenizer, after so many steps on captioned scenes."""
+def trained(
+    config: LatentDiffusionConfig, seed: int, *, steps: int, lr: float, batch: int = BATCH
+) -> LatentDiffusion:
+    """A network on the trained tokenizer, after so many steps on captioned scenes."""
     videos, captions = training_set(seed)
     text = words(seed)
     assert text.start is not None
@@ -121,12 +126,37 @@ def editor(config: LatentDiffusionConfig, seed: int, *, steps: int, lr: float) -
     maps = depths(training_scenes(seed)) if network.reads_depth else None
 
     def draw() -> Batch:
-        chosen = torch.randint(len(videos), (BATCH,), generator=generator)
-        seeds = torch.randint(2**40, (BATCH,), generator=generator)
-        batch = {"video": videos[chosen], "text": ids[chosen], "text_length": lengths[chosen], "seed": seeds}
-        return batch if maps is None else batch | {"depth": maps[chosen]}
+        chosen = torch.randint(len(videos), (batch,), generator=generator)
+        seeds = torch.randint(2**40, (batch,), generator=generator)
+        drawn = {"video": videos[chosen], "text": ids[chosen], "text_length": lengths[chosen], "seed": seeds}
+        return drawn if maps is None else drawn | {"depth": maps[chosen]}
 
     return learn(network, draw, steps=steps, lr=lr, weight_decay=0.01, warmup=0.1, clip_grad=1.0)
+
+
+@cache
+def editor(seed: int) -> MoCA:
+    """``editing.moca:scenes`` after :data:`EDITOR_STEPS`, which all claims of a process share."""
+    run = systems.find("editing.moca:scenes")
+    model = trained(run.objective, seed, steps=EDITOR_STEPS, lr=run.optim.lr, batch=run.data.batch_size)
+    assert isinstance(model, MoCA)
+    return model
+
+
+def editing_by(system: str, seed: int) -> LatentDiffusion:
+    """A method with the editor's network, as ``filmstrip edit --by`` has it: without a first frame and motion."""
+    return with_network(systems.find(f"{system}:tiny").objective, editor(seed), "the claims' editor")
+
+
+def read(scenes: Sequence[Scene], seed: int) -> tuple[Tensor, Tensor]:
+    """Captions of scenes as ids, and how many of these there are."""
+    return tokenised(words(seed), [scene.caption for scene in scenes], LENGTH)
+
+
+def batch_of(scenes: Sequence[Scene], seed: int) -> Batch:
+    """Scenes as training has them."""
+    ids, lengths = read(scenes, seed)
+    return {"video": rendered(scenes), "text": ids, "text_length": lengths, "seed": torch.arange(len(scenes))}
 
 
 def edited(
@@ -138,9 +168,10 @@ def edited(
     true_frames: bool = False,
     **options: Any,
 ) -> Tensor:
-    """Edits by a model, ``N T 3 H W`` in 0..1; motion is kept as the type says, unless it is said otherwise."""
-    source, source_length = tokenised(words(seed), [scene.caption for scene in edits.sources], LENGTH)
-    text, text_length = tokenised(words(seed), [scene.caption for scene in edits.edited], LENGTH)
+    """Edits by a model, ``N T 3 H W`` in 0..1; first frames and motion are as the type says, unless it is said
+    otherwise."""
+    source, source_length = read(edits.sources, seed)
+    text, text_length = read(edits.edited, seed)
     request = VideoEdit(
         video=rendered(edits.sources),
         source_text=source,
@@ -150,11 +181,25 @@ def edited(
         seeds=torch.arange(len(source)),
         keeps_motion=edits.kind not in MOVING if keeps_motion is None else keeps_motion,
         frame=rendered(edits.edited)[:, 0] if true_frames else None,
-        sampling=SAMPLING,
-        **options,
+        frame_by=FRAMES[edits.kind],
+        **{"sampling": SAMPLING} | options,
     )
     with inference(model):
         return model.edit(request)
+
+
+def from_first_frame(
+    model: MoCA, scenes: Sequence[Scene], seed: int, *, pictures: Tensor, magnitude: Tensor | None
+) -> Tensor:
+    """Videos ``N T 3 H W`` in 0..1 of scenes by their first frames, captions and pictures of the flow, without
+    guidance; without a ``magnitude`` the network is told what it is where motion is dropped."""
+    batch = batch_of(scenes, seed)
+    with inference(model):
+        latents = model.latents(batch["video"])
+        known = replace(model.known(batch, latents), motion=model.encode(pictures) * model.latent_scale)
+        known = replace(known, magnitude=magnitude)
+        noise = model.noise(batch["seed"], latents.shape[1], model.latent_size(*batch["video"].shape[-2:]))
+        return model.pixels(model.denoise(known, noise, dict.fromkeys(model.order, 1.0), SAMPLING))
 
 
 def ways(videos: Tensor, scenes: Sequence[Scene]) -> list[str]:

@@ -8,16 +8,14 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from claims.edited_scenes import Edits, edited, editor, rendered
+from claims.edited_scenes import EDITOR_STEPS, Edits, edited, editing_by, rendered
 from claims.ledger import Claim, Figure, above, below
-from filmstrip import systems
 from filmstrip.data.edits import FrameEditing
 from filmstrip.data.synthetic.edits import GROUNDS
 from filmstrip.evals.frame_metrics import psnr
 from filmstrip.protocols import as_float
-from filmstrip.systems.editing.sdedit import SDEditConfig
 
-STEPS, RATE, TESTS = 500, 2e-3, 48
+TESTS = 32
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 CLAIM = Claim(
@@ -25,10 +23,10 @@ CLAIM = Claim(
     finding=__doc__.strip(),
     paper="Meng et al. 2022 (figure 5, LSUN): from little noise to much, edits go from faithful to the guide to "
     "realistic; strengths between 0.3 and 0.6 are a compromise.",
-    here="editing.sdedit with the network of editing.moca:scenes and the frames of tokenizers.vae_kl:scenes, 500 "
-    "steps of 8 clips of 32 x 32 pixels. 48 unseen scenes whose ground is to be another, guidance 2. PSNR to the "
-    "source, and how many edits have the asked ground: that of the four, in the scene's style, whose mean colour is "
-    "nearest to that of the frame's edge.",
+    here="editing.sdedit by the network of editing.moca:scenes on the frames of tokenizers.vae_kl:scenes, "
+    f"{EDITOR_STEPS} steps (edited_scenes), told of the text alone. 32 unseen scenes whose ground is to be "
+    "another, guidance 2. PSNR to the source, and how many edits have the asked ground: that of the four, in the "
+    "scene's style, whose mean colour is nearest to that of the frame's edge.",
     baseline="The least noise of five strengths, 0.2.",
     figures={
         key: figure
@@ -49,11 +47,7 @@ CLAIM = Claim(
 
 
 def measure(seed: int, folder: Path) -> dict[str, float]:
-    small = systems.find("editing.moca:scenes").objective
-    own = systems.find("editing.sdedit:tiny").objective
-    assert isinstance(own, SDEditConfig)
-    config = replace(own, tokenizer=small.tokenizer, unet=small.unet)
-    model = editor(config, seed, steps=STEPS, lr=RATE)
+    model = editing_by("editing.sdedit", seed)
     edits = Edits.drawn("background", TESTS, 1000 + seed)
     source = as_float(rendered(edits.sources))
     found = {}

@@ -223,7 +223,8 @@ def load_editor(
 
 
 def with_network(config: ObjectiveConfig, given: Objective, folder: str | Path) -> LatentDiffusion:
-    """A method of editing with the network of a trained one, on its device.
+    """A method of editing with the network of a trained one, on its device; ``folder`` says in errors where that is
+    from.
 
     Raises:
         UserError: one of them is no latent diffusion, or the method has conditions of its own to learn.

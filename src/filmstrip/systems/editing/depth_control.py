@@ -255,10 +255,11 @@ def scenes() -> Run:
         tokenizer=run.objective.tokenizer,
         untrained_tokenizer=False,
         unet=run.objective.unet,
+        diffusion=run.objective.diffusion,
         guidance=DepthGuidance(text=2.0),
         sampling=run.objective.sampling,
     )
-    data = replace(small.data, synthetic=replace(run.data.synthetic, depth=True))
+    data = replace(small.data, synthetic=replace(run.data.synthetic, depth=True), batch_size=run.data.batch_size)
     return replace(run, data=data, objective=objective)
 
 
