@@ -44,6 +44,11 @@ CLAIM = Claim(
         above("spearman", 0.0, "which BYOL-Explore ranks, too"),
     ),
     minutes=10,
+    analysis="BYOL-Explore tells nothing here: what stands still earns more than an expert in one seed of three, and "
+    "films of experts earn what random actions do. Its reward is the error of foretelling its own features, and "
+    "nothing forces these to hold where a small point is; whether more steps would was not tried. VideoGPT's "
+    "likelihood ranks the same films as they should be. So this is the failure that the paper reports, but it does "
+    "not show that held poses are its cause.",
 )
 
 
