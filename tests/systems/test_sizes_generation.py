@@ -142,5 +142,6 @@ def test_actions_of_videogpt_are_as_many_values_as_stated():
 
 
 def test_every_preset_is_named():
-    elsewhere = ("generation.maskgit:maskvit", "generation.vdt:latte")  # the latter's in tests/parity
+    published = tuple(f"generation.vdt:{name}" for name in ("latte", "ltx", "wan"))  # in tests/parity and tests/runs
+    elsewhere = ("generation.maskgit:maskvit", *published)
     assert not unnamed("generation", GENERATORS, PRIORS, elsewhere=elsewhere)

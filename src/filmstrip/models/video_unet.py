@@ -339,6 +339,8 @@ class UNet(HalfUNet):
                 blocks.append(self.block(inside + skipped.pop(), widths[i], config, attention=i in self.levels))
                 inside = widths[i]
             self.up.append(Level(blocks, Up(widths[i], widths[i], 3, padding=1) if i else nn.Identity()))
+        # Last as it was before half of a U-Net was a class: saved states of optimisers follow the parameters' order.
+        self.middle = self._modules.pop("middle")
         self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], outputs, 3, padding=1)
 

@@ -35,6 +35,7 @@ class Pick(OwnEnvironment):
             )
         self.task, self.look = task, look
         self.links, self.width, self.upper, self.lower = LOOKS[look]
+        self.drawn: np.ndarray | None = None
         super().__init__(size, render_mode)
 
     def background(self, size: int) -> Canvas:
@@ -60,9 +61,12 @@ class Pick(OwnEnvironment):
         return min(1.0, max(0.0, (0.2 - distance) / 0.15)), False
 
     def paint(self) -> None:
-        """The goals, then the arm over them."""
-        for x, y in self.state[2:].reshape(-1, 2):
-            self.canvas.disc(x, y, 0.06, (70, 180, 100))
+        """The goals, drawn once an episode, then the arm over them."""
+        if self.drawn is None or not np.array_equal(self.drawn, self.state[2:]):
+            self.drawn, self.canvas = self.state[2:].copy(), self.background(self.canvas.size)
+            for x, y in self.drawn.reshape(-1, 2):
+                self.canvas.disc(x, y, 0.06, (70, 180, 100))
+            self.canvas.keep()
         (x, y), (first, second) = self.state[:2] - BASE, self.links
         cosine = (x * x + y * y + first**2 - second**2) / (2 * first * math.hypot(x, y))
         turn = math.atan2(y, x) - math.acos(min(1.0, max(-1.0, cosine)))
