@@ -51,6 +51,10 @@ CLAIM = Claim(
         above("distillation new", "distillation noise", "and so is the bonus of distillation"),
     ),
     minutes=4,
+    analysis="All four directions hold in each of five seeds: at a noisy screen the error of foretelling is 8 to 92 "
+    "times that at a dark one, the bonus of distillation 1.1 to 1.3 times and disagreement 2.0 to 2.5; at what is "
+    "new the bonuses are 29 to 381 and 2.4 to 5.6 times those. The errors at a dark screen are so near zero that "
+    "ratios to them differ widely, and intervals reach beyond zero. Disagreement is little larger at what is new.",
 )
 
 

@@ -50,6 +50,8 @@ CLAIM = Claim(
         below(f"quality {QUALITY}", "quality 1.0", "of experts who err at random, one who never errs earns more"),
     ),
     minutes=7,
+    analysis="The reward is highest at the experts' own speed in each seed, whatever the true reward says. A fifth "
+    "of the best speed earns 0.09 to 0.22 nats a code less in each, too unequally for an interval of three seeds.",
 )
 
 
