@@ -270,7 +270,7 @@ class RAFT(nn.Module):
         return torch.cat(parts)
 
     def _flow(self, video: Tensor, size: list[int], updates: int) -> Tensor:
-        """Of few frames, scaled to ``size``; ``B T-1 2 H W`` pixels of frames as they were."""
+        """The flow of few frames, scaled to ``size``: ``B T-1 2 H W``, in pixels of frames as they were."""
         batch, _, _, height, width = video.shape
         frames = as_float(video, torch.float32).flatten(0, 1)
         if size != [height, width]:

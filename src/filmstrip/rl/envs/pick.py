@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
-from filmstrip.errors import UserError
-from filmstrip.rl.envs.own import OwnEnvironment, towards
-from filmstrip.rl.envs.painting import Canvas
-from filmstrip.rl.envs.reach import BASE, GOALS, LOOKS
+from filmstrip.rl.envs.own import towards
+from filmstrip.rl.envs.reach import BASE, GOALS, Arm
 
 SPEED = 0.03
 """Sides that the tip moves in a step at most, in each direction."""
@@ -17,7 +15,7 @@ NEAREST, FARTHEST = 0.07, 0.39
 """Distances from the base that the tips of both looks can have."""
 
 
-class Pick(OwnEnvironment):
+class Pick(Arm):
     """The tip of an arm is moved by the action, and the links follow, to one of four goals around the base.
 
     The first picture says nothing of the task: with the same seed it is the same in all four. The true reward of a
@@ -25,25 +23,8 @@ class Pick(OwnEnvironment):
     """
 
     steps = 24
-
-    def __init__(
-        self, size: int = 32, render_mode: str | None = "rgb_array", task: str = "right", look: str = "steel"
-    ) -> None:
-        if task not in GOALS or look not in LOOKS:
-            raise UserError(
-                f"pick/{task}/{look} does not exist: tasks are {', '.join(GOALS)}, and looks {', '.join(LOOKS)}"
-            )
-        self.task, self.look = task, look
-        self.links, self.width, self.upper, self.lower = LOOKS[look]
-        self.drawn: np.ndarray | None = None
-        super().__init__(size, render_mode)
-
-    def background(self, size: int) -> Canvas:
-        """The floor, with the base."""
-        canvas = Canvas(size, (38, 34, 44))
-        canvas.disc(*BASE, 0.07, (90, 90, 100))
-        canvas.keep()
-        return canvas
+    drawn: np.ndarray | None = None
+    """The goals that the canvas keeps as its background."""
 
     def begin(self, rng: np.random.Generator) -> np.ndarray:
         """Where the tip is, and the goals, in the order of the tasks."""
@@ -58,21 +39,20 @@ class Pick(OwnEnvironment):
         x, y = self.state[:2] + SPEED * action - BASE
         self.state[:2] = _around(math.atan2(y, x), min(max(math.hypot(x, y), NEAREST), FARTHEST))
         distance = math.hypot(*(self.state[:2] - self._goal()))
-        return min(1.0, max(0.0, (0.2 - distance) / 0.15)), False
+        return self.reward(distance), False
 
     def paint(self) -> None:
         """The goals, drawn once an episode, then the arm over them."""
         if self.drawn is None or not np.array_equal(self.drawn, self.state[2:]):
             self.drawn, self.canvas = self.state[2:].copy(), self.background(self.canvas.size)
             for x, y in self.drawn.reshape(-1, 2):
-                self.canvas.disc(x, y, 0.06, (70, 180, 100))
+                self.paint_goal(x, y)
             self.canvas.keep()
         (x, y), (first, second) = self.state[:2] - BASE, self.links
         cosine = (x * x + y * y + first**2 - second**2) / (2 * first * math.hypot(x, y))
         turn = math.atan2(y, x) - math.acos(min(1.0, max(-1.0, cosine)))
         elbow = BASE[0] + first * math.cos(turn), BASE[1] + first * math.sin(turn)
-        self.canvas.line(BASE, elbow, self.width * 1.2, self.lower)
-        self.canvas.line(elbow, (self.state[0], self.state[1]), self.width, self.upper)
+        self.paint_arm(elbow, (self.state[0], self.state[1]))
 
     def expert(self) -> np.ndarray:
         """Straight to the goal, slower where it is near."""

@@ -22,21 +22,16 @@ GAIN, DAMPING = 0.045, 0.25
 """Change of a joint's speed for a torque of one, radians a step each step, and the share of speed lost in a step."""
 
 
-class Reach(OwnEnvironment):
-    """The tip of an arm is brought to a goal, which depends on the task: right, down, left or up of the base.
-
-    Joints have inertia: in the first steps of an episode little moves, whatever is done. The true reward of a step is
-    1 at the goal and falls to 0 at 0.2 sides from it; the arm starts on the other side.
-    """
-
-    steps = 60
+class Arm(OwnEnvironment):
+    """An arm of two links on a floor, in one of two looks, and a task: the goal that its tip is to be brought to."""
 
     def __init__(
         self, size: int = 32, render_mode: str | None = "rgb_array", task: str = "right", look: str = "steel"
     ) -> None:
         if task not in GOALS or look not in LOOKS:
             raise UserError(
-                f"reach/{task}/{look} does not exist: tasks are {', '.join(GOALS)}, and looks {', '.join(LOOKS)}"
+                f"{type(self).__name__.lower()}/{task}/{look} does not exist: tasks are {', '.join(GOALS)}, and "
+                f"looks {', '.join(LOOKS)}"
             )
         self.task, self.look = task, look
         self.links, self.width, self.upper, self.lower = LOOKS[look]
@@ -48,6 +43,29 @@ class Reach(OwnEnvironment):
         canvas.disc(*BASE, 0.07, (90, 90, 100))
         canvas.keep()
         return canvas
+
+    def reward(self, distance: float) -> float:
+        """1 at the goal, falling to 0 at 0.2 sides from it."""
+        return min(1.0, max(0.0, (0.2 - distance) / 0.15))
+
+    def paint_goal(self, x: float, y: float) -> None:
+        """Draw a goal."""
+        self.canvas.disc(x, y, 0.06, (70, 180, 100))
+
+    def paint_arm(self, elbow: tuple[float, float], tip: tuple[float, float]) -> None:
+        """Draw both links."""
+        self.canvas.line(BASE, elbow, self.width * 1.2, self.lower)
+        self.canvas.line(elbow, tip, self.width, self.upper)
+
+
+class Reach(Arm):
+    """The tip of an arm is brought to a goal, which depends on the task: right, down, left or up of the base.
+
+    Joints have inertia: in the first steps of an episode little moves, whatever is done. The true reward of a step is
+    1 at the goal and falls to 0 at 0.2 sides from it; the arm starts on the other side.
+    """
+
+    steps = 60
 
     def begin(self, rng: np.random.Generator) -> np.ndarray:
         """Two joint angles (of the first link, and of the second relative to it), their speeds, and the goal."""
@@ -65,14 +83,13 @@ class Reach(OwnEnvironment):
         self.state[1] = np.clip(self.state[1], 0.05, 2.8)
         _, tip = self._joints()
         distance = math.hypot(tip[0] - self.state[4], tip[1] - self.state[5])
-        return min(1.0, max(0.0, (0.2 - distance) / 0.15)), False
+        return self.reward(distance), False
 
     def paint(self) -> None:
         """The goal, then the arm over it."""
         elbow, tip = self._joints()
-        self.canvas.disc(self.state[4], self.state[5], 0.06, (70, 180, 100))
-        self.canvas.line(BASE, elbow, self.width * 1.2, self.lower)
-        self.canvas.line(elbow, tip, self.width, self.upper)
+        self.paint_goal(self.state[4], self.state[5])
+        self.paint_arm(elbow, tip)
 
     def expert(self) -> np.ndarray:
         """Towards the joint angles at which the tip is at the goal, braking in time."""

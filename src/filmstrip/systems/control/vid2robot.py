@@ -263,7 +263,7 @@ class Contrast(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, rows: Tensor, others: Tensor, same: Tensor) -> Tensor:
-        """Of vectors ``B F`` and ``B F``."""
+        """The loss of vectors ``rows`` and ``others``, ``B F`` each; ``same`` (``B B`` bool): which belong."""
         return sigmoid_loss(rows @ others.T * self.log_scale.exp() + self.bias, same)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from filmstrip.data.config import Augment, Clip, Data
 from filmstrip.data.kinds.captioned import Captioned
 from filmstrip.data.synthetic.edits import EditedScenes
@@ -116,40 +118,47 @@ def small_256() -> Run:
     return _at(256, width=384, depth=12, num_heads=6, mlp_width=1536)
 
 
+def _published(clip: Clip, *, max_length: int, batch_size: int, **objective: Any) -> Run:
+    """A published text-to-video network on captioned films; half of the clips have their first frame given."""
+    return Run(
+        data=Data(
+            reads=Captioned(max_length=max_length), clip=clip, augment=Augment(mirror=0.0), batch_size=batch_size
+        ),
+        objective=VDTConfig(
+            num_frames=clip.num_frames,
+            size=clip.size,
+            dropout=DROPOUT,
+            tasks=(("generate", 1.0), ("predict", 1.0)),
+            given_frames=1,
+            **objective,
+        ),
+        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
+        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+    )
+
+
 def latte() -> Run:
     """Latte's text-to-video network, 16 frames of 512 x 512 pixels, to be begun with its published weights (--init).
 
     Half of the clips have their first frame given, so that films can be continued from a text and a picture. Sampling
     is the published pipeline's: 50 steps, guidance by 7.5. Rate, batch and steps are ours, for a few hundred films.
     """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=120),
-            clip=Clip(num_frames=16, stride=3, size=512, short_side=(512, 512)),
-            augment=Augment(mirror=0.0),
-            batch_size=8,
+    return _published(
+        Clip(num_frames=16, stride=3, size=512, short_side=(512, 512)),
+        max_length=120,
+        batch_size=8,
+        tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
+        latent_scale=STABLE_DIFFUSION_SCALE,
+        text=T5Architecture(),
+        transformer=VideoDiTArchitecture(
+            depth=56,
+            attention="alternating",
+            modulation="shared",
+            context_width=4096,
+            variances=True,
         ),
-        objective=VDTConfig(
-            tokenizer=find("tokenizers.vae_kl:stable_diffusion").objective,
-            latent_scale=STABLE_DIFFUSION_SCALE,
-            num_frames=16,
-            size=512,
-            text=T5Architecture(),
-            transformer=VideoDiTArchitecture(
-                depth=56,
-                attention="alternating",
-                modulation="shared",
-                context_width=4096,
-                variances=True,
-            ),
-            diffusion=NOISE,
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=7.5),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+        diffusion=NOISE,
+        sampling=GuidedSampling(steps=50, guidance=7.5),
     )
 
 
@@ -162,39 +171,27 @@ def wan() -> Run:
     positions turn with the place, so that others have none to lack. Rate, batch and steps are ours, for a few
     hundred films.
     """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=512),
-            clip=Clip(num_frames=33, stride=2, size=480, short_side=(480, 480)),
-            augment=Augment(mirror=0.0),
-            batch_size=4,
+    return _published(
+        Clip(num_frames=33, stride=2, size=480, short_side=(480, 480)),
+        max_length=512,
+        batch_size=4,
+        tokenizer=VideoAutoencoderConfig(),
+        latent_scale=1.0,
+        text=T5Architecture(vocab_size=256384, own_positions=True),
+        transformer=VideoDiTArchitecture(
+            width=1536,
+            depth=30,
+            num_heads=12,
+            mlp_width=8960,
+            attention="joint",
+            positions="rotary",
+            modulation="shared",
+            context_width=4096,
+            context_norm=True,
+            qk_norm=True,
         ),
-        objective=VDTConfig(
-            tokenizer=VideoAutoencoderConfig(),
-            latent_scale=1.0,
-            num_frames=33,
-            size=480,
-            text=T5Architecture(vocab_size=256384, own_positions=True),
-            transformer=VideoDiTArchitecture(
-                width=1536,
-                depth=30,
-                num_heads=12,
-                mlp_width=8960,
-                attention="joint",
-                positions="rotary",
-                modulation="shared",
-                context_width=4096,
-                context_norm=True,
-                qk_norm=True,
-            ),
-            diffusion=DiffusionConfig(prediction="velocity", shift=3.0),
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=5.0, solver="uni_pc"),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+        diffusion=DiffusionConfig(prediction="velocity", shift=3.0),
+        sampling=GuidedSampling(steps=50, guidance=5.0, solver="uni_pc"),
     )
 
 
@@ -206,41 +203,29 @@ def ltx() -> Run:
     clips are of 161 frames of 704 x 512 pixels at 25 frames per second: positions are told in seconds, as if films
     were shown so. Rate, batch and steps are ours, for a few hundred films.
     """
-    return Run(
-        data=Data(
-            reads=Captioned(max_length=128),
-            clip=Clip(num_frames=49, stride=1, size=512, short_side=(512, 512)),
-            augment=Augment(mirror=0.0),
-            batch_size=4,
+    return _published(
+        Clip(num_frames=49, stride=1, size=512, short_side=(512, 512)),
+        max_length=128,
+        batch_size=4,
+        tokenizer=VideoAutoencoderConfig(kind="AutoencoderKLLTXVideo"),
+        latent_scale=1.0,
+        text_sees_padding=True,
+        text=T5Architecture(),
+        transformer=VideoDiTArchitecture(
+            width=2048,
+            depth=28,
+            num_heads=32,
+            mlp_width=8192,
+            patch_size=(1, 1, 1),
+            attention="joint",
+            positions="metric",
+            modulation="shared",
+            context_width=4096,
+            context_mask=True,
+            rms_norm=True,
+            qk_norm=True,
+            qk_norm_eps=1e-5,
         ),
-        objective=VDTConfig(
-            tokenizer=VideoAutoencoderConfig(kind="AutoencoderKLLTXVideo"),
-            latent_scale=1.0,
-            text_sees_padding=True,
-            num_frames=49,
-            size=512,
-            text=T5Architecture(),
-            transformer=VideoDiTArchitecture(
-                width=2048,
-                depth=28,
-                num_heads=32,
-                mlp_width=8192,
-                patch_size=(1, 1, 1),
-                attention="joint",
-                positions="metric",
-                modulation="shared",
-                context_width=4096,
-                context_mask=True,
-                rms_norm=True,
-                qk_norm=True,
-                qk_norm_eps=1e-5,
-            ),
-            diffusion=DiffusionConfig(prediction="velocity", size_shift=((1024, 0.95), (4096, 2.05)), last_level=0.1),
-            dropout=DROPOUT,
-            tasks=(("generate", 1.0), ("predict", 1.0)),
-            given_frames=1,
-            sampling=GuidedSampling(steps=50, guidance=3.0),
-        ),
-        optim=AdamW(lr=1e-4, weight_decay=0.0, schedule=Constant(warmup=0.05)),
-        train=Loop(length=Steps(2000), precision="bfloat16", checkpoint=True),
+        diffusion=DiffusionConfig(prediction="velocity", size_shift=((1024, 0.95), (4096, 2.05)), last_level=0.1),
+        sampling=GuidedSampling(steps=50, guidance=3.0),
     )
